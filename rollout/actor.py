@@ -1,0 +1,80 @@
+"""The Ray actor around a generation engine. Thin: everything worth testing is in engine.py."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+import ray
+
+from rollout.config import RolloutConfig, SamplingConfig
+from rollout.types import EngineSpec, Group, Prompt, Tokens, WeightBucket
+
+
+class Generator:
+    """Hosts one engine. Generation and control calls run on threads of their own, so they never wait for each other."""
+
+    def __init__(self, spec: EngineSpec, config: RolloutConfig) -> None:
+        # Imported here: this module also loads in the driver, which needs neither vLLM nor torch.
+        from transformers import AutoTokenizer
+
+        from rollout.engine import Engine
+
+        tokenizer = AutoTokenizer.from_pretrained(spec.model_folder)
+
+        def decode(token_ids: Tokens) -> str:
+            return str(tokenizer.decode(token_ids.tolist(), skip_special_tokens=True))
+
+        self._engine = Engine(spec, config, decode)
+
+    def ready(self) -> int:
+        """This process's id, once the engine stands."""
+        return os.getpid()
+
+    @ray.method(num_returns="streaming")
+    def generate(
+        self, prompts: Sequence[Prompt], sampling: SamplingConfig, group_size: int, seed: int
+    ) -> Iterator[Group]:
+        """Yield unscored groups as they finish (a Ray streaming generator)."""
+        yield from self._engine.generate(prompts, sampling, group_size, seed)
+
+    def update_weights(self, version: int, *buckets: WeightBucket) -> int:
+        """Load a version between two decoding steps, and confirm it. Buckets are arguments so that Ray fetches them."""
+        return self._engine.update_weights(buckets, version)
+
+    def policy_version(self) -> int | None:
+        return self._engine.policy_version
+
+    def sleep(self) -> None:
+        self._engine.sleep()
+
+    def wake(self) -> None:
+        self._engine.wake()
+
+    def peak_memory_gib(self) -> float:
+        """Largest resident memory of this process so far, GiB."""
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def environment(config: RolloutConfig) -> dict[str, str]:
+    """Variables that must stand before vLLM is imported."""
+    return {
+        # The engine lives in the actor's own process: it starts in a third of the time, and dies with it.
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        "VLLM_CPU_KVCACHE_SPACE": str(config.cpu_kv_cache_gib),
+        # Engines that share a machine would all be bound to the same first cores.
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        "OMP_NUM_THREADS": str(config.threads_per_generator),
+        # Threads that spin while they wait steal the core that another process needs.
+        "OMP_WAIT_POLICY": "passive",
+        # Without it the first batch waits for inductor to compile the logprob kernel (4 s on the CPU).
+        **({} if config.compile else {"TORCHDYNAMO_DISABLE": "1"}),
+        "VLLM_LOGGING_LEVEL": "ERROR",
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_USE_FLASHINFER_SAMPLER": "0",
+    }
+
+
+# Threads: one or two streams being read, and control calls beside them.
+GeneratorActor = ray.remote(max_concurrency=8)(Generator)

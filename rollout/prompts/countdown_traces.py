@@ -1,0 +1,115 @@
+"""Synthetic search traces for Countdown: what a warm start imitates before GRPO.
+
+A trace is the text of one completion. Each line combines two of the numbers, then tries what the result and
+the third number make, and says each time whether that is the target. Here it is 42::
+
+    9+3=12: 12-7=5 no, 12+7=19 no
+    9-3=6: 6+7=13 no, 6*7=42 yes
+    </think><answer>(9-3)*7</answer>
+
+The traces are imperfect on purpose. Many give up after a line or two, with an answer that is known to be
+wrong, while the others search for long. So the policy can search for longer than it usually does, and what
+reinforcement learning finds first is persistence.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import NamedTuple
+
+
+class Step(NamedTuple):
+    """Two numbers combined into one."""
+
+    left: int
+    operator: str
+    right: int
+    value: int
+
+    def __str__(self) -> str:
+        return f"{self.left}{self.operator}{self.right}={self.value}"
+
+
+def search_trace(
+    numbers: Sequence[int],
+    target: int,
+    rng: random.Random,
+    *,
+    give_up_rate: float = 0.75,
+    give_up_within: int = 2,
+    max_lines: int = 9,
+    max_value: int = 60,
+) -> str:
+    """A completion that searches for an expression of two or three ``numbers`` with the value ``target``.
+
+    The search is blind but orderly: pairs of numbers in random order, all operators on one pair, in random
+    order, before the next pair. That makes it easy to see what is left to try, so that the policy repeats
+    few lines. The same state of ``rng`` gives the same text.
+
+    Args:
+        give_up_rate: share of the traces that are impatient. Their patience is uniform in
+            1..``give_up_within``. A higher share lowers the warm start and not what it can reach.
+        give_up_within: the longest patience of an impatient trace, in lines.
+        max_lines: the patience of the other traces, in lines. Three numbers have at most nine lines, of at
+            most 24 tokens each, so 9 always finds a solution if there is one.
+        max_value: the largest value that a step may reach; the smallest is 0. The tokenizer needs a token
+            for each.
+
+    Raises:
+        ValueError: the numbers are not two or three, or nothing can be made of them within ``max_value``.
+    """
+    patience = rng.randint(1, give_up_within) if rng.random() < give_up_rate else max_lines
+    text, expression, value = "", "", None
+    for first, attempts in islice(_search(numbers, rng, max_value), patience):
+        verdicts = []
+        for expression, step in attempts:
+            value = step.value
+            verdicts.append(f"{step} {'yes' if value == target else 'no'}")
+            if value == target:
+                break
+        text += f"{first}: {', '.join(verdicts)}\n" if len(numbers) == 3 else f"{verdicts[0]}\n"
+        if value == target:
+            break
+    if value is None:
+        raise ValueError(f"the numbers {list(numbers)} make nothing within 0..{max_value}")
+    return f"{text}</think><answer>{expression}</answer>"
+
+
+def _search(
+    numbers: Sequence[int], rng: random.Random, max_value: int
+) -> Iterator[tuple[Step, list[tuple[str, Step]]]]:
+    """First steps in the order of the search, each with its attempts: an expression and its last step."""
+    if len(numbers) not in (2, 3):
+        raise ValueError(f"a trace needs two or three numbers, not {len(numbers)}")
+    pairs = [(0, 1)] if len(numbers) == 2 else [(0, 1), (0, 2), (1, 2)]
+    tried = set()
+    for i, j in rng.sample(pairs, len(pairs)):
+        steps = _steps(numbers[i], numbers[j], max_value)
+        for first in rng.sample(steps, len(steps)):
+            if first in tried:  # two of the numbers are equal
+                continue
+            tried.add(first)
+            inner = f"{first.left}{first.operator}{first.right}"
+            if len(numbers) == 2:
+                yield first, [(inner, first)]
+                continue
+            attempts = []
+            for last in _steps(first.value, numbers[3 - i - j], max_value):
+                if last.left == first.value:
+                    attempts.append((f"({inner}){last.operator}{last.right}", last))
+                else:  # a subtraction from the third number
+                    attempts.append((f"{last.left}-({inner})", last))
+            if attempts:
+                yield first, rng.sample(attempts, len(attempts))
+
+
+def _steps(a: int, b: int, max_value: int) -> list[Step]:
+    """What ``a`` and ``b`` make within ``0..max_value``: the larger comes first in a subtraction."""
+    steps = [
+        Step(a, "+", b, a + b),
+        Step(max(a, b), "-", min(a, b), abs(a - b)),
+        Step(a, "*", b, a * b),
+    ]
+    return [step for step in steps if step.value <= max_value]

@@ -1,0 +1,147 @@
+"""The nouns of Rayzero. Read this file first; it depends on nothing but numpy.
+
+Shape legend, used everywhere: ``P`` prompts, ``G`` completions of a group, ``T`` tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Tokens = NDArray[np.int32]
+"""Token ids, shape ``[T]``."""
+Logprobs = NDArray[np.float32]
+"""Natural-log probabilities of the tokens that were sampled, shape ``[T]``, in nats."""
+
+FinishReason = Literal["stop", "length"]
+PartStatus = Literal["ok", "timeout", "error"]
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A rendered question as token ids, and the data that verifies an answer to it."""
+
+    id: str
+    """Unique in a run, the same after a resume: ``train/000123`` or ``held_out/000017``."""
+    token_ids: Tokens
+    text: str
+    task: str
+    """Name of the task, which is also the name of the module in ``rewards`` that marks it."""
+    answer: Mapping[str, Any]
+    """What the task's reward needs; for Countdown ``{"numbers": [3, 7, 9], "target": 33}``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """Tokens sampled for one prompt."""
+
+    token_ids: Tokens
+    rollout_logprobs: Logprobs
+    """Log-probabilities under the sampling distribution (temperature applied), when sampled."""
+    finish_reason: FinishReason
+    policy_versions: tuple[int, ...]
+    """The policy versions that sampled the tokens, oldest first; one unless weights changed midway."""
+    text: str
+
+    def __post_init__(self) -> None:
+        if len(self.token_ids) != len(self.rollout_logprobs):
+            raise ValueError(
+                f"a completion of {len(self.token_ids)} tokens carries {len(self.rollout_logprobs)} logprobs"
+            )
+
+    @property
+    def num_tokens(self) -> int:
+        return len(self.token_ids)
+
+    @property
+    def is_truncated(self) -> bool:
+        return self.finish_reason == "length"
+
+
+@dataclass(frozen=True, slots=True)
+class RewardPart:
+    """One named component of a reward. A part that is not ``ok`` has the value 0."""
+
+    name: str
+    value: float
+    status: PartStatus = "ok"
+
+
+@dataclass(frozen=True, slots=True)
+class Reward:
+    """The scalar that is trained on, and the parts that it was made of."""
+
+    total: float
+    parts: tuple[RewardPart, ...]
+
+    def part(self, name: str) -> RewardPart:
+        """The part of that name. Raises KeyError when the reward has none."""
+        for part in self.parts:
+            if part.name == name:
+                return part
+        raise KeyError(f"no reward part {name!r}; this reward has {[part.name for part in self.parts]}")
+
+    @property
+    def status(self) -> PartStatus:
+        """``ok``, or the first status of a part that is not."""
+        return next((part.status for part in self.parts if part.status != "ok"), "ok")
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The completions of one prompt, and their rewards once they are scored."""
+
+    prompt: Prompt
+    completions: tuple[Completion, ...]
+    rewards: tuple[Reward, ...] = ()
+
+    def scored(self, rewards: tuple[Reward, ...]) -> Group:
+        """This group with ``rewards``, one for each completion. Raises ValueError on another count."""
+        if len(rewards) != len(self.completions):
+            raise ValueError(f"group {self.prompt.id}: {len(self.completions)} completions, {len(rewards)} rewards")
+        return replace(self, rewards=rewards)
+
+    @property
+    def totals(self) -> NDArray[np.float64]:
+        """Total rewards, shape ``[G]``."""
+        return np.array([reward.total for reward in self.rewards], dtype=np.float64)
+
+    @property
+    def num_completion_tokens(self) -> int:
+        return sum(completion.num_tokens for completion in self.completions)
+
+
+@dataclass(frozen=True, slots=True)
+class SupervisedExample:
+    """A prompt and the completion that the warm start teaches, as token ids."""
+
+    prompt_ids: Tokens
+    completion_ids: Tokens
+
+
+@dataclass(frozen=True, slots=True)
+class WeightBucket:
+    """Some parameters of the policy, on their way from the learner to the generators."""
+
+    names: tuple[str, ...]
+    """As in the Hugging Face checkpoint. A tied LM head is the embedding, and comes once."""
+    dtypes: tuple[str, ...]
+    """The torch dtype of each, such as ``bfloat16``."""
+    arrays: tuple[NDArray[Any], ...]
+    """numpy has no bfloat16: its bits travel as uint16."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSpec:
+    """What a generation engine is built from, besides its settings."""
+
+    model_folder: str
+    dtype: str
+    max_model_len: int
+    """Longest prompt plus longest completion, in tokens."""
+    load_weights: bool
+    """False when the first weights will be published: the folder then only needs its config."""

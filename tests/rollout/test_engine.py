@@ -1,0 +1,191 @@
+"""The generation engine on real vLLM: logprobs, seeds, versions, and weights that arrive between decoding steps."""
+
+import os
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from rollout.actor import environment
+from rollout.config import RolloutConfig, SamplingConfig
+from rollout.types import EngineSpec, Group, Prompt, WeightBucket
+
+CONFIG = RolloutConfig(max_concurrent_completions=64)
+SAMPLING = SamplingConfig(temperature=0.7, max_completion_tokens=24)
+
+
+@pytest.fixture(scope="module")
+def policy(tiny_model: Path):
+    """The Hugging Face model whose weights the engine is to run; tests change it."""
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+
+
+@pytest.fixture(scope="module")
+def engine(tiny_model: Path):
+    os.environ.update(environment(CONFIG))
+    from rollout.engine import Engine
+
+    started = Engine(EngineSpec(str(tiny_model), "float32", 64, load_weights=False), CONFIG, lambda ids: f"{len(ids)}")
+    yield started
+    started.close()
+
+
+@pytest.fixture
+def published(engine, policy):
+    """The engine, running the policy's present weights as version 0."""
+    engine.update_weights([bucket(policy)], version=0)
+    return engine
+
+
+def bucket(policy) -> WeightBucket:
+    state = {name: tensor.numpy().copy() for name, tensor in policy.state_dict().items() if name != "lm_head.weight"}
+    return WeightBucket(tuple(state), ("float32",) * len(state), tuple(state.values()))
+
+
+def prompts(count: int, length: int = 5) -> list[Prompt]:
+    rng = np.random.default_rng(0)
+    return [
+        Prompt(f"train/{index:06d}", rng.integers(2, 60, length).astype(np.int32), "", "countdown", {})
+        for index in range(count)
+    ]
+
+
+def generate(engine, count: int = 6, group_size: int = 4, seed: int = 0, sampling: SamplingConfig = SAMPLING) -> list[Group]:
+    return sorted(engine.generate(prompts(count), sampling, group_size, seed), key=lambda group: group.prompt.id)
+
+
+@torch.no_grad()
+def largest_gap(policy, groups: list[Group], temperature: float) -> float:
+    """Between the rollout logprobs and Hugging Face's own, computed completion by completion, in nats."""
+    gaps = []
+    for group in groups:
+        for completion in group.completions:
+            start = len(group.prompt.token_ids)
+            ids = torch.tensor(np.concatenate([group.prompt.token_ids, completion.token_ids])).long()
+            logits = policy(ids[None]).logits[0, start - 1 : -1].double() / temperature
+            expected = logits.log_softmax(-1).gather(1, ids[start:, None])[:, 0]
+            gaps.append((expected - torch.tensor(completion.rollout_logprobs)).abs().max().item())
+    return max(gaps)
+
+
+def perturb(policy, scale: float) -> None:
+    generator = torch.Generator().manual_seed(int(scale * 1e6))
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            parameter.add_(scale * torch.randn(parameter.shape, generator=generator))
+
+
+def test_an_engine_without_weights_refuses_prompts(engine) -> None:
+    if engine.policy_version is not None:
+        pytest.fail("this test must run first: it wants the engine as it starts")
+    from rollout.engine import UnpublishedError
+
+    with pytest.raises(UnpublishedError, match="publish before generating"):
+        generate(engine)
+
+
+def test_rollout_logprobs_are_those_of_the_sampling_distribution(published, policy) -> None:
+    groups = generate(published)
+    assert [len(group.completions) for group in groups] == [4] * 6
+    assert largest_gap(policy, groups, SAMPLING.temperature) < 1e-5
+    completion = groups[0].completions[0]
+    assert completion.text == f"{completion.num_tokens}"
+    assert completion.policy_versions == (0,)
+
+
+def test_the_same_seed_gives_the_same_completions_and_another_does_not(published) -> None:
+    def drawn(seed):
+        return [
+            (tuple(completion.token_ids), tuple(completion.rollout_logprobs))
+            for group in generate(published, seed=seed)
+            for completion in group.completions
+        ]
+
+    assert drawn(7) == drawn(7)
+    assert drawn(7) != drawn(8)
+    assert len(set(drawn(7))) > 12  # completions of one prompt differ
+
+
+def test_completions_do_not_depend_on_what_else_is_in_the_batch(published) -> None:
+    alone = list(published.generate(prompts(1), SAMPLING, 4, 0))[0]
+    together = generate(published, count=10)[0]
+    assert [c.token_ids.tolist() for c in alone.completions] == [c.token_ids.tolist() for c in together.completions]
+
+
+def test_new_weights_are_used_and_the_tied_lm_head_with_them(published, policy) -> None:
+    perturb(policy, 0.03)
+    assert published.update_weights([bucket(policy)], version=1) == 1
+    groups = generate(published)
+    assert largest_gap(policy, groups, SAMPLING.temperature) < 1e-5
+    assert {completion.policy_versions for group in groups for completion in group.completions} == {(1,)}
+
+
+def test_weights_may_come_in_several_buckets(published, policy) -> None:
+    perturb(policy, 0.02)
+    whole = bucket(policy)
+    parts = [
+        WeightBucket(whole.names[start : start + 7], whole.dtypes[start : start + 7], whole.arrays[start : start + 7])
+        for start in range(0, len(whole.names), 7)
+    ]
+    published.update_weights(parts, version=2)
+    assert largest_gap(policy, generate(published), SAMPLING.temperature) < 1e-5
+
+
+def test_a_stale_lm_head_is_visible_in_the_logprobs(published, policy, monkeypatch) -> None:
+    monkeypatch.setattr("rollout.weights.rebuild_tied_lm_head", lambda model: None)
+    perturb(policy, 0.03)
+    published.update_weights([bucket(policy)], version=3)
+    assert largest_gap(policy, generate(published), SAMPLING.temperature) > 0.05
+    monkeypatch.undo()
+    published.update_weights([bucket(policy)], version=4)
+    assert largest_gap(policy, generate(published), SAMPLING.temperature) < 1e-5
+
+
+def test_a_publish_in_the_middle_of_generation_is_recorded_in_the_completions(published, policy) -> None:
+    long = SamplingConfig(temperature=2.0, max_completion_tokens=56)
+    groups: list[Group] = []
+    reader = threading.Thread(target=lambda: groups.extend(generate(published, 16, 4, sampling=long)))
+    before = published.policy_version
+    reader.start()
+    time.sleep(0.15)
+    published.update_weights([bucket(policy)], version=5)
+    reader.join()
+    versions = {completion.policy_versions for group in groups for completion in group.completions}
+    assert (before, 5) in versions
+    assert versions <= {(before,), (before, 5), (5,)}
+
+
+def test_a_prompt_that_does_not_fit_is_refused_with_its_id_and_nothing_is_sampled(published) -> None:
+    from rollout.engine import PromptTooLongError
+
+    long = [*prompts(1), Prompt("train/000099", np.zeros(60, np.int32), "", "countdown", {})]
+    with pytest.raises(PromptTooLongError, match=r"prompt train/000099 has 60 tokens.*needs 84.*holds 64"):
+        list(published.generate(long, SAMPLING, 2, 0))
+    assert len(generate(published, 1)) == 1
+
+
+def test_completions_end_at_the_end_token_or_the_limit(published, tiny_model) -> None:
+    from transformers import AutoTokenizer
+
+    eos = AutoTokenizer.from_pretrained(tiny_model).eos_token_id
+    completions = [completion for group in generate(published, 16, 8) for completion in group.completions]
+    for completion in completions:
+        if completion.is_truncated:
+            assert completion.num_tokens == SAMPLING.max_completion_tokens and eos not in completion.token_ids
+        else:
+            assert completion.token_ids[-1] == eos and eos not in completion.token_ids[:-1]
+    assert {completion.is_truncated for completion in completions} == {True, False}
+
+
+def test_greedy_completions_are_the_most_likely_tokens(published, policy) -> None:
+    group = generate(published, 1, 1, sampling=SamplingConfig(temperature=0.0, max_completion_tokens=8))[0]
+    ids = torch.tensor(group.prompt.token_ids).long()
+    for token in group.completions[0].token_ids:
+        with torch.no_grad():
+            assert int(policy(ids[None]).logits[0, -1].argmax()) == token
+        ids = torch.cat([ids, torch.tensor([int(token)])])
