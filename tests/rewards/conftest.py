@@ -1,0 +1,32 @@
+"""Makes the hostile reward functions importable under every import mode of pytest; builds groups."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rollout.types import Completion, Group, Prompt
+
+HERE = Path(__file__).resolve().parent
+if str(HERE) not in sys.path:
+    sys.path.insert(0, str(HERE))
+
+MakeGroup = Callable[..., Group]
+
+
+@pytest.fixture(scope="session")
+def make_group() -> MakeGroup:
+    def make(
+        texts: Sequence[str], task: str = "hostile", answer: Mapping[str, Any] | None = None, prompt_id: str = "train/7"
+    ) -> Group:
+        tokens = np.array([1, 2], dtype=np.int32)
+        logprobs = np.zeros(2, dtype=np.float32)
+        prompt = Prompt(prompt_id, tokens, "question", task, answer or {})
+        return Group(prompt, tuple(Completion(tokens, logprobs, "stop", (0,), text) for text in texts))
+
+    return make
