@@ -1,0 +1,126 @@
+"""The command line. Nothing heavy is imported before a command is known to be right."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+DESCRIPTION = "R1-Zero-style reinforcement learning of reasoning, on one GPU, a pod, or no GPU at all."
+OVERRIDES = "settings to change, as learner.learning_rate=2e-6"
+
+
+def parser() -> argparse.ArgumentParser:
+    """The commands and their arguments."""
+    root = argparse.ArgumentParser(prog="rayzero", description=DESCRIPTION)
+    commands = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    train = commands.add_parser("train", help="train a policy, or resume a run of the same name")
+    train.add_argument("arguments", nargs="*", metavar="[RECIPE] key=value", help=f"recipe file or name; {OVERRIDES}")
+
+    plan = commands.add_parser("plan", help="check a recipe and print its plan, without starting anything")
+    plan.add_argument("arguments", nargs="*", metavar="[RECIPE] key=value", help=f"recipe file or name; {OVERRIDES}")
+
+    evaluate = commands.add_parser("eval", help="measure a model on held-out problems")
+    evaluate.add_argument("model", help="model folder, such as runs/<name>/final, or a hub name")
+    evaluate.add_argument("--recipe", help="recipe that asks the questions; default: that of the model's own run")
+    evaluate.add_argument("overrides", nargs="*", metavar="key=value", help=OVERRIDES)
+
+    solve = commands.add_parser("solve", help="let a model answer one question, and check the answer")
+    solve.add_argument("model", help="model folder, such as runs/<name>/final")
+    solve.add_argument("question", help='such as "Using the numbers [4, 7, 3], create an equation that equals 25"')
+    solve.add_argument("--recipe", help="recipe that words the question; default: that of the model's own run")
+    solve.add_argument("--attempts", type=int, default=1, help="completions to sample; 1 is greedy (default: 1)")
+    return root
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command. Exit codes: 0 done, 1 failed, 2 wrong input, 130 interrupted (the same command resumes)."""
+    given = parser().parse_args(arguments)
+    quiet_libraries()
+    from rich.console import Console
+
+    from orchestrator.recipes import ConfigError
+
+    console = Console(stderr=False)
+    try:
+        return COMMANDS[given.command](given, console)
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command resumes from the last checkpoint", file=sys.stderr)
+        return 130
+    except Exception as error:
+        return failed(error)
+
+
+def run_train(given: argparse.Namespace, console: object) -> int:
+    from orchestrator.recipes import load
+
+    config = load(*recipe_and_overrides(given.arguments))
+    from orchestrator.run import run
+
+    return 0 if run(config, console) else 130
+
+
+def run_plan(given: argparse.Namespace, console: object) -> int:
+    from orchestrator.plan import print_plan
+    from orchestrator.recipes import load
+
+    print_plan(load(*recipe_and_overrides(given.arguments)), console)
+    return 0
+
+
+def run_eval(given: argparse.Namespace, console: object) -> int:
+    from orchestrator.ask import evaluate_model
+
+    evaluate_model(given.model, given.recipe, given.overrides, console)
+    return 0
+
+
+def run_solve(given: argparse.Namespace, console: object) -> int:
+    from orchestrator.ask import solve
+
+    return 0 if solve(given.model, given.question, given.recipe, given.attempts, console) else 1
+
+
+COMMANDS = {"train": run_train, "plan": run_plan, "eval": run_eval, "solve": run_solve}
+
+
+def recipe_and_overrides(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
+    """The recipe, if one is named, and the `key=value` pairs. Raises ConfigError for a second recipe."""
+    from orchestrator.recipes import ConfigError
+
+    recipes = [argument for argument in arguments if "=" not in argument]
+    if len(recipes) > 1:
+        raise ConfigError(f"{recipes[1]!r} is neither the recipe ({recipes[0]!r} is) nor an override: write key=value")
+    return (recipes[0] if recipes else None), [argument for argument in arguments if "=" in argument]
+
+
+def failed(error: Exception) -> int:
+    """Say what went wrong: our own errors in their own words, anything else with its traceback. Both go to log.txt."""
+    import logging
+
+    logging.getLogger("rayzero").info("the run failed", exc_info=error)
+    ours = type(error).__module__.partition(".")[0] in {"orchestrator", "rollout", "rewards", "learner"}
+    if not ours and not isinstance(error, ValueError | OSError):
+        import traceback
+
+        traceback.print_exception(error)
+    print(f"error: {error}", file=sys.stderr)
+    return 1
+
+
+def quiet_libraries() -> None:
+    """Keep libraries' chatter out of the terminal; what matters is logged by the run itself."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

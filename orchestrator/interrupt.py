@@ -1,0 +1,38 @@
+"""Ctrl-C and SIGTERM: finish the step, checkpoint, leave. Asked twice, leave at once."""
+
+from __future__ import annotations
+
+import signal
+from types import FrameType, TracebackType
+from typing import Self
+
+from rich.console import Console
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interrupt:
+    """While entered, the first signal only sets `requested`; the second raises KeyboardInterrupt."""
+
+    def __init__(self, console: Console) -> None:
+        self.requested = False
+        self._console = console
+
+    def __enter__(self) -> Self:
+        self._previous = {number: signal.signal(number, self._on_signal) for number in SIGNALS}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self.requested:
+            raise KeyboardInterrupt
+        self.requested = True
+        self._console.print(
+            f"[yellow]{signal.Signals(number).name}: finishing this step, then saving a checkpoint. "
+            "Once more leaves at once, without one.[/]"
+        )

@@ -1,0 +1,73 @@
+"""Numbers about a step, from its scored groups. Every key has a line in docs/metrics.md."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+
+from rewards.markers import markers
+from rollout.types import Completion, Group, Reward
+
+
+def rollout_metrics(groups: Sequence[Group]) -> dict[str, float]:
+    """`reward/`, `rollout/` and `marker/` metrics of scored groups."""
+    completions = [completion for group in groups for completion in group.completions]
+    rewards = [reward for group in groups for reward in group.rewards]
+    return reward_metrics(rewards) | length_metrics(completions) | marker_metrics(completions) | spread_metrics(groups)
+
+
+def reward_metrics(rewards: Sequence[Reward]) -> dict[str, float]:
+    parts = [part.name for part in rewards[0].parts]
+    return {
+        "reward/total": mean(reward.total for reward in rewards),
+        **{f"reward/{name}": mean(reward.part(name).value for reward in rewards) for name in parts},
+        "reward/timeouts": float(sum(reward.status == "timeout" for reward in rewards)),
+        "reward/errors": float(sum(reward.status == "error" for reward in rewards)),
+    }
+
+
+def length_metrics(completions: Sequence[Completion]) -> dict[str, float]:
+    return {
+        "rollout/completion_tokens": mean(completion.num_tokens for completion in completions),
+        "rollout/sampled_tokens": float(sum(completion.num_tokens for completion in completions)),
+        "rollout/truncated": mean(completion.is_truncated for completion in completions),
+    }
+
+
+def spread_metrics(groups: Sequence[Group]) -> dict[str, float]:
+    return {"rollout/groups_without_spread": mean(np.ptp(group.totals) == 0 for group in groups)}
+
+
+def marker_metrics(completions: Sequence[Completion]) -> dict[str, float]:
+    found = [markers(completion.text) for completion in completions]
+    return {f"marker/{name}": mean(marks[name] for marks in found) for name in found[0]}
+
+
+def mean(values: Iterable[float]) -> float:
+    return float(np.mean([float(value) for value in values]))
+
+
+class Clock:
+    """Seconds by phase of one step."""
+
+    def __init__(self) -> None:
+        self._start = time.perf_counter()
+        self._phases: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, phase: str) -> Iterator[None]:
+        """Time what happens within as `time/<phase>_s`."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._phases[phase] = self._phases.get(phase, 0.0) + time.perf_counter() - start
+
+    def seconds(self) -> dict[str, float]:
+        """`time/` metrics of the step so far; what no phase accounts for is `time/other_s`."""
+        total = time.perf_counter() - self._start
+        phases = {f"time/{phase}_s": seconds for phase, seconds in self._phases.items()}
+        return phases | {"time/step_s": total, "time/other_s": total - sum(self._phases.values())}

@@ -1,0 +1,147 @@
+"""Where a step's numbers go: the run directory, the terminal, Weights & Biases."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from learner.advantages import group_advantages
+from orchestrator.artifacts import RunDirectory
+from orchestrator.config import RunConfig
+from rollout.types import Group
+
+
+class Tracker(Protocol):
+    """Takes the numbers of each step; step 0 is the evaluation before the first."""
+
+    def log(self, step: int, metrics: Mapping[str, float], groups: Sequence[Group]) -> None: ...
+    def close(self) -> None: ...
+
+
+class Trackers:
+    """Several trackers as one."""
+
+    def __init__(self, trackers: Sequence[Tracker]) -> None:
+        self._trackers = trackers
+
+    def log(self, step: int, metrics: Mapping[str, float], groups: Sequence[Group]) -> None:
+        for tracker in self._trackers:
+            tracker.log(step, metrics, groups)
+
+    def close(self) -> None:
+        for tracker in self._trackers:
+            tracker.close()
+
+
+class FileTracker:
+    """metrics.jsonl and the compressed rollouts."""
+
+    def __init__(self, directory: RunDirectory, config: RunConfig) -> None:
+        self._directory = directory
+        self._saves_rollouts = config.tracking.save_rollouts
+        self._divides_by_std = config.learner.algorithm.advantage_scale == "group_std"
+
+    def log(self, step: int, metrics: Mapping[str, float], groups: Sequence[Group]) -> None:
+        if groups and self._saves_rollouts:
+            advantages = [group_advantages(group.totals, divide_by_std=self._divides_by_std) for group in groups]
+            self._directory.write_rollouts(step, groups, [list(of_group) for of_group in advantages])
+        self._directory.log_metrics(step, metrics)
+
+    def close(self) -> None:
+        """Every line is on its way to the disk already."""
+
+
+class WandbTracker:
+    """Weights & Biases. A resumed run goes on under the same id, and its steps after the checkpoint are overwritten."""
+
+    def __init__(self, directory: RunDirectory, config: RunConfig) -> None:
+        import wandb
+
+        self._run: Any = wandb.init(
+            project=config.tracking.wandb_project,
+            name=config.name,
+            id=config.name,
+            resume="allow",
+            dir=str(directory.path),
+            config=config.model_dump(mode="json"),
+        )
+
+    def log(self, step: int, metrics: Mapping[str, float], groups: Sequence[Group]) -> None:
+        self._run.log(dict(metrics), step=step)
+
+    def close(self) -> None:
+        self._run.finish()
+
+
+class ConsoleTracker:
+    """A line a step, and below it a bar with the time that is left."""
+
+    def __init__(self, console: Console, num_steps: int) -> None:
+        self._console = console
+        self._started = False
+        self._progress = Progress(
+            TextColumn("training"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("steps · elapsed"),
+            TimeElapsedColumn(),
+            TextColumn("· left"),
+            TimeRemainingColumn(),
+            console=console,
+            # Redrawing a bar in a log file makes a line of each.
+            disable=not console.is_terminal,
+        )
+        self._task = self._progress.add_task("steps", total=num_steps)
+        self._num_steps = num_steps
+
+    def log(self, step: int, metrics: Mapping[str, float], groups: Sequence[Group]) -> None:
+        if not self._started:
+            self._progress.start()
+            self._started = True
+        if "eval/pass_at_1" in metrics:
+            self._console.print(evaluation_line(step, metrics), highlight=False)
+        if "reward/total" in metrics:
+            self._console.print(step_line(step, self._num_steps, metrics), highlight=False)
+        self._progress.update(self._task, completed=step)
+
+    def close(self) -> None:
+        self._progress.stop()
+
+
+def step_line(step: int, num_steps: int, metrics: Mapping[str, float]) -> str:
+    """`step 12/40  reward 0.512  right 46.1%  …`."""
+    phases = " ".join(f"{name} {metrics[f'time/{name}_s']:.1f}" for name in ("rollout", "update", "publish"))
+    left = (num_steps - step) * metrics["time/step_s"]
+    return (
+        f"step [bold]{step:>3}[/]/{num_steps}  reward [bold green]{metrics['reward/total']:.3f}[/]  "
+        f"right {100 * metrics.get('reward/correctness', float('nan')):.1f}%  "
+        f"tokens {metrics['rollout/completion_tokens']:.0f}  {metrics['rollout/tokens_per_s'] / 1000:.1f}k tok/s  "
+        f"gap {metrics['rollout/logprob_gap']:.1e}  [dim]{metrics['time/step_s']:.1f} s ({phases})  "
+        f"ETA {left // 60:.0f}:{left % 60:02.0f}[/]"
+    )
+
+
+def evaluation_line(step: int, metrics: Mapping[str, float]) -> str:
+    """`held-out after step 20  pass@1 57.3% ± 2.9  …`."""
+    when = f"after step {step}" if step else "before training"
+    shown = {key.removeprefix("eval/"): value for key, value in metrics.items() if key.startswith("eval/")}
+    rates = "  ".join(
+        f"{name.replace('pass_at_', 'pass@').replace('_', ' ')} "
+        f"[bold cyan]{100 * shown[name]:.1f}%[/] ± {100 * shown[f'{name}_ci95']:.1f}"
+        for name in shown
+        if f"{name}_ci95" in shown
+    )
+    return f"held-out {when}  {rates}  tokens {shown['completion_tokens']:.0f}"
+
+
+def build_trackers(config: RunConfig, directory: RunDirectory, console: Console) -> Trackers:
+    """The trackers that the recipe asks for."""
+    trackers: list[Tracker] = [FileTracker(directory, config), ConsoleTracker(console, config.num_steps)]
+    if config.tracking.wandb:
+        os.environ.setdefault("WANDB_SILENT", "true")
+        trackers.append(WandbTracker(directory, config))
+    return Trackers(trackers)

@@ -1,0 +1,68 @@
+"""The loop, and nothing else."""
+
+from __future__ import annotations
+
+from orchestrator.checkpoints import Checkpoints
+from orchestrator.config import RunConfig
+from orchestrator.evaluation import evaluate
+from orchestrator.fleet import Fleet
+from orchestrator.interrupt import Interrupt
+from orchestrator.metrics import Clock, rollout_metrics
+from orchestrator.trackers import Tracker
+from rollout.prompts.stream import PromptStream
+
+
+def train(
+    config: RunConfig,
+    prompts: PromptStream,
+    fleet: Fleet,
+    checkpoints: Checkpoints,
+    tracker: Tracker,
+    interrupt: Interrupt,
+) -> int:
+    """Sample, score, learn, publish: once per step. Returns the last step done, fewer than all when interrupted."""
+
+    def held_out() -> dict[str, float]:
+        with fleet.generating():
+            return evaluate(
+                fleet.rollouts, prompts.held_out, config.evaluation, config.sampling.max_completion_tokens
+            ).metrics()
+
+    last_step = restore(checkpoints, fleet, prompts)
+    fleet.publish(version=last_step)
+    if last_step == 0:
+        tracker.log(0, held_out(), [])
+    for step in range(last_step + 1, config.num_steps + 1):
+        clock = Clock()
+        with clock("rollout"), fleet.generating():
+            groups = fleet.rollouts.collect(prompts.take(config.prompts_per_step), config.sampling, config.group_size)
+        with clock("update"), fleet.learning():
+            metrics = fleet.learner.update(step, groups)
+        with clock("publish"), fleet.generating():
+            fleet.publish(version=step)
+        metrics |= rollout_metrics(groups) | fleet.rollouts.metrics()
+        if is_due(step, config.evaluation.every_steps, config.num_steps):
+            with clock("evaluation"):
+                metrics |= held_out()
+        tracker.log(step, metrics | clock.seconds(), groups)
+        if interrupt.requested or is_due(step, config.checkpoint.every_steps, config.num_steps):
+            checkpoints.save(step, fleet.learner, prompts.state())
+        last_step = step
+        if interrupt.requested:
+            break
+    return last_step
+
+
+def restore(checkpoints: Checkpoints, fleet: Fleet, prompts: PromptStream) -> int:
+    """Take up the newest whole checkpoint. Returns its step, 0 on a fresh run."""
+    checkpoint = checkpoints.latest()
+    if checkpoint is None:
+        return 0
+    fleet.learner.load(checkpoint.learner_folder)
+    prompts.restore(checkpoint.prompts)
+    return checkpoint.step
+
+
+def is_due(step: int, every_steps: int, num_steps: int) -> bool:
+    """Whether something is done after this step: always after the last, and every so many steps unless that is 0."""
+    return step == num_steps or (every_steps > 0 and step % every_steps == 0)

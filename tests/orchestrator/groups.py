@@ -1,0 +1,20 @@
+"""Scored groups for tests, without a model."""
+
+import numpy as np
+
+from rollout.types import Completion, Group, Prompt, Reward, RewardPart
+
+
+def scored_group(prompt_id: str, right: list[bool], tokens: int = 3, status: str = "ok", text: str = "no\n") -> Group:
+    """A group with one completion for each entry of `right`; wrong ones are well-formed."""
+    prompt = Prompt(prompt_id, np.arange(4, dtype=np.int32), "question\n", "countdown", {"numbers": [1, 2], "target": 3})
+    completions = tuple(
+        Completion(np.arange(tokens, dtype=np.int32), np.full(tokens, -0.5, np.float32), "stop", (0,), text)
+        for _ in right
+    )
+    return Group(prompt, completions, tuple(reward(is_right, status) for is_right in right))
+
+
+def reward(is_right: bool, status: str = "ok") -> Reward:
+    parts = (RewardPart("correctness", float(is_right), status), RewardPart("format", 1.0))
+    return Reward(1.0 if is_right else 0.1, parts)

@@ -1,0 +1,94 @@
+"""Checkpoints: whole or not at all, and never a torn one."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from orchestrator.checkpoints import MANIFEST, CheckpointError, Checkpoints
+
+
+class FileLearner:
+    """Saves a file that holds a number."""
+
+    def __init__(self, value: int = 0) -> None:
+        self.value = value
+
+    def save(self, folder: Path) -> None:
+        folder.mkdir()
+        (folder / "weights.bin").write_text(str(self.value) * 1000)
+
+    def load(self, folder: Path) -> None:
+        self.value = int((folder / "weights.bin").read_text()[0])
+
+
+class FullDisk(FileLearner):
+    def save(self, folder: Path) -> None:
+        super().save(folder)
+        raise OSError(28, "No space left on device")
+
+
+@pytest.fixture
+def checkpoints(tmp_path: Path) -> Checkpoints:
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    return Checkpoints(folder, keep=2)
+
+
+def test_a_fresh_run_has_none(checkpoints) -> None:
+    assert checkpoints.latest() is None
+
+
+def test_the_newest_comes_back_with_its_state_and_old_ones_go(checkpoints, tmp_path) -> None:
+    for step in (2, 4, 6):
+        checkpoints.save(step, FileLearner(step), {"position": 8 * step})
+    latest = checkpoints.latest()
+    learner = FileLearner()
+    learner.load(latest.learner_folder)
+    assert (latest.step, latest.prompts, learner.value) == (6, {"position": 48}, 6)
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["step_000004", "step_000006"]
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "remove", "manifest", "no manifest"])
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(checkpoints, damage, caplog) -> None:
+    checkpoints.save(1, FileLearner(1), {})
+    checkpoints.save(2, FileLearner(2), {})
+    folder = checkpoints.latest().folder
+    weights = folder / "learner" / "weights.bin"
+    match damage:
+        case "flip":
+            weights.write_text(weights.read_text().replace("2", "3", 1))
+        case "truncate":
+            weights.write_text(weights.read_text()[:500])
+        case "remove":
+            weights.unlink()
+        case "manifest":
+            (folder / MANIFEST).write_text((folder / MANIFEST).read_text()[:40])
+        case "no manifest":
+            (folder / MANIFEST).unlink()
+    assert checkpoints.latest().step == 1
+    assert "step_000002 is damaged" in caplog.text
+
+
+def test_when_every_checkpoint_is_damaged_the_run_does_not_silently_start_over(checkpoints) -> None:
+    checkpoints.save(1, FileLearner(1), {})
+    (checkpoints.latest().learner_folder / "weights.bin").unlink()
+    with pytest.raises(CheckpointError, match=r"every checkpoint .* is damaged .*weights\.bin is missing.*backup"):
+        checkpoints.latest()
+
+
+def test_one_that_was_being_written_when_the_run_was_killed_is_ignored(checkpoints, tmp_path) -> None:
+    checkpoints.save(1, FileLearner(1), {})
+    aside = tmp_path / "checkpoints" / "step_000002.tmp"
+    aside.mkdir()
+    (aside / MANIFEST).write_text(json.dumps({"files": {}, "state": {"step": 2, "prompts": {}}}))
+    assert checkpoints.latest().step == 1
+    checkpoints.save(2, FileLearner(2), {})
+    assert checkpoints.latest().step == 2
+
+
+def test_a_full_disk_keeps_the_earlier_ones_and_says_so(checkpoints) -> None:
+    checkpoints.save(1, FileLearner(1), {})
+    with pytest.raises(CheckpointError, match=r"step 2.*No space left on device.*Earlier ones are untouched"):
+        checkpoints.save(2, FullDisk(2), {})
+    assert checkpoints.latest().step == 1

@@ -1,0 +1,159 @@
+"""The loop on a fake fleet: what is done, in which order, and how it resumes and stops."""
+
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from orchestrator.checkpoints import Checkpoints
+from orchestrator.interrupt import Interrupt
+from orchestrator.recipes import load
+from orchestrator.train import train
+from tests.orchestrator.groups import scored_group
+
+
+class FakePrompts:
+    """Counts instead of wording."""
+
+    held_out = ("held-out",)
+
+    def __init__(self) -> None:
+        self.position = 0
+
+    def take(self, count):
+        self.position += count
+        return list(range(self.position - count, self.position))
+
+    def state(self):
+        return {"position": self.position}
+
+    def restore(self, state):
+        self.position = state["position"]
+
+
+class FakeFleet:
+    """A learner that counts its updates, generators that note the version they would sample with."""
+
+    def __init__(self, on_update=lambda step: None) -> None:
+        self.rollouts = self.learner = self
+        self.events: list[tuple] = []
+        self.version = None
+        self.updates = 0
+        self._on_update = on_update
+        self._phase = None
+
+    @contextmanager
+    def generating(self):
+        self._phase = "generating"
+        yield
+
+    @contextmanager
+    def learning(self):
+        self._phase = "learning"
+        yield
+
+    def publish(self, version):
+        self.version = version
+        self.events.append(("publish", version))
+
+    def collect(self, prompts, sampling, group_size):
+        assert self._phase == "generating"
+        if prompts == ("held-out",):
+            self.events.append(("evaluate", self.version))
+            return [scored_group("held-out", [True] * group_size)]
+        self.events.append(("collect", self.version, prompts[0]))
+        return [scored_group(str(prompt), [True, False]) for prompt in prompts]
+
+    def metrics(self):
+        return {}
+
+    def update(self, step, groups):
+        assert self._phase == "learning"
+        self.updates += 1
+        self.events.append(("update", step))
+        self._on_update(step)
+        return {"optim/loss": 0.0}
+
+    def save(self, folder: Path):
+        folder.mkdir()
+        (folder / "updates").write_text(str(self.updates))
+
+    def load(self, folder: Path):
+        self.updates = int((folder / "updates").read_text())
+
+
+class ListTracker:
+    def __init__(self) -> None:
+        self.steps: list[tuple[int, bool]] = []
+
+    def log(self, step, metrics, groups):
+        self.steps.append((step, "eval/pass_at_1" in metrics))
+
+    def close(self):
+        pass
+
+
+@pytest.fixture
+def start(tmp_path):
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+
+    def run(fleet, *overrides, interrupt=None):
+        config = load(None, ["num_steps=4", "prompts_per_step=3", "group_size=2", "evaluation.every_steps=0", *overrides])
+        tracker, prompts = ListTracker(), FakePrompts()
+        interrupt = interrupt or Interrupt(Console(quiet=True))
+        last = train(config, prompts, fleet, Checkpoints(folder, 2), tracker, interrupt)
+        return last, tracker, prompts
+
+    return run
+
+
+def test_every_step_samples_with_the_weights_of_the_step_before(start) -> None:
+    fleet = FakeFleet()
+    last, tracker, prompts = start(fleet)
+    assert last == 4 and prompts.position == 12
+    collected = [event for event in fleet.events if event[0] == "collect"]
+    assert collected == [("collect", step, 3 * step) for step in range(4)]
+    assert [event for event in fleet.events if event[0] == "publish"] == [("publish", step) for step in range(5)]
+    assert tracker.steps == [(0, True), (1, False), (2, False), (3, False), (4, True)]
+
+
+def test_evaluations_come_before_between_and_after(start) -> None:
+    _, tracker, _ = start(FakeFleet(), "evaluation.every_steps=2")
+    assert [step for step, is_evaluated in tracker.steps if is_evaluated] == [0, 2, 4]
+
+
+def test_a_run_that_dies_resumes_after_its_last_checkpoint_with_the_same_prompts(start) -> None:
+    def die(step):
+        if step == 4:
+            raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError, match="killed"):
+        start(FakeFleet(on_update=die), "checkpoint.every_steps=2")
+    fleet = FakeFleet()
+    last, tracker, _ = start(fleet, "checkpoint.every_steps=2")
+    assert (last, fleet.updates) == (4, 4)
+    assert fleet.events[0] == ("publish", 2)
+    assert [event for event in fleet.events if event[0] == "collect"] == [("collect", 2, 6), ("collect", 3, 9)]
+    assert [step for step, _ in tracker.steps] == [3, 4]
+
+
+def test_a_signal_finishes_the_step_saves_and_leaves(start) -> None:
+    interrupt = Interrupt(Console(quiet=True))
+
+    def ask(step):
+        interrupt.requested = step == 2
+
+    last, _, _ = start(FakeFleet(on_update=ask), "checkpoint.every_steps=100", interrupt=interrupt)
+    assert last == 2
+    fleet = FakeFleet()
+    assert start(fleet, "checkpoint.every_steps=100")[0] == 4
+    assert fleet.events[0] == ("publish", 2)
+
+
+def test_a_finished_run_does_nothing_more(start) -> None:
+    start(FakeFleet())
+    fleet = FakeFleet()
+    assert start(fleet)[0] == 4
+    assert fleet.updates == 4 and not [event for event in fleet.events if event[0] in ("collect", "update")]

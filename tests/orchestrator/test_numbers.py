@@ -1,0 +1,134 @@
+"""Metrics, evaluation figures and the files they go to."""
+
+import json
+import math
+import os
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from orchestrator.artifacts import RunDirectory, RunDirectoryError
+from orchestrator.evaluation import estimate, pass_at_k, summarize
+from orchestrator.metrics import Clock, rollout_metrics
+from orchestrator.recipes import load
+from orchestrator.report.summary import draw_curve, summary_table
+from tests.orchestrator.groups import scored_group
+
+
+def test_pass_at_k_is_the_share_of_draws_with_a_right_completion() -> None:
+    for n, right, k in [(8, 3, 1), (8, 3, 4), (5, 0, 2), (6, 6, 3), (8, 7, 8)]:
+        marks = [True] * right + [False] * (n - right)
+        draws = list(combinations(marks, k))
+        assert math.isclose(pass_at_k(n, right, k), sum(map(any, draws)) / len(draws))
+
+
+def test_the_interval_covers_the_truth_about_95_times_in_100() -> None:
+    rng = np.random.default_rng(0)
+    covered = 0
+    for _ in range(400):
+        drawn = estimate(rng.binomial(8, rng.beta(2, 2, 256)) / 8)
+        covered += abs(drawn.mean - 0.5) <= drawn.half_width
+    assert 0.92 < covered / 400 < 0.98
+
+
+def test_an_evaluation_counts_right_well_formed_and_length() -> None:
+    sampled = [scored_group("a", [True, True, False, False]), scored_group("b", [False] * 4, tokens=5)]
+    greedy = [scored_group("a", [True]), scored_group("b", [False])]
+    metrics = summarize(sampled, greedy).metrics()
+    assert metrics["eval/pass_at_1"] == 0.25
+    assert metrics["eval/pass_at_4"] == 0.5
+    assert metrics["eval/greedy_pass_at_1"] == 0.5
+    assert metrics["eval/format_rate"] == 1.0
+    assert metrics["eval/completion_tokens"] == 4.0
+
+
+def test_rollout_metrics_count_what_they_say() -> None:
+    groups = [scored_group("a", [True, False]), scored_group("b", [False, False], tokens=5, status="timeout")]
+    metrics = rollout_metrics(groups)
+    assert metrics["reward/total"] == pytest.approx((1.0 + 0.1 * 3) / 4)
+    assert metrics["reward/correctness"] == 0.25
+    assert metrics["reward/timeouts"] == 2
+    assert metrics["rollout/sampled_tokens"] == 16
+    assert metrics["rollout/groups_without_spread"] == 0.5
+
+
+def test_every_metric_is_explained_in_the_documentation() -> None:
+    documented = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text()
+    groups = [scored_group("a", [True, False])]
+    keys = {*rollout_metrics(groups), *summarize(groups, groups).metrics(), *Clock().seconds()}
+    assert not [key for key in keys if f"`{key}`" not in documented and "pass_at_2" not in key]
+
+
+def test_the_clock_accounts_for_all_of_a_step() -> None:
+    clock = Clock()
+    with clock("rollout"):
+        sum(range(10_000))
+    seconds = clock.seconds()
+    assert seconds["time/step_s"] == pytest.approx(seconds["time/rollout_s"] + seconds["time/other_s"])
+
+
+@pytest.fixture
+def config(tmp_path: Path):
+    return load(None, [f"runs_dir={tmp_path}", "name=one"])
+
+
+def test_metrics_and_rollouts_survive_and_a_torn_line_is_left_out(config) -> None:
+    directory = RunDirectory(config)
+    for step in range(4):
+        directory.log_metrics(step, {"reward/total": step / 10})
+        directory.write_rollouts(step, [scored_group(f"p{step}", [True, False])], [[0.7, -0.7]])
+    with (directory.path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 4, "reward/to')
+    assert [line["step"] for line in directory.metrics()] == [0, 1, 2, 3]
+    directory.forget_after(2)
+    assert [line["step"] for line in directory.metrics()] == [0, 1, 2]
+    assert sorted(path.name for path in directory.rollouts.iterdir())[-1] == "step_000002.jsonl.zst"
+    record = directory.read_rollouts(2)[0]
+    assert (record["prompt_id"], record["reward"], record["advantage"]) == ("p2", 1.0, 0.7)
+    assert record["parts"]["correctness"] == {"value": 1.0, "status": "ok"}
+
+
+def test_the_same_name_with_other_settings_is_refused_and_says_which(config, tmp_path) -> None:
+    RunDirectory(config)
+    changed = load(None, [f"runs_dir={tmp_path}", "name=one", "learner.learning_rate=0.5", "num_steps=99"])
+    with pytest.raises(RunDirectoryError, match=r"learner\.learning_rate was 0\.0004, now 0\.5") as caught:
+        RunDirectory(changed)
+    assert "num_steps" not in str(caught.value)
+
+
+def test_a_run_directory_that_cannot_be_written_says_why(tmp_path) -> None:
+    blocker = tmp_path / "file"
+    blocker.write_text("")
+    with pytest.raises(RunDirectoryError, match=r"cannot write the run directory .*Not a directory.*set\s+runs_dir"):
+        RunDirectory(load(None, [f"runs_dir={blocker}", "name=one"]))
+
+
+def test_a_config_that_is_not_json_says_what_to_remove(config) -> None:
+    RunDirectory(config)
+    (config.directory / "config.json").write_text("{")
+    with pytest.raises(RunDirectoryError, match="is not JSON"):
+        RunDirectory(config)
+
+
+def test_config_json_is_the_whole_resolved_run(config) -> None:
+    from orchestrator.config import RunConfig
+
+    written = json.loads((RunDirectory(config).path / "config.json").read_text())
+    assert RunConfig.model_validate(written) == config
+
+
+def test_the_summary_and_the_curve_come_from_the_metrics_alone(tmp_path) -> None:
+    groups = [[scored_group("a", [True, False])], [scored_group("a", [True, True])]]
+    lines = []
+    for step, of_step in enumerate(groups):
+        evaluation = summarize([*of_step, *of_step], of_step).metrics()
+        lines.append({"step": step} | evaluation | (rollout_metrics(of_step) if step else {}))
+    from rich.console import Console
+
+    console = Console(record=True, width=120, file=open(os.devnull, "w"))  # noqa: SIM115, PTH123
+    console.print(summary_table(lines))
+    assert "+50.0 points" in console.export_text()
+    draw_curve(lines, tmp_path / "curve.png", "one")
+    assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")

@@ -1,0 +1,85 @@
+"""Recipes and overrides: what is right loads, what is wrong says the key, the value and the fix."""
+
+from pathlib import Path
+
+import pytest
+
+from orchestrator.recipes import RECIPES, ConfigError, load
+
+
+@pytest.mark.parametrize("recipe", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.stem)
+def test_every_recipe_is_valid(recipe: Path) -> None:
+    config = load(str(recipe))
+    assert config.name == recipe.stem
+
+
+def test_overrides_win_and_keep_their_types() -> None:
+    config = load(None, ["learner.learning_rate=2e-6", "name=mine", "prompts.countdown.max_number=12", "tracking.wandb=true"])
+    assert config.learner.learning_rate == 2e-6
+    assert config.name == "mine"
+    assert config.prompts.countdown.max_number == 12
+    assert config.tracking.wandb is True
+
+
+def test_a_recipe_is_found_by_path_too(tmp_path: Path) -> None:
+    recipe = tmp_path / "own.toml"
+    recipe.write_text((RECIPES / "countdown-tiny.toml").read_text())
+    assert load(str(recipe)).name == "own"
+
+
+WRONG = {
+    "learner.lerning_rate=1": ["learner.lerning_rate", "did you mean 'learning_rate'"],
+    "lerner.learning_rate=1": ["lerner", "did you mean 'learner'"],
+    "group_size=1": ["group_size = 1", "greater than or equal to 2"],
+    "num_steps=many": ["num_steps = 'many'", "integer"],
+    "learner.learning_rate=-1": ["learner.learning_rate = -1", "greater than 0"],
+    "sampling.temperature=0": ["sampling.temperature = 0", "set it above 0"],
+    "learner.updates_per_step=65": ["learner.updates_per_step = 65", "prompts_per_step = 64", "lower it"],
+    "learner.max_tokens_per_microbatch=50": ["learner.max_tokens_per_microbatch = 50", "raise it"],
+    "sampling.max_completion_tokens=4000": ["max_completion_tokens", "raise it"],
+    "prompts.chat=true": ["prompts.chat = true", "set it to false"],
+    "max_staleness=1": ["max_staleness = 1", "less than or equal to 0"],
+    "prompts.template=Hello": ["prompts", "template must show {target}"],
+    "prompts.template={oops} {target}": ["['oops']", "numbers_spaced"],
+    "prompts.countdown.operators=+^": ["operators = '+^'", "use only + - * /"],
+    "prompts.countdown.min_number=11": ["min_number = 11", "lower it"],
+    "model.path=x": ["path and build", "exactly one"],
+    "rewards.deadline_s=0": ["rewards.deadline_s = 0", "above 0"],
+    "name=a/b": ["name = 'a/b'", "match pattern"],
+    "placement.mode=moon": ["placement.mode = 'moon'", "'cpu'"],
+    "learner.learning_rate.x=1": ["is a value, not a section"],
+    "=3": ["is not an override"],
+}
+
+
+@pytest.mark.parametrize("override", WRONG)
+def test_a_wrong_override_names_key_value_and_fix(override: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(None, [override])
+    for part in WRONG[override]:
+        assert part in str(caught.value)
+
+
+def test_all_mistakes_are_reported_at_once() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(None, ["group_size=1", "learner.nope=1", "num_steps=-1"])
+    assert len(str(caught.value).splitlines()) == 3
+
+
+def test_an_unknown_recipe_suggests_the_nearest() -> None:
+    with pytest.raises(ConfigError, match="did you mean 'countdown-tiny'"):
+        load("countdown-tny")
+
+
+def test_a_recipe_that_is_not_toml_says_where(tmp_path: Path) -> None:
+    recipe = tmp_path / "broken.toml"
+    recipe.write_text("num_steps = \n")
+    with pytest.raises(ConfigError, match=r"broken\.toml is not valid TOML.*line 1"):
+        load(str(recipe))
+
+
+def test_a_missing_key_is_named(tmp_path: Path) -> None:
+    recipe = tmp_path / "empty.toml"
+    recipe.write_text("num_steps = 3\n")
+    with pytest.raises(ConfigError, match="prompts_per_step: missing"):
+        load(str(recipe))
