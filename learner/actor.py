@@ -1,0 +1,121 @@
+"""The Ray shell of one learner rank. Everything that happens, happens in ``Learner``."""
+
+from __future__ import annotations
+
+import resource
+import socket
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import ray
+import ray.util
+
+from learner.config import LearnerConfig, ModelConfig
+from rollout.types import Group, SupervisedExample, WeightBucket
+
+if TYPE_CHECKING:
+    from learner.learner import Learner
+
+
+def actor_options(config: LearnerConfig, *, use_gpu: bool) -> dict[str, Any]:
+    """Ray's options for one rank: resources, and the environment that must be set before torch is imported."""
+    environment = {
+        "OMP_NUM_THREADS": str(config.threads_per_rank),
+        # A thread that spins while it waits takes the core that the generator or another rank needs.
+        "OMP_WAIT_POLICY": "passive",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+    if not use_gpu:
+        environment["DS_ACCELERATOR"] = "cpu"
+    return {
+        "num_cpus": config.cpus_per_rank,
+        "num_gpus": 1 if use_gpu else 0,
+        "runtime_env": {"env_vars": environment},
+    }
+
+
+class LearnerShell:
+    """One rank in its own process. ``start`` gives it a Learner; a second ``start`` replaces that, process and all
+    imports being kept, which is how the learner of a warm start becomes that of the run."""
+
+    def __init__(self) -> None:
+        self._learner: Learner | None = None
+
+    def reserve_address(self) -> tuple[str, int]:
+        """This node's address and a port that was free just now; rank 0's is where all ranks meet."""
+        with socket.socket() as probe:
+            probe.bind(("", 0))
+            return ray.util.get_node_ip_address(), probe.getsockname()[1]
+
+    def start(
+        self,
+        config: LearnerConfig,
+        model: ModelConfig,
+        folder: Path | str,
+        *,
+        rank: int,
+        master: tuple[str, int],
+        num_steps: int,
+        temperature: float,
+        max_completion_tokens: int,
+    ) -> None:
+        """Builds this rank's Learner; see there. Returns once all ``config.num_ranks`` ranks have met."""
+        # Imported here: this module also loads in the driver, which needs neither torch nor deepspeed.
+        from learner.backend import Rank
+        from learner.learner import Learner
+
+        if self._learner is not None:
+            self._learner.close()
+            self._learner = None
+        self._learner = Learner(
+            config,
+            model,
+            folder,
+            Rank(rank, config.num_ranks, *master),
+            num_steps=num_steps,
+            temperature=temperature,
+            max_completion_tokens=max_completion_tokens,
+        )
+
+    def update(self, step: int, groups: Sequence[Group]) -> dict[str, float]:
+        """See ``Learner.update``."""
+        return self.learner.update(step, groups)
+
+    def supervised_update(self, step: int, examples: Sequence[SupervisedExample]) -> dict[str, float]:
+        """See ``Learner.supervised_update``."""
+        return self.learner.supervised_update(step, examples)
+
+    def weight_buckets(self, max_bytes: int) -> Iterator[WeightBucket]:
+        """See ``Learner.weight_buckets``. To the caller a stream of object references, one for each bucket."""
+        yield from self.learner.weight_buckets(max_bytes)
+
+    def export(self, folder: Path) -> None:
+        """See ``Learner.export``."""
+        self.learner.export(folder)
+
+    def save(self, folder: Path) -> None:
+        """See ``Learner.save``."""
+        self.learner.save(folder)
+
+    def load(self, folder: Path) -> None:
+        """See ``Learner.load``."""
+        self.learner.load(folder)
+
+    def release_memory(self) -> None:
+        """See ``Learner.release_memory``."""
+        self.learner.release_memory()
+
+    def peak_memory_gib(self) -> float:
+        """Largest resident memory of this process so far, GiB."""
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+    @property
+    def learner(self) -> Learner:
+        """The Learner of the last ``start``. Raises RuntimeError before the first."""
+        if self._learner is None:
+            raise RuntimeError("this learner rank was not started: call start() first")
+        return self._learner
+
+
+LearnerActor = ray.remote(LearnerShell)

@@ -1,0 +1,179 @@
+"""DeepSpeed: the engine that shares model, gradients and optimizer over the ranks.
+
+Two verbs do the work, ``forward_backward`` for each microbatch and ``optim_step`` after the last one.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from learner.config import Dtype, LearnerConfig
+from learner.losses import Stats
+from learner.packing import Microbatch
+from learner.policy import Policy, policy_inputs
+
+if not torch.cuda.is_available():
+    # Read once, when deepspeed is imported, which otherwise guesses from the packages it finds.
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")
+
+import deepspeed
+from deepspeed.utils import logger
+
+LossFunction = Callable[[Tensor, Tensor], tuple[Tensor, Stats]]
+"""``(logprobs_T, entropy_T)`` to this microbatch's part of the loss, and sums."""
+
+REDUCE_BUCKET_ELEMENTS = 50_000_000
+"""Elements reduced or gathered at a time; DeepSpeed's own 500 million take 1 to 2 GiB of a 24 GB card."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rank:
+    """This process's place among the learner's ranks."""
+
+    index: int = 0
+    world_size: int = 1
+    master_addr: str = "127.0.0.1"
+    master_port: int = 29500
+
+    @property
+    def is_first(self) -> bool:
+        return self.index == 0
+
+
+def join(rank: Rank) -> None:
+    """Joins the process group of all ranks: nccl with GPUs, gloo without. Does nothing the second time."""
+    if dist.is_initialized():
+        return
+    if rank.master_addr == "127.0.0.1":
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    # DeepSpeed 0.19 calls collectives that torch 2.13 renamed, and torch says so at every call.
+    warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)
+    # LOCAL_RANK is 0 always: a rank sees one GPU, the one that Ray gave it in CUDA_VISIBLE_DEVICES.
+    os.environ |= {
+        "RANK": str(rank.index),
+        "WORLD_SIZE": str(rank.world_size),
+        "LOCAL_RANK": "0",
+        "MASTER_ADDR": rank.master_addr,
+        "MASTER_PORT": str(rank.master_port),
+    }
+    logger.setLevel("WARNING")
+    # DeepSpeed would compile its shared-memory collectives at start (90 s, and a C++ compiler), and they spin while
+    # they wait; gloo does neither.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    deepspeed.init_distributed(dist_backend="nccl" if torch.cuda.is_available() else "gloo", verbose=False)
+
+
+class Backend:
+    """A policy in training. Every method is collective: all ranks call it, in the same order."""
+
+    def __init__(self, policy: Policy, config: LearnerConfig, dtype: Dtype, rank: Rank) -> None:
+        join(rank)
+        if config.gradient_checkpointing:
+            policy.model.gradient_checkpointing_enable({"use_reentrant": False})
+        self.rank = rank
+        self.zero_stage = config.zero_stage
+        self.engine, *_ = deepspeed.initialize(
+            model=policy, model_parameters=list(policy.parameters()), config=deepspeed_config(config, dtype)
+        )
+        self.device = torch.device(self.engine.device)
+        self._clipped_norm: float | None = None
+        if config.zero_stage == 0 and dtype == "float32":
+            self._clip_before_step(config.max_grad_norm)
+
+    @property
+    def policy(self) -> Policy:
+        return self.engine.module
+
+    def forward_backward(self, microbatch: Microbatch, loss_function: LossFunction) -> Stats:
+        """Adds the gradient of one microbatch's part of the loss, and returns the loss function's sums."""
+        logprobs_T, entropy_T = self.engine(*policy_inputs(microbatch, self.device))
+        loss, stats = loss_function(logprobs_T, entropy_T)
+        # The loss's denominator is global, so gradients must add up over ranks and microbatches. DeepSpeed averages
+        # over ranks and would scale by accumulation steps: both are undone here.
+        self.engine.backward(loss * self.rank.world_size, scale_wrt_gas=False)
+        return stats
+
+    @torch.no_grad()
+    def logprobs(self, microbatch: Microbatch) -> Tensor:
+        """Log-probabilities of the microbatch's completion tokens under the current policy, without gradient."""
+        return self.engine(*policy_inputs(microbatch, self.device))[0]
+
+    def optim_step(self, learning_rate: float) -> float:
+        """Clips and applies the gradients, and returns their global 2-norm before clipping."""
+        for group in self.engine.optimizer.param_groups:
+            group["lr"] = learning_rate
+        self.engine.step()
+        norm = self.engine.get_global_grad_norm() if self._clipped_norm is None else self._clipped_norm
+        assert norm is not None, "DeepSpeed computed no gradient norm"
+        return float(norm)
+
+    def drop_gradients(self) -> None:
+        """Forgets what ``forward_backward`` has added since the last optimizer step."""
+        self.engine.optimizer.zero_grad()
+        self.engine.zero_grad()
+        if self.zero_stage in (1, 2):
+            # zero_grad leaves the partitions that ZeRO 2 has reduced so far; its own step() drops them this way.
+            self.engine.optimizer.averaged_gradients.clear()
+            self.engine.optimizer.all_grad_tensors.clear()
+            self.engine.optimizer.micro_step_id = -1
+
+    def all_reduce(self, values: dict[str, float], operation: dist.ReduceOp.RedOpType) -> dict[str, float]:
+        """The values of all ranks reduced by name; every rank gives the same names."""
+        names = sorted(values)
+        reduced = torch.tensor([values[name] for name in names], dtype=torch.float64, device=self.device)
+        dist.all_reduce(reduced, op=operation)
+        return dict(zip(names, reduced.tolist(), strict=True))
+
+    def close(self) -> None:
+        """Frees what the engine holds. The process group stays, for the next one."""
+        self.engine.destroy()
+
+    def _clip_before_step(self, max_grad_norm: float) -> None:
+        """Without ZeRO in float32 DeepSpeed clips but does not tell the norm: clip here, where it is known."""
+
+        def clip(*_: Any) -> None:
+            self._clipped_norm = float(torch.nn.utils.clip_grad_norm_(self.policy.parameters(), max_grad_norm))
+
+        self.engine.optimizer.register_step_pre_hook(clip)
+
+
+def deepspeed_config(config: LearnerConfig, dtype: Dtype) -> dict[str, Any]:
+    """DeepSpeed's settings for ours. Pure.
+
+    ``managed_gradient_accumulation`` is off: the number of microbatches changes from step to step, and the optimizer
+    steps when told to. Clipping is off without ZeRO in float32, where ``Backend`` clips.
+    """
+    optimizer = {
+        "lr": config.learning_rate,
+        "betas": list(config.adam_betas),
+        "eps": config.adam_eps,
+        "weight_decay": config.weight_decay,
+        # PyTorch's own fused AdamW runs on CPUs and GPUs; DeepSpeed's kernels would be compiled at start.
+        "torch_adam": True,
+        "fused": True,
+    }
+    zero: dict[str, Any] = {
+        "stage": config.zero_stage,
+        "reduce_bucket_size": REDUCE_BUCKET_ELEMENTS,
+        "allgather_bucket_size": REDUCE_BUCKET_ELEMENTS,
+    }
+    if config.offload_optimizer:
+        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
+    return {
+        "train_micro_batch_size_per_gpu": 1,
+        "managed_gradient_accumulation": False,
+        "gradient_clipping": 0.0 if config.zero_stage == 0 and dtype == "float32" else config.max_grad_norm,
+        "optimizer": {"type": "AdamW", "params": optimizer},
+        "zero_optimization": zero,
+        "zero_force_ds_cpu_optimizer": False,
+        "bf16": {"enabled": dtype == "bfloat16"},
+        "steps_per_print": None,
+    }

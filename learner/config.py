@@ -1,0 +1,215 @@
+"""Settings of the learner: the policy's model, the algorithm, the optimizer, DeepSpeed and packing.
+
+Imports neither torch nor transformers, so that a recipe is validated before anything slow loads.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import BaseModel, Field, model_validator
+
+Dtype = Literal["float32", "bfloat16"]
+
+PARITY_LIMITS: dict[Dtype, float] = {"float32": 1e-3, "bfloat16": 0.05}
+"""Largest mean gap in nats between sampler and learner that rounding alone explains, by dtype."""
+
+
+class Settings(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
+    """Frozen, and unknown keys are refused."""
+
+
+class BuildConfig(Settings, frozen=True):
+    """A policy that is built from a config, with random weights and a word-level tokenizer, rather than loaded.
+
+    The tokenizer knows the integers ``0..max_integer``, one token each, the ``words``, and two special tokens.
+    """
+
+    architecture: Literal["qwen3"] = "qwen3"
+    """The model family. Qwen2 is not offered: AutoTokenizer replaces a qwen2 folder's tokenizer by its own."""
+    hidden_size: int = Field(default=96, gt=0)
+    """Width of the residual stream."""
+    num_layers: int = Field(default=4, gt=0)
+    """Number of transformer blocks."""
+    num_heads: int = Field(default=3, gt=0)
+    """Number of query heads."""
+    num_kv_heads: int = Field(default=3, gt=0)
+    """Number of key and value heads; fewer than ``num_heads`` is grouped-query attention."""
+    head_size: Literal[32, 64, 80, 96, 112, 128, 160, 192, 224, 256] = 32
+    """Width of one head; these are the sizes that vLLM's attention computes on CPUs."""
+    intermediate_size: int = Field(default=288, gt=0)
+    """Width of the feed-forward layer."""
+    init_std: float = Field(default=0.04, gt=0)
+    """Standard deviation of the initial weights."""
+    rope_theta: float = Field(default=1e4, gt=0)
+    """Base period of the rotary embedding, in tokens."""
+    max_position_embeddings: int = Field(default=512, gt=0)
+    """Longest sequence, prompt and completion together, in tokens."""
+    tie_embeddings: bool = True
+    """Whether the LM head is the input embedding."""
+    max_integer: int = Field(ge=0)
+    """Integers 0 to this one are one token each; text with a greater integer is refused."""
+    words: tuple[str, ...]
+    """The text of every other token; the longest that matches wins. Digits are reserved for the integers."""
+    eos: str = "<|eos|>"
+    """Text of the token that ends a completion."""
+    pad: str = "<|pad|>"
+    """Text of the padding token."""
+
+    @model_validator(mode="after")
+    def _heads_fit(self) -> Self:
+        if self.num_heads % self.num_kv_heads:
+            raise ValueError(
+                f"num_kv_heads is {self.num_kv_heads}, which does not divide num_heads ({self.num_heads}): "
+                f"set num_kv_heads to a divisor of {self.num_heads}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _vocabulary_is_unambiguous(self) -> Self:
+        texts = (*self.words, self.eos, self.pad)
+        repeated = sorted({text for text in texts if texts.count(text) > 1})
+        if repeated:
+            raise ValueError(f"words, eos and pad repeat {repeated}: list every token's text once")
+        if "" in texts:
+            raise ValueError('words, eos or pad holds the empty text "": remove it')
+        with_digits = [word for word in self.words if any(character.isdigit() for character in word)]
+        if with_digits:
+            raise ValueError(f"words holds {with_digits} with digits: digits belong to the integers 0..max_integer")
+        return self
+
+
+class ModelConfig(Settings, frozen=True):
+    """The policy that is trained, and how it computes."""
+
+    path: str | None = None
+    """A Hugging Face folder or hub name to load. Give this or ``build``."""
+    build: BuildConfig | None = None
+    """A small policy to build from a config. Give this or ``path``."""
+    dtype: Dtype = "bfloat16"
+    """Dtype of weights and activations; the optimizer's copy is float32 always. Use float32 on CPUs."""
+    attention: Literal["sdpa", "flash_attention_2", "auto"] = "auto"
+    """Attention of the learner. ``auto`` takes flash_attention_2 where the package and a GPU are present."""
+
+    @model_validator(mode="after")
+    def _exactly_one_source(self) -> Self:
+        if (self.path is None) == (self.build is None):
+            given = "neither" if self.path is None else f"both (path = {self.path!r})"
+            raise ValueError(f"path and build: {given} given; set exactly one of them")
+        return self
+
+
+class AlgorithmConfig(Settings, frozen=True):
+    """How rewards become a loss. GRPO (arXiv:2402.03300) by default, with independent knobs."""
+
+    advantage_scale: Literal["group_std", "none"] = "group_std"
+    """``group_std`` divides by the group's standard deviation (GRPO); ``none`` does not (Dr. GRPO)."""
+    clip_eps_low: float = Field(default=0.2, ge=0, le=1)
+    """The ratio is clipped below at ``1 - clip_eps_low``. Matters with ``updates_per_step`` above 1."""
+    clip_eps_high: float = Field(default=0.2, ge=0)
+    """The ratio is clipped above at ``1 + clip_eps_high``; 0.28 is DAPO's clip-higher."""
+    loss_aggregation: Literal["token_mean", "sequence_mean", "constant"] = "token_mean"
+    """``token_mean`` weighs tokens alike (DAPO), ``sequence_mean`` completions alike (GRPO), ``constant`` divides
+    by completions times the sampling limit (Dr. GRPO)."""
+    kl_beta: float = Field(default=0.0, ge=0)
+    """Weight of the k3 KL to the frozen reference in the loss. 0 loads no reference and saves its memory."""
+
+
+class OptimizerConfig(Settings, frozen=True):
+    """AdamW and the course of its learning rate."""
+
+    learning_rate: float = Field(default=1e-6, gt=0)
+    """Peak learning rate. About 1e-6 for billions of parameters, 1e-4 and more below a million."""
+    lr_schedule: Literal["constant", "cosine", "linear"] = "constant"
+    """Shape of the decay that follows warmup and hold."""
+    lr_hold_fraction: float = Field(default=0.0, ge=0, le=1)
+    """Share of all optimizer steps, counted from the start, before the decay begins."""
+    lr_min_ratio: float = Field(default=0.0, ge=0, le=1)
+    """The learning rate of the last optimizer step, as a share of the peak."""
+    warmup_steps: int = Field(default=0, ge=0)
+    """Optimizer steps over which the learning rate rises linearly to its peak."""
+    adam_betas: tuple[float, float] = (0.9, 0.999)
+    """Decay of Adam's first and second moment. Short runs want a second one of 0.95 to 0.99."""
+    adam_eps: float = Field(default=1e-8, gt=0)
+    """Added to Adam's denominator."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    """Decoupled weight decay, on every parameter."""
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    """Gradients of a greater global 2-norm are scaled down to it."""
+
+    @model_validator(mode="after")
+    def _betas_in_range(self) -> Self:
+        if not all(0 <= beta < 1 for beta in self.adam_betas):
+            raise ValueError(f"adam_betas is {self.adam_betas}: both must be at least 0 and below 1")
+        return self
+
+
+class LearnerConfig(OptimizerConfig, frozen=True):
+    """The group of learner ranks that trains the policy."""
+
+    algorithm: AlgorithmConfig = AlgorithmConfig()
+    """How rewards become a loss."""
+    num_ranks: int = Field(default=1, gt=0)
+    """Processes that share the update; one per GPU."""
+    threads_per_rank: int = Field(default=1, gt=0)
+    """CPU threads of one rank. More than the machine's cores over ``num_ranks`` slows every one of them."""
+    cpus_per_rank: float = Field(default=1.0, ge=0)
+    """CPUs that Ray reserves for one rank; below ``threads_per_rank`` where generator and learner take turns."""
+    max_tokens_per_microbatch: int = Field(default=4096, gt=0)
+    """Tokens of one forward pass, padding included. Sets the memory of activations, not the mathematics.
+    Lower it when the update runs out of memory; on CPUs 2048 fits the caches."""
+    updates_per_step: int = Field(default=1, gt=0)
+    """Optimizer steps per step, each on its share of the groups. Above 1 costs one more forward pass."""
+    zero_stage: Literal[0, 1, 2, 3] = 1
+    """What ranks share out: 0 nothing, 1 optimizer state, 2 gradients too, 3 weights too."""
+    offload_optimizer: bool = False
+    """Keep optimizer state in CPU memory: 12 bytes a parameter less on the GPU, for a slower optimizer step."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: far less memory, about a third more time."""
+    max_logprob_gap: float | None = Field(default=None, gt=0)
+    """Mean absolute gap in nats between rollout and learner logprobs above which the run stops. The default is
+    0.001 in float32 and 0.05 in bfloat16."""
+
+    @model_validator(mode="after")
+    def _offload_needs_zero(self) -> Self:
+        if self.offload_optimizer and self.zero_stage == 0:
+            raise ValueError("offload_optimizer is true with zero_stage 0: set zero_stage to 1, 2 or 3")
+        return self
+
+    def parity_limit(self, dtype: Dtype) -> float:
+        """``max_logprob_gap`` or its default for ``dtype``, in nats."""
+        return PARITY_LIMITS[dtype] if self.max_logprob_gap is None else self.max_logprob_gap
+
+
+class WarmStartConfig(OptimizerConfig, frozen=True):
+    """Supervised training of the policy before the first step, with an optimizer of its own."""
+
+    num_steps: int = Field(default=0, ge=0)
+    """Optimizer steps of the warm start; 0 turns it off."""
+    sequences_per_step: int = Field(default=32, gt=0)
+    """Examples in one optimizer step, over all ranks."""
+    seed: int = 0
+    """Seed of the examples' order."""
+    lr_schedule: Literal["constant", "cosine", "linear"] = "linear"
+    """Shape of the decay that follows warmup and hold."""
+    lr_hold_fraction: float = Field(default=0.5, ge=0, le=1)
+    """Share of all optimizer steps, counted from the start, before the decay begins."""
+
+    def applied_to(self, learner: LearnerConfig) -> LearnerConfig:
+        """``learner`` with this optimizer: the settings of the Learner that runs the warm start."""
+        optimizer = {name: getattr(self, name) for name in OptimizerConfig.model_fields}
+        return learner.model_copy(update=optimizer | {"updates_per_step": 1})
+
+
+def check_together(learner: LearnerConfig, model: ModelConfig) -> None:
+    """Raises ValueError where settings that are right by themselves do not go together."""
+    if model.dtype == "bfloat16" and learner.zero_stage == 0:
+        raise ValueError(
+            "learner.zero_stage is 0 with model.dtype bfloat16, where DeepSpeed's updates differ from those of the other "
+            "stages: set learner.zero_stage=1, which costs nothing on one rank, or model.dtype=float32"
+        )
+    if model.dtype == "float32" and model.attention == "flash_attention_2":
+        raise ValueError(
+            "model.attention is flash_attention_2 with model.dtype float32, which its kernels do not compute: set "
+            "model.attention=sdpa or model.dtype=bfloat16"
+        )

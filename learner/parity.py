@@ -1,0 +1,44 @@
+"""The proof that generators run what the learner holds: their logprobs of the same tokens agree."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rollout.types import Group
+
+ADVICE = """\
+The update was not applied. Likely causes, in the order to check them:
+  - The generators run stale weights. Compare the policy versions above with the step: a publish that is older than
+    max_staleness did not arrive; look for its error in the generators' logs.
+  - The weights arrived but are not what runs: on CPUs a tied LM head's packed copy must be rebuilt after an update.
+    Restart the generators; if the gap goes away, finish_weight_update does not rebuild what it should.
+  - Sampler and learner disagree on the distribution: sampling.temperature must be what the learner was given, top_p 1,
+    top_k off, and vLLM's logprobs_mode "processed_logprobs".
+  - Precision: the generator's dtype must be model.dtype. bfloat16 explains a mean gap of some 0.01 nats, not more; if
+    every other cause is excluded, raise learner.max_logprob_gap."""
+
+
+class ParityError(RuntimeError):
+    """Learner and sampler disagree on the tokens that were sampled. Carries the numbers; crosses process borders."""
+
+    def __init__(self, mean_gap: float, max_gap: float, limit: float, step: int, versions: tuple[int, ...]) -> None:
+        super().__init__(mean_gap, max_gap, limit, step, versions)
+        self.mean_gap = mean_gap
+        self.max_gap = max_gap
+        self.limit = limit
+        self.step = step
+        self.versions = versions
+
+    def __str__(self) -> str:
+        return (
+            f"step {self.step}: learner and sampler logprobs differ by {self.mean_gap:.3g} nats a token on average, "
+            f"{self.max_gap:.3g} at most; the limit on the average is {self.limit:.3g}. "
+            f"Tokens were sampled by policy versions {list(self.versions)}.\n{ADVICE}"
+        )
+
+
+def policy_versions(groups: Iterable[Group]) -> tuple[int, ...]:
+    """Every policy version that sampled a token of ``groups``, oldest first."""
+    return tuple(
+        sorted({v for group in groups for completion in group.completions for v in completion.policy_versions})
+    )

@@ -1,0 +1,30 @@
+"""The learning rate as a pure function of the optimizer step, so that a resume needs no scheduler state."""
+
+from __future__ import annotations
+
+import math
+
+from learner.config import OptimizerConfig
+
+
+def learning_rate(config: OptimizerConfig, optimizer_step: int, num_optimizer_steps: int) -> float:
+    """Learning rate of optimizer step ``optimizer_step``, the first being 1.
+
+    Rises linearly over ``warmup_steps``, stays at the peak up to ``lr_hold_fraction`` of the run, then decays and
+    arrives at ``lr_min_ratio`` of the peak at ``num_optimizer_steps``, where it stays.
+    """
+    if optimizer_step <= config.warmup_steps:
+        return config.learning_rate * optimizer_step / config.warmup_steps
+    hold_steps = max(config.warmup_steps, round(config.lr_hold_fraction * num_optimizer_steps))
+    progress = (optimizer_step - hold_steps) / max(1, num_optimizer_steps - hold_steps)
+    decay = _decay(config.lr_schedule, min(1.0, max(0.0, progress)))
+    return config.learning_rate * (config.lr_min_ratio + (1 - config.lr_min_ratio) * decay)
+
+
+def _decay(schedule: str, progress: float) -> float:
+    """Falls from 1 to 0 as ``progress`` goes from 0 to 1, unless constant."""
+    if schedule == "constant":
+        return 1.0
+    if schedule == "linear":
+        return 1 - progress
+    return 0.5 * (1 + math.cos(math.pi * progress))

@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from learner.build import build_model
+from rollout.types import Group
+from tests.learner.tiny import BUILD, make_groups
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny policy."""
+    folder = tmp_path_factory.mktemp("policy")
+    build_model(BUILD, 0, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def groups(folder: Path) -> list[Group]:
+    return make_groups(folder, seed=1)
+
+
+@pytest.fixture(scope="session")
+def more_groups(folder: Path) -> list[Group]:
+    return make_groups(folder, seed=2)

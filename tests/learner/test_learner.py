@@ -1,0 +1,200 @@
+"""The learner on one rank, DeepSpeed and all, against the same update in plain PyTorch."""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from learner.backend import Rank
+from learner.config import AlgorithmConfig, LearnerConfig, ModelConfig, WarmStartConfig
+from learner.learner import Learner
+from learner.parity import ParityError
+from learner.weights import tensors_of
+from rollout.types import Group, SupervisedExample
+from tests.learner.oracle import oracle_update
+from tests.learner.tiny import MAX_COMPLETION_TOKENS, MODEL, TEMPERATURE, learner_config, sequence_logprobs
+
+pytestmark = [pytest.mark.timeout(120), pytest.mark.filterwarnings("ignore:.*torch.distributed:FutureWarning")]
+
+
+def start(folder: Path, config: LearnerConfig, model: ModelConfig = MODEL, temperature: float = TEMPERATURE) -> Learner:
+    return Learner(
+        config,
+        model,
+        folder,
+        Rank(master_port=29517),
+        num_steps=10,
+        temperature=temperature,
+        max_completion_tokens=MAX_COMPLETION_TOKENS,
+    )
+
+
+def weights_of(learner: Learner) -> dict[str, np.ndarray]:
+    pairs = [pair for bucket in learner.weight_buckets(10_000) for pair in tensors_of(bucket)]
+    return {name: tensor.float().numpy() for name, tensor in pairs}
+
+
+def assert_close(weights: dict[str, np.ndarray], expected: dict[str, np.ndarray], atol: float = 1e-5) -> None:
+    assert weights.keys() == expected.keys()
+    for name, weight in weights.items():
+        np.testing.assert_allclose(weight, expected[name], rtol=0, atol=atol, err_msg=name)
+
+
+def stale(group: Group) -> Group:
+    """The group as if the sampler's policy had been another one."""
+    completions = [replace(c, rollout_logprobs=c.rollout_logprobs - np.float32(0.5)) for c in group.completions]
+    return replace(group, completions=tuple(completions))
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "settings"),
+    [
+        (AlgorithmConfig(), {"zero_stage": 0}),
+        (AlgorithmConfig(loss_aggregation="sequence_mean"), {"zero_stage": 1}),
+        (AlgorithmConfig(advantage_scale="none", loss_aggregation="constant"), {"zero_stage": 2}),
+        (AlgorithmConfig(kl_beta=0.5), {"zero_stage": 3}),
+        (AlgorithmConfig(kl_beta=0.5, clip_eps_low=0.01, clip_eps_high=0.02), {"updates_per_step": 2}),
+        (AlgorithmConfig(), {"gradient_checkpointing": True, "max_grad_norm": 0.01, "weight_decay": 0.1}),
+        (AlgorithmConfig(), {"offload_optimizer": True, "zero_stage": 2}),
+    ],
+)
+def test_two_steps_equal_plain_pytorch(folder, groups, more_groups, algorithm, settings) -> None:
+    config = learner_config(algorithm, **settings)
+    learner = start(folder, config)
+    for step, step_groups in enumerate([groups, more_groups], start=1):
+        metrics = learner.update(step, step_groups)
+    assert_close(weights_of(learner), oracle_update(folder, config, [groups, more_groups]))
+    assert learner.optimizer_step == 2 * config.updates_per_step
+    assert metrics["optim/microbatches"] > 1
+    assert metrics["optim/zero_advantage_groups"] == pytest.approx(1 / 6)
+    assert ("optim/kl_k3" in metrics) == (algorithm.kl_beta > 0)
+    assert (metrics["optim/clip_fraction"] > 0) == (config.updates_per_step > 1)
+    assert np.isfinite(list(metrics.values())).all()
+
+
+def test_on_policy_groups_show_no_gap(folder, groups) -> None:
+    metrics = start(folder, learner_config(max_logprob_gap=1e-4)).update(1, groups)
+    assert metrics["rollout/logprob_gap_max"] < 1e-5
+    assert metrics["rollout/mismatch_kl"] < 1e-9
+    assert metrics["optim/clip_fraction"] == 0
+
+
+@pytest.mark.parametrize("settings", [{"zero_stage": 0}, {"zero_stage": 1}, {"zero_stage": 2}, {"zero_stage": 3}])
+def test_stale_logprobs_stop_the_update_without_a_trace(folder, groups, settings) -> None:
+    learner = start(folder, learner_config(max_logprob_gap=None, **settings))
+    before = weights_of(learner)
+    with pytest.raises(ParityError) as caught:
+        learner.update(7, [stale(group) for group in groups])
+    assert_close(weights_of(learner), before, atol=0)
+    learner.update(7, groups)
+    undisturbed = start(folder, learner_config(**settings))
+    undisturbed.update(7, groups)
+    assert_close(weights_of(learner), weights_of(undisturbed), atol=0)
+
+    error = pickle.loads(pickle.dumps(caught.value))
+    assert (error.mean_gap, error.max_gap) == pytest.approx((0.5, 0.5), abs=1e-4)
+    assert (error.limit, error.step, error.versions) == (1e-3, 7, (3,))
+    for part in ("step 7", "0.5 nats", "limit on the average is 0.001", "[3]", "stale weights", "processed_logprobs"):
+        assert part in str(error)
+
+
+def test_parity_is_proven_before_the_first_of_several_updates(folder, groups) -> None:
+    learner = start(folder, learner_config(max_logprob_gap=1e-3, updates_per_step=2))
+    before = weights_of(learner)
+    with pytest.raises(ParityError):
+        learner.update(1, [*groups[:3], *map(stale, groups[3:])])
+    assert_close(weights_of(learner), before, atol=0)
+
+
+def test_a_step_without_any_advantage_still_proves_parity(folder, groups) -> None:
+    flat = [group for group in groups if not np.ptp(group.totals)]
+    metrics = start(folder, learner_config()).update(1, flat)
+    assert metrics["optim/zero_advantage_groups"] == 1
+    assert metrics["optim/grad_norm"] == 0
+    with pytest.raises(ParityError):
+        start(folder, learner_config(max_logprob_gap=None)).update(1, [stale(group) for group in flat])
+
+
+def test_more_updates_than_groups_are_refused(folder, groups) -> None:
+    with pytest.raises(ValueError, match="updates_per_step is 9, but the step has 6 groups"):
+        start(folder, learner_config(updates_per_step=9)).update(1, groups)
+
+
+@pytest.mark.parametrize("settings", [{"zero_stage": 0}, {"zero_stage": 1}, {"zero_stage": 2}, {"updates_per_step": 2}])
+def test_a_checkpoint_goes_on_bit_for_bit(folder, groups, more_groups, settings, tmp_path) -> None:
+    config = learner_config(lr_schedule="cosine", **settings)
+    whole = start(folder, config)
+    whole.update(1, groups)
+    whole.save(tmp_path)
+    drawn = torch.rand(3)
+    expected = whole.update(2, more_groups)
+
+    resumed = start(folder, config)
+    torch.manual_seed(0)
+    resumed.load(tmp_path)
+    assert torch.equal(torch.rand(3), drawn)
+    assert resumed.update(2, more_groups) == expected
+    assert_close(weights_of(resumed), weights_of(whole), atol=0)
+
+    with pytest.raises(ValueError, match=r"learner\.zero_stage is 3, but the checkpoint"):
+        start(folder, learner_config(zero_stage=3)).load(tmp_path)
+    with pytest.raises(FileNotFoundError, match="holds no learner checkpoint"):
+        resumed.load(tmp_path / "nothing")
+
+
+def test_export_and_buckets_hold_the_trained_weights(folder, groups, tmp_path) -> None:
+    learner = start(folder, learner_config(zero_stage=3))
+    learner.update(1, groups)
+    learner.export(tmp_path)
+    weights = weights_of(learner)
+    files = load_file(tmp_path / "model.safetensors")
+    assert_close(files, weights, atol=0)
+    assert "lm_head.weight" not in weights
+    assert not np.array_equal(
+        weights["model.norm.weight"], load_file(folder / "model.safetensors")["model.norm.weight"]
+    )
+
+    model = AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert model.lm_head.weight is model.model.embed_tokens.weight
+    assert AutoTokenizer.from_pretrained(tmp_path).decode(AutoTokenizer.from_pretrained(folder).encode("1+2")) == "1+2"
+    assert [len(bucket.names) for bucket in learner.weight_buckets(1)] == [1] * len(weights)
+    assert len(list(learner.weight_buckets(10**9))) == 1
+
+
+def test_bfloat16_trains_and_travels_as_its_bits(folder, groups) -> None:
+    learner = start(folder, learner_config(), MODEL.model_copy(update={"dtype": "bfloat16"}))
+    learner.update(1, groups)
+    (bucket,) = learner.weight_buckets(10**9)
+    assert set(bucket.dtypes) == {"bfloat16"}
+    assert {array.dtype for array in bucket.arrays} == {np.dtype(np.uint16)}
+    assert all(tensor.dtype == torch.bfloat16 and tensor.isfinite().all() for _, tensor in tensors_of(bucket))
+    assert_close(weights_of(learner), oracle_update(folder, learner_config(), [groups]), atol=5e-3)
+
+
+def test_a_warm_start_imitates_and_its_optimizer_does_not_leak(folder, groups, tmp_path) -> None:
+    examples = [SupervisedExample(group.prompt.token_ids, c.token_ids) for group in groups for c in group.completions]
+    warm_start = WarmStartConfig(num_steps=10, learning_rate=1e-2, adam_betas=(0.9, 0.95))
+    learner = start(folder, warm_start.applied_to(learner_config()), temperature=1.0)
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    total = sum(
+        -sequence_logprobs(model, example.prompt_ids, example.completion_ids).sum().item() for example in examples
+    )
+    history = [learner.supervised_update(step, examples) for step in range(1, 11)]
+    # At temperature 1 the loss is close to that at 0.8 for a model that is nearly uniform.
+    assert history[0]["optim/loss"] == pytest.approx(
+        total / sum(len(example.completion_ids) for example in examples), rel=0.05
+    )
+    assert history[-1]["optim/loss"] < history[0]["optim/loss"] - 0.5
+    assert [stats["optim/learning_rate"] for stats in history][4:6] == [1e-2, pytest.approx(8e-3)]
+
+    learner.export(tmp_path)
+    fresh, same = (start(tmp_path, learner_config()) for _ in range(2))
+    assert fresh.optimizer_step == 0
+    assert fresh.update(1, groups) == same.update(1, groups)

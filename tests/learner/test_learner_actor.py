@@ -1,0 +1,128 @@
+"""Two ranks in two Ray actors over gloo, through the shell that a run uses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+
+from learner.actor import LearnerActor, actor_options
+from learner.config import LearnerConfig
+from learner.parity import ParityError
+from learner.weights import tensors_of
+from rollout.types import Group
+from tests.learner.oracle import oracle_update
+from tests.learner.test_learner import assert_close, stale
+from tests.learner.tiny import MAX_COMPLETION_TOKENS, MODEL, TEMPERATURE, learner_config
+
+DEADLINE_S = 120
+
+# Arrays out of Ray's object store cannot be written to, and torch says so.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300), pytest.mark.filterwarnings("ignore:.*not writable")]
+
+
+class Ranks:
+    """Both learner ranks; every call goes to both, as every method of a Learner wants."""
+
+    def __init__(self) -> None:
+        options = actor_options(learner_config(cpus_per_rank=0.5), use_gpu=False)
+        self.actors = [LearnerActor.options(**options).remote() for _ in range(2)]
+        self.master = ray.get(self.actors[0].reserve_address.remote(), timeout=DEADLINE_S)
+
+    def call(self, method: str, *args: Any) -> list[Any]:
+        return ray.get([getattr(actor, method).remote(*args) for actor in self.actors], timeout=DEADLINE_S)
+
+    def start(self, config: LearnerConfig, folder: Path) -> None:
+        started = [
+            actor.start.remote(
+                config,
+                MODEL,
+                folder,
+                rank=rank,
+                master=self.master,
+                num_steps=10,
+                temperature=TEMPERATURE,
+                max_completion_tokens=MAX_COMPLETION_TOKENS,
+            )
+            for rank, actor in enumerate(self.actors)
+        ]
+        ray.get(started, timeout=DEADLINE_S)
+
+    def weights(self) -> dict[str, np.ndarray]:
+        # Both streams begin before either is read: gathering from ZeRO 3 takes both ranks.
+        streams = [actor.weight_buckets.remote(10_000) for actor in self.actors]
+        first, second = ([ray.get(bucket, timeout=DEADLINE_S) for bucket in stream] for stream in streams)
+        assert not second
+        return {name: tensor.numpy() for bucket in first for name, tensor in tensors_of(bucket)}
+
+
+@pytest.fixture(scope="module")
+def ranks() -> Iterator[Ranks]:
+    ray.init(
+        num_cpus=2,
+        _node_ip_address="127.0.0.1",
+        include_dashboard=False,
+        object_store_memory=100 * 2**20,
+        log_to_driver=False,
+    )
+    yield Ranks()
+    ray.shutdown()
+
+
+def two_rank_config(**settings: Any) -> LearnerConfig:
+    return learner_config(num_ranks=2, **settings)
+
+
+@pytest.mark.parametrize("zero_stage", [0, 1, 2, 3])
+def test_two_ranks_make_the_update_of_one(ranks: Ranks, folder, groups, more_groups, zero_stage: int) -> None:
+    config = two_rank_config(zero_stage=zero_stage)
+    ranks.start(config, folder)
+    metrics = [ranks.call("update", 1, groups), ranks.call("update", 2, more_groups)]
+    assert all(first == second for first, second in metrics)
+    assert_close(ranks.weights(), oracle_update(folder, config, [groups, more_groups]))
+
+
+def test_a_rank_without_work_keeps_in_step(ranks: Ranks, folder, groups) -> None:
+    ranks.start(two_rank_config(zero_stage=2), folder)
+    lone = [group for group in groups if not np.ptp(group.totals)]
+    first, second = ranks.call("update", 1, lone)
+    assert first == second
+    assert first["optim/microbatches"] == 1
+    ranks.call("release_memory")
+    assert all(0.1 < gib < 10 for gib in ranks.call("peak_memory_gib"))
+
+
+@pytest.mark.parametrize("zero_stage", [1, 2])
+def test_a_checkpoint_of_two_ranks_goes_on_bit_for_bit(
+    ranks: Ranks, folder, groups, more_groups, zero_stage: int, tmp_path
+) -> None:
+    config = two_rank_config(zero_stage=zero_stage)
+    ranks.start(config, folder)
+    ranks.call("update", 1, groups)
+    ranks.call("save", tmp_path / "checkpoint")
+    expected = ranks.call("update", 2, more_groups)
+    weights = ranks.weights()
+    ranks.start(config, folder)
+    ranks.call("load", tmp_path / "checkpoint")
+    assert ranks.call("update", 2, more_groups) == expected
+    assert_close(ranks.weights(), weights, atol=0)
+
+
+def test_parity_errors_reach_the_driver_from_every_rank(ranks: Ranks, folder, groups: list[Group]) -> None:
+    ranks.start(two_rank_config(max_logprob_gap=None), folder)
+    # Only one group is stale: a rank that has none of it must stop as well.
+    pending = [actor.update.remote(1, [stale(groups[0]), *groups[1:]]) for actor in ranks.actors]
+    for reference in pending:
+        with pytest.raises(ParityError, match=r"at most; the limit on the average is 0\.001"):
+            ray.get(reference, timeout=DEADLINE_S)
+
+
+def test_a_rank_that_was_not_started_says_so(ranks: Ranks) -> None:
+    actor = LearnerActor.options(num_cpus=0).remote()
+    with pytest.raises(RuntimeError, match="call start"):
+        ray.get(actor.update.remote(1, []), timeout=DEADLINE_S)
+    ray.kill(actor)

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+
+import pytest
+from pydantic import ValidationError
+
+from learner.config import BuildConfig, LearnerConfig, ModelConfig, OptimizerConfig, WarmStartConfig, check_together
+from learner.schedule import learning_rate
+
+
+@pytest.mark.parametrize(
+    ("model", "settings", "message"),
+    [
+        (ModelConfig, {}, "path and build: neither given"),
+        (ModelConfig, {"path": "a", "build": {"max_integer": 1, "words": []}}, r"both \(path = 'a'\)"),
+        (BuildConfig, {"max_integer": 1, "words": [], "num_kv_heads": 2}, "num_kv_heads is 2, which does not divide"),
+        (BuildConfig, {"max_integer": 1, "words": [], "head_size": 24}, "head_size"),
+        (BuildConfig, {"max_integer": 1, "words": ["a", "b", "a"]}, r"repeat \['a'\]"),
+        (BuildConfig, {"max_integer": 1, "words": ["x1"]}, r"\['x1'\] with digits"),
+        (LearnerConfig, {"offload_optimizer": True, "zero_stage": 0}, "offload_optimizer is true with zero_stage 0"),
+        (LearnerConfig, {"adam_betas": (0.9, 1.0)}, "adam_betas is"),
+        (LearnerConfig, {"lr": 1.0}, "lr"),
+    ],
+)
+def test_errors_name_the_key(model, settings: dict, message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        model(**settings)
+
+
+def test_settings_that_do_not_go_together() -> None:
+    with pytest.raises(ValueError, match="zero_stage=1"):
+        check_together(LearnerConfig(zero_stage=0), ModelConfig(path="a", dtype="bfloat16"))
+    with pytest.raises(ValueError, match="attention=sdpa"):
+        check_together(LearnerConfig(), ModelConfig(path="a", dtype="float32", attention="flash_attention_2"))
+
+
+def test_parity_limit_goes_by_dtype_unless_set() -> None:
+    assert LearnerConfig().parity_limit("float32") == 1e-3
+    assert LearnerConfig().parity_limit("bfloat16") == 0.05
+    assert LearnerConfig(max_logprob_gap=0.2).parity_limit("bfloat16") == 0.2
+
+
+def test_every_field_has_a_docstring() -> None:
+    for model in (BuildConfig, ModelConfig, LearnerConfig, WarmStartConfig):
+        assert not [name for name, field in model.model_fields.items() if not field.description]
+
+
+def test_a_warm_start_brings_its_own_optimizer_only() -> None:
+    learner = LearnerConfig(learning_rate=1e-6, zero_stage=2, updates_per_step=4)
+    merged = WarmStartConfig(num_steps=10, learning_rate=3e-3, adam_betas=(0.9, 0.95)).applied_to(learner)
+    assert (merged.learning_rate, merged.adam_betas, merged.lr_schedule) == (3e-3, (0.9, 0.95), "linear")
+    assert (merged.zero_stage, merged.updates_per_step) == (2, 1)
+
+
+def test_validation_loads_nothing_slow() -> None:
+    code = (
+        "import sys, learner.config, learner.schedule; assert not {'torch', 'transformers', 'ray'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_learning_rate_warms_up_holds_and_decays() -> None:
+    config = OptimizerConfig(
+        learning_rate=2.0, warmup_steps=4, lr_schedule="linear", lr_hold_fraction=0.5, lr_min_ratio=0.1
+    )
+    course = [learning_rate(config, step, 20) for step in range(1, 23)]
+    assert course[:4] == [0.5, 1.0, 1.5, 2.0]
+    assert course[4:10] == [2.0] * 6
+    assert course[14] == pytest.approx(2.0 * 0.55)
+    assert course[19:] == pytest.approx([0.2] * 3)
+
+
+def test_cosine_and_constant() -> None:
+    cosine = OptimizerConfig(learning_rate=1.0, lr_schedule="cosine")
+    assert learning_rate(cosine, 5, 20) == pytest.approx(0.5 * (1 + math.cos(math.pi / 4)))
+    assert learning_rate(cosine, 20, 20) == pytest.approx(0.0)
+    assert {learning_rate(OptimizerConfig(learning_rate=1.0), step, 20) for step in range(1, 30)} == {1.0}
