@@ -107,7 +107,9 @@ class RunDirectory:
         try:
             before = json.loads(file.read_text())
         except json.JSONDecodeError as error:
-            raise RunDirectoryError(f"{file} is not JSON ({error}): remove {self.path} or choose another name") from error
+            raise RunDirectoryError(
+                f"{file} is not JSON ({error}): remove {self.path} or choose another name"
+            ) from error
         changed = list(differences(before, config.model_dump(mode="json"), MAY_CHANGE))
         if changed:
             raise RunDirectoryError(

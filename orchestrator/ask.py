@@ -33,14 +33,14 @@ def evaluate_model(model: str, recipe: str | None, overrides: Sequence[str], con
     check_model(model)
     config = config_for(model, recipe, overrides)
     from orchestrator.evaluation import evaluate
-    from orchestrator.fleet import RayFleet, ray_cluster
+    from orchestrator.fleet import RolloutFleet, is_colocated, ray_cluster
     from orchestrator.run import load_tokenizer
     from rollout.prompts.stream import PromptStream
     from rollout.types import EngineSpec
 
     with ray_cluster(config):
         spec = EngineSpec(model, config.model.dtype, config.max_model_len, load_weights=True)
-        fleet = RayFleet(config, spec, with_learner=False)
+        fleet = RolloutFleet(config, spec, gpus_per_generator=1.0 if is_colocated(config) else 0.0)
         try:
             prompts = PromptStream(config.prompts, load_tokenizer(model)).held_out
             fleet.wait_until_ready()

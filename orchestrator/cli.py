@@ -6,6 +6,10 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 DESCRIPTION = "R1-Zero-style reinforcement learning of reasoning, on one GPU, a pod, or no GPU at all."
 OVERRIDES = "settings to change, as learner.learning_rate=2e-6"
@@ -43,7 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     from orchestrator.recipes import ConfigError
 
-    console = Console(stderr=False)
+    # A pipe has no width: let its lines be as long as they are.
+    console = Console(width=None if sys.stdout.isatty() else 200)
     try:
         return COMMANDS[given.command](given, console)
     except ConfigError as error:
@@ -52,11 +57,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted; the same command resumes from the last checkpoint", file=sys.stderr)
         return 130
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  the end of the line: say it, log it, set the exit code
         return failed(error)
 
 
-def run_train(given: argparse.Namespace, console: object) -> int:
+def run_train(given: argparse.Namespace, console: Console) -> int:
     from orchestrator.recipes import load
 
     config = load(*recipe_and_overrides(given.arguments))
@@ -65,7 +70,7 @@ def run_train(given: argparse.Namespace, console: object) -> int:
     return 0 if run(config, console) else 130
 
 
-def run_plan(given: argparse.Namespace, console: object) -> int:
+def run_plan(given: argparse.Namespace, console: Console) -> int:
     from orchestrator.plan import print_plan
     from orchestrator.recipes import load
 
@@ -73,14 +78,14 @@ def run_plan(given: argparse.Namespace, console: object) -> int:
     return 0
 
 
-def run_eval(given: argparse.Namespace, console: object) -> int:
+def run_eval(given: argparse.Namespace, console: Console) -> int:
     from orchestrator.ask import evaluate_model
 
     evaluate_model(given.model, given.recipe, given.overrides, console)
     return 0
 
 
-def run_solve(given: argparse.Namespace, console: object) -> int:
+def run_solve(given: argparse.Namespace, console: Console) -> int:
     from orchestrator.ask import solve
 
     return 0 if solve(given.model, given.question, given.recipe, given.attempts, console) else 1

@@ -8,7 +8,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
 
-from learner.config import LearnerConfig, ModelConfig, WarmStartConfig
+from learner.config import LearnerConfig, ModelConfig, WarmStartConfig, check_together
 from rewards.config import RewardsConfig
 from rollout.config import PromptsConfig, RolloutConfig, SamplingConfig, TracesConfig
 
@@ -17,7 +17,7 @@ class Settings(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=
     """Frozen, and unknown keys are refused."""
 
 
-class EvaluationConfig(Settings):
+class EvaluationConfig(Settings, frozen=True):
     """Measurements on the held-out prompts: before the first step, after the last, and between."""
 
     every_steps: int = Field(default=0, ge=0)
@@ -28,7 +28,7 @@ class EvaluationConfig(Settings):
     """Temperature of the sampled completions. Greedy ones are always measured too."""
 
 
-class CheckpointConfig(Settings):
+class CheckpointConfig(Settings, frozen=True):
     """What a killed run can resume from."""
 
     every_steps: int = Field(default=10, ge=1)
@@ -37,7 +37,7 @@ class CheckpointConfig(Settings):
     """How many checkpoints stay. Two, so that one torn by a full disk leaves the other."""
 
 
-class PlacementConfig(Settings):
+class PlacementConfig(Settings, frozen=True):
     """Which processes share which hardware."""
 
     mode: Literal["auto", "cpu", "colocated"] = "auto"
@@ -51,7 +51,7 @@ class PlacementConfig(Settings):
     """Deadline of one update on the learner, seconds."""
 
 
-class TrackingConfig(Settings):
+class TrackingConfig(Settings, frozen=True):
     """Where metrics go, beside the run directory."""
 
     wandb: bool = False
@@ -62,7 +62,7 @@ class TrackingConfig(Settings):
     """Write every prompt, completion, reward and advantage of each step (compressed)."""
 
 
-class RunConfig(Settings):
+class RunConfig(Settings, frozen=True):
     """One run, whole."""
 
     name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9._-]+$")
@@ -107,6 +107,7 @@ class RunConfig(Settings):
 
     @model_validator(mode="after")
     def _check_across_sections(self) -> Self:
+        check_together(self.learner, self.model)
         for message in self._misfits():
             raise ValueError(message)
         return self
@@ -135,7 +136,9 @@ class RunConfig(Settings):
                 f"prompts.max_prompt_tokens + sampling.max_completion_tokens = {self.max_model_len}: raise it"
             )
         if build is not None and self.prompts.chat:
-            found.append("prompts.chat = true with model.build: a built tokenizer has no chat template; set it to false")
+            found.append(
+                "prompts.chat = true with model.build: a built tokenizer has no chat template; set it to false"
+            )
         if build is None and self.warm_start.num_steps:
             found.append(
                 f"warm_start.num_steps = {self.warm_start.num_steps} with model.path: the warm start teaches synthetic "
@@ -143,7 +146,7 @@ class RunConfig(Settings):
             )
         if self.learner.num_ranks > 1 and self.placement.mode == "colocated":
             found.append(
-                f"learner.num_ranks = {self.learner.num_ranks} with placement.mode = \"colocated\": one GPU is shared by "
+                f'learner.num_ranks = {self.learner.num_ranks} with placement.mode = "colocated": one GPU is shared by '
                 "one learner and one generator; set learner.num_ranks = 1"
             )
         return found

@@ -57,9 +57,7 @@ def evaluate(
         SamplingConfig(temperature=config.temperature, max_completion_tokens=max_completion_tokens),
         config.completions_per_prompt,
     )
-    greedy = rollouts.collect(
-        prompts, SamplingConfig(temperature=0.0, max_completion_tokens=max_completion_tokens), 1
-    )
+    greedy = rollouts.collect(prompts, SamplingConfig(temperature=0.0, max_completion_tokens=max_completion_tokens), 1)
     return summarize(sampled, greedy)
 
 
@@ -68,7 +66,10 @@ def summarize(sampled: Sequence[Group], greedy: Sequence[Group]) -> Evaluation:
     group_size = len(sampled[0].completions)
     completions = [completion for group in sampled for completion in group.completions]
     return Evaluation(
-        pass_at={k: estimate([pass_at_k(group_size, num_right(group), k) for group in sampled]) for k in {1, group_size}},
+        pass_at={
+            k: estimate([pass_at_k(group_size, num_right(group), k) for group in sampled])
+            for k in sorted({1, group_size})
+        },
         greedy=estimate([num_right(group) for group in greedy]),
         format_rate=estimate([mean_part(group, "format") for group in sampled]),
         mean_tokens=float(np.mean([completion.num_tokens for completion in completions])),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from rich.console import Console
 from rich.table import Table
 
@@ -40,7 +42,9 @@ def policy_line(config: RunConfig) -> str:
         return f"{config.model.path}, {dtype}"
     warm = config.warm_start
     start = (
-        f"warm start of {warm.num_steps} steps × {warm.sequences_per_step} traces" if warm.num_steps else "random weights"
+        f"warm start of {warm.num_steps} steps × {warm.sequences_per_step} traces"
+        if warm.num_steps
+        else "random weights"
     )
     shape = f"{build.num_layers} layers, hidden {build.hidden_size}, {build.num_heads} heads of {build.head_size}"
     return f"built: {build.architecture}, {shape}, {dtype}; {start}"
@@ -79,8 +83,10 @@ def optimizer_settings(config: RunConfig) -> dict[str, object]:
 def evaluation_line(config: RunConfig) -> str:
     evaluation = config.evaluation
     when = f", every {evaluation.every_steps} steps" if evaluation.every_steps else ""
-    return f"before, after{when}: {config.prompts.num_held_out} prompts × {evaluation.completions_per_prompt}, and greedy"
+    return (
+        f"before, after{when}: {config.prompts.num_held_out} prompts × {evaluation.completions_per_prompt}, and greedy"
+    )
 
 
-def knobs(settings: dict[str, object]) -> str:
+def knobs(settings: Mapping[str, object]) -> str:
     return ", ".join(f"{name} {value}" for name, value in settings.items())

@@ -16,8 +16,8 @@ from rich.console import Console
 from rich.progress import Progress
 
 from orchestrator.config import RunConfig
-from orchestrator.fleet import LearnerGroup
 from orchestrator.interrupt import Interrupt
+from orchestrator.learner_group import LearnerGroup
 from rollout.prompts.countdown import GeneratedProblems
 from rollout.prompts.countdown_traces import search_trace
 from rollout.prompts.template import Template
@@ -114,9 +114,7 @@ def warm_start_examples(config: RunConfig, tokenizer: Any) -> Iterator[Supervise
             problem.answer["numbers"], problem.answer["target"], rng, max_value=countdown.max_intermediate, **traces
         )
         completion = [*tokenizer.encode(trace, add_special_tokens=False), tokenizer.eos_token_id]
-        yield SupervisedExample(
-            template.prompt("warm_start", problem).token_ids, np.array(completion, dtype=np.int32)
-        )
+        yield SupervisedExample(template.prompt("warm_start", problem).token_ids, np.array(completion, dtype=np.int32))
 
 
 def built_from(config: RunConfig) -> dict[str, Any]:

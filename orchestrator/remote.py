@@ -38,7 +38,8 @@ def result_of(ref: Any, name: str, call: str) -> Any:
     try:
         return ray.get(ref, timeout=60)
     except RayTaskError as error:
-        raise error.as_instanceof_cause() from error
+        # The cause alone is what a person should read; the remote traceback stays attached to it, for the log.
+        raise (error.cause if isinstance(error.cause, Exception) else error) from error
     except RayActorError as error:
         raise RemoteCallError(f"{name} died during {call}: {first_line(error)}") from error
     except GetTimeoutError as error:

@@ -89,7 +89,7 @@ def report(config: RunConfig, directory: RunDirectory, console: Console, seconds
     console.print(f"this command took {seconds / 60:.1f} minutes. In {relative(directory.path)}:", highlight=False)
     console.print("  final/         the trained model; metrics.jsonl, rollouts/, curve.png, log.txt beside it")
     question = "Using the numbers [4, 7, 3], create an equation that equals 25"
-    console.print(f"try it:  rayzero solve {relative(directory.final)} \"{question}\"", highlight=False, markup=False)
+    console.print(f'try it:  rayzero solve {relative(directory.final)} "{question}"', highlight=False, markup=False)
     console.print(f"         rayzero eval {relative(directory.final)}", highlight=False)
 
 

@@ -17,7 +17,9 @@ from rollout.types import Group, Prompt
 class RolloutStream:
     """Hands prompts to generators and their groups to the reward pool, from one event loop without threads."""
 
-    def __init__(self, generators: Mapping[str, Any], rewards: RewardPool, *, stall_timeout_s: float, seed: int) -> None:
+    def __init__(
+        self, generators: Mapping[str, Any], rewards: RewardPool, *, stall_timeout_s: float, seed: int
+    ) -> None:
         self._generators = generators
         self._rewards = rewards
         self._stall_timeout_s = stall_timeout_s
@@ -37,7 +39,9 @@ class RolloutStream:
             due = self._rewards.next_deadline()
             patience = last_progress + self._stall_timeout_s - time.monotonic()
             waiting = [*streams, *self._rewards.refs()]
-            ready, _ = ray.wait(waiting, num_returns=1, timeout=max(0.0, patience if due is None else min(due, patience)))
+            ready, _ = ray.wait(
+                waiting, num_returns=1, timeout=max(0.0, patience if due is None else min(due, patience))
+            )
             for stream in [ref for ref in ready if ref in streams]:
                 group = self._next_group(stream, streams)
                 if group is None:

@@ -13,7 +13,7 @@ class RewardsConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstr
 
     weights: dict[str, float] = Field(default_factory=lambda: {"correctness": 0.9, "format": 0.1})
     """Weight of each named part; a reward is their weighted sum, with no unit. The names must be exactly those that
-    the task's function returns. The default pays a correct answer 1.0, a well-formed wrong one 0.1, anything else 0.
+    the task's function returns. The default pays a correct answer 1.0, any other answer in its tags 0.1, none 0.
     Set a part to 0 to log it without training on it."""
 
     deadline_s: float = 10.0

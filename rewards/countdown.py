@@ -1,18 +1,20 @@
 """Marks Countdown: combine the given numbers by + - * / to hit the target exactly.
 
-The answer to a prompt is ``{"numbers": [3, 7, 9], "target": 33}``, and optionally ``"must_use_all"`` (default True) and
-``"think_tag"`` (default ``"think"``, see extraction.py).
-
+The answer to a prompt is ``{"numbers": [3, 7, 9], "target": 33}``, and optionally ``"must_use_all"`` (default True).
 Two parts, each 0 or 1:
 
-- ``format``: the completion ends in an answer that is well-formed and parses as an expression.
-- ``correctness``: that expression also uses each number once and equals the target exactly.
+- ``format``: the completion holds an answer between tags, ``<answer>(9 + 3) * 7</answer>``, whatever it says.
+- ``correctness``: the last such answer is an expression, uses each number once and equals the target exactly.
 
-Correctness implies format, so weights of 0.9 and 0.1 pay 1.0, 0.1 or 0.0, the values that TinyZero pays. Rayzero is
-stricter in two places: the reasoning must be closed (7 of 384 real completions hold a right, tagged answer without it),
-and an answer that is not an expression earns no format. It is kinder in one: a true equation (``91 - 76 + 66 = 81``)
-counts like its left side. TinyZero refuses the ``=``, yet its prompt asks for an equation, and 6 of those completions
-end their tagged answer that way, two of them right. A false one is wrong, never malformed.
+Correctness implies format, so weights of 0.9 and 0.1 pay 1.0, 0.1 or 0.0, as TinyZero does: an answer that is not an
+expression still earns 0.1. What TinyZero does otherwise:
+
+- It reads the last line only. Here an answer counts wherever it stands, the reasoning before it closed or not.
+- It pays 0.1 for empty tags. Here they hold no answer, nor does an empty box inside them.
+- It refuses an ``=``, yet its prompt asks for an equation: of 316 real tagged answers 6 are one, two of them right. Here
+  a true one (``91 - 76 + 66 = 81``) counts like its left side, a false one is wrong.
+- It calls eval: signs, decimals and powers pass, and floats within 1e-5 of the target. Here arithmetic.py says what is
+  an expression, and fractions are exact.
 """
 
 from __future__ import annotations
@@ -25,8 +27,8 @@ from fractions import Fraction
 from typing import Any
 
 from rewards.arithmetic import MAX_DIGITS, Expression, ExpressionError, parse
-from rewards.extraction import final_answer, unboxed
 
+_BOX = "\\boxed{"
 _RIGHT_SIDE = re.compile(rf"[ \t\r\n]*([0-9]{{1,{MAX_DIGITS}}})[ \t\r\n]*")
 
 
@@ -36,6 +38,7 @@ class Verdict:
 
     is_correct: bool
     is_well_formed: bool
+    """It is an expression, right or wrong. The part ``format`` does not ask for it."""
     reason: str
     """For people: ``correct``, or the first thing that is wrong, such as ``uses 7 twice``."""
     value: Fraction | None = None
@@ -45,17 +48,30 @@ class Verdict:
 def score(text: str, answer: Mapping[str, Any]) -> dict[str, float]:
     """The parts of a completion's reward. Raises KeyError when ``answer`` lacks the numbers or the target."""
     numbers, target = answer["numbers"], answer["target"]
-    expression = extract_answer(text, answer.get("think_tag", "think"))
-    if expression is None:
+    expression = extract_answer(text)
+    if not expression:
         return {"correctness": 0.0, "format": 0.0}
     verdict = check(expression, numbers, target, answer.get("must_use_all", True))
-    return {"correctness": float(verdict.is_correct), "format": float(verdict.is_well_formed)}
+    return {"correctness": float(verdict.is_correct), "format": 1.0}
 
 
-def extract_answer(text: str, think_tag: str = "think") -> str | None:
-    """The expression that a completion answers with; None when its ending is not well-formed."""
-    answer = final_answer(text, think_tag)
-    return None if answer is None else unboxed(answer)
+def extract_answer(text: str) -> str | None:
+    """What the last complete pair of answer tags holds, without the box; None when there is no such pair.
+
+    A later ``<answer>`` that is never closed does not count, as for TinyZero's pattern: what a completion that was cut
+    off would have answered is not known. Of nested tags the innermost pair counts.
+    """
+    before_last_closing, _, _ = text.rpartition("</answer>")
+    _, opening, rest = before_last_closing.rpartition("<answer>")
+    # `rest` is more than the answer when stray closing tags follow the pair.
+    return unboxed(rest.partition("</answer>")[0].strip()) if opening else None
+
+
+def unboxed(answer: str) -> str:
+    """The answer without a LaTeX box around all of it: 312 of 316 real tagged answers have one."""
+    if answer.startswith(_BOX) and answer.endswith("}"):
+        return answer[len(_BOX) : -1].strip()
+    return answer
 
 
 def check(expression: str, numbers: Sequence[int], target: int, must_use_all: bool = True) -> Verdict:

@@ -13,6 +13,7 @@ from outside: the driver kills the process. What happens to a group:
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -30,6 +31,8 @@ from rollout.types import Group
 START_DEADLINE_S = 120.0
 """Seconds a worker may take to boot and to import its reward functions: generous, a cold machine reads from disk."""
 MAX_FAILED_STARTS = 3
+PEAK_MEMORY_WAIT_S = 3.0
+"""Seconds that workers have to report their memory. An idle one needs milliseconds."""
 
 
 @dataclass(eq=False)
@@ -110,6 +113,26 @@ class RewardPool:
             ray.wait(self.refs(), num_returns=1, timeout=self.next_deadline())
             self._advance()
         return self._ledger.take(tickets)
+
+    def peak_memory_gib(self) -> dict[str, float]:
+        """Largest resident memory of each worker process so far, GiB, by a name such as ``reward-0``.
+
+        Waits PEAK_MEMORY_WAIT_S at most; workers that are busy for longer or dead are left out. A worker that was
+        replaced reports its new process.
+        """
+        family = self._name_prefix.rpartition("/")[2]
+        # All are asked, also those whose last call ended but was not polled yet.
+        calls: dict[str, ray.ObjectRef[Any]] = {
+            f"{family}-{slot.index}": slot.actor.peak_memory_gib.remote() for slot in self._slots
+        }
+        refs = list(calls.values())
+        ready = set(ray.wait(refs, num_returns=len(refs), timeout=PEAK_MEMORY_WAIT_S)[0]) if refs else set()
+        peaks: dict[str, float] = {}
+        for name, call in calls.items():
+            with contextlib.suppress(RayError):  # dead; `poll` finds out by itself and replaces it
+                if call in ready:
+                    peaks[name] = ray.get(call)
+        return peaks
 
     def close(self) -> None:
         """Kills the workers; what is pending is lost. May be called twice, and after ``ray.shutdown``."""

@@ -18,9 +18,7 @@ import rewards
 RewardFunction = Callable[[str, Mapping[str, Any]], Mapping[str, float]]
 """(completion text, what verifies an answer) -> named parts. Must not trust the text."""
 
-NOT_TASKS = frozenset(
-    {"arithmetic", "config", "extraction", "ledger", "markers", "pool", "registry", "score", "worker"}
-)
+NOT_TASKS = frozenset({"arithmetic", "config", "ledger", "markers", "pool", "registry", "score", "worker"})
 """Modules of this package that mark nothing. Forgetting a new one here fails a test."""
 
 

@@ -52,6 +52,10 @@ class RewardWorker:
         function = self._functions[path]
         return [_outcome(function, text, answer) for text in texts]
 
+    def peak_memory_gib(self) -> float:
+        """Largest resident memory of this process so far, GiB."""
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # Linux counts it in KiB
+
 
 def _outcome(function: RewardFunction, text: str, answer: Mapping[str, Any]) -> Outcome:
     try:

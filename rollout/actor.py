@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+
 import ray
 
 from rollout.config import RolloutConfig, SamplingConfig
@@ -76,5 +77,7 @@ def environment(config: RolloutConfig) -> dict[str, str]:
     }
 
 
-# Threads: one or two streams being read, and control calls beside them.
-GeneratorActor = ray.remote(max_concurrency=8)(Generator)
+GeneratorActor = ray.remote(Generator)
+
+MAX_CONCURRENCY = 8
+"""Calls that a generator answers at once: a stream or two being read, and control calls beside them."""

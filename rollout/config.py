@@ -89,14 +89,12 @@ class PromptsConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstr
 class TracesConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
     """Synthetic search traces that a warm start imitates; see rollout/prompts/countdown_traces.py."""
 
-    max_lines: int = Field(default=8, ge=1)
-    """Patience of a persistent trace, in lines."""
-    hit_rate: float = Field(default=0.3, ge=0, le=1)
-    """Chance that a line begins with a step from which the target can be reached."""
-    give_up_rate: float = Field(default=0.6, ge=0, le=1)
+    give_up_rate: float = Field(default=0.75, ge=0, le=1)
     """Share of impatient traces. They leave reinforcement learning something to find: persistence."""
     give_up_within: int = Field(default=2, ge=1)
     """Longest patience of an impatient trace, in lines."""
+    max_lines: int = Field(default=9, ge=1)
+    """Patience of the other traces, in lines. Nine lines try everything that three numbers can make."""
     two_number_rate: float = Field(default=0.33, ge=0, le=1)
     """Share of the traces about two numbers only, which teach the arithmetic."""
 

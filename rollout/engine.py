@@ -31,7 +31,7 @@ class Sampled:
     """A finished request: vLLM's CompletionOutputs, and the policy versions that sampled them."""
 
     request_id: str
-    outputs: Sequence[Any]
+    outputs: Any
     policy_versions: tuple[int, ...]
 
 
@@ -178,7 +178,7 @@ def engine_args(spec: EngineSpec, config: RolloutConfig) -> EngineArgs:
     """vLLM's arguments for these settings."""
     return EngineArgs(
         model=spec.model_folder,
-        dtype=spec.dtype,
+        dtype=spec.dtype,  # type: ignore[arg-type]
         load_format="auto" if spec.load_weights else "dummy",
         max_model_len=spec.max_model_len,
         max_num_seqs=config.max_concurrent_completions,

@@ -123,7 +123,7 @@ class StepLoop(Generic[E]):
             action, future = call
             try:
                 future.set_result(action(self._engine))
-            except Exception as error:  # the caller's to handle: the loop outlives a refused request
+            except Exception as error:  # noqa: BLE001  the caller's to handle: the loop outlives a refused request
                 future.set_exception(error)
         return True
 

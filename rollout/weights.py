@@ -51,7 +51,8 @@ class ArrayWeightTransferEngine(WeightTransferEngine[ArrayInitInfo, ArrayUpdateI
     def receive_weights(self, update_info: ArrayUpdateInfo) -> None:
         bucket = update_info.bucket
         weights = zip(bucket.names, bucket.dtypes, bucket.arrays, strict=True)
-        self.model.load_weights((name, as_tensor(array, dtype).to(self.device)) for name, dtype, array in weights)
+        model: Any = self.model
+        model.load_weights((name, as_tensor(array, dtype).to(self.device)) for name, dtype, array in weights)
 
     def finish_weight_update(self) -> None:
         finalize_layerwise_reload(self.model, self.model_config)
@@ -64,7 +65,7 @@ class ArrayWeightTransferEngine(WeightTransferEngine[ArrayInitInfo, ArrayUpdateI
 def as_tensor(array: np.ndarray, dtype: str) -> torch.Tensor:
     """The tensor of `array`; numpy has no bfloat16, so that arrives as its bits in uint16."""
     # Copied: arrays out of the object store are read-only views that the store may reclaim.
-    tensor = torch.from_numpy(array.copy())
+    tensor: torch.Tensor = torch.from_numpy(array.copy())
     return tensor.view(torch.bfloat16) if dtype == "bfloat16" else tensor
 
 

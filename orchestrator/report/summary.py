@@ -35,7 +35,11 @@ def summary_table(lines: Lines) -> Table:
 
 def rows(line: Mapping[str, float]) -> dict[str, str]:
     """Titles and metric keys, pass@k for the largest k among them."""
-    largest = max(int(key.removeprefix("eval/pass_at_")) for key in line if key.startswith("eval/pass_at_") and key[-1].isdigit() and "ci95" not in key)
+    largest = max(
+        int(key.removeprefix("eval/pass_at_"))
+        for key in line
+        if key.startswith("eval/pass_at_") and key[-1].isdigit() and "ci95" not in key
+    )
     extra = {f"pass@{largest} (sampled)": f"eval/pass_at_{largest}"} if largest > 1 else {}
     titles = list(ROWS.items())
     return dict([titles[0], *extra.items(), *titles[1:]])
@@ -62,16 +66,35 @@ def draw_curve(lines: Lines, path: Path, title: str) -> None:
     steps = [line for line in lines if "reward/total" in line]
     held_out = evaluations(lines)
     figure, (top, bottom) = pyplot.subplots(2, 1, figsize=(8, 6), sharex=True, height_ratios=(2, 1))
-    top.plot([line["step"] for line in steps], [line.get("reward/correctness", line["reward/total"]) for line in steps],
-             color="tab:blue", linewidth=1, label="training prompts, each step")
-    top.errorbar([line["step"] for line in held_out], [line["eval/pass_at_1"] for line in held_out],
-                 [line["eval/pass_at_1_ci95"] for line in held_out], color="tab:orange", marker="o", capsize=4,
-                 label="held-out pass@1, 95% interval")
-    top.plot([line["step"] for line in held_out], [line["eval/greedy_pass_at_1"] for line in held_out],
-             color="tab:green", marker="s", linestyle="--", label="held-out, greedy")
+    top.plot(
+        [line["step"] for line in steps],
+        [line.get("reward/correctness", line["reward/total"]) for line in steps],
+        color="tab:blue",
+        linewidth=1,
+        label="training prompts, each step",
+    )
+    top.errorbar(
+        [line["step"] for line in held_out],
+        [line["eval/pass_at_1"] for line in held_out],
+        [line["eval/pass_at_1_ci95"] for line in held_out],
+        color="tab:orange",
+        marker="o",
+        capsize=4,
+        label="held-out pass@1, 95% interval",
+    )
+    top.plot(
+        [line["step"] for line in held_out],
+        [line["eval/greedy_pass_at_1"] for line in held_out],
+        color="tab:green",
+        marker="s",
+        linestyle="--",
+        label="held-out, greedy",
+    )
     top.set(ylabel="share of right answers", ylim=(0, 1), title=title)
     top.legend(loc="lower right")
-    bottom.plot([line["step"] for line in steps], [line["rollout/completion_tokens"] for line in steps], color="tab:gray")
+    bottom.plot(
+        [line["step"] for line in steps], [line["rollout/completion_tokens"] for line in steps], color="tab:gray"
+    )
     bottom.set(xlabel="step", ylabel="mean completion, tokens")
     for axes in (top, bottom):
         axes.grid(alpha=0.3)

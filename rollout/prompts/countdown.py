@@ -38,7 +38,7 @@ def source(config: CountdownConfig, num_held_out: int, seed: int) -> ProblemSour
 class GeneratedProblems:
     """Problems drawn at random among the solvable ones.
 
-    Numbers are drawn independently, with repetition; the target uniformly; a pair without solution is drawn again.
+    Numbers are drawn independently, with repetition, and the target uniformly among those that they can make.
     """
 
     def __init__(self, config: CountdownConfig, num_held_out: int, seed: int) -> None:
@@ -116,11 +116,10 @@ def draw_solvable(config: CountdownConfig, rng: random.Random) -> tuple[list[int
     """Numbers and a target that they can make. Raises ValueError when the ranges hold no such pair."""
     for _ in range(MAX_DRAWS):
         numbers = [rng.randint(config.min_number, config.max_number) for _ in range(config.numbers_per_problem)]
-        target = rng.randint(config.min_target, config.max_target)
-        if target in reachable(
-            tuple(sorted(numbers)), config.operators, config.max_intermediate, config.must_use_all
-        ):
-            return numbers, target
+        values = reachable(tuple(sorted(numbers)), config.operators, config.max_intermediate, config.must_use_all)
+        targets = [value for value in sorted(values) if config.min_target <= value <= config.max_target]
+        if targets:
+            return numbers, rng.choice(targets)
     raise ValueError(
         f"no solvable problem in {MAX_DRAWS} draws of prompts.countdown: numbers {config.min_number} to "
         f"{config.max_number}, targets {config.min_target} to {config.max_target}, operators {config.operators!r}: "
@@ -175,16 +174,14 @@ def read_rows(name: str) -> Iterable[Mapping[str, Any]]:
     if suffix in {".jsonl", ".parquet"}:
         if not Path(name).is_file():
             raise FileNotFoundError(f"prompts.countdown.source = {name!r}: no such file")
-        return datasets.load_dataset(
-            "json" if suffix == ".jsonl" else "parquet", data_files=name, split="train"
-        )
+        return datasets.load_dataset("json" if suffix == ".jsonl" else "parquet", data_files=name, split="train")
     try:
         return datasets.load_dataset(name, split="train")
     except Exception as error:
         raise ConnectionError(
             f"prompts.countdown.source = {name!r}: neither a .jsonl or .parquet file nor a hub data set that can be "
             f"loaded from here ({type(error).__name__}: {error}). Check the name and the network, or use "
-            "source = \"generated\""
+            'source = "generated"'
         ) from error
 
 

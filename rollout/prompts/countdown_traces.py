@@ -4,8 +4,8 @@ A trace is the text of one completion. Each line combines two of the numbers, th
 the third number make, and says each time whether that is the target. Here it is 42::
 
     9+3=12: 12-7=5 no, 12+7=19 no
-    9-3=6: 6+7=13 no, 6*7=42 yes
-    </think><answer>(9-3)*7</answer>
+    9-3=6: 7+6=13 no, 7*6=42 yes
+    </think><answer>7*(9-3)</answer>
 
 The traces are imperfect on purpose. Many give up after a line or two, with an answer that is known to be
 wrong, while the others search for long. So the policy can search for longer than it usually does, and what
@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from itertools import islice
 from typing import NamedTuple
 
 
@@ -39,6 +38,7 @@ def search_trace(
     *,
     give_up_rate: float = 0.75,
     give_up_within: int = 2,
+    oversight_rate: float = 0.15,
     max_lines: int = 9,
     max_value: int = 60,
 ) -> str:
@@ -52,6 +52,8 @@ def search_trace(
         give_up_rate: share of the traces that are impatient. Their patience is uniform in
             1..``give_up_within``. A higher share lowers the warm start and not what it can reach.
         give_up_within: the longest patience of an impatient trace, in lines.
+        oversight_rate: share of the other, patient traces that overlook every line with a solution. They
+            show how a search without success ends; without them the policy never gives up and is truncated.
         max_lines: the patience of the other traces, in lines. Three numbers have at most nine lines, of at
             most 24 tokens each, so 9 always finds a solution if there is one.
         max_value: the largest value that a step may reach; the smallest is 0. The tokenizer needs a token
@@ -60,20 +62,26 @@ def search_trace(
     Raises:
         ValueError: the numbers are not two or three, or nothing can be made of them within ``max_value``.
     """
-    patience = rng.randint(1, give_up_within) if rng.random() < give_up_rate else max_lines
-    text, expression, value = "", "", None
-    for first, attempts in islice(_search(numbers, rng, max_value), patience):
+    lines = list(_search(numbers, rng, max_value))
+    if not lines:
+        raise ValueError(f"the numbers {list(numbers)} make nothing within 0..{max_value}")
+    patience = max_lines
+    if rng.random() < give_up_rate:
+        patience = rng.randint(1, give_up_within)
+    elif rng.random() < oversight_rate:
+        misses = [line for line in lines if all(step.value != target for _, step in line[1])]
+        lines = misses or lines
+
+    text = ""
+    for first, attempts in lines[:patience]:
         verdicts = []
         for expression, step in attempts:
-            value = step.value
-            verdicts.append(f"{step} {'yes' if value == target else 'no'}")
-            if value == target:
+            verdicts.append(f"{step} {'yes' if step.value == target else 'no'}")
+            if step.value == target:
                 break
         text += f"{first}: {', '.join(verdicts)}\n" if len(numbers) == 3 else f"{verdicts[0]}\n"
-        if value == target:
+        if step.value == target:
             break
-    if value is None:
-        raise ValueError(f"the numbers {list(numbers)} make nothing within 0..{max_value}")
     return f"{text}</think><answer>{expression}</answer>"
 
 
@@ -99,17 +107,14 @@ def _search(
             for last in _steps(first.value, numbers[3 - i - j], max_value):
                 if last.left == first.value:
                     attempts.append((f"({inner}){last.operator}{last.right}", last))
-                else:  # a subtraction from the third number
-                    attempts.append((f"{last.left}-({inner})", last))
+                else:
+                    attempts.append((f"{last.left}{last.operator}({inner})", last))
             if attempts:
                 yield first, rng.sample(attempts, len(attempts))
 
 
 def _steps(a: int, b: int, max_value: int) -> list[Step]:
-    """What ``a`` and ``b`` make within ``0..max_value``: the larger comes first in a subtraction."""
-    steps = [
-        Step(a, "+", b, a + b),
-        Step(max(a, b), "-", min(a, b), abs(a - b)),
-        Step(a, "*", b, a * b),
-    ]
+    """What ``a`` and ``b`` make within ``0..max_value``. The larger always comes first: half the arithmetic."""
+    a, b = max(a, b), min(a, b)
+    steps = [Step(a, "+", b, a + b), Step(a, "-", b, a - b), Step(a, "*", b, a * b)]
     return [step for step in steps if step.value <= max_value]

@@ -20,7 +20,10 @@ class Problem:
 class ProblemSource(Protocol):
     """Where a task's problems come from. Train and held-out problems are disjoint."""
 
-    held_out: Sequence[Problem]
+    @property
+    def held_out(self) -> Sequence[Problem]:
+        """The problems kept aside for evaluation."""
+        ...
 
     def train(self, index: int) -> Problem:
         """The problem at a position of the endless, shuffled training order. The same index, the same problem."""

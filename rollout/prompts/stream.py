@@ -27,9 +27,7 @@ class PromptStream:
         """The next `count` training prompts."""
         positions = range(self._position, self._position + count)
         self._position += count
-        return [
-            self._template.prompt(f"train/{position:06d}", self._source.train(position)) for position in positions
-        ]
+        return [self._template.prompt(f"train/{position:06d}", self._source.train(position)) for position in positions]
 
     @cached_property
     def held_out(self) -> list[Prompt]:

@@ -25,7 +25,9 @@ class Template:
 
     def __init__(self, config: PromptsConfig, tokenizer: Tokenizer) -> None:
         if config.chat and not tokenizer.chat_template:
-            raise ValueError("prompts.chat = true, but the model's tokenizer has no chat template: set prompts.chat = false")
+            raise ValueError(
+                "prompts.chat = true, but the model's tokenizer has no chat template: set prompts.chat = false"
+            )
         self._config = config
         self._tokenizer = tokenizer
 

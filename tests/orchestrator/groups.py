@@ -7,7 +7,9 @@ from rollout.types import Completion, Group, Prompt, Reward, RewardPart
 
 def scored_group(prompt_id: str, right: list[bool], tokens: int = 3, status: str = "ok", text: str = "no\n") -> Group:
     """A group with one completion for each entry of `right`; wrong ones are well-formed."""
-    prompt = Prompt(prompt_id, np.arange(4, dtype=np.int32), "question\n", "countdown", {"numbers": [1, 2], "target": 3})
+    prompt = Prompt(
+        prompt_id, np.arange(4, dtype=np.int32), "question\n", "countdown", {"numbers": [1, 2], "target": 3}
+    )
     completions = tuple(
         Completion(np.arange(tokens, dtype=np.int32), np.full(tokens, -0.5, np.float32), "stop", (0,), text)
         for _ in right

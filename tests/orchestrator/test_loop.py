@@ -100,7 +100,9 @@ def start(tmp_path):
     folder.mkdir()
 
     def run(fleet, *overrides, interrupt=None):
-        config = load(None, ["num_steps=4", "prompts_per_step=3", "group_size=2", "evaluation.every_steps=0", *overrides])
+        config = load(
+            None, ["num_steps=4", "prompts_per_step=3", "group_size=2", "evaluation.every_steps=0", *overrides]
+        )
         tracker, prompts = ListTracker(), FakePrompts()
         interrupt = interrupt or Interrupt(Console(quiet=True))
         last = train(config, prompts, fleet, Checkpoints(folder, 2), tracker, interrupt)

@@ -91,7 +91,9 @@ def test_a_run_leaves_a_model_a_curve_and_its_completions(workplace, whole) -> N
     run = workplace / "runs" / "whole"
     assert [line["step"] for line in metrics(workplace, "whole")] == [0, 1, 2, 3, 4]
     assert (run / "curve.png").stat().st_size > 10_000
-    assert sorted(path.name for path in (run / "rollouts").iterdir()) == [f"step_{n:06d}.jsonl.zst" for n in (1, 2, 3, 4)]
+    assert sorted(path.name for path in (run / "rollouts").iterdir()) == [
+        f"step_{n:06d}.jsonl.zst" for n in (1, 2, 3, 4)
+    ]
     assert [path.name for path in sorted((run / "checkpoints").iterdir())] == ["step_000002", "step_000004"]
     assert "held-out problems" in whole.stdout and "change" in whole.stdout
     assert "rayzero solve" in whole.stdout
@@ -124,7 +126,9 @@ def test_eval_and_solve_load_it_in_vllm(workplace, whole) -> None:
     assert "pass@2" in evaluated.stdout and "pass@1 (greedy)" in evaluated.stdout
     solved = subprocess.run(
         [*rayzero, "solve", final, "Using the numbers [4, 7, 3], create an equation that equals 25", "--attempts", "3"],
-        capture_output=True, text=True, timeout=300,
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert "Numbers: 4 7 3\nTarget: 25" in solved.stdout
     assert solved.stdout.count("right") + solved.stdout.count("wrong:") + solved.stdout.count("no answer:") >= 3

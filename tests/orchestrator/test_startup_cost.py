@@ -8,11 +8,15 @@ HEAVY = ("torch", "vllm", "ray", "deepspeed", "transformers", "datasets", "wandb
 
 def modules_after(code: str) -> set[str]:
     script = f"import sys; {code}; print(*{{name.split('.')[0] for name in sys.modules}})"
-    return set(subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split())
+    return set(
+        subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
+    )
 
 
 def test_help_and_recipe_validation_load_nothing_heavy() -> None:
-    code = "from orchestrator.cli import parser; from orchestrator.recipes import load; parser().format_help(); load(None)"
+    code = (
+        "from orchestrator.cli import parser; from orchestrator.recipes import load; parser().format_help(); load(None)"
+    )
     assert not modules_after(code) & set(HEAVY)
 
 

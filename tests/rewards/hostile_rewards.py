@@ -12,6 +12,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+FUNCTIONS = {
+    "hostile": "hostile_rewards:act",
+    "inspect": "hostile_rewards:inspect",
+    "misnamed": "hostile_rewards:misnamed",
+    "slow": "slow_to_import:act",
+    "missing": "no_such_module:act",
+}
+"""Task name -> function, for ``rewards.functions``."""
+
 
 def _spin() -> None:
     while True:

@@ -8,23 +8,26 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rewards.countdown import check, extract_answer, score
+from rewards.countdown import check, score
 
 PROBLEM = {"numbers": [3, 7, 9], "target": 33}
 RIGHT = {"correctness": 1.0, "format": 1.0}
-WELL_FORMED = {"correctness": 0.0, "format": 1.0}
+TAGGED = {"correctness": 0.0, "format": 1.0}
 NOTHING = {"correctness": 0.0, "format": 0.0}
 
 
 @pytest.mark.parametrize(
     ("text", "parts"),
     [
-        ("3*9=27 … no, 9-7</think><answer>3 * (9 + 7) - 15</answer>", WELL_FORMED),
-        ("9+3=12, 12*7=84 off 51 no\n</think><answer>(9+3)*7</answer>", WELL_FORMED),
-        ("</think><answer>33</answer>", WELL_FORMED),
-        ("</think><answer>1/0</answer>", WELL_FORMED),
-        ("</think><answer>thirty-three</answer>", NOTHING),
+        ("3*9=27 … no, 9-7</think><answer>3 * (9 + 7) - 15</answer>", TAGGED),
+        ("9+3=12, 12*7=84 off 51 no\n</think><answer>(9+3)*7</answer>", TAGGED),
+        ("</think><answer>33</answer>", TAGGED),
+        ("</think><answer>1/0</answer>", TAGGED),
+        ("</think><answer>thirty-three</answer>", TAGGED),
         ("</think><answer></answer>", NOTHING),
+        ("</think><answer> \n </answer>", NOTHING),
+        ("</think><answer>\\boxed{ }</answer>", NOTHING),
+        ("</think><answer>3 * 9 + 7", NOTHING),
         ("</think>the answer is 9*3+7-1", NOTHING),
         ("", NOTHING),
     ],
@@ -49,24 +52,31 @@ def test_right_completions_earn_both_parts(numbers: list[int], target: int, expr
     assert score(text, {"numbers": numbers, "target": target}) == RIGHT
 
 
-def test_right_without_a_well_formed_ending_earns_nothing() -> None:
-    problem = {"numbers": [3, 7, 9], "target": 34}
-    assert score("<answer>3 * 9 + 7</answer>", problem) == NOTHING
-    assert score("…</think><answer>3 * 9 + 7</answer>\nUser: next", problem) == NOTHING
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<answer>3 * 9 + 7</answer>",
+        "<think>3 * 9 = 27, and <answer>3 * 9 + 7</answer>",
+        "…</think><answer>3 * 9 + 7</answer>\nUser: next",
+        "…</think><answer>3 * 9 + 7</answer> No, <answer>3 * 9 -",
+    ],
+)
+def test_where_the_answer_stands_does_not_matter(text: str) -> None:
+    assert score(text, {"numbers": [3, 7, 9], "target": 34}) == RIGHT
 
 
 def test_of_many_answers_only_the_last_counts() -> None:
     problem = {"numbers": [3, 7, 9], "target": 34}
-    assert score("</think><answer>3*9+7</answer><answer>3*9-7</answer>", problem) == WELL_FORMED
+    assert score("</think><answer>3*9+7</answer><answer>3*9-7</answer>", problem) == TAGGED
     assert score("</think><answer>3*9-7</answer><answer>3*9+7</answer>", problem) == RIGHT
+    assert score("</think><answer>3*9+7</answer><answer></answer>", problem) == NOTHING
 
 
 def test_settings_that_travel_with_the_answer() -> None:
     text = "…</think><answer>27 + 7</answer>"
     some: dict[str, Any] = {"numbers": [27, 7, 9], "target": 34}
-    assert score(text, some) == WELL_FORMED
+    assert score(text, some) == TAGGED
     assert score(text, {**some, "must_use_all": False}) == RIGHT
-    assert score(text, {**some, "must_use_all": False, "think_tag": "reasoning"}) == NOTHING
 
 
 def test_an_answer_without_numbers_is_an_error_whatever_the_text() -> None:
@@ -117,11 +127,6 @@ def test_exact_not_nearly() -> None:
     assert nearly.value == Fraction(99999, 100000)
 
 
-def test_extract_answer_gives_what_people_read() -> None:
-    assert extract_answer("…</think><answer>\n\\boxed{(49 - 24) - 34}\n</answer>") == "(49 - 24) - 34"
-    assert extract_answer("no tags") is None
-
-
 HOSTILE = [
     "(" * 10**6,
     "9**9**9",
@@ -152,7 +157,7 @@ PIECES = ["</think>", "<answer>", "</answer>", "3", "9", "7", "33", "*", "+", "-
 @given(st.lists(st.sampled_from(PIECES), max_size=25), st.booleans())
 def test_any_completion_earns_1_or_0_1_or_nothing(pieces: list[str], must_use_all: bool) -> None:
     parts = score("".join(pieces), {**PROBLEM, "must_use_all": must_use_all})
-    assert parts in (RIGHT, WELL_FORMED, NOTHING)
+    assert parts in (RIGHT, TAGGED, NOTHING)
 
 
 @settings(deadline=None)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import ray
+from hostile_rewards import FUNCTIONS
 
 from rewards import pool as pool_module
 from rewards.config import RewardsConfig
@@ -20,13 +21,7 @@ from rollout.types import Group
 
 HERE = Path(__file__).resolve().parent
 MakeGroup = Callable[..., Group]
-FUNCTIONS = {
-    "hostile": "hostile_rewards:act",
-    "inspect": "hostile_rewards:inspect",
-    "misnamed": "hostile_rewards:misnamed",
-    "slow": "slow_to_import:act",
-    "missing": "no_such_module:act",
-}
+StartPool = Callable[..., RewardPool]
 DEADLINE_S = 1.0
 
 
@@ -41,12 +36,12 @@ def cluster() -> Iterator[None]:
 
 
 @pytest.fixture
-def start_pool(request: pytest.FixtureRequest) -> Iterator[Callable[..., RewardPool]]:
+def start_pool(request: pytest.FixtureRequest) -> Iterator[StartPool]:
     pools: list[RewardPool] = []
 
     def start(**settings: object) -> RewardPool:
         config = RewardsConfig(**{"functions": FUNCTIONS, "deadline_s": DEADLINE_S, **settings})  # type: ignore[arg-type]
-        pools.append(RewardPool(config, name_prefix=f"{request.node.name}-{len(pools)}"))
+        pools.append(RewardPool(config, name_prefix=f"{request.node.name}/{len(pools)}"))
         return pools[-1]
 
     yield start
@@ -69,9 +64,7 @@ def drain(pool: RewardPool, limit_s: float = 60.0) -> list[Group]:
     return groups
 
 
-def test_countdown_groups_come_back_in_order_with_true_rewards(
-    start_pool: Callable[..., RewardPool], make_group: MakeGroup
-) -> None:
+def test_countdown_groups_come_back_in_order_with_true_rewards(start_pool: StartPool, make_group: MakeGroup) -> None:
     pool = start_pool(num_workers=2, deadline_s=10)
     texts = ["</think><answer>3*9+7</answer>", "</think><answer>3*9-7</answer>", "no"]
     problem = {"numbers": [3, 7, 9], "target": 34}
@@ -82,13 +75,13 @@ def test_countdown_groups_come_back_in_order_with_true_rewards(
     assert (pool.num_pending, pool.timeouts, pool.errors, pool.restarts) == (0, 0, 0, 0)
 
 
-def test_workers_are_light_and_single_threaded(start_pool: Callable[..., RewardPool], make_group: MakeGroup) -> None:
+def test_workers_are_light_and_single_threaded(start_pool: StartPool, make_group: MakeGroup) -> None:
     (group,) = start_pool().collect([make_group(["text"], "inspect")])
     assert (group.rewards[0].part("correctness").value, group.rewards[0].part("format").value) == (0.0, 1.0)
 
 
 def test_a_pattern_that_holds_the_gil_costs_only_its_own_completion(
-    start_pool: Callable[..., RewardPool], make_group: MakeGroup, tmp_path: Path
+    start_pool: StartPool, make_group: MakeGroup, tmp_path: Path
 ) -> None:
     pool = start_pool()
     pid_file = tmp_path / "pid"
@@ -110,7 +103,7 @@ def ends(pid: int, limit_s: float = 10.0) -> bool:
     return False
 
 
-def test_other_hangs_and_other_groups_meanwhile(start_pool: Callable[..., RewardPool], make_group: MakeGroup) -> None:
+def test_other_hangs_and_other_groups_meanwhile(start_pool: StartPool, make_group: MakeGroup) -> None:
     pool = start_pool(num_workers=2)
     for text, prompt_id in [("spin", "1"), ("sleep", "2"), ("good", "3"), ("good", "4")]:
         pool.submit(make_group([text], prompt_id=prompt_id))
@@ -120,9 +113,7 @@ def test_other_hangs_and_other_groups_meanwhile(start_pool: Callable[..., Reward
 
 
 @pytest.mark.parametrize("death", ["sigkill", "segfault"])
-def test_a_worker_that_dies_costs_only_the_culprit(
-    start_pool: Callable[..., RewardPool], make_group: MakeGroup, death: str
-) -> None:
+def test_a_worker_that_dies_costs_only_the_culprit(start_pool: StartPool, make_group: MakeGroup, death: str) -> None:
     pool = start_pool(deadline_s=20)
     (group,) = pool.collect([make_group(["good", death, "good"])])
     assert statuses(group) == ["ok", "error", "ok"]
@@ -130,9 +121,7 @@ def test_a_worker_that_dies_costs_only_the_culprit(
     assert (pool.timeouts, pool.errors, pool.restarts) == (0, 1, 2)
 
 
-def test_a_death_by_accident_costs_nothing(
-    start_pool: Callable[..., RewardPool], make_group: MakeGroup, tmp_path: Path
-) -> None:
+def test_a_death_by_accident_costs_nothing(start_pool: StartPool, make_group: MakeGroup, tmp_path: Path) -> None:
     pool = start_pool(deadline_s=20)
     (group,) = pool.collect([make_group(["good", "kill once"], answer={"flag": str(tmp_path / "died")})])
     assert statuses(group) == ["ok", "ok"]
@@ -140,7 +129,7 @@ def test_a_death_by_accident_costs_nothing(
 
 
 def test_exceptions_nan_and_memory_stay_with_their_completion(
-    start_pool: Callable[..., RewardPool], make_group: MakeGroup, caplog: pytest.LogCaptureFixture
+    start_pool: StartPool, make_group: MakeGroup, caplog: pytest.LogCaptureFixture
 ) -> None:
     pool = start_pool(deadline_s=20, memory_gib=2)
     (group,) = pool.collect([make_group(["good", "raise", "nan", "hog", "good"])])
@@ -150,7 +139,7 @@ def test_exceptions_nan_and_memory_stay_with_their_completion(
     assert "ValueError" in caplog.text
 
 
-def test_stop_ends_the_run_naming_what_failed(start_pool: Callable[..., RewardPool], make_group: MakeGroup) -> None:
+def test_stop_ends_the_run_naming_what_failed(start_pool: StartPool, make_group: MakeGroup) -> None:
     pool = start_pool(on_timeout="stop", on_error="stop")
     with pytest.raises(RewardFailure, match=r"train/000123.*completion 0.*ValueError.*on_error"):
         pool.collect([make_group(["raise"], prompt_id="train/000123")])
@@ -158,9 +147,7 @@ def test_stop_ends_the_run_naming_what_failed(start_pool: Callable[..., RewardPo
         pool.collect([make_group(["sleep"], prompt_id="train/000124")])
 
 
-def test_nothing_blocks_and_the_next_deadline_is_known(
-    start_pool: Callable[..., RewardPool], make_group: MakeGroup
-) -> None:
+def test_nothing_blocks_and_the_next_deadline_is_known(start_pool: StartPool, make_group: MakeGroup) -> None:
     pool = start_pool()
     pool.collect([make_group(["good"])])
     assert pool.next_deadline() is None
@@ -176,16 +163,14 @@ def test_nothing_blocks_and_the_next_deadline_is_known(
     assert pool.num_pending == 1
 
 
-def test_an_import_slower_than_the_deadline_is_no_timeout(
-    start_pool: Callable[..., RewardPool], make_group: MakeGroup
-) -> None:
+def test_an_import_slower_than_the_deadline_is_no_timeout(start_pool: StartPool, make_group: MakeGroup) -> None:
     pool = start_pool()
     assert statuses(pool.collect([make_group(["text"], "slow")])[0]) == ["ok"]
     assert (pool.timeouts, pool.restarts) == (0, 0)
 
 
 def test_a_driver_that_looks_late_does_not_punish_a_worker_that_was_in_time(
-    start_pool: Callable[..., RewardPool], make_group: MakeGroup
+    start_pool: StartPool, make_group: MakeGroup
 ) -> None:
     pool = start_pool()
     pool.collect([make_group(["good"])])
@@ -195,7 +180,7 @@ def test_a_driver_that_looks_late_does_not_punish_a_worker_that_was_in_time(
     assert pool.restarts == 0
 
 
-def test_collect_leaves_other_groups_for_poll(start_pool: Callable[..., RewardPool], make_group: MakeGroup) -> None:
+def test_collect_leaves_other_groups_for_poll(start_pool: StartPool, make_group: MakeGroup) -> None:
     pool = start_pool(deadline_s=20)
     pool.submit(make_group(["good"], prompt_id="train/1"))
     assert [group.prompt.id for group in pool.collect([make_group(["good"], prompt_id="held_out/1")])] == ["held_out/1"]
@@ -204,7 +189,7 @@ def test_collect_leaves_other_groups_for_poll(start_pool: Callable[..., RewardPo
     assert pool.num_pending == 0
 
 
-def test_a_worker_killed_while_idle_is_replaced(start_pool: Callable[..., RewardPool], make_group: MakeGroup) -> None:
+def test_a_worker_killed_while_idle_is_replaced(start_pool: StartPool, make_group: MakeGroup) -> None:
     pool = start_pool(deadline_s=20)
     pool.collect([make_group(["good"])])
     ray.kill(ray.get_actor(pool._slots[0].name))
@@ -212,7 +197,7 @@ def test_a_worker_killed_while_idle_is_replaced(start_pool: Callable[..., Reward
     assert pool.restarts == 1
 
 
-def test_mistakes_in_the_recipe_are_raised(start_pool: Callable[..., RewardPool], make_group: MakeGroup) -> None:
+def test_mistakes_in_the_recipe_are_raised(start_pool: StartPool, make_group: MakeGroup) -> None:
     pool = start_pool(deadline_s=20)
     with pytest.raises(UnknownTaskError, match="did you mean 'countdown'"):
         pool.submit(make_group(["text"], "countdwon"))
@@ -223,7 +208,7 @@ def test_mistakes_in_the_recipe_are_raised(start_pool: Callable[..., RewardPool]
 
 
 def test_a_pool_that_cannot_start_says_what_to_do(
-    start_pool: Callable[..., RewardPool], make_group: MakeGroup, monkeypatch: pytest.MonkeyPatch
+    start_pool: StartPool, make_group: MakeGroup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pool_module, "START_DEADLINE_S", 0.5)
     pool = start_pool(cpus_per_worker=64)
@@ -231,7 +216,27 @@ def test_a_pool_that_cannot_start_says_what_to_do(
         pool.collect([make_group(["good"])])
 
 
-def test_close_ends_the_processes(start_pool: Callable[..., RewardPool], make_group: MakeGroup, tmp_path: Path) -> None:
+def test_peak_memory_leaves_out_who_cannot_answer(
+    start_pool: StartPool, make_group: MakeGroup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = start_pool(num_workers=3, deadline_s=60)
+    with monkeypatch.context() as patch:
+        patch.setattr(pool_module, "PEAK_MEMORY_WAIT_S", 60.0)  # they still boot
+        peaks = pool.peak_memory_gib()
+    assert list(peaks) == ["0-0", "0-1", "0-2"]
+    assert all(0.01 < gib < 2 for gib in peaks.values())
+    pool.submit(make_group(["sleep"]))
+    while not (busy := [slot for slot in pool._slots if slot.job is not None]):
+        ray.wait(pool.refs())
+        pool.poll()
+    dead, idle = (slot for slot in pool._slots if slot not in busy)
+    ray.kill(dead.actor)
+    assert list(pool.peak_memory_gib()) == [f"0-{idle.index}"]
+    pool.close()
+    assert pool.peak_memory_gib() == {}
+
+
+def test_close_ends_the_processes(start_pool: StartPool, make_group: MakeGroup, tmp_path: Path) -> None:
     pool = start_pool(deadline_s=60)
     pid_file = tmp_path / "pid"
     pool.submit(make_group(["spin"], answer={"pid_file": str(pid_file)}))

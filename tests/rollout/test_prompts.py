@@ -36,8 +36,12 @@ def key(prompt):
 
 def is_solvable(numbers, target, operators="+-*", highest=60) -> bool:
     """By brute force over three numbers, written apart from the code under test."""
-    apply = {"+": lambda a, b: a + b, "-": lambda a, b: a - b, "*": lambda a, b: a * b,
-             "/": lambda a, b: Fraction(a, b) if b else None}
+    apply = {
+        "+": lambda a, b: a + b,
+        "-": lambda a, b: a - b,
+        "*": lambda a, b: a * b,
+        "/": lambda a, b: Fraction(a, b) if b else None,
+    }
 
     def fits(value):
         return value is not None and value == int(value) and 0 <= value <= highest

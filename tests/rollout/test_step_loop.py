@@ -74,7 +74,9 @@ def loop():
 
 def test_requests_come_back_as_they_finish_and_are_added_in_one_batch(loop) -> None:
     engine = CountingEngine()
-    done = [result.request_id for result in loop(engine).stream([("slow", None, 9), ("fast", None, 2), ("mid", None, 5)])]
+    done = [
+        result.request_id for result in loop(engine).stream([("slow", None, 9), ("fast", None, 2), ("mid", None, 5)])
+    ]
     assert done == ["fast", "mid", "slow"]
     assert engine.batches[0] == 3
 
@@ -102,7 +104,8 @@ def test_only_the_loop_touches_the_engine(loop) -> None:
     engine = CountingEngine()
     started = loop(engine)
     readers = [
-        threading.Thread(target=lambda index=index: list(started.stream([(f"r{index}", None, 3)]))) for index in range(5)
+        threading.Thread(target=lambda index=index: list(started.stream([(f"r{index}", None, 3)])))
+        for index in range(5)
     ]
     for reader in readers:
         reader.start()
