@@ -43,7 +43,8 @@ def run(config: RunConfig, console: Console) -> bool:
     directory.forget_after(latest.step if latest else -1)
     if latest is not None:
         console.print(f"resuming run {config.name!r} after step {latest.step}")
-    with Interrupt(console) as interrupt, ray_cluster(config):
+    # In this order: starting Ray installs signal handlers of its own, which abort the process.
+    with ray_cluster(config), Interrupt(console) as interrupt:
         is_complete = train_on_cluster(config, directory, checkpoints, console, interrupt)
     if not is_complete:
         console.print(f"left cleanly. The same command resumes run {config.name!r}.")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 from orchestrator.checkpoints import Checkpoints
 from orchestrator.config import RunConfig
 from orchestrator.evaluation import evaluate
@@ -10,6 +12,8 @@ from orchestrator.interrupt import Interrupt
 from orchestrator.metrics import Clock, rollout_metrics
 from orchestrator.trackers import Tracker
 from rollout.prompts.stream import PromptStream
+
+logger = logging.getLogger(__name__)
 
 
 def train(
@@ -32,6 +36,7 @@ def train(
     fleet.publish(version=last_step)
     if last_step == 0:
         tracker.log(0, held_out(), [])
+    logger.info("training begins after step %d", last_step)
     for step in range(last_step + 1, config.num_steps + 1):
         clock = Clock()
         with clock("rollout"), fleet.generating():

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import re
 
-_TRACE_VERDICT = r"\boff \d{1,9} (?:yes|no)\b"
-"""How the tiny recipe's traces judge an attempt: ``9+3=12, 12*7=84 off 51 no``."""
+_TRACE_VERDICT = r"=\d{1,9} (?:yes|no)\b"
+"""How the tiny recipe's traces judge an attempt: ``9+3=12: 12*7=84 no, 12-7=5 no``."""
 
 
 def _any_of(*patterns: str) -> re.Pattern[str]:
@@ -27,7 +27,7 @@ _VERIFICATION = _any_of(
     r"\b(?:this|that|it|which) (?:works|matches|fails)\b",
 )
 _BACKTRACKING = _any_of(
-    r"\boff \d{1,9} no[ \t]{0,4}\n[ \t]{0,4}\d",
+    r"=\d{1,9} no(?:,[ \t]|\n)[ \t]{0,4}\d",
     r"\b(?:wait|hmm|oops)\b[,.!:\u2026 -]",
     r"\b(?:try|start) (?:again|over)\b",
     r"\b(?:that|this|which) (?:does not|doesn't|did not|didn't|won't|will not) (?:work|give|help|match|equal)\b",
@@ -39,7 +39,7 @@ _BACKTRACKING = _any_of(
 _STEP_BY_STEP = _any_of(
     r"\bstep[- ]by[- ]step\b",
     r"\bstep \d{1,3}\b",
-    r"=[ \t]{0,4}(\d{1,9})[ \t]{0,4}[,;.\n][ \t\n]{0,4}\1[ \t]{0,4}[-+*/×÷−]",
+    r"=[ \t]{0,4}(\d{1,9})[ \t]{0,4}[,;:.\n][ \t\n]{0,4}\1[ \t]{0,4}[-+*/×÷−]",
     r"(?:^|\n)[ \t]{0,8}2[.)][ \t]",
 )
 _ATTEMPT = _any_of(

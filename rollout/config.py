@@ -93,6 +93,8 @@ class TracesConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstri
     """Share of impatient traces. They leave reinforcement learning something to find: persistence."""
     give_up_within: int = Field(default=2, ge=1)
     """Longest patience of an impatient trace, in lines."""
+    oversight_rate: float = Field(default=0.15, ge=0, le=1)
+    """Share of the other traces that overlook every solution. They show how a fruitless search ends."""
     max_lines: int = Field(default=9, ge=1)
     """Patience of the other traces, in lines. Nine lines try everything that three numbers can make."""
     two_number_rate: float = Field(default=0.33, ge=0, le=1)

@@ -50,10 +50,10 @@ def search_trace(
 
     Args:
         give_up_rate: share of the traces that are impatient. Their patience is uniform in
-            1..``give_up_within``. A higher share lowers the warm start and not what it can reach.
+            1..``give_up_within``. It sets how much is left for reinforcement learning to gain.
         give_up_within: the longest patience of an impatient trace, in lines.
         oversight_rate: share of the other, patient traces that overlook every line with a solution. They
-            show how a search without success ends; without them the policy never gives up and is truncated.
+            show how a search without success ends: in an answer, before the limit on tokens.
         max_lines: the patience of the other traces, in lines. Three numbers have at most nine lines, of at
             most 24 tokens each, so 9 always finds a solution if there is one.
         max_value: the largest value that a step may reach; the smallest is 0. The tokenizer needs a token
@@ -72,17 +72,18 @@ def search_trace(
         misses = [line for line in lines if all(step.value != target for _, step in line[1])]
         lines = misses or lines
 
-    text = ""
+    text, answer = "", ""
     for first, attempts in lines[:patience]:
         verdicts = []
         for expression, step in attempts:
+            answer = expression  # the last attempt is the answer, right or wrong
             verdicts.append(f"{step} {'yes' if step.value == target else 'no'}")
             if step.value == target:
                 break
         text += f"{first}: {', '.join(verdicts)}\n" if len(numbers) == 3 else f"{verdicts[0]}\n"
         if step.value == target:
             break
-    return f"{text}</think><answer>{expression}</answer>"
+    return f"{text}</think><answer>{answer}</answer>"
 
 
 def _search(

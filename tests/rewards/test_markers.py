@@ -6,11 +6,9 @@ import pytest
 
 from rewards.markers import markers
 
-TRACE_HIT = "9+3=12, 12*7=84 off 0 yes\n</think><answer>(9+3)*7</answer>"
-TRACE_SEARCH = (
-    "9+3=12, 12*7=84 off 51 no\n9*3=27, 27-7=20 off 13 no\n9*3=27, 27+6=33 off 0 yes\n</think><answer>9*3+6</answer>"
-)
-TRACE_GIVES_UP = "9+3=12, 12*7=84 off 51 no\n</think><answer>(9+3)*7</answer>"
+TRACE_HIT = "9+3=12: 12*7=84 yes\n</think><answer>(9+3)*7</answer>"
+TRACE_SEARCH = "9+3=12: 12*7=84 no, 12-7=5 no\n9*3=27: 27-7=20 yes\n</think><answer>(9*3)-7</answer>"
+TRACE_GIVES_UP = "9+3=12: 12*7=84 no\n</think><answer>(9+3)*7</answer>"
 
 
 def shown(text: str) -> set[str]:
@@ -23,7 +21,7 @@ def shown(text: str) -> set[str]:
         (TRACE_HIT, {"verification", "step_by_step"}),
         (TRACE_SEARCH, {"verification", "step_by_step", "exploration", "backtracking"}),
         (TRACE_GIVES_UP, {"verification", "step_by_step"}),
-        ("9+3=12 off 21 no\n</think>", {"verification"}),
+        ("9+3=12 no\n</think>", {"verification"}),
         ("(9+3)*7</think><answer>(9+3)*7</answer>", set()),
         ("", set()),
         ("Let me check: 3 + 4 is 7.", {"verification"}),
@@ -46,7 +44,7 @@ def test_markers(text: str, expected: set[str]) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["try", "off 1 no\n", "off 1 ", "= 1 ", "=    1    ", "wait", " ", "\n        ", "this is ", "1,1", "=1,"],
+    ["try", "=1 no\n", "=1 no, ", "=1: ", "= 1 ", "=    1    ", "wait", " ", "\n        ", "this is ", "1,1", "=1,"],
     ids=repr,
 )
 def test_time_is_linear_in_length(text: str) -> None:

@@ -1,0 +1,73 @@
+"""Where the time of a training step goes, on the real components: `make bench`.
+
+Runs the default recipe for a few steps in a folder of its own, and reads what the run itself wrote. The warm start comes
+from the cache (or is made first, untimed). Step 1 is left out of the medians: its batches are the engines' first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+PHASES = ("rollout", "update", "publish", "other")
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--steps", type=int, default=8, help="steps to run (default: 8)")
+    arguments.add_argument("overrides", nargs="*", help="settings to change, as rollout.num_generators=1")
+    given = arguments.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        train(folder, "warm-up", 1, given.overrides)
+        started = time.time()
+        train(folder, "bench", given.steps, given.overrides)
+        report(Path(folder) / "bench", started)
+
+
+def train(folder: str, name: str, num_steps: int, overrides: list[str]) -> None:
+    settings = [f"runs_dir={folder}", f"name={name}", f"num_steps={num_steps}", "evaluation.every_steps=0", *overrides]
+    subprocess.run([sys.executable, "-m", "orchestrator.cli", "train", *settings], check=True, stdout=subprocess.DEVNULL)
+
+
+def report(run: Path, started: float) -> None:
+    """Print a table of the run in `run`; `started` is when its command began, in seconds since the epoch."""
+    steps = [line for line in read(run / "metrics.jsonl") if line["step"] >= 2]
+    whole = median(steps, "time/step_s")
+    print(f"median of steps 2 to {len(steps) + 1}")
+    for phase in PHASES:
+        seconds = median(steps, f"time/{phase}_s")
+        print(f"  {phase:<12} {seconds:7.3f} s  {100 * seconds / whole:5.1f}%")
+    print(f"  {'reward wait':<12} {median(steps, 'time/reward_wait_s'):7.3f} s  (part of rollout)")
+    print(f"  {'step':<12} {whole:7.3f} s")
+    print(f"  sampled      {median(steps, 'rollout/tokens_per_s'):7.0f} tokens/s")
+    trained = statistics.median(line["optim/trained_tokens"] / line["time/update_s"] for line in steps)
+    print(f"  trained      {trained:7.0f} tokens/s")
+    log = (run / "log.txt").read_text()
+    print(f"  command to first training step  {first_step_at(log) - started:.1f} s, evaluation before training included")
+    print(f"  peak memory, GiB  {re.search(r'peak memory, GiB: (.*)', log)[1]}")  # type: ignore[index]
+
+
+def read(file: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def median(lines: list[dict[str, Any]], key: str) -> float:
+    return statistics.median(line[key] for line in lines)
+
+
+def first_step_at(log: str) -> float:
+    """When the first training step began, in seconds since the epoch."""
+    moment, milliseconds = re.search(r"(\S+ \S+),(\d+) INFO training begins", log).groups()  # type: ignore[union-attr]
+    return time.mktime(time.strptime(moment, "%Y-%m-%d %H:%M:%S")) + int(milliseconds) / 1000
+
+
+if __name__ == "__main__":
+    main()
