@@ -6,6 +6,7 @@ import json
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,16 +30,11 @@ class RunDirectory:
     def __init__(self, config: RunConfig) -> None:
         """Raises RunDirectoryError when it cannot be written, or holds a run of other settings."""
         self.path = config.directory.resolve()
-        try:
+        with self._writing():
             for folder in (self.path, self.rollouts, self.checkpoints):
                 folder.mkdir(parents=True, exist_ok=True)
             self._check_same_run(config)
             write_atomically(self.path / "config.json", config.model_dump_json(indent=2) + "\n")
-        except OSError as error:
-            raise RunDirectoryError(
-                f"cannot write the run directory {self.path}: {error.strerror}. Free space or permissions there, or set "
-                "runs_dir to a folder that can be written"
-            ) from error
 
     @property
     def rollouts(self) -> Path:
@@ -59,7 +55,7 @@ class RunDirectory:
 
     def log_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
         """Append one line to metrics.jsonl."""
-        with self._metrics_file.open("a") as file:
+        with self._writing(), self._metrics_file.open("a") as file:
             file.write(json.dumps({"step": step} | dict(metrics)) + "\n")
 
     def metrics(self) -> list[dict[str, float]]:
@@ -71,7 +67,8 @@ class RunDirectory:
     def write_rollouts(self, step: int, groups: Sequence[Group], advantages: Sequence[Sequence[float]]) -> None:
         """Write a step's prompts, completions, rewards and advantages, a JSON object a completion, compressed."""
         lines = "".join(json.dumps(record) + "\n" for record in records(step, groups, advantages))
-        write_atomically(self._rollouts_file(step), zstandard.compress(lines.encode()))
+        with self._writing():
+            write_atomically(self._rollouts_file(step), zstandard.compress(lines.encode()))
 
     def read_rollouts(self, step: int) -> list[dict[str, Any]]:
         """What `write_rollouts` wrote."""
@@ -96,6 +93,16 @@ class RunDirectory:
     @property
     def _metrics_file(self) -> Path:
         return self.path / "metrics.jsonl"
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise RunDirectoryError(
+                f"cannot write the run directory {self.path}: {error.strerror}. Mend space or permissions there and start "
+                "the same command again (it resumes from the last checkpoint), or set runs_dir to another folder"
+            ) from error
 
     def _rollouts_file(self, step: int) -> Path:
         return self.rollouts / f"step_{step:06d}.jsonl.zst"

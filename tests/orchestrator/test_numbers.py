@@ -101,8 +101,15 @@ def test_the_same_name_with_other_settings_is_refused_and_says_which(config, tmp
 def test_a_run_directory_that_cannot_be_written_says_why(tmp_path) -> None:
     blocker = tmp_path / "file"
     blocker.write_text("")
-    with pytest.raises(RunDirectoryError, match=r"cannot write the run directory .*Not a directory.*set\s+runs_dir"):
+    with pytest.raises(RunDirectoryError, match=r"cannot write the run directory .*Not a directory.*set runs_dir"):
         RunDirectory(load(None, [f"runs_dir={blocker}", "name=one"]))
+
+
+def test_a_disk_that_fills_up_during_the_run_says_how_to_go_on(config) -> None:
+    directory = RunDirectory(config)
+    (directory.path / "metrics.jsonl").symlink_to("/dev/full")
+    with pytest.raises(RunDirectoryError, match=r"No space left on device.*resumes from the last checkpoint"):
+        directory.log_metrics(1, {"reward/total": 1.0})
 
 
 def test_a_config_that_is_not_json_says_what_to_remove(config) -> None:

@@ -40,7 +40,7 @@ def command(workplace: Path, name: str, *overrides: str) -> list[str]:
 
 
 def environment(workplace: Path) -> dict[str, str]:
-    return os.environ | {"RAYZERO_CACHE": str(workplace / "cache")}
+    return os.environ | {"RAYZERO_CACHE": str(workplace / "cache"), "WANDB_MODE": "offline"}
 
 
 def train(workplace: Path, name: str, *overrides: str) -> subprocess.CompletedProcess:
@@ -82,7 +82,7 @@ def weights_digest(workplace: Path, name: str) -> str:
 @pytest.fixture(scope="module")
 def whole(workplace: Path) -> subprocess.CompletedProcess:
     """A run that nobody disturbs."""
-    done = train(workplace, "whole")
+    done = train(workplace, "whole", "tracking.wandb=true")
     assert done.returncode == 0, done.stdout + done.stderr
     return done
 
@@ -97,6 +97,7 @@ def test_a_run_leaves_a_model_a_curve_and_its_completions(workplace, whole) -> N
     assert [path.name for path in sorted((run / "checkpoints").iterdir())] == ["step_000002", "step_000004"]
     assert "held-out problems" in whole.stdout and "change" in whole.stdout
     assert "rayzero solve" in whole.stdout
+    assert list((run / "wandb").glob("offline-run-*/*.wandb"))
 
 
 def test_sampler_and_learner_agree_at_every_step(workplace, whole) -> None:

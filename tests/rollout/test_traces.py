@@ -1,0 +1,79 @@
+"""The warm start's traces: readable, true, and within what the recipe's tokenizer and limits hold."""
+
+import random
+import re
+
+import pytest
+
+from orchestrator.policy import warm_start_examples
+from orchestrator.recipes import load
+from rewards.countdown import check, extract_answer
+from rollout.config import CountdownConfig
+from rollout.prompts.countdown import draw_solvable
+from rollout.prompts.countdown_traces import search_trace
+from rollout.prompts.stream import problem_source
+
+STEP = re.compile(r"(\d+)([-+*])(\d+)=(\d+)(?: (yes|no))?")
+APPLY = {"+": int.__add__, "-": int.__sub__, "*": int.__mul__}
+
+
+def traces(count: int, **settings):
+    rng = random.Random(0)
+    for _ in range(count):
+        numbers, target = draw_solvable(CountdownConfig(), rng)
+        yield numbers, target, search_trace(numbers, target, rng, **settings)
+
+
+def test_every_step_is_right_and_every_verdict_true() -> None:
+    for _numbers, target, trace in traces(300):
+        for left, operator, right, value, verdict in STEP.findall(trace):
+            assert APPLY[operator](int(left), int(right)) == int(value)
+            if verdict:
+                assert (verdict == "yes") == (int(value) == target), trace
+
+
+def test_a_trace_that_found_the_target_answers_with_it_and_one_that_gave_up_does_not() -> None:
+    for numbers, target, trace in traces(300):
+        verdict = check(extract_answer(trace), numbers, target)
+        assert verdict.is_correct == (" yes\n" in trace), (trace, verdict.reason)
+
+
+def test_patience_decides_how_many_end_well() -> None:
+    def share(**settings):
+        found = [" yes\n" in trace for _, _, trace in traces(300, **settings)]
+        return sum(found) / len(found)
+
+    assert share(give_up_rate=0.0, oversight_rate=0.0) == 1.0
+    assert share(give_up_rate=1.0, give_up_within=1) < 0.5
+
+
+def test_no_patient_search_tries_a_line_twice() -> None:
+    for _, _, trace in traces(200, give_up_rate=0.0, oversight_rate=1.0):
+        firsts = [line.split(":")[0] for line in trace.split("\n")[:-1]]
+        assert len(set(firsts)) == len(firsts)
+
+
+def test_numbers_that_make_nothing_are_refused() -> None:
+    with pytest.raises(ValueError, match="make nothing within"):
+        search_trace([50, 40], 1, random.Random(0), max_value=0)
+    with pytest.raises(ValueError, match="two or three numbers"):
+        search_trace([1, 2, 3, 4], 1, random.Random(0))
+
+
+def test_examples_fit_the_recipe_and_teach_no_held_out_problem(tiny_model) -> None:
+    from transformers import AutoTokenizer
+
+    config = load(None)
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    held_out = {
+        (tuple(sorted(problem.answer["numbers"])), problem.answer["target"])
+        for problem in problem_source(config.prompts).held_out
+    }
+    examples = warm_start_examples(config, tokenizer)
+    for _ in range(400):
+        example = next(examples)
+        assert len(example.prompt_ids) <= config.prompts.max_prompt_tokens
+        assert len(example.completion_ids) <= config.sampling.max_completion_tokens
+        assert example.completion_ids[-1] == tokenizer.eos_token_id
+        *numbers, target = map(int, re.findall(r"\d+", tokenizer.decode(example.prompt_ids)))
+        assert (tuple(sorted(numbers)), target) not in held_out
