@@ -34,7 +34,9 @@ def main() -> None:
 
 def train(folder: str, name: str, num_steps: int, overrides: list[str]) -> None:
     settings = [f"runs_dir={folder}", f"name={name}", f"num_steps={num_steps}", "evaluation.every_steps=0", *overrides]
-    subprocess.run([sys.executable, "-m", "orchestrator.cli", "train", *settings], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        [sys.executable, "-m", "orchestrator.cli", "train", *settings], check=True, stdout=subprocess.DEVNULL
+    )
 
 
 def report(run: Path, started: float) -> None:
@@ -51,7 +53,9 @@ def report(run: Path, started: float) -> None:
     trained = statistics.median(line["optim/trained_tokens"] / line["time/update_s"] for line in steps)
     print(f"  trained      {trained:7.0f} tokens/s")
     log = (run / "log.txt").read_text()
-    print(f"  command to first training step  {first_step_at(log) - started:.1f} s, evaluation before training included")
+    print(
+        f"  command to first training step  {first_step_at(log) - started:.1f} s, evaluation before training included"
+    )
     print(f"  peak memory, GiB  {re.search(r'peak memory, GiB: (.*)', log)[1]}")  # type: ignore[index]
 
 
