@@ -115,7 +115,7 @@ class ConsoleTracker:
 def step_line(step: int, num_steps: int, metrics: Mapping[str, float]) -> str:
     """`step 12/40  reward 0.512  right 46.1%  …`."""
     phases = " ".join(f"{name} {metrics[f'time/{name}_s']:.1f}" for name in ("rollout", "update", "publish"))
-    left = (num_steps - step) * metrics["time/step_s"]
+    left = (num_steps - step) * (metrics["time/step_s"] - metrics.get("time/evaluation_s", 0.0))
     return (
         f"step [bold]{step:>3}[/]/{num_steps}  reward [bold green]{metrics['reward/total']:.3f}[/]  "
         f"right {100 * metrics.get('reward/correctness', float('nan')):.1f}%  "
