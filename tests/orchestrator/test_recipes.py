@@ -36,7 +36,7 @@ WRONG = {
     "num_steps=many": ["num_steps = 'many'", "integer"],
     "learner.learning_rate=-1": ["learner.learning_rate = -1", "greater than 0"],
     "sampling.temperature=0": ["sampling.temperature = 0", "set it above 0"],
-    "learner.updates_per_step=65": ["learner.updates_per_step = 65", "prompts_per_step = 64", "lower it"],
+    "learner.updates_per_step=65": ["learner.updates_per_step = 65", "prompts_per_step = ", "lower it"],
     "learner.max_tokens_per_microbatch=50": ["learner.max_tokens_per_microbatch = 50", "raise it"],
     "sampling.max_completion_tokens=4000": ["max_completion_tokens", "raise it"],
     "prompts.chat=true": ["prompts.chat = true", "set it to false"],
