@@ -17,7 +17,7 @@ from orchestrator.config import RunConfig
 from rollout.types import Group
 
 MAY_CHANGE = ("num_steps", "runs_dir", "evaluation", "checkpoint", "tracking", "placement")
-"""Settings that a resumed run may have otherwise: they change what is done when, not what is computed."""
+"""Settings that a resumed run may have otherwise. Another num_steps also stretches a decaying learning rate."""
 
 
 class RunDirectoryError(RuntimeError):

@@ -144,6 +144,19 @@ class RunConfig(Settings, frozen=True):
                 f"warm_start.num_steps = {self.warm_start.num_steps} with model.path: the warm start teaches synthetic "
                 "traces to a policy from model.build; set warm_start.num_steps = 0"
             )
+        countdown = self.prompts.countdown
+        if self.warm_start.num_steps and (countdown.source != "generated" or countdown.numbers_per_problem > 3):
+            found.append(
+                f"prompts.countdown has source = {countdown.source!r} and numbers_per_problem = "
+                f"{countdown.numbers_per_problem}: the warm start's traces are about generated problems of at most three "
+                "numbers; change them or set warm_start.num_steps = 0"
+            )
+        largest = max(countdown.max_number, countdown.max_target, countdown.max_intermediate)
+        if build is not None and countdown.source == "generated" and largest > build.max_integer:
+            found.append(
+                f"model.build.max_integer = {build.max_integer}: the tokenizer has no token for {largest}, which "
+                "prompts.countdown's max_number, max_target or max_intermediate allows; raise it"
+            )
         if self.learner.num_ranks > 1 and self.placement.mode == "colocated":
             found.append(
                 f'learner.num_ranks = {self.learner.num_ranks} with placement.mode = "colocated": one GPU is shared by '

@@ -16,6 +16,7 @@ from orchestrator.recipes import load
 from orchestrator.remote import RemoteCallError
 from orchestrator.run import load_tokenizer
 from orchestrator.stream import RolloutStream
+from rollout.actor import Generator, environment
 from rollout.prompts.stream import PromptStream
 from rollout.types import EngineSpec, Reward, RewardPart
 
@@ -101,6 +102,31 @@ def test_after_the_gate_the_learner_is_as_it_was_and_a_new_publish_mends_the_run
         fleet.learner.update(2, collect(fresh))
     fleet.publish(version=1)
     assert fleet.learner.update(2, collect(fresh))["rollout/logprob_gap"] < 1e-5
+
+
+class StaleHead(Generator):
+    """Takes every weight, but never repacks its tied LM head."""
+
+    def __init__(self, spec, config) -> None:
+        from rollout import weights
+
+        weights.rebuild_tied_lm_head = lambda model: None
+        super().__init__(spec, config)
+
+
+def test_a_generator_with_a_stale_lm_head_stops_the_run(fresh) -> None:
+    config, fleet, prompts, base = fresh
+    spec = EngineSpec(base, "float32", config.max_model_len, load_weights=False)
+    stale = ray.remote(num_cpus=0)(StaleHead)
+    stale = stale.options(max_concurrency=2, runtime_env={"env_vars": environment(config.rollout)}).remote(
+        spec, config.rollout
+    )
+    publish(fleet.learner, {"generator-9": stale}, 0, timeout_s=120, bucket_bytes=2**28)
+    stream = RolloutStream({"generator-9": stale}, fleet.rewards, stall_timeout_s=60, seed=0)
+    groups = stream.collect(prompts.take(8), config.sampling, 4)
+    ray.kill(stale)
+    with pytest.raises(ParityError, match="LM head"):
+        fleet.learner.update(1, [group.scored(tuple(spread(index) for index in range(4))) for group in groups])
 
 
 class Mistaken:

@@ -197,7 +197,7 @@ def test_a_damaged_checkpoint_is_not_resumed_from(workplace, whole) -> None:
     [
         (["model.path=/nowhere/model"], "path and build"),
         (["prompts.max_prompt_tokens=4"], "above prompts.max_prompt_tokens = 4"),
-        (["prompts.countdown.source=/nowhere.jsonl"], "no such file"),
+        (["prompts.countdown.source=/nowhere.jsonl", "warm_start.num_steps=0"], "no such file"),
         (["rollout.cpus_per_generator=1000"], "lower rollout.cpus_per_generator"),
     ],
 )
