@@ -1,78 +1,202 @@
-"""Log-probabilities and entropy of tokens without ever holding the logits of all of them.
+"""Log-probabilities, entropy and exact KL of tokens without ever holding the logits of all of them.
 
-Shape legend: ``_T`` tokens, ``_C`` tokens of a chunk, ``_H`` hidden size, ``_V`` vocabulary.
+Forward goes over chunks of the tokens. Backward computes the logits again, over slices of the vocabulary: a slice's part
+of the head's gradient is then one product, which is written where it belongs.
+
+Shape legend: ``_T`` tokens, ``_C`` tokens of a chunk, ``_H`` hidden size, ``_V`` vocabulary, ``_S`` a slice of it.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-LOGITS_PER_CHUNK = 2**25
-"""Logits held at a time; 128 MiB in float32, of which forward and backward hold two or three copies."""
+LOGITS_PER_CHUNK = 2**24
+"""Logits held at a time; 64 MiB in float32, of which two copies live at once, or three with a reference."""
 
 
-def token_logprobs(
+class TokenScores(NamedTuple):
+    """What the distributions that tokens were drawn from say about them. In nats, float32 (float64 for float64 inputs)."""
+
+    logprobs_T: Float[Tensor, " T"]
+    entropy_T: Float[Tensor, " T"]
+    reference_kl_T: Float[Tensor, " T"] | None
+    """KL(policy || reference) over the whole vocabulary; None without a reference."""
+
+
+def token_scores(
     hidden_TH: Float[Tensor, "T H"],
     head_weight_VH: Float[Tensor, "V H"],
     target_ids_T: Int[Tensor, " T"],
     *,
     temperature: float,
+    reference: tuple[Tensor, Tensor] | None = None,
     logits_per_chunk: int = LOGITS_PER_CHUNK,
-) -> tuple[Float[Tensor, " T"], Float[Tensor, " T"]]:
-    """Log-probability of each target, and the entropy it was drawn from, both in nats and float32.
+) -> TokenScores:
+    """The targets' scores under ``softmax(hidden @ head.T / temperature)``, all of them differentiable.
 
-    Both are of the sampling distribution ``softmax(hidden @ head.T / temperature)``, and both are differentiable.
-    Logits are computed a chunk of tokens at a time, and again in the backward pass.
+    ``reference`` is the hidden states [T, H'] and the LM head's weight [V, H'] of a reference model, which is taken at
+    the same temperature and gets no gradient.
     """
-    chunk_tokens = max(1, logits_per_chunk // head_weight_VH.shape[0])
-    return _ChunkedLogprobs.apply(hidden_TH, head_weight_VH, target_ids_T, temperature, chunk_tokens)
+    scores = _ChunkedScores.apply(
+        hidden_TH, head_weight_VH, target_ids_T, temperature, *(reference or (None, None)), logits_per_chunk
+    )
+    return TokenScores(*scores)
 
 
-def _log_softmax(hidden_CH: Tensor, weight_VH: Tensor, temperature: float) -> Tensor:
-    logits_CV = (hidden_CH @ weight_VH.T).float()
-    return torch.log_softmax(logits_CV if temperature == 1 else logits_CV / temperature, dim=-1)
+class _Softmax(NamedTuple):
+    """``softmax(hidden @ weight.T / temperature)`` of every token, computed in parts."""
+
+    temperature: float
+    hidden_TH: Tensor
+    weight_VH: Tensor
+    log_normalizer_T: Tensor
+    """Filled in by ``of_tokens``, needed by ``of_vocabulary``."""
+
+    @classmethod
+    def new(cls, temperature: float, hidden_TH: Tensor, weight_VH: Tensor) -> _Softmax:
+        return cls(temperature, hidden_TH, weight_VH, hidden_TH.new_empty(len(hidden_TH), dtype=_wide(hidden_TH)))
+
+    def of_tokens(self, chunk: slice) -> tuple[Float[Tensor, "C V"], Float[Tensor, "C V"], Float[Tensor, " C"]]:
+        """Log-probabilities of the whole vocabulary; probabilities relative to the largest one; the sums of those.
+
+        In new tensors. Not the probabilities themselves: so one exponential does for the normalizer and expectations.
+        """
+        logits_CV = self._logits(self.hidden_TH[chunk], self.weight_VH)
+        largest_C = logits_CV.amax(-1)
+        relative_CV = logits_CV.sub_(largest_C[:, None]).exp()
+        total_C = relative_CV.sum(-1)
+        self.log_normalizer_T[chunk] = largest_C + total_C.log()
+        return logits_CV.sub_(total_C.log()[:, None]), relative_CV, total_C
+
+    def of_vocabulary(self, part: slice) -> Float[Tensor, "T S"]:
+        """Log-probabilities of a slice of the vocabulary, in a new tensor."""
+        return self._logits(self.hidden_TH, self.weight_VH[part]).sub_(self.log_normalizer_T[:, None])
+
+    def _logits(self, hidden_CH: Tensor, weight_SH: Tensor) -> Float[Tensor, "C S"]:
+        logits_CS = (hidden_CH @ weight_SH.T).to(_wide(hidden_CH))
+        return logits_CS if self.temperature == 1 else logits_CS.div_(self.temperature)
 
 
-class _ChunkedLogprobs(torch.autograd.Function):
+class _ChunkedScores(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden_TH: Tensor, weight_VH: Tensor, targets_T: Tensor, temperature: float, chunk_tokens: int
-    ) -> tuple[Tensor, Tensor]:
-        logprobs_T = hidden_TH.new_empty(len(targets_T), dtype=torch.float32)
-        entropy_T = torch.empty_like(logprobs_T)
-        for start in range(0, len(targets_T), chunk_tokens):
-            chunk = slice(start, start + chunk_tokens)
-            log_softmax_CV = _log_softmax(hidden_TH[chunk], weight_VH, temperature)
-            logprobs_T[chunk] = log_softmax_CV.gather(1, targets_T[chunk, None])[:, 0]
-            entropy_T[chunk] = -(log_softmax_CV.exp() * log_softmax_CV).sum(-1)
-        ctx.save_for_backward(hidden_TH, weight_VH, targets_T, entropy_T)
-        ctx.temperature, ctx.chunk_tokens = temperature, chunk_tokens
+        ctx: Any,
+        hidden_TH: Tensor,
+        weight_VH: Tensor,
+        targets_T: Tensor,
+        temperature: float,
+        reference_hidden: Tensor | None,
+        reference_weight: Tensor | None,
+        logits_per_chunk: int,
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        softmaxes = [_Softmax.new(temperature, hidden_TH, weight_VH)]
+        if reference_hidden is not None and reference_weight is not None:
+            softmaxes.append(_Softmax.new(temperature, reference_hidden, reference_weight))
+        chunks = _slices(len(targets_T), logits_per_chunk // len(weight_VH))
+        scores = zip(*(_chunk_scores(targets_T, chunk, *softmaxes) for chunk in chunks), strict=True)
+        logprobs_T, entropy_T, *kl = map(torch.cat, scores)
+        kl_T = kl[0] if kl else None
+        ctx.save_for_backward(targets_T, entropy_T, kl_T, *(tensor for softmax in softmaxes for tensor in softmax[1:]))
+        ctx.temperature, ctx.logits_per_chunk = temperature, logits_per_chunk
         ctx.set_materialize_grads(False)
-        return logprobs_T, entropy_T
+        return logprobs_T, entropy_T, kl_T
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        grad_logprobs_T, grad_entropy_T = grads
-        hidden_TH, weight_VH, targets_T, entropy_T = ctx.saved_tensors
-        grad_hidden_TH = torch.zeros_like(hidden_TH)
-        # Chunks add up in float32: in bfloat16 the sum of many chunks would lose the small ones.
-        grad_weight_VH = torch.zeros_like(weight_VH, dtype=torch.float32)
-        for start in range(0, len(targets_T), ctx.chunk_tokens):
-            chunk = slice(start, start + ctx.chunk_tokens)
-            log_softmax_CV = _log_softmax(hidden_TH[chunk], weight_VH, ctx.temperature)
-            probs_CV = log_softmax_CV.exp()
-            grad_logits_CV = torch.zeros_like(probs_CV)
-            if grad_logprobs_T is not None:  # d logprob / d logits = onehot - p
-                grad_C = grad_logprobs_T[chunk, None]
-                grad_logits_CV.addcmul_(probs_CV, grad_C, value=-1).scatter_add_(1, targets_T[chunk, None], grad_C)
-            if grad_entropy_T is not None:  # d entropy / d logits = -p (log p + entropy)
-                surprise_CV = log_softmax_CV + entropy_T[chunk, None]
-                grad_logits_CV.addcmul_(probs_CV * surprise_CV, grad_entropy_T[chunk, None], value=-1)
-            grad_logits_CV = (grad_logits_CV / ctx.temperature).to(hidden_TH.dtype)
-            grad_hidden_TH[chunk] = grad_logits_CV @ weight_VH
-            grad_weight_VH += grad_logits_CV.T @ hidden_TH[chunk]
-        return grad_hidden_TH, grad_weight_VH.to(weight_VH.dtype), None, None, None
+        targets_T, entropy_T, kl_T, *tensors = ctx.saved_tensors
+        hidden_TH, weight_VH = tensors[:2]
+        policy = _Softmax(ctx.temperature, *tensors[:3])
+        reference = None if grads[2] is None else _Softmax(ctx.temperature, *tensors[3:])
+        upstream = _Upstream(*(None if grad_T is None else grad_T / -ctx.temperature for grad_T in grads))
+        constant_T = upstream.constant(entropy_T, kl_T)
+        # Slices add up in float32: in bfloat16 the sum of many would lose the small ones.
+        grad_hidden_TH = torch.zeros_like(hidden_TH, dtype=_wide(hidden_TH)) if ctx.needs_input_grad[0] else None
+        grad_weight_VH = torch.empty_like(weight_VH) if ctx.needs_input_grad[1] else None
+        for part in _slices(len(weight_VH), _aligned(ctx.logits_per_chunk // max(1, len(hidden_TH)))):
+            grad_logits_TS = _grad_logits(policy, reference, targets_T, upstream, constant_T, part).to(hidden_TH.dtype)
+            if grad_hidden_TH is not None:
+                grad_hidden_TH += grad_logits_TS @ weight_VH[part]
+            if grad_weight_VH is not None:
+                torch.mm(grad_logits_TS.T, hidden_TH, out=grad_weight_VH[part])
+            del grad_logits_TS  # It would live on beside the next slice's.
+        return None if grad_hidden_TH is None else grad_hidden_TH.to(hidden_TH.dtype), grad_weight_VH, *[None] * 5
+
+
+class _Upstream(NamedTuple):
+    """Gradients of the loss by the scores, over minus the temperature; None for a score that the loss leaves out."""
+
+    logprobs_T: Tensor | None
+    entropy_T: Tensor | None
+    reference_kl_T: Tensor | None
+
+    def constant(self, entropy_T: Tensor, kl_T: Tensor | None) -> Float[Tensor, " T"]:
+        """What the gradients of a token's logits have in common; see ``_grad_logits``."""
+        pairs: Any = zip(self, (torch.ones_like(entropy_T), entropy_T, kl_T), strict=True)
+        return sum((grad_T * mean_T for grad_T, mean_T in pairs if grad_T is not None), torch.zeros_like(entropy_T))
+
+
+def _chunk_scores(
+    targets_T: Tensor, chunk: slice, policy: _Softmax, reference: _Softmax | None = None
+) -> tuple[Tensor, ...]:
+    """Log-probability and entropy of a chunk of tokens, and the KL if there is a reference."""
+    log_q_CV = None if reference is None else reference.of_tokens(chunk)[0]
+    log_p_CV, relative_CV, total_C = policy.of_tokens(chunk)
+    logprobs_C = log_p_CV.gather(1, targets_T[chunk, None])[:, 0]
+    # Subtracted before the sum: where both models agree, the KL is exactly zero.
+    kl_C = () if log_q_CV is None else (-log_q_CV.sub_(log_p_CV).mul_(relative_CV).sum(-1) / total_C,)
+    entropy_C = -log_p_CV.mul_(relative_CV).sum(-1) / total_C
+    return logprobs_C, entropy_C, *kl_C
+
+
+def _grad_logits(
+    policy: _Softmax,
+    reference: _Softmax | None,
+    targets_T: Tensor,
+    upstream: _Upstream,
+    constant_T: Tensor,
+    part: slice,
+) -> Float[Tensor, "T S"]:
+    """Gradient of the loss by a slice of the logits.
+
+    The derivatives of a token's scores by its logits, times the temperature, with H the entropy and onehot the target:
+    d logprob = onehot - p,  d entropy = -p (log p + H),  d KL = -p (log q - log p + KL).
+    ``constant_T`` is the part of the factors of -p that is the same for the whole vocabulary.
+    """
+    log_p_TS = policy.of_vocabulary(part)
+    log_ratio_TS = None if reference is None else reference.of_vocabulary(part).sub_(log_p_TS)
+    probs_TS = log_p_TS.exp()
+    factor = constant_T[:, None]
+    if log_ratio_TS is not None and upstream.reference_kl_T is not None:
+        factor = log_ratio_TS.mul_(upstream.reference_kl_T[:, None]).add_(factor)
+    if upstream.entropy_T is not None:
+        factor = log_p_TS.mul_(upstream.entropy_T[:, None]).add_(factor)
+    grad_TS = probs_TS.mul_(factor)
+    if upstream.logprobs_T is not None:
+        column_T = targets_T - part.start
+        # Masked rather than selected: how many targets lie in the slice is not for the host to wait for.
+        here_T = (column_T >= 0) & (column_T < grad_TS.shape[1])
+        onehot_T = -upstream.logprobs_T.where(here_T, 0)
+        grad_TS.scatter_add_(1, column_T.clamp(0, grad_TS.shape[1] - 1)[:, None], onehot_T[:, None])
+    return grad_TS
+
+
+def _slices(length: int, size: int) -> list[slice]:
+    """Slices of at most ``size``, or 1, that make up ``length``; one that is empty if there is nothing."""
+    size = max(1, size)
+    return [slice(start, min(start + size, length)) for start in range(0, max(1, length), size)]
+
+
+def _aligned(size: int) -> int:
+    """``size`` rounded to what GPUs multiply matrices fast in."""
+    return size if size < 64 else size - size % 64
+
+
+def _wide(tensor: Tensor) -> torch.dtype:
+    """What sums and logarithms are computed in."""
+    return torch.promote_types(tensor.dtype, torch.float32)
