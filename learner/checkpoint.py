@@ -1,57 +1,135 @@
-"""Saves and restores a learner so exactly that training goes on bit for bit."""
+"""Saves and restores a learner so exactly that training goes on bit for bit.
+
+With adapters a checkpoint holds what is trained and no more: the weights beneath come from where they came from at
+first, and must be the same. They are never saved merged, so no adapter is counted twice.
+"""
 
 from __future__ import annotations
 
 import json
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
+from torch import nn
 
 from learner.backend import Backend
+from learner.lora import settings_of
 
 TAG = "deepspeed"
 """The sub-folder that DeepSpeed writes."""
 MANIFEST = "learner.json"
 
 
-def save(backend: Backend, folder: Path, optimizer_step: int) -> None:
-    """Writes weights, optimizer state, ``optimizer_step`` and every rank's random state to ``folder``. Collective.
+def save(backend: Backend, folder: Path, state: dict[str, Any]) -> None:
+    """Writes weights, optimizer state, every rank's random state and ``state`` to ``folder``. Collective.
 
-    The caller makes it atomic: a folder that was not wholly written must not be loaded.
+    ``state`` is what else its owner must know again, as JSON. The caller makes it atomic: a folder that was not wholly
+    written must not be loaded.
     """
-    backend.engine.save_checkpoint(str(folder), tag=TAG, save_latest=False)
+    with _without_frozen(backend.policy):
+        backend.engine.save_checkpoint(
+            str(folder), tag=TAG, save_latest=False, exclude_frozen_parameters=backend.policy.adapters is not None
+        )
     torch.save(_random_state(), _random_file(folder, backend))
     if backend.rank.is_first:
-        (folder / MANIFEST).write_text(json.dumps(_layout(backend) | {"optimizer_step": optimizer_step}))
+        (folder / MANIFEST).write_text(json.dumps(_layout(backend) | {"state": state}))
+    # A rank that returns may count on the files of all.
+    dist.barrier()
 
 
-def load(backend: Backend, folder: Path) -> int:
-    """Restores what ``save`` wrote and returns the optimizer step. Collective, on a backend that has not saved.
+def load(backend: Backend, folder: Path) -> dict[str, Any]:
+    """Restores what ``save`` wrote and returns its ``state``. Collective, on a backend that has not saved.
 
     Raises:
         FileNotFoundError: the folder holds no checkpoint.
-        ValueError: it was saved by another number of ranks or at another ZeRO stage.
+        ValueError: it was saved by another number of ranks or at another ZeRO stage, with a critic or adapters where
+            there are none or the other way about, or its adapters belong to other weights.
     """
     if not (folder / MANIFEST).exists():
         raise FileNotFoundError(f"{folder} holds no learner checkpoint: check the run's checkpoint folder")
     saved = json.loads((folder / MANIFEST).read_text())
-    for setting, value in _layout(backend).items():
-        if saved[setting] != value:
+    for name, value in _layout(backend).items():
+        if saved[name] != value:
             raise ValueError(
-                f"learner.{setting} is {value}, but the checkpoint in {folder} was saved with {saved[setting]}: "
-                f"set learner.{setting}={saved[setting]}, or start a new run from its final/ folder"
+                f"{_difference(name, value, saved[name], folder)}, or start a new run from the final/ folder of the "
+                "checkpoint's run"
             )
-    backend.engine.load_checkpoint(str(folder), tag=TAG)
+    backend.engine.load_checkpoint(str(folder), tag=TAG, load_module_strict=backend.policy.adapters is None)
     # Our own file, and it holds numpy's state, which weights_only refuses.
     _set_random_state(torch.load(_random_file(folder, backend), weights_only=False))
-    return saved["optimizer_step"]
+    return saved["state"]
 
 
-def _layout(backend: Backend) -> dict[str, int]:
-    return {"num_ranks": backend.rank.world_size, "zero_stage": backend.zero_stage}
+def _layout(backend: Backend) -> dict[str, Any]:
+    """What must be alike in the learner that saves and the one that loads, in the order in which it is best told."""
+    policy = backend.policy
+    return {
+        "num_ranks": backend.rank.world_size,
+        "zero_stage": backend.zero_stage,
+        "value_head": policy.value_head is not None,
+        "lora": None if policy.adapters is None else settings_of(policy.adapters),
+        "base_fingerprint": policy.base_fingerprint,
+    }
+
+
+def _difference(name: str, value: Any, saved: Any, folder: Path) -> str:
+    """What is wrong with ``name`` of the layout, and how to make it right."""
+    if name == "value_head":
+        if saved:
+            return (
+                f"learner.algorithm.baseline asks for no critic, but the checkpoint in {folder} was saved with one: set "
+                'learner.algorithm.baseline = "value" or preset = "ppo"'
+            )
+        return (
+            f'learner.algorithm.baseline is "value", but the checkpoint in {folder} was saved without a critic: set '
+            "learner.algorithm.baseline, or preset, to what it was then"
+        )
+    if name == "lora":
+        return f"model.lora is {_toml(value)}, but the checkpoint in {folder} was saved with {_toml(saved)}: " + (
+            "leave model.lora unset" if saved is None else f"set model.lora = {_toml(saved)}"
+        )
+    if name == "base_fingerprint":
+        return (
+            f"the weights under model.lora are not those that the adapters in {folder} were trained on (fingerprint "
+            f"{value[:12]}, not {saved[:12]}): set model.path or model.build, and model.dtype, to what they were then, and "
+            "not to an exported model, which has the adapters in it already"
+        )
+    return (
+        f"learner.{name} is {value}, but the checkpoint in {folder} was saved with {saved}: set learner.{name}={saved}"
+    )
+
+
+def _toml(lora: dict[str, Any] | None) -> str:
+    if lora is None:
+        return "unset"
+    return "{ " + ", ".join(f"{name} = {json.dumps(value)}" for name, value in lora.items()) + " }"
+
+
+@contextmanager
+def _without_frozen(policy: nn.Module) -> Iterator[None]:
+    """Within it ``policy.state_dict()`` leaves out frozen parameters, each under all its names.
+
+    DeepSpeed's own ``exclude_frozen_parameters`` knows one name a parameter, and would save a tied LM head.
+    """
+    frozen = [
+        name for name, parameter in policy.named_parameters(remove_duplicate=False) if not parameter.requires_grad
+    ]
+
+    def drop(module: nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:
+        for name in frozen:
+            state.pop(prefix + name, None)
+
+    handle = policy.register_state_dict_post_hook(drop)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def _random_file(folder: Path, backend: Backend) -> Path:

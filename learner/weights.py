@@ -1,69 +1,111 @@
-"""The learner's end of publishing: whole weights under their Hugging Face names, gathered from any ZeRO stage."""
+"""The learner's end of publishing: whole weights under their Hugging Face names, from any ZeRO stage, adapters merged.
+
+Training is untouched by it: adapters are added to copies, a bucket at a time, never to the weights themselves.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from copy import copy
 from pathlib import Path
 
 import deepspeed
 import torch
 from numpy.typing import NDArray
+from peft import PeftModel, get_peft_model_state_dict
+from safetensors.torch import save_file
 from torch import Tensor
 from transformers import AutoTokenizer
 
 from learner.backend import Backend
+from learner.lora import ADAPTER, Weight, adapter_weights, merged_weights
 from rollout.types import WeightBucket
 
 EXPORT_BUCKET_BYTES = 2**30
 """Weights gathered at a time for an export."""
+ADAPTER_FOLDER = "adapter"
+"""Where an export puts the adapters by themselves."""
 
 
 def weight_buckets(backend: Backend, max_bytes: int) -> Iterator[WeightBucket]:
     """Yields the weights on rank 0, in buckets of at most ``max_bytes`` or one parameter; elsewhere nothing.
 
     Every rank must exhaust it, for ZeRO 3 gathers each bucket from all of them. A tied LM head is the embedding and
-    comes once, under the embedding's name.
+    comes once, under the embedding's name. Adapters are part of the weights that they adapt. A critic does not come.
     """
-    for parameters in _buckets(backend, max_bytes):
-        with deepspeed.zero.GatheredParameters(list(parameters.values()), enabled=backend.zero_stage == 3):
-            gathered = {name: _to_numpy(tensor) for name, tensor in parameters.items()} if backend.rank.is_first else {}
-        if gathered:
-            yield WeightBucket(
-                names=tuple(gathered),
-                dtypes=tuple(str(tensor.dtype).removeprefix("torch.") for tensor in parameters.values()),
-                arrays=tuple(gathered.values()),
-            )
+    return _gathered(backend, merged_weights(backend.policy.model), max_bytes)
 
 
-def export(backend: Backend, tokenizer_folder: Path | str, folder: Path) -> None:
-    """Writes a Hugging Face folder, model and tokenizer, from any ZeRO stage. Collective; rank 0 writes."""
-    state = dict(pair for bucket in weight_buckets(backend, EXPORT_BUCKET_BYTES) for pair in tensors_of(bucket))
+def export(backend: Backend, base_folder: Path | str, folder: Path) -> None:
+    """Writes a Hugging Face folder, model and tokenizer, from any ZeRO stage. Collective; rank 0 writes.
+
+    Adapters are merged into the model, and stand in the sub-folder ``adapter`` as well, in peft's format, to be put on
+    the model in ``base_folder``, which is where the tokenizer comes from too.
+    """
+    model = backend.policy.model
+    state = _whole(backend, merged_weights(model))
+    adapters_state = _whole(backend, adapter_weights(model))
     if not backend.rank.is_first:
         return
-    model = backend.policy.model
     if model.config.tie_word_embeddings:
         state["lm_head.weight"] = state["model.embed_tokens.weight"]
     model.save_pretrained(folder, state_dict=state)
-    AutoTokenizer.from_pretrained(tokenizer_folder).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(base_folder).save_pretrained(folder)
+    if backend.policy.adapters is not None:
+        _write_adapters(backend.policy.adapters, adapters_state, base_folder, folder / ADAPTER_FOLDER)
 
 
-def _buckets(backend: Backend, max_bytes: int) -> Iterator[dict[str, Tensor]]:
-    bucket: dict[str, Tensor] = {}
+def _write_adapters(adapters: PeftModel, state: dict[str, Tensor], base_folder: Path | str, folder: Path) -> None:
+    folder.mkdir(exist_ok=True)
+    config = copy(adapters.peft_config[ADAPTER])
+    # For those who load it: to go on training is not the usual end of an export.
+    config.inference_mode = True
+    config.base_model_name_or_path = str(base_folder)
+    config.save_pretrained(str(folder))
+    # Not PeftModel.save_pretrained, which would ask for whole parameters on this rank and write a model card.
+    named = {f"base_model.model.{name}": tensor for name, tensor in state.items()}
+    state = get_peft_model_state_dict(adapters, state_dict=named, save_embedding_layers=False)
+    save_file(state, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+
+
+def _whole(backend: Backend, weights: Iterable[Weight]) -> dict[str, Tensor]:
+    """All ``weights`` by name in CPU memory on rank 0; elsewhere an empty dict. Collective."""
+    buckets = _gathered(backend, weights, EXPORT_BUCKET_BYTES)
+    return dict(pair for bucket in buckets for pair in tensors_of(bucket))
+
+
+def _gathered(backend: Backend, weights: Iterable[Weight], max_bytes: int) -> Iterator[WeightBucket]:
+    for bucket in _buckets(weights, max_bytes):
+        parts = [part for weight in bucket for part in weight.parts]
+        with deepspeed.zero.GatheredParameters(parts, enabled=backend.zero_stage == 3):
+            arrays = tuple(_to_numpy(weight.value()) for weight in bucket) if backend.rank.is_first else ()
+        if arrays:
+            yield WeightBucket(
+                names=tuple(weight.name for weight in bucket),
+                dtypes=tuple(str(weight.parameter.dtype).removeprefix("torch.") for weight in bucket),
+                arrays=arrays,
+            )
+
+
+def _buckets(weights: Iterable[Weight], max_bytes: int) -> Iterator[list[Weight]]:
+    bucket: list[Weight] = []
     size = 0
-    for name, parameter in backend.policy.model.named_parameters():
+    for weight in weights:
+        parameter = weight.parameter
         num_bytes = getattr(parameter, "ds_numel", parameter.numel()) * parameter.element_size()
         if bucket and size + num_bytes > max_bytes:
             yield bucket
-            bucket, size = {}, 0
-        bucket[name] = parameter
+            bucket, size = [], 0
+        bucket.append(weight)
         size += num_bytes
-    yield bucket
+    if bucket:
+        yield bucket
 
 
 def _to_numpy(tensor: Tensor) -> NDArray:
     # A copy: the optimizer writes the next step's weights over the original while a bucket is still in flight.
-    copy = tensor.detach().to("cpu", copy=True)
-    return copy.view(torch.uint16).numpy() if copy.dtype == torch.bfloat16 else copy.numpy()
+    copied = tensor.to("cpu", copy=True)
+    return copied.view(torch.uint16).numpy() if copied.dtype == torch.bfloat16 else copied.numpy()
 
 
 def tensors_of(bucket: WeightBucket) -> Iterator[tuple[str, Tensor]]:
