@@ -12,6 +12,7 @@ import ray
 import ray.util
 
 from learner.config import LearnerConfig, ModelConfig
+from learner.metrics import Update
 from rollout.types import Group, SupervisedExample, WeightBucket
 
 if TYPE_CHECKING:
@@ -78,11 +79,11 @@ class LearnerShell:
             max_completion_tokens=max_completion_tokens,
         )
 
-    def update(self, step: int, groups: Sequence[Group]) -> dict[str, float]:
+    def update(self, step: int, groups: Sequence[Group]) -> Update:
         """See ``Learner.update``."""
         return self.learner.update(step, groups)
 
-    def supervised_update(self, step: int, examples: Sequence[SupervisedExample]) -> dict[str, float]:
+    def supervised_update(self, step: int, examples: Sequence[SupervisedExample]) -> Update:
         """See ``Learner.supervised_update``."""
         return self.learner.supervised_update(step, examples)
 

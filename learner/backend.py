@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from learner.config import Dtype, LearnerConfig
+from learner.gradients import GradientWatch
 from learner.losses import Stats
+from learner.objective import ObjectiveFunction
 from learner.packing import Microbatch
-from learner.policy import Policy, policy_inputs
+from learner.policy import Distribution, Policy, PolicyOutput, policy_inputs
 
 if not torch.cuda.is_available():
     # Read once, when deepspeed is imported, which otherwise guesses from the packages it finds.
@@ -26,9 +28,6 @@ if not torch.cuda.is_available():
 
 import deepspeed
 from deepspeed.utils import logger
-
-LossFunction = Callable[[Tensor, Tensor], tuple[Tensor, Stats]]
-"""``(logprobs_T, entropy_T)`` to this microbatch's part of the loss, and sums."""
 
 REDUCE_BUCKET_ELEMENTS = 50_000_000
 """Elements reduced or gathered at a time; DeepSpeed's own 500 million take 1 to 2 GiB of a 24 GB card."""
@@ -78,10 +77,19 @@ class Backend:
         join(rank)
         if config.gradient_checkpointing:
             policy.model.gradient_checkpointing_enable({"use_reentrant": False})
+            # transformers recomputes in training mode only; from_pretrained leaves the model in evaluation mode.
+            policy.model.train()
         self.rank = rank
         self.zero_stage = config.zero_stage
+        self._watch = GradientWatch(policy)
+        groups = parameter_groups(policy, config.algorithm.value_lr_factor)
+        self._lr_factors = [factor for _, factor in groups]
+        parameters = [{"params": members} for members, _ in groups]
         self.engine, *_ = deepspeed.initialize(
-            model=policy, model_parameters=list(policy.parameters()), config=deepspeed_config(config, dtype)
+            model=policy,
+            model_parameters=parameters,
+            optimizer=adamw_8bit(parameters, config) if config.optimizer == "adamw_8bit" else None,
+            config=deepspeed_config(config, dtype),
         )
         self.device = torch.device(self.engine.device)
         self._clipped_norm: float | None = None
@@ -92,31 +100,46 @@ class Backend:
     def policy(self) -> Policy:
         return self.engine.module
 
-    def forward_backward(self, microbatch: Microbatch, loss_function: LossFunction) -> Stats:
-        """Adds the gradient of one microbatch's part of the loss, and returns the loss function's sums."""
-        logprobs_T, entropy_T = self.engine(*policy_inputs(microbatch, self.device))
-        loss, stats = loss_function(logprobs_T, entropy_T)
+    def forward_backward(
+        self, microbatch: Microbatch, objective: ObjectiveFunction, reference: Distribution | None = None
+    ) -> Stats:
+        """Adds the gradient of one microbatch's part of the loss, and returns the objective's sums."""
+        self._watch.begin(f"prompts {', '.join(microbatch.prompt_ids)}")
+        output = PolicyOutput(*self.engine(*policy_inputs(microbatch, self.device), reference))
+        loss, stats = objective(output, microbatch)
         # The loss's denominator is global, so gradients must add up over ranks and microbatches. DeepSpeed averages
         # over ranks and would scale by accumulation steps: both are undone here.
         self.engine.backward(loss * self.rank.world_size, scale_wrt_gas=False)
         return stats
 
     @torch.no_grad()
-    def logprobs(self, microbatch: Microbatch) -> Tensor:
-        """Log-probabilities of the microbatch's completion tokens under the current policy, without gradient."""
-        return self.engine(*policy_inputs(microbatch, self.device))[0]
+    def score(self, microbatch: Microbatch) -> PolicyOutput:
+        """What the current policy and critic say about the microbatch's completion tokens, without gradient."""
+        return PolicyOutput(*self.engine(*policy_inputs(microbatch, self.device)))
+
+    @torch.no_grad()
+    def hidden(self, microbatch: Microbatch) -> Tensor:
+        """The last hidden states that predict the completion tokens, shape ``[T, H]``, without gradient."""
+        return self.engine(*policy_inputs(microbatch, self.device), only_hidden=True)[0]
 
     def optim_step(self, learning_rate: float) -> float:
         """Clips and applies the gradients, and returns their global 2-norm before clipping."""
-        for group in self.engine.optimizer.param_groups:
-            group["lr"] = learning_rate
+        for group, factor in zip(self.engine.optimizer.param_groups, self._lr_factors, strict=True):
+            group["lr"] = learning_rate * factor
         self.engine.step()
+        self._watch.clear()
         norm = self.engine.get_global_grad_norm() if self._clipped_norm is None else self._clipped_norm
         assert norm is not None, "DeepSpeed computed no gradient norm"
         return float(norm)
 
+    def non_finite_gradients(self) -> list[str]:
+        """Where gradients since the last optimizer step are not finite, on any rank. The same list on every rank."""
+        found = [f"rank {self.rank.index}, {bad}" for bad in self._watch.found()]
+        return [bad for of_rank in self.gather(found) for bad in of_rank]
+
     def drop_gradients(self) -> None:
         """Forgets what ``forward_backward`` has added since the last optimizer step."""
+        self._watch.clear()
         self.engine.optimizer.zero_grad()
         self.engine.zero_grad()
         if self.zero_stage in (1, 2):
@@ -132,6 +155,12 @@ class Backend:
         dist.all_reduce(reduced, op=operation)
         return dict(zip(names, reduced.tolist(), strict=True))
 
+    def gather(self, value: Any) -> list[Any]:
+        """The values of all ranks, by rank; each may be anything that can be pickled."""
+        gathered: list[Any] = [None] * self.rank.world_size
+        dist.all_gather_object(gathered, value)
+        return gathered
+
     def close(self) -> None:
         """Frees what the engine holds. The process group stays, for the next one."""
         self.engine.destroy()
@@ -143,6 +172,34 @@ class Backend:
             self._clipped_norm = float(torch.nn.utils.clip_grad_norm_(self.policy.parameters(), max_grad_norm))
 
         self.engine.optimizer.register_step_pre_hook(clip)
+
+
+def parameter_groups(policy: Policy, value_lr_factor: float) -> list[tuple[list[nn.Parameter], float]]:
+    """What is trained, and at which multiple of the learning rate: the model, and the critic's head if there is one."""
+    model = [parameter for parameter in policy.model.parameters() if parameter.requires_grad]
+    head = [] if policy.value_head is None else list(policy.value_head.parameters())
+    return [(members, factor) for members, factor in ((model, 1.0), (head, value_lr_factor)) if members]
+
+
+def adamw_8bit(parameters: list[dict[str, Any]], config: LearnerConfig) -> torch.optim.Optimizer:
+    """bitsandbytes' AdamW, whose moments are kept in blocks of 8-bit numbers (arXiv:2110.02861).
+
+    Raises ValueError without a GPU or the package.
+    """
+    if not torch.cuda.is_available() or find_spec("bitsandbytes") is None:
+        raise ValueError(
+            'learner.optimizer is "adamw_8bit", which needs a GPU and the package bitsandbytes: install it, or set '
+            'learner.optimizer = "adamw"'
+        )
+    from bitsandbytes.optim import AdamW8bit
+
+    return AdamW8bit(
+        parameters,
+        lr=config.learning_rate,
+        betas=config.adam_betas,
+        eps=config.adam_eps,
+        weight_decay=config.weight_decay,
+    )
 
 
 def deepspeed_config(config: LearnerConfig, dtype: Dtype) -> dict[str, Any]:
@@ -167,13 +224,15 @@ def deepspeed_config(config: LearnerConfig, dtype: Dtype) -> dict[str, Any]:
     }
     if config.offload_optimizer:
         zero["offload_optimizer"] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
-    return {
+    own_optimizer = {} if config.optimizer == "adamw_8bit" else {"optimizer": {"type": "AdamW", "params": optimizer}}
+    return own_optimizer | {
         "train_micro_batch_size_per_gpu": 1,
         "managed_gradient_accumulation": False,
         "gradient_clipping": 0.0 if config.zero_stage == 0 and dtype == "float32" else config.max_grad_norm,
-        "optimizer": {"type": "AdamW", "params": optimizer},
         "zero_optimization": zero,
         "zero_force_ds_cpu_optimizer": False,
+        # DeepSpeed's list of optimizers known to work with ZeRO has its own and torch's; bitsandbytes' is not on it.
+        "zero_allow_untested_optimizer": config.optimizer == "adamw_8bit",
         "bf16": {"enabled": dtype == "bfloat16"},
         "steps_per_print": None,
     }

@@ -7,16 +7,15 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import Field, field_validator, model_validator
+
+from learner.algorithm import AlgorithmConfig
+from learner.settings import Settings
 
 Dtype = Literal["float32", "bfloat16"]
 
 PARITY_LIMITS: dict[Dtype, float] = {"float32": 1e-3, "bfloat16": 0.05}
 """Largest mean gap in nats between sampler and learner that rounding alone explains, by dtype."""
-
-
-class Settings(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
-    """Frozen, and unknown keys are refused."""
 
 
 class BuildConfig(Settings, frozen=True):
@@ -79,6 +78,25 @@ class BuildConfig(Settings, frozen=True):
         return self
 
 
+class LoraConfig(Settings, frozen=True):
+    """Low-rank adapters (arXiv:2106.09685): the weights are frozen, and small matrices beside them are trained."""
+
+    rank: int = Field(default=16, ge=1)
+    """Inner size of the adapters. Raise it when the reward stops rising below that of full training."""
+    alpha: float = Field(default=32.0, gt=0)
+    """The adapters' product is scaled by ``alpha / rank``. Twice the rank is a usual choice."""
+    target_modules: tuple[str, ...] | Literal["all-linear"] = "all-linear"
+    """Names of the linear layers that get an adapter, such as ``["q_proj", "v_proj"]``; ``all-linear``: all but the LM
+    head."""
+
+    @field_validator("target_modules")
+    @classmethod
+    def _names_something(cls, value: tuple[str, ...] | str) -> tuple[str, ...] | str:
+        if not value:
+            raise ValueError('target_modules is empty: name layers, such as ["q_proj", "v_proj"], or use "all-linear"')
+        return value
+
+
 class ModelConfig(Settings, frozen=True):
     """The policy that is trained, and how it computes."""
 
@@ -90,6 +108,8 @@ class ModelConfig(Settings, frozen=True):
     """Dtype of weights and activations; the optimizer's copy is float32 always. Use float32 on CPUs."""
     attention: Literal["sdpa", "flash_attention_2", "auto"] = "auto"
     """Attention of the learner. ``auto`` takes flash_attention_2 where the package and a GPU are present."""
+    lora: LoraConfig | None = None
+    """Train adapters instead of the weights: memory for gradients and optimizer shrinks to theirs. Unset: all weights."""
 
     @model_validator(mode="after")
     def _exactly_one_source(self) -> Self:
@@ -97,22 +117,6 @@ class ModelConfig(Settings, frozen=True):
             given = "neither" if self.path is None else f"both (path = {self.path!r})"
             raise ValueError(f"path and build: {given} given; set exactly one of them")
         return self
-
-
-class AlgorithmConfig(Settings, frozen=True):
-    """How rewards become a loss. GRPO (arXiv:2402.03300) by default, with independent knobs."""
-
-    advantage_scale: Literal["group_std", "none"] = "group_std"
-    """``group_std`` divides by the group's standard deviation (GRPO); ``none`` does not (Dr. GRPO)."""
-    clip_eps_low: float = Field(default=0.2, ge=0, le=1)
-    """The ratio is clipped below at ``1 - clip_eps_low``. Matters with ``updates_per_step`` above 1."""
-    clip_eps_high: float = Field(default=0.2, ge=0)
-    """The ratio is clipped above at ``1 + clip_eps_high``; 0.28 is DAPO's clip-higher."""
-    loss_aggregation: Literal["token_mean", "sequence_mean", "constant"] = "token_mean"
-    """``token_mean`` weighs tokens alike (DAPO), ``sequence_mean`` completions alike (GRPO), ``constant`` divides
-    by completions times the sampling limit (Dr. GRPO)."""
-    kl_beta: float = Field(default=0.0, ge=0)
-    """Weight of the k3 KL to the frozen reference in the loss. 0 loads no reference and saves its memory."""
 
 
 class OptimizerConfig(Settings, frozen=True):
@@ -162,18 +166,26 @@ class LearnerConfig(OptimizerConfig, frozen=True):
     """Optimizer steps per step, each on its share of the groups. Above 1 costs one more forward pass."""
     zero_stage: Literal[0, 1, 2, 3] = 1
     """What ranks share out: 0 nothing, 1 optimizer state, 2 gradients too, 3 weights too."""
+    optimizer: Literal["adamw", "adamw_8bit"] = "adamw"
+    """``adamw_8bit`` (bitsandbytes, GPU only) keeps Adam's moments in 2 bytes a parameter instead of 8."""
     offload_optimizer: bool = False
     """Keep optimizer state in CPU memory: 12 bytes a parameter less on the GPU, for a slower optimizer step."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: far less memory, about a third more time."""
+    max_skipped_updates: int = Field(default=3, ge=1)
+    """Updates in a row that may be skipped because a gradient is not finite; one more stops the run."""
     max_logprob_gap: float | None = Field(default=None, gt=0)
     """Mean absolute gap in nats between rollout and learner logprobs above which the run stops. The default is
     0.001 in float32 and 0.05 in bfloat16."""
 
     @model_validator(mode="after")
-    def _offload_needs_zero(self) -> Self:
+    def _offload_fits(self) -> Self:
         if self.offload_optimizer and self.zero_stage == 0:
             raise ValueError("offload_optimizer is true with zero_stage 0: set zero_stage to 1, 2 or 3")
+        if self.offload_optimizer and self.optimizer == "adamw_8bit":
+            raise ValueError(
+                'offload_optimizer is true with optimizer "adamw_8bit", whose kernels run on the GPU: keep one of the two'
+            )
         return self
 
     def parity_limit(self, dtype: Dtype) -> float:
@@ -186,6 +198,8 @@ class WarmStartConfig(OptimizerConfig, frozen=True):
 
     num_steps: int = Field(default=0, ge=0)
     """Optimizer steps of the warm start; 0 turns it off."""
+    data: str | None = None
+    """JSONL file with ``prompt`` and ``completion``, one pair a line. Unset: synthetic traces of the task."""
     sequences_per_step: int = Field(default=32, gt=0)
     """Examples in one optimizer step, over all ranks."""
     seed: int = 0
@@ -196,13 +210,18 @@ class WarmStartConfig(OptimizerConfig, frozen=True):
     """Share of all optimizer steps, counted from the start, before the decay begins."""
 
     def applied_to(self, learner: LearnerConfig) -> LearnerConfig:
-        """``learner`` with this optimizer: the settings of the Learner that runs the warm start."""
+        """``learner`` with this optimizer, and neither critic nor reference: the settings of the warm start's Learner."""
         optimizer = {name: getattr(self, name) for name in OptimizerConfig.model_fields}
-        return learner.model_copy(update=optimizer | {"updates_per_step": 1})
+        return learner.model_copy(update=optimizer | {"updates_per_step": 1, "algorithm": AlgorithmConfig()})
 
 
 def check_together(learner: LearnerConfig, model: ModelConfig) -> None:
     """Raises ValueError where settings that are right by themselves do not go together."""
+    if learner.algorithm.reference == "base" and model.lora is None:
+        raise ValueError(
+            'learner.algorithm.reference is "base" without model.lora: only a LoRA leaves the base as it was; set '
+            'learner.algorithm.reference = "copy", or set model.lora'
+        )
     if model.dtype == "bfloat16" and learner.zero_stage == 0:
         raise ValueError(
             "learner.zero_stage is 0 with model.dtype bfloat16, where DeepSpeed's updates differ from those of the other "

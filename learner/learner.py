@@ -5,25 +5,24 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator
 from collections.abc import Sequence as ListOf
-from dataclasses import replace
+from contextlib import nullcontext
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
-from learner import checkpoint, weights
-from learner.advantages import group_advantages
-from learner.backend import Backend, LossFunction, Rank
+from learner import checkpoint, metrics, weights
+from learner.advantages import adapted_kl_beta
+from learner.backend import Backend, Rank
 from learner.config import LearnerConfig, ModelConfig, check_together
-from learner.losses import Stats, aggregate, mismatch_stats, policy_loss
-from learner.metrics import optimizer_metrics, update_metrics
-from learner.packing import Batch, Microbatch, Sequence, pack, sequence_of, sequences_of
+from learner.credit import credited, kl_to_reference, needs_scores
+from learner.metrics import Update
+from learner.objective import Objective, ObjectiveFunction, cross_entropy
+from learner.optimizer import Applied, Optimizer
+from learner.packing import Batch, Sequence, computed_of, pack, sequence_of, sequences_of
 from learner.parity import ParityError, policy_versions
-from learner.policy import layout_for, load_policy, resolve_attention
-from learner.reference import Reference
-from learner.schedule import learning_rate
+from learner.policy import add_value_head, layout_for, load_policy, resolve_attention
+from learner.reference import build_reference
+from learner.scoring import Scorer
 from learner.tally import Tally
 from rollout.types import Group, SupervisedExample, WeightBucket
 
@@ -57,48 +56,57 @@ class Learner:
         check_together(config, model)
         torch.set_num_threads(config.threads_per_rank)
         self.config = config
-        self.optimizer_step = 0
+        self.kl_beta = config.algorithm.kl_beta
         self._folder = folder
-        self._num_optimizer_steps = num_steps * config.updates_per_step
         self._max_completion_tokens = max_completion_tokens
         self._parity_limit = config.parity_limit(model.dtype)
         self._layout = layout_for(resolve_attention(model))
-        self._backend = Backend(load_policy(folder, model, temperature), config, model.dtype, rank)
-        self._reference = (
-            Reference(folder, model, temperature, self._backend.device) if config.algorithm.kl_beta > 0 else None
-        )
+        policy = load_policy(folder, model, temperature)
+        if config.algorithm.uses_critic:
+            add_value_head(policy)
+        self._backend = Backend(policy, config, model.dtype, rank)
+        self._optimizer = Optimizer(config, self._backend, num_steps * config.updates_per_step)
+        self._reference = build_reference(config.algorithm, model, folder, temperature, self._backend)
+        self._scorer = Scorer(config, self._backend, self._reference)
 
-    def update(self, step: int, groups: ListOf[Group]) -> dict[str, float]:
-        """Trains on the scored ``groups`` of ``step`` and returns metrics, the same on every rank.
+    @property
+    def optimizer_steps(self) -> int:
+        """How many were applied so far."""
+        return self._optimizer.num_applied
 
-        Without a reference, completions of advantage 0 are not computed: they count in the loss's denominator, but not
-        in the per-token means of the metrics. The optimizer steps even if that leaves no gradient at all.
+    def update(self, step: int, groups: ListOf[Group]) -> Update:
+        """Trains on the scored ``groups`` of ``step``; what it returns is the same on every rank.
+
+        Completions without any gradient are not computed: they count in the loss's denominator, but not in the
+        per-token means of the metrics. The optimizer steps even if that leaves no gradient at all. An update whose
+        gradient is not finite is skipped, and said in the notices.
 
         Raises:
             ParityError: sampler and learner disagree on the sampled tokens; the policy is as it was.
-            ValueError: there are fewer groups than ``updates_per_step``, or one does not fit a microbatch.
+            NonFiniteGradientError: more than ``max_skipped_updates`` updates in a row were skipped.
+            ValueError: ``updates_per_step`` does not divide the groups, or one does not fit a microbatch.
         """
-        advantages = [self._advantages(group) for group in groups]
-        tally, grad_norms = Tally(), []
-        batches = self._with_old_logprobs(self._pack_groups(groups, advantages), tally)
-        for batch in batches:
-            for microbatch in batch.microbatches:
-                tally.add(self._backend.forward_backward(microbatch, self._policy_loss(batch, microbatch)))
-            self._prove_parity(step, groups, batches, tally)
-            grad_norms.append(self._optim_step())
-        totals = tally.reduce(self._backend)
-        return update_metrics(batches, totals, advantages) | optimizer_metrics(
-            batches, totals, grad_norms, self._learning_rate
-        )
+        tally, applied = Tally(), []
+        with nullcontext() if self._reference is None else self._reference.in_use():
+            sequences = self._credited(groups, tally)
+            if self._scorer.asks_policy:
+                self._prove_parity(step, groups, tally)
+            batches = [self._pack(part) for part in self._parts(sequences)]
+            for batch in batches:
+                self._forward_backward(batch, self._objective(batch), tally)
+                if not self._scorer.asks_policy:
+                    self._prove_parity(step, groups, tally)
+                applied.append(self._optimizer.apply(step))
+        return self._report(groups, sequences, batches, tally.reduce(self._backend), applied)
 
-    def supervised_update(self, step: int, examples: ListOf[SupervisedExample]) -> dict[str, float]:
+    def supervised_update(self, step: int, examples: ListOf[SupervisedExample]) -> Update:
         """One optimizer step of cross entropy, per token, on the completions of ``examples``."""
         batch = self._pack([sequence_of(example) for example in examples])
         tally = Tally()
-        for microbatch in batch.microbatches:
-            tally.add(self._backend.forward_backward(microbatch, _cross_entropy(batch)))
-        grad_norm = self._optim_step()
-        return optimizer_metrics([batch], tally.reduce(self._backend), [grad_norm], self._learning_rate)
+        self._forward_backward(batch, cross_entropy(batch), tally)
+        applied = [self._optimizer.apply(step)]
+        found = metrics.optimizer_metrics([batch], tally.reduce(self._backend), applied, self._optimizer.learning_rate)
+        return Update(found, notices=notices_of(applied))
 
     def weight_buckets(self, max_bytes: int) -> Iterator[WeightBucket]:
         """The weights on rank 0, in buckets; elsewhere nothing. Every rank must exhaust it."""
@@ -110,11 +118,13 @@ class Learner:
 
     def save(self, folder: Path) -> None:
         """Writes a checkpoint that ``load`` goes on from bit for bit."""
-        checkpoint.save(self._backend, folder, self.optimizer_step)
+        checkpoint.save(self._backend, folder, self._optimizer.state() | {"kl_beta": self.kl_beta})
 
     def load(self, folder: Path) -> None:
-        """Restores a checkpoint into a learner that has not saved one."""
-        self.optimizer_step = checkpoint.load(self._backend, folder)
+        """Restores a checkpoint into a learner that has not saved one. Raises ValueError for another run's."""
+        state = checkpoint.load(self._backend, folder)
+        self._optimizer.restore(state)
+        self.kl_beta = state["kl_beta"]
 
     def close(self) -> None:
         """Frees what this learner holds, so that another one can start in this process."""
@@ -126,96 +136,99 @@ class Learner:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
-    def _advantages(self, group: Group) -> NDArray[np.float64]:
-        return group_advantages(group.totals, divide_by_std=self.config.algorithm.advantage_scale == "group_std")
+    @property
+    def _skips_zero_advantage(self) -> bool:
+        """Whether a completion of advantage 0 has no gradient."""
+        algorithm = self.config.algorithm
+        has_kl_loss = self._reference is not None and algorithm.kl_placement == "loss"
+        return not (has_kl_loss or algorithm.uses_critic or algorithm.entropy_beta > 0)
 
-    def _pack_groups(self, groups: ListOf[Group], advantages: ListOf[NDArray[np.float64]]) -> list[Batch]:
-        """The groups' sequences, in one batch for each optimizer step."""
-        if len(groups) < self.config.updates_per_step:
+    def _credited(self, groups: ListOf[Group], tally: Tally) -> list[Sequence]:
+        """The groups' sequences with advantages, and with what policy, critic and reference said where that is needed."""
+        algorithm = self.config.algorithm
+        sequences = sequences_of(groups)
+        if needs_scores(algorithm):
+            sequences = self._scorer.scored(sequences, self._pack(sequences, skip_zero_advantage=False), tally)
+        sequences = credited(
+            sequences, groups, algorithm, kl_beta=self.kl_beta, max_completion_tokens=self._max_completion_tokens
+        )
+        if needs_scores(algorithm) or not self._scorer.is_needed:
+            return sequences
+        computed = [
+            sequence
+            for part in self._parts(sequences)
+            for sequence in computed_of(part, skip_zero_advantage=self._skips_zero_advantage)
+        ]
+        return self._scorer.scored(sequences, self._pack(computed, skip_zero_advantage=False), tally)
+
+    def _parts(self, sequences: ListOf[Sequence]) -> list[list[Sequence]]:
+        """The sequences of each optimizer step: whole groups, as many in each."""
+        prompts = list(dict.fromkeys(sequence.prompt_id for sequence in sequences))
+        updates = self.config.updates_per_step
+        if len(prompts) % updates:
             raise ValueError(
-                f"learner.updates_per_step is {self.config.updates_per_step}, but the step has {len(groups)} groups: "
-                f"set it to {len(groups)} at most"
+                f"learner.updates_per_step is {updates}, which does not divide the step's {len(prompts)} groups: set it "
+                f"to a divisor of prompts_per_step, or prompts_per_step to a multiple of {updates}"
             )
-        sequences = [sequences_of(group, credit) for group, credit in zip(groups, advantages, strict=True)]
-        parts = np.array_split(np.arange(len(groups)), self.config.updates_per_step)
-        return [self._pack([sequence for index in part for sequence in sequences[index]]) for part in parts]
+        part_of = {prompt: position * updates // len(prompts) for position, prompt in enumerate(prompts)}
+        parts: list[list[Sequence]] = [[] for _ in range(updates)]
+        for sequence in sequences:
+            parts[part_of[sequence.prompt_id]].append(sequence)
+        return parts
 
-    def _pack(self, sequences: ListOf[Sequence]) -> Batch:
+    def _pack(self, sequences: ListOf[Sequence], *, skip_zero_advantage: bool | None = None) -> Batch:
         return pack(
             sequences,
             rank=self._backend.rank.index,
             num_ranks=self._backend.rank.world_size,
             max_tokens=self.config.max_tokens_per_microbatch,
             layout=self._layout,
-            skip_zero_advantage=self._reference is None,
+            skip_zero_advantage=self._skips_zero_advantage if skip_zero_advantage is None else skip_zero_advantage,
         )
 
-    def _with_old_logprobs(self, batches: list[Batch], tally: Tally) -> list[Batch]:
-        """``batches`` with ``old_logprobs`` where later optimizer steps would change them, by a pass of its own."""
-        if len(batches) == 1:
-            return batches
+    def _objective(self, batch: Batch) -> Objective:
+        return Objective(
+            self.config.algorithm,
+            batch,
+            kl_beta=self.kl_beta,
+            max_completion_tokens=self._max_completion_tokens,
+        )
 
-        def scored(microbatch: Microbatch) -> Microbatch:
-            old_logprobs = self._backend.logprobs(microbatch)
-            tally.add(mismatch_stats(old_logprobs, self._tensor(microbatch.rollout_logprobs)))
-            return replace(microbatch, old_logprobs=old_logprobs.cpu().numpy())
+    def _forward_backward(self, batch: Batch, objective: ObjectiveFunction, tally: Tally) -> None:
+        needs_distribution = self._reference is not None and self.config.algorithm.kl_estimator == "exact"
+        for microbatch in batch.microbatches:
+            reference = self._reference.distribution(microbatch) if self._reference and needs_distribution else None
+            tally.add(self._backend.forward_backward(microbatch, objective, reference))
 
-        return [replace(batch, microbatches=tuple(map(scored, batch.microbatches))) for batch in batches]
-
-    def _policy_loss(self, batch: Batch, microbatch: Microbatch) -> LossFunction:
-        algorithm = self.config.algorithm
-        reference_logprobs_T = self._reference.logprobs(microbatch) if self._reference else None
-
-        def loss_function(logprobs_T: Tensor, entropy_T: Tensor) -> tuple[Tensor, Stats]:
-            before = microbatch.old_logprobs
-            old_logprobs_T = logprobs_T.detach() if before is None else self._tensor(before)
-            loss_T, stats = policy_loss(
-                logprobs_T,
-                old_logprobs_T,
-                self._tensor(microbatch.advantages),
-                reference_logprobs_T,
-                eps_low=algorithm.clip_eps_low,
-                eps_high=algorithm.clip_eps_high,
-                kl_beta=algorithm.kl_beta,
-            )
-            loss = aggregate(
-                loss_T,
-                self._tensor(microbatch.completion_lengths),
-                mode=algorithm.loss_aggregation,
-                total_tokens=batch.total_tokens,
-                total_completions=batch.total_completions,
-                max_completion_tokens=self._max_completion_tokens,
-            )
-            if before is None:
-                stats |= mismatch_stats(old_logprobs_T, self._tensor(microbatch.rollout_logprobs))
-            return loss, stats | {"loss": loss, "entropy": entropy_T.sum()}
-
-        return loss_function
-
-    def _prove_parity(self, step: int, groups: ListOf[Group], batches: ListOf[Batch], tally: Tally) -> None:
+    def _prove_parity(self, step: int, groups: ListOf[Group], tally: Tally) -> None:
         totals = tally.reduce(self._backend)
-        mean_gap = totals["logprob_gap"] / sum(batch.computed_tokens for batch in batches)
+        mean_gap = totals["logprob_gap"] / totals["compared"]
         # Written so that a gap that is not a number fails too.
         if not mean_gap <= self._parity_limit:
             self._backend.drop_gradients()
             raise ParityError(mean_gap, totals["logprob_gap_max"], self._parity_limit, step, policy_versions(groups))
 
-    def _optim_step(self) -> float:
-        """Applies the gradients and returns their norm."""
-        self.optimizer_step += 1
-        return self._backend.optim_step(self._learning_rate)
+    def _report(
+        self,
+        groups: ListOf[Group],
+        sequences: ListOf[Sequence],
+        batches: ListOf[Batch],
+        totals: dict[str, float],
+        applied: ListOf[Applied],
+    ) -> Update:
+        algorithm = self.config.algorithm
+        found = metrics.update_metrics(batches, totals, sequences, groups)
+        found |= metrics.optimizer_metrics(batches, totals, applied, self._optimizer.learning_rate)
+        if algorithm.uses_critic:
+            found |= metrics.critic_metrics(batches, totals, sequences)
+        kl = metrics.reference_kl(batches, totals, [kl_to_reference(s, algorithm) for s in sequences], algorithm)
+        if kl is not None:
+            found |= {f"optim/kl_{algorithm.kl_estimator}": kl, "optim/kl_beta": self.kl_beta}
+            if algorithm.kl_target is not None:
+                self.kl_beta = adapted_kl_beta(self.kl_beta, kl, algorithm.kl_target)
+        return Update(found, metrics.advantages_by_group(sequences, groups), notices_of(applied))
 
-    @property
-    def _learning_rate(self) -> float:
-        return learning_rate(self.config, self.optimizer_step, self._num_optimizer_steps)
 
-    def _tensor(self, array: NDArray[np.float32]) -> Tensor:
-        return torch.from_numpy(array).to(self._backend.device)
-
-
-def _cross_entropy(batch: Batch) -> LossFunction:
-    def loss_function(logprobs_T: Tensor, entropy_T: Tensor) -> tuple[Tensor, Stats]:
-        loss = -logprobs_T.sum() / batch.total_tokens
-        return loss, {"loss": loss, "entropy": entropy_T.sum()}
-
-    return loss_function
+def notices_of(applied: ListOf[Applied]) -> list[str]:
+    """What a person should read of the optimizer steps."""
+    return [step.notice for step in applied if step.notice is not None]

@@ -1,7 +1,6 @@
-"""Losses of the policy: clipped surrogate, KL estimators, aggregation. Pure: tensors in, ``(loss, stats)`` out.
+"""Losses of the policy and the critic: surrogates, KL, mismatch weights, aggregation. Pure: tensors in, tensors out.
 
-Shape legend: ``_T`` the completion tokens of a microbatch. Stats are sums over tokens, so that adding them over
-microbatches and ranks gives the sums of the whole optimizer step; those named ``…_max`` are maxima.
+Shape legend: ``_T`` the completion tokens of a microbatch, ``_S`` its completions.
 """
 
 from __future__ import annotations
@@ -9,42 +8,78 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 Stats = dict[str, Tensor]
-"""Name to a scalar sum, or maximum where the name ends in ``_max``; without gradient."""
+"""Name to a scalar sum over tokens, or a maximum where the name ends in ``_max``; without gradient. Adding the sums
+over microbatches and ranks gives those of the whole optimizer step."""
+
+PerToken = Float[Tensor, " T"]
+
+
+def mean_by_completion(values_T: PerToken, completion_T: Int[Tensor, " T"], num_completions: int) -> PerToken:
+    """At each token the mean of ``values_T`` over its completion. ``completion_T`` says which one that is."""
+    ones_T = torch.ones_like(values_T)
+    sums_S = values_T.new_zeros(num_completions).index_add(0, completion_T, values_T)
+    lengths_S = values_T.new_zeros(num_completions).index_add(0, completion_T, ones_T)
+    return (sums_S / lengths_S.clamp(min=1))[completion_T]
 
 
 def clipped_surrogate(
-    logprobs_T: Float[Tensor, " T"],
-    old_logprobs_T: Float[Tensor, " T"],
-    advantages_T: Float[Tensor, " T"],
+    log_ratio_T: PerToken,
+    advantages_T: PerToken,
     *,
     eps_low: float,
     eps_high: float,
-) -> tuple[Float[Tensor, " T"], Bool[Tensor, " T"]]:
-    """Per token ``-min(r A, clip(r, 1 - eps_low, 1 + eps_high) A)`` with ``r = exp(logprobs - old_logprobs)``.
+    dual_clip: float | None = None,
+) -> tuple[PerToken, Bool[Tensor, " T"]]:
+    """Per token ``-min(r A, clip(r, 1 - eps_low, 1 + eps_high) A)`` with ``r = exp(log_ratio)``.
 
-    PPO, arXiv:1707.06347, equation 7, with the decoupled bounds of DAPO, arXiv:2503.14476, equation 8.
+    PPO, arXiv:1707.06347, equation 7, with the decoupled bounds of DAPO, arXiv:2503.14476, equation 8. With the mean of
+    the log ratio over each completion it is GSPO, arXiv:2507.18071, equations 5 and 7. With ``dual_clip`` the loss of a
+    negative advantage is at most ``-dual_clip A``: arXiv:1912.09729, equation 5.
 
     Returns:
-        The loss, and where the clipped branch was taken, that is where the gradient is 0.
+        The loss, and where a bound was taken, that is where the gradient is 0.
     """
-    ratio_T = torch.exp(logprobs_T - old_logprobs_T)
+    ratio_T = torch.exp(log_ratio_T)
     free_T = ratio_T * advantages_T
     bounded_T = ratio_T.clamp(1 - eps_low, 1 + eps_high) * advantages_T
-    return -torch.minimum(free_T, bounded_T), bounded_T < free_T
+    objective_T, clipped_T = torch.minimum(free_T, bounded_T), bounded_T < free_T
+    if dual_clip is not None:
+        floor_T = torch.where(advantages_T < 0, dual_clip * advantages_T, torch.full_like(advantages_T, -torch.inf))
+        clipped_T = clipped_T | (objective_T < floor_T)
+        objective_T = torch.maximum(objective_T, floor_T)
+    return -objective_T, clipped_T
 
 
-def kl_estimate(
-    logprobs_T: Float[Tensor, " T"], other_logprobs_T: Float[Tensor, " T"], estimator: Literal["k1", "k2", "k3"]
-) -> Float[Tensor, " T"]:
+def cispo(
+    logprobs_T: PerToken, log_ratio_T: PerToken, advantages_T: PerToken, *, eps_low: float, eps_high: float
+) -> tuple[PerToken, Bool[Tensor, " T"]]:
+    """Per token ``-sg(clip(r, 1 - eps_low, 1 + eps_high)) A logprob``: every token keeps its gradient.
+
+    MiniMax-M1, arXiv:2506.13585, equations 4 and 5; ``sg`` stops the gradient.
+
+    Returns:
+        The loss, and where the weight was clipped.
+    """
+    ratio_T = torch.exp(log_ratio_T.detach())
+    weight_T = ratio_T.clamp(1 - eps_low, 1 + eps_high)
+    return -weight_T * advantages_T * logprobs_T, weight_T != ratio_T
+
+
+def policy_gradient(logprobs_T: PerToken, advantages_T: PerToken) -> PerToken:
+    """Per token ``-A logprob``: REINFORCE (Williams 1992), without any ratio."""
+    return -advantages_T * logprobs_T
+
+
+def kl_estimate(logprobs_T: PerToken, other_logprobs_T: PerToken, estimator: Literal["k1", "k2", "k3"]) -> PerToken:
     """Per-token estimate in nats of KL(p || q), from tokens sampled by p.
 
     ``logprobs_T`` are p's, ``other_logprobs_T`` q's. With ``d = log q - log p``: k1 is ``-d``, k2 is ``d**2 / 2``,
     k3 is ``exp(d) - 1 - d`` (J. Schulman, "Approximating KL divergence", 2020; k3 is equation 4 of
-    arXiv:2402.03300). k1 and k3 are unbiased; k2 and k3 are never negative.
+    arXiv:2402.03300). As values k1 and k3 are unbiased; k2 and k3 are never negative.
     """
     difference_T = other_logprobs_T - logprobs_T
     if estimator == "k1":
@@ -54,9 +89,53 @@ def kl_estimate(
     return torch.expm1(difference_T) - difference_T
 
 
+def mismatch_weights(
+    log_weight_T: PerToken,
+    completion_T: Int[Tensor, " T"],
+    num_completions: int,
+    *,
+    correction: Literal["truncated", "masked", "sequence"],
+    low: float,
+    high: float,
+) -> tuple[PerToken, Bool[Tensor, " T"]]:
+    """Importance weights of tokens that another distribution sampled, and where a bound was taken. No gradient.
+
+    ``log_weight_T`` is ``old_logprobs - rollout_logprobs``, in nats. ``truncated`` is ``min(w, high)`` (TIS, F. Yao et
+    al., "Your efficient RL framework secretly brings you off-policy RL training", 2025); ``masked`` is w within
+    ``low..high`` and 0 outside (IcePop, arXiv:2510.18855, section 2.3.2, equation 2); ``sequence`` is the ``min(w, high)`` of the whole
+    completion, whose w is the product over its tokens.
+    """
+    log_weight_T = log_weight_T.detach()
+    if correction == "sequence":
+        ones_T = torch.ones_like(log_weight_T)
+        lengths_S = log_weight_T.new_zeros(num_completions).index_add(0, completion_T, ones_T)
+        log_weight_T = mean_by_completion(log_weight_T, completion_T, num_completions) * lengths_S[completion_T]
+    weight_T = torch.exp(log_weight_T)
+    if correction == "masked":
+        outside_T = (weight_T < low) | (weight_T > high)
+        return weight_T.masked_fill(outside_T, 0.0), outside_T
+    return weight_T.clamp(max=high), weight_T > high
+
+
+def value_loss(
+    values_T: PerToken, old_values_T: PerToken, returns_T: PerToken, *, clip_eps: float | None
+) -> tuple[PerToken, Bool[Tensor, " T"]]:
+    """Per token half the squared error of the critic, and where the clipped branch was taken.
+
+    With ``clip_eps`` the larger of the error and that of the value held within ``clip_eps`` of ``old_values_T``: the
+    clipped value loss of PPO's own implementation (Engstrom et al., arXiv:2005.12729, "value function clipping").
+    """
+    free_T = (values_T - returns_T).square() / 2
+    if clip_eps is None:
+        return free_T, torch.zeros_like(values_T, dtype=torch.bool)
+    held_T = old_values_T + (values_T - old_values_T).clamp(-clip_eps, clip_eps)
+    bounded_T = (held_T - returns_T).square() / 2
+    return torch.maximum(free_T, bounded_T), bounded_T > free_T
+
+
 def aggregate(
-    loss_T: Float[Tensor, " T"],
-    completion_lengths_T: Float[Tensor, " T"],
+    loss_T: PerToken,
+    completion_lengths_T: PerToken,
     *,
     mode: Literal["token_mean", "sequence_mean", "constant"],
     total_tokens: int,
@@ -83,35 +162,7 @@ def aggregate(
     return loss_T.sum() / (total_completions * max_completion_tokens)
 
 
-def policy_loss(
-    logprobs_T: Float[Tensor, " T"],
-    old_logprobs_T: Float[Tensor, " T"],
-    advantages_T: Float[Tensor, " T"],
-    ref_logprobs_T: Float[Tensor, " T"] | None,
-    *,
-    eps_low: float,
-    eps_high: float,
-    kl_beta: float,
-) -> tuple[Float[Tensor, " T"], Stats]:
-    """Per-token loss, to be aggregated: the clipped surrogate, plus ``kl_beta`` times the k3 KL to the reference.
-
-    GRPO, arXiv:2402.03300, equation 3. Without reference logprobs there is no KL term. The sums: tokens
-    ``clipped``, ``update_kl`` the k3 KL(old || current), and with a reference ``reference_kl`` the k3
-    KL(current || reference).
-    """
-    loss_T, clipped_T = clipped_surrogate(logprobs_T, old_logprobs_T, advantages_T, eps_low=eps_low, eps_high=eps_high)
-    stats = {
-        "clipped": clipped_T.sum(),
-        "update_kl": kl_estimate(old_logprobs_T, logprobs_T.detach(), "k3").sum(),
-    }
-    if ref_logprobs_T is not None:
-        kl_T = kl_estimate(logprobs_T, ref_logprobs_T, "k3")
-        loss_T = loss_T + kl_beta * kl_T
-        stats["reference_kl"] = kl_T.detach().sum()
-    return loss_T, stats
-
-
-def mismatch_stats(old_logprobs_T: Float[Tensor, " T"], rollout_logprobs_T: Float[Tensor, " T"]) -> Stats:
+def mismatch_stats(old_logprobs_T: PerToken, rollout_logprobs_T: PerToken) -> Stats:
     """How far the learner is from the sampler, in nats.
 
     ``logprob_gap`` is the sum of absolute differences, ``logprob_gap_max`` the largest of them, ``mismatch_kl`` the

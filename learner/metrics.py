@@ -2,50 +2,102 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence as ListOf
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
-from learner.packing import Batch
+from learner.algorithm import AlgorithmConfig
+from learner.packing import Batch, Sequence
+from rollout.types import Group
+
+if TYPE_CHECKING:
+    from learner.optimizer import Applied
 
 Metrics = dict[str, float]
 
 
+@dataclass(frozen=True, slots=True)
+class Update:
+    """What an update tells its caller; the same on every rank."""
+
+    metrics: Metrics
+    advantages: list[list[float]] = field(default_factory=list)
+    """For each group those of its completions; where tokens differ, the mean over them."""
+    notices: list[str] = field(default_factory=list)
+    """What a person should read, such as an update that was skipped."""
+
+
 def optimizer_metrics(
-    batches: Sequence[Batch], totals: Metrics, grad_norms: Sequence[float], learning_rate: float
+    batches: ListOf[Batch], totals: Metrics, applied: ListOf[Applied], learning_rate: float
 ) -> Metrics:
     """What every kind of update reports; means over the optimizer steps where there were several."""
+    grad_norms = [step.grad_norm for step in applied if step.grad_norm is not None]
     trained_tokens = _trained_tokens(batches)
     return {
         "optim/learning_rate": learning_rate,
         "optim/loss": totals["loss"] / len(batches),
-        "optim/grad_norm": sum(grad_norms) / len(batches),
+        "optim/grad_norm": sum(grad_norms) / max(1, len(grad_norms)),
+        "optim/skipped_updates": float(len(applied) - len(grad_norms)),
         "optim/entropy": totals["entropy"] / trained_tokens,
         "optim/trained_tokens": float(trained_tokens),
         "optim/microbatches": float(sum(len(batch.microbatches) for batch in batches)),
     }
 
 
-def update_metrics(batches: Sequence[Batch], totals: Metrics, advantages: Sequence[NDArray[np.float64]]) -> Metrics:
-    """What an update from rewards reports besides; per-token means over the trained tokens, in nats.
-
-    ``optim/kl_k3`` is there with a reference, ``optim/update_kl_k3`` with several optimizer steps, else it is 0.
-    """
+def update_metrics(
+    batches: ListOf[Batch], totals: Metrics, sequences: ListOf[Sequence], groups: ListOf[Group]
+) -> Metrics:
+    """What an update from rewards reports besides; per-token means over the trained tokens, in nats."""
     trained_tokens = _trained_tokens(batches)
+    compared = totals["compared"]
+    by_group = advantages_by_group(sequences, groups)
     metrics = {
         "optim/clip_fraction": totals["clipped"] / trained_tokens,
-        "optim/zero_advantage_groups": sum(not credit.any() for credit in advantages) / len(advantages),
-        "rollout/logprob_gap": totals["logprob_gap"] / trained_tokens,
+        "optim/zero_advantage_groups": sum(not any(of_group) for of_group in by_group) / len(groups),
+        "optim/masked_completions": sum(sequence.is_masked for sequence in sequences) / len(sequences),
+        "rollout/logprob_gap": totals["logprob_gap"] / compared,
         "rollout/logprob_gap_max": totals["logprob_gap_max"],
-        "rollout/mismatch_kl": totals["mismatch_kl"] / trained_tokens,
+        "rollout/mismatch_kl": totals["mismatch_kl"] / compared,
     }
-    if "reference_kl" in totals:
-        metrics["optim/kl_k3"] = totals["reference_kl"] / trained_tokens
+    if "mismatch_weight" in totals:
+        metrics["rollout/mismatch_weight"] = totals["mismatch_weight"] / trained_tokens
+        metrics["rollout/mismatch_bounded"] = totals["mismatch_bounded"] / trained_tokens
     if len(batches) > 1:
         metrics["optim/update_kl_k3"] = totals["update_kl"] / trained_tokens
     return metrics
 
 
-def _trained_tokens(batches: Sequence[Batch]) -> int:
+def reference_kl(
+    batches: ListOf[Batch], totals: Metrics, kls: ListOf[np.ndarray], config: AlgorithmConfig
+) -> float | None:
+    """Mean KL a token to the reference, by the recipe's estimator; None without a reference."""
+    if config.kl_beta == 0:
+        return None
+    if config.kl_placement == "reward":
+        return float(np.concatenate(list(kls)).mean())
+    return totals["reference_kl"] / _trained_tokens(batches)
+
+
+def critic_metrics(batches: ListOf[Batch], totals: Metrics, sequences: ListOf[Sequence]) -> Metrics:
+    """How good the critic is; explained variance is 1 for a perfect one, 0 for a constant one, and may be negative."""
+    trained_tokens = _trained_tokens(batches)
+    pairs = [(s.returns, s.old_values) for s in sequences if s.returns is not None and s.old_values is not None]
+    returns, values = (np.concatenate(arrays).astype(np.float64) for arrays in zip(*pairs, strict=True))
+    return {
+        "optim/value_loss": totals["value_loss"] / trained_tokens,
+        "optim/value_clip_fraction": totals["value_clipped"] / trained_tokens,
+        "optim/value_mean": float(values.mean()),
+        "optim/value_explained_variance": 1 - float(np.var(returns - values)) / max(float(np.var(returns)), 1e-12),
+    }
+
+
+def advantages_by_group(sequences: ListOf[Sequence], groups: ListOf[Group]) -> list[list[float]]:
+    """Each completion's advantage, the mean over its tokens."""
+    of_completion = iter(float(sequence.advantages.mean()) for sequence in sequences)
+    return [[next(of_completion) for _ in group.completions] for group in groups]
+
+
+def _trained_tokens(batches: ListOf[Batch]) -> int:
     return sum(batch.computed_tokens for batch in batches)

@@ -26,13 +26,26 @@ Layout = Literal["rows", "flat"]
 
 @dataclass(frozen=True, slots=True)
 class Sequence:
-    """A prompt and a completion of it on one string of tokens, with the completion's credit."""
+    """A prompt and a completion of it on one string of tokens, with what the update knows of each completion token."""
 
     token_ids: Tokens
     num_prompt_tokens: int
     rollout_logprobs: Logprobs
-    """Of the completion's tokens."""
-    advantage: float
+    """Of the completion's tokens, as are all arrays below."""
+    advantages: Float32[np.ndarray, " T"]
+    index: int = 0
+    """Position among the sequences of its step."""
+    prompt_id: str = ""
+    is_masked: bool = False
+    """Left out of the loss and of its denominators."""
+    old_logprobs: Float32[np.ndarray, " T"] | None = None
+    """The learner's before this step's updates; None where the training forward itself gives them."""
+    ref_logprobs: Float32[np.ndarray, " T"] | None = None
+    """The reference's; None where no KL estimate needs them."""
+    old_values: Float32[np.ndarray, " T"] | None = None
+    """The critic's before this step's updates; None without a critic."""
+    returns: Float32[np.ndarray, " T"] | None = None
+    """What the critic learns; None without one."""
 
     @property
     def num_tokens(self) -> int:
@@ -41,6 +54,10 @@ class Sequence:
     @property
     def num_completion_tokens(self) -> int:
         return len(self.token_ids) - self.num_prompt_tokens
+
+    @property
+    def has_advantage(self) -> bool:
+        return bool(self.advantages.any())
 
 
 Rows = list[list[Sequence]]
@@ -59,10 +76,23 @@ class Microbatch:
     """The completion tokens' ids."""
     rollout_logprobs: Float32[np.ndarray, " T"]
     advantages: Float32[np.ndarray, " T"]
+    completion: Int64[np.ndarray, " T"]
+    """For each token, which of ``sequences`` it belongs to."""
     completion_lengths: Float32[np.ndarray, " T"]
     """For each token, how many tokens its completion has."""
+    loss_mask: Float32[np.ndarray, " T"]
+    """0 where a token is left out of the loss, else 1."""
+    sequences: tuple[Sequence, ...]
     old_logprobs: Float32[np.ndarray, " T"] | None = None
-    """The learner's before this step's updates; None where the training forward itself gives them."""
+    """This and those below as in ``Sequence``."""
+    ref_logprobs: Float32[np.ndarray, " T"] | None = None
+    old_values: Float32[np.ndarray, " T"] | None = None
+    returns: Float32[np.ndarray, " T"] | None = None
+
+    @property
+    def prompt_ids(self) -> tuple[str, ...]:
+        """The prompts of its sequences, each once."""
+        return tuple(dict.fromkeys(sequence.prompt_id for sequence in self.sequences))
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,34 +102,38 @@ class Batch:
     microbatches: tuple[Microbatch, ...]
     """This rank's; every rank has the same number."""
     total_tokens: int
-    """Completion tokens of all ranks, those left out for want of an advantage included: the loss's denominator."""
+    """Completion tokens of all ranks that are not masked, those left out for want of an advantage included: the loss's
+    denominator. At least 1."""
     total_completions: int
     """Completions of all ranks, likewise."""
     computed_tokens: int
     """Completion tokens of all ranks that are in a microbatch."""
 
 
-def sequences_of(group: Group, advantages: Iterable[float]) -> list[Sequence]:
-    """The group's completions as sequences, each with its advantage."""
-    prompt_ids = group.prompt.token_ids
+def sequences_of(groups: Iterable[Group]) -> list[Sequence]:
+    """The groups' completions as sequences, in order and without credit yet."""
+    pairs = [(group.prompt, completion) for group in groups for completion in group.completions]
     return [
         Sequence(
-            token_ids=np.concatenate([prompt_ids, completion.token_ids]),
-            num_prompt_tokens=len(prompt_ids),
+            token_ids=np.concatenate([prompt.token_ids, completion.token_ids]),
+            num_prompt_tokens=len(prompt.token_ids),
             rollout_logprobs=completion.rollout_logprobs,
-            advantage=float(advantage),
+            advantages=np.zeros(completion.num_tokens, dtype=np.float32),
+            index=index,
+            prompt_id=prompt.id,
         )
-        for completion, advantage in zip(group.completions, advantages, strict=True)
+        for index, (prompt, completion) in enumerate(pairs)
     ]
 
 
 def sequence_of(example: SupervisedExample) -> Sequence:
     """The example as a sequence of advantage 1: cross entropy is the policy gradient at full credit."""
+    num_tokens = len(example.completion_ids)
     return Sequence(
         token_ids=np.concatenate([example.prompt_ids, example.completion_ids]),
         num_prompt_tokens=len(example.prompt_ids),
-        rollout_logprobs=np.zeros(len(example.completion_ids), dtype=np.float32),
-        advantage=1.0,
+        rollout_logprobs=np.zeros(num_tokens, dtype=np.float32),
+        advantages=np.ones(num_tokens, dtype=np.float32),
     )
 
 
@@ -114,26 +148,35 @@ def pack(
 ) -> Batch:
     """The share of rank ``rank`` of ``sequences``, in microbatches of at most ``max_tokens`` tokens, padding included.
 
-    With ``skip_zero_advantage`` sequences whose gradient is 0 are not computed, though the totals count them. If that
-    leaves none, the first sequence stays: the parity of sampler and learner is proven in every step.
+    The totals count all sequences but the masked ones, those too that are not computed; see ``computed_of``.
 
     Raises:
         ValueError: a sequence is longer than ``max_tokens``, or has no prompt token to predict its first token from.
     """
     for sequence in sequences:
         _check(sequence, max_tokens)
-    computed = [sequence for sequence in sequences if sequence.advantage != 0 or not skip_zero_advantage]
-    computed = computed or list(sequences[:1])
+    computed = computed_of(sequences, skip_zero_advantage=skip_zero_advantage)
     shares = [_cut(share, max_tokens, layout) for share in _balance(computed, num_ranks)]
     # Every rank runs the same number of microbatches, or the collectives of the backward pass hang.
     num_microbatches = max(len(share) for share in shares)
     dummies: list[Rows] = [[]] * (num_microbatches - len(shares[rank]))
+    kept = [sequence for sequence in sequences if not sequence.is_masked]
     return Batch(
         microbatches=tuple(_lay_out(rows) for rows in shares[rank] + dummies),
-        total_tokens=sum(sequence.num_completion_tokens for sequence in sequences),
-        total_completions=len(sequences),
+        total_tokens=max(1, sum(sequence.num_completion_tokens for sequence in kept)),
+        total_completions=max(1, len(kept)),
         computed_tokens=sum(sequence.num_completion_tokens for sequence in computed),
     )
+
+
+def computed_of(sequences: ListOf[Sequence], *, skip_zero_advantage: bool) -> list[Sequence]:
+    """Those that need a forward pass: not masked, and with ``skip_zero_advantage`` not without gradient.
+
+    If that leaves none, the first stays: the parity of sampler and learner is proven in every step.
+    """
+    kept = [sequence for sequence in sequences if not sequence.is_masked]
+    computed = [sequence for sequence in kept if sequence.has_advantage or not skip_zero_advantage]
+    return computed or list((kept or sequences)[:1])
 
 
 def _check(sequence: Sequence, max_tokens: int) -> None:
@@ -189,16 +232,29 @@ def _lay_out(rows: Rows) -> Microbatch:
             predictors.append(r * shape[1] + np.arange(start + sequence.num_prompt_tokens, end) - 1)
             start = end
     sequences = [sequence for row in rows for sequence in row]
-    lengths = [sequence.num_completion_tokens for sequence in sequences]
+    lengths = np.array([sequence.num_completion_tokens for sequence in sequences], dtype=np.int64)
     return Microbatch(
         token_ids=token_ids,
         position_ids=position_ids,
         predictors=_concatenate(predictors, np.int64),
         targets=_concatenate([sequence.token_ids[sequence.num_prompt_tokens :] for sequence in sequences], np.int64),
         rollout_logprobs=_concatenate([sequence.rollout_logprobs for sequence in sequences], np.float32),
-        advantages=np.repeat(np.array([sequence.advantage for sequence in sequences], np.float32), lengths),
+        advantages=_concatenate([sequence.advantages for sequence in sequences], np.float32),
+        completion=np.repeat(np.arange(len(sequences)), lengths),
         completion_lengths=np.repeat(np.array(lengths, np.float32), lengths),
+        loss_mask=np.repeat(np.array([not s.is_masked for s in sequences], np.float32), lengths),
+        sequences=tuple(sequences),
+        old_logprobs=_if_known([sequence.old_logprobs for sequence in sequences]),
+        ref_logprobs=_if_known([sequence.ref_logprobs for sequence in sequences]),
+        old_values=_if_known([sequence.old_values for sequence in sequences]),
+        returns=_if_known([sequence.returns for sequence in sequences]),
     )
+
+
+def _if_known(parts: ListOf[NDArray | None]) -> NDArray | None:
+    """The parts, one behind the other. Either all sequences of an update know an array, or none does."""
+    known = [part for part in parts if part is not None]
+    return _concatenate(known, np.float32) if len(known) == len(parts) else None
 
 
 def _concatenate(parts: ListOf[NDArray], dtype: type) -> NDArray:

@@ -1,33 +1,70 @@
 """The policy as the learner sees it: a Hugging Face model that returns log-probabilities of chosen tokens.
 
-Shape legend: ``_R`` rows, ``_L`` positions of a row, ``_T`` completion tokens.
+Shape legend: ``_R`` rows, ``_L`` positions of a row, ``_T`` completion tokens, ``_H`` hidden size, ``_V`` vocabulary.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
+from peft import PeftModel
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from learner.config import ModelConfig
-from learner.logprobs import token_logprobs
+from learner.logprobs import token_scores
+from learner.lora import add_adapters, base_fingerprint
 from learner.packing import Layout, Microbatch
 
-PolicyInputs = tuple[Tensor, Tensor, Tensor, Tensor]
-"""``(token_ids, position_ids, predictors, targets)``, the arguments of ``Policy.forward``."""
+
+class PolicyOutput(NamedTuple):
+    """What a forward pass says about the completion tokens of a microbatch. In nats, temperature applied."""
+
+    logprobs_T: Float[Tensor, " T"]
+    entropy_T: Float[Tensor, " T"]
+    """Of the distribution that each token was drawn from."""
+    values_T: Float[Tensor, " T"]
+    """The critic's estimate before each token, in units of the reward; zeros without a critic."""
+    reference_kl_T: Float[Tensor, " T"]
+    """KL(policy || reference) over the vocabulary; zeros unless the reference's distribution was given."""
+
+
+@dataclass(frozen=True, slots=True)
+class Distribution:
+    """What the reference's distribution over the vocabulary is computed from."""
+
+    hidden_TH: Float[Tensor, "T H"]
+    head_VH: Float[Tensor, "V H"] | None
+    """None where it is the policy's own, which adapters leave alone."""
+
+    def head_or(self, head_VH: Float[Tensor, "V H"]) -> Float[Tensor, "V H"]:
+        return head_VH if self.head_VH is None else self.head_VH
 
 
 class Policy(nn.Module):
-    """A causal language model whose output is the log-probabilities of completion tokens."""
+    """A causal language model whose output is about completion tokens, and the critic on its trunk where there is one."""
 
     def __init__(self, model: PreTrainedModel, temperature: float) -> None:
         super().__init__()
         self.model = model
         self.temperature = temperature
+        self.value_head: nn.Module | None = None
+        self.base_fingerprint = ""
+        """Of the frozen weights under adapters; empty without adapters."""
+        # In a tuple, which keeps it out of this module's parameters: those are ``model``'s already.
+        self._adapters: tuple[PeftModel, ...] = ()
+
+    @property
+    def adapters(self) -> PeftModel | None:
+        """The LoRA adapters within ``model``, if it has any."""
+        return self._adapters[0] if self._adapters else None
 
     def forward(
         self,
@@ -35,21 +72,53 @@ class Policy(nn.Module):
         position_ids_RL: Int[Tensor, "R L"],
         predictors_T: Int[Tensor, " T"],
         targets_T: Int[Tensor, " T"],
-    ) -> tuple[Float[Tensor, " T"], Float[Tensor, " T"]]:
-        """Log-probabilities of the targets and entropies where they were drawn, in nats, temperature applied."""
+        reference: Distribution | None = None,
+        only_hidden: bool = False,
+    ) -> tuple[Tensor, ...]:
+        """The fields of ``PolicyOutput``, as a plain tuple, which DeepSpeed's hooks can take apart.
+
+        Args:
+            reference: what to measure the exact KL to.
+            only_hidden: return ``(hidden_TH,)`` and nothing else.
+        """
         # No attention mask: transformers then takes position ids that restart for packed sequences.
         hidden_RLH = self.model.base_model(
             input_ids=token_ids_RL, position_ids=position_ids_RL, use_cache=False
         ).last_hidden_state
         hidden_TH = hidden_RLH.flatten(0, 1)[predictors_T]
-        return token_logprobs(hidden_TH, self.model.lm_head.weight, targets_T, temperature=self.temperature)
+        if only_hidden:
+            return (hidden_TH,)
+        head_VH = self.model.lm_head.weight
+        scores = token_scores(
+            hidden_TH,
+            head_VH,
+            targets_T,
+            temperature=self.temperature,
+            reference=None if reference is None else (reference.hidden_TH, reference.head_or(head_VH)),
+        )
+        zeros_T = torch.zeros_like(scores.logprobs_T)
+        values_T = zeros_T if self.value_head is None else self.value_head(hidden_TH)[:, 0].float()
+        reference_kl_T = zeros_T if scores.reference_kl_T is None else scores.reference_kl_T
+        return scores.logprobs_T, scores.entropy_T, values_T, reference_kl_T
+
+    @contextmanager
+    def as_base(self) -> Iterator[None]:
+        """Within it the adapters are switched off. Without adapters it is an error."""
+        assert self.adapters is not None, "a policy without adapters has no base"
+        with self.adapters.disable_adapter():
+            yield
+
+
+PolicyInputs = tuple[Tensor, Tensor, Tensor, Tensor]
+"""``(token_ids, position_ids, predictors, targets)``, the arguments of ``Policy.forward``."""
 
 
 def load_policy(folder: Path | str, config: ModelConfig, temperature: float) -> Policy:
-    """The model of a Hugging Face folder or hub name, on the CPU, in ``config.dtype``.
+    """The model of a Hugging Face folder or hub name, on the CPU, in ``config.dtype``, with adapters if it has a LoRA.
 
     Raises:
-        ValueError: the model changes its logits after the LM head, which ``Policy`` would leave out.
+        ValueError: the model changes its logits after the LM head, which ``Policy`` would leave out, or ``config.lora``
+            names no layer of it.
     """
     model = AutoModelForCausalLM.from_pretrained(
         folder, dtype=getattr(torch, config.dtype), attn_implementation=resolve_attention(config)
@@ -59,7 +128,25 @@ def load_policy(folder: Path | str, config: ModelConfig, temperature: float) -> 
             raise ValueError(
                 f"{folder} has {setting} in its config, which the learner does not apply: use another model"
             )
-    return Policy(model, temperature)
+    policy = Policy(model, temperature)
+    if config.lora is not None:
+        policy.base_fingerprint = base_fingerprint(model)
+        policy._adapters = (add_adapters(model, config.lora),)
+    return policy
+
+
+def add_value_head(policy: Policy) -> None:
+    """Puts a critic on the policy's trunk: two layers, the last of which begins at zero, so that no value is wild."""
+    hidden_size = policy.model.config.hidden_size
+    first, last = nn.Linear(hidden_size, hidden_size), nn.Linear(hidden_size, 1)
+    # Every rank must begin with the same weights, whatever its random state.
+    with torch.random.fork_rng(devices=[]):
+        # Not torch.manual_seed, which would seed the GPUs too, and those are not forked here.
+        torch.default_generator.manual_seed(0)
+        nn.init.normal_(first.weight, std=hidden_size**-0.5)
+    for tensor in (first.bias, last.weight, last.bias):
+        nn.init.zeros_(tensor)
+    policy.value_head = nn.Sequential(first, nn.Tanh(), last).to(policy.model.dtype)
 
 
 def resolve_attention(config: ModelConfig) -> str:

@@ -1,25 +1,95 @@
-"""The frozen reference: the policy that KL in the loss holds the training close to."""
+"""The frozen reference that the KL is measured to: a copy of the first policy, or the base under a LoRA."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from learner.algorithm import AlgorithmConfig
+from learner.backend import Backend
 from learner.config import ModelConfig
 from learner.packing import Microbatch
-from learner.policy import load_policy, policy_inputs
+from learner.policy import Distribution, Policy, load_policy, policy_inputs
 
 
-class Reference:
-    """A frozen copy of the model that training began with, whole on every rank."""
+class Reference(Protocol):
+    """A policy that does not change. Its methods are collective."""
 
-    def __init__(self, folder: Path | str, config: ModelConfig, temperature: float, device: torch.device) -> None:
-        self._policy = load_policy(folder, config, temperature).requires_grad_(False).to(device)
+    def in_use(self) -> AbstractContextManager[None]:
+        """Within it the reference may be asked."""
+        ...
+
+    def logprobs(self, microbatch: Microbatch) -> Tensor:
+        """Log-probabilities of the microbatch's completion tokens, shape ``[T]``, in nats."""
+        ...
+
+    def distribution(self, microbatch: Microbatch) -> Distribution:
+        """What the distributions that the tokens could have been drawn from are computed from."""
+        ...
+
+
+def build_reference(
+    config: AlgorithmConfig, model: ModelConfig, folder: Path | str, temperature: float, backend: Backend
+) -> Reference | None:
+    """The reference that the settings ask for; None where no KL needs one."""
+    if config.kl_beta == 0:
+        return None
+    if config.reference == "base" or (config.reference == "auto" and model.lora is not None):
+        return AdapterBase(backend)
+    policy = load_policy(folder, model.model_copy(update={"lora": None}), temperature)
+    return FrozenCopy(policy, backend.device, is_offloaded=config.reference == "offloaded")
+
+
+class FrozenCopy:
+    """The model that training began with, whole on every rank; in CPU memory between uses if offloaded."""
+
+    def __init__(self, policy: Policy, device: torch.device, *, is_offloaded: bool) -> None:
+        self._policy = policy.requires_grad_(False)
         self._device = device
+        self._is_offloaded = is_offloaded
+        if not is_offloaded:
+            self._policy.to(device)
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        if not self._is_offloaded:
+            yield
+            return
+        self._policy.to(self._device)
+        try:
+            yield
+        finally:
+            self._policy.to("cpu")
 
     @torch.no_grad()
     def logprobs(self, microbatch: Microbatch) -> Tensor:
-        """Log-probabilities of the microbatch's completion tokens, in nats."""
         return self._policy(*policy_inputs(microbatch, self._device))[0]
+
+    @torch.no_grad()
+    def distribution(self, microbatch: Microbatch) -> Distribution:
+        (hidden_TH,) = self._policy(*policy_inputs(microbatch, self._device), only_hidden=True)
+        return Distribution(hidden_TH, self._policy.model.lm_head.weight)
+
+
+class AdapterBase:
+    """The policy with its adapters switched off: a reference that costs no memory."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        yield
+
+    def logprobs(self, microbatch: Microbatch) -> Tensor:
+        with self._backend.policy.as_base():
+            return self._backend.score(microbatch).logprobs_T
+
+    def distribution(self, microbatch: Microbatch) -> Distribution:
+        with self._backend.policy.as_base():
+            return Distribution(self._backend.hidden(microbatch), head_VH=None)

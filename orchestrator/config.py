@@ -6,11 +6,14 @@ import os
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field, ValidationInfo, model_validator
 
 from learner.config import LearnerConfig, ModelConfig, WarmStartConfig, check_together
 from rewards.config import RewardsConfig
 from rollout.config import PromptsConfig, RolloutConfig, SamplingConfig, TracesConfig
+
+SUPERVISED_ONLY = {"supervised_only": True}
+"""Context of validating a recipe for `rayzero sft`."""
 
 
 class Settings(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
@@ -75,8 +78,8 @@ class RunConfig(Settings, frozen=True):
     """Passes of the loop: sample, score, learn, publish."""
     prompts_per_step: int = Field(ge=1)
     """Prompts sampled in one step."""
-    group_size: int = Field(ge=2)
-    """Completions of one prompt. Advantages compare them, so there are at least 2."""
+    group_size: int = Field(ge=1)
+    """Completions of one prompt; at least 2 where advantages compare them, which they do in most presets."""
     max_staleness: int = Field(default=0, ge=0, le=0)
     """Steps that sampling may run ahead of the weights. 0, on-policy, is all that there is yet."""
     model: ModelConfig
@@ -106,11 +109,31 @@ class RunConfig(Settings, frozen=True):
         return Path(self.runs_dir) / self.name
 
     @model_validator(mode="after")
-    def _check_across_sections(self) -> Self:
+    def _check_across_sections(self, info: ValidationInfo) -> Self:
         check_together(self.learner, self.model)
-        for message in self._misfits():
+        # `rayzero sft` neither samples nor scores: what only those need must not stop it.
+        samples = info.context != SUPERVISED_ONLY
+        for message in self._warm_start_misfits() + (self._misfits() if samples else []):
             raise ValueError(message)
         return self
+
+    def _warm_start_misfits(self) -> list[str]:
+        if self.warm_start.num_steps == 0 or self.warm_start.data is not None:
+            return []
+        if self.model.build is None:
+            return [
+                f"warm_start.num_steps = {self.warm_start.num_steps} with model.path: synthetic traces are for a policy from "
+                "model.build; set warm_start.data to a JSONL file of prompt and completion, or warm_start.num_steps = 0"
+            ]
+        countdown = self.prompts.countdown
+        is_beyond_traces = countdown.source != "generated" or countdown.numbers_per_problem > 3
+        if self.prompts.task == "countdown" and is_beyond_traces:
+            return [
+                f"prompts.countdown has source = {countdown.source!r} and numbers_per_problem = "
+                f"{countdown.numbers_per_problem}: the warm start's traces are about generated problems of at most three "
+                "numbers; change them or set warm_start.num_steps = 0"
+            ]
+        return []
 
     def _misfits(self) -> list[str]:
         found = []
@@ -119,10 +142,22 @@ class RunConfig(Settings, frozen=True):
                 "sampling.temperature = 0: every completion of a group would be the same and nothing could be learned; "
                 "set it above 0, usually to 1"
             )
-        if self.learner.updates_per_step > self.prompts_per_step:
+        if self.prompts_per_step % self.learner.updates_per_step:
             found.append(
-                f"learner.updates_per_step = {self.learner.updates_per_step} is more than prompts_per_step = "
-                f"{self.prompts_per_step}: lower it, each optimizer step needs a group at least"
+                f"learner.updates_per_step = {self.learner.updates_per_step} does not divide prompts_per_step = "
+                f"{self.prompts_per_step}: each optimizer step trains on as many groups; set it to one of "
+                f"{divisors(self.prompts_per_step)}"
+            )
+        algorithm = self.learner.algorithm
+        if self.group_size == 1 and algorithm.needs_groups:
+            found.append(
+                f'group_size = 1 with learner.algorithm.baseline = "{algorithm.baseline}", which compares the completions of '
+                "a prompt: every advantage would be 0; set group_size to 2 at least, 8 is usual"
+            )
+        if algorithm.overlong_buffer_tokens >= self.sampling.max_completion_tokens:
+            found.append(
+                f"learner.algorithm.overlong_buffer_tokens = {algorithm.overlong_buffer_tokens} leaves nothing of "
+                f"sampling.max_completion_tokens = {self.sampling.max_completion_tokens} unpunished: lower it"
             )
         if self.max_model_len > self.learner.max_tokens_per_microbatch:
             found.append(
@@ -139,20 +174,10 @@ class RunConfig(Settings, frozen=True):
             found.append(
                 "prompts.chat = true with model.build: a built tokenizer has no chat template; set it to false"
             )
-        if build is None and self.warm_start.num_steps:
-            found.append(
-                f"warm_start.num_steps = {self.warm_start.num_steps} with model.path: the warm start teaches synthetic "
-                "traces to a policy from model.build; set warm_start.num_steps = 0"
-            )
         countdown = self.prompts.countdown
-        if self.warm_start.num_steps and (countdown.source != "generated" or countdown.numbers_per_problem > 3):
-            found.append(
-                f"prompts.countdown has source = {countdown.source!r} and numbers_per_problem = "
-                f"{countdown.numbers_per_problem}: the warm start's traces are about generated problems of at most three "
-                "numbers; change them or set warm_start.num_steps = 0"
-            )
         largest = max(countdown.max_number, countdown.max_target, countdown.max_intermediate)
-        if build is not None and countdown.source == "generated" and largest > build.max_integer:
+        is_generated = self.prompts.task == "countdown" and countdown.source == "generated"
+        if build is not None and is_generated and largest > build.max_integer:
             found.append(
                 f"model.build.max_integer = {build.max_integer}: the tokenizer has no token for {largest}, which "
                 "prompts.countdown's max_number, max_target or max_intermediate allows; raise it"
@@ -163,6 +188,10 @@ class RunConfig(Settings, frozen=True):
                 "one learner and one generator; set learner.num_ranks = 1"
             )
         return found
+
+
+def divisors(number: int) -> list[int]:
+    return [divisor for divisor in range(1, number + 1) if number % divisor == 0]
 
 
 def default_num_cpus() -> int:

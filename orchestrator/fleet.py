@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import ray
 
+from learner.metrics import Update
 from orchestrator.config import RunConfig, default_num_cpus
 from orchestrator.learner_group import LearnerGroup
 from orchestrator.publish import publish
@@ -32,7 +33,7 @@ class Rollouts(Protocol):
 class Learner(Protocol):
     """The group of learner ranks, as one."""
 
-    def update(self, step: int, groups: Sequence[Group]) -> dict[str, float]: ...
+    def update(self, step: int, groups: Sequence[Group]) -> Update: ...
     def save(self, folder: Path) -> None: ...
     def load(self, folder: Path) -> None: ...
 

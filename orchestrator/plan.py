@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 from rich.table import Table
 
+from learner.algorithm import AlgorithmConfig
+from learner.config import LearnerConfig, OptimizerConfig
 from orchestrator.config import RunConfig
 
 
 def print_plan(config: RunConfig, console: Console) -> None:
     """Batch arithmetic, actors and their resources, and every knob of the algorithm."""
-    table = Table(title=f"rayzero · {config.name}", show_header=False, box=None, pad_edge=False, title_justify="left")
+    print_rows(config.name, plan(config), console)
+
+
+def print_rows(name: str, rows: Sequence[tuple[str, str]], console: Console) -> None:
+    """A plan's titles and lines, under the run's name."""
+    table = Table(title=f"rayzero · {name}", show_header=False, box=None, pad_edge=False, title_justify="left")
     table.add_column(style="bold")
     table.add_column()
-    for title, text in plan(config):
+    for title, text in rows:
         table.add_row(title, text)
     console.print(table)
 
@@ -27,8 +34,8 @@ def plan(config: RunConfig) -> list[tuple[str, str]]:
         ("task", task_line(config)),
         ("batch", batch_line(config)),
         ("actors", actors_line(config)),
-        ("algorithm", knobs(config.learner.algorithm.model_dump())),
-        ("optimizer", knobs(optimizer_settings(config))),
+        ("algorithm", algorithm_line(config)),
+        ("optimizer", knobs(optimizer_settings(config.learner, config.learner))),
         ("sampling", knobs(config.sampling.model_dump())),
         ("rewards", knobs(config.rewards.weights) + f", deadline {config.rewards.deadline_s:g} s a completion"),
         ("evaluation", evaluation_line(config)),
@@ -37,22 +44,25 @@ def plan(config: RunConfig) -> list[tuple[str, str]]:
 
 
 def policy_line(config: RunConfig) -> str:
+    warm = config.warm_start
+    if warm.num_steps == 0:
+        return model_line(config) + ("; random weights" if config.model.build else "")
+    examples = f"examples of {warm.data}" if warm.data else "traces"
+    return f"{model_line(config)}; warm start of {warm.num_steps} steps × {warm.sequences_per_step} {examples}"
+
+
+def model_line(config: RunConfig) -> str:
+    """What the policy is made from."""
     build, dtype = config.model.build, config.model.dtype
     if build is None:
         return f"{config.model.path}, {dtype}"
-    warm = config.warm_start
-    start = (
-        f"warm start of {warm.num_steps} steps × {warm.sequences_per_step} traces"
-        if warm.num_steps
-        else "random weights"
-    )
     shape = f"{build.num_layers} layers, hidden {build.hidden_size}, {build.num_heads} heads of {build.head_size}"
-    return f"built: {build.architecture}, {shape}, {dtype}; {start}"
+    return f"built: {build.architecture}, {shape}, {dtype}"
 
 
 def task_line(config: RunConfig) -> str:
     prompts = config.prompts
-    source = getattr(prompts, prompts.task).source
+    source = getattr(getattr(prompts, prompts.task), "source", "generated")
     return f"{prompts.task} from {source}, {prompts.num_held_out} problems held out"
 
 
@@ -75,9 +85,20 @@ def actors_line(config: RunConfig) -> str:
     )
 
 
-def optimizer_settings(config: RunConfig) -> dict[str, object]:
+def algorithm_line(config: RunConfig) -> str:
+    """The preset, what was changed of it, and then every knob."""
+    settings = config.learner.algorithm.model_dump()
+    name = settings.pop("preset")
+    preset = AlgorithmConfig(preset=name).model_dump()
+    changed = {knob: value for knob, value in settings.items() if value != preset[knob]}
+    title = f"preset {name}" + (f" with {knobs(changed)}" if changed else "")
+    return f"{title}: {knobs(settings)}"
+
+
+def optimizer_settings(learner: LearnerConfig, course: OptimizerConfig) -> dict[str, object]:
+    """Which optimizer the learner has, and the course of its learning rate, which a warm start has of its own."""
     names = ("learning_rate", "lr_schedule", "warmup_steps", "adam_betas", "weight_decay", "max_grad_norm")
-    return {name: getattr(config.learner, name) for name in names}
+    return {"optimizer": learner.optimizer} | {name: getattr(course, name) for name in names}
 
 
 def evaluation_line(config: RunConfig) -> str:

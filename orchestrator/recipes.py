@@ -10,30 +10,33 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from orchestrator.config import RunConfig
+from orchestrator.config import SUPERVISED_ONLY, RunConfig
 
 RECIPES = Path(__file__).resolve().parent.parent / "deploy" / "recipes"
 DEFAULT_RECIPE = "countdown-tiny"
+DEFAULT_SUPERVISED_RECIPE = "sft"
+PRESET_KEY = "learner.algorithm.preset"
 
 
 class ConfigError(ValueError):
     """A recipe or an override that cannot be run; the message names key, value and fix, a line each."""
 
 
-def load(recipe: str | None, overrides: Sequence[str] = ()) -> RunConfig:
+def load(recipe: str | None, overrides: Sequence[str] = (), *, supervised_only: bool = False) -> RunConfig:
     """The run that a recipe (a file, or a name in deploy/recipes) and `key=value` overrides describe.
+
+    With `supervised_only`, as `rayzero sft` runs it, sections that it does not use need not fit each other.
 
     Raises ConfigError.
     """
-    path = find(recipe or DEFAULT_RECIPE)
+    path = find(recipe or (DEFAULT_SUPERVISED_RECIPE if supervised_only else DEFAULT_RECIPE))
     try:
         settings = tomllib.loads(path.read_text())
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path} is not valid TOML: {error}") from error
     settings.setdefault("name", path.stem)
-    for override in overrides:
-        apply_override(settings, override)
-    return validate(settings)
+    apply_overrides(settings, overrides)
+    return validate(settings, supervised_only=supervised_only)
 
 
 def find(recipe: str) -> Path:
@@ -43,6 +46,18 @@ def find(recipe: str) -> Path:
             return path
     names = sorted(path.stem for path in RECIPES.glob("*.toml"))
     raise ConfigError(f"no recipe {recipe!r}: {nearest(Path(recipe).stem, names)}")
+
+
+def apply_overrides(settings: dict[str, Any], overrides: Sequence[str]) -> None:
+    """Set what the command line says. A preset there takes the place of the settings' whole algorithm section.
+
+    Else a preset would lose against knobs that the recipe chose for another algorithm.
+    """
+    presets = [override for override in overrides if override.startswith(PRESET_KEY + "=")]
+    if presets and isinstance(settings.get("learner"), dict):
+        settings["learner"].pop("algorithm", None)
+    for override in [*presets, *(override for override in overrides if override not in presets)]:
+        apply_override(settings, override)
 
 
 def apply_override(settings: dict[str, Any], override: str) -> None:
@@ -66,10 +81,10 @@ def parse_value(text: str) -> Any:
         return text
 
 
-def validate(settings: Mapping[str, Any]) -> RunConfig:
+def validate(settings: Mapping[str, Any], *, supervised_only: bool = False) -> RunConfig:
     """Raises ConfigError with a line for each mistake."""
     try:
-        return RunConfig.model_validate(settings)
+        return RunConfig.model_validate(settings, context=SUPERVISED_ONLY if supervised_only else None)
     except ValidationError as error:
         raise ConfigError("\n".join(describe(mistake) for mistake in error.errors())) from None
 

@@ -9,16 +9,24 @@ from typing import Any, Protocol
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from learner.advantages import group_advantages
 from orchestrator.artifacts import RunDirectory
 from orchestrator.config import RunConfig
 from rollout.types import Group
 
 
 class Tracker(Protocol):
-    """Takes the numbers of each step; step 0 is the evaluation before the first."""
+    """Takes the numbers of each step, its groups, and the advantages of those that were trained on, which come first.
 
-    def log(self, step: int, metrics: Mapping[str, float], groups: Sequence[Group]) -> None: ...
+    Step 0 is the evaluation before the first.
+    """
+
+    def log(
+        self,
+        step: int,
+        metrics: Mapping[str, float],
+        groups: Sequence[Group] = (),
+        advantages: Sequence[Sequence[float]] = (),
+    ) -> None: ...
     def close(self) -> None: ...
 
 
@@ -28,9 +36,15 @@ class Trackers:
     def __init__(self, trackers: Sequence[Tracker]) -> None:
         self._trackers = trackers
 
-    def log(self, step: int, metrics: Mapping[str, float], groups: Sequence[Group]) -> None:
+    def log(
+        self,
+        step: int,
+        metrics: Mapping[str, float],
+        groups: Sequence[Group] = (),
+        advantages: Sequence[Sequence[float]] = (),
+    ) -> None:
         for tracker in self._trackers:
-            tracker.log(step, metrics, groups)
+            tracker.log(step, metrics, groups, advantages)
 
     def close(self) -> None:
         for tracker in self._trackers:
@@ -43,12 +57,17 @@ class FileTracker:
     def __init__(self, directory: RunDirectory, config: RunConfig) -> None:
         self._directory = directory
         self._saves_rollouts = config.tracking.save_rollouts
-        self._divides_by_std = config.learner.algorithm.advantage_scale == "group_std"
 
-    def log(self, step: int, metrics: Mapping[str, float], groups: Sequence[Group]) -> None:
+    def log(
+        self,
+        step: int,
+        metrics: Mapping[str, float],
+        groups: Sequence[Group] = (),
+        advantages: Sequence[Sequence[float]] = (),
+    ) -> None:
         if groups and self._saves_rollouts:
-            advantages = [group_advantages(group.totals, divide_by_std=self._divides_by_std) for group in groups]
-            self._directory.write_rollouts(step, groups, [list(of_group) for of_group in advantages])
+            untrained = [[0.0] * len(group.completions) for group in groups[len(advantages) :]]
+            self._directory.write_rollouts(step, groups, [*advantages, *untrained])
         self._directory.log_metrics(step, metrics)
 
     def close(self) -> None:
@@ -70,7 +89,13 @@ class WandbTracker:
             config=config.model_dump(mode="json"),
         )
 
-    def log(self, step: int, metrics: Mapping[str, float], groups: Sequence[Group]) -> None:
+    def log(
+        self,
+        step: int,
+        metrics: Mapping[str, float],
+        groups: Sequence[Group] = (),
+        advantages: Sequence[Sequence[float]] = (),
+    ) -> None:
         self._run.log(dict(metrics), step=step)
 
     def close(self) -> None:
@@ -98,11 +123,17 @@ class ConsoleTracker:
         self._task = self._progress.add_task("steps", total=num_steps)
         self._num_steps = num_steps
 
-    def log(self, step: int, metrics: Mapping[str, float], groups: Sequence[Group]) -> None:
+    def log(
+        self,
+        step: int,
+        metrics: Mapping[str, float],
+        groups: Sequence[Group] = (),
+        advantages: Sequence[Sequence[float]] = (),
+    ) -> None:
         if not self._started:
             self._progress.start()
             self._started = True
-        if "eval/pass_at_1" in metrics:
+        if any(key.startswith("eval/") for key in metrics):
             self._console.print(evaluation_line(step, metrics), highlight=False)
         if "reward/total" in metrics:
             self._console.print(step_line(step, self._num_steps, metrics), highlight=False)

@@ -10,6 +10,7 @@ from orchestrator.evaluation import evaluate
 from orchestrator.fleet import Fleet
 from orchestrator.interrupt import Interrupt
 from orchestrator.metrics import Clock, rollout_metrics
+from orchestrator.sampling import sample
 from orchestrator.trackers import Tracker
 from rollout.prompts.stream import PromptStream
 
@@ -35,21 +36,21 @@ def train(
     last_step = restore(checkpoints, fleet, prompts)
     fleet.publish(version=last_step)
     if last_step == 0:
-        tracker.log(0, held_out(), [])
+        tracker.log(0, held_out())
     logger.info("training begins after step %d", last_step)
     for step in range(last_step + 1, config.num_steps + 1):
         clock = Clock()
         with clock("rollout"), fleet.generating():
-            groups = fleet.rollouts.collect(prompts.take(config.prompts_per_step), config.sampling, config.group_size)
+            sampled = sample(fleet.rollouts, prompts, config)
         with clock("update"), fleet.learning():
-            metrics = fleet.learner.update(step, groups)
+            update = fleet.learner.update(step, sampled.groups)
         with clock("publish"), fleet.generating():
             fleet.publish(version=step)
-        metrics |= rollout_metrics(groups) | fleet.rollouts.metrics()
+        metrics = update.metrics | rollout_metrics(sampled.everything) | sampled.metrics() | fleet.rollouts.metrics()
         if is_due(step, config.evaluation.every_steps, config.num_steps):
             with clock("evaluation"):
                 metrics |= held_out()
-        tracker.log(step, metrics | clock.seconds(), groups)
+        tracker.log(step, metrics | clock.seconds(), sampled.everything, update.advantages)
         if interrupt.requested or is_due(step, config.checkpoint.every_steps, config.num_steps):
             checkpoints.save(step, fleet.learner, prompts.state())
         last_step = step

@@ -111,6 +111,11 @@ class Group:
         return np.array([reward.total for reward in self.rewards], dtype=np.float64)
 
     @property
+    def has_spread(self) -> bool:
+        """Whether rewards differ; a group without spread teaches nothing to those that compare its completions."""
+        return bool(np.ptp(self.totals) > 0)
+
+    @property
     def num_completion_tokens(self) -> int:
         return sum(completion.num_tokens for completion in self.completions)
 

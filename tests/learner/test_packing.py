@@ -1,22 +1,31 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from learner.build import build_model
-from learner.packing import Batch, Sequence, pack
+from learner.packing import Batch, Microbatch, Sequence, computed_of, pack, sequence_of, sequences_of
 from learner.policy import load_policy, policy_inputs
-from tests.learner.tiny import BUILD, MODEL, TEMPERATURE, sequence_logprobs
+from rollout.types import Completion, Group, Prompt, SupervisedExample
+from tests.learner.tiny import MODEL, TEMPERATURE, sequence_logprobs
 
 shapes = st.lists(
-    st.tuples(st.integers(1, 9), st.integers(1, 20), st.sampled_from([0.0, 1.5])), min_size=1, max_size=40
+    st.tuples(
+        st.integers(1, 9), st.integers(1, 20), st.sampled_from([0.0, 1.5]), st.sampled_from([False] * 4 + [True])
+    ),
+    min_size=1,
+    max_size=40,
 )
+"""Prompt tokens, completion tokens, advantage, and whether it is masked."""
+LARGEST = 9 + 20
+PER_TOKEN = ("rollout_logprobs", "advantages", "old_logprobs", "ref_logprobs", "old_values", "returns")
 
 
-def make_sequences(shapes: list[tuple[int, int, float]]) -> list[Sequence]:
+def make_sequences(shapes: list[tuple[int, int, float, bool]]) -> list[Sequence]:
     """Sequences whose tokens are all different, so that one that is lost or doubled shows."""
     counter = iter(range(10**6))
     return [
@@ -24,9 +33,11 @@ def make_sequences(shapes: list[tuple[int, int, float]]) -> list[Sequence]:
             token_ids=np.array([next(counter) for _ in range(prompt + completion)], np.int32),
             num_prompt_tokens=prompt,
             rollout_logprobs=-np.arange(1, completion + 1, dtype=np.float32),
-            advantage=advantage,
+            advantages=np.full(completion, advantage, np.float32),
+            index=index,
+            is_masked=is_masked,
         )
-        for prompt, completion, advantage in shapes
+        for index, (prompt, completion, advantage, is_masked) in enumerate(shapes)
     ]
 
 
@@ -37,21 +48,26 @@ def pack_all(sequences: list[Sequence], num_ranks: int, layout, skip: bool, max_
     ]
 
 
+def microbatches_of(batches: list[Batch]) -> list[Microbatch]:
+    return [microbatch for batch in batches for microbatch in batch.microbatches]
+
+
 @pytest.mark.parametrize("layout", ["rows", "flat"])
 @given(shapes=shapes, num_ranks=st.integers(1, 4), skip=st.booleans())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_every_token_once_in_as_many_microbatches_on_each_rank(layout, shapes, num_ranks: int, skip: bool) -> None:
     sequences = make_sequences(shapes)
     batches = pack_all(sequences, num_ranks, layout, skip)
-    computed = [s for s in sequences if s.advantage or not skip] or sequences[:1]
-    microbatches = [microbatch for batch in batches for microbatch in batch.microbatches]
+    kept = [s for s in sequences if not s.is_masked]
+    computed = [s for s in kept if s.advantages[0] or not skip] or (kept or sequences)[:1]
+    assert [s.index for s in computed_of(sequences, skip_zero_advantage=skip)] == [s.index for s in computed]
+    microbatches = microbatches_of(batches)
 
     targets = np.concatenate([microbatch.targets for microbatch in microbatches])
     expected = np.concatenate([s.token_ids[s.num_prompt_tokens :] for s in computed])
     assert sorted(targets) == sorted(expected)
     assert len({len(batch.microbatches) for batch in batches}) == 1
     assert all(microbatch.token_ids.size <= 64 for microbatch in microbatches)
-    assert {batch.total_tokens for batch in batches} == {sum(s.num_completion_tokens for s in sequences)}
     assert {batch.computed_tokens for batch in batches} == {len(targets)}
     for microbatch in microbatches:
         # Tokens count upwards, so the predictor of a token holds the number before it.
@@ -60,42 +76,128 @@ def test_every_token_once_in_as_many_microbatches_on_each_rank(layout, shapes, n
         assert (starts >= 0).all() and (starts <= 9).all()
 
 
-@given(shapes=shapes)
+@given(shapes=shapes, num_ranks=st.integers(1, 4), skip=st.booleans())
+@settings(max_examples=30, deadline=None)
+def test_totals_count_all_but_the_masked(shapes, num_ranks: int, skip: bool) -> None:
+    """On every rank those of all ranks: they are the loss's denominators."""
+    lengths = [completion for _, completion, _, is_masked in shapes if not is_masked]
+    for batch in pack_all(make_sequences(shapes), num_ranks, "rows", skip):
+        assert batch.total_tokens == max(1, sum(lengths))
+        assert batch.total_completions == max(1, len(lengths))
+
+
+@pytest.mark.parametrize("layout", ["rows", "flat"])
+@given(shapes=shapes, num_ranks=st.integers(1, 4))
+@settings(max_examples=30, deadline=None)
+def test_what_is_known_of_a_token_stays_with_it(layout, shapes, num_ranks: int) -> None:
+    rng = np.random.default_rng(len(shapes))
+    sequences = [
+        replace(s, **{name: rng.normal(size=s.num_completion_tokens).astype(np.float32) for name in PER_TOKEN})
+        for s in make_sequences(shapes)
+    ]
+    for microbatch in microbatches_of(pack_all(sequences, num_ranks, layout, skip=False)):
+        length_of = [s.num_completion_tokens for s in microbatch.sequences]
+        assert microbatch.completion.tolist() == [i for i, length in enumerate(length_of) for _ in range(length)]
+        assert microbatch.completion_lengths.tolist() == [length for length in length_of for _ in range(length)]
+        masks = [0.0 if s.is_masked else 1.0 for s in microbatch.sequences for _ in range(s.num_completion_tokens)]
+        assert microbatch.loss_mask.tolist() == masks
+        tokens = [token for s in microbatch.sequences for token in s.token_ids[s.num_prompt_tokens :]]
+        assert microbatch.targets.tolist() == tokens
+        for name in PER_TOKEN:
+            known = [x for s in microbatch.sequences for x in getattr(sequences[s.index], name)]
+            assert getattr(microbatch, name).tolist() == known
+            assert getattr(microbatch, name).dtype == np.float32
+
+
+def test_what_is_not_known_is_none() -> None:
+    (batch,) = pack_all(make_sequences([(3, 5, 1.0, False), (3, 4, 1.0, False)]), 1, "rows", skip=True)
+    (microbatch,) = batch.microbatches
+    assert {getattr(microbatch, name) is None for name in PER_TOKEN[2:]} == {True}
+
+
+@given(shapes=shapes, num_ranks=st.sampled_from([2, 3, 4]))
 @settings(deadline=None)
-def test_ranks_differ_by_one_sequence_at_most(shapes) -> None:
-    batches = pack_all(make_sequences(shapes), 3, "flat", skip=False)
-    loads = [sum(microbatch.token_ids.size for microbatch in batch.microbatches) for batch in batches]
-    assert max(loads) - min(loads) <= 29 + 1
+def test_ranks_differ_by_one_sequence_at_most(shapes, num_ranks: int) -> None:
+    batches = pack_all(make_sequences(shapes), num_ranks, "flat", skip=False)
+    loads = [sum(s.num_tokens for microbatch in batch.microbatches for s in microbatch.sequences) for batch in batches]
+    assert max(loads) - min(loads) <= LARGEST
+
+
+def test_the_longest_first_goes_to_the_least_loaded_rank() -> None:
+    lengths = [20, 7, 6, 5, 4, 3]
+    batches = pack_all(make_sequences([(1, length - 1, 1.0, False) for length in lengths]), 2, "flat", skip=False)
+    found = [[s.num_tokens for m in batch.microbatches for s in m.sequences] for batch in batches]
+    assert found == [[20, 3], [7, 6, 5, 4]]
 
 
 def test_no_advantage_at_all_still_computes_one_sequence() -> None:
-    (batch,) = pack_all(make_sequences([(3, 5, 0.0), (3, 4, 0.0)]), 1, "rows", skip=True)
+    (batch,) = pack_all(make_sequences([(3, 5, 0.0, False), (3, 4, 0.0, False)]), 1, "rows", skip=True)
     assert batch.computed_tokens == 5
     assert batch.total_tokens == 9
 
 
+def test_nothing_but_masked_sequences_computes_one_that_counts_for_nothing() -> None:
+    (batch,) = pack_all(make_sequences([(3, 5, 1.0, True), (3, 4, 1.0, True)]), 1, "rows", skip=True)
+    assert batch.computed_tokens == 5
+    assert not batch.microbatches[0].loss_mask.any()
+    assert (batch.total_tokens, batch.total_completions) == (1, 1)
+
+
 def test_a_sequence_that_does_not_fit_is_refused() -> None:
     with pytest.raises(ValueError, match="max_tokens_per_microbatch is 64: raise it to 70"):
-        pack_all(make_sequences([(10, 60, 1.0)]), 1, "rows", skip=True)
+        pack_all(make_sequences([(10, 60, 1.0, False)]), 1, "rows", skip=True)
     with pytest.raises(ValueError, match="empty prompt"):
-        pack_all(make_sequences([(0, 6, 1.0)]), 1, "rows", skip=True)
+        pack_all(make_sequences([(0, 6, 1.0, False)]), 1, "rows", skip=True)
+
+
+def test_sequences_of_groups_and_of_examples() -> None:
+    def completion(*tokens: int) -> Completion:
+        logprobs = -np.array(tokens, np.float32)
+        return Completion(np.array(tokens, np.int32), logprobs, finish_reason="stop", policy_versions=(1,), text="")
+
+    def prompt(id: str, *tokens: int) -> Prompt:
+        return Prompt(id, np.array(tokens, np.int32), text="", task="countdown", answer={})
+
+    groups = [
+        Group(prompt("a", 1, 2), (completion(3), completion(4, 5))),
+        Group(prompt("b", 6), (completion(7), completion(8))),
+    ]
+    sequences = sequences_of(groups)
+    assert [s.token_ids.tolist() for s in sequences] == [[1, 2, 3], [1, 2, 4, 5], [6, 7], [6, 8]]
+    assert [(s.index, s.prompt_id, s.num_prompt_tokens) for s in sequences] == [
+        (0, "a", 2),
+        (1, "a", 2),
+        (2, "b", 1),
+        (3, "b", 1),
+    ]
+    assert sequences[1].rollout_logprobs.tolist() == [-4.0, -5.0]
+    assert not any(s.has_advantage for s in sequences)
+
+    taught = sequence_of(SupervisedExample(np.array([1, 2], np.int32), np.array([3, 4, 5], np.int32)))
+    assert (taught.token_ids.tolist(), taught.num_prompt_tokens) == ([1, 2, 3, 4, 5], 2)
+    assert taught.advantages.tolist() == [1.0, 1.0, 1.0]
 
 
 @pytest.mark.parametrize("layout", ["rows", "flat"])
-def test_packed_forward_equals_one_sequence_at_a_time(layout, tmp_path) -> None:
-    build_model(BUILD, 0, tmp_path)
-    policy = load_policy(tmp_path, MODEL, TEMPERATURE)
+def test_packed_forward_equals_one_sequence_at_a_time(layout, folder) -> None:
+    policy = load_policy(folder, MODEL, TEMPERATURE)
     rng = np.random.default_rng(0)
     sequences = [
-        Sequence(rng.integers(2, 60, prompt + 7).astype(np.int32), prompt, np.zeros(7, np.float32), float(prompt))
+        Sequence(
+            token_ids=rng.integers(2, 60, prompt + 7).astype(np.int32),
+            num_prompt_tokens=prompt,
+            rollout_logprobs=np.zeros(7, np.float32),
+            advantages=np.ones(7, np.float32),
+        )
         for prompt in (3, 9, 1, 5, 4)
     ]
     (batch,) = pack_all(sequences, 1, layout, skip=False, max_tokens=40)
     assert 1 < len(batch.microbatches) < len(sequences)
     for microbatch in batch.microbatches:
-        packed, _ = policy(*policy_inputs(microbatch, torch.device("cpu")))
-        # The advantage is the prompt's length here, and so tells which sequence a token belongs to.
-        present = [s for s in sequences if s.advantage in microbatch.advantages]
-        present.sort(key=lambda s: list(microbatch.advantages).index(s.advantage))
-        alone = [sequence_logprobs(policy.model, *np.split(s.token_ids, [s.num_prompt_tokens])) for s in present]
+        packed, entropy, values, reference_kl = policy(*policy_inputs(microbatch, torch.device("cpu")))
+        alone = [
+            sequence_logprobs(policy.model, *np.split(s.token_ids, [s.num_prompt_tokens])) for s in microbatch.sequences
+        ]
         torch.testing.assert_close(packed.double(), torch.cat(alone), rtol=0, atol=1e-5)
+        assert entropy.shape == packed.shape and (entropy > 0).all()
+        assert not values.any() and not reference_kl.any()  # neither critic nor reference

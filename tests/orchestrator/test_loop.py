@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from learner.metrics import Update
 from orchestrator.checkpoints import Checkpoints
 from orchestrator.interrupt import Interrupt
 from orchestrator.recipes import load
@@ -35,12 +36,14 @@ class FakePrompts:
 class FakeFleet:
     """A learner that counts its updates, generators that note the version they would sample with."""
 
-    def __init__(self, on_update=lambda step: None) -> None:
+    def __init__(self, on_update=lambda step: None, without_spread=()) -> None:
         self.rollouts = self.learner = self
         self.events: list[tuple] = []
+        self.trained: list[list[str]] = []
         self.version = None
         self.updates = 0
         self._on_update = on_update
+        self._without_spread = without_spread
         self._phase = None
 
     @contextmanager
@@ -63,7 +66,7 @@ class FakeFleet:
             self.events.append(("evaluate", self.version))
             return [scored_group("held-out", [True] * group_size)]
         self.events.append(("collect", self.version, prompts[0]))
-        return [scored_group(str(prompt), [True, False]) for prompt in prompts]
+        return [scored_group(str(prompt), [True, prompt in self._without_spread]) for prompt in prompts]
 
     def metrics(self):
         return {}
@@ -73,7 +76,8 @@ class FakeFleet:
         self.updates += 1
         self.events.append(("update", step))
         self._on_update(step)
-        return {"optim/loss": 0.0}
+        self.trained.append([group.prompt.id for group in groups])
+        return Update({"optim/loss": 0.0})
 
     def save(self, folder: Path):
         folder.mkdir()
@@ -86,9 +90,13 @@ class FakeFleet:
 class ListTracker:
     def __init__(self) -> None:
         self.steps: list[tuple[int, bool]] = []
+        self.metrics: dict[int, dict[str, float]] = {}
+        self.num_groups: dict[int, int] = {}
 
-    def log(self, step, metrics, groups):
+    def log(self, step, metrics, groups=(), advantages=()):
         self.steps.append((step, "eval/pass_at_1" in metrics))
+        self.metrics[step] = metrics
+        self.num_groups[step] = len(groups)
 
     def close(self):
         pass
@@ -152,6 +160,27 @@ def test_a_signal_finishes_the_step_saves_and_leaves(start) -> None:
     fleet = FakeFleet()
     assert start(fleet, "checkpoint.every_steps=100")[0] == 4
     assert fleet.events[0] == ("publish", 2)
+
+
+def test_groups_without_spread_are_replaced_by_fresh_prompts(start) -> None:
+    """Prompts 1, 3 and 4 teach nothing: 3 takes the place of 1, 4 that of 3, 5 that of 4."""
+    fleet = FakeFleet(without_spread=(1, 3, 4))
+    _, tracker, prompts = start(fleet, "learner.algorithm.resample_rounds=3")
+    assert fleet.trained[:2] == [["0", "2", "5"], ["6", "7", "8"]]
+    assert prompts.position == 12 + 3
+    assert tracker.metrics[1]["rollout/replaced_groups"] == 3
+    assert tracker.metrics[1]["rollout/resample_rounds"] == 3
+    assert tracker.metrics[1]["rollout/groups_without_spread"] == pytest.approx(3 / 6)
+    assert tracker.num_groups[1] == 6  # what was sampled is recorded, replaced or not
+    assert tracker.metrics[2]["rollout/replaced_groups"] == 0
+
+
+def test_replacing_is_bounded_and_the_step_keeps_its_size(start) -> None:
+    fleet = FakeFleet(without_spread=range(100))
+    _, tracker, prompts = start(fleet, "learner.algorithm.resample_rounds=2")
+    assert fleet.trained[0] == ["6", "7", "8"]
+    assert prompts.position == 4 * 9
+    assert tracker.metrics[1]["rollout/replaced_groups"] == 6
 
 
 def test_a_finished_run_does_nothing_more(start) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from learner.algorithm import AlgorithmConfig
 from orchestrator.recipes import RECIPES, ConfigError, load
 
 
@@ -32,11 +33,23 @@ def test_a_recipe_is_found_by_path_too(tmp_path: Path) -> None:
 WRONG = {
     "learner.lerning_rate=1": ["learner.lerning_rate", "did you mean 'learning_rate'"],
     "lerner.learning_rate=1": ["lerner", "did you mean 'learner'"],
-    "group_size=1": ["group_size = 1", "greater than or equal to 2"],
+    "group_size=1": ["group_size = 1", "compares the completions of a prompt", "set group_size to 2"],
+    "group_size=0": ["group_size = 0", "greater than or equal to 1"],
+    "learner.algorithm.preset=dpao": ["learner.algorithm", "preset is 'dpao'", "did you mean 'dapo'"],
+    "learner.algorithm.kl_target=0.1": ["learner.algorithm", "kl_target is 0.1 with kl_beta 0", "set kl_beta"],
+    "learner.algorithm.reference=base": ["learner.algorithm.reference", "without model.lora", 'reference = "copy"'],
+    "learner.algorithm.overlong_buffer_tokens=448": ["overlong_buffer_tokens = 448", "lower it"],
+    "learner.algorithm.advantage_scale=group": ["learner.algorithm.advantage_scale = 'group'", "'group_std'"],
+    'model.lora={"rank"=0}': ["model.lora.rank = 0", "greater than or equal to 1"],
+    'model.lora={"target_modules"=[]}': ["model.lora", "target_modules is empty", "all-linear"],
     "num_steps=many": ["num_steps = 'many'", "integer"],
     "learner.learning_rate=-1": ["learner.learning_rate = -1", "greater than 0"],
     "sampling.temperature=0": ["sampling.temperature = 0", "set it above 0"],
-    "learner.updates_per_step=65": ["learner.updates_per_step = 65", "prompts_per_step = ", "lower it"],
+    "learner.updates_per_step=65": [
+        "learner.updates_per_step = 65",
+        "does not divide prompts_per_step = 32",
+        "[1, 2, 4,",
+    ],
     "learner.max_tokens_per_microbatch=50": ["learner.max_tokens_per_microbatch = 50", "raise it"],
     "sampling.max_completion_tokens=4000": ["max_completion_tokens", "raise it"],
     "prompts.chat=true": ["prompts.chat = true", "set it to false"],
@@ -67,8 +80,22 @@ def test_a_wrong_override_names_key_value_and_fix(override: str) -> None:
 
 def test_all_mistakes_are_reported_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
-        load(None, ["group_size=1", "learner.nope=1", "num_steps=-1"])
+        load(None, ["group_size=0", "learner.nope=1", "num_steps=-1"])
     assert len(str(caught.value).splitlines()) == 3
+
+
+def test_a_preset_on_the_command_line_replaces_the_recipes_algorithm_and_other_overrides_win() -> None:
+    assert load(None).learner.algorithm.loss_aggregation == "token_mean"
+    chosen = ["learner.algorithm.clip_eps_high=0.5", "learner.algorithm.preset=dr_grpo"]
+    algorithm = load(None, chosen).learner.algorithm
+    assert algorithm == AlgorithmConfig(preset="dr_grpo", clip_eps_high=0.5)
+    assert algorithm.loss_aggregation == "constant"
+
+
+def test_a_kl_without_a_reference_is_refused() -> None:
+    overrides = ["learner.algorithm.kl_beta=0.1", "learner.algorithm.reference=none"]
+    with pytest.raises(ConfigError, match=r'reference is "none" with kl_beta 0\.1.*set reference = "auto"'):
+        load(None, overrides)
 
 
 def test_an_unknown_recipe_suggests_the_nearest() -> None:

@@ -1,0 +1,129 @@
+"""Settings of the algorithm: independent knobs, which presets set several of at once."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from learner.presets import preset_settings
+from learner.settings import Settings
+
+
+class AlgorithmConfig(Settings, frozen=True):
+    """How rewards become a loss: independent knobs. A preset sets several at once; docs/algorithms.md compares them.
+
+    The defaults below are those of the preset ``grpo``. A knob that is given wins over the preset.
+    """
+
+    preset: str = "grpo"
+    """Named setting of the other knobs: grpo, dr_grpo, dapo, gspo, cispo, rloo, reinforce_pp or ppo."""
+
+    baseline: Literal["group_mean", "leave_one_out", "batch_mean", "value"] = "group_mean"
+    """What a reward is compared with: its group's mean (GRPO), the mean of the others in its group (RLOO), the mean of
+    the whole step (REINFORCE++), or the critic's estimate at each token (PPO; adds a value head)."""
+    advantage_scale: Literal["group_std", "batch_std", "none"] = "group_std"
+    """Advantages are divided by the standard deviation of their group (GRPO), by that of the step, or not at all
+    (Dr. GRPO)."""
+    gae_gamma: float = Field(default=1.0, ge=0, le=1)
+    """Discount of later rewards, a token. Matters with ``baseline = "value"``."""
+    gae_lambda: float = Field(default=0.95, ge=0, le=1)
+    """GAE's trade of bias for variance; 0 is the one-step estimate, 1 the return. With ``baseline = "value"``."""
+
+    surrogate: Literal["ppo_clip", "cispo", "policy_gradient"] = "ppo_clip"
+    """PPO's clipped ratio, CISPO's clipped weight that stops no gradient, or the policy gradient without any ratio."""
+    ratio_level: Literal["token", "sequence"] = "token"
+    """One ratio for each token, or the geometric mean over the completion (GSPO)."""
+    clip_eps_low: float = Field(default=0.2, ge=0, le=1)
+    """The ratio is clipped below at ``1 - clip_eps_low``. Matters with ``updates_per_step`` above 1."""
+    clip_eps_high: float = Field(default=0.2, ge=0)
+    """The ratio is clipped above at ``1 + clip_eps_high``; 0.28 is DAPO's clip-higher."""
+    dual_clip: float | None = Field(default=None, gt=1)
+    """Bounds the loss of a negative advantage at this many times the advantage, however large the ratio; 3 is usual."""
+    loss_aggregation: Literal["token_mean", "sequence_mean", "constant"] = "sequence_mean"
+    """``token_mean`` weighs tokens alike (DAPO), ``sequence_mean`` completions alike (GRPO), ``constant`` divides
+    by completions times the sampling limit (Dr. GRPO)."""
+
+    kl_beta: float = Field(default=0.0, ge=0)
+    """Weight of the KL to the frozen reference. 0 loads no reference and saves its memory."""
+    kl_placement: Literal["loss", "reward"] = "loss"
+    """Add the KL to the loss (GRPO), or subtract it from the reward before advantages are computed (PPO, RLOO)."""
+    kl_estimator: Literal["k1", "k2", "k3", "exact"] = "k3"
+    """Estimator from the sampled tokens, or ``exact`` over the vocabulary. In the loss, k1 has no gradient on average:
+    use k2, k3 or exact there; in the reward, k1 is the unbiased one."""
+    kl_target: float | None = Field(default=None, gt=0)
+    """KL a token, nats, that ``kl_beta`` is adapted to after every step. Unset: the weight stays as it is."""
+    reference: Literal["auto", "none", "copy", "offloaded", "base"] = "auto"
+    """``copy`` keeps a frozen copy on the device, ``offloaded`` keeps it in CPU memory between uses, ``base`` is the
+    model under a LoRA, without a copy. ``auto``: none where kl_beta is 0, else base with a LoRA, else copy."""
+
+    mismatch_correction: Literal["off", "truncated", "masked", "sequence"] = "off"
+    """Weighs tokens by learner over sampler probability: capped at ``mismatch_high`` (TIS), left out outside
+    ``mismatch_low..mismatch_high`` (IcePop), or one capped weight for the whole completion."""
+    mismatch_low: float = Field(default=0.5, ge=0, le=1)
+    """Smallest weight that ``masked`` keeps."""
+    mismatch_high: float = Field(default=2.0, ge=1)
+    """Largest weight; 2 is usual for ``truncated`` and ``sequence``, 5 for ``masked``."""
+
+    entropy_beta: float = Field(default=0.0, ge=0)
+    """Weight of the entropy bonus a token. Above 0 every completion is computed, those without advantage too."""
+    overlong: Literal["keep", "mask", "soft_punish"] = "keep"
+    """Completions cut off at the limit: train on them, leave them out of the loss, or (DAPO) take up to 1 off the reward
+    of completions that come within ``overlong_buffer_tokens`` of the limit."""
+    overlong_buffer_tokens: int = Field(default=0, ge=0)
+    """Where ``soft_punish`` begins, tokens before the limit. 0: a fifth of the limit."""
+    resample_rounds: int = Field(default=0, ge=0)
+    """DAPO's dynamic sampling: groups without spread are replaced by groups of fresh prompts, in at most so many further
+    rounds. Every round costs a rollout."""
+
+    value_loss_weight: float = Field(default=0.5, ge=0)
+    """Weight of the critic's loss. With ``baseline = "value"``."""
+    value_clip_eps: float | None = Field(default=0.2, gt=0)
+    """The critic may move by this much from its estimate before the step's updates."""
+    value_lr_factor: float = Field(default=1.0, gt=0)
+    """The value head's learning rate, as a multiple of the policy's. The head begins untrained: raise it."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _begin_with_preset(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        return preset_settings(given.get("preset", "grpo")) | given
+
+    @model_validator(mode="after")
+    def _knobs_go_together(self) -> Self:
+        if self.kl_beta > 0 and self.reference == "none":
+            raise ValueError(
+                f'reference is "none" with kl_beta {self.kl_beta:g}: a KL needs a reference; set reference = "auto", or '
+                "kl_beta = 0"
+            )
+        if self.kl_target is not None and self.kl_beta == 0:
+            raise ValueError(
+                f"kl_target is {self.kl_target:g} with kl_beta 0, which no factor can adapt: set kl_beta to its first "
+                "value, such as 0.01"
+            )
+        if self.resample_rounds > 0 and not self.needs_groups:
+            raise ValueError(
+                f'resample_rounds is {self.resample_rounds} with baseline "{self.baseline}", to which groups without spread '
+                "are as good as others: set resample_rounds = 0"
+            )
+        if self.kl_estimator == "exact" and self.kl_placement == "reward":
+            raise ValueError(
+                'kl_estimator is "exact" with kl_placement "reward": rewards take the KL of the sampled tokens; set '
+                'kl_estimator = "k1", or kl_placement = "loss"'
+            )
+        if self.advantage_scale == "group_std" and self.baseline in ("batch_mean", "value"):
+            raise ValueError(
+                f'advantage_scale is "group_std" with baseline "{self.baseline}", which has no groups: set '
+                'advantage_scale = "batch_std" or "none"'
+            )
+        return self
+
+    @property
+    def uses_critic(self) -> bool:
+        return self.baseline == "value"
+
+    @property
+    def needs_groups(self) -> bool:
+        """Whether advantages compare completions of one prompt, of which there must then be several."""
+        return self.baseline in ("group_mean", "leave_one_out")

@@ -1,0 +1,123 @@
+"""Scored groups to credited sequences: where the recipe's baseline, scale, KL and length settings meet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as ListOf
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from learner.advantages import (
+    gae,
+    group_advantages,
+    returns_to_go,
+    soft_overlong_punishment,
+    standardized,
+    token_rewards,
+)
+from learner.algorithm import AlgorithmConfig
+from learner.losses import kl_estimate
+from learner.packing import Sequence
+from rollout.types import Completion, Group
+
+Arrays = list[NDArray[np.float64]]
+
+
+def needs_scores(config: AlgorithmConfig) -> bool:
+    """Whether credit depends on what the policy, reference or critic says, so that they must be asked first."""
+    return config.uses_critic or (config.kl_beta > 0 and config.kl_placement == "reward")
+
+
+def credited(
+    sequences: ListOf[Sequence],
+    groups: ListOf[Group],
+    config: AlgorithmConfig,
+    *,
+    kl_beta: float,
+    max_completion_tokens: int,
+) -> list[Sequence]:
+    """``sequences``, those of ``groups`` in order, with advantages, the critic's returns, and masks.
+
+    Where ``needs_scores``, the sequences must know the log-probabilities and values that it takes.
+    """
+    completions = [completion for group in groups for completion in group.completions]
+    rewards = [float(reward) for group in groups for reward in group.totals]
+    punishments = [overlong_punishment(completion, config, max_completion_tokens) for completion in completions]
+    rewards = [reward + punishment for reward, punishment in zip(rewards, punishments, strict=True)]
+    kls = [kl_to_reference(sequence, config) for sequence in sequences]
+    returns: ListOf[NDArray | None] = [None] * len(sequences)
+    if config.needs_groups:
+        advantages = _against_group(sequences, groups, rewards, kls, kl_beta, config)
+    else:
+        advantages, returns = _against_step(sequences, rewards, kls, kl_beta, config)
+    return [
+        replace(
+            sequence,
+            advantages=advantages_T.astype(np.float32),
+            returns=None if returns_T is None else returns_T.astype(np.float32),
+            is_masked=config.overlong == "mask" and completion.is_truncated,
+        )
+        for sequence, completion, advantages_T, returns_T in zip(
+            sequences, completions, advantages, returns, strict=True
+        )
+    ]
+
+
+def _against_group(
+    sequences: ListOf[Sequence],
+    groups: ListOf[Group],
+    rewards: ListOf[float],
+    kls: Arrays,
+    kl_beta: float,
+    config: AlgorithmConfig,
+) -> Arrays:
+    """One credit for all tokens of a completion."""
+    assert config.baseline in ("group_mean", "leave_one_out")
+    penalized = np.array([reward - kl_beta * kl_T.sum() for reward, kl_T in zip(rewards, kls, strict=True)])
+    ends = np.cumsum([len(group.completions) for group in groups])
+    advantages_PG = group_advantages(
+        np.split(penalized, ends[:-1]), baseline=config.baseline, scale=config.advantage_scale
+    )
+    return [
+        np.full(sequence.num_completion_tokens, credit)
+        for sequence, credit in zip(sequences, np.concatenate(advantages_PG), strict=True)
+    ]
+
+
+def _against_step(
+    sequences: ListOf[Sequence], rewards: ListOf[float], kls: Arrays, kl_beta: float, config: AlgorithmConfig
+) -> tuple[Arrays, ListOf[NDArray | None]]:
+    """A credit for each token, and the critic's returns where there is one."""
+    paid = [token_rewards(reward, kl_T, kl_beta) for reward, kl_T in zip(rewards, kls, strict=True)]
+    scale = config.advantage_scale == "batch_std"
+    if not config.uses_critic:
+        to_go = [returns_to_go(rewards_T) for rewards_T in paid]
+        return standardized(to_go, centre=True, scale=scale), [None] * len(sequences)
+    estimates = [
+        gae(rewards_T, sequence.old_values.astype(np.float64), gamma=config.gae_gamma, lam=config.gae_lambda)
+        for rewards_T, sequence in zip(paid, sequences, strict=True)
+        if sequence.old_values is not None
+    ]
+    advantages = [advantages_T for advantages_T, _ in estimates]
+    return standardized(advantages, centre=scale, scale=scale), [returns_T for _, returns_T in estimates]
+
+
+def overlong_punishment(completion: Completion, config: AlgorithmConfig, max_completion_tokens: int) -> float:
+    """What the completion's length takes off its reward; 0 unless ``overlong`` is ``soft_punish``."""
+    if config.overlong != "soft_punish":
+        return 0.0
+    buffer_tokens = config.overlong_buffer_tokens or max(1, max_completion_tokens // 5)
+    return soft_overlong_punishment(
+        completion.num_tokens, max_tokens=max_completion_tokens, buffer_tokens=buffer_tokens
+    )
+
+
+def kl_to_reference(sequence: Sequence, config: AlgorithmConfig) -> NDArray[np.float64]:
+    """The KL a token that the reward pays for, nats; zeros where it pays for none."""
+    if config.kl_beta == 0 or config.kl_placement == "loss":
+        return np.zeros(sequence.num_completion_tokens)
+    assert config.kl_estimator != "exact" and sequence.old_logprobs is not None and sequence.ref_logprobs is not None
+    old_T, ref_T = (torch.from_numpy(array).double() for array in (sequence.old_logprobs, sequence.ref_logprobs))
+    return kl_estimate(old_T, ref_T, config.kl_estimator).numpy()

@@ -1,0 +1,53 @@
+"""Gradients that are not finite: noticed while they are computed, and traced to a microbatch and a parameter."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+NAMED_PARAMETERS = 3
+"""How many parameters a message lists."""
+
+
+class NonFiniteGradientError(RuntimeError):
+    """Too many updates in a row had a gradient that is not finite. Crosses process borders."""
+
+
+class GradientWatch:
+    """Looks at the gradient of every trained parameter as each backward pass computes it.
+
+    Flags stay on the device until ``found`` reads them, once for each optimizer step.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self._microbatches: list[tuple[str, list[Tensor]]] = []
+        self._parameters: dict[str, Tensor] = {}
+        for name, parameter in module.named_parameters():
+            if parameter.requires_grad:
+                parameter.register_hook(partial(self._look, name))
+
+    def begin(self, microbatch: str) -> None:
+        """From here on gradients are those of ``microbatch``, a name for messages."""
+        self._microbatches.append((microbatch, []))
+
+    def clear(self) -> None:
+        """Forget what was seen, after an optimizer step or instead of one."""
+        self._microbatches.clear()
+        self._parameters.clear()
+
+    def found(self) -> list[str]:
+        """The microbatches whose gradient is not finite, each with parameters that show it. Empty: all is well."""
+        bad = [name for name, flags in self._microbatches if flags and bool(torch.stack(flags).any())]
+        if not bad:
+            return []
+        parameters = [name for name, flag in self._parameters.items() if bool(flag)]
+        shown = ", ".join(parameters[:NAMED_PARAMETERS]) + (", …" if len(parameters) > NAMED_PARAMETERS else "")
+        return [f"{name} (in {len(parameters)} parameters: {shown})" for name in bad]
+
+    def _look(self, name: str, gradient: Tensor) -> None:
+        is_bad = gradient.isfinite().all().logical_not()
+        self._microbatches[-1][1].append(is_bad)
+        known = self._parameters.get(name)
+        self._parameters[name] = is_bad if known is None else known | is_bad

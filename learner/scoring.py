@@ -1,0 +1,64 @@
+"""What policy, critic and reference say about a step's completions before the update changes any of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as ListOf
+from dataclasses import replace
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from learner.backend import Backend
+from learner.config import LearnerConfig
+from learner.credit import needs_scores
+from learner.objective import compared
+from learner.packing import Batch, Microbatch, Sequence
+from learner.reference import Reference
+from learner.tally import Tally
+
+
+class Scorer:
+    """Knows who must be asked, and asks. Collective."""
+
+    def __init__(self, config: LearnerConfig, backend: Backend, reference: Reference | None) -> None:
+        algorithm = config.algorithm
+        self._backend = backend
+        self._reference = reference if algorithm.kl_estimator != "exact" else None
+        """None for an exact KL too, which takes whole distributions during the update."""
+        self._uses_critic = algorithm.uses_critic
+        self.asks_policy = config.updates_per_step > 1 or needs_scores(algorithm)
+        """Whether ``old_logprobs`` are found by a pass of their own; else the update's own forward pass gives them."""
+
+    @property
+    def is_needed(self) -> bool:
+        return self.asks_policy or self._reference is not None
+
+    def scored(self, sequences: ListOf[Sequence], batch: Batch, tally: Tally) -> list[Sequence]:
+        """``sequences``, those in ``batch`` with what was said of them, on every rank.
+
+        Adds to ``tally`` how far the policy is from the sampler, if it was asked.
+        """
+        found: dict[int, dict[str, NDArray]] = {}
+        for microbatch in batch.microbatches:
+            said = self._ask(microbatch, tally)
+            lengths = [sequence.num_completion_tokens for sequence in microbatch.sequences]
+            parts = {name: tensor.cpu().split(lengths) for name, tensor in said.items() if lengths}
+            for position, sequence in enumerate(microbatch.sequences):
+                found[sequence.index] = {name: of_each[position].numpy() for name, of_each in parts.items()}
+        known = {index: arrays for of_rank in self._backend.gather(found) for index, arrays in of_rank.items()}
+        return [replace(sequence, **known.get(sequence.index, {})) for sequence in sequences]
+
+    def _ask(self, microbatch: Microbatch, tally: Tally) -> dict[str, Tensor]:
+        """Fields of ``Sequence``, for all the microbatch's tokens."""
+        said: dict[str, Tensor] = {}
+        if self.asks_policy:
+            output = self._backend.score(microbatch)
+            rollout_logprobs_T = torch.from_numpy(microbatch.rollout_logprobs).to(self._backend.device)
+            tally.add(compared(output.logprobs_T, rollout_logprobs_T))
+            said["old_logprobs"] = output.logprobs_T
+            if self._uses_critic:
+                said["old_values"] = output.values_T
+        if self._reference is not None:
+            said["ref_logprobs"] = self._reference.logprobs(microbatch)
+        return said

@@ -1,0 +1,1 @@
+from tests.learner.conftest import folder, groups  # noqa: F401  the same tiny policy and groups

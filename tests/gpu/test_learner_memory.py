@@ -1,0 +1,78 @@
+"""What only a GPU can show of the learner: 8-bit moments, an offloaded reference, bf16, flash attention, memory."""
+
+from __future__ import annotations
+
+import gc
+from pathlib import Path
+
+import pytest
+import torch
+
+from learner.algorithm import AlgorithmConfig
+from learner.backend import Rank
+from learner.config import LearnerConfig, ModelConfig
+from learner.learner import Learner
+from rollout.types import Group
+from tests.learner.test_learner import assert_close, weights_of
+from tests.learner.tiny import BUILD, MAX_COMPLETION_TOKENS, TEMPERATURE, learner_config
+
+pytestmark = [pytest.mark.gpu, pytest.mark.timeout(600)]
+BF16 = ModelConfig(build=BUILD, dtype="bfloat16")
+
+
+def start(folder: Path, config: LearnerConfig, model: ModelConfig = BF16) -> Learner:
+    return Learner(
+        config,
+        model,
+        folder,
+        Rank(master_port=29717),
+        num_steps=10,
+        temperature=TEMPERATURE,
+        max_completion_tokens=MAX_COMPLETION_TOKENS,
+    )
+
+
+@pytest.mark.parametrize("zero_stage", [1, 2])
+def test_eight_bit_moments_train_like_full_ones(folder: Path, groups: list[Group], zero_stage: int) -> None:
+    pytest.importorskip("bitsandbytes")
+    full = start(folder, learner_config(zero_stage=zero_stage))
+    eight = start(folder, learner_config(zero_stage=zero_stage, optimizer="adamw_8bit"))
+    for step in (1, 2):
+        full.update(step, groups)
+        eight.update(step, groups)
+    assert_close(weights_of(eight), weights_of(full), atol=5e-3)
+
+
+@pytest.mark.parametrize("zero_stage", [1, 2, 3])
+def test_an_offloaded_optimizer_trains_alike(folder: Path, groups: list[Group], zero_stage: int) -> None:
+    there, away = (
+        start(folder, learner_config(zero_stage=zero_stage, offload_optimizer=offload)) for offload in (False, True)
+    )
+    there.update(1, groups)
+    away.update(1, groups)
+    assert_close(weights_of(away), weights_of(there), atol=1e-3)
+
+
+def test_an_offloaded_reference_is_off_the_device_between_updates(folder: Path, groups: list[Group]) -> None:
+    held = {}
+    for reference in ("copy", "offloaded"):
+        learner = start(folder, learner_config(AlgorithmConfig(kl_beta=0.1, reference=reference)))
+        learner.update(1, groups)
+        learner.release_memory()
+        held[reference] = torch.cuda.memory_allocated()
+        learner.close()
+        del learner
+        gc.collect()
+        torch.cuda.empty_cache()
+    assert held["offloaded"] < held["copy"]
+
+
+def test_flash_attention_in_one_packed_row_agrees_with_rows(folder: Path, groups: list[Group]) -> None:
+    pytest.importorskip("flash_attn")
+    packed, rows = (
+        start(folder, learner_config(), BF16.model_copy(update={"attention": attention}))
+        for attention in ("flash_attention_2", "sdpa")
+    )
+    first, second = packed.update(1, groups).metrics, rows.update(1, groups).metrics
+    assert first["optim/grad_norm"] == pytest.approx(second["optim/grad_norm"], rel=0.05)
+    assert first["rollout/logprob_gap"] < 0.05
