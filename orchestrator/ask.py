@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from orchestrator.config import RunConfig
-from orchestrator.policy import check_model
+from orchestrator.policy import check_model, load_tokenizer
 from orchestrator.recipes import ConfigError, apply_override, load, validate
 
 
@@ -34,7 +34,6 @@ def evaluate_model(model: str, recipe: str | None, overrides: Sequence[str], con
     config = config_for(model, recipe, overrides)
     from orchestrator.evaluation import evaluate
     from orchestrator.fleet import RolloutFleet, is_colocated, ray_cluster
-    from orchestrator.run import load_tokenizer
     from rollout.prompts.stream import PromptStream
     from rollout.types import EngineSpec
 
@@ -50,8 +49,10 @@ def evaluate_model(model: str, recipe: str | None, overrides: Sequence[str], con
     table = Table("figure", "value", title=f"{model}: {len(prompts)} held-out problems", title_justify="left")
     for k, estimate in sorted(result.pass_at.items()):
         table.add_row(f"pass@{k} (sampled, temperature {config.evaluation.temperature:g})", str(estimate))
-    table.add_row("pass@1 (greedy)", str(result.greedy))
-    table.add_row("well-formed answers", str(result.format_rate))
+    for title, rate in (("pass@1 (greedy)", result.greedy), ("well-formed answers", result.format_rate)):
+        if rate is not None:
+            table.add_row(title, str(rate))
+    table.add_row("mean reward", f"{result.reward.mean:.3f} ± {result.reward.half_width:.3f}")
     table.add_row("mean completion, tokens", f"{result.mean_tokens:.1f}")
     table.add_row("cut off at the limit", f"{100 * result.truncated:.1f}%")
     console.print(table)
@@ -64,6 +65,11 @@ def solve(model: str, question: str, recipe: str | None, attempts: int, console:
     """Let the model answer, and check it. True when an attempt is right."""
     check_model(model)
     config = config_for(model, recipe, ())
+    if config.prompts.task != "countdown":
+        raise ConfigError(
+            f"prompts.task = {config.prompts.task!r}: `rayzero solve` asks Countdown's questions only. Use `rayzero eval "
+            f"{model}`, which prints completions, or name a Countdown recipe with --recipe"
+        )
     numbers, target = parse_question(question)
     group = sample_one(config, model, numbers, target, attempts)
     from rewards.countdown import check, extract_answer
@@ -83,7 +89,6 @@ def solve(model: str, question: str, recipe: str | None, attempts: int, console:
 
 def sample_one(config: RunConfig, model: str, numbers: Sequence[int], target: int, attempts: int) -> Any:
     """A group of completions for one problem, from an engine in this process: no cluster for one question."""
-    from orchestrator.run import load_tokenizer
     from rollout.actor import environment
     from rollout.config import SamplingConfig
     from rollout.prompts import countdown

@@ -23,6 +23,9 @@ def parser() -> argparse.ArgumentParser:
     train = commands.add_parser("train", help="train a policy, or resume a run of the same name")
     train.add_argument("arguments", nargs="*", metavar="[RECIPE] key=value", help=f"recipe file or name; {OVERRIDES}")
 
+    sft = commands.add_parser("sft", help="fine-tune a model on pairs of prompt and completion, or resume that")
+    sft.add_argument("arguments", nargs="*", metavar="[RECIPE] key=value", help=f"recipe file or name; {OVERRIDES}")
+
     plan = commands.add_parser("plan", help="check a recipe and print its plan, without starting anything")
     plan.add_argument("arguments", nargs="*", metavar="[RECIPE] key=value", help=f"recipe file or name; {OVERRIDES}")
 
@@ -70,6 +73,15 @@ def run_train(given: argparse.Namespace, console: Console) -> int:
     return 0 if run(config, console) else 130
 
 
+def run_sft(given: argparse.Namespace, console: Console) -> int:
+    from orchestrator.recipes import load
+
+    config = load(*recipe_and_overrides(given.arguments), supervised_only=True)
+    from orchestrator.sft import run_supervised
+
+    return 0 if run_supervised(config, console) else 130
+
+
 def run_plan(given: argparse.Namespace, console: Console) -> int:
     from orchestrator.plan import print_plan
     from orchestrator.recipes import load
@@ -91,7 +103,7 @@ def run_solve(given: argparse.Namespace, console: Console) -> int:
     return 0 if solve(given.model, given.question, given.recipe, given.attempts, console) else 1
 
 
-COMMANDS = {"train": run_train, "plan": run_plan, "eval": run_eval, "solve": run_solve}
+COMMANDS = {"train": run_train, "sft": run_sft, "plan": run_plan, "eval": run_eval, "solve": run_solve}
 
 
 def recipe_and_overrides(arguments: Sequence[str]) -> tuple[str | None, list[str]]:

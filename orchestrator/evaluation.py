@@ -29,10 +29,14 @@ class Estimate:
 class Evaluation:
     """The figures of one evaluation. pass@k counts a problem as solved when one of k completions is right."""
 
+    reward: Estimate
+    """Mean weighted reward of the sampled completions; not a rate, whatever the task pays."""
     pass_at: dict[int, Estimate]
-    """Sampled, by k."""
-    greedy: Estimate
-    format_rate: Estimate
+    """Sampled, by k. Empty when the task's answers are not right or wrong."""
+    greedy: Estimate | None
+    """None for such a task too."""
+    format_rate: Estimate | None
+    """None when the task asks for no format."""
     mean_tokens: float
     truncated: float
     groups: tuple[Group, ...]
@@ -40,8 +44,9 @@ class Evaluation:
 
     def metrics(self) -> dict[str, float]:
         """`eval/` metrics."""
-        estimates = {f"pass_at_{k}": estimate for k, estimate in self.pass_at.items()}
-        estimates |= {"greedy_pass_at_1": self.greedy, "format_rate": self.format_rate}
+        estimates = {"reward": self.reward} | {f"pass_at_{k}": estimate for k, estimate in self.pass_at.items()}
+        rates = {"greedy_pass_at_1": self.greedy, "format_rate": self.format_rate}
+        estimates |= {name: rate for name, rate in rates.items() if rate is not None}
         values = {f"eval/{name}": estimate.mean for name, estimate in estimates.items()}
         widths = {f"eval/{name}_ci95": estimate.half_width for name, estimate in estimates.items()}
         lengths = {"eval/completion_tokens": self.mean_tokens, "eval/truncated": self.truncated}
@@ -51,27 +56,31 @@ class Evaluation:
 def evaluate(
     rollouts: Rollouts, prompts: Sequence[Prompt], config: EvaluationConfig, max_completion_tokens: int
 ) -> Evaluation:
-    """Sample and score every prompt, `completions_per_prompt` times at the temperature and once greedily."""
+    """Sample and score every prompt, `completions_per_prompt` times at the temperature, and once greedily where answers
+    are right or wrong."""
     sampled = rollouts.collect(
         prompts,
         SamplingConfig(temperature=config.temperature, max_completion_tokens=max_completion_tokens),
         config.completions_per_prompt,
     )
+    if not has_part(sampled, "correctness"):
+        return summarize(sampled, ())
     greedy = rollouts.collect(prompts, SamplingConfig(temperature=0.0, max_completion_tokens=max_completion_tokens), 1)
     return summarize(sampled, greedy)
 
 
 def summarize(sampled: Sequence[Group], greedy: Sequence[Group]) -> Evaluation:
-    """The figures of scored groups, all of one size."""
+    """The figures of scored groups, all of one size; `greedy` is empty when the task's answers are not right or wrong."""
     group_size = len(sampled[0].completions)
     completions = [completion for group in sampled for completion in group.completions]
+    sizes = sorted({1, group_size}) if has_part(sampled, "correctness") else []
     return Evaluation(
-        pass_at={
-            k: estimate([pass_at_k(group_size, num_right(group), k) for group in sampled])
-            for k in sorted({1, group_size})
-        },
-        greedy=estimate([num_right(group) for group in greedy]),
-        format_rate=estimate([mean_part(group, "format") for group in sampled]),
+        reward=estimate([float(group.totals.mean()) for group in sampled]),
+        pass_at={k: estimate([pass_at_k(group_size, num_right(group), k) for group in sampled]) for k in sizes},
+        greedy=estimate([num_right(group) for group in greedy]) if greedy else None,
+        format_rate=estimate([mean_part(group, "format") for group in sampled])
+        if has_part(sampled, "format")
+        else None,
         mean_tokens=float(np.mean([completion.num_tokens for completion in completions])),
         truncated=float(np.mean([completion.is_truncated for completion in completions])),
         groups=tuple(sampled),
@@ -91,6 +100,10 @@ def estimate(values: Sequence[float]) -> Estimate:
     if len(values) < 2:
         return Estimate(float(np.mean(values)), float("nan"))
     return Estimate(float(np.mean(values)), 1.96 * float(np.std(values, ddof=1)) / sqrt(len(values)))
+
+
+def has_part(groups: Sequence[Group], name: str) -> bool:
+    return any(part.name == name for part in groups[0].rewards[0].parts)
 
 
 def num_right(group: Group) -> int:

@@ -46,10 +46,43 @@ class CountdownConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docs
         return self
 
 
+class PeriodCountConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
+    """Period count: go on after the opening of a sentence, and be paid for every full stop.
+
+    A check of the whole loop that needs no data, not a task of reasoning. The sentence lengths are those of the warm
+    start's traces.
+    """
+
+    max_adjectives: int = Field(default=2, ge=1, le=3)
+    """An opening is a determiner, 1 to this many adjectives, and a noun. With 2 there are 5,760 openings."""
+    min_words: int = Field(default=4, ge=3)
+    """Shortest sentence of a trace, words; a long opening makes it longer."""
+    max_words: int = Field(default=12, ge=4)
+    """Longest sentence of a trace, words. `sampling.max_completion_tokens` should hold `max_sentences` of them."""
+    max_sentences: int = Field(default=4, ge=1)
+    """A trace has 1 to this many sentences, each number as often: what is left to gain is the rest of the limit."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        shortest = max(self.min_words, self.max_adjectives + 3)
+        if self.max_words < shortest:
+            raise ValueError(
+                f"max_words = {self.max_words} is below {shortest}, which min_words and max_adjectives + 3 ask for: raise it"
+            )
+        return self
+
+
+TEMPLATE_FIELDS: dict[str, tuple[tuple[str, ...], ...]] = {
+    "countdown": (("target",), ("numbers", "numbers_spaced")),
+    "period_count": (("opening",),),
+}
+"""Fields that each task offers to the template, which must show one of every group."""
+
+
 class PromptsConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
     """What is asked, and in which words."""
 
-    task: Literal["countdown"] = "countdown"
+    task: Literal["countdown", "period_count"] = "countdown"
     """Name of the task: `rollout/prompts/<task>.py` asks, `rewards/<task>.py` marks."""
     template: str = (
         "Using the numbers {numbers}, create an equation that equals {target}. You can use basic arithmetic "
@@ -57,7 +90,7 @@ class PromptsConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstr
         "And return the final equation in <answer> </answer> tags, for example <answer>(1 + 2) / (3 * 5)</answer>."
     )
     """The question. Named fields come from the task; Countdown has {numbers} (`[3, 7, 9]`), {numbers_spaced}
-    (`3 7 9`) and {target}."""
+    (`3 7 9`) and {target}; Period count has {opening} (`the old cat`)."""
     system: str = ""
     """System message, with `chat` only. Empty: none."""
     chat: bool = True
@@ -72,22 +105,25 @@ class PromptsConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstr
     """Decides the held-out problems and the order of the others. Separate from the run's seed, so that
     runs of different seeds are compared on the same held-out problems."""
     countdown: CountdownConfig = CountdownConfig()
+    period_count: PeriodCountConfig = PeriodCountConfig()
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         fields = {name for _, name, _, _ in string.Formatter().parse(self.template) if name is not None}
-        known = {"numbers", "numbers_spaced", "target"}
+        groups = TEMPLATE_FIELDS[self.task]
+        known = {name for group in groups for name in group}
         if unknown := fields - known:
             raise ValueError(f"template asks for the fields {sorted(unknown)}: {self.task} has {sorted(known)}")
-        if "target" not in fields or not fields & {"numbers", "numbers_spaced"}:
-            raise ValueError("template must show {target}, and {numbers} or {numbers_spaced}, or nobody can answer it")
+        if not all(fields & set(group) for group in groups):
+            needed = ", and ".join(" or ".join(f"{{{name}}}" for name in group) for group in groups)
+            raise ValueError(f"template must show {needed}, or nobody can answer it")
         if self.system and not self.chat:
             raise ValueError("system is set but chat = false shows no system message: put its text in template")
         return self
 
 
 class TracesConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
-    """Synthetic search traces that a warm start imitates; see rollout/prompts/countdown_traces.py."""
+    """Countdown's synthetic search traces, which a warm start imitates; see rollout/prompts/countdown_traces.py."""
 
     give_up_rate: float = Field(default=0.75, ge=0, le=1)
     """Share of impatient traces. They leave reinforcement learning something to find: persistence."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rollout.config import CountdownConfig
-from rollout.prompts.problems import Problem, ProblemSource
+from rollout.prompts.problems import MAX_DRAWS, DrawnProblems, Problem, ProblemSource
 
 Key = tuple[tuple[int, ...], int]
 """What makes two problems the same: the sorted numbers and the target."""
@@ -35,44 +35,20 @@ def source(config: CountdownConfig, num_held_out: int, seed: int) -> ProblemSour
     return ListedProblems(read_rows(config.source), config, num_held_out, seed)
 
 
-class GeneratedProblems:
+class GeneratedProblems(DrawnProblems):
     """Problems drawn at random among the solvable ones.
 
     Numbers are drawn independently, with repetition, and the target uniformly among those that they can make.
     """
 
     def __init__(self, config: CountdownConfig, num_held_out: int, seed: int) -> None:
-        self._config = config
-        self._seed = seed
-        self._held_out_keys: set[Key] = set()
-        self.held_out = [self._problem(*pair) for pair in self._draw_held_out(num_held_out)]
-
-    def train(self, index: int) -> Problem:
-        return self.draw(random.Random(f"train/{self._seed}/{index}"))
-
-    def draw(self, rng: random.Random) -> Problem:
-        """A problem that is not held out."""
-        return self._problem(*self._draw_train(rng))
-
-    def _draw_train(self, rng: random.Random) -> tuple[list[int], int]:
-        for _ in range(MAX_DRAWS):
-            numbers, target = draw_solvable(self._config, rng)
-            if key(numbers, target) not in self._held_out_keys:
-                return numbers, target
-        raise ValueError(
-            f"prompts.num_held_out = {len(self._held_out_keys)} leaves no problem to train on: lower it, or widen "
-            "prompts.countdown's ranges"
+        super().__init__(
+            draw=lambda rng: problem(*draw_solvable(config, rng), config.must_use_all),
+            key=lambda drawn: key(drawn.answer["numbers"], drawn.answer["target"]),
+            num_held_out=num_held_out,
+            seed=seed,
+            widen="widen prompts.countdown's ranges",
         )
-
-    def _draw_held_out(self, count: int) -> Iterator[tuple[list[int], int]]:
-        rng = random.Random(f"held_out/{self._seed}")
-        for _ in range(count):
-            numbers, target = self._draw_train(rng)
-            self._held_out_keys.add(key(numbers, target))
-            yield numbers, target
-
-    def _problem(self, numbers: Sequence[int], target: int) -> Problem:
-        return problem(numbers, target, self._config.must_use_all)
 
 
 class ListedProblems:
@@ -106,10 +82,6 @@ class ListedProblems:
     def train(self, index: int) -> Problem:
         epoch, position = divmod(index, len(self._train))
         return self._shuffled(epoch)[position]
-
-
-MAX_DRAWS = 10_000
-"""Draws without a solvable problem after which the ranges are declared impossible."""
 
 
 def draw_solvable(config: CountdownConfig, rng: random.Random) -> tuple[list[int], int]:

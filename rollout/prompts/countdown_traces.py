@@ -18,6 +18,10 @@ import random
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from rollout.config import PromptsConfig, TracesConfig
+from rollout.prompts.countdown import GeneratedProblems
+from rollout.prompts.problems import Problem
+
 
 class Step(NamedTuple):
     """Two numbers combined into one."""
@@ -29,6 +33,26 @@ class Step(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.left}{self.operator}{self.right}={self.value}"
+
+
+def traces(prompts: PromptsConfig, config: TracesConfig, seed: int) -> Iterator[tuple[Problem, str]]:
+    """Endless problems that are not held out, each with a search trace as its completion."""
+    rng = random.Random(f"traces/{seed}")
+    countdown = prompts.countdown
+    sources = {
+        count: GeneratedProblems(
+            countdown.model_copy(update={"numbers_per_problem": count}),
+            prompts.num_held_out if count == countdown.numbers_per_problem else 0,
+            prompts.seed,
+        )
+        for count in (2, countdown.numbers_per_problem)
+    }
+    settings = config.model_dump(exclude={"two_number_rate"})
+    while True:
+        count = 2 if rng.random() < config.two_number_rate else countdown.numbers_per_problem
+        problem = sources[count].draw(rng)
+        numbers, target = problem.answer["numbers"], problem.answer["target"]
+        yield problem, search_trace(numbers, target, rng, max_value=countdown.max_intermediate, **settings)
 
 
 def search_trace(

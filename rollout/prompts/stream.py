@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from functools import cached_property
 
 from rollout.config import PromptsConfig
-from rollout.prompts import countdown
-from rollout.prompts.problems import ProblemSource
+from rollout.prompts.tasks import problem_source
 from rollout.prompts.template import Template, Tokenizer
 from rollout.types import Prompt
 
@@ -43,10 +42,3 @@ class PromptStream:
 
     def restore(self, state: Mapping[str, int]) -> None:
         self._position = state["position"]
-
-
-def problem_source(config: PromptsConfig) -> ProblemSource:
-    """The problems of the recipe's task."""
-    match config.task:
-        case "countdown":
-            return countdown.source(config.countdown, config.num_held_out, config.seed)

@@ -8,13 +8,14 @@ import numpy as np
 
 from rollout.config import PromptsConfig
 from rollout.prompts.problems import Problem
-from rollout.types import Prompt
+from rollout.types import Prompt, Tokens
 
 
 class Tokenizer(Protocol):
     """The part of a Hugging Face tokenizer that wording needs."""
 
     chat_template: Any
+    eos_token_id: Any
 
     def encode(self, text: str, *, add_special_tokens: bool = ...) -> list[int]: ...
     def apply_chat_template(self, conversation: Any, **kwargs: Any) -> Any: ...
@@ -46,10 +47,27 @@ class Template:
         """Raises ValueError when the prompt is longer than `prompts.max_prompt_tokens`."""
         text = self.text(problem)
         # A chat template has written its own special tokens; a base model's text gets the tokenizer's (often none).
-        token_ids = self._tokenizer.encode(text, add_special_tokens=not self._config.chat)
+        token_ids = encode(self._tokenizer, text, f"prompt {prompt_id}", add_special_tokens=not self._config.chat)
         if len(token_ids) > self._config.max_prompt_tokens:
             raise ValueError(
                 f"prompt {prompt_id} has {len(token_ids)} tokens, above prompts.max_prompt_tokens = "
                 f"{self._config.max_prompt_tokens}: raise it or shorten prompts.template"
             )
-        return Prompt(prompt_id, np.array(token_ids, dtype=np.int32), text, self._config.task, problem.answer)
+        return Prompt(prompt_id, token_ids, text, self._config.task, problem.answer)
+
+
+def encode(tokenizer: Tokenizer, text: str, what: str, *, add_special_tokens: bool) -> Tokens:
+    """The tokens of `text`. Raises ValueError, which names `what`, for text that a word-level tokenizer does not cover."""
+    try:
+        return np.array(tokenizer.encode(text, add_special_tokens=add_special_tokens), dtype=np.int32)
+    except Exception as error:
+        raise ValueError(
+            f"{what}: the model's tokenizer cannot encode {text[:200]!r} ({error}). A built one knows the numbers up to "
+            "model.build.max_integer and the text of model.build.words: add what is missing"
+        ) from error
+
+
+def encode_completion(tokenizer: Tokenizer, text: str, what: str) -> Tokens:
+    """The tokens of `text` as a whole completion: the end-of-sequence token is its last. Raises ValueError as `encode`."""
+    tokens = encode(tokenizer, text, what, add_special_tokens=False)
+    return np.concatenate([tokens, np.array([tokenizer.eos_token_id], dtype=np.int32)])

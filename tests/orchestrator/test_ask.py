@@ -3,8 +3,9 @@
 import json
 
 import pytest
+from rich.console import Console
 
-from orchestrator.ask import config_for, parse_question
+from orchestrator.ask import config_for, parse_question, solve
 from orchestrator.policy import PolicyError, check_model
 from orchestrator.recipes import ConfigError, load
 
@@ -35,6 +36,14 @@ def test_a_model_is_asked_as_its_own_run_asked_it(tmp_path) -> None:
     found = config_for(str(tmp_path / "final"), None, ["prompts.num_held_out=16"])
     assert (found.name, found.sampling.temperature, found.prompts.num_held_out) == ("mine", 0.9, 16)
     assert config_for(str(tmp_path / "final"), "countdown-tiny", []).sampling.temperature == 1.0
+
+
+def test_only_countdown_can_be_asked_by_hand(tmp_path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(
+        ConfigError, match=r"'period_count': `rayzero solve` asks Countdown's questions only.*rayzero eval"
+    ):
+        solve(str(tmp_path), "4 7 3 -> 25", "period-count-tiny", 1, Console(quiet=True))
 
 
 def test_a_folder_that_is_no_model_is_refused(tmp_path) -> None:

@@ -5,15 +5,17 @@ import math
 import os
 from itertools import combinations
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
 
 from orchestrator.artifacts import RunDirectory, RunDirectoryError
-from orchestrator.evaluation import estimate, pass_at_k, summarize
+from orchestrator.evaluation import estimate, evaluate, pass_at_k, summarize
 from orchestrator.metrics import Clock, rollout_metrics
 from orchestrator.recipes import load
 from orchestrator.report.summary import draw_curve, summary_table
+from rollout.types import Group, Reward, RewardPart
 from tests.orchestrator.groups import scored_group
 
 
@@ -42,6 +44,33 @@ def test_an_evaluation_counts_right_well_formed_and_length() -> None:
     assert metrics["eval/greedy_pass_at_1"] == 0.5
     assert metrics["eval/format_rate"] == 1.0
     assert metrics["eval/completion_tokens"] == 4.0
+    assert metrics["eval/reward"] == pytest.approx((2 * 1.0 + 6 * 0.1) / 8)
+    assert metrics["eval/reward_ci95"] > 0
+
+
+def paid(prompt_id: str, *periods: float) -> Group:
+    """A group of a task whose answers are neither right nor wrong."""
+    group = scored_group(prompt_id, [False] * len(periods))
+    return group.scored(tuple(Reward(value, (RewardPart("periods", value),)) for value in periods))
+
+
+def test_a_task_without_right_answers_has_a_mean_reward_and_nothing_made_up() -> None:
+    metrics = summarize([paid("a", 1.0, 3.0), paid("b", 4.0, 4.0)], ()).metrics()
+    assert metrics["eval/reward"] == 3.0
+    assert set(metrics) == {"eval/reward", "eval/reward_ci95", "eval/completion_tokens", "eval/truncated"}
+
+
+def test_such_a_task_is_not_sampled_greedily() -> None:
+    class Paying:
+        calls: ClassVar[list] = []
+
+        def collect(self, prompts, sampling, group_size):
+            self.calls.append((sampling.temperature, group_size))
+            return [paid("a", *[1.0] * group_size)]
+
+    config = load(None).evaluation
+    evaluate(Paying(), ["prompt"], config, 8)
+    assert Paying.calls == [(1.0, 8)]
 
 
 def test_rollout_metrics_count_what_they_say() -> None:
@@ -58,6 +87,7 @@ def test_every_metric_is_explained_in_the_documentation() -> None:
     documented = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text()
     groups = [scored_group("a", [True, False])]
     keys = {*rollout_metrics(groups), *summarize(groups, groups).metrics(), *Clock().seconds()}
+    keys |= {*rollout_metrics([paid("a", 1.0, 2.0)])}
     assert not [key for key in keys if f"`{key}`" not in documented and "pass_at_2" not in key]
 
 
@@ -137,5 +167,21 @@ def test_the_summary_and_the_curve_come_from_the_metrics_alone(tmp_path) -> None
     console = Console(record=True, width=120, file=open(os.devnull, "w"))  # noqa: SIM115, PTH123
     console.print(summary_table(lines))
     assert "+50.0 points" in console.export_text()
+    draw_curve(lines, tmp_path / "curve.png", "one")
+    assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_summary_of_a_task_without_right_answers_shows_its_reward_as_a_number(tmp_path) -> None:
+    lines = []
+    for step, groups in enumerate(
+        [[paid("a", 0.2, 0.3), paid("b", 0.1, 0.2)], [paid("a", 0.5, 0.6), paid("b", 0.4, 0.7)]]
+    ):
+        lines.append({"step": step} | summarize(groups, ()).metrics() | (rollout_metrics(groups) if step else {}))
+    from rich.console import Console
+
+    console = Console(record=True, width=120, file=open(os.devnull, "w"))  # noqa: SIM115, PTH123
+    console.print(summary_table(lines))
+    text = console.export_text()
+    assert "0.200 ± 0.098" in text and "+0.350" in text and "%" not in text
     draw_curve(lines, tmp_path / "curve.png", "one")
     assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")

@@ -12,18 +12,7 @@ from rollout.config import CountdownConfig, PromptsConfig
 from rollout.prompts import countdown
 from rollout.prompts.stream import PromptStream
 from rollout.prompts.template import Template
-
-
-class Bytes:
-    """A tokenizer of one token a byte."""
-
-    chat_template = None
-
-    def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
-        return list(text.encode())
-
-    def apply_chat_template(self, conversation, **kwargs):
-        return "".join(f"<{turn['role']}>{turn['content']}" for turn in conversation) + "<assistant>"
+from tests.rollout.byte_tokenizer import Bytes
 
 
 def settings(**changes) -> PromptsConfig:

@@ -1,17 +1,20 @@
 """The warm start's traces: readable, true, and within what the recipe's tokenizer and limits hold."""
 
+import hashlib
 import random
 import re
+from itertools import islice
 
 import pytest
 
-from orchestrator.policy import warm_start_examples
 from orchestrator.recipes import load
 from rewards.countdown import check, extract_answer
 from rollout.config import CountdownConfig
 from rollout.prompts.countdown import draw_solvable
 from rollout.prompts.countdown_traces import search_trace
-from rollout.prompts.stream import problem_source
+from rollout.prompts.examples import TraceExamples
+from rollout.prompts.tasks import problem_source
+from rollout.prompts.tasks import traces as task_traces
 
 STEP = re.compile(r"(\d+)([-+*])(\d+)=(\d+)(?: (yes|no))?")
 APPLY = {"+": int.__add__, "-": int.__sub__, "*": int.__mul__}
@@ -69,11 +72,47 @@ def test_examples_fit_the_recipe_and_teach_no_held_out_problem(tiny_model) -> No
         (tuple(sorted(problem.answer["numbers"])), problem.answer["target"])
         for problem in problem_source(config.prompts).held_out
     }
-    examples = warm_start_examples(config, tokenizer)
-    for _ in range(400):
-        example = next(examples)
+    for example in TraceExamples(config.prompts, config.traces, tokenizer, config.warm_start.seed).take(400):
         assert len(example.prompt_ids) <= config.prompts.max_prompt_tokens
         assert len(example.completion_ids) <= config.sampling.max_completion_tokens
         assert example.completion_ids[-1] == tokenizer.eos_token_id
         *numbers, target = map(int, re.findall(r"\d+", tokenizer.decode(example.prompt_ids)))
         assert (tuple(sorted(numbers)), target) not in held_out
+
+
+def test_the_traces_of_a_seed_are_those_they_always_were() -> None:
+    """Warm starts were measured on them (docs/experiments.md): a change of the sequence is a change of the default."""
+    config = load(None)
+    endless = task_traces(config.prompts, config.traces, 0)
+    texts = [
+        f"{problem.fields['numbers_spaced']} {problem.fields['target']}: {text}"
+        for problem, text in islice(endless, 200)
+    ]
+    assert (
+        hashlib.sha256("\n".join(texts).encode()).hexdigest()
+        == "3d13a79b855bd64fdab3e7fb8e8c4c27d559ec55487e615d0e253d6aa5a4e22c"
+    )
+
+
+def test_resumed_traces_go_on_where_they_stopped(tiny_model) -> None:
+    from transformers import AutoTokenizer
+
+    config, tokenizer = load(None), AutoTokenizer.from_pretrained(tiny_model)
+
+    def examples() -> TraceExamples:
+        return TraceExamples(config.prompts, config.traces, tokenizer, 0)
+
+    def ids(taken) -> list[list[int]]:
+        return [[*example.prompt_ids, *example.completion_ids] for example in taken]
+
+    whole, first, second = ids(examples().take(30)), examples(), examples()
+    first.take(11)
+    second.restore(first.state())
+    assert ids(second.take(19)) == whole[11:]
+
+
+def test_a_task_without_traces_says_what_to_do_instead() -> None:
+    config = load(None)
+    prompts = config.prompts.model_copy(update={"task": "gsm"})
+    with pytest.raises(ValueError, match=r"'gsm' has no synthetic traces.*set warm_start\.data"):
+        task_traces(prompts, config.traces, 0)
