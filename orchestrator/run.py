@@ -17,7 +17,7 @@ from orchestrator.interrupt import Interrupt
 from orchestrator.plan import print_plan
 from orchestrator.policy import base_model, export_whole, load_tokenizer
 from orchestrator.report.summary import draw_curve, summary_table
-from orchestrator.sft import refuse_other_command
+from orchestrator.sft import checkpoints_of, refuse_other_command
 from orchestrator.supervised import warm_start_examples, warm_started_model
 from orchestrator.trackers import build_trackers
 from orchestrator.train import train
@@ -32,20 +32,21 @@ def run(config: RunConfig, console: Console) -> bool:
     """Train as `config` says, or resume. True when the run is complete, false when it was interrupted."""
     start = time.monotonic()
     print_plan(config, console)
-    directory = RunDirectory(config)
-    directory.log_to_file()
-    checkpoints = Checkpoints(directory.checkpoints, config.checkpoint.keep)
+    checkpoints = checkpoints_of(config)
     latest = checkpoints.latest()
     refuse_other_command(config, latest, "train")
-    if latest is not None and latest.step >= config.num_steps and directory.final.exists():
+    if latest is not None and latest.step >= config.num_steps and RunDirectory(config).final.exists():
         console.print(
             f"run {config.name!r} is complete at step {latest.step}. To train on, raise num_steps; "
             f"to start afresh, choose another name (name={config.name}-2)."
         )
         return True
+    beginning = begin(config)
+    # Only now, so that settings which are refused are not left behind as those that the next attempt would have to keep.
+    directory = RunDirectory(config)
+    directory.log_to_file()
     # A fresh run's step 0 is the evaluation before training, which a run killed before its first checkpoint repeats.
     directory.forget_after(latest.step if latest else -1)
-    beginning = begin(config)
     if latest is not None:
         console.print(f"resuming run {config.name!r} after step {latest.step}")
     # In this order: starting Ray installs signal handlers of its own, which abort the process.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from orchestrator.config import RunConfig
@@ -24,6 +25,11 @@ class Sampled:
     @property
     def everything(self) -> list[Group]:
         return self.groups + self.replaced
+
+    def credited(self, advantages: Sequence[Sequence[float]]) -> list[tuple[Group, Sequence[float]]]:
+        """Everything with its advantages, of which those that were trained on are given; the others taught nothing."""
+        untrained = [[0.0] * len(group.completions) for group in self.replaced]
+        return list(zip(self.everything, [*advantages, *untrained], strict=True))
 
     def metrics(self) -> dict[str, float]:
         return {

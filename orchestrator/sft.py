@@ -34,20 +34,21 @@ def run_supervised(config: RunConfig, console: Console) -> bool:
             "warm_start.num_steps = 0: there is nothing to train; set it to the number of optimizer steps"
         )
     print_rows(config.name, plan(config), console)
-    directory = RunDirectory(config)
-    directory.log_to_file()
-    checkpoints = Checkpoints(directory.checkpoints, config.checkpoint.keep)
+    checkpoints = checkpoints_of(config)
     latest = checkpoints.latest()
     refuse_other_command(config, latest, "sft")
-    if latest is not None and latest.step >= num_steps and directory.final.exists():
+    if latest is not None and latest.step >= num_steps and (final := RunDirectory(config).final).exists():
         console.print(
             f"run {config.name!r} is complete at step {latest.step}. To train on, start another one from its model: "
-            f"name={config.name}-2 model.path={directory.final}"
+            f"name={config.name}-2 model.path={final}"
         )
         return True
-    directory.forget_after(latest.step if latest else 0)
     base = base_model(config)
     examples = supervised_examples(config, base, load_tokenizer(base))
+    # Only now, so that data which is refused leaves no settings behind that the next attempt would have to keep.
+    directory = RunDirectory(config)
+    directory.log_to_file()
+    directory.forget_after(latest.step if latest else 0)
     if isinstance(examples, PairExamples):
         console.print(f"{len(examples)} pairs in {config.warm_start.data}", highlight=False)
     if latest is not None:
@@ -93,7 +94,7 @@ class SupervisedRun:
 
                 def after_step(step: int, metrics: Mapping[str, float], is_leaving: bool) -> None:
                     show(step, metrics)
-                    tracker.log(step, metrics, [])
+                    tracker.log(step, metrics)
                     if is_leaving or step % self._config.checkpoint.every_steps == 0:
                         self._checkpoints.save(step, self._learner, {STATE: self._examples.state()})
 
@@ -113,6 +114,11 @@ class SupervisedRun:
         self._examples.restore(latest.prompts[STATE])
         self._learner.load(latest.learner_folder)
         return latest.step
+
+
+def checkpoints_of(config: RunConfig) -> Checkpoints:
+    """The checkpoints that a run of that name has, before its directory is opened, or made."""
+    return Checkpoints(config.directory.resolve() / "checkpoints", config.checkpoint.keep)
 
 
 def refuse_other_command(config: RunConfig, latest: Checkpoint | None, command: str) -> None:

@@ -13,20 +13,14 @@ from orchestrator.artifacts import RunDirectory
 from orchestrator.config import RunConfig
 from rollout.types import Group
 
+Credited = Sequence[tuple[Group, Sequence[float]]]
+"""Groups, each with the advantages of its completions."""
+
 
 class Tracker(Protocol):
-    """Takes the numbers of each step, its groups, and the advantages of those that were trained on, which come first.
+    """Takes the numbers of each step, and its groups; step 0 is the evaluation before the first."""
 
-    Step 0 is the evaluation before the first.
-    """
-
-    def log(
-        self,
-        step: int,
-        metrics: Mapping[str, float],
-        groups: Sequence[Group] = (),
-        advantages: Sequence[Sequence[float]] = (),
-    ) -> None: ...
+    def log(self, step: int, metrics: Mapping[str, float], groups: Credited = ()) -> None: ...
     def close(self) -> None: ...
 
 
@@ -36,15 +30,9 @@ class Trackers:
     def __init__(self, trackers: Sequence[Tracker]) -> None:
         self._trackers = trackers
 
-    def log(
-        self,
-        step: int,
-        metrics: Mapping[str, float],
-        groups: Sequence[Group] = (),
-        advantages: Sequence[Sequence[float]] = (),
-    ) -> None:
+    def log(self, step: int, metrics: Mapping[str, float], groups: Credited = ()) -> None:
         for tracker in self._trackers:
-            tracker.log(step, metrics, groups, advantages)
+            tracker.log(step, metrics, groups)
 
     def close(self) -> None:
         for tracker in self._trackers:
@@ -58,16 +46,9 @@ class FileTracker:
         self._directory = directory
         self._saves_rollouts = config.tracking.save_rollouts
 
-    def log(
-        self,
-        step: int,
-        metrics: Mapping[str, float],
-        groups: Sequence[Group] = (),
-        advantages: Sequence[Sequence[float]] = (),
-    ) -> None:
+    def log(self, step: int, metrics: Mapping[str, float], groups: Credited = ()) -> None:
         if groups and self._saves_rollouts:
-            untrained = [[0.0] * len(group.completions) for group in groups[len(advantages) :]]
-            self._directory.write_rollouts(step, groups, [*advantages, *untrained])
+            self._directory.write_rollouts(step, *zip(*groups, strict=True))
         self._directory.log_metrics(step, metrics)
 
     def close(self) -> None:
@@ -89,13 +70,7 @@ class WandbTracker:
             config=config.model_dump(mode="json"),
         )
 
-    def log(
-        self,
-        step: int,
-        metrics: Mapping[str, float],
-        groups: Sequence[Group] = (),
-        advantages: Sequence[Sequence[float]] = (),
-    ) -> None:
+    def log(self, step: int, metrics: Mapping[str, float], groups: Credited = ()) -> None:
         self._run.log(dict(metrics), step=step)
 
     def close(self) -> None:
@@ -123,13 +98,7 @@ class ConsoleTracker:
         self._task = self._progress.add_task("steps", total=num_steps)
         self._num_steps = num_steps
 
-    def log(
-        self,
-        step: int,
-        metrics: Mapping[str, float],
-        groups: Sequence[Group] = (),
-        advantages: Sequence[Sequence[float]] = (),
-    ) -> None:
+    def log(self, step: int, metrics: Mapping[str, float], groups: Credited = ()) -> None:
         if not self._started:
             self._progress.start()
             self._started = True

@@ -50,7 +50,7 @@ def train(
         if is_due(step, config.evaluation.every_steps, config.num_steps):
             with clock("evaluation"):
                 metrics |= held_out()
-        tracker.log(step, metrics | clock.seconds(), sampled.everything, update.advantages)
+        tracker.log(step, metrics | clock.seconds(), sampled.credited(update.advantages))
         if interrupt.requested or is_due(step, config.checkpoint.every_steps, config.num_steps):
             checkpoints.save(step, fleet.learner, prompts.state())
         last_step = step

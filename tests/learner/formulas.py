@@ -71,7 +71,7 @@ def ppo_clip_slope(
 
 
 def cispo_weight(ratio: float, eps_low: float, eps_high: float) -> float:
-    """arXiv:2506.13585, equation 5. The loss is ``-weight * advantage * logprob``, its slope ``-weight * advantage``."""
+    """arXiv:2506.13585, equation 5. The loss is ``-weight * advantage * logprob``, its slope the first two of these."""
     return clip(ratio, 1 - eps_low, 1 + eps_high)
 
 

@@ -77,7 +77,7 @@ class FakeFleet:
         self.events.append(("update", step))
         self._on_update(step)
         self.trained.append([group.prompt.id for group in groups])
-        return Update({"optim/loss": 0.0})
+        return Update({"optim/loss": 0.0}, [[0.5, -0.5]] * len(groups))
 
     def save(self, folder: Path):
         folder.mkdir()
@@ -91,12 +91,12 @@ class ListTracker:
     def __init__(self) -> None:
         self.steps: list[tuple[int, bool]] = []
         self.metrics: dict[int, dict[str, float]] = {}
-        self.num_groups: dict[int, int] = {}
+        self.advantages: dict[int, list] = {}
 
-    def log(self, step, metrics, groups=(), advantages=()):
+    def log(self, step, metrics, groups=()):
         self.steps.append((step, "eval/pass_at_1" in metrics))
         self.metrics[step] = metrics
-        self.num_groups[step] = len(groups)
+        self.advantages[step] = [advantages for _, advantages in groups]
 
     def close(self):
         pass
@@ -171,7 +171,8 @@ def test_groups_without_spread_are_replaced_by_fresh_prompts(start) -> None:
     assert tracker.metrics[1]["rollout/replaced_groups"] == 3
     assert tracker.metrics[1]["rollout/resample_rounds"] == 3
     assert tracker.metrics[1]["rollout/groups_without_spread"] == pytest.approx(3 / 6)
-    assert tracker.num_groups[1] == 6  # what was sampled is recorded, replaced or not
+    # What was sampled is recorded, replaced or not.
+    assert tracker.advantages[1] == [[0.5, -0.5]] * 3 + [[0.0, 0.0]] * 3
     assert tracker.metrics[2]["rollout/replaced_groups"] == 0
 
 

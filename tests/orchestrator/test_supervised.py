@@ -148,11 +148,12 @@ def no_ray(monkeypatch, tmp_path):
         (["model.build.max_integer=17"], [], r"line 100.*cannot encode '18'.*model\.build\.max_integer"),
     ],
 )  # fmt: skip
-def test_wrong_pairs_are_told_before_ray_starts(recipe, data, no_ray, overrides, lines, message) -> None:
+def test_wrong_pairs_are_told_before_ray_starts(recipe, data, tmp_path, no_ray, overrides, lines, message) -> None:
     if lines:
         data.write_text("\n".join(lines))
     with pytest.raises((PairError, ValueError), match=message):
         run_supervised(settings(recipe, data, *overrides), Console(quiet=True))
+    assert not (tmp_path / "runs").exists()  # the next attempt, with the key raised, is not one of other settings
 
 
 def test_a_pair_longer_than_a_loaded_models_context_is_refused(tiny_model, recipe, tmp_path, no_ray) -> None:
