@@ -18,7 +18,7 @@ from orchestrator.plan import print_plan
 from orchestrator.policy import base_model, export_whole, load_tokenizer
 from orchestrator.report.summary import draw_curve, summary_table
 from orchestrator.sft import checkpoints_of, refuse_other_command
-from orchestrator.supervised import warm_start_examples, warm_started_model
+from orchestrator.supervised import check_data, warm_start_examples, warm_started_model
 from orchestrator.trackers import build_trackers
 from orchestrator.train import train
 from rollout.prompts.examples import Examples
@@ -72,6 +72,7 @@ class Beginning:
 
 def begin(config: RunConfig) -> Beginning:
     """Everything that can be refused without a cluster: a wrong line of data is not found out after minutes."""
+    check_data(config)
     base = base_model(config)
     tokenizer = load_tokenizer(base)
     prompts = PromptStream(config.prompts, tokenizer)

@@ -16,7 +16,7 @@ from orchestrator.learner_group import LearnerGroup, check_fits
 from orchestrator.plan import knobs, model_line, optimizer_settings, print_rows
 from orchestrator.policy import base_model, export_whole, load_tokenizer
 from orchestrator.recipes import ConfigError
-from orchestrator.supervised import fit, progress, supervised_examples
+from orchestrator.supervised import check_data, fit, progress, supervised_examples
 from orchestrator.trackers import FileTracker, Trackers, WandbTracker
 from rollout.prompts.examples import PairExamples, TraceExamples
 
@@ -43,6 +43,7 @@ def run_supervised(config: RunConfig, console: Console) -> bool:
             f"name={config.name}-2 model.path={final}"
         )
         return True
+    check_data(config)
     base = base_model(config)
     examples = supervised_examples(config, base, load_tokenizer(base))
     # Only now, so that data which is refused leaves no settings behind that the next attempt would have to keep.

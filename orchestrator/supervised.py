@@ -17,7 +17,7 @@ from orchestrator.learner_group import LearnerGroup
 from orchestrator.metrics import Clock
 from orchestrator.policy import keep_first, max_positions, warm_start_folder
 from rollout.prompts.examples import Examples, PairExamples, TraceExamples
-from rollout.prompts.pairs import LengthLimit
+from rollout.prompts.pairs import LengthLimit, read_pairs
 from rollout.types import SupervisedExample
 
 AfterStep = Callable[[int, Mapping[str, float], bool], None]
@@ -54,6 +54,12 @@ def fit(
         if is_leaving:
             break
     return last_step
+
+
+def check_data(config: RunConfig) -> None:
+    """Raises PairError for data that is not pairs: before the model, which may have to be downloaded first."""
+    if config.warm_start.num_steps and config.warm_start.data is not None:
+        read_pairs(config.warm_start.data)
 
 
 def supervised_examples(config: RunConfig, base: str, tokenizer: Any) -> PairExamples | TraceExamples:

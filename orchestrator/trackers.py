@@ -116,9 +116,9 @@ def step_line(step: int, num_steps: int, metrics: Mapping[str, float]) -> str:
     """`step 12/40  reward 0.512  right 46.1%  …`."""
     phases = " ".join(f"{name} {metrics[f'time/{name}_s']:.1f}" for name in ("rollout", "update", "publish"))
     left = (num_steps - step) * (metrics["time/step_s"] - metrics.get("time/evaluation_s", 0.0))
+    right = f"right {100 * metrics['reward/correctness']:.1f}%  " if "reward/correctness" in metrics else ""
     return (
-        f"step [bold]{step:>3}[/]/{num_steps}  reward [bold green]{metrics['reward/total']:.3f}[/]  "
-        f"right {100 * metrics.get('reward/correctness', float('nan')):.1f}%  "
+        f"step [bold]{step:>3}[/]/{num_steps}  reward [bold green]{metrics['reward/total']:.3f}[/]  {right}"
         f"tokens {metrics['rollout/completion_tokens']:.0f}  {metrics['rollout/tokens_per_s'] / 1000:.1f}k tok/s  "
         f"gap {metrics['rollout/logprob_gap']:.1e}  [dim]{metrics['time/step_s']:.1f} s ({phases})  "
         f"ETA {left // 60:.0f}:{left % 60:02.0f}[/]"
@@ -129,13 +129,15 @@ def evaluation_line(step: int, metrics: Mapping[str, float]) -> str:
     """`held-out after step 20  pass@1 57.3% ± 2.9  …`."""
     when = f"after step {step}" if step else "before training"
     shown = {key.removeprefix("eval/"): value for key, value in metrics.items() if key.startswith("eval/")}
-    rates = "  ".join(
+    reward = f"reward [bold cyan]{shown['reward']:.3f}[/] ± {shown['reward_ci95']:.3f}"
+    rates = [
         f"{name.replace('pass_at_', 'pass@').replace('_', ' ')} "
         f"[bold cyan]{100 * shown[name]:.1f}%[/] ± {100 * shown[f'{name}_ci95']:.1f}"
         for name in shown
-        if f"{name}_ci95" in shown
-    )
-    return f"held-out {when}  {rates}  tokens {shown['completion_tokens']:.0f}"
+        if f"{name}_ci95" in shown and name != "reward"
+    ]
+    # Where answers are right or wrong, the rates say it better than the reward does.
+    return f"held-out {when}  {'  '.join(rates or [reward])}  tokens {shown['completion_tokens']:.0f}"
 
 
 def build_trackers(config: RunConfig, directory: RunDirectory, console: Console) -> Trackers:

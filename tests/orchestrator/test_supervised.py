@@ -1,12 +1,6 @@
-"""`rayzero sft`: the loop, what stops it before Ray starts, and whole runs as a user starts, kills and resumes them."""
+"""Supervised training: the loop, its plan and cache, and what stops it before Ray starts."""
 
-import hashlib
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -19,40 +13,7 @@ from orchestrator.recipes import ConfigError, load
 from orchestrator.sft import plan, refuse_other_command, run_supervised
 from orchestrator.supervised import fit, warm_start_examples
 from rollout.prompts.pairs import PairError
-
-RECIPE = """
-num_steps = 0
-prompts_per_step = 1
-group_size = 2
-
-[model]
-dtype = "float32"
-
-[model.build]
-hidden_size = 32
-num_layers = 1
-num_heads = 1
-num_kv_heads = 1
-intermediate_size = 64
-max_position_embeddings = 24
-max_integer = 20
-words = [" + ", " = "]
-
-[warm_start]
-num_steps = 40
-sequences_per_step = 5
-learning_rate = 1e-2
-
-[learner]
-num_ranks = 1
-max_tokens_per_microbatch = 32
-
-[checkpoint]
-every_steps = 4
-
-[placement]
-mode = "cpu"
-"""
+from tests.orchestrator.sums import RECIPE, write_pairs
 
 
 @pytest.fixture
@@ -65,14 +26,6 @@ def recipe(tmp_path: Path) -> Path:
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     return write_pairs(tmp_path)
-
-
-def write_pairs(folder: Path) -> Path:
-    """Sums up to 9 + 9: a hundred pairs."""
-    file = folder / "pairs.jsonl"
-    pairs = [{"prompt": f"{a} + {b} = ", "completion": f"{a + b}"} for a in range(10) for b in range(10)]
-    file.write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
-    return file
 
 
 def settings(recipe: Path, data: Path, *overrides: str):
@@ -168,6 +121,14 @@ def test_a_pair_longer_than_a_loaded_models_context_is_refused(tiny_model, recip
         run_supervised(config, Console(quiet=True))
 
 
+def test_missing_data_is_told_before_a_model_is_looked_for(recipe, data, no_ray) -> None:
+    """Which may have to come from the hub."""
+    data.unlink()
+    config = load("sft", [f"warm_start.data={data}", f"runs_dir={data.parent / 'runs'}"], supervised_only=True)
+    with pytest.raises(PairError, match="no such file"):
+        run_supervised(config, Console(quiet=True))
+
+
 def test_nothing_to_train_is_said(recipe, data, no_ray) -> None:
     with pytest.raises(ConfigError, match=r"warm_start\.num_steps = 0"):
         run_supervised(settings(recipe, data, "warm_start.num_steps=0"), Console(quiet=True))
@@ -222,91 +183,3 @@ def test_the_plan_says_what_is_trained_on_what(recipe, data) -> None:
     assert rows["examples"] == str(data) and "40 optimizer steps × 5 examples" in rows["batch"]
     assert rows["trains"] == "all the weights"
     assert "rank 4" in dict(plan(settings(recipe, data, "model.lora={rank = 4}")))["trains"]
-
-
-@pytest.fixture(scope="module")
-def workplace(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("workplace")
-    (folder / "sums.toml").write_text(RECIPE)
-    write_pairs(folder)
-    return folder
-
-
-def start(workplace: Path, name: str, *overrides: str) -> subprocess.Popen:
-    where = [f"runs_dir={workplace / 'runs'}", f"name={name}", f"warm_start.data={workplace / 'pairs.jsonl'}"]
-    command = [sys.executable, "-m", "orchestrator.cli", "sft", str(workplace / "sums.toml"), *where, *overrides]
-    environment = os.environ | {"RAYZERO_CACHE": str(workplace / "cache")}
-    with (workplace / f"{name}.out").open("w") as output:
-        return subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
-
-
-def finish(workplace: Path, name: str, *overrides: str) -> str:
-    process = start(workplace, name, *overrides)
-    assert process.wait(timeout=300) == 0, (workplace / f"{name}.out").read_text()
-    return (workplace / f"{name}.out").read_text()
-
-
-def metrics(workplace: Path, name: str) -> list[dict]:
-    file = workplace / "runs" / name / "metrics.jsonl"
-    lines = [json.loads(line) for line in file.read_text().splitlines() if line.endswith("}")] if file.exists() else []
-    return [{key: value for key, value in line.items() if not key.startswith("time/")} for line in lines]
-
-
-def stop_after(workplace: Path, name: str, step: int, number: signal.Signals, *overrides: str) -> int:
-    process = start(workplace, name, *overrides)
-    deadline = time.monotonic() + 240
-    while not any(line["step"] >= step for line in metrics(workplace, name)):
-        assert process.poll() is None and time.monotonic() < deadline, (workplace / f"{name}.out").read_text()
-        time.sleep(0.01)
-    process.send_signal(number)
-    return process.wait(timeout=120)
-
-
-def weights_digest(workplace: Path, name: str) -> str:
-    return hashlib.sha256((workplace / "runs" / name / "final" / "model.safetensors").read_bytes()).hexdigest()
-
-
-@pytest.fixture(scope="module")
-def whole(workplace: Path) -> str:
-    """A run that nobody disturbs."""
-    return finish(workplace, "whole")
-
-
-@pytest.mark.slow
-def test_a_run_learns_its_pairs_and_leaves_what_the_readme_says(workplace, whole) -> None:
-    run = workplace / "runs" / "whole"
-    lines = metrics(workplace, "whole")
-    assert [line["step"] for line in lines] == list(range(1, 41))
-    assert lines[-1]["optim/loss"] < 0.8 * lines[0]["optim/loss"]
-    assert [path.name for path in sorted((run / "checkpoints").iterdir())] == ["step_000036", "step_000040"]
-    assert (run / "config.json").exists() and (run / "log.txt").exists()
-    assert "100 pairs" in whole and "sft 40/40  loss" in whole
-    from transformers import AutoModelForCausalLM
-
-    assert AutoModelForCausalLM.from_pretrained(run / "final").config.vocab_size == 25
-
-
-@pytest.mark.slow
-def test_a_killed_run_resumes_bit_for_bit(workplace, whole) -> None:
-    assert stop_after(workplace, "killed", 10, signal.SIGKILL) == -signal.SIGKILL
-    assert "resuming run 'killed' after step" in finish(workplace, "killed")
-    assert metrics(workplace, "killed") == metrics(workplace, "whole")
-    assert weights_digest(workplace, "killed") == weights_digest(workplace, "whole")
-
-
-@pytest.mark.slow
-def test_sigterm_saves_leaves_and_resumes_bit_for_bit(workplace, whole) -> None:
-    assert stop_after(workplace, "asked", 6, signal.SIGTERM, "checkpoint.every_steps=1000") == 130
-    assert "left cleanly" in (workplace / "asked.out").read_text()
-    assert len(metrics(workplace, "asked")) < 40
-    finish(workplace, "asked", "checkpoint.every_steps=1000")
-    assert metrics(workplace, "asked") == metrics(workplace, "whole")
-    assert weights_digest(workplace, "asked") == weights_digest(workplace, "whole")
-
-
-@pytest.mark.slow
-def test_a_finished_run_is_left_alone_and_says_how_to_train_on(workplace, whole) -> None:
-    before = weights_digest(workplace, "whole")
-    again = finish(workplace, "whole")
-    assert "is complete at step 40" in again and "name=whole-2" in again
-    assert weights_digest(workplace, "whole") == before
