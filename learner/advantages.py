@@ -85,6 +85,8 @@ def standardized(advantages: Sequence[PerToken], *, centre: bool, scale: bool) -
     REINFORCE++, arXiv:2501.03262v9, equation 5; PPO's advantage normalisation. Equal advantages give 0 when centred.
     """
     all_tokens = np.concatenate(list(advantages))
+    if centre and np.ptp(all_tokens) == 0:  # exactly, where the mean would round
+        return [np.zeros(len(advantages_T)) for advantages_T in advantages]
     mean = all_tokens.mean() if centre else 0.0
     divisor = _sample_std(all_tokens) + ADVANTAGE_EPS if scale else 1.0
     return [(advantages_T - mean) / divisor for advantages_T in advantages]

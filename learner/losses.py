@@ -130,7 +130,9 @@ def value_loss(
         return free_T, torch.zeros_like(values_T, dtype=torch.bool)
     held_T = old_values_T + (values_T - old_values_T).clamp(-clip_eps, clip_eps)
     bounded_T = (held_T - returns_T).square() / 2
-    return torch.maximum(free_T, bounded_T), bounded_T > free_T
+    # The distance too: within the bounds rounding may call either error the larger.
+    clipped_T = (bounded_T > free_T) & ((values_T - old_values_T).abs() > clip_eps)
+    return torch.maximum(free_T, bounded_T), clipped_T
 
 
 def aggregate(

@@ -61,7 +61,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 def preset_settings(name: Any) -> dict[str, Any]:
     """The knobs that preset ``name`` sets. Raises ValueError, with the nearest name, when there is none."""
     if not isinstance(name, str) or name not in PRESETS:
-        close = difflib.get_close_matches(str(name), PRESETS, n=1, cutoff=0.4)
+        close = difflib.get_close_matches(str(name).lower(), PRESETS, n=1, cutoff=0.4)
         hint = f"did you mean {close[0]!r}? " if close else ""
         raise ValueError(f"preset is {name!r}: {hint}there are {', '.join(PRESETS)}")
     return PRESETS[name]

@@ -4,11 +4,17 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+# A slow machine is no failure.
+settings.register_profile("rayzero", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("rayzero")
 
 
 def pytest_collection_modifyitems(config, items) -> None:

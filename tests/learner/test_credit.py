@@ -189,7 +189,6 @@ def test_who_must_be_asked_first() -> None:
     assert not needs_scores(AlgorithmConfig(kl_beta=0.1))
 
 
-@pytest.mark.xfail(strict=True, reason="standardized() leaves what rounding the mean left: 1e-13, not 0, as it says")
 def test_a_step_of_equal_rewards_teaches_reinforce_pp_nothing() -> None:
     groups, sequences = draw([3, 4], 0)
     flat = [group.scored(tuple(Reward(0.1, ()) for _ in group.rewards)) for group in groups]

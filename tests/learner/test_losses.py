@@ -266,9 +266,6 @@ def test_value_loss(batch: Ragged, old_value: float, clip_eps: float | None) -> 
     ]
 
 
-@pytest.mark.xfail(
-    strict=True, reason="old + (value - old) is not value in float32, so that rounding counts as clipped"
-)
 def test_a_value_within_its_bounds_is_not_called_clipped() -> None:
     generator = torch.Generator().manual_seed(0)
     old_values, drift, returns = torch.randn(3, 1000, generator=generator, dtype=torch.float64)
