@@ -56,9 +56,10 @@ class Objective:
         """This microbatch's part of the loss, and sums over its tokens."""
         stats: Stats = {"entropy": output.entropy_T.detach().sum()}
         old_logprobs_T = output.logprobs_T.detach()
-        if microbatch.old_logprobs is None:  # one optimizer step: the policy before it is the policy now
+        if not self._batch.knows_old_logprobs:  # one optimizer step: the policy before it is the policy now
             stats |= compared(old_logprobs_T, _like(microbatch.rollout_logprobs, old_logprobs_T))
         else:
+            assert microbatch.old_logprobs is not None
             old_logprobs_T = _like(microbatch.old_logprobs, old_logprobs_T)
         loss_T = self._surrogate(output.logprobs_T, old_logprobs_T, microbatch, stats)
         loss_T = loss_T - self._config.entropy_beta * output.entropy_T

@@ -108,6 +108,9 @@ class Batch:
     """Completions of all ranks, likewise."""
     computed_tokens: int
     """Completion tokens of all ranks that are in a microbatch."""
+    knows_old_logprobs: bool
+    """Whether ``old_logprobs`` were found beforehand. Asked here, not of a microbatch: a dummy must do as the others do,
+    or ranks would reduce different statistics."""
 
 
 def sequences_of(groups: Iterable[Group]) -> list[Sequence]:
@@ -166,6 +169,7 @@ def pack(
         total_tokens=max(1, sum(sequence.num_completion_tokens for sequence in kept)),
         total_completions=max(1, len(kept)),
         computed_tokens=sum(sequence.num_completion_tokens for sequence in computed),
+        knows_old_logprobs=all(sequence.old_logprobs is not None for sequence in computed),
     )
 
 

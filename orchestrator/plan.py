@@ -40,7 +40,25 @@ def plan(config: RunConfig) -> list[tuple[str, str]]:
         ("rewards", knobs(config.rewards.weights) + f", deadline {config.rewards.deadline_s:g} s a completion"),
         ("evaluation", evaluation_line(config)),
         ("run directory", str(config.directory)),
+        *(("beware", notice) for notice in notices(config)),
     ]
+
+
+def notices(config: RunConfig) -> list[str]:
+    """Settings that are allowed, and that runs have come to grief with."""
+    updates, algorithm = config.learner.updates_per_step, config.learner.algorithm
+    found = []
+    if updates > 1 and algorithm.surrogate == "policy_gradient":
+        found.append(
+            f"learner.updates_per_step {updates} with surrogate policy_gradient: from the second optimizer step on, "
+            "completions are another policy's and no ratio corrects for it; a run of ours collapsed "
+            "(docs/algorithms.md). Set updates_per_step=1, or surrogate=ppo_clip, whose first step is the same"
+        )
+    if algorithm.kl_beta > 0 and algorithm.kl_placement == "loss" and algorithm.kl_estimator == "k1":
+        found.append(
+            "kl_estimator k1 in the loss has no gradient on average: it adds noise; take k2, k3 or exact there"
+        )
+    return found
 
 
 def policy_line(config: RunConfig) -> str:

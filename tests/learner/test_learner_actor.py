@@ -91,7 +91,7 @@ def test_a_rank_without_work_keeps_in_step(ranks: Ranks, folder, groups) -> None
     lone = [group for group in groups if not np.ptp(group.totals)]
     first, second = ranks.call("update", 1, lone)
     assert first == second
-    assert first["optim/microbatches"] == 1
+    assert first.metrics["optim/microbatches"] == 1
     ranks.call("release_memory")
     assert all(0.1 < gib < 10 for gib in ranks.call("peak_memory_gib"))
 

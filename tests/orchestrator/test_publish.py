@@ -76,7 +76,7 @@ def test_every_version_arrives_and_sampler_and_learner_agree(fresh) -> None:
     for step in (1, 2, 3):
         groups = collect(fresh)
         assert {c.policy_versions for group in groups for c in group.completions} == {(step - 1,)}
-        metrics = fleet.learner.update(step, groups)
+        metrics = fleet.learner.update(step, groups).metrics
         assert metrics["rollout/logprob_gap"] < 1e-5
         fleet.publish(version=step)
 
@@ -101,7 +101,7 @@ def test_after_the_gate_the_learner_is_as_it_was_and_a_new_publish_mends_the_run
     with pytest.raises(ParityError):
         fleet.learner.update(2, collect(fresh))
     fleet.publish(version=1)
-    assert fleet.learner.update(2, collect(fresh))["rollout/logprob_gap"] < 1e-5
+    assert fleet.learner.update(2, collect(fresh)).metrics["rollout/logprob_gap"] < 1e-5
 
 
 class StaleHead(Generator):

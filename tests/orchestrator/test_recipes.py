@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from learner.algorithm import AlgorithmConfig
+from orchestrator.plan import notices
 from orchestrator.recipes import RECIPES, ConfigError, load
 
 
@@ -90,6 +91,15 @@ def test_a_preset_on_the_command_line_replaces_the_recipes_algorithm_and_other_o
     algorithm = load(None, chosen).learner.algorithm
     assert algorithm == AlgorithmConfig(preset="dr_grpo", clip_eps_high=0.5)
     assert algorithm.loss_aggregation == "constant"
+
+
+def test_the_plan_warns_of_what_runs_have_come_to_grief_with() -> None:
+    rloo = ["learner.algorithm.preset=rloo"]
+    assert not notices(load(None, rloo)) and not notices(load(None))
+    (notice,) = notices(load(None, [*rloo, "learner.updates_per_step=2"]))
+    assert "learner.updates_per_step 2" in notice and "Set updates_per_step=1" in notice
+    (notice,) = notices(load(None, ["learner.algorithm.kl_beta=0.1", "learner.algorithm.kl_estimator=k1"]))
+    assert "no gradient" in notice
 
 
 def test_a_kl_without_a_reference_is_refused() -> None:
