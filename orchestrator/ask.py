@@ -33,15 +33,14 @@ def evaluate_model(model: str, recipe: str | None, overrides: Sequence[str], con
     check_model(model)
     config = config_for(model, recipe, overrides)
     from orchestrator.evaluation import evaluate
-    from orchestrator.fleet import RolloutFleet, is_colocated, ray_cluster
+    from orchestrator.fleet import RolloutFleet, engine_spec, is_colocated, ray_cluster
     from rollout.prompts.stream import PromptStream
-    from rollout.types import EngineSpec
 
     with ray_cluster(config):
-        spec = EngineSpec(model, config.model.dtype, config.max_model_len, load_weights=True)
+        spec = engine_spec(config, model, load_weights=True)
         fleet = RolloutFleet(config, spec, gpus_per_generator=1.0 if is_colocated(config) else 0.0)
         try:
-            prompts = PromptStream(config.prompts, load_tokenizer(model)).held_out
+            prompts = PromptStream(config.prompts, load_tokenizer(model)).held_out()
             fleet.wait_until_ready()
             result = evaluate(fleet.rollouts, prompts, config.evaluation, config.sampling.max_completion_tokens)
         finally:

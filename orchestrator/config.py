@@ -10,7 +10,8 @@ from pydantic import BaseModel, Field, ValidationInfo, model_validator
 
 from learner.config import LearnerConfig, ModelConfig, WarmStartConfig, check_together
 from rewards.config import RewardsConfig
-from rollout.config import PromptsConfig, RolloutConfig, SamplingConfig, TracesConfig
+from rollout.config import RolloutConfig, SamplingConfig, TracesConfig
+from rollout.prompts.config import PromptsConfig, QuestionsConfig
 
 SUPERVISED_ONLY = {"supervised_only": True}
 """Context of validating a recipe for `rayzero sft`."""
@@ -174,10 +175,8 @@ class RunConfig(Settings, frozen=True):
             found.append(
                 "prompts.chat = true with model.build: a built tokenizer has no chat template; set it to false"
             )
-        countdown = self.prompts.countdown
-        largest = max(countdown.max_number, countdown.max_target, countdown.max_intermediate)
-        is_generated = self.prompts.task == "countdown" and countdown.source == "generated"
-        if build is not None and is_generated and largest > build.max_integer:
+        largest = max((largest_integer(questions) for questions in self.prompts.kinds.values()), default=0)
+        if build is not None and largest > build.max_integer:
             found.append(
                 f"model.build.max_integer = {build.max_integer}: the tokenizer has no token for {largest}, which "
                 "prompts.countdown's max_number, max_target or max_intermediate allows; raise it"
@@ -188,6 +187,14 @@ class RunConfig(Settings, frozen=True):
                 "one learner and one generator; set learner.num_ranks = 1"
             )
         return found
+
+
+def largest_integer(questions: QuestionsConfig) -> int:
+    """The largest that a generated Countdown problem or its solution holds; 0 where nothing is known about them."""
+    countdown = questions.countdown
+    if questions.task != "countdown" or countdown.source != "generated":
+        return 0
+    return max(countdown.max_number, countdown.max_target, countdown.max_intermediate)
 
 
 def divisors(number: int) -> list[int]:

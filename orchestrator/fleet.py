@@ -142,6 +142,13 @@ class RayFleet(RolloutFleet):
         self.learner.close()
 
 
+def engine_spec(config: RunConfig, model: str, *, load_weights: bool) -> EngineSpec:
+    """What the recipe's engines are built from."""
+    return EngineSpec(
+        model, config.model.dtype, config.max_model_len, load_weights, reads_text=bool(config.sampling.stop)
+    )
+
+
 def is_colocated(config: RunConfig) -> bool:
     """Whether generator and learner take turns on a GPU."""
     has_gpu = ray.cluster_resources().get("GPU", 0) > 0

@@ -80,8 +80,13 @@ def model_line(config: RunConfig) -> str:
 
 def task_line(config: RunConfig) -> str:
     prompts = config.prompts
-    source = getattr(getattr(prompts, prompts.task), "source", "generated")
-    return f"{prompts.task} from {source}, {prompts.num_held_out} problems held out"
+    kinds = [
+        f"{'' if name == questions.task else f'{name}: '}{questions.task} from "
+        f"{getattr(questions.settings, 'source', 'generated')}"
+        for name, questions in prompts.kinds.items()
+    ]
+    stages = f", in {len(prompts.curriculum.stages)} stages" if prompts.curriculum.stages else ""
+    return f"{'; '.join(kinds)}{stages}, asked {prompts.format}, {prompts.num_held_out} problems held out"
 
 
 def batch_line(config: RunConfig) -> str:

@@ -97,7 +97,10 @@ def warm_started_from(config: RunConfig) -> dict[str, Any]:
     taught = (
         {"data": fingerprint(warm.data)}
         if warm.data is not None
-        else {"traces": config.traces.model_dump(mode="json"), "prompts": config.prompts.model_dump(mode="json")}
+        else {
+            "traces": config.traces.model_dump(mode="json"),
+            "prompts": config.prompts.model_dump(mode="json", exclude={"mixture", "curriculum", "one_shot_steps"}),
+        }
     )
     return (
         begun_from(config)

@@ -6,7 +6,7 @@ import difflib
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -108,8 +108,11 @@ def describe(mistake: Mapping[str, Any]) -> str:
 def fields_of(location: Sequence[str]) -> list[str]:
     """The keys that the section at `location` has."""
     model: Any = RunConfig
-    for part in location:
+    parts = iter(location)
+    for part in parts:
         annotation = model.model_fields[part].annotation
+        if get_origin(annotation) in (dict, tuple):
+            next(parts, None)  # a name of the user's own, or a position
         candidates = [annotation, *getattr(annotation, "__args__", ())]
         model = next(kind for kind in candidates if isinstance(kind, type) and issubclass(kind, BaseModel))
     return list(model.model_fields)

@@ -12,7 +12,7 @@ from rich.console import Console
 from orchestrator.artifacts import RunDirectory
 from orchestrator.checkpoints import Checkpoints
 from orchestrator.config import RunConfig
-from orchestrator.fleet import RayFleet, ray_cluster
+from orchestrator.fleet import RayFleet, engine_spec, ray_cluster
 from orchestrator.interrupt import Interrupt
 from orchestrator.plan import print_plan
 from orchestrator.policy import base_model, export_whole, load_tokenizer
@@ -23,7 +23,6 @@ from orchestrator.trackers import build_trackers
 from orchestrator.train import train
 from rollout.prompts.examples import Examples
 from rollout.prompts.stream import PromptStream
-from rollout.types import EngineSpec
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +75,7 @@ def begin(config: RunConfig) -> Beginning:
     base = base_model(config)
     tokenizer = load_tokenizer(base)
     prompts = PromptStream(config.prompts, tokenizer)
-    prompts.held_out  # noqa: B018  a prompt that does not fit is refused now
+    prompts.held_out()  # a prompt that does not fit is refused now
     return Beginning(base, prompts, warm_start_examples(config, base, tokenizer))
 
 
@@ -90,7 +89,7 @@ def train_on_cluster(
 ) -> bool:
     """Start the actors, warm-start, train, export. False when interrupted."""
     base = beginning.base
-    fleet = RayFleet(config, EngineSpec(base, config.model.dtype, config.max_model_len, load_weights=False))
+    fleet = RayFleet(config, engine_spec(config, base, load_weights=False))
     try:
         folder = warm_started_model(config, base, beginning.examples, fleet.learner, console, interrupt)
         if folder is None:

@@ -30,7 +30,7 @@ def train(
     def held_out() -> dict[str, float]:
         with fleet.generating():
             return evaluate(
-                fleet.rollouts, prompts.held_out, config.evaluation, config.sampling.max_completion_tokens
+                fleet.rollouts, prompts.held_out(), config.evaluation, config.sampling.max_completion_tokens
             ).metrics()
 
     last_step = restore(checkpoints, fleet, prompts)
@@ -47,6 +47,8 @@ def train(
         with clock("publish"), fleet.generating():
             fleet.publish(version=step)
         metrics = update.metrics | rollout_metrics(sampled.everything) | sampled.metrics() | fleet.rollouts.metrics()
+        metrics |= prompts.metrics()
+        prompts.observe(sampled.everything)
         if is_due(step, config.evaluation.every_steps, config.num_steps):
             with clock("evaluation"):
                 metrics |= held_out()

@@ -188,7 +188,7 @@ def engine_args(spec: EngineSpec, config: RolloutConfig) -> EngineArgs:
         gpu_memory_utilization=config.gpu_memory_fraction,
         enforce_eager=not config.compile,
         enable_sleep_mode=has_gpu(),
-        skip_tokenizer_init=True,
+        skip_tokenizer_init=not spec.reads_text,
         # Logprobs of the distribution that was sampled from, after the temperature.
         logprobs_mode="processed_logprobs",
         weight_transfer_config=WeightTransferConfig(backend=weights.BACKEND),
@@ -212,7 +212,9 @@ def sampling_params(sampling: SamplingConfig, group_size: int, seed: int) -> Sam
         seed=seed,
         logprobs=0,  # the sampled token's own, no alternatives
         flat_logprobs=True,
-        detokenize=False,
+        stop=list(sampling.stop),
+        include_stop_str_in_output=True,
+        detokenize=bool(sampling.stop),
         output_kind=RequestOutputKind.FINAL_ONLY,
     )
 

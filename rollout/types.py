@@ -19,6 +19,8 @@ Logprobs = NDArray[np.float32]
 
 FinishReason = Literal["stop", "length"]
 PartStatus = Literal["ok", "timeout", "error"]
+PromptFormat = Literal["zero_shot", "one_shot", "natural"]
+"""How a question is worded: alone, after a worked example, or without asking for tags around the answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,15 @@ class Prompt:
     """Name of the task, which is also the name of the module in ``rewards`` that marks it."""
     answer: Mapping[str, Any]
     """What the task's reward needs; for Countdown ``{"numbers": [3, 7, 9], "target": 33}``."""
+    assistant_prefix: str = ""
+    """How the assistant's turn already begins. Rewards see it before the completion, markers do not."""
+    format: PromptFormat = "zero_shot"
+    source: str = ""
+    """Which of ``prompts.mixture`` asked it; the task's name where there is no mixture."""
+    key: str = ""
+    """What makes two problems of one source the same, in whatever words."""
+    difficulty: str = ""
+    """A label that evaluations group by, such as ``3 numbers``; empty where a task knows none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +127,13 @@ class Group:
         return bool(np.ptp(self.totals) > 0)
 
     @property
+    def pass_rate(self) -> float | None:
+        """Share of right completions; None where the reward has no part ``correctness``."""
+        if not any(part.name == "correctness" for part in self.rewards[0].parts):
+            return None
+        return sum(reward.part("correctness").value == 1.0 for reward in self.rewards) / len(self.rewards)
+
+    @property
     def num_completion_tokens(self) -> int:
         return sum(completion.num_tokens for completion in self.completions)
 
@@ -150,3 +168,5 @@ class EngineSpec:
     """Longest prompt plus longest completion, in tokens."""
     load_weights: bool
     """False when the first weights will be published: the folder then only needs its config."""
+    reads_text: bool = False
+    """Whether the engine looks at text while it samples, which texts that stop a completion need."""

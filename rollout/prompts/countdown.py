@@ -7,13 +7,71 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from rollout.config import CountdownConfig
-from rollout.prompts.problems import MAX_DRAWS, DrawnProblems, Problem, ProblemSource
+from pydantic import BaseModel, Field, model_validator
 
-Key = tuple[tuple[int, ...], int]
-"""What makes two problems the same: the sorted numbers and the target."""
+from rollout.prompts.problems import MAX_DRAWS, DrawnProblems, ListedProblems, Problem, ProblemSource, WorkedExample
+
+TEMPLATE = (
+    "Using the numbers {numbers}, create an equation that equals {target}. You can use basic arithmetic "
+    "operations (+, -, *, /) and each number can only be used once. Show your work in <think> </think> tags. "
+    "And return the final equation in <answer> </answer> tags, for example <answer>(1 + 2) / (3 * 5)</answer>."
+)
+NATURAL_TEMPLATE = (
+    "Using the numbers {numbers}, create an equation that equals {target}. You can use basic arithmetic operations "
+    "(+, -, *, /) and each number can only be used once. Think step by step, and end with the final equation."
+)
+EXAMPLE = WorkedExample(
+    fields={"numbers": "[19, 36, 55, 7]", "numbers_spaced": "19 36 55 7", "target": "65"},
+    completion=(
+        "I look for two numbers that come close to 65. 55 + 19 = 74, which is 9 too much. I have 36 and 7 left: "
+        "36 - 7 = 29, no. 55 + 36 = 91, which is 26 too much, and 19 + 7 = 26. So 55 + 36 - 19 - 7 = 65.</think>\n"
+        "<answer>55 + 36 - 19 - 7</answer>"
+    ),
+)
+
+
+class Config(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
+    """Countdown: combine the numbers with arithmetic so that they make the target."""
+
+    source: str = "generated"
+    """`generated`, a local .jsonl or .parquet file, or a hub data set such as
+    `Jiayi-Pan/Countdown-Tasks-3to4`. Files and data sets need the columns `nums` and `target`."""
+    numbers_per_problem: int = Field(default=3, ge=2, le=6)
+    """How many numbers a generated problem has."""
+    min_number: int = Field(default=1, ge=1)
+    """Smallest number of a generated problem."""
+    max_number: int = Field(default=10, ge=1)
+    """Largest number of a generated problem."""
+    min_target: int = Field(default=1, ge=0)
+    """Smallest target of a generated problem."""
+    max_target: int = Field(default=40, ge=1)
+    """Largest target of a generated problem."""
+    operators: str = "+-*"
+    """Operators with which a generated problem must be solvable, out of `+-*/` (division exact)."""
+    max_intermediate: int = Field(default=60, ge=1)
+    """A generated problem is solvable with every intermediate result within 0 and this."""
+    must_use_all: bool = True
+    """Every number exactly once (true), or each at most once (false)."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.min_number > self.max_number:
+            raise ValueError(
+                f"min_number = {self.min_number} is above max_number = {self.max_number}: lower it or raise max_number"
+            )
+        if self.min_target > self.max_target:
+            raise ValueError(
+                f"min_target = {self.min_target} is above max_target = {self.max_target}: lower it or raise max_target"
+            )
+        if unknown := set(self.operators) - set("+-*/"):
+            raise ValueError(f"operators = {self.operators!r} holds {sorted(unknown)}: use only + - * /")
+        return self
+
+
+def fields(config: Config) -> tuple[tuple[str, ...], ...]:
+    return (("target",), ("numbers", "numbers_spaced"))
 
 
 def problem(numbers: Sequence[int], target: int, must_use_all: bool) -> Problem:
@@ -25,14 +83,16 @@ def problem(numbers: Sequence[int], target: int, must_use_all: bool) -> Problem:
             "target": str(target),
         },
         answer={"numbers": list(numbers), "target": target, "must_use_all": must_use_all},
+        key=f"{' '.join(map(str, sorted(numbers)))} = {target}",
+        difficulty=f"{len(numbers)} numbers",
     )
 
 
-def source(config: CountdownConfig, num_held_out: int, seed: int) -> ProblemSource:
+def source(config: Config, num_held_out: int, seed: int) -> ProblemSource:
     """The problems that `config` describes. Raises ValueError when there are too few or a row is malformed."""
     if config.source == "generated":
         return GeneratedProblems(config, num_held_out, seed)
-    return ListedProblems(read_rows(config.source), config, num_held_out, seed)
+    return listed(read_rows(config.source), config, num_held_out, seed)
 
 
 class GeneratedProblems(DrawnProblems):
@@ -41,50 +101,24 @@ class GeneratedProblems(DrawnProblems):
     Numbers are drawn independently, with repetition, and the target uniformly among those that they can make.
     """
 
-    def __init__(self, config: CountdownConfig, num_held_out: int, seed: int) -> None:
+    def __init__(self, config: Config, num_held_out: int, seed: int) -> None:
         super().__init__(
             draw=lambda rng: problem(*draw_solvable(config, rng), config.must_use_all),
-            key=lambda drawn: key(drawn.answer["numbers"], drawn.answer["target"]),
             num_held_out=num_held_out,
             seed=seed,
             widen="widen prompts.countdown's ranges",
         )
 
 
-class ListedProblems:
-    """Problems out of rows: shuffled anew each epoch, all those like a held-out one left out."""
-
-    def __init__(
-        self, rows: Iterable[Mapping[str, Any]], config: CountdownConfig, num_held_out: int, seed: int
-    ) -> None:
-        pairs = [parse_row(row, position, config.source) for position, row in enumerate(rows)]
-        order = random.Random(f"held_out/{seed}").sample(range(len(pairs)), len(pairs))
-        held_out: dict[Key, int] = {}
-        for position in order:
-            if len(held_out) == num_held_out:
-                break
-            held_out.setdefault(key(*pairs[position]), position)
-        self.held_out = [problem(*pairs[position], config.must_use_all) for position in held_out.values()]
-        self._train = [
-            problem(numbers, target, config.must_use_all)
-            for numbers, target in pairs
-            if key(numbers, target) not in held_out
-        ]
-        if len(held_out) < num_held_out or not self._train:
-            raise ValueError(
-                f"{config.source} has {len(pairs)} rows, too few for prompts.num_held_out = {num_held_out} and at "
-                "least one to train on: lower it"
-            )
-        self._shuffled = lru_cache(maxsize=1)(
-            lambda epoch: random.Random(f"train/{seed}/{epoch}").sample(self._train, len(self._train))
-        )
-
-    def train(self, index: int) -> Problem:
-        epoch, position = divmod(index, len(self._train))
-        return self._shuffled(epoch)[position]
+def listed(rows: Iterable[Mapping[str, Any]], config: Config, num_held_out: int, seed: int) -> ListedProblems:
+    """Problems out of rows. Raises ValueError for a malformed row, and when there are too few."""
+    problems = [
+        problem(*parse_row(row, position, config.source), config.must_use_all) for position, row in enumerate(rows)
+    ]
+    return ListedProblems(problems, num_held_out, seed, config.source)
 
 
-def draw_solvable(config: CountdownConfig, rng: random.Random) -> tuple[list[int], int]:
+def draw_solvable(config: Config, rng: random.Random) -> tuple[list[int], int]:
     """Numbers and a target that they can make. Raises ValueError when the ranges hold no such pair."""
     for _ in range(MAX_DRAWS):
         numbers = [rng.randint(config.min_number, config.max_number) for _ in range(config.numbers_per_problem)]
@@ -97,10 +131,6 @@ def draw_solvable(config: CountdownConfig, rng: random.Random) -> tuple[list[int
         f"{config.max_number}, targets {config.min_target} to {config.max_target}, operators {config.operators!r}: "
         "widen the ranges or raise max_intermediate"
     )
-
-
-def key(numbers: Sequence[int], target: int) -> Key:
-    return tuple(sorted(numbers)), target
 
 
 @lru_cache(maxsize=100_000)

@@ -18,7 +18,8 @@ import random
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from rollout.config import PromptsConfig, TracesConfig
+from rollout.config import TracesConfig
+from rollout.prompts.config import PromptsConfig
 from rollout.prompts.countdown import GeneratedProblems
 from rollout.prompts.problems import Problem
 

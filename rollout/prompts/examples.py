@@ -8,7 +8,8 @@ from functools import lru_cache
 from itertools import islice
 from typing import Any, Protocol
 
-from rollout.config import PromptsConfig, TracesConfig
+from rollout.config import TracesConfig
+from rollout.prompts.config import PromptsConfig
 from rollout.prompts.pairs import LengthLimit, PairError, encode_pairs, fingerprint, read_pairs
 from rollout.prompts.problems import Problem
 from rollout.prompts.tasks import traces

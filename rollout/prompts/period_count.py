@@ -7,9 +7,14 @@ tokenizers, a word's token begins with its space, and `sleeps` after `the old ca
 from __future__ import annotations
 
 import random
+from typing import Self
 
-from rollout.config import PeriodCountConfig
-from rollout.prompts.problems import DrawnProblems, Problem
+from pydantic import BaseModel, Field, model_validator
+
+from rollout.prompts.problems import DrawnProblems, Problem, WorkedExample
+
+TEMPLATE = NATURAL_TEMPLATE = "{opening}"
+EXAMPLE = WorkedExample(fields={"opening": "the old cat"}, completion=" sleeps quietly. my brave dog runs.")
 
 DETERMINERS = ("the", "my", "your", "that")
 ADJECTIVES = (
@@ -19,11 +24,40 @@ ADJECTIVES = (
 NOUNS = ("cat", "dog", "bird", "fox", "horse", "mouse", "child", "farmer", "sailor", "teacher")
 
 
-def source(config: PeriodCountConfig, num_held_out: int, seed: int) -> DrawnProblems:
+class Config(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
+    """Period count: go on after the opening of a sentence, and be paid for every full stop.
+
+    A check of the whole loop that needs no data, not a task of reasoning. The sentence lengths are those of the warm
+    start's traces.
+    """
+
+    max_adjectives: int = Field(default=2, ge=1, le=3)
+    """An opening is a determiner, 1 to this many adjectives, and a noun. With 2 there are 5,760 openings."""
+    min_words: int = Field(default=4, ge=3)
+    """Shortest sentence of a trace, words; a long opening makes it longer."""
+    max_words: int = Field(default=12, ge=4)
+    """Longest sentence of a trace, words. `sampling.max_completion_tokens` should hold `max_sentences` of them."""
+    max_sentences: int = Field(default=4, ge=1)
+    """A trace has 1 to this many sentences, each number as often: what is left to gain is the rest of the limit."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        shortest = max(self.min_words, self.max_adjectives + 3)
+        if self.max_words < shortest:
+            raise ValueError(
+                f"max_words = {self.max_words} is below {shortest}, which min_words and max_adjectives + 3 ask for: raise it"
+            )
+        return self
+
+
+def fields(config: Config) -> tuple[tuple[str, ...], ...]:
+    return (("opening",),)
+
+
+def source(config: Config, num_held_out: int, seed: int) -> DrawnProblems:
     """The openings that `config` describes. Raises ValueError when there are too few."""
     return DrawnProblems(
         draw=lambda rng: problem(draw_opening(config.max_adjectives, rng)),
-        key=lambda drawn: drawn.fields["opening"],
         num_held_out=num_held_out,
         seed=seed,
         widen="raise prompts.period_count.max_adjectives",
@@ -32,7 +66,7 @@ def source(config: PeriodCountConfig, num_held_out: int, seed: int) -> DrawnProb
 
 def problem(opening: str) -> Problem:
     """The problem to go on from `opening`. Its reward needs to know nothing: the answer is empty."""
-    return Problem(fields={"opening": opening}, answer={})
+    return Problem(fields={"opening": opening}, answer={}, key=opening)
 
 
 def draw_opening(max_adjectives: int, rng: random.Random) -> str:

@@ -13,8 +13,9 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 
-from rollout.config import PeriodCountConfig, PromptsConfig, TracesConfig
-from rollout.prompts.period_count import ADJECTIVES, DETERMINERS, NOUNS, draw_opening, source
+from rollout.config import TracesConfig
+from rollout.prompts.config import PromptsConfig
+from rollout.prompts.period_count import ADJECTIVES, DETERMINERS, NOUNS, Config, draw_opening, source
 from rollout.prompts.problems import Problem
 
 VERBS = ("sleeps", "runs", "sings", "waits", "jumps", "hides", "dances", "smiles", "walks", "looks")
@@ -45,7 +46,7 @@ def traces(prompts: PromptsConfig, config: TracesConfig, seed: int) -> Iterator[
         yield problem, continuation(problem.fields["opening"], settings, rng)
 
 
-def continuation(opening: str, config: PeriodCountConfig, rng: random.Random) -> str:
+def continuation(opening: str, config: Config, rng: random.Random) -> str:
     """The rest of the opened sentence, and up to `max_sentences` - 1 whole ones."""
     text = rest(opening, config, rng)
     for _ in range(rng.randint(1, config.max_sentences) - 1):
@@ -54,7 +55,7 @@ def continuation(opening: str, config: PeriodCountConfig, rng: random.Random) ->
     return text
 
 
-def rest(subject: str, config: PeriodCountConfig, rng: random.Random) -> str:
+def rest(subject: str, config: Config, rng: random.Random) -> str:
     """What follows `subject` in its sentence, from the space to the full stop."""
     num_words = len(subject.split())
     length = rng.randint(max(config.min_words, num_words + 1), config.max_words)

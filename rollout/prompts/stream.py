@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import cached_property
+import logging
+import random
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any
 
-from rollout.config import PromptsConfig
-from rollout.prompts.tasks import problem_source
+from rollout.prompts.config import PromptsConfig
+from rollout.prompts.curriculum import Curriculum, SolvedProblems
+from rollout.prompts.mixture import Kind, Mixture, NothingLeftError
 from rollout.prompts.template import Template, Tokenizer
-from rollout.types import Prompt
+from rollout.types import Group, Prompt, PromptFormat
+
+logger = logging.getLogger(__name__)
 
 
 class PromptStream:
@@ -18,27 +24,78 @@ class PromptStream:
     """
 
     def __init__(self, config: PromptsConfig, tokenizer: Tokenizer) -> None:
+        self._config = config
         self._template = Template(config, tokenizer)
-        self._source = problem_source(config)
+        self._curriculum = Curriculum(config.curriculum, config.weights)
+        self._solved = SolvedProblems(config.curriculum.drop_solved_after)
+        self._mixture = Mixture(config, self._curriculum.last_weights)
         self._position = 0
+        self._step = 1
+        self.held_out = lru_cache(maxsize=None)(self._held_out)
 
     def take(self, count: int) -> list[Prompt]:
         """The next `count` training prompts."""
-        positions = range(self._position, self._position + count)
-        self._position += count
-        return [self._template.prompt(f"train/{position:06d}", self._source.train(position)) for position in positions]
+        return [self._next() for _ in range(count)]
 
-    @cached_property
-    def held_out(self) -> list[Prompt]:
-        """The evaluation's prompts; none of their problems is ever among the training prompts."""
+    def observe(self, groups: Sequence[Group]) -> None:
+        """End a step, whose scored groups these are: the curriculum goes by them."""
+        self._curriculum.observe(groups)
+        for group in groups:
+            self._solved.observe(problem_name(group.prompt.source, group.prompt.key), group)
+        self._step += 1
+
+    def metrics(self) -> dict[str, float]:
+        """`curriculum/` metrics: where the run is. Empty when nothing about the prompts changes over it."""
+        share = {"curriculum/one_shot_share": self._one_shot_share} if self._config.one_shot_steps else {}
+        return self._curriculum.metrics() | self._solved.metrics() | share
+
+    def _held_out(self, format: PromptFormat | None = None) -> list[Prompt]:
+        """The evaluation's prompts, in the recipe's format or another; none of their problems is ever trained on."""
         return [
-            self._template.prompt(f"held_out/{position:06d}", problem)
-            for position, problem in enumerate(self._source.held_out)
+            self._template.prompt(f"held_out/{position:06d}", problem, format, name)
+            for position, (name, problem) in enumerate(self._mixture.held_out)
         ]
 
-    def state(self) -> dict[str, int]:
+    def state(self) -> dict[str, Any]:
         """What `restore` needs to go on from here."""
-        return {"position": self._position}
+        return {
+            "position": self._position,
+            "step": self._step,
+            "mixture": self._mixture.state(),
+            "curriculum": self._curriculum.state(),
+            "solved": self._solved.state(),
+        }
 
-    def restore(self, state: Mapping[str, int]) -> None:
-        self._position = state["position"]
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self._position, self._step = state["position"], state["step"]
+        self._mixture.restore(state["mixture"])
+        self._curriculum.restore(state["curriculum"])
+        self._solved.restore(state["solved"])
+
+    @property
+    def _one_shot_share(self) -> float:
+        steps = self._config.one_shot_steps
+        return max(0.0, 1.0 - (self._step - 1) / steps) if steps else 0.0
+
+    def _next(self) -> Prompt:
+        position, self._position = self._position, self._position + 1
+        name, problem = self._draw(position)
+        is_one_shot = random.Random(f"format/{self._config.seed}/{position}").random() < self._one_shot_share
+        return self._template.prompt(f"train/{position:06d}", problem, "one_shot" if is_one_shot else None, name)
+
+    def _draw(self, position: int) -> Kind:
+        def is_dropped(kind: str, key: str) -> bool:
+            return problem_name(kind, key) in self._solved
+
+        try:
+            return self._mixture.draw(position, self._curriculum.weights, is_dropped)
+        except NothingLeftError as error:
+            if not self._solved.num_dropped:
+                raise
+            logger.warning("every problem of %r was dropped as solved: all of them are asked again", error.kind)
+            self._solved.forget()
+            return self._mixture.draw(position, self._curriculum.weights, is_dropped)
+
+
+def problem_name(kind: str, key: str) -> str:
+    return f"{kind}: {key}"

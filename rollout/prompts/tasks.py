@@ -1,26 +1,54 @@
-"""Task name -> its problems and its traces.
+"""Task name -> its module, its problems and its traces.
 
-A task is found by its file name, as its reward function is: `rollout/prompts/<task>.py` has a function `source`, and
-`rollout/prompts/<task>_traces.py`, if a warm start can do without data, a function `traces`. So a new task touches no
-list of tasks but the setting `prompts.task` itself.
+A task is found by its file name, as its reward function is: `rollout/prompts/<task>.py` is a `Task`, and
+`rollout/prompts/<task>_traces.py`, if a warm start can do without data, has a function `traces`. So a new task touches
+no list of tasks but the settings in rollout/prompts/config.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from importlib import import_module, util
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from rollout.config import PromptsConfig, TracesConfig
-from rollout.prompts.problems import Problem, ProblemSource
+from pydantic import BaseModel
+
+from rollout.prompts.problems import Problem, ProblemSource, WorkedExample
+
+if TYPE_CHECKING:
+    from rollout.config import TracesConfig
+    from rollout.prompts.config import PromptsConfig, QuestionsConfig
 
 PACKAGE = "rollout.prompts"
 
 
-def problem_source(config: PromptsConfig) -> ProblemSource:
-    """The problems of the recipe's task."""
-    module = import_module(f"{PACKAGE}.{config.task}")
-    problems: ProblemSource = module.source(getattr(config, config.task), config.num_held_out, config.seed)
-    return problems
+class Task(Protocol):
+    """What the module of a task has. Nothing heavy is imported with it."""
+
+    Config: type[BaseModel]
+    TEMPLATE: str
+    """Asks for `<think>` and `<answer>` tags."""
+    NATURAL_TEMPLATE: str
+    """Asks for no tags."""
+    EXAMPLE: WorkedExample
+
+    def fields(self, config: Any) -> tuple[tuple[str, ...], ...]:
+        """The fields that a template may show, of each group at least one."""
+        ...
+
+    def source(self, config: Any, num_held_out: int, seed: int) -> ProblemSource:
+        """The problems that `config` describes. Raises ValueError when there are too few or a row is malformed."""
+        ...
+
+
+def task_module(task: str) -> Task:
+    """The module `rollout/prompts/<task>.py`."""
+    return cast(Task, import_module(f"{PACKAGE}.{task}"))
+
+
+def problem_source(questions: QuestionsConfig, num_held_out: int, seed: int) -> ProblemSource:
+    """The problems of one kind of questions."""
+    return task_module(questions.task).source(questions.settings, num_held_out, seed)
 
 
 def traces(prompts: PromptsConfig, config: TracesConfig, seed: int) -> Iterator[tuple[Problem, str]]:

@@ -1,4 +1,4 @@
-"""Problems to prompts: wording, chat template, token ids."""
+"""Problems to prompts: wording, format, chat template, token ids."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from rollout.config import PromptsConfig
+from rollout.prompts.config import PromptsConfig, QuestionsConfig
 from rollout.prompts.problems import Problem
-from rollout.types import Prompt, Tokens
+from rollout.types import Prompt, PromptFormat, Tokens
 
 
 class Tokenizer(Protocol):
@@ -22,7 +22,7 @@ class Tokenizer(Protocol):
 
 
 class Template:
-    """Words a problem as the recipe says. Raises ValueError at once when the tokenizer cannot do that."""
+    """Words problems as the recipe says. Raises ValueError at once when the tokenizer cannot do that."""
 
     def __init__(self, config: PromptsConfig, tokenizer: Tokenizer) -> None:
         if config.chat and not tokenizer.chat_template:
@@ -32,28 +32,62 @@ class Template:
         self._config = config
         self._tokenizer = tokenizer
 
-    def text(self, problem: Problem) -> str:
-        """The whole prompt as text."""
-        question = self._config.template.format(**problem.fields)
-        if not self._config.chat:
-            return question + self._config.assistant_prefix
-        messages = [{"role": "user", "content": question}]
-        if self._config.system:
-            messages.insert(0, {"role": "system", "content": self._config.system})
-        opened = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        return str(opened) + self._config.assistant_prefix
+    def prompt(self, prompt_id: str, problem: Problem, format: PromptFormat | None = None, kind: str = "") -> Prompt:
+        """The prompt of a problem of that kind (a name of `prompts.mixture`), in the recipe's format or another.
 
-    def prompt(self, prompt_id: str, problem: Problem) -> Prompt:
-        """Raises ValueError when the prompt is longer than `prompts.max_prompt_tokens`."""
-        text = self.text(problem)
+        Raises ValueError when it is longer than `prompts.max_prompt_tokens`.
+        """
+        questions = self._config.kinds[kind] if kind else self._config
+        format = format or self._config.format
+        text = self.text(problem, format, questions)
         # A chat template has written its own special tokens; a base model's text gets the tokenizer's (often none).
         token_ids = encode(self._tokenizer, text, f"prompt {prompt_id}", add_special_tokens=not self._config.chat)
         if len(token_ids) > self._config.max_prompt_tokens:
             raise ValueError(
-                f"prompt {prompt_id} has {len(token_ids)} tokens, above prompts.max_prompt_tokens = "
-                f"{self._config.max_prompt_tokens}: raise it or shorten prompts.template"
+                f"prompt {prompt_id} has {len(token_ids)} tokens in the format {format}, above prompts.max_prompt_tokens = "
+                f"{self._config.max_prompt_tokens}: raise it, or shorten the template or the example"
             )
-        return Prompt(prompt_id, token_ids, text, self._config.task, problem.answer)
+        return Prompt(
+            id=prompt_id,
+            token_ids=token_ids,
+            text=text,
+            task=problem.marked_by or questions.task,
+            answer=problem.answer if format != "natural" else {**problem.answer, "extraction": "natural"},
+            assistant_prefix=self.prefix(format),
+            format=format,
+            source=kind or questions.task,
+            key=problem.key,
+            difficulty=problem.difficulty,
+        )
+
+    def text(
+        self, problem: Problem, format: PromptFormat = "zero_shot", questions: QuestionsConfig | None = None
+    ) -> str:
+        """The whole prompt as text."""
+        questions = questions or self._config
+        wording, prefix = questions.wording(format), self.prefix(format)
+        turns = [wording.format(**problem.fields)]
+        if format == "one_shot":
+            example = questions.worked_example
+            turns = [wording.format(**example.fields), prefix + example.completion, *turns]
+        if not self._config.chat:
+            return "\n\n".join(joined(turns, prefix))
+        roles = ("user", "assistant", "user")
+        messages = [{"role": role, "content": turn} for role, turn in zip(roles, turns, strict=False)]
+        if self._config.system:
+            messages.insert(0, {"role": "system", "content": self._config.system})
+        opened = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        return str(opened) + prefix
+
+    def prefix(self, format: PromptFormat) -> str:
+        """How the assistant's turn begins."""
+        return "" if format == "natural" else self._config.assistant_prefix
+
+
+def joined(turns: list[str], prefix: str) -> list[str]:
+    """Bare text: each question runs on into its answer; the last one into the prefix."""
+    answers = [*turns[1::2], prefix]
+    return [question + answer for question, answer in zip(turns[0::2], answers, strict=True)]
 
 
 def encode(tokenizer: Tokenizer, text: str, what: str, *, add_special_tokens: bool) -> Tokens:

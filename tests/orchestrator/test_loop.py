@@ -17,10 +17,18 @@ from tests.orchestrator.groups import scored_group
 class FakePrompts:
     """Counts instead of wording."""
 
-    held_out = ("held-out",)
-
     def __init__(self) -> None:
         self.position = 0
+        self.observed: list[list[str]] = []
+
+    def held_out(self, format=None):
+        return ("held-out",)
+
+    def observe(self, groups):
+        self.observed.append([group.prompt.id for group in groups])
+
+    def metrics(self):
+        return {"curriculum/stage": 1.0}
 
     def take(self, count):
         self.position += count

@@ -6,9 +6,10 @@ import pytest
 
 from orchestrator.recipes import ConfigError, load
 from rewards.period_count import score
-from rollout.config import PeriodCountConfig, PromptsConfig
+from rollout.prompts.config import PromptsConfig
 from rollout.prompts.examples import TraceExamples
 from rollout.prompts.period_count import ADJECTIVES, DETERMINERS, NOUNS, source
+from rollout.prompts.period_count import Config as PeriodCountConfig
 from rollout.prompts.period_count_traces import TOKENS, continuation, traces
 from rollout.prompts.stream import PromptStream
 from tests.rollout.byte_tokenizer import Bytes
@@ -20,7 +21,7 @@ def settings(**changes) -> PromptsConfig:
 
 def test_openings_are_seeded_well_formed_and_never_held_out() -> None:
     stream = PromptStream(settings(num_held_out=100), Bytes())
-    held_out = {prompt.text for prompt in stream.held_out}
+    held_out = {prompt.text for prompt in stream.held_out()}
     prompts = stream.take(3000)
     assert len(held_out) == 100 and not held_out & {prompt.text for prompt in prompts}
     for prompt in prompts:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from rollout.config import CountdownConfig, PromptsConfig
 from rollout.prompts import countdown
+from rollout.prompts.config import PromptsConfig
+from rollout.prompts.countdown import Config as CountdownConfig
 from rollout.prompts.stream import PromptStream
 from rollout.prompts.template import Template
 from tests.rollout.byte_tokenizer import Bytes
@@ -67,7 +68,7 @@ def test_a_subset_may_do_when_not_all_numbers_must_be_used() -> None:
 
 def test_no_training_problem_is_held_out_not_even_with_its_numbers_in_another_order() -> None:
     stream = PromptStream(settings(num_held_out=100), Bytes())
-    held_out = {key(prompt) for prompt in stream.held_out}
+    held_out = {key(prompt) for prompt in stream.held_out()}
     assert len(held_out) == 100
     assert not held_out & {key(prompt) for prompt in stream.take(3000)}
 
@@ -97,7 +98,7 @@ def rows(tmp_path: Path) -> Path:
 def test_problems_from_a_file_are_split_and_shuffled_anew_each_epoch(rows: Path, monkeypatch, tmp_path) -> None:
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
     stream = PromptStream(settings(num_held_out=8, countdown=CountdownConfig(source=str(rows))), Bytes())
-    held_out = {key(prompt) for prompt in stream.held_out}
+    held_out = {key(prompt) for prompt in stream.held_out()}
     prompts = stream.take(200)
     assert len(held_out) == 8 and not held_out & {key(prompt) for prompt in prompts}
     size = next(n for n in range(1, 60) if countdown_epoch(stream, n))
@@ -115,7 +116,7 @@ def test_a_parquet_file_of_the_hub_schema_loads(tmp_path: Path) -> None:
     file = tmp_path / "problems.parquet"
     pandas.DataFrame({"target": [24, 30, 31], "nums": [[4, 6, 1], [5, 6, 1], [5, 6, 1]]}).to_parquet(file)
     stream = PromptStream(settings(num_held_out=1, countdown=CountdownConfig(source=str(file))), Bytes())
-    assert {key(prompt)[1] for prompt in [*stream.held_out, *stream.take(2)]} == {24, 30, 31}
+    assert {key(prompt)[1] for prompt in [*stream.held_out(), *stream.take(2)]} == {24, 30, 31}
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 
 from orchestrator.recipes import load
 from rewards.countdown import check, extract_answer
-from rollout.config import CountdownConfig
+from rollout.prompts.countdown import Config as CountdownConfig
 from rollout.prompts.countdown import draw_solvable
 from rollout.prompts.countdown_traces import search_trace
 from rollout.prompts.examples import TraceExamples

@@ -1,0 +1,104 @@
+"""Where a run is in its curriculum: the stage, and the problems that have nothing left to teach."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from rollout.prompts.config import CurriculumConfig
+from rollout.types import Group
+
+
+class Curriculum:
+    """Stages by difficulty, one after the other: by steps, or by the pass rate that was measured."""
+
+    def __init__(self, config: CurriculumConfig, weights: Mapping[str, float]) -> None:
+        """`weights` are the shares where there are no stages."""
+        self._config = config
+        self._weights = weights
+        self._stage = 0
+        self._num_steps = 0  # in this stage
+        self._window: list[float] = []
+
+    @property
+    def weights(self) -> Mapping[str, float]:
+        """Shares of the kinds of questions now."""
+        stages = self._config.stages
+        return stages[self._stage].weights if stages else self._weights
+
+    @property
+    def last_weights(self) -> Mapping[str, float]:
+        """Shares at the end of the run: what it is all for, and what an evaluation asks."""
+        stages = self._config.stages
+        return stages[-1].weights if stages else self._weights
+
+    def observe(self, groups: Iterable[Group]) -> None:
+        """Take note of a step's scored groups; they may end the stage."""
+        if not self._config.stages:
+            return
+        rates = [group.pass_rate for group in groups]
+        self._num_steps += 1
+        self._window = [*self._window, *(rate for rate in rates if rate is not None)][-self._config.window_groups :]
+        if self._is_passed() and self._stage + 1 < len(self._config.stages):
+            self._stage, self._num_steps, self._window = self._stage + 1, 0, []
+
+    def _is_passed(self) -> bool:
+        stage = self._config.stages[self._stage]
+        by_steps = stage.num_steps is not None and self._num_steps >= stage.num_steps
+        is_measured = len(self._window) == self._config.window_groups
+        by_rate = stage.pass_rate is not None and is_measured and mean(self._window) >= stage.pass_rate
+        return by_steps or by_rate
+
+    def metrics(self) -> dict[str, float]:
+        """Empty without stages."""
+        if not self._config.stages:
+            return {}
+        measured = {"curriculum/stage_pass_rate": mean(self._window)} if self._window else {}
+        return {"curriculum/stage": float(self._stage + 1), **measured}
+
+    def state(self) -> dict[str, Any]:
+        return {"stage": self._stage, "num_steps": self._num_steps, "window": list(self._window)}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self._stage, self._num_steps, self._window = state["stage"], state["num_steps"], list(state["window"])
+
+
+class SolvedProblems:
+    """Problems whose last groups were right throughout: no spread, no advantage, nothing to learn."""
+
+    def __init__(self, drop_after: int) -> None:
+        """`drop_after` groups in a row; 0 drops nothing."""
+        self._drop_after = drop_after
+        self._streaks: dict[str, int] = {}
+
+    def __contains__(self, name: str) -> bool:
+        return self._drop_after > 0 and self._streaks.get(name, 0) >= self._drop_after
+
+    def observe(self, name: str, group: Group) -> None:
+        if self._drop_after == 0:
+            return
+        if group.pass_rate == 1.0:
+            self._streaks[name] = self._streaks.get(name, 0) + 1
+        else:
+            self._streaks.pop(name, None)
+
+    def forget(self) -> None:
+        self._streaks.clear()
+
+    @property
+    def num_dropped(self) -> int:
+        return sum(streak >= self._drop_after for streak in self._streaks.values())
+
+    def metrics(self) -> dict[str, float]:
+        """Empty when nothing is ever dropped."""
+        return {"curriculum/dropped_prompts": float(self.num_dropped)} if self._drop_after else {}
+
+    def state(self) -> dict[str, int]:
+        return dict(self._streaks)
+
+    def restore(self, state: Mapping[str, int]) -> None:
+        self._streaks = dict(state)
+
+
+def mean(values: list[float]) -> float:
+    return sum(values) / len(values)
