@@ -1,4 +1,5 @@
 """Exact arithmetic over untrusted text: a tokenizer, a recursive-descent parser and a stack machine.
+Where expressions stand in running prose is found by rewards/equations.py.
 
     expression = term   (("+" | "-") term)*
     term       = factor (("*" | "/") factor)*
@@ -9,8 +10,9 @@ and with a sign -7 would be a number that was not given, a free "- -" a filler. 
 multiplication.
 
 Spellings. Of the 384 real completions this was checked on, 52 write ``\\times`` and 42 ``\\div`` (six of them in a tagged answer);
-models that write plain prose use × ÷ and − (13, 7 and 8 of 1,200 GSM8K solutions). All five have one meaning only and
-are accepted. ``\\cdot`` and · occur nowhere, ``\\frac`` in two answers, both wrong: not accepted.
+models that write plain prose use × ÷ and − (13, 7 and 8 of 1,200 GSM8K solutions). ``\\cdot``, · and ``\\left(`` are
+what other models write. All of them have one meaning only and are accepted. ``\\frac`` (two answers, both wrong) would
+need a grammar of braces, and ``x`` is a letter: not accepted.
 """
 
 from __future__ import annotations
@@ -26,9 +28,12 @@ MAX_DEPTH = 32
 MAX_MAGNITUDE = 10**30
 """Largest numerator or denominator of a value on the way. Six numbers of up to 100 stay below 10**12."""
 
-_TOKEN = re.compile(r"([0-9]+)|(\\times|\\div|[-+*/()×÷−])")
+_TOKEN = re.compile(r"([0-9]+)|(\\times|\\cdot|\\div|\\left\(|\\right\)|[-+*/()×·÷−])")
 _SPACE = " \t\r\n"
-_SPELLINGS = {"×": "*", "\\times": "*", "÷": "/", "\\div": "/", "−": "-"}
+_SPELLINGS = {
+    **{"×": "*", "·": "*", "\\times": "*", "\\cdot": "*", "÷": "/", "\\div": "/", "−": "-"},
+    **{"\\left(": "(", "\\right)": ")"},
+}
 
 Token = int | str
 """A number, or one of ``+ - * / ( )``."""
@@ -50,15 +55,21 @@ class Expression:
         """The numbers in the order they were written."""
         return tuple(token for token in self.postfix if isinstance(token, int))
 
-    def value(self) -> Fraction:
-        """The exact value. Raises ExpressionError on division by zero and past MAX_MAGNITUDE."""
+    def value(self, exact_division: bool = False) -> Fraction:
+        """The exact value. Raises ExpressionError on division by zero and past MAX_MAGNITUDE.
+
+        With ``exact_division`` also where a quotient is not whole, as in the game's rules on television.
+        """
         stack: list[Fraction] = []
         for token in self.postfix:
             if isinstance(token, int):
                 stack.append(Fraction(token))
             else:
                 right = stack.pop()
-                stack.append(_apply(token, stack.pop(), right))
+                left = stack.pop()
+                stack.append(_apply(token, left, right))
+                if exact_division and token == "/" and stack[-1].denominator != 1:
+                    raise ExpressionError(f"{left} / {right} is not whole")
         return stack.pop()
 
 

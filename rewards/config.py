@@ -3,52 +3,88 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, Field, field_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
+
+
+class RewardConfigError(ValueError):
+    """The settings and what the reward functions offer do not fit each other."""
+
+
+class EnsembleConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
+    """One part made out of others, such as the best of several."""
+
+    by: Literal["max", "min", "sum"]
+    """The ensemble's value is this of its members' weighted values."""
+    weights: dict[str, float]
+    """Weight of each member, a part. A member that failed counts as 0 here, as it does in the reward itself."""
 
 
 class RewardsConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
     """Which parts a reward has, what they weigh, and what happens when marking fails."""
 
-    weights: dict[str, float] = Field(default_factory=lambda: {"correctness": 0.9, "format": 0.1})
-    """Weight of each named part; a reward is their weighted sum, with no unit. The names must be exactly those that
-    the task's function returns. The default pays a correct answer 1.0, any other answer in its tags 0.1, none 0.
-    Set a part to 0 to log it without training on it."""
+    weights: dict[str, float] = Field(default_factory=lambda: {"correctness": 0.9, "answer_tags": 0.1})
+    """Weight of each named part or ensemble; a reward is their weighted sum, with no unit. A part comes from the task,
+    from this package's general parts (docs/rewards.md lists them) or from `functions`. The default pays a correct answer in its
+    tags 1.0, any other answer in its tags 0.1, none 0. Weigh a part 0 to log it without training on it; the
+    task's own parts and those of `functions` are logged in any case."""
+
+    ensembles: dict[str, EnsembleConfig] = Field(default_factory=dict)
+    """Parts made out of parts, to be weighed by their name: `tags_or_right = { by = "max", weights = { correctness = 1.0,
+    tag_pairs = 0.1 } }` pays 0.1 for each pair of tags, replaced by 1.0 for a correct answer."""
+
+    functions: tuple[str, ...] = ()
+    """Your own parts, each a plain function `module:function` that takes (text, answer) and returns a number. The part
+    has the function's name. The module must be importable on every machine of the cluster."""
+
+    tasks: dict[str, str] = Field(default_factory=dict)
+    """Your own marking of a task, in place of this package's: task name -> `module:function`, which takes (text,
+    answer) and returns a mapping of named parts."""
+
+    parameters: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Keyword arguments by function: a general part's name, one of `functions`, or a task's name for its `score`."""
 
     deadline_s: float = 10.0
-    """Seconds a worker may take over one completion, and over a group's first joint attempt, before it is killed.
-    Arithmetic needs milliseconds; raise it for tasks that run programs, or on a machine that is overloaded."""
+    """Seconds that one function may take over one completion before the process it runs in is killed. Time spent waiting
+    for a busy CPU is not counted, up to three times the deadline. Arithmetic needs less than a millisecond; raise
+    it for functions that run programs."""
+
+    deadlines_s: dict[str, float] = Field(default_factory=dict)
+    """Deadlines in seconds of single functions, named as in `parameters`, in place of `deadline_s`."""
 
     num_workers: int = 1
-    """Worker processes, on CPUs. One marks hundreds of Countdown groups a second; add some when `time/rollout_s` is
-    spent waiting for rewards."""
+    """Workers, on CPUs. Each marks one completion at a time, thousands of Countdown's a second; add some when
+    `time/rollout_s` is spent waiting for rewards."""
 
     cpus_per_worker: float = 0.25
     """CPUs, or a fraction of one, that Ray reserves for each worker. Raise it to 1 for tasks that compute for long;
     0 reserves nothing."""
 
     memory_gib: float = 4.0
-    """GiB of memory that a worker may allocate; past it the completion's parts get the status `error`. It keeps one
-    hostile completion from taking the machine down. Raise it for tasks that load data."""
+    """GiB of memory that marking one completion may allocate; past it the function's parts get the status `error`. It
+    keeps one hostile completion from taking the machine down. Raise it for tasks that load data."""
+
+    max_pending_groups: int = 512
+    """Groups that may be on their way through the workers; with more, sampling is held up until some are marked."""
 
     on_timeout: Literal["zero", "stop"] = "zero"
-    """What a completion past its deadline does: `zero` counts it as reward 0, which is this recipe's choice and is
+    """What a function past its deadline does: `zero` counts its parts as 0, which is this recipe's choice and is
     counted in `reward/timeouts`; `stop` ends the run. Use `stop` while a task is new."""
 
     on_error: Literal["zero", "stop"] = "zero"
-    """The same for a reward function that raises, returns NaN or infinity, or takes its worker down with it."""
+    """The same for a function that raises, returns NaN or infinity, or takes its process down with it."""
 
-    functions: dict[str, str] = Field(default_factory=dict)
-    """Reward functions from outside this package: task name -> `module:function`. The module must be importable on
-    every machine of the cluster."""
+    max_failed_share: float = 0.2
+    """Largest share of completions with a timeout or an error, among the last 512 that were marked (64 at least); past
+    it the run stops and says what failed, as a broken function teaches nothing. 1 never stops it."""
 
     @field_validator("weights")
     @classmethod
     def _weights_pay_something(cls, weights: dict[str, float]) -> dict[str, float]:
-        for name, weight in weights.items():
-            if not math.isfinite(weight):
-                raise ValueError(f"rewards.weights.{name} = {weight}: must be a finite number, such as 0.1")
+        _check_weights("rewards.weights", weights)
         if not any(weights.values()):
             raise ValueError(
                 f"rewards.weights = {weights}: every completion would get reward 0; "
@@ -56,25 +92,61 @@ class RewardsConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstr
             )
         return weights
 
+    @field_validator("ensembles")
+    @classmethod
+    def _ensembles_have_members(cls, ensembles: dict[str, EnsembleConfig]) -> dict[str, EnsembleConfig]:
+        for name, ensemble in ensembles.items():
+            key = f"rewards.ensembles.{name}.weights"
+            _check_weights(key, ensemble.weights)
+            if not ensemble.weights:
+                raise ValueError(f"{key} is empty: name the parts it is made of, such as correctness = 1.0")
+            nested = ensemble.weights.keys() & ensembles.keys()
+            if nested:
+                raise ValueError(f"{key}.{min(nested)}: an ensemble is made of parts, not of ensembles")
+        return ensembles
+
+    @field_validator("functions")
+    @classmethod
+    def _functions_have_one_name_each(cls, functions: tuple[str, ...]) -> tuple[str, ...]:
+        for path in functions:
+            _check_path("rewards.functions", path, "my_rewards:closeness")
+        name, count = (Counter(path.partition(":")[2] for path in functions).most_common(1) or [("", 0)])[0]
+        if count > 1:
+            raise ValueError(f"rewards.functions has {count} functions named {name}, which names a part: rename one")
+        return functions
+
+    @field_validator("tasks")
+    @classmethod
+    def _tasks_name_a_function(cls, tasks: dict[str, str]) -> dict[str, str]:
+        for task, path in tasks.items():
+            _check_path(f"rewards.tasks.{task}", path, "my_rewards:score")
+        return tasks
+
+    @field_validator("deadlines_s")
+    @classmethod
+    def _deadlines_positive(cls, deadlines: dict[str, float]) -> dict[str, float]:
+        for name, value in deadlines.items():
+            _check_deadline(f"rewards.deadlines_s.{name}", value)
+        return deadlines
+
     @field_validator("deadline_s")
     @classmethod
     def _deadline_positive(cls, value: float) -> float:
-        if not (math.isfinite(value) and value > 0):
-            raise ValueError(f"rewards.deadline_s = {value}: must be finite and above 0 s; the default is 10")
+        _check_deadline("rewards.deadline_s", value)
         return value
 
     @field_validator("memory_gib")
     @classmethod
     def _memory_suffices_for_python(cls, value: float) -> float:
         if not (math.isfinite(value) and value >= 1):
-            raise ValueError(f"rewards.memory_gib = {value}: a worker needs at least 1 GiB; the default is 4")
+            raise ValueError(f"rewards.memory_gib = {value}: marking needs at least 1 GiB; the default is 4")
         return value
 
-    @field_validator("num_workers")
+    @field_validator("num_workers", "max_pending_groups")
     @classmethod
-    def _some_workers(cls, value: int) -> int:
+    def _at_least_one(cls, value: int, info: Any) -> int:
         if value < 1:
-            raise ValueError(f"rewards.num_workers = {value}: nothing would ever be marked; set at least 1")
+            raise ValueError(f"rewards.{info.field_name} = {value}: nothing would ever be marked; set at least 1")
         return value
 
     @field_validator("cpus_per_worker")
@@ -84,13 +156,34 @@ class RewardsConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstr
             raise ValueError(f"rewards.cpus_per_worker = {value}: must be 0 or more; the default is 0.25")
         return value
 
-    @field_validator("functions")
+    @field_validator("max_failed_share")
     @classmethod
-    def _paths_name_a_function(cls, functions: dict[str, str]) -> dict[str, str]:
-        for task, path in functions.items():
-            module, colon, function = path.partition(":")
-            if not (module and colon and function):
-                raise ValueError(
-                    f"rewards.functions.{task} = {path!r}: must read module:function, such as my_rewards:score"
-                )
-        return functions
+    def _is_a_share(cls, value: float) -> float:
+        if not 0 <= value <= 1:
+            raise ValueError(f"rewards.max_failed_share = {value}: must be from 0 to 1; the default is 0.2")
+        return value
+
+    @model_validator(mode="after")
+    def _names_are_told_apart(self) -> Self:
+        for path in self.functions:
+            name = path.partition(":")[2]
+            if name in self.ensembles:
+                raise ValueError(f"rewards.ensembles.{name} has the name of {path} in rewards.functions: rename one")
+        return self
+
+
+def _check_weights(key: str, weights: Mapping[str, float]) -> None:
+    for name, weight in weights.items():
+        if not math.isfinite(weight):
+            raise ValueError(f"{key}.{name} = {weight}: must be a finite number, such as 0.1")
+
+
+def _check_path(key: str, path: str, example: str) -> None:
+    module, colon, function = path.partition(":")
+    if not (module and colon and function.isidentifier()):
+        raise ValueError(f"{key}: {path!r} must read module:function, such as {example}")
+
+
+def _check_deadline(key: str, value: float) -> None:
+    if not (math.isfinite(value) and value > 0):
+        raise ValueError(f"{key} = {value}: must be finite and above 0 s; rewards.deadline_s is 10 by default")

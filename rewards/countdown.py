@@ -1,13 +1,14 @@
-"""Marks Countdown: combine the given numbers by + - * / to hit the target exactly.
+r"""Marks Countdown: combine the given numbers by + - * / to hit the target exactly.
 
-The answer to a prompt is ``{"numbers": [3, 7, 9], "target": 33}``, and optionally ``"must_use_all"`` (default True).
-Two parts, each 0 or 1:
+The answer to a prompt is ``{"numbers": [3, 7, 9], "target": 33}``, and optionally ``"must_use_all"`` (default True),
+``"exact_division"`` (default False: fractions are allowed, and exact) and ``"extraction": "natural"``. Two parts:
 
-- ``format``: the completion holds an answer between tags, ``<answer>(9 + 3) * 7</answer>``, whatever it says.
-- ``correctness``: the last such answer is an expression, uses each number once and equals the target exactly.
+- ``correctness``: 1 when the answer is an expression, uses each number once and equals the target exactly; else 0.
+- ``closeness``: how near an expression over the right numbers comes: 1 at the target, 0.5 when 10% off, 0 without one.
 
-Correctness implies format, so weights of 0.9 and 0.1 pay 1.0, 0.1 or 0.0, as TinyZero does: an answer that is not an
-expression still earns 0.1. What TinyZero does otherwise:
+The answer is what the last ``<answer>…</answer>`` holds. Together with the general part ``format = "answer_tags"`` weights
+of 0.9 and 0.1 pay 1.0, 0.1 or 0.0, as TinyZero does: an answer that is not an expression still earns 0.1. What TinyZero
+does otherwise:
 
 - It reads the last line only. Here an answer counts wherever it stands, the reasoning before it closed or not.
 - It pays 0.1 for empty tags. Here they hold no answer, nor does an empty box inside them.
@@ -15,109 +16,174 @@ expression still earns 0.1. What TinyZero does otherwise:
   a true one (``91 - 76 + 66 = 81``) counts like its left side, a false one is wrong.
 - It calls eval: signs, decimals and powers pass, and floats within 1e-5 of the target. Here arithmetic.py says what is
   an expression, and fractions are exact.
+
+In the natural format nothing is asked for, so the answer must be found. It is the last expression over the right
+numbers; not simply the last expression, which is often a check of it (``9 + 3 = 12, 12 * 7 = 84``). Where the text marks
+an answer all the same (tags, ``\boxed``, ``the answer is …``), an expression there, or a number other than the target,
+decides alone. The target may stand on either side: ``33 = …``.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
 from rewards.arithmetic import MAX_DIGITS, Expression, ExpressionError, parse
+from rewards.equations import Equation, equations
+from rewards.extraction import extract_answer, is_natural, marked_answer
 
-_BOX = "\\boxed{"
+PARTS = ("correctness", "closeness")
+
+__all__ = ["PARTS", "Rules", "Verdict", "check", "closeness", "extract_answer", "mark", "score"]
+
 _RIGHT_SIDE = re.compile(rf"[ \t\r\n]*([0-9]{{1,{MAX_DIGITS}}})[ \t\r\n]*")
 
 
 @dataclass(frozen=True, slots=True)
+class Rules:
+    """One problem: what may be used, and what must come out."""
+
+    numbers: Sequence[int]
+    target: int
+    must_use_all: bool = True
+    """False lets an expression leave numbers out."""
+    exact_division: bool = False
+    """True forbids quotients that are not whole, on the way too."""
+
+    @classmethod
+    def of(cls, answer: Mapping[str, Any]) -> Rules:
+        """Raises KeyError when ``answer`` lacks the numbers or the target."""
+        options = {name: answer[name] for name in ("must_use_all", "exact_division") if name in answer}
+        return cls(tuple(int(number) for number in answer["numbers"]), int(answer["target"]), **options)
+
+
+@dataclass(frozen=True, slots=True)
 class Verdict:
-    """What was found out about one expression."""
+    """What was found out about one answer."""
 
     is_correct: bool
     is_well_formed: bool
-    """It is an expression, right or wrong. The part ``format`` does not ask for it."""
+    """It is an expression, right or wrong."""
     reason: str
     """For people: ``correct``, or the first thing that is wrong, such as ``uses 7 twice``."""
     value: Fraction | None = None
     """None when the expression has no value."""
+    has_right_numbers: bool = False
 
 
 def score(text: str, answer: Mapping[str, Any]) -> dict[str, float]:
     """The parts of a completion's reward. Raises KeyError when ``answer`` lacks the numbers or the target."""
-    numbers, target = answer["numbers"], answer["target"]
+    verdict = mark(text, answer)
+    return {
+        "correctness": float(verdict.is_correct),
+        "closeness": closeness(verdict.value, int(answer["target"])) if verdict.has_right_numbers else 0.0,
+    }
+
+
+def mark(text: str, answer: Mapping[str, Any]) -> Verdict:
+    """Whether the text's answer solves the problem, and why not. Raises KeyError as ``score`` does."""
+    rules = Rules.of(answer)
+    if is_natural(answer):
+        return _mark_prose(text, rules)
     expression = extract_answer(text)
-    if not expression:
-        return {"correctness": 0.0, "format": 0.0}
-    verdict = check(expression, numbers, target, answer.get("must_use_all", True))
-    return {"correctness": float(verdict.is_correct), "format": 1.0}
+    return Verdict(False, False, "no answer in tags") if expression is None else _mark_expression(expression, rules)
 
 
-def extract_answer(text: str) -> str | None:
-    """What the last complete pair of answer tags holds, without the box; None when there is no such pair.
-
-    A later ``<answer>`` that is never closed does not count, as for TinyZero's pattern: what a completion that was cut
-    off would have answered is not known. Of nested tags the innermost pair counts.
-    """
-    before_last_closing, _, _ = text.rpartition("</answer>")
-    _, opening, rest = before_last_closing.rpartition("<answer>")
-    # `rest` is more than the answer when stray closing tags follow the pair.
-    return unboxed(rest.partition("</answer>")[0].strip()) if opening else None
-
-
-def unboxed(answer: str) -> str:
-    """The answer without a LaTeX box around all of it: 312 of 316 real tagged answers have one."""
-    if answer.startswith(_BOX) and answer.endswith("}"):
-        return answer[len(_BOX) : -1].strip()
-    return answer
-
-
-def check(expression: str, numbers: Sequence[int], target: int, must_use_all: bool = True) -> Verdict:
+def check(
+    expression: str, numbers: Sequence[int], target: int, must_use_all: bool = True, exact_division: bool = False
+) -> Verdict:
     """Whether ``expression`` solves the problem, and why not. Never raises on any text."""
+    return _mark_expression(expression, Rules(numbers, target, must_use_all, exact_division))
+
+
+def closeness(value: Fraction | None, target: int) -> float:
+    """``1 / (1 + 10 e)`` with the relative error ``e = |value - target| / |target|`` (for a target of 0, ``|value|``): 1 at
+    the target, 0.5 when 10% off, 0.09 when 100% off. 0.0 without a value."""
+    if value is None:
+        return 0.0
+    return float(1 / (1 + 10 * abs(value - target) / (abs(target) or 1)))
+
+
+def _mark_expression(text: str, rules: Rules) -> Verdict:
+    left, equals, right = text.partition("=")
     try:
-        parsed, claimed = _parse_equation(expression)
+        expression = parse(left)
+        if equals and not _RIGHT_SIDE.fullmatch(right):
+            raise ExpressionError("'=' must be followed by one number, or left out")
     except ExpressionError as error:
         return Verdict(False, False, f"not an expression: {error}")
+    return _judge(expression, [Expression((int(right),))] if equals else [], rules)
+
+
+def _mark_prose(text: str, rules: Rules) -> Verdict:
+    marked = marked_answer(text) or ""
+    number = marked.strip(" .*_$")
+    if _RIGHT_SIDE.fullmatch(number) and int(number) != rules.target:
+        return _mark_expression(number, rules)
+    # Where an answer is announced the reasons come after it, elsewhere before it.
+    equation = _best(reversed(list(equations(marked))), rules) or _best(equations(text), rules)
+    if equation is None:
+        return Verdict(False, False, "no expression in the text")
+    answer = next((side for side in equation if _fits(side, rules)), None) or _first_operation(equation)
+    return _judge(answer, [side for side in equation if side is not answer], rules)
+
+
+def _best(found: Iterable[Equation], rules: Rules) -> Equation | None:
+    """The first found with a side over the right numbers, or else the first found."""
+    first = None
+    for equation in found:
+        if any(_fits(side, rules) for side in equation):
+            return equation
+        first = first or equation
+    return first
+
+
+def _fits(expression: Expression, rules: Rules) -> bool:
+    return len(expression.postfix) > 1 and _wrong_numbers(expression.numbers, rules) is None
+
+
+def _first_operation(equation: Equation) -> Expression:
+    return next(side for side in equation if len(side.postfix) > 1)
+
+
+def _judge(answer: Expression, claims: Sequence[Expression], rules: Rules) -> Verdict:
+    """The verdict on ``answer``; ``claims`` are what the text says that it equals."""
+    wrong = _wrong_numbers(answer.numbers, rules)
     try:
-        value = parsed.value()
+        value = answer.value(rules.exact_division)
     except ExpressionError as error:
-        return Verdict(False, True, str(error))
-    wrong = _wrong_numbers(parsed.numbers, numbers, must_use_all) or _wrong_value(value, target, claimed)
-    return Verdict(wrong is None, True, wrong or "correct", value)
+        return Verdict(False, True, str(error), None, wrong is None)
+    reason = wrong or _wrong_value(value, claims, rules.target)
+    return Verdict(reason is None, True, reason or "correct", value, wrong is None)
 
 
-def _parse_equation(text: str) -> tuple[Expression, int | None]:
-    """The expression, and the value claimed after a trailing ``=`` if there is one."""
-    left, equals, right = text.partition("=")
-    parsed = parse(left)
-    if not equals:
-        return parsed, None
-    claimed = _RIGHT_SIDE.fullmatch(right)
-    if claimed is None:
-        raise ExpressionError("'=' must be followed by one number, or left out")
-    return parsed, int(claimed[1])
-
-
-def _wrong_numbers(used: Sequence[int], given: Sequence[int], must_use_all: bool) -> str | None:
-    uses, supply = Counter(used), Counter(int(number) for number in given)
+def _wrong_numbers(used: Sequence[int], rules: Rules) -> str | None:
+    uses, supply = Counter(used), Counter(rules.numbers)
     for number, count in uses.items():
         if number not in supply:
             return f"uses {number}, which is not given"
         if count > supply[number]:
             return f"uses {number} {_times(count)}" + (f", given {_times(supply[number])}" * (supply[number] > 1))
     missing = supply - uses
-    if must_use_all and missing:
+    if rules.must_use_all and missing:
         return f"does not use {', '.join(str(number) for number in missing.elements())}"
     return None
 
 
-def _wrong_value(value: Fraction, target: int, claimed: int | None) -> str | None:
-    if value != int(target):
+def _wrong_value(value: Fraction, claims: Sequence[Expression], target: int) -> str | None:
+    if value != target:
         return f"gives {value}, not {target}"
-    if claimed is not None and claimed != value:
-        return f"gives {value}, but says {claimed}"
+    for claim in claims:
+        try:
+            claimed = claim.value()
+        except ExpressionError as error:
+            return f"gives {value}, but says something that has no value: {error}"
+        if claimed != value:
+            return f"gives {value}, but says {claimed}"
     return None
 
 

@@ -1,63 +1,140 @@
-"""Task name -> the function that marks it.
+"""Names -> the functions that mark: a task's own, this package's general parts, the user's.
 
-A task is a module of this package with a function ``score``; it is found by its file name. So a new task touches one
-file here, and nothing is imported before it is needed.
+A task is a module of this package with a function ``score`` and ``PARTS``, the names of what it returns; it is found by
+its file name. So a new task touches one file here, and nothing is imported before it is needed.
 """
 
 from __future__ import annotations
 
-import difflib
 import functools
 import importlib
-import pkgutil
-from collections.abc import Callable, Mapping
-from typing import Any
+import re
+from collections.abc import Iterable
+from pathlib import Path
 
 import rewards
+from rewards.config import RewardConfigError, RewardsConfig
+from rewards.function import RewardFunction, check_parameters, import_function, nearest
 
-RewardFunction = Callable[[str, Mapping[str, Any]], Mapping[str, float]]
-"""(completion text, what verifies an answer) -> named parts. Must not trust the text."""
+GENERAL = {
+    "format": "rewards.format:strict",
+    "answer_tags": "rewards.format:answer_tags",
+    "tag_pairs": "rewards.format:tag_pairs",
+    "length": "rewards.length:length",
+    "repetition": "rewards.repetition:repetition",
+    "process": "rewards.process:process",
+}
+"""Parts that any task may have: ``(text, answer, **parameters) -> float``."""
 
-NOT_TASKS = frozenset({"arithmetic", "config", "ledger", "markers", "pool", "registry", "score", "worker"})
-"""Modules of this package that mark nothing. Forgetting a new one here fails a test."""
+
+class UnknownTaskError(RewardConfigError):
+    """Nothing marks a task of that name."""
 
 
-class UnknownTaskError(ValueError):
-    """No reward function has that name."""
+class UnknownPartError(RewardConfigError):
+    """The settings name a part or a function that there is not, or give two the same name."""
 
 
 @functools.cache
 def tasks() -> tuple[str, ...]:
-    """The names of this package's own tasks, sorted."""
-    return tuple(sorted({module.name for module in pkgutil.iter_modules(rewards.__path__)} - NOT_TASKS))
-
-
-def path_of(task: str, functions: Mapping[str, str]) -> str:
-    """Where the reward function of ``task`` is: ``module:function``; ``functions`` come before this package's own.
-
-    Raises UnknownTaskError, with the nearest right name, when there is none.
-    """
-    if task in functions:
-        return functions[task]
-    if task in tasks():
-        return f"rewards.{task}:score"
-    known = sorted({*tasks(), *functions})
-    nearest = difflib.get_close_matches(task, known, n=1)
-    hint = f"did you mean {nearest[0]!r}?" if nearest else f"known: {', '.join(known)}"
-    raise UnknownTaskError(
-        f"no reward function for task {task!r}; {hint} "
-        f"To add it, write rewards/{task}.py with a function score, or set rewards.functions.{task}"
+    """The names of this package's own tasks, sorted. Read off the files, for importing all would take long."""
+    files = (file for folder in rewards.__path__ for file in Path(folder).glob("*.py"))
+    return tuple(
+        sorted(file.stem for file in files if re.search(r"^def score\(", file.read_text("utf-8"), re.MULTILINE))
     )
 
 
-def load(path: str) -> RewardFunction:
-    """Imports the function at ``module:function``.
+def check(task: str, config: RewardsConfig) -> None:
+    """Raises RewardConfigError when the settings cannot mark ``task``: before anything starts, without user code.
 
-    Raises ImportError when the module is missing, and TypeError when it holds no such function.
+    What only the user's own functions could tell, such as their parameters, their workers check.
     """
-    module, _, name = path.partition(":")
-    function = getattr(importlib.import_module(module), name, None)
-    if not callable(function):
-        raise TypeError(f"{path}: module {module!r} has no function {name!r}")
-    loaded: RewardFunction = function
-    return loaded
+    for function in functions_of(task, config):
+        if function.path.startswith("rewards."):
+            try:
+                check_parameters(function, import_function(function.path))
+            except TypeError as error:
+                raise UnknownPartError(str(error)) from None
+
+
+def functions_of(task: str, config: RewardsConfig) -> tuple[RewardFunction, ...]:
+    """What is called for each completion of ``task``: its ``score``, the general parts in use, the user's functions.
+
+    Raises UnknownTaskError when nothing marks the task, and UnknownPartError when a name is unknown or ambiguous, each with
+    the nearest right name.
+    """
+    own = {path.partition(":")[2]: path for path in config.functions}
+    general = {name: GENERAL[name] for name in _wanted(config) if name in GENERAL}
+    single = general | own
+    _check_names(config, own)
+    task_parts = _task_parts(task, config, single)
+    for name in task_parts:
+        if name in single or name in config.ensembles:
+            raise UnknownPartError(f"{name} is a part of task {task!r}: {_rename(name, config)}")
+    _check_wanted(task, config, {*single, *task_parts})
+    marking = {task: config.tasks.get(task, f"rewards.{task}:score")} if _is_task(task, config) else {}
+    return tuple(
+        RewardFunction(
+            name,
+            path,
+            task_parts if name == task else (name,),
+            marks_task=name == task,
+            parameters=config.parameters.get(name, {}),
+            deadline_s=config.deadlines_s.get(name, config.deadline_s),
+        )
+        for name, path in (marking | single).items()
+    )
+
+
+def _wanted(config: RewardsConfig) -> dict[str, str]:
+    """The parts that the settings ask for -> the first key that does."""
+    keys = {name: f"rewards.weights.{name}" for name in config.weights if name not in config.ensembles}
+    for ensemble, settings in config.ensembles.items():
+        keys = {name: f"rewards.ensembles.{ensemble}.weights.{name}" for name in settings.weights} | keys
+    return keys
+
+
+def _is_task(task: str, config: RewardsConfig) -> bool:
+    return task in config.tasks or task in tasks()
+
+
+def _task_parts(task: str, config: RewardsConfig, single: Iterable[str]) -> tuple[str, ...]:
+    """The parts of the task's ``score``. What a user's own returns is taken to be what nothing else gives."""
+    if task in config.tasks:
+        return tuple(name for name in _wanted(config) if name not in single)
+    return tuple(importlib.import_module(f"rewards.{task}").PARTS) if task in tasks() else ()
+
+
+def _check_names(config: RewardsConfig, own: dict[str, str]) -> None:
+    known_tasks = {*tasks(), *config.tasks}
+    for name in [*own, *config.ensembles]:
+        if name in GENERAL or name in known_tasks:
+            what = "a general part" if name in GENERAL else "a task"
+            raise UnknownPartError(f"{name} is {what} of rayzero: {_rename(name, config)}")
+    callable_names = {*own, *GENERAL, *known_tasks}
+    for key, named in (("parameters", config.parameters), ("deadlines_s", config.deadlines_s)):
+        for name in named:
+            if name not in callable_names:
+                raise UnknownPartError(
+                    f"rewards.{key}.{name}: no function has that name; {nearest(name, callable_names)} "
+                    "A task's parts are computed together: name the task"
+                )
+
+
+def _check_wanted(task: str, config: RewardsConfig, provided: set[str]) -> None:
+    for name, key in _wanted(config).items():
+        if name in provided:
+            continue
+        if not _is_task(task, config):
+            raise UnknownTaskError(
+                f"nothing marks task {task!r}; {nearest(task, {*tasks(), *config.tasks})} To add it, write rewards/{task}.py "
+                f"with PARTS and a function score, or set rewards.tasks.{task}"
+            )
+        raise UnknownPartError(
+            f"{key}: task {task!r} has no such part; {nearest(name, {*provided, *GENERAL, *config.ensembles})} A part of "
+            "your own comes from rewards.functions"
+        )
+
+
+def _rename(name: str, config: RewardsConfig) -> str:
+    return f"rename rewards.ensembles.{name}" if name in config.ensembles else f"give your function {name} another name"

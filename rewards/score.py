@@ -1,49 +1,64 @@
-"""Named parts and their weights -> the reward that is trained on."""
+"""Named parts, ensembles and weights -> the reward that is trained on.
+
+    function outcomes -> parts -> ensembles of parts -> total = sum of weight x value
+
+A part that failed has the value 0, wherever it is used: in the weighted sum, and as one of an ensemble's members. An
+ensemble has the status of its first member that failed, so ``ok`` says that all of it was marked; its value is what the
+other members make of it.
+"""
 
 from __future__ import annotations
 
-import difflib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from rollout.types import PartStatus, Reward, RewardPart
+from rewards.config import EnsembleConfig, RewardConfigError, RewardsConfig
+from rewards.function import Outcome, RewardFunction, nearest
+from rollout.types import Reward, RewardPart
+
+COMBINE: dict[str, Callable[[list[float]], float]] = {"max": max, "min": min, "sum": math.fsum}
 
 
-class RewardConfigError(ValueError):
-    """The weights and what the reward function returns do not name the same parts."""
+def compose(functions: Sequence[RewardFunction], outcomes: Sequence[Outcome], config: RewardsConfig) -> Reward:
+    """The reward of a completion from what each of ``functions`` made of it. Weighted parts come first.
 
-
-def weigh(parts: Mapping[str, float], weights: Mapping[str, float]) -> Reward:
-    """The weighted sum of ``parts``. A part that is NaN or infinite gets the status ``error`` and counts as 0.
-
-    Raises RewardConfigError unless ``parts`` and ``weights`` have the same names.
+    Raises RewardConfigError when a weighted part is missing, or two functions returned the same.
     """
-    if parts.keys() != weights.keys():
-        raise RewardConfigError(_mismatch(parts.keys(), weights.keys()))
-    made = tuple(_part(name, parts[name]) for name in weights)
-    return Reward(total=math.fsum(weights[part.name] * part.value for part in made), parts=made)
+    parts: dict[str, RewardPart] = {}
+    for function, outcome in zip(functions, outcomes, strict=True):
+        for part in parts_of(function, outcome):
+            if part.name in parts or part.name in config.ensembles:
+                raise RewardConfigError(
+                    f"{function.path} returns the part {part.name}, which another gives too: rename it"
+                )
+            parts[part.name] = part
+    for name, ensemble in config.ensembles.items():
+        parts[name] = _combined(name, ensemble, parts)
+    for name in config.weights:
+        _require(name, parts, f"rewards.weights.{name}")
+    ordered = {name: parts[name] for name in config.weights} | parts
+    total = math.fsum(weight * parts[name].value for name, weight in config.weights.items())
+    return Reward(total, tuple(ordered.values()))
 
 
-def failed(weights: Mapping[str, float], status: PartStatus) -> Reward:
-    """The reward of a completion that could not be marked: every part 0 with ``status``."""
-    return Reward(total=0.0, parts=tuple(RewardPart(name, 0.0, status) for name in weights))
+def parts_of(function: RewardFunction, outcome: Outcome) -> tuple[RewardPart, ...]:
+    """A function's parts. NaN and infinity are errors; a function that failed failed in all that it should return."""
+    if outcome.status != "ok":
+        return tuple(RewardPart(name, 0.0, outcome.status) for name in function.parts)
+    return tuple(
+        RewardPart(name, value) if math.isfinite(value) else RewardPart(name, 0.0, "error")
+        for name, value in outcome.marks.items()
+    )
 
 
-def _part(name: str, value: float) -> RewardPart:
-    return RewardPart(name, float(value)) if math.isfinite(value) else RewardPart(name, 0.0, "error")
+def _combined(name: str, ensemble: EnsembleConfig, parts: Mapping[str, RewardPart]) -> RewardPart:
+    for member in ensemble.weights:
+        _require(member, parts, f"rewards.ensembles.{name}.weights.{member}")
+    members = [parts[member] for member in ensemble.weights]
+    value = COMBINE[ensemble.by]([ensemble.weights[member.name] * member.value for member in members])
+    return RewardPart(name, value, Reward(value, tuple(members)).status)
 
 
-def _mismatch(returned: Iterable[str], weighted: Iterable[str]) -> str:
-    returned, weighted = sorted(returned), sorted(weighted)
-    lines = [f"the reward function returns parts {returned}, but rewards.weights names {weighted}."]
-    for name in weighted:
-        if name not in returned:
-            nearest = difflib.get_close_matches(name, returned, n=1)
-            fix = f"rename it to {nearest[0]}" if nearest else "remove it"
-            lines.append(f"rewards.weights.{name} weighs nothing: {fix}.")
-    lines += [
-        f"Part {name} has no weight: set rewards.weights.{name}, to 0 if it is only to be logged."
-        for name in returned
-        if name not in weighted
-    ]
-    return " ".join(lines)
+def _require(name: str, parts: Iterable[str], key: str) -> None:
+    if name not in parts:
+        raise RewardConfigError(f"{key}: no function returned that part; {nearest(name, set(parts))}")

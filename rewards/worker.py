@@ -1,71 +1,103 @@
-"""What runs in a reward worker's process. No Ray here: pool.py makes an actor of it.
+"""What runs in a reward worker's process: takes parcels of texts, gives back what their functions made of them.
 
-This module imports nothing but the standard library, so that a worker boots in a fraction of a second and its thread
-settings are in place before a task imports numpy.
+No Ray here, pool.py makes an actor of it; and no reward function either, they run in child processes (supervisor.py). It
+imports nothing but the standard library, so that it boots in a fraction of a second.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
-import resource
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
-from rewards.registry import RewardFunction, load
+from rewards.child import Mark
+from rewards.function import Outcome, RewardFunction
+from rewards.proc import peak_memory_gib
+from rewards.supervisor import Supervisor
 
-ONE_THREAD = {
-    "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    "OMP_WAIT_POLICY": "passive",
-}
-"""Math libraries otherwise start a thread a core, which spin on the cores that sampling needs."""
+HEARTBEAT_S = 5.0
+"""Seconds after which a worker says that it is alive, when it has nothing else to say."""
+GATHER_S = 0.01
+"""Seconds to wait for more once something is done: what Ray needs to carry it is about as much."""
 
-Outcome = dict[str, float] | str
-"""A completion's named parts, or the text of the exception that marking it raised."""
 
-MAX_ERROR_CHARACTERS = 500
+@dataclass(frozen=True)
+class Parcel:
+    """Completions of one prompt, to be marked by the same functions."""
+
+    functions: tuple[RewardFunction, ...]
+    texts: tuple[str, ...]
+    answer: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What became of some parcels since the last report on them."""
+
+    done: Sequence[tuple[int, list[tuple[Outcome, ...]]]]
+    """A parcel's position, and for each of its texts the functions' outcomes, in their order."""
+    num_open: int
+    """Completions that are still to be marked and are not held up; those that are cost the worker nothing."""
 
 
 class RewardWorker:
-    """Marks completions, one call at a time. Trusts neither the text nor the reward function to succeed."""
+    """Marks completions. Trusts neither the text nor the reward function to succeed, to return or to stay alive."""
 
     def __init__(self, memory_gib: float | None = None) -> None:
-        """``memory_gib`` bounds what this process may allocate, in GiB, for good; None leaves it alone."""
-        os.environ.update(ONE_THREAD)
-        if memory_gib is not None:
-            _limit_memory(int(memory_gib * 2**30))
-        self._functions: dict[str, RewardFunction] = {}
+        """``memory_gib`` bounds what marking a completion may allocate, in GiB; None leaves it alone."""
+        self._supervisor = Supervisor(memory_gib)
 
-    def load(self, paths: Sequence[str]) -> int:
-        """Imports reward functions, so that the time it takes is no completion's; returns this process's id.
-
-        Raises what the import raises.
-        """
-        for path in paths:
-            if path not in self._functions:
-                self._functions[path] = load(path)
+    async def load(self, functions: Sequence[RewardFunction]) -> int:
+        """Imports functions, so that the time it takes is no completion's; returns this process's id. Raises LoadError."""
+        self._supervisor.load(functions)
         return os.getpid()
 
-    def score(self, path: str, texts: Sequence[str], answer: Mapping[str, Any]) -> list[Outcome]:
-        """One outcome for each text, in order. Raises KeyError unless ``path`` was loaded."""
-        function = self._functions[path]
-        return [_outcome(function, text, answer) for text in texts]
+    async def mark(self, parcels: Sequence[Parcel]) -> AsyncIterator[Progress]:
+        """Reports until all parcels are done; those that hang come last. Their functions must have been loaded.
 
-    def peak_memory_gib(self) -> float:
-        """Largest resident memory of this process so far, GiB."""
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # Linux counts it in KiB
+        Raises what keeps the machine from starting processes, once HEARTBEAT_S have passed without one.
+        """
+        news = asyncio.Event()
+        marks = [_marks_of(parcel, news) for parcel in parcels]
+        self._supervisor.submit(mark for parcel in marks for completion in parcel for mark in completion)
+        waiting = set(range(len(parcels)))
+        while waiting:
+            await self._wait_for(news)
+            ready = [index for index in sorted(waiting) if _is_done(marks[index])]
+            waiting.difference_update(ready)
+            num_open = sum(any(mark.is_open for mark in row) for index in waiting for row in marks[index])
+            yield Progress([(index, _outcomes_of(marks[index])) for index in ready], num_open)
+
+    async def peak_memory_gib(self) -> float:
+        """Largest resident memory so far of this process and those it started that are alive, GiB, summed.
+
+        What they share since they were forked is counted in each.
+        """
+        return sum(peak_memory_gib(pid) for pid in [os.getpid(), *self._supervisor.pids])
+
+    async def close(self) -> None:
+        """Ends the processes it started. They would also end with this one."""
+        self._supervisor.close()
+
+    async def _wait_for(self, news: asyncio.Event) -> None:
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(news.wait(), HEARTBEAT_S)
+            await asyncio.sleep(GATHER_S)
+        if not news.is_set() and self._supervisor.trouble is not None:
+            raise self._supervisor.trouble
+        news.clear()
 
 
-def _outcome(function: RewardFunction, text: str, answer: Mapping[str, Any]) -> Outcome:
-    try:
-        return {str(name): float(value) for name, value in function(text, answer).items()}
-    except Exception as error:  # noqa: BLE001  the boundary with untrusted text: the one place that catches anything
-        return f"{type(error).__name__}: {error}"[:MAX_ERROR_CHARACTERS]
+def _marks_of(parcel: Parcel, news: asyncio.Event) -> list[list[Mark]]:
+    return [[Mark(function, text, parcel.answer, news.set) for function in parcel.functions] for text in parcel.texts]
 
 
-def _limit_memory(limit_bytes: int) -> None:
-    # RLIMIT_DATA and not RLIMIT_AS: the latter would count Ray's object store, which every worker maps.
-    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    soft = limit_bytes if hard == resource.RLIM_INFINITY else min(limit_bytes, hard)
-    resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+def _outcomes_of(marks: list[list[Mark]]) -> list[tuple[Outcome, ...]]:
+    return [tuple(mark.outcome for mark in row if mark.outcome is not None) for row in marks]
+
+
+def _is_done(marks: list[list[Mark]]) -> bool:
+    return all(mark.outcome is not None for row in marks for mark in row)

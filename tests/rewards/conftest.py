@@ -22,11 +22,15 @@ MakeGroup = Callable[..., Group]
 @pytest.fixture(scope="session")
 def make_group() -> MakeGroup:
     def make(
-        texts: Sequence[str], task: str = "hostile", answer: Mapping[str, Any] | None = None, prompt_id: str = "train/7"
+        texts: Sequence[str],
+        task: str = "hostile",
+        answer: Mapping[str, Any] | None = None,
+        prompt_id: str = "train/7",
+        assistant_prefix: str = "",
     ) -> Group:
         tokens = np.array([1, 2], dtype=np.int32)
         logprobs = np.zeros(2, dtype=np.float32)
-        prompt = Prompt(prompt_id, tokens, "question", task, answer or {})
+        prompt = Prompt(prompt_id, tokens, "question", task, answer or {}, assistant_prefix)
         return Group(prompt, tuple(Completion(tokens, logprobs, "stop", (0,), text) for text in texts))
 
     return make

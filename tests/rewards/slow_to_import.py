@@ -6,4 +6,4 @@ time.sleep(2.5)
 
 
 def act(text: str, answer: object) -> dict[str, float]:
-    return {"correctness": 1.0, "format": 1.0}
+    return {"correctness": 1.0, "tidy": 1.0}

@@ -6,24 +6,23 @@ were made by reading; "line" counts from 0.
 
 from __future__ import annotations
 
-import ast
 import json
-import re
 from collections import Counter
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import pytest
+from countdown_oracle import marks_prose, marks_tagged, tagged
 
-from rewards.countdown import check, extract_answer, score
+from rewards.countdown import check, extract_answer, mark, score
+from rewards.format import answer_tags
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "countdown_completions.jsonl"
 
 pytestmark = pytest.mark.skipif(not DATA.exists(), reason=f"the shared completions are not on this machine: {DATA}")
 
 LABELS = [
-    # (line, correctness, format, what is odd about it)
+    # (line, correctness, answer_tags, what is odd about it)
     (0, 0, 1, "boxes the target alone: parses, uses 99, which is not given"),
     (5, 0, 1, "63 - 12 - 20 + 20: uses 20 twice"),
     (6, 0, 0, "right numbers, but no </answer>"),
@@ -104,33 +103,29 @@ def lines() -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def marked(lines: list[dict[str, Any]]) -> list[dict[str, float]]:
-    return [score(line["completion"], line) for line in lines]
+def marked(lines: list[dict[str, Any]]) -> list[tuple[float, float]]:
+    """Correctness and answer_tags."""
+    return [(score(line["completion"], line)["correctness"], answer_tags(line["completion"], line)) for line in lines]
 
 
-@pytest.mark.parametrize(
-    ("line", "correctness", "format_", "why"), LABELS, ids=[f"line {label[0]}" for label in LABELS]
-)
-def test_hand_made_labels(marked: list[dict[str, float]], line: int, correctness: int, format_: int, why: str) -> None:
-    assert marked[line] == {"correctness": correctness, "format": format_}, why
+@pytest.mark.parametrize(("line", "correctness", "tags", "why"), LABELS, ids=[f"line {label[0]}" for label in LABELS])
+def test_hand_made_labels(marked: list[tuple[float, float]], line: int, correctness: int, tags: int, why: str) -> None:
+    assert marked[line] == (correctness, tags), why
 
 
-def test_totals(marked: list[dict[str, float]]) -> None:
-    counts = Counter((parts["correctness"], parts["format"]) for parts in marked)
-    assert counts == {(1.0, 1.0): 63, (0.0, 1.0): 252, (0.0, 0.0): 69}
+def test_totals(marked: list[tuple[float, float]]) -> None:
+    assert Counter(marked) == {(1.0, 1.0): 63, (0.0, 1.0): 252, (0.0, 0.0): 69}
 
 
-def test_against_a_second_checker(lines: list[dict[str, Any]], marked: list[dict[str, float]]) -> None:
-    """The second checker shares no code. They disagree about two decisions only: signs and equations."""
-    second = [second_checker(line) for line in lines]
+def test_against_a_second_checker(lines: list[dict[str, Any]], marked: list[tuple[float, float]]) -> None:
+    """countdown_oracle.py shares no code. They disagree about two decisions only: signs and equations."""
+    second = [marks_tagged(line) for line in lines]
     second_correct = {i for i, (is_correct, _) in enumerate(second) if is_correct}
     second_parses = {i for i, (_, parses) in enumerate(second) if parses}
-    correct = {i for i, parts in enumerate(marked) if parts["correctness"]}
+    correct = {i for i, (correctness, _) in enumerate(marked) if correctness}
     parses = {i for i, line in enumerate(lines) if parses_here(line)}
 
-    assert {i for i, parts in enumerate(marked) if parts["format"]} == {
-        i for i, line in enumerate(lines) if tagged(line)
-    }
+    assert {i for i, (_, tags) in enumerate(marked) if tags} == {i for i, line in enumerate(lines) if tagged(line)}
     assert second_correct <= correct
     assert correct - second_correct == RIGHT_AS_AN_EQUATION
     assert second_parses - parses == BEGINS_WITH_A_SIGN
@@ -138,44 +133,36 @@ def test_against_a_second_checker(lines: list[dict[str, Any]], marked: list[dict
     assert {i for i, line in enumerate(lines) if "=" in tagged(line)} == RIGHT_AS_AN_EQUATION | OTHER_EQUATIONS
 
 
+# What the natural format, in which a model need not tag its answer, finds where tags do not.
+PLAINLY_RIGHT_IN_PROSE = {
+    60: "boxed without tags, as are 38, 64, 71, 103, 203, 217, 218, 228, 284, 328 and 380",
+    92: "answers the target alone, after 89 - 39 + 21 = 71",
+    100: "boxes a formula of letters, after 79 - 78 + 42 = 43",
+    130: "boxes 23 - 22 + 1, without <answer>",
+    184: "answers a lone minus, after 97 - (12 + 4) = 97 - 16 = 81",
+    263: "an empty box after 83 - 72 + 16",
+    293: "answers operators without numbers, after 56 - 46 + 53",
+    371: "answers the target alone, after using 14 + 32 - 7 = 39 with the word and the number glued: in14",
+}
+WRONG_IN_PROSE = {
+    85: "answers 161, though 18 + 75 - 68 = 25 came before",
+    165: "says 74 + 25 in the end, though 74 + 5 + 20 came before",
+    205: "answers 92 - 33, though 92 - 33 + 17 came before",
+    337: "answers 99-5428, though 99 - 54 + 28 came before",
+}
+
+
+def test_the_natural_format_against_a_second_checker(lines: list[dict[str, Any]]) -> None:
+    natural = [{**line, "extraction": "natural"} for line in lines]
+    right = {i for i, line in enumerate(natural) if mark(line["completion"], line).is_correct}
+    assert right == {i for i, line in enumerate(natural) if marks_prose(line)}
+    in_tags = {i for i, line in enumerate(lines) if score(line["completion"], line)["correctness"]}
+    assert in_tags < right
+    assert len(right - in_tags) == 19
+    assert right - in_tags >= PLAINLY_RIGHT_IN_PROSE.keys()
+    assert not right & WRONG_IN_PROSE.keys()
+
+
 def parses_here(line: dict[str, Any]) -> bool:
     expression = extract_answer(line["completion"])
     return expression is not None and check(expression, line["numbers"], line["target"]).is_well_formed
-
-
-def tagged(line: dict[str, Any]) -> str:
-    """The last answer, wherever it stands, in Python's spelling."""
-    answers = re.findall(r"<answer>((?:(?!<answer>).)*?)</answer>", line["completion"], re.DOTALL)
-    text = answers[-1].strip() if answers else ""
-    box = re.fullmatch(r"\\boxed\{(.*)\}", text, re.DOTALL)
-    return (box[1] if box else text).replace("\\times", "*").replace("\\div", "/").strip()
-
-
-def second_checker(line: dict[str, Any]) -> tuple[bool, bool]:
-    """(correct, parses) by Python's own grammar, signs allowed, whatever stands before the answer."""
-    try:
-        tree = ast.parse(f"({tagged(line)})", mode="eval").body
-        used = sorted(
-            node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and type(node.value) is int
-        )
-        value = value_of(tree)
-    except (SyntaxError, ValueError, TypeError):
-        return False, False
-    return used == sorted(line["numbers"]) and value == line["target"], True
-
-
-def value_of(tree: ast.expr) -> Fraction:
-    match tree:
-        case ast.Constant(value=int(number)):
-            return Fraction(number)
-        case ast.UnaryOp(op=ast.USub(), operand=operand):
-            return -value_of(operand)
-        case ast.BinOp(left=left, op=ast.Add(), right=right):
-            return value_of(left) + value_of(right)
-        case ast.BinOp(left=left, op=ast.Sub(), right=right):
-            return value_of(left) - value_of(right)
-        case ast.BinOp(left=left, op=ast.Mult(), right=right):
-            return value_of(left) * value_of(right)
-        case ast.BinOp(left=left, op=ast.Div(), right=right):
-            return value_of(left) / value_of(right)
-    raise ValueError(f"not in the whitelist: {ast.dump(tree)}")

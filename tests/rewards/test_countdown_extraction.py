@@ -1,12 +1,10 @@
 from __future__ import annotations
 
-import time
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rewards.countdown import extract_answer, unboxed
+from rewards.extraction import extract_answer, unboxed
 
 
 @pytest.mark.parametrize(
@@ -59,6 +57,7 @@ def test_unboxed(answer: str, inside: str) -> None:
     assert unboxed(answer) == inside
 
 
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize(
     "text",
     [
@@ -71,10 +70,9 @@ def test_unboxed(answer: str, inside: str) -> None:
     ],
     ids=["open", "closed", "reversed", "nested", "spaces", "half a tag"],
 )
-def test_hostile_repetitions_take_no_time(text: str) -> None:
-    start = time.process_time()
-    extract_answer(text)
-    assert time.process_time() - start < 0.5
+def test_hostile_repetitions_end(text: str) -> None:
+    """Quadratic time would be hours."""
+    assert len(extract_answer(text) or "") <= len(text)
 
 
 @settings(deadline=None)

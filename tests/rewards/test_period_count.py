@@ -3,7 +3,8 @@
 import pytest
 
 from rewards import period_count
-from rewards.registry import load, path_of
+from rewards.config import RewardsConfig
+from rewards.registry import functions_of
 
 
 @pytest.mark.parametrize(
@@ -19,7 +20,7 @@ from rewards.registry import load, path_of
         ("\x00.\ud800.\n.", 3),
     ],
 )
-def test_full_stops_are_counted(text, periods) -> None:
+def test_full_stops_are_counted(text: str, periods: int) -> None:
     assert period_count.score(text, {}) == {"periods": float(periods)}
 
 
@@ -28,4 +29,6 @@ def test_a_hostile_length_is_counted_too() -> None:
 
 
 def test_the_task_is_found_by_its_name() -> None:
-    assert load(path_of("period_count", {})) is period_count.score
+    (function,) = functions_of("period_count", RewardsConfig(weights={"periods": 0.3}))
+    assert function.load() is period_count.score
+    assert function.parts == tuple(period_count.score("", {}))

@@ -1,53 +1,143 @@
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from rewards import countdown, registry
-from rewards.registry import UnknownTaskError, load, path_of
+from rewards.config import RewardConfigError, RewardsConfig
+from rewards.function import RewardFunction, import_function
+from rewards.registry import UnknownPartError, UnknownTaskError, check, functions_of
 
 ROOT = Path(__file__).resolve().parents[2]
+DEFAULT = RewardsConfig()
 
 
-def test_every_task_can_be_loaded() -> None:
-    """Also fails when a module that is no task is missing from NOT_TASKS."""
-    assert "countdown" in registry.tasks()
+def config(**settings: Any) -> RewardsConfig:
+    return RewardsConfig(**{"weights": {"correctness": 1.0}, **settings})
+
+
+def names(functions: tuple[RewardFunction, ...]) -> list[str]:
+    return [function.name for function in functions]
+
+
+def test_every_task_can_be_loaded_and_says_its_parts() -> None:
+    assert {"countdown", "period_count"} <= {*registry.tasks()}
     for task in registry.tasks():
-        assert callable(load(path_of(task, {})))
+        assert callable(import_function(f"rewards.{task}:score"))
+        parts = importlib.import_module(f"rewards.{task}").PARTS
+        assert not {*parts} & {*registry.GENERAL}, f"{task} returns a part with a general part's name"
 
 
-def test_countdown_is_the_function_of_its_module() -> None:
-    assert load(path_of("countdown", {})) is countdown.score
+def test_every_general_part_can_be_loaded() -> None:
+    assert all(callable(import_function(path)) for path in registry.GENERAL.values())
 
 
-def test_own_functions_come_first() -> None:
-    assert path_of("countdown", {"countdown": "mine:score"}) == "mine:score"
+def test_the_default_marks_countdown_by_its_score_and_a_general_part() -> None:
+    score, tags = functions_of("countdown", DEFAULT)
+    assert (score.name, score.parts, score.marks_task) == ("countdown", countdown.PARTS, True)
+    assert score.load() is countdown.score
+    assert (tags.name, tags.path, tags.parts) == ("answer_tags", "rewards.format:answer_tags", ("answer_tags",))
+    check("countdown", DEFAULT)
+
+
+def test_functions_are_called_weighed_or_not_and_general_parts_only_if_named() -> None:
+    found = functions_of("countdown", config(functions=["mine:style"]))
+    assert names(found) == ["countdown", "style"]
+    members = {"best": {"by": "max", "weights": {"correctness": 1, "tag_pairs": 0.1}}}
+    assert names(functions_of("countdown", config(ensembles=members))) == ["countdown", "tag_pairs"]
+
+
+def test_a_marking_of_ones_own_comes_first_and_gives_what_nothing_else_does() -> None:
+    settings = config(
+        tasks={"countdown": "mine:score"}, weights={"right": 1, "length": 0, "style": 1}, functions=["m:style"]
+    )
+    score = functions_of("countdown", settings)[0]
+    assert (score.path, score.parts) == ("mine:score", ("right",))
+
+
+def test_parameters_and_deadlines_go_by_function() -> None:
+    settings = config(
+        deadline_s=3, deadlines_s={"style": 7}, parameters={"style": {"target": 5}}, functions=["m:style"]
+    )
+    score, style = functions_of("countdown", settings)
+    assert (score.deadline_s, dict(score.parameters)) == (3, {})
+    assert (style.deadline_s, dict(style.parameters)) == (7, {"target": 5})
+
+
+@pytest.mark.parametrize(
+    ("task", "settings", "says"),
+    [
+        ("countdown", {"weights": {"corectness": 1}}, r"rewards\.weights\.corectness: task 'countdown'.*'correctness'"),
+        ("countdown", {"weights": {"answer_tag": 1}}, r"rewards\.weights\.answer_tag.*'answer_tags'"),
+        (
+            "countdown",
+            {"ensembles": {"best": {"by": "max", "weights": {"tag_pair": 1}}}},
+            r"rewards\.ensembles\.best\.weights\.tag_pair: .*'tag_pairs'",
+        ),
+        ("countdown", {"functions": ["m:correctness"]}, r"correctness is a part of task 'countdown': .*another name"),
+        ("countdown", {"functions": ["m:length"]}, r"length is a general part.*another name"),
+        ("countdown", {"functions": ["m:countdown"]}, r"countdown is a task.*another name"),
+        (
+            "countdown",
+            {"ensembles": {"closeness": {"by": "max", "weights": {"correctness": 1}}}},
+            r"closeness is a part of task 'countdown': rename rewards\.ensembles\.closeness",
+        ),
+        ("countdown", {"deadlines_s": {"correctness": 3}}, r"rewards\.deadlines_s\.correctness.*name the task"),
+        ("countdown", {"parameters": {"lenght": {}}}, r"rewards\.parameters\.lenght.*'length'"),
+        (
+            "countdown",
+            {"weights": {"correctness": 1, "format": 1}, "parameters": {"format": {"leadin": "x"}}},
+            r"rewards\.parameters\.format\.leadin: .*'lead_in'",
+        ),
+        (
+            "countdown",
+            {"parameters": {"countdown": {"x": 1}}},
+            r"rewards\.parameters\.countdown\.x: .*no such parameter",
+        ),
+    ],
+)
+def test_mistakes_are_found_before_anything_starts(task: str, settings: dict[str, Any], says: str) -> None:
+    with pytest.raises(UnknownPartError, match=says):
+        check(task, config(**settings))
 
 
 def test_unknown_task_gets_the_nearest_name() -> None:
-    with pytest.raises(UnknownTaskError, match="did you mean 'countdown'"):
-        path_of("countdwon", {})
-    with pytest.raises(UnknownTaskError, match=r"known: .*countdown"):
-        path_of("zebra", {})
+    with pytest.raises(UnknownTaskError, match="'countdwon'; did you mean 'countdown'"):
+        check("countdwon", DEFAULT)
+    with pytest.raises(UnknownTaskError, match=r"known: .*countdown.* rewards\.tasks\.zebra"):
+        check("zebra", DEFAULT)
     with pytest.raises(UnknownTaskError):
-        path_of("registry", {})
+        check("registry", DEFAULT)
+
+
+def test_a_task_without_a_marking_will_do_when_functions_give_every_part() -> None:
+    check("zebra", config(weights={"stripes": 1}, functions=["mine:stripes"]))
+
+
+def test_checking_does_not_import_what_is_not_ours() -> None:
+    check("countdown", config(functions=["no_such_module:style"]))
 
 
 def test_a_path_without_a_function() -> None:
     with pytest.raises(TypeError, match="no function 'nothing'"):
-        load("rewards.countdown:nothing")
+        import_function("rewards.countdown:nothing")
     with pytest.raises(ImportError):
-        load("no_such_module:score")
+        import_function("no_such_module:score")
+
+
+def test_all_mistakes_are_mistakes_in_the_settings() -> None:
+    assert issubclass(UnknownTaskError, RewardConfigError)
+    assert issubclass(UnknownPartError, RewardConfigError)
 
 
 def test_what_a_worker_imports_is_light() -> None:
     """A worker that booted with numpy, torch or pydantic would boot slowly, each time one is replaced."""
-    code = (
-        "import sys, rewards.worker, rewards.countdown; print(*{'ray', 'torch', 'numpy', 'pydantic'} & {*sys.modules})"
-    )
+    code = "import sys, rewards.worker, rewards.countdown, rewards.format; print(*{'ray', 'torch', 'numpy', 'pydantic'} & {*sys.modules})"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
     )

@@ -1,0 +1,80 @@
+r"""Finds the arithmetic in running prose: ``So \(3 \times 9 + 7 = 34\) works.`` holds one equation of two sides.
+
+Prose is full of signs that mean something else, so what stands beside a piece of arithmetic is looked at. Dropped are
+the ``5 + 3`` of ``1.5 + 3``, ``x^5 + 3``, ``5 + 3y``, ``5 + 3.25`` and ``2 x 5 + 3``. Understood are a bullet (``- 5 + 3``), an item's
+number (``2) 5 + 3``), bold type (``**5 + 3**``), LaTeX's ``$ \( \[`` and a sentence in brackets (``(as 5 + 3 = 8)``).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from rewards.arithmetic import MAX_CHARACTERS, Expression, ExpressionError, parse
+
+MAX_TAIL_CHARACTERS = 20_000
+"""Only so much of a text's end is searched, about 5,000 tokens: an answer stands at the end."""
+
+Equation = tuple[Expression, ...]
+"""The sides between the ``=`` that are expressions; at least one of them has an operation. Usually one or two."""
+
+_DECORATION = re.compile(r"\\[()\[\],;:! ]|\\q?quad|[$`]|^[ \t]*(?:[-+*•·]|[0-9]{1,3}[.)])[ \t]+", re.MULTILINE)
+_ARITHMETIC = re.compile(r"(?:[0-9 \t+*/()=×·÷−-]|\\times|\\cdot|\\div|\\left\(|\\right\))+")
+_GLUED_BEFORE = re.compile(
+    r"(?:[\d_.^%}\\√²³]|(?<![A-Za-z])[A-Za-z]|log|ln|sin|cos|tan|mod|[0-9],|(?:[\^_}]|frac|sqrt|binom)\{)$"
+    r"|(?<![A-Za-z])[xX][ \t]*$"
+)
+_GLUED_AFTER = re.compile(
+    r"[\d_^%{√²³]|[A-Za-z](?![A-Za-z])|[.,][0-9]|[ \t]*(?:[xX](?![A-Za-z])|\\(?:%|d?frac|sqrt|binom))"
+)
+"""A word of two letters or more may touch a number: models forget the space, ``using14 + 32``."""
+_LOOK_BACK = 16
+
+
+def equations(text: str) -> Iterator[Equation]:
+    """The equations, and expressions without ``=``, in the text's last MAX_TAIL_CHARACTERS; the last comes first.
+
+    None spans two lines. Takes time linear in the tail, never raises.
+    """
+    # The sign in front of a cut tail makes sure that half a number is not read as a whole one.
+    tail = text if len(text) <= MAX_TAIL_CHARACTERS else "_" + text[-MAX_TAIL_CHARACTERS:]
+    prose = _DECORATION.sub(" ", tail)
+    for match in reversed(list(_ARITHMETIC.finditer(prose))):
+        equation = _equation(prose, match)
+        if any(len(side.postfix) > 1 for side in equation):
+            yield equation
+
+
+def _equation(prose: str, match: re.Match[str]) -> Equation:
+    sides = match[0].split("=")
+    before = prose[max(0, match.start() - _LOOK_BACK) : match.start()] + _leading_space(match[0])
+    if _GLUED_BEFORE.search(before):
+        sides[0] = ""
+    if _GLUED_AFTER.match(prose, match.start() + len(match[0].rstrip())):
+        sides[-1] = ""
+    return tuple(expression for side in sides if (expression := _expression(side)) is not None)
+
+
+def _leading_space(run: str) -> str:
+    return run[: len(run) - len(run.lstrip())]
+
+
+def _expression(side: str) -> Expression | None:
+    side = side.strip()
+    if len(side) > MAX_CHARACTERS:
+        return None
+    try:
+        return parse(_undecorated(side))
+    except ExpressionError:
+        return None
+
+
+def _undecorated(side: str) -> str:
+    """The side without bold type, and without the bracket of a remark around or after it: ``(9 + 7`` of ``(9 + 7 = 16)``."""
+    side = side.lstrip(") ").rstrip("( ").removeprefix("**").removesuffix("**").strip()
+    surplus = side.count("(") - side.count(")")
+    while surplus > 0 and side.startswith("("):
+        side, surplus = side[1:].lstrip(), surplus - 1
+    while surplus < 0 and side.endswith(")"):
+        side, surplus = side[:-1].rstrip(), surplus + 1
+    return side

@@ -1,0 +1,98 @@
+"""A function that marks a text, and what came of calling it. Standard library only: marking processes import this."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+MAX_REASON_CHARACTERS = 500
+
+Marks = Mapping[str, float]
+"""Named parts of a reward, from one function."""
+
+
+class Outcome(NamedTuple):
+    """What one function made of one text."""
+
+    status: Literal["ok", "timeout", "error"]
+    marks: Marks
+    """Empty unless the status is ``ok``. NaN and infinity pass; score.py makes errors of them."""
+    reason: str = ""
+    """For people, when the status is not ``ok``: ``ValueError: …``, ``not marked within 10 s``."""
+    seconds: float = 0.0
+    """How long it took. 0 when that is not known."""
+
+
+@dataclass(frozen=True)
+class RewardFunction:
+    """Where a function is and how it is called."""
+
+    name: str
+    """The part it returns; the task, for a task's ``score``."""
+    path: str
+    """``module:function``."""
+    parts: tuple[str, ...]
+    """What it returns on success, as far as is known before it is called; a user's marking of a task may return more."""
+    marks_task: bool = False
+    """Whether it is a task's ``score``, which returns a mapping of parts; others return one number."""
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    deadline_s: float = 10.0
+
+    def load(self) -> Callable[..., Any]:
+        """Imports it. Raises ImportError when the module is missing, TypeError when it holds no such function or the
+        function does not take the parameters."""
+        function = import_function(self.path)
+        check_parameters(self, function)
+        return function
+
+
+def import_function(path: str) -> Callable[..., Any]:
+    """What stands at ``module:function``. Raises ImportError or TypeError."""
+    module, _, name = path.partition(":")
+    function = getattr(importlib.import_module(module), name, None)
+    if not callable(function):
+        raise TypeError(f"{path}: module {module!r} has no function {name!r}")
+    found: Callable[..., Any] = function
+    return found
+
+
+def check_parameters(declared: RewardFunction, function: Callable[..., Any]) -> None:
+    """Raises TypeError, with the nearest right name, unless ``function`` takes the declared parameters by keyword."""
+    try:
+        accepted = list(inspect.signature(function).parameters.values())[2:]
+    except ValueError:  # some functions in C do not say what they take
+        return
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in accepted):
+        return
+    by_keyword = {parameter.name: parameter for parameter in accepted if parameter.kind is not parameter.VAR_POSITIONAL}
+    for name in declared.parameters:
+        if name not in by_keyword:
+            raise TypeError(
+                f"rewards.parameters.{declared.name}.{name}: {declared.path} has no such parameter; "
+                f"{nearest(name, by_keyword)}"
+            )
+    for name, parameter in by_keyword.items():
+        if parameter.default is parameter.empty and name not in declared.parameters:
+            raise TypeError(
+                f"{declared.path} needs its parameter {name}: set rewards.parameters.{declared.name}.{name}"
+            )
+
+
+def nearest(name: str, names: Mapping[str, Any] | set[str]) -> str:
+    """How an error ends that met an unknown ``name``: the nearest right one, or all."""
+    close = difflib.get_close_matches(name, names, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(sorted(names)) or 'none'}"
+
+
+def call(declared: RewardFunction, function: Callable[..., Any], text: str, answer: Mapping[str, Any]) -> Outcome:
+    """What ``function`` makes of ``text``. Never raises an Exception; it may end the process or never return."""
+    try:
+        value = function(text, answer, **declared.parameters)
+        marks = value.items() if declared.marks_task else [(declared.name, value)]
+        return Outcome("ok", {str(name): float(mark) for name, mark in marks})
+    except Exception as error:  # noqa: BLE001  the boundary with untrusted text: the one place that catches anything
+        return Outcome("error", {}, f"{type(error).__name__}: {error}"[:MAX_REASON_CHARACTERS])

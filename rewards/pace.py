@@ -1,0 +1,29 @@
+"""How long marking takes, as measured: decides how much is handed out at once, and what is unusually slow."""
+
+from __future__ import annotations
+
+SMOOTHING = 0.05
+"""Weight of the newest measurement."""
+
+
+class Pace:
+    """Running means of seconds, by name."""
+
+    def __init__(self) -> None:
+        self._means: dict[str, float] = {}
+
+    def record(self, name: str, seconds: float) -> None:
+        """Takes one measurement into account."""
+        mean = self._means.setdefault(name, seconds)
+        self._means[name] = mean + SMOOTHING * (seconds - mean)
+
+    def mean(self, name: str) -> float | None:
+        """Seconds that one takes; None before the first was measured."""
+        return self._means.get(name)
+
+    def how_many(self, name: str, seconds: float, at_most: int) -> int:
+        """How many fit into ``seconds``: at least one, and exactly one before the first was measured."""
+        mean = self._means.get(name)
+        if mean is None:
+            return 1
+        return at_most if mean * at_most <= seconds else max(1, int(seconds / mean))
