@@ -1,0 +1,90 @@
+r"""Marks word problems whose answer is a number, GSM8K above all.
+
+The answer to a prompt is ``{"answer": "72", "steps": ["24", "72"]}``: the reference, as a number or as a text that
+marks one, and the results of the steps of the reference solution, for the general part ``process``.
+
+The answer of a text is, in this order: what its last pair of answer tags holds; or else whichever stands last of
+``#### 72`` and ``A: 72`` at the beginning of a line, ``The answer is 72``, ``Answer: 72`` and ``\boxed{72}``. In the
+natural format it is the last number of the text, whatever stands around it.
+
+An answer must name one number. ``24 + 48 = 72`` names what follows the last equals sign, ``72 clips`` and ``$72.00`` are
+72, and ``72 or 73``, ``48 + 24`` and ``not 72`` name none. Numbers are compared exactly: 0.33 is not 1/3. See
+rewards/numerals.py for how they may be written.
+
+- ``correctness``: 1 if the number is the reference, otherwise 0.
+- ``closeness``: ``1 / (1 + 10 e)``, where e is the relative error ``|x - reference| / |reference|`` (for a reference of
+  0, ``|x|``): 1 at equality, 0.5 at 10%, 0.09 at 100%; 0 without an answer. For shaping: give it a small weight.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from fractions import Fraction
+from functools import lru_cache
+from typing import Any
+
+from rewards.extraction import ANNOUNCED, is_natural, marked_answer
+from rewards.numerals import begins_with_number, last_number, numbers
+
+PARTS = ("correctness", "closeness")
+
+_LINE_START = r"^[ \t]{0,8}[*_]{0,3}"
+_MARKS = re.compile(
+    # Four hashes also begin a heading, ``#### Step 2``, and ``#### 2. Compute``: there the number is no answer.
+    rf"(?:{_LINE_START}\#\#\#\#[ \t]{{0,3}}(?=[$\\({{*+−-]{{0,4}}[.0-9])(?![0-9]{{1,2}}[.):][ \t]*[A-Za-z*])"
+    rf"|{_LINE_START}(?:\#\#\#\#[ \t]{{0,3}})?A[*_]{{0,3}}:[*_]{{0,3}}|{ANNOUNCED.pattern})"
+    # What holds no number announces none: ``The answer is clear now.``
+    r"(?=\s{0,8}[^\n]{0,200}[0-9])",
+    re.IGNORECASE | re.MULTILINE,
+)
+_EQUALS = re.compile(r"=|≈|\\approx\b")
+_REMARK = re.compile(r"[.;!?](?=\s)|,?\s(?=(?:because|since)\b)|\s(?=\([^()]{0,200}\)\W{0,3}$)", re.IGNORECASE)
+_NEGATION = re.compile(r"\bnot\b|n['’]t\b", re.IGNORECASE)
+
+
+def score(text: str, answer: Mapping[str, Any]) -> dict[str, float]:
+    """The parts of a completion's reward. Raises KeyError without a reference, ValueError when it is no number."""
+    expected = reference(str(answer["answer"]))
+    given = last_number(text) if is_natural(answer) else stated_number(text)
+    if given is None:
+        return {"correctness": 0.0, "closeness": 0.0}
+    return {"correctness": float(given == expected), "closeness": closeness(given, expected)}
+
+
+def closeness(given: Fraction, expected: Fraction) -> float:
+    """How near ``given`` is to ``expected``: above 0, at most 1."""
+    error = abs(given - expected) / (abs(expected) or 1)
+    return float(1 / (1 + 10 * error))
+
+
+def stated_number(text: str) -> Fraction | None:
+    """The number that the text marks as its answer; None when it marks none, or none that can be read."""
+    stated = marked_answer(text, _MARKS)
+    return None if stated is None else one_number(stated)
+
+
+def one_number(stated: str) -> Fraction | None:
+    """The number that a stated answer names; None unless it is exactly one."""
+    begins = begins_with_number(stated)
+    if begins:  # a remark may follow: ``72. She sold 48 in April.``
+        stated = _REMARK.split(stated, maxsplit=1)[0]
+    if _NEGATION.search(stated):
+        return None
+    sides = [side for side in map(numbers, _EQUALS.split(stated)) if side]
+    if not sides or len(set(sides[-1])) > 1:
+        return None
+    number = sides[-1][0]
+    # ``72 clips = 6 dozen`` names two numbers; ``48 + 24 = 72`` begins with a calculation.
+    claims_first = begins and len(sides[0]) == 1
+    return number if not claims_first or sides[0][0] == number else None
+
+
+@lru_cache(maxsize=1024)
+def reference(text: str) -> Fraction:
+    """The number that a reference names: alone, or after the ``####`` or ``A:`` of a whole solution."""
+    marks = re.split(r"####|(?m:^[ \t]*A:)", text)
+    number = one_number(marks[-1].strip())
+    if number is None:
+        raise ValueError(f"answer = {text[-200:]!r}: the reference must be one number, such as 72, 1,234.50 or 1/2")
+    return number

@@ -1,0 +1,102 @@
+"""Marking of answers that are words or lists of them."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rewards.exact_match import score
+
+
+@pytest.mark.parametrize(
+    ("text", "reference"),
+    [
+        ("<answer>kitchen</answer>", "kitchen"),
+        ("<answer> The Kitchen. </answer>", "kitchen"),
+        ("<answer>**kitchen**</answer>", "kitchen"),
+        (r"\boxed{\text{kitchen}}", "kitchen"),
+        ("Answer: kitchen", "kitchen"),
+        ("The answer is the kitchen. Mary went there.", "kitchen"),
+        ("<answer>New  York!</answer>", "new york"),
+        ("<answer>ﬁre</answer>", "fire"),
+        ("<answer>a</answer>", "a"),
+        ("<answer>apple, football</answer>", "apple,football"),
+        ("<answer>the football and the apple</answer>", "apple,football"),
+        ("<answer>football; apple</answer>", "apple,football"),
+        ("<answer>football\napple</answer>", "apple,football"),
+        ("<answer>-5</answer>", "-5"),
+        ("<answer>+</answer>", "+"),
+    ],
+)
+def test_the_same(text: str, reference: str) -> None:
+    assert score(text, {"answer": reference}) == {"correctness": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("text", "reference"),
+    [
+        ("kitchen", "kitchen"),
+        ("<answer></answer>", "kitchen"),
+        ("<answer>bathroom</answer> Answer: kitchen", "kitchen"),
+        ("<answer>not the kitchen</answer>", "kitchen"),
+        ("<answer>kitchen or garden</answer>", "kitchen"),
+        ("<answer>apple</answer>", "apple,football"),
+        ("<answer>apple, apple, football</answer>", "apple,football"),
+        ("<answer>apple football</answer>", "apple,football"),
+        ("<answer>5</answer>", "-5"),
+        ("<answer>the</answer>", "a"),
+        ("<answer>" + "kitchen " * 1000 + "</answer>", "kitchen"),
+        ("", "kitchen"),
+    ],
+)
+def test_not_the_same(text: str, reference: str) -> None:
+    assert score(text, {"answer": reference}) == {"correctness": 0.0}
+
+
+def test_any_alias_is_right() -> None:
+    answer = {"answer": ["New York City", "NYC"]}
+    assert [score(f"<answer>{text}</answer>", answer)["correctness"] for text in ("nyc", "new york city", "york")] == [
+        1,
+        1,
+        0,
+    ]
+
+
+def test_a_path_keeps_its_order() -> None:
+    answer = {"answer": ["s,e", "south,east"], "ordered": True}
+    texts = ("s,e", "South, east", "e,s", "east and south")
+    assert [score(f"<answer>{text}</answer>", answer)["correctness"] for text in texts] == [1, 1, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("text", "reference", "is_right"),
+    [
+        ("Mary went there. So she is in the kitchen.", "kitchen", 1),
+        ("Kitchen", "kitchen", 1),
+        ("She is not in the kitchen.", "kitchen", 0),
+        ("She isn't in the kitchen", "kitchen", 0),
+        ("The kitchen is where she is.", "kitchen", 0),
+        ("She carries the football and the apple.", "apple,football", 1),
+        ("She carries the apple.", "apple,football", 0),
+        ("The answer is garden. The kitchen", "kitchen", 0),
+        ("<answer>garden</answer> kitchen", "kitchen", 0),
+        ("", "kitchen", 0),
+    ],
+)
+def test_in_the_natural_format_the_end_of_the_text_counts(text: str, reference: str, is_right: float) -> None:
+    assert score(text, {"answer": reference, "extraction": "natural"})["correctness"] == is_right
+
+
+@pytest.mark.parametrize("reference", ["", " ", ["kitchen", ""]])
+def test_an_empty_reference_is_refused(reference: object) -> None:
+    with pytest.raises(ValueError, match="reference is empty"):
+        score("<answer>x</answer>", {"answer": reference})
+
+
+@given(st.text(), st.text(min_size=1).filter(str.strip), st.booleans())
+def test_any_text_gets_a_mark_and_the_reference_itself_is_right(text: str, reference: str, natural: bool) -> None:
+    extraction = {"extraction": "natural"} if natural else {}
+    assert score(text, {"answer": "kitchen"} | extraction)["correctness"] in (0.0, 1.0)
+    if "<" not in reference and "\\" not in reference:
+        assert score(f"<answer>{reference}</answer>", {"answer": reference})["correctness"] == 1.0
