@@ -1,0 +1,148 @@
+"""Marks programs: by running them, in a box, against a problem's tests (rewards/sandbox).
+
+The answer to a prompt is a mapping of
+
+- ``kind``: ``function`` or ``stdio``.
+- ``tests``: of functions Python source whose statements assert (HumanEval's ``check`` with its call, MBPP's asserts), of
+  programs a list of pairs ``[input, output]``. The output must be equal but for white space (sandbox/judge.py).
+- ``functions``: the names that the tests call, and ``context``: source that comes before the program and before the tests,
+  such as HumanEval's prompt. Of functions only.
+- optionally ``time_limit_s`` of a call or run, ``total_time_limit_s`` of all tests, ``memory_mib``, and ``require``: what must be
+  protected for anything to run (``network``, ``files``, ``processes``: all of them unless given).
+- ``answer``: a reference solution, for people. It is not looked at, and no box is told.
+
+Two parts:
+
+- ``correctness``: 1 when every test passes, else 0.
+- ``tests_passed``: the share that passes. After a call that takes too long, or ends its process, the rest has failed.
+
+The candidate and the tests run in two boxes. Only plain data passes between them, so the program cannot touch what
+decides: not by leaving early, nor by patching, nor by objects that claim to be equal. What it can still do is to treat
+the cases that it was shown as special cases.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rewards.extraction import is_natural
+from rewards.sandbox.box import REQUIRED, Limits, check_protections
+from rewards.sandbox.trial import judged
+
+PARTS = ("correctness", "tests_passed")
+
+TIME_LIMIT_S = 2.0
+"""Seconds of processor time for one call, or one run of a program. A test has three times as long by the clock."""
+TOTAL_TIME_LIMIT_S = 8.0
+"""Seconds by the clock for all tests of a completion: below the 10 that rewards.deadline_s allows by default."""
+MEMORY_MIB = 512
+MAX_PROGRAM_CHARACTERS = 100_000
+_FENCE = "```"
+_LANGUAGES = ("", "python", "python3", "py")
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What came of a program's tests."""
+
+    passed: int
+    total: int
+    reason: str
+    """For people: the first thing that went wrong; empty when all tests pass."""
+
+    @property
+    def is_correct(self) -> bool:
+        return self.passed == self.total > 0
+
+
+def score(text: str, answer: Mapping[str, Any]) -> dict[str, float]:
+    """The parts of a completion's reward.
+
+    Raises KeyError and ValueError when the answer cannot be judged, whatever the text, and SandboxError when this machine
+    cannot protect what it must.
+    """
+    program = extract_program(text, is_natural(answer) and answer["kind"] == "function")
+    if not program:
+        return {"correctness": 0.0, "tests_passed": 0.0}
+    verdict = judge(program, answer)
+    return {"correctness": float(verdict.is_correct), "tests_passed": verdict.passed / verdict.total}
+
+
+def ready() -> None:
+    """Raises SandboxError, with the fix, when programs cannot be run safely on this machine."""
+    check_protections()
+
+
+def extract_program(text: str, may_be_bare: bool = False) -> str | None:
+    """The program in a completion, or None.
+
+    What the last complete pair of answer tags holds, without a fence around it; where there is no such pair, the last
+    closed block fenced as Python or as no language; with ``may_be_bare`` and neither, the text itself up to the first line
+    that is not indented: a function's body that goes on where the prompt ended.
+    """
+    program = _answer(text)
+    if program is None:
+        program = _last_block(text)
+    if program is None and may_be_bare and _FENCE not in text:
+        program = _body(text)
+    return program if program and program.strip() and len(program) <= MAX_PROGRAM_CHARACTERS else None
+
+
+def _answer(text: str) -> str | None:
+    before_last_closing, _, _ = text.rpartition("</answer>")
+    _, opening, rest = before_last_closing.rpartition("<answer>")
+    if not opening:
+        return None
+    answer = rest.partition("</answer>")[0]
+    return _last_block(answer) if _FENCE in answer else answer.lstrip(" \t")
+
+
+def _last_block(text: str) -> str | None:
+    """The inside of the last closed fence of a language that will do. A fence begins its line, as in Markdown."""
+    block: list[str] | None = None
+    found = None
+    is_python = False
+    indent = 0
+    for line in text.split("\n"):
+        is_fence = line.lstrip().startswith(_FENCE)
+        if not is_fence and block is not None:
+            block.append(line[indent:] if not line[:indent].strip() else line)
+        elif is_fence and block is None:
+            block = []
+            indent = len(line) - len(line.lstrip())
+            is_python = line.strip().removeprefix(_FENCE).strip().lower() in _LANGUAGES
+        elif is_fence:
+            found = "\n".join(block or []) if is_python else found
+            block = None
+    return found
+
+
+def _body(text: str) -> str:
+    lines = text.split("\n")
+    first_outside = next((n for n, line in enumerate(lines) if line[:1] not in {"", " ", "\t", "\r"}), len(lines))
+    return "\n".join(lines[:first_outside])
+
+
+def judge(program: str, answer: Mapping[str, Any]) -> Verdict:
+    """Runs the tests. Raises as ``score`` does."""
+    problem = {
+        "kind": answer["kind"],
+        "tests": answer["tests"],
+        "functions": answer.get("functions", []),
+        "context": answer.get("context", ""),
+        "time_limit_s": answer.get("time_limit_s", TIME_LIMIT_S),
+        "total_time_limit_s": answer.get("total_time_limit_s", TOTAL_TIME_LIMIT_S),
+    }
+    if problem["kind"] not in {"function", "stdio"}:
+        raise ValueError(f"kind = {problem['kind']!r}: must be function or stdio")
+    role = "functions" if problem["kind"] == "function" else "programs"
+    job = {"program": program, "context": problem["context"], "time_limit_s": problem["time_limit_s"]}
+    limits = Limits(problem["total_time_limit_s"], answer.get("memory_mib", MEMORY_MIB))
+    result = judged(role, job, problem, limits, answer.get("require", REQUIRED))
+    if result is None:  # the values that it was given cost the judge all of its time or memory
+        return Verdict(0, 1, "the tests did not come to an end")
+    if "invalid" in result:
+        raise ValueError(f"this problem cannot be judged: {result['invalid']}")
+    return Verdict(**result)

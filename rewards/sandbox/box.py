@@ -1,0 +1,199 @@
+"""Boxes: processes in which code runs that nobody trusts. Linux only.
+
+A box is a fresh Python without this process's environment, descriptors, files or network, with limits on time, memory,
+processor, files and threads (confinement.py); leaving the ``with`` ends it and all that it started. Which protections
+hold depends on the machine; a box in which a required one does not hold runs nothing and raises SandboxError.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import math
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from rewards.sandbox import plain, tree
+from rewards.sandbox.confinement import GUARDS, is_guarded
+
+LAUNCHER = str(Path(__file__).with_name("launcher.py"))
+START_S = 20.0
+"""Seconds that a box may take to start and to end, beside its own: generous, for machines that are overloaded."""
+REQUIRED = tuple(GUARDS)
+"""What must be protected unless a recipe says otherwise: network, files and processes."""
+
+_FLAGS = ("-s", "-S", "-P", "-X", "utf8")  # no site-packages, nothing on the path but the standard library
+_ENVIRONMENT = {"PYTHONHASHSEED": "0", "MALLOC_ARENA_MAX": "1", "LANG": "C.UTF-8"}
+"""All of it. A fixed hash seed gives the same program the same reward each time."""
+
+
+class SandboxError(RuntimeError):
+    """Untrusted code cannot be run here; the message says what is missing, and the fix."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a box may use."""
+
+    time_s: float
+    """Seconds by the clock, and of each process's processor time."""
+    memory_mib: int = 512
+    """MiB of address space of each process, about 30 of them Python's own."""
+    files_mib: int = 16
+    """MiB of its /tmp, and of a single file."""
+    output_mib: int = 2
+    """MiB that a program may print."""
+
+
+class Box:
+    """One running box. Use it in a ``with``."""
+
+    def __init__(
+        self,
+        role: str,
+        job: Mapping[str, Any],
+        limits: Limits,
+        require: Sequence[str] = REQUIRED,
+        channel: Mapping[str, int] | None = None,
+    ) -> None:
+        """Starts it; whether that went well, ``active`` says.
+
+        Args:
+            role: what it does: probe, functions, programs (candidate.py) or judge (judge.py).
+            job: what it is told, JSON-able. The code that runs inside can see all of it.
+            channel: descriptors that it inherits, by the names that its role knows them by.
+        """
+        self._require = tuple(require)
+        self._limits = limits
+        self._deadline = time.monotonic() + limits.time_s + START_S
+        with contextlib.ExitStack() as started:
+            status_end, status = _pipe(started)
+            control, control_end = _pipe(started)
+            inherited = {"status": status.fileno(), "control": control.fileno(), **(channel or {})}
+            self._process = _start({**job, **self._setup(role), **inherited}, tuple(inherited.values()))
+            status.close()
+            control.close()
+            started.pop_all()
+        self._status, self._control = status_end, control_end
+
+    def active(self) -> frozenset[str]:
+        """The steps of confinement.py that hold; call it once, first.
+
+        Raises SandboxError when what is required is not protected, and when the box could not start.
+        """
+        try:
+            active = frozenset(plain.read(self._status.fileno(), self._deadline))
+        except (EOFError, TimeoutError) as error:
+            raise SandboxError(f"a box did not start, {error}: {self._last_words()}") from error
+        missing = [what for what in self._require if not is_guarded(what, active)]
+        if missing:
+            raise SandboxError(_refusal(missing, active))
+        return active
+
+    def result(self) -> dict[str, Any] | None:
+        """What the box says in the end; None when it ended, or ran out of time, without a word.
+
+        Raises SandboxError when it could not set itself up.
+        """
+        try:
+            result = plain.read(self._status.fileno(), self._deadline)
+        except (EOFError, TimeoutError):
+            return None
+        if "failed" in result:
+            raise SandboxError(f"a box failed: {result['failed']}")
+        return dict(result)
+
+    def close(self) -> None:
+        """Ends all that runs in the box, and waits until it has."""
+        self._control.close()
+        self._status.close()
+        try:
+            self._process.wait(START_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()  # the kernel then kills what is inside
+            self._process.wait()
+        if self._process.stderr:
+            self._process.stderr.close()
+
+    def __enter__(self) -> Box:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _setup(self, role: str) -> dict[str, Any]:
+        limits = self._limits
+        return {
+            "role": role,
+            "require": self._require,
+            "time_s": limits.time_s + START_S,
+            "cpu_s": math.ceil(limits.time_s) + 1,
+            "memory_bytes": limits.memory_mib * 2**20,
+            "file_bytes": limits.files_mib * 2**20,
+            "output_bytes": limits.output_mib * 2**20,
+            "readable": tree.readable(),
+            "hidden": tree.hidden(),
+        }
+
+    def _last_words(self) -> str:
+        self._process.kill()
+        return self._process.communicate()[1].decode(errors="replace")[-500:] or "it left no message"
+
+
+def protections() -> dict[str, tuple[str, ...]]:
+    """What a box protects on this machine -> by which steps of confinement.py, such as ``network: namespaces, seccomp``.
+
+    Nothing protects what has no steps. Starts one box. Raises SandboxError when none can be started at all.
+    """
+    with Box("probe", {}, Limits(time_s=10), require=()) as box:
+        active = box.active()
+        box.result()
+    return {
+        what: tuple(sorted({step for steps in alternatives if steps <= active for step in steps}))
+        for what, alternatives in GUARDS.items()
+    }
+
+
+@functools.cache
+def check_protections(require: tuple[str, ...] = REQUIRED) -> None:
+    """Raises SandboxError, with the fix, unless code written by a model can be run here."""
+    with Box("probe", {}, Limits(time_s=10), require) as box:
+        box.active()
+        box.result()
+
+
+def _refusal(missing: Sequence[str], active: frozenset[str]) -> str:
+    return (
+        f"code written by a model cannot be run here: nothing protects {', '.join(missing)}; active are "
+        f"{', '.join(sorted(active))}. Allow user namespaces, or Landlock (Linux 5.13) and seccomp, which need no privilege; "
+        "with Docker, run with --security-opt seccomp=unconfined or --privileged. To take the risk, on a machine that holds "
+        f"nothing of value, leave {', '.join(missing)} out of prompts.code.require"
+    )
+
+
+def _pipe(stack: contextlib.ExitStack) -> tuple[BinaryIO, BinaryIO]:
+    ends = os.pipe()
+    return stack.enter_context(os.fdopen(ends[0], "rb", 0)), stack.enter_context(os.fdopen(ends[1], "wb", 0))
+
+
+def _start(job: Mapping[str, Any], inherited: tuple[int, ...]) -> subprocess.Popen[bytes]:
+    with os.fdopen(os.memfd_create("job"), "r+b") as file:  # a file, not a pipe: nobody has to wait until it is read
+        file.write(json.dumps(job).encode())
+        file.seek(0)
+        return subprocess.Popen(
+            [sys.executable, *_FLAGS, LAUNCHER],
+            stdin=file,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            env=_ENVIRONMENT,
+            cwd="/",
+            pass_fds=inherited,
+            start_new_session=True,
+        )

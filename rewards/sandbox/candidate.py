@@ -1,0 +1,171 @@
+"""The side of a box that runs code nobody trusts. It answers calls and decides nothing: whatever it says is data.
+
+It is told the program and the arguments of each call, never a test and never an expected value.
+"""
+
+from __future__ import annotations
+
+import atexit
+import builtins
+import contextlib
+import functools
+import os
+import select
+import signal
+import sys
+import types
+from collections.abc import Callable
+
+from rewards.sandbox import plain
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+Lock = Callable[[], None]
+"""Takes the last rights away; to be called right before untrusted code runs."""
+
+STRETCH = 3.0
+"""A time limit is one of processor time; by the clock, on which a busy machine or a program that sleeps has some to spend,
+it is so many times as long."""
+
+builtins.exit = builtins.quit = sys.exit  # type: ignore[assignment]  # what the module `site`, which is not loaded, would have defined
+
+
+def probe(job: dict[str, Any], lock: Lock) -> None:
+    """Proves that the last step can be taken too."""
+    lock()
+
+
+def call_functions(job: dict[str, Any], lock: Lock) -> None:
+    """Loads a program, then answers calls of its functions: ``[name, arguments, keyword arguments]``.
+
+    Answers ``{"ready": true}`` before the program and ``{"loaded": true}`` after it, and then ``{"returned": value}`` or
+    ``{"raised": [names of the type and its bases, message]}``. A call that takes longer than ``time_limit_s`` of
+    processor time ends the process.
+    """
+    requests, replies = job["requests"], job["replies"]
+    plain.write(replies, {"ready": True})
+    module = types.ModuleType("solution")
+    sys.modules["solution"] = module  # dataclasses look their module up
+    # The program may well undo this timer: the judge has another, which runs longer.
+    signal.signal(signal.SIGPROF, lambda *_: os._exit(1))
+    lock()
+    os.close(job["status"])
+    signal.setitimer(signal.ITIMER_PROF, job["time_limit_s"])
+    try:
+        _load(job["context"], job["program"], module)
+    except BaseException as error:  # noqa: BLE001  also SystemExit: the program is untrusted
+        plain.write(replies, _raised(error))
+        return
+    plain.write(replies, {"loaded": True})
+    while True:
+        name, arguments, keywords = plain.decode(plain.read(requests))
+        signal.setitimer(signal.ITIMER_PROF, job["time_limit_s"])
+        plain.write(replies, _answer(module, name, arguments, keywords))
+
+
+def _load(context: str, program: str, module: types.ModuleType) -> None:
+    """Runs the context, such as imports that the question began with, and then the program, in one module.
+
+    A program that begins indented is the rest of the function at whose head the context ends.
+    """
+    if program.lstrip("\n")[:1] in {" ", "\t"}:
+        context, program = "", f"{context}\n{program}"
+    for source in (context, program):
+        exec(compile(source, "solution.py", "exec"), vars(module))  # noqa: S102  what the box is for
+
+
+def _answer(module: types.ModuleType, name: str, arguments: Any, keywords: Any) -> dict[str, Any]:
+    try:
+        return {"returned": plain.encode(vars(module)[name](*arguments, **keywords))}
+    except BaseException as error:  # noqa: BLE001
+        return _raised(error)
+
+
+def _raised(error: BaseException) -> dict[str, Any]:
+    with contextlib.suppress(BaseException):
+        return {"raised": [[kind.__name__ for kind in type(error).__mro__], str(error)[:1000]]}
+    return {"raised": [["Exception"], ""]}
+
+
+def run_programs(job: dict[str, Any], lock: Lock) -> None:
+    """Runs a program once for each request ``{"input": text}``, every time in a fresh process.
+
+    Answers ``{"ready": true}`` first, and then ``{"ran": [output, exit code]}``, with the exit code None for a run that a
+    signal ended or that printed too much, or ``{"late": true}``.
+    """
+    requests, replies = job["requests"], job["replies"]
+    plain.write(replies, {"ready": True})
+    here = os.getpid()
+    while True:
+        request = plain.read(requests)
+        given, printed = os.memfd_create("input"), os.memfd_create("output")
+        os.pwrite(given, request["input"].encode(), 0)
+        runner = os.fork()
+        if runner == 0:
+            _run(job, given, printed, functools.partial(_lock_below, here, lock))
+        is_late, exit_code = _wait(runner, job["time_limit_s"])
+        output = os.pread(printed, job["output_bytes"] + 1, 0)
+        os.close(given)
+        os.close(printed)
+        if len(output) > job["output_bytes"]:
+            output, exit_code = b"", None
+        plain.write(replies, {"late": True} if is_late else {"ran": [output.decode(errors="replace"), exit_code]})
+
+
+def _run(job: dict[str, Any], given: int, printed: int, lock: Lock) -> None:
+    exit_code = 1
+    try:
+        os.dup2(given, 0)
+        os.dup2(printed, 1)
+        os.closerange(3, 1024)
+        module = types.ModuleType("__main__")
+        sys.modules["__main__"] = module
+        lock()
+        signal.setitimer(signal.ITIMER_PROF, job["time_limit_s"])  # its signal ends the process
+        exec(compile(job["program"], "solution.py", "exec"), vars(module))  # noqa: S102
+        exit_code = 0
+    except SystemExit as stop:
+        exit_code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    finally:
+        with contextlib.suppress(BaseException):
+            _finish()
+        os._exit(exit_code)
+
+
+def _lock_below(parent: int, lock: Lock) -> None:
+    lock()
+    if os.getppid() != parent:  # it died before the lock tied this process to it
+        os._exit(1)
+
+
+def _finish() -> None:
+    """What Python does when a program ends: programs of contests count on it."""
+    if "threading" in sys.modules:
+        sys.modules["threading"]._shutdown()
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.__stdout__):  # programs put their own in its place
+        if stream is not None:
+            stream.flush()
+
+
+def _wait(process: int, time_limit_s: float) -> tuple[bool, int | None]:
+    """Whether it was late, and its exit code; None for one that a signal ended."""
+    descriptor = os.pidfd_open(process)
+    events = select.poll()
+    events.register(descriptor, select.POLLIN)
+    is_late = not events.poll(STRETCH * time_limit_s * 1000)
+    if is_late:
+        os.kill(process, signal.SIGKILL)
+    os.close(descriptor)
+    _, status = os.waitpid(process, 0)
+    is_late |= os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGPROF
+    return is_late, os.WEXITSTATUS(status) if os.WIFEXITED(status) else None
+
+
+ROLES: dict[str, Callable[[dict[str, Any], Lock], None]] = {
+    "probe": probe,
+    "functions": call_functions,
+    "programs": run_programs,
+}

@@ -1,0 +1,120 @@
+"""The program that a box is: confines itself, then becomes a candidate or a judge.
+
+    worker ── starts ──> supervisor ── forks ──> inside: confined, plays its role
+       └─ a pipe that ends ─^   └─ kills it, and with it all of its process namespace
+
+The supervisor stays outside its child's process namespace, where nothing inside can reach it. It kills the child when the
+box's time is over, and when its pipe from the worker ends: because the worker is done, or because it died.
+"""
+
+from __future__ import annotations
+
+# ruff: noqa: PTH123  pathlib and typing would take longer to import than all of this
+import json
+import os
+import select
+import signal
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
+
+PROJECT = os.path.realpath(__file__).removesuffix("/rewards/sandbox/launcher.py")
+MAX_THREADS = 64
+
+
+def main() -> None:
+    """Standard input holds the job (box.py); its descriptors were inherited under the numbers that it names."""
+    sys.path.insert(0, PROJECT)
+    from rewards.sandbox import confinement
+
+    job = json.load(sys.stdin)
+    with open("/proc/self/oom_score_adj", "w") as file:
+        file.write("1000")  # when memory runs out, this goes first
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+    play = _role(job["role"])
+    sys.path.remove(PROJECT)
+    sys.dont_write_bytecode = True
+    sys.argv = ["solution.py"]
+
+    active = {"limits"}
+    was_root = os.geteuid() == 0
+    if confinement.enter_namespaces():
+        active.add("namespaces")
+        if confinement.enter_private_root(job["readable"], job["hidden"], job["file_bytes"]):
+            active.add("private_root")
+    is_root_under_another_name = was_root and os.geteuid() != 0
+    os.dup2(null, 2)  # until here the worker may read what went wrong
+    os.close(null)
+    confinement.adopt_orphans()
+    inside = os.fork()
+    if inside:
+        os.close(job["status"])
+        _supervise(inside, job["control"], job["time_s"])
+    os.close(job["control"])
+    _inside(job, active, play, is_root_under_another_name)
+
+
+def _role(name: str) -> Any:
+    # Imported before the files are out of reach, and only what is needed.
+    if name == "judge":
+        from rewards.sandbox import judge
+
+        return judge.judge
+    from rewards.sandbox import candidate
+
+    return candidate.ROLES[name]
+
+
+def _supervise(inside: int, control: int, time_s: float) -> NoReturn:
+    events = select.poll()
+    events.register(control, select.POLLIN)
+    events.register(os.pidfd_open(inside), select.POLLIN)
+    events.poll(time_s * 1000)
+    os.kill(inside, signal.SIGKILL)
+    _end_orphans()
+    os._exit(0)
+
+
+def _end_orphans() -> None:
+    """There are none where the box had its own process namespace, which ends with its first process."""
+    children = f"/proc/self/task/{os.getpid()}/children"
+    while True:
+        if os.access(children, os.R_OK):
+            with open(children) as file:
+                for child in file.read().split():
+                    os.kill(int(child), signal.SIGKILL)
+        try:
+            os.waitpid(-1, 0)
+        except ChildProcessError:
+            return
+
+
+def _inside(job: dict[str, Any], active: set[str], play: Any, is_root_under_another_name: bool) -> NoReturn:
+    from rewards.sandbox import confinement, plain, seccomp
+
+    status = job["status"]
+    try:
+        has_private_root = "private_root" in active
+        if confinement.restrict_files(job["readable"], job["hidden"], has_private_root):
+            active.add("landlock")
+        is_another = confinement.become_unprivileged(job["readable"], has_private_root)
+        if is_another and not is_root_under_another_name:
+            active.add("unprivileged")
+        if seccomp.is_available():
+            active.add("seccomp")
+        confinement.die_with_parent()
+        confinement.limit(job["memory_bytes"], job["cpu_s"], job["file_bytes"])
+        plain.write(status, sorted(active))
+        if not all(confinement.is_guarded(what, active) for what in job["require"]):
+            os._exit(0)
+        play(job, lambda: confinement.lock(frozenset(active), MAX_THREADS))
+    except BaseException as error:  # noqa: BLE001  whatever it was, the worker is to know, if it still can be told
+        plain.write(status, {"failed": f"{type(error).__name__}: {error}"})
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,123 @@
+"""A candidate's functions, as the judge sees them.
+
+A proxy sends its arguments to the candidate's process and gives back what comes: plain data, or an exception of a builtin
+type. No object of the candidate's, and so none of its methods, ever gets to the judge. Arguments are copies: what the
+candidate does to a list that it was given, a test does not see.
+"""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Callable, Sequence
+
+from rewards.sandbox import plain
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
+
+# A StopIteration would end a test's own loop early, and a test that looks at fewer cases passes.
+_NOT_RAISED = (StopIteration, StopAsyncIteration, UnicodeError, ExceptionGroup)
+_EXCEPTIONS: dict[str, type[Exception]] = {
+    name: kind
+    for name, kind in vars(builtins).items()
+    if isinstance(kind, type) and issubclass(kind, Exception) and not issubclass(kind, _NOT_RAISED)
+}
+
+
+class Unanswered(BaseException):
+    """The candidate gave no answer. Not an Exception: a test must not take it for one of the candidate's."""
+
+
+class Candidate:
+    """The other process. Once it has failed to answer it is not asked again."""
+
+    def __init__(self, requests: int, replies: int) -> None:
+        self._requests = requests
+        self._replies = replies
+        self.failure: str | None = None
+        """Why it does not answer any more."""
+        self.was_asked = False
+        """Whether anything here may be its doing."""
+        self.unaskable: str | None = None
+        """What the tests want to pass to it, before anything came from it, and cannot be passed."""
+
+    def function(self, name: str) -> Callable[..., Any]:
+        """The proxy of one function. It returns or raises what the function does, or raises Unanswered."""
+
+        def proxy(*arguments: Any, **keywords: Any) -> Any:
+            return self._call(name, arguments, keywords)
+
+        proxy.__name__ = proxy.__qualname__ = name
+        return proxy
+
+    def wait(self) -> None:
+        """Waits until it has started. Raises Unanswered when it does not."""
+        self._receive("ready")
+
+    def load(self) -> None:
+        """Waits until the program is loaded. Raises what loading it raised, or Unanswered."""
+        self.was_asked = True
+        self._receive("loaded")
+        self.was_asked = False  # a program that was loaded has had no part in anything yet
+
+    def run(self, given: str) -> tuple[str, bool]:
+        """What the program prints for this input, and whether it ended well. Raises Unanswered, too when it is late."""
+        self._send({"input": given})
+        output, exit_code = self._receive("ran")
+        return str(output), exit_code == 0
+
+    def late(self, *_: object) -> NoReturn:
+        """Gives it up; the handler of the timer's signal."""
+        raise self._given_up("took too long")
+
+    def _call(self, name: str, arguments: Sequence[Any], keywords: dict[str, Any]) -> Any:
+        try:
+            request = plain.encode([name, arguments, keywords])
+        except plain.NotPlainError as error:
+            if not self.was_asked:
+                self.unaskable = f"{name}() is to be passed something else than plain data: {error}"
+            raise
+        self._send(request)
+        returned = self._receive("returned")
+        try:
+            return plain.decode(returned)
+        except plain.NotPlainError as error:
+            raise self._given_up(str(error)) from None
+
+    def _send(self, request: Any) -> None:
+        if self.failure:
+            raise Unanswered(self.failure)
+        self.was_asked = True
+        try:
+            plain.write(self._requests, request)
+        except OSError:
+            raise self._given_up("its process ended") from None
+        except plain.NotPlainError as error:
+            raise self._given_up(str(error)) from None
+
+    def _receive(self, what: str) -> Any:
+        try:
+            reply = plain.read(self._replies)
+        except EOFError:
+            raise self._given_up("its process ended") from None
+        except plain.NotPlainError as error:
+            raise self._given_up(str(error)) from None
+        if isinstance(reply, dict) and what in reply:
+            return reply[what]
+        match reply:
+            case {"raised": [[*names], str(message)]}:
+                raise _exception(names, message)
+            case {"late": _}:
+                self.late()
+        raise self._given_up("it answered something else")
+
+    def _given_up(self, reason: str) -> Unanswered:
+        self.failure = self.failure or reason
+        return Unanswered(self.failure)
+
+
+def _exception(names: Sequence[object], message: str) -> Exception:
+    """An exception of the first of these types that is a builtin one."""
+    known = [_EXCEPTIONS[name] for name in names if isinstance(name, str) and name in _EXCEPTIONS]
+    return (known or [RuntimeError])[0](message)

@@ -1,0 +1,47 @@
+"""A candidate's box and a judge's, connected by two pipes. The worker that starts them sees no value of either."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rewards.sandbox.box import REQUIRED, Box, Limits
+
+
+def judged(
+    role: str,
+    job: Mapping[str, Any],
+    problem: Mapping[str, Any],
+    limits: Limits,
+    require: Sequence[str] = REQUIRED,
+) -> dict[str, Any] | None:
+    """What the judge found out about the candidate (judge.py); None when it came to no end.
+
+    Args:
+        role: the candidate's: functions or programs (candidate.py).
+        job: what the candidate is told.
+        problem: what the judge is told.
+
+    Raises SandboxError when what is required is not protected here.
+    """
+    with contextlib.ExitStack() as boxes:
+        with contextlib.ExitStack() as ours:
+            requests, ask = _pipe(ours)
+            answers, reply = _pipe(ours)
+            candidate = Box(role, job, limits, require, {"requests": requests, "replies": reply})
+            boxes.enter_context(candidate)
+            judge = Box("judge", {"problem": problem}, limits, require, {"requests": ask, "replies": answers})
+            boxes.enter_context(judge)
+        # Our ends are closed, so that each of them sees the other's end.
+        candidate.active()
+        judge.active()
+        return judge.result()
+
+
+def _pipe(stack: contextlib.ExitStack) -> tuple[int, int]:
+    ends = os.pipe()
+    for end in ends:
+        stack.callback(os.close, end)
+    return ends
