@@ -8,13 +8,35 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
+from rollout.prompts.code import Config as CodeConfig
 from rollout.prompts.countdown import Config as CountdownConfig
+from rollout.prompts.exact_match import Config as ExactMatchConfig
+from rollout.prompts.gsm8k import Config as Gsm8kConfig
+from rollout.prompts.jsonl import ANY_FIELD
+from rollout.prompts.jsonl import Config as JsonlConfig
+from rollout.prompts.math import Config as MathConfig
+from rollout.prompts.multiple_choice import Config as MultipleChoiceConfig
 from rollout.prompts.period_count import Config as PeriodCountConfig
 from rollout.prompts.problems import WorkedExample
+from rollout.prompts.reasoning_gym import Config as ReasoningGymConfig
 from rollout.prompts.tasks import task_module
+from rollout.prompts.text_length import Config as TextLengthConfig
+from rollout.prompts.word_problems import Config as WordProblemsConfig
 from rollout.types import PromptFormat
 
-TaskName = Literal["countdown", "period_count"]
+TaskName = Literal[
+    "code",
+    "countdown",
+    "exact_match",
+    "gsm8k",
+    "jsonl",
+    "math",
+    "multiple_choice",
+    "period_count",
+    "reasoning_gym",
+    "text_length",
+    "word_problems",
+]
 
 
 class QuestionsConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
@@ -29,14 +51,28 @@ class QuestionsConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docs
     """The question in the natural format, which asks for no tags. Not set: the task's own wording."""
     example: WorkedExample | None = None
     """What the one-shot format shows first. Not set: the task's own."""
+    code: CodeConfig = CodeConfig()
     countdown: CountdownConfig = CountdownConfig()
+    exact_match: ExactMatchConfig = ExactMatchConfig()
+    gsm8k: Gsm8kConfig = Gsm8kConfig()
+    jsonl: JsonlConfig = JsonlConfig()
+    math: MathConfig = MathConfig()
+    multiple_choice: MultipleChoiceConfig = MultipleChoiceConfig()
     period_count: PeriodCountConfig = PeriodCountConfig()
+    reasoning_gym: ReasoningGymConfig = ReasoningGymConfig()
+    text_length: TextLengthConfig = TextLengthConfig()
+    word_problems: WordProblemsConfig = WordProblemsConfig()
 
     @property
     def settings(self) -> BaseModel:
         """The section of the task."""
         section: BaseModel = getattr(self, self.task)
         return section
+
+    @property
+    def marked_by(self) -> str:
+        """The task whose reward function marks the answers: this one, unless its settings name another."""
+        return str(getattr(self.settings, "marked_by", self.task))
 
     def wording(self, format: PromptFormat) -> str:
         """The template of that format."""
@@ -54,20 +90,33 @@ class QuestionsConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docs
         for key, wording in (("template", self.template), ("natural_template", self.natural_template)):
             if wording is not None:
                 self._check_wording(key, wording)
+        if self.example is not None:
+            self._check_example(self.example)
         return self
 
     def _check_wording(self, key: str, wording: str) -> None:
         groups = task_module(self.task).fields(self.settings)
-        try:
-            fields = {name for _, name, _, _ in string.Formatter().parse(wording) if name is not None}
-        except ValueError as error:
-            raise ValueError(f"{key} = {wording!r}: {error}. A brace that is no field is written twice: {{{{") from None
         known = {name for group in groups for name in group}
+        fields = shown_fields(key, wording)
+        if ANY_FIELD in known:
+            known |= fields
         if unknown := fields - known:
             raise ValueError(f"{key} asks for the fields {sorted(unknown)}: {self.task} has {sorted(known)}")
         if not all(fields & set(group) for group in groups):
-            needed = ", and ".join(" or ".join(f"{{{name}}}" for name in group) for group in groups)
+            needed = ", and ".join(
+                " or ".join(f"{{{name}}}" for name in group if name != ANY_FIELD) for group in groups
+            )
             raise ValueError(f"{key} must show {needed}, or nobody can answer it")
+        try:
+            wording.format(**dict.fromkeys(known, "a text"))
+        except (ValueError, LookupError) as error:
+            raise ValueError(f"{key} = {wording!r}: {error}. Fields are texts; write {{name}} alone") from None
+
+    def _check_example(self, example: WorkedExample) -> None:
+        if missing := shown_fields("template", self.wording("one_shot")) - example.fields.keys():
+            raise ValueError(
+                f"example.fields = {example.fields} lacks {sorted(missing)}, which the template shows: add it"
+            )
 
     @model_serializer(mode="wrap")
     def _without_other_tasks(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -180,6 +229,14 @@ class PromptsConfig(QuestionsConfig, frozen=True):
                 yield f"{where}: weights = {stage.weights} must be 0 or more, and one of them more"
             if number < len(self.curriculum.stages) and stage.num_steps is None and stage.pass_rate is None:
                 yield f"{where} would never end: set its num_steps, its pass_rate, or both"
+
+
+def shown_fields(key: str, wording: str) -> set[str]:
+    """Names of the fields in a template. Raises ValueError, which names `key`, for braces without a partner."""
+    try:
+        return {name for _, name, _, _ in string.Formatter().parse(wording) if name is not None}
+    except ValueError as error:
+        raise ValueError(f"{key} = {wording!r}: {error}. A brace that is no field is written twice: {{{{") from None
 
 
 def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
