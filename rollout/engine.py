@@ -14,6 +14,7 @@ from vllm.sampling_params import RequestOutputKind
 
 from rollout import weights
 from rollout.config import RolloutConfig, SamplingConfig
+from rollout.increments import increments
 from rollout.step_loop import StepLoop
 from rollout.types import Completion, EngineSpec, Group, Logprobs, Prompt, Tokens, WeightBucket
 
@@ -28,11 +29,15 @@ class UnpublishedError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Sampled:
-    """A finished request: vLLM's CompletionOutputs, and the policy versions that sampled them."""
+    """What a step has of a request: vLLM's CompletionOutputs, and the policy versions that sampled them so far.
+
+    Most requests have it once, when they are finished; those that are streamed have it at every step.
+    """
 
     request_id: str
     outputs: Any
     policy_versions: tuple[int, ...]
+    is_finished: bool
 
 
 class VersionedEngine:
@@ -61,12 +66,14 @@ class VersionedEngine:
         return self._engine.has_unfinished_requests()
 
     def step(self) -> list[Sampled]:
-        """Decode one token of every running request; return the requests that this finished."""
-        return [
-            Sampled(output.request_id, output.outputs, tuple(self._versions.pop(output.request_id)))
-            for output in self._engine.step()
-            if output.finished
-        ]
+        """Decode one token of every running request; return those that this finished, and what is new of streamed ones."""
+        return [self._sampled(output) for output in self._engine.step()]
+
+    def _sampled(self, output: Any) -> Sampled:
+        versions = tuple(self._versions[output.request_id])
+        if output.finished:
+            del self._versions[output.request_id]
+        return Sampled(output.request_id, output.outputs, versions, output.finished)
 
     def start_weight_update(self) -> None:
         self._engine.collective_rpc("start_weight_update")
@@ -125,6 +132,13 @@ class Engine:
         for sampled in self._loop.stream(requests):
             yield self._group(by_id[sampled.request_id], sampled)
 
+    def stream(self, prompt: Prompt, sampling: SamplingConfig, seed: int) -> Iterator[str]:
+        """Yield the text of one completion in pieces, as it is sampled. Raises as `generate` does."""
+        params = sampling_params(sampling, 1, prompt_seed(seed, prompt.id))
+        params.output_kind = RequestOutputKind.DELTA
+        request = (prompt.id, {"prompt_token_ids": self._fitting(prompt, sampling).token_ids.tolist()}, params)
+        return increments((sampled.outputs[0].token_ids for sampled in self._loop.stream([request])), self._decode)
+
     def update_weights(self, buckets: Sequence[WeightBucket], version: int) -> int:
         """Replace all weights between two decoding steps, and return the version now in use."""
 
@@ -182,7 +196,10 @@ def engine_args(spec: EngineSpec, config: RolloutConfig) -> EngineArgs:
         load_format="auto" if spec.load_weights else "dummy",
         max_model_len=spec.max_model_len,
         max_num_seqs=config.max_concurrent_completions,
-        max_num_batched_tokens=config.max_batched_tokens,
+        # A prompt read in pieces takes back a random number, which the CPU's generators cannot: seeded requests would end
+        # the engine as soon as more prompts wait than one step holds.
+        enable_chunked_prefill=has_gpu(),
+        max_num_batched_tokens=max(config.max_batched_tokens, spec.max_model_len),
         tensor_parallel_size=config.tensor_parallel_size,
         distributed_executor_backend="uni" if config.tensor_parallel_size == 1 else "mp",
         gpu_memory_utilization=config.gpu_memory_fraction,

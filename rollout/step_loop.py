@@ -16,11 +16,13 @@ from typing import Any, Generic, Protocol, TypeVar
 logger = logging.getLogger(__name__)
 
 
-class Finished(Protocol):
-    """What an engine returns once for each request."""
+class Output(Protocol):
+    """What an engine returns for a request: once, finished; or, where it is streamed, step by step."""
 
     @property
     def request_id(self) -> str: ...
+    @property
+    def is_finished(self) -> bool: ...
 
 
 class SteppableEngine(Protocol):
@@ -29,8 +31,8 @@ class SteppableEngine(Protocol):
     def add_request(self, request_id: str, prompt: Any, params: Any) -> Any: ...
     def abort_request(self, request_ids: list[str]) -> Any: ...
     def has_unfinished_requests(self) -> bool: ...
-    def step(self) -> Sequence[Finished]:
-        """Decode one token of every running request; return the requests that this finished."""
+    def step(self) -> Sequence[Output]:
+        """Decode one token of every running request; return what there is to hand to their readers."""
         ...
 
 
@@ -67,7 +69,7 @@ class StepLoop(Generic[E]):
         return future.result()
 
     def stream(self, requests: Sequence[tuple[str, Any, Any]]) -> Iterator[Any]:
-        """Add (id, prompt, params) requests between two steps, all at once; yield each result when it finishes.
+        """Add (id, prompt, params) requests between two steps, all at once; yield their outputs as they come.
 
         Adding them in one go makes the batches, and so every last bit of their arithmetic, repeatable.
         A reader that goes away (closes the iterator) aborts what it has not read.
@@ -88,11 +90,12 @@ class StepLoop(Generic[E]):
         self.call(add)
         try:
             while waiting:
-                finished = reader.get()
-                if isinstance(finished, EngineStoppedError):
-                    raise finished
-                waiting.discard(finished.request_id)
-                yield finished
+                output = reader.get()
+                if isinstance(output, EngineStoppedError):
+                    raise output
+                if output.is_finished:
+                    waiting.discard(output.request_id)
+                yield output
         finally:
             if waiting and self._stop_reason is None:
                 self.call(abort)
@@ -106,8 +109,11 @@ class StepLoop(Generic[E]):
         reason = "the engine was closed"
         try:
             while self._answer_calls():
-                for finished in self._engine.step():
-                    self._readers.pop(finished.request_id).put(finished)
+                for output in self._engine.step():
+                    reader = self._readers[output.request_id]
+                    if output.is_finished:
+                        del self._readers[output.request_id]
+                    reader.put(output)
         except Exception as error:  # every reader and caller is told, and raises it where somebody sees it
             logger.exception("the engine failed in a decoding step")
             reason = f"the engine failed in a decoding step: {type(error).__name__}: {error}"

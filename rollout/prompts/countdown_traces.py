@@ -21,7 +21,7 @@ from typing import NamedTuple
 from rollout.config import TracesConfig
 from rollout.prompts.config import PromptsConfig
 from rollout.prompts.countdown import GeneratedProblems
-from rollout.prompts.problems import Problem
+from rollout.prompts.problems import MAX_DRAWS, Problem
 
 
 class Step(NamedTuple):
@@ -40,20 +40,32 @@ def traces(prompts: PromptsConfig, config: TracesConfig, seed: int) -> Iterator[
     """Endless problems that are not held out, each with a search trace as its completion."""
     rng = random.Random(f"traces/{seed}")
     countdown = prompts.countdown
+    held_out = {problem.key for problem in GeneratedProblems(countdown, prompts.num_held_out, prompts.seed).held_out}
+    any_solutions = {"min_numbers_per_problem": None, "min_solutions": 1, "max_solutions": None}
     sources = {
         count: GeneratedProblems(
-            countdown.model_copy(update={"numbers_per_problem": count}),
-            prompts.num_held_out if count == countdown.numbers_per_problem else 0,
-            prompts.seed,
+            countdown.model_copy(update={"numbers_per_problem": count, **any_solutions}), 0, prompts.seed
         )
         for count in (2, countdown.numbers_per_problem)
     }
     settings = config.model_dump(exclude={"two_number_rate"})
     while True:
         count = 2 if rng.random() < config.two_number_rate else countdown.numbers_per_problem
-        problem = sources[count].draw(rng)
+        problem = drawn_besides(held_out, sources[count], rng)
         numbers, target = problem.answer["numbers"], problem.answer["target"]
         yield problem, search_trace(numbers, target, rng, max_value=countdown.max_intermediate, **settings)
+
+
+def drawn_besides(keys: set[str], source: GeneratedProblems, rng: random.Random) -> Problem:
+    """A problem that has none of the keys. Raises ValueError when there seems to be none."""
+    for _ in range(MAX_DRAWS):
+        problem = source.draw(rng)
+        if problem.key not in keys:
+            return problem
+    raise ValueError(
+        f"prompts.num_held_out = {len(keys)} leaves no problem for the warm start's traces: lower it, or widen "
+        "prompts.countdown's ranges"
+    )
 
 
 def search_trace(

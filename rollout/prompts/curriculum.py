@@ -69,35 +69,38 @@ class SolvedProblems:
     def __init__(self, drop_after: int) -> None:
         """`drop_after` groups in a row; 0 drops nothing."""
         self._drop_after = drop_after
-        self._streaks: dict[str, int] = {}
+        self._streaks: dict[str, dict[str, int]] = {}  # by kind of question and problem
 
-    def __contains__(self, name: str) -> bool:
-        return self._drop_after > 0 and self._streaks.get(name, 0) >= self._drop_after
+    def has_dropped(self, kind: str, key: str) -> bool:
+        return self._is_long(self._streaks.get(kind, {}).get(key, 0))
 
-    def observe(self, name: str, group: Group) -> None:
+    def observe(self, group: Group) -> None:
+        """Take note of a scored group of a problem that can be dropped."""
         if self._drop_after == 0:
             return
+        streaks, key = self._streaks.setdefault(group.prompt.source, {}), group.prompt.key
         if group.pass_rate == 1.0:
-            self._streaks[name] = self._streaks.get(name, 0) + 1
+            streaks[key] = streaks.get(key, 0) + 1
         else:
-            self._streaks.pop(name, None)
+            streaks.pop(key, None)
 
-    def forget(self) -> None:
-        self._streaks.clear()
+    def forget(self, kind: str) -> bool:
+        """Take back all problems of that kind. Whether any was dropped."""
+        return any(map(self._is_long, self._streaks.pop(kind, {}).values()))
 
-    @property
-    def num_dropped(self) -> int:
-        return sum(streak >= self._drop_after for streak in self._streaks.values())
+    def _is_long(self, streak: int) -> bool:
+        return 0 < self._drop_after <= streak
 
     def metrics(self) -> dict[str, float]:
         """Empty when nothing is ever dropped."""
-        return {"curriculum/dropped_prompts": float(self.num_dropped)} if self._drop_after else {}
+        dropped = sum(self._is_long(streak) for streaks in self._streaks.values() for streak in streaks.values())
+        return {"curriculum/dropped_prompts": float(dropped)} if self._drop_after else {}
 
-    def state(self) -> dict[str, int]:
-        return dict(self._streaks)
+    def state(self) -> dict[str, dict[str, int]]:
+        return {kind: dict(streaks) for kind, streaks in self._streaks.items()}
 
-    def restore(self, state: Mapping[str, int]) -> None:
-        self._streaks = dict(state)
+    def restore(self, state: Mapping[str, Mapping[str, int]]) -> None:
+        self._streaks = {kind: dict(streaks) for kind, streaks in state.items()}
 
 
 def mean(values: list[float]) -> float:

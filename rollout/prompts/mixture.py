@@ -49,9 +49,13 @@ class Mixture:
             problem = source.train(self._indices[name])
             self._indices[name] += 1
             is_held_out = (self._tasks[name], problem.key) in self._held_out_keys
-            if not is_held_out and not (source.num_problems is not None and is_dropped(name, problem.key)):
+            if not is_held_out and not (self.is_listed(name) and is_dropped(name, problem.key)):
                 return Kind(name, problem)
         raise NothingLeftError(name)
+
+    def is_listed(self, kind: str) -> bool:
+        """Whether its source lists its problems, so that they come again and can be dropped."""
+        return self._sources[kind].num_problems is not None
 
     def state(self) -> dict[str, int]:
         """Positions by kind."""

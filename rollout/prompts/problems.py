@@ -101,12 +101,13 @@ class DrawnProblems:
             if problem.key not in self._held_out_keys:
                 return problem
         raise ValueError(
-            f"prompts.num_held_out = {len(self._held_out_keys)} leaves no problem to train on: lower it, or {self._widen}"
+            f"besides {len(self._held_out_keys)} held-out problems (prompts.num_held_out, or a kind's share of it) there is "
+            f"no other: lower it, or {self._widen}"
         )
 
 
 class ListedProblems:
-    """Problems out of a list: shuffled anew each epoch, all those like a held-out one left out.
+    """Problems out of a list: each once an epoch, shuffled anew, all those like a held-out one left out.
 
     Args:
         problems: those to train on, and to hold some out of.
@@ -130,13 +131,13 @@ class ListedProblems:
                 break
             chosen.setdefault(candidates[position].key, candidates[position])
         self.held_out = list(chosen.values())
-        self._train = [problem for problem in problems if problem.key not in chosen]
+        self._train = list({problem.key: problem for problem in problems if problem.key not in chosen}.values())
         if len(chosen) < num_held_out or not self._train:
             raise ValueError(
                 f"{name} has {len(candidates)} rows, too few for prompts.num_held_out = {num_held_out} and at "
                 "least one to train on: lower it"
             )
-        self.num_problems = len({problem.key for problem in self._train})
+        self.num_problems = len(self._train)
         self._shuffled = lru_cache(maxsize=1)(
             lambda epoch: random.Random(f"train/{seed}/{epoch}").sample(self._train, len(self._train))
         )

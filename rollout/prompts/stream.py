@@ -41,7 +41,8 @@ class PromptStream:
         """End a step, whose scored groups these are: the curriculum goes by them."""
         self._curriculum.observe(groups)
         for group in groups:
-            self._solved.observe(problem_name(group.prompt.source, group.prompt.key), group)
+            if self._mixture.is_listed(group.prompt.source):
+                self._solved.observe(group)
         self._step += 1
 
     def metrics(self) -> dict[str, float]:
@@ -84,18 +85,11 @@ class PromptStream:
         return self._template.prompt(f"train/{position:06d}", problem, "one_shot" if is_one_shot else None, name)
 
     def _draw(self, position: int) -> Kind:
-        def is_dropped(kind: str, key: str) -> bool:
-            return problem_name(kind, key) in self._solved
-
+        weights, has_dropped = self._curriculum.weights, self._solved.has_dropped
         try:
-            return self._mixture.draw(position, self._curriculum.weights, is_dropped)
+            return self._mixture.draw(position, weights, has_dropped)
         except NothingLeftError as error:
-            if not self._solved.num_dropped:
+            if not self._solved.forget(error.kind):
                 raise
             logger.warning("every problem of %r was dropped as solved: all of them are asked again", error.kind)
-            self._solved.forget()
-            return self._mixture.draw(position, self._curriculum.weights, is_dropped)
-
-
-def problem_name(kind: str, key: str) -> str:
-    return f"{kind}: {key}"
+            return self._mixture.draw(position, weights, has_dropped)

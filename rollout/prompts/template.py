@@ -76,8 +76,13 @@ class Template:
         messages = [{"role": role, "content": turn} for role, turn in zip(roles, turns, strict=False)]
         if self._config.system:
             messages.insert(0, {"role": "system", "content": self._config.system})
-        opened = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        return str(opened) + prefix
+        opened = str(self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+        if format == "one_shot" and turns[1].strip() not in opened:  # Qwen3's leaves out what is in <think> tags
+            raise ValueError(
+                "the model's chat template leaves out a part of the worked example's answer, probably its reasoning: set "
+                "prompts.chat = false, or write the example into prompts.template and ask zero_shot"
+            )
+        return opened + prefix
 
     def prefix(self, format: PromptFormat) -> str:
         """How the assistant's turn begins."""

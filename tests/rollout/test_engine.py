@@ -184,6 +184,24 @@ def test_completions_end_at_the_end_token_or_the_limit(published, tiny_model) ->
     assert {completion.is_truncated for completion in completions} == {True, False}
 
 
+def test_a_streamed_completion_is_the_one_that_is_generated(published, tiny_model, monkeypatch) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    monkeypatch.setattr(published, "_decode", lambda ids: tokenizer.decode(ids.tolist(), skip_special_tokens=True))
+    for index, group in enumerate(generate(published, 4, 1)):
+        pieces = list(published.stream(prompts(4)[index], SAMPLING, 0))
+        assert "".join(pieces) == group.completions[0].text
+        assert len(pieces) >= group.completions[0].num_tokens / 2
+
+
+def test_a_stream_that_is_left_frees_the_engine(published) -> None:
+    pieces = published.stream(prompts(1)[0], SamplingConfig(temperature=2.0, max_completion_tokens=56), 0)
+    next(pieces)
+    pieces.close()
+    assert not published._loop.call(lambda engine: engine.has_unfinished_requests())
+
+
 def test_greedy_completions_are_the_most_likely_tokens(published, policy) -> None:
     group = generate(published, 1, 1, sampling=SamplingConfig(temperature=0.0, max_completion_tokens=8))[0]
     ids = torch.tensor(group.prompt.token_ids).long()

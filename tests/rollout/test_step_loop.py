@@ -13,6 +13,7 @@ from rollout.step_loop import EngineStoppedError, StepLoop
 class Done:
     request_id: str
     steps: int
+    is_finished: bool = True
 
 
 @dataclass
@@ -23,6 +24,7 @@ class CountingEngine:
     fail_at_step: int | None = None
     steps: int = 0
     running: dict[str, int] = field(default_factory=dict)
+    streams: bool = False
     aborted: list[str] = field(default_factory=list)
     threads: set[int] = field(default_factory=set)
     batches: list[int] = field(default_factory=list)
@@ -50,10 +52,13 @@ class CountingEngine:
             raise RuntimeError("out of memory")
         self.batches.append(len(self.running))
         self.running = {request_id: left - 1 for request_id, left in self.running.items()}
-        finished = [request_id for request_id, left in self.running.items() if left == 0]
-        for request_id in finished:
-            del self.running[request_id]
-        return [Done(request_id, self.steps) for request_id in finished]
+        outputs = [
+            Done(request_id, self.steps, is_finished=left == 0)
+            for request_id, left in self.running.items()
+            if left == 0 or self.streams
+        ]
+        self.running = {request_id: left for request_id, left in self.running.items() if left}
+        return outputs
 
     def _touch(self) -> None:
         self.threads.add(threading.get_ident())
@@ -79,6 +84,11 @@ def test_requests_come_back_as_they_finish_and_are_added_in_one_batch(loop) -> N
     ]
     assert done == ["fast", "mid", "slow"]
     assert engine.batches[0] == 3
+
+
+def test_a_streamed_request_comes_step_by_step_and_ends_with_its_last(loop) -> None:
+    outputs = list(loop(CountingEngine(streams=True)).stream([("one", None, 3)]))
+    assert [(output.steps, output.is_finished) for output in outputs] == [(1, False), (2, False), (3, True)]
 
 
 def test_a_control_call_lands_while_requests_are_running(loop) -> None:

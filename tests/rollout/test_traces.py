@@ -10,7 +10,7 @@ import pytest
 from orchestrator.recipes import load
 from rewards.countdown import check, extract_answer
 from rollout.prompts.countdown import Config as CountdownConfig
-from rollout.prompts.countdown import draw_solvable
+from rollout.prompts.countdown_draws import draw_solvable
 from rollout.prompts.countdown_traces import search_trace
 from rollout.prompts.examples import TraceExamples
 from rollout.prompts.tasks import problem_source
@@ -70,7 +70,7 @@ def test_examples_fit_the_recipe_and_teach_no_held_out_problem(tiny_model) -> No
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
     held_out = {
         (tuple(sorted(problem.answer["numbers"])), problem.answer["target"])
-        for problem in problem_source(config.prompts).held_out
+        for problem in problem_source(config.prompts, config.prompts.num_held_out, config.prompts.seed).held_out
     }
     for example in TraceExamples(config.prompts, config.traces, tokenizer, config.warm_start.seed).take(400):
         assert len(example.prompt_ids) <= config.prompts.max_prompt_tokens
@@ -92,6 +92,26 @@ def test_the_traces_of_a_seed_are_those_they_always_were() -> None:
         hashlib.sha256("\n".join(texts).encode()).hexdigest()
         == "3d13a79b855bd64fdab3e7fb8e8c4c27d559ec55487e615d0e253d6aa5a4e22c"
     )
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"even_held_out": True},
+        {"min_solutions": 2},
+        {"num_problems": 300},
+        {"min_numbers_per_problem": 2, "max_number": 20},
+        {"number_choices": (1, 2, 3, 5, 8), "repeat_numbers": False},
+    ],
+    ids=str,
+)
+def test_traces_teach_no_held_out_problem_under_any_setting(changes) -> None:
+    recipe = load(None)
+    countdown = CountdownConfig(**changes)
+    prompts = recipe.prompts.model_copy(update={"countdown": countdown, "num_held_out": 40})
+    held_out = {problem.key for problem in problem_source(prompts, 40, prompts.seed).held_out}
+    taught = {problem.key for problem, _ in islice(task_traces(prompts, recipe.traces, 0), 400)}
+    assert len(held_out) == 40 and not held_out & taught
 
 
 def test_resumed_traces_go_on_where_they_stopped(tiny_model) -> None:
