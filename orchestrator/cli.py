@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 DESCRIPTION = "R1-Zero-style reinforcement learning of reasoning, on one GPU, a pod, or no GPU at all."
+TAKES_OVERRIDES = ("train", "sft", "plan", "eval")
 OVERRIDES = "settings to change, as learner.learning_rate=2e-6"
 
 
@@ -29,22 +31,47 @@ def parser() -> argparse.ArgumentParser:
     plan = commands.add_parser("plan", help="check a recipe and print its plan, without starting anything")
     plan.add_argument("arguments", nargs="*", metavar="[RECIPE] key=value", help=f"recipe file or name; {OVERRIDES}")
 
-    evaluate = commands.add_parser("eval", help="measure a model on held-out problems")
-    evaluate.add_argument("model", help="model folder, such as runs/<name>/final, or a hub name")
-    evaluate.add_argument("--recipe", help="recipe that asks the questions; default: that of the model's own run")
-    evaluate.add_argument("overrides", nargs="*", metavar="key=value", help=OVERRIDES)
+    evaluate = commands.add_parser("eval", help="measure and compare models on held-out problems")
+    evaluate.add_argument(
+        "arguments",
+        nargs="+",
+        metavar="MODEL key=value",
+        help=f"model folders, such as runs/<name>/final, or hub names, as name:model to choose what they are called; {OVERRIDES}",
+    )
+    evaluate.add_argument("--recipe", help="recipe that asks the questions; default: that of the first model's run")
+    evaluate.add_argument("--formats", nargs="+", help="zero_shot one_shot natural; default: the recipe's own")
+    evaluate.add_argument("--num-prompts", type=int, help="ask so many of the held-out prompts; default: all")
+    evaluate.add_argument("--seed", type=int, help="decides which prompts, and the sampling")
+    evaluate.add_argument("--pass-at", nargs="+", metavar="K", help="each k of pass@k; the largest is sampled")
+    evaluate.add_argument("--json", help="file for figures and completions; default: a new one in runs/evaluations/")
 
     solve = commands.add_parser("solve", help="let a model answer one question, and check the answer")
-    solve.add_argument("model", help="model folder, such as runs/<name>/final")
+    solve.add_argument("model", help="model folder, such as runs/<name>/final, or a hub name")
     solve.add_argument("question", help='such as "Using the numbers [4, 7, 3], create an equation that equals 25"')
     solve.add_argument("--recipe", help="recipe that words the question; default: that of the model's own run")
+    solve.add_argument("--answer", help="what is right, such as 72; Countdown needs none")
     solve.add_argument("--attempts", type=int, default=1, help="completions to sample; 1 is greedy (default: 1)")
     return root
 
 
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command line, with `key=value` wherever it stands; argparse alone wants it before the options, or refuses it
+    among an option's several values. Exits with 2 when it is wrong."""
+    overrides = []
+    if arguments is None:
+        arguments = sys.argv[1:]
+    if arguments and arguments[0] in TAKES_OVERRIDES:
+        overrides = [argument for argument in arguments if "=" in argument and not argument.startswith("-")]
+        arguments = [argument for argument in arguments if argument not in overrides]
+    given = parser().parse_args(arguments)
+    if overrides:
+        given.arguments += overrides
+    return given
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command. Exit codes: 0 done, 1 failed, 2 wrong input, 130 interrupted (the same command resumes)."""
-    given = parser().parse_args(arguments)
+    given = parse(arguments)
     quiet_libraries()
     from rich.console import Console
 
@@ -91,16 +118,45 @@ def run_plan(given: argparse.Namespace, console: Console) -> int:
 
 
 def run_eval(given: argparse.Namespace, console: Console) -> int:
-    from orchestrator.ask import evaluate_model
+    from orchestrator.ask import config_for_all, named_models
 
-    evaluate_model(given.model, given.recipe, given.overrides, console)
+    models = named_models([argument for argument in given.arguments if "=" not in argument])
+    overrides = [argument for argument in given.arguments if "=" in argument]
+    config = config_for_all(models, given.recipe, overrides + evaluation_overrides(given))
+    from orchestrator.comparison import compare, prompts_of
+    from orchestrator.report.comparison import print_comparison
+    from orchestrator.report.records import comparison_file, write_comparison
+
+    prompts = {model.name: prompts_of(model, config) for model in models}
+    file = comparison_file(given.json, config)
+    results = compare(models, prompts, config, console)
+    write_comparison(results, config, file)
+    print_comparison(results, config, console)
+    console.print(f"\nfigures and every completion: {file}", highlight=False, soft_wrap=True)
     return 0
 
 
-def run_solve(given: argparse.Namespace, console: Console) -> int:
-    from orchestrator.ask import solve
+def evaluation_overrides(given: argparse.Namespace) -> list[str]:
+    """The options of `rayzero eval` as settings. As many completions are sampled as the largest k asks for."""
+    settings = {
+        "evaluation.formats": given.formats,
+        "evaluation.num_prompts": given.num_prompts,
+        "evaluation.seed": given.seed,
+        "seed": given.seed,
+    }
+    sizes = [int(k) if k.isdecimal() else k for k in given.pass_at or ()]
+    if sizes:
+        settings["evaluation.pass_at"] = sizes
+        if not any(argument.startswith("evaluation.completions_per_prompt=") for argument in given.arguments):
+            settings["evaluation.completions_per_prompt"] = max((k for k in sizes if isinstance(k, int)), default=1)
+    return [f"{key}={json.dumps(value)}" for key, value in settings.items() if value is not None]
 
-    return 0 if solve(given.model, given.question, given.recipe, given.attempts, console) else 1
+
+def run_solve(given: argparse.Namespace, console: Console) -> int:
+    from orchestrator.solve import solve
+
+    is_right = solve(given.model, given.question, given.recipe, given.answer, given.attempts, console)
+    return 0 if is_right else 1
 
 
 COMMANDS = {"train": run_train, "sft": run_sft, "plan": run_plan, "eval": run_eval, "solve": run_solve}

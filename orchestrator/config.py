@@ -6,12 +6,14 @@ import os
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import BaseModel, Field, ValidationInfo, model_validator
+from pydantic import BaseModel, Field, PositiveInt, ValidationInfo, model_validator
 
 from learner.config import LearnerConfig, ModelConfig, WarmStartConfig, check_together
+from orchestrator.misfits import misfits, warm_start_misfits
 from rewards.config import RewardsConfig
 from rollout.config import RolloutConfig, SamplingConfig, TracesConfig
-from rollout.prompts.config import PromptsConfig, QuestionsConfig
+from rollout.prompts.config import PromptsConfig
+from rollout.types import PromptFormat
 
 SUPERVISED_ONLY = {"supervised_only": True}
 """Context of validating a recipe for `rayzero sft`."""
@@ -28,8 +30,30 @@ class EvaluationConfig(Settings, frozen=True):
     """Also evaluate every so many steps; 0: only before and after."""
     completions_per_prompt: int = Field(default=8, ge=1)
     """Sampled completions of each held-out prompt; pass@k is known up to this k."""
+    pass_at: tuple[PositiveInt, ...] = ()
+    """Each k of pass@k, beside 1. Empty: `completions_per_prompt`."""
     temperature: float = Field(default=1.0, gt=0.0)
     """Temperature of the sampled completions. Greedy ones are always measured too."""
+    formats: tuple[PromptFormat, ...] = ()
+    """Formats to measure beside the recipe's own, such as `["one_shot", "natural"]`; each costs as much again."""
+    num_prompts: int = Field(default=0, ge=0)
+    """Ask only so many of the held-out prompts, the same ones every time; 0: all."""
+    seed: int = 0
+    """Decides which ones. Separate from the run's seed, so that runs of different seeds are asked the same."""
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Each k of pass@k, in order."""
+        return tuple(sorted({1, *(self.pass_at or (self.completions_per_prompt,))}))
+
+    @model_validator(mode="after")
+    def _check_pass_at(self) -> Self:
+        if (largest := max(self.sizes)) > self.completions_per_prompt:
+            raise ValueError(
+                f"pass_at holds {largest}, above completions_per_prompt = {self.completions_per_prompt}: pass@k is not "
+                "known from fewer than k completions of a prompt; raise completions_per_prompt or lower k"
+            )
+        return self
 
 
 class CheckpointConfig(Settings, frozen=True):
@@ -114,91 +138,9 @@ class RunConfig(Settings, frozen=True):
         check_together(self.learner, self.model)
         # `rayzero sft` neither samples nor scores: what only those need must not stop it.
         samples = info.context != SUPERVISED_ONLY
-        for message in self._warm_start_misfits() + (self._misfits() if samples else []):
+        for message in misfits(self) if samples else warm_start_misfits(self):
             raise ValueError(message)
         return self
-
-    def _warm_start_misfits(self) -> list[str]:
-        if self.warm_start.num_steps == 0 or self.warm_start.data is not None:
-            return []
-        if self.model.build is None:
-            return [
-                f"warm_start.num_steps = {self.warm_start.num_steps} with model.path: synthetic traces are for a policy from "
-                "model.build; set warm_start.data to a JSONL file of prompt and completion, or warm_start.num_steps = 0"
-            ]
-        countdown = self.prompts.countdown
-        is_beyond_traces = countdown.source != "generated" or countdown.numbers_per_problem > 3
-        if self.prompts.task == "countdown" and is_beyond_traces:
-            return [
-                f"prompts.countdown has source = {countdown.source!r} and numbers_per_problem = "
-                f"{countdown.numbers_per_problem}: the warm start's traces are about generated problems of at most three "
-                "numbers; change them or set warm_start.num_steps = 0"
-            ]
-        return []
-
-    def _misfits(self) -> list[str]:
-        found = []
-        if self.sampling.temperature == 0:
-            found.append(
-                "sampling.temperature = 0: every completion of a group would be the same and nothing could be learned; "
-                "set it above 0, usually to 1"
-            )
-        if self.prompts_per_step % self.learner.updates_per_step:
-            found.append(
-                f"learner.updates_per_step = {self.learner.updates_per_step} does not divide prompts_per_step = "
-                f"{self.prompts_per_step}: each optimizer step trains on as many groups; set it to one of "
-                f"{divisors(self.prompts_per_step)}"
-            )
-        algorithm = self.learner.algorithm
-        if self.group_size == 1 and algorithm.needs_groups:
-            found.append(
-                f'group_size = 1 with learner.algorithm.baseline = "{algorithm.baseline}", which compares the completions of '
-                "a prompt: every advantage would be 0; set group_size to 2 at least, 8 is usual"
-            )
-        if algorithm.overlong_buffer_tokens >= self.sampling.max_completion_tokens:
-            found.append(
-                f"learner.algorithm.overlong_buffer_tokens = {algorithm.overlong_buffer_tokens} leaves nothing of "
-                f"sampling.max_completion_tokens = {self.sampling.max_completion_tokens} unpunished: lower it"
-            )
-        if self.max_model_len > self.learner.max_tokens_per_microbatch:
-            found.append(
-                f"learner.max_tokens_per_microbatch = {self.learner.max_tokens_per_microbatch} does not hold the longest "
-                f"sequence, prompts.max_prompt_tokens + sampling.max_completion_tokens = {self.max_model_len}: raise it"
-            )
-        build = self.model.build
-        if build is not None and self.max_model_len > build.max_position_embeddings:
-            found.append(
-                f"model.build.max_position_embeddings = {build.max_position_embeddings} is below "
-                f"prompts.max_prompt_tokens + sampling.max_completion_tokens = {self.max_model_len}: raise it"
-            )
-        if build is not None and self.prompts.chat:
-            found.append(
-                "prompts.chat = true with model.build: a built tokenizer has no chat template; set it to false"
-            )
-        largest = max((largest_integer(questions) for questions in self.prompts.kinds.values()), default=0)
-        if build is not None and largest > build.max_integer:
-            found.append(
-                f"model.build.max_integer = {build.max_integer}: the tokenizer has no token for {largest}, which "
-                "prompts.countdown's max_number, max_target or max_intermediate allows; raise it"
-            )
-        if self.learner.num_ranks > 1 and self.placement.mode == "colocated":
-            found.append(
-                f'learner.num_ranks = {self.learner.num_ranks} with placement.mode = "colocated": one GPU is shared by '
-                "one learner and one generator; set learner.num_ranks = 1"
-            )
-        return found
-
-
-def largest_integer(questions: QuestionsConfig) -> int:
-    """The largest that a generated Countdown problem or its solution holds; 0 where nothing is known about them."""
-    countdown = questions.countdown
-    if questions.task != "countdown" or countdown.source != "generated":
-        return 0
-    return max(countdown.max_number, countdown.max_target, countdown.max_intermediate)
-
-
-def divisors(number: int) -> list[int]:
-    return [divisor for divisor in range(1, number + 1) if number % divisor == 0]
 
 
 def default_num_cpus() -> int:

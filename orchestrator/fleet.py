@@ -66,7 +66,8 @@ class RolloutFleet:
             ).remote(engine, config.rollout)
             for index in range(config.rollout.num_generators)
         }
-        self.rewards = RewardPool(config.rewards, name_prefix=f"{config.name}/reward")
+        tasks = {questions.marked_by for questions in config.prompts.kinds.values()}
+        self.rewards = RewardPool(config.rewards, name_prefix=f"{config.name}/reward", tasks=sorted(tasks))
         self.rollouts = RolloutStream(
             self.generators, self.rewards, stall_timeout_s=config.rollout.stall_timeout_s, seed=config.seed
         )

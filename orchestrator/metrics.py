@@ -16,14 +16,17 @@ def rollout_metrics(groups: Sequence[Group]) -> dict[str, float]:
     """`reward/`, `rollout/` and `marker/` metrics of scored groups."""
     completions = [completion for group in groups for completion in group.completions]
     rewards = [reward for group in groups for reward in group.rewards]
-    return reward_metrics(rewards) | length_metrics(completions) | marker_metrics(completions) | spread_metrics(groups)
+    about_groups = spread_metrics(groups) | mixture_metrics(groups)
+    return reward_metrics(rewards) | length_metrics(completions) | marker_metrics(completions) | about_groups
 
 
 def reward_metrics(rewards: Sequence[Reward]) -> dict[str, float]:
-    parts = [part.name for part in rewards[0].parts]
+    values: dict[str, list[float]] = {}  # kinds of questions in a mixture may have parts of their own
+    for part in (part for reward in rewards for part in reward.parts):
+        values.setdefault(part.name, []).append(part.value)
     return {
         "reward/total": mean(reward.total for reward in rewards),
-        **{f"reward/{name}": mean(reward.part(name).value for reward in rewards) for name in parts},
+        **{f"reward/{name}": mean(found) for name, found in values.items()},
         "reward/timeouts": float(sum(reward.status == "timeout" for reward in rewards)),
         "reward/errors": float(sum(reward.status == "error" for reward in rewards)),
     }
@@ -39,6 +42,17 @@ def length_metrics(completions: Sequence[Completion]) -> dict[str, float]:
 
 def spread_metrics(groups: Sequence[Group]) -> dict[str, float]:
     return {"rollout/groups_without_spread": mean(np.ptp(group.totals) == 0 for group in groups)}
+
+
+def mixture_metrics(groups: Sequence[Group]) -> dict[str, float]:
+    """How each kind of question in a mixture does; empty where there is one kind only."""
+    rates: dict[str, list[float]] = {}
+    for group in groups:
+        rates.setdefault(group.prompt.source, []).append(group.pass_rate or 0.0)
+    if len(rates) == 1:
+        return {}
+    shares = {f"rollout/share/{kind}": len(found) / len(groups) for kind, found in rates.items()}
+    return shares | {f"reward/correctness/{kind}": mean(found) for kind, found in rates.items()}
 
 
 def marker_metrics(completions: Sequence[Completion]) -> dict[str, float]:

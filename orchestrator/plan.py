@@ -37,7 +37,7 @@ def plan(config: RunConfig) -> list[tuple[str, str]]:
         ("algorithm", algorithm_line(config)),
         ("optimizer", knobs(optimizer_settings(config.learner, config.learner))),
         ("sampling", knobs(config.sampling.model_dump())),
-        ("rewards", knobs(config.rewards.weights) + f", deadline {config.rewards.deadline_s:g} s a completion"),
+        ("rewards", rewards_line(config)),
         ("evaluation", evaluation_line(config)),
         ("run directory", str(config.directory)),
         *(("beware", notice) for notice in notices(config)),
@@ -124,12 +124,18 @@ def optimizer_settings(learner: LearnerConfig, course: OptimizerConfig) -> dict[
     return {"optimizer": learner.optimizer} | {name: getattr(course, name) for name in names}
 
 
+def rewards_line(config: RunConfig) -> str:
+    rewards = config.rewards
+    ensembles = [f"{name} = {each.by} of ({knobs(each.weights)})" for name, each in rewards.ensembles.items()]
+    return "; ".join([knobs(rewards.weights), *ensembles, f"deadline {rewards.deadline_s:g} s a completion"])
+
+
 def evaluation_line(config: RunConfig) -> str:
     evaluation = config.evaluation
     when = f", every {evaluation.every_steps} steps" if evaluation.every_steps else ""
-    return (
-        f"before, after{when}: {config.prompts.num_held_out} prompts × {evaluation.completions_per_prompt}, and greedy"
-    )
+    count = evaluation.num_prompts or config.prompts.num_held_out
+    formats = ", ".join(dict.fromkeys((config.prompts.format, *evaluation.formats)))
+    return f"before, after{when}: {count} prompts × {evaluation.completions_per_prompt}, and greedy; asked {formats}"
 
 
 def knobs(settings: Mapping[str, object]) -> str:

@@ -12,6 +12,7 @@ from rich.console import Console
 from orchestrator.artifacts import RunDirectory
 from orchestrator.checkpoints import Checkpoints
 from orchestrator.config import RunConfig
+from orchestrator.evaluation import check_held_out
 from orchestrator.fleet import RayFleet, engine_spec, ray_cluster
 from orchestrator.interrupt import Interrupt
 from orchestrator.plan import print_plan
@@ -75,7 +76,7 @@ def begin(config: RunConfig) -> Beginning:
     base = base_model(config)
     tokenizer = load_tokenizer(base)
     prompts = PromptStream(config.prompts, tokenizer)
-    prompts.held_out()  # a prompt that does not fit is refused now
+    check_held_out(prompts, config)  # a prompt that does not fit is refused now
     return Beginning(base, prompts, warm_start_examples(config, base, tokenizer))
 
 

@@ -38,7 +38,8 @@ class RolloutStream:
         while len(scored) < len(prompts):
             due = self._rewards.next_deadline()
             patience = last_progress + self._stall_timeout_s - time.monotonic()
-            waiting = [*streams, *self._rewards.refs()]
+            # A pool that is behind is given nothing more: finished groups wait with the generators.
+            waiting = [*(() if self._rewards.is_full else streams), *self._rewards.refs()]
             ready, _ = ray.wait(
                 waiting, num_returns=1, timeout=max(0.0, patience if due is None else min(due, patience))
             )

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, get_args
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from orchestrator.artifacts import RunDirectory
 from orchestrator.config import RunConfig
-from rollout.types import Group
+from rollout.types import Group, PromptFormat
 
 Credited = Sequence[tuple[Group, Sequence[float]]]
 """Groups, each with the advantages of its completions."""
@@ -103,7 +103,8 @@ class ConsoleTracker:
             self._progress.start()
             self._started = True
         if any(key.startswith("eval/") for key in metrics):
-            self._console.print(evaluation_line(step, metrics), highlight=False)
+            for line in evaluation_lines(step, metrics):
+                self._console.print(line, highlight=False)
         if "reward/total" in metrics:
             self._console.print(step_line(step, self._num_steps, metrics), highlight=False)
         self._progress.update(self._task, completed=step)
@@ -125,16 +126,24 @@ def step_line(step: int, num_steps: int, metrics: Mapping[str, float]) -> str:
     )
 
 
-def evaluation_line(step: int, metrics: Mapping[str, float]) -> str:
-    """`held-out after step 20  pass@1 57.3% ± 2.9  …`."""
+def evaluation_lines(step: int, metrics: Mapping[str, float]) -> list[str]:
+    """`held-out after step 20  pass@1 57.3% ± 2.9  …`, and one such line for each other format that was measured."""
     when = f"after step {step}" if step else "before training"
-    shown = {key.removeprefix("eval/"): value for key, value in metrics.items() if key.startswith("eval/")}
+    others = [format for format in get_args(PromptFormat) if f"eval/{format}/completion_tokens" in metrics]
+    return [
+        evaluation_line(when, metrics, "eval/"),
+        *(evaluation_line(f"{when}, {format}", metrics, f"eval/{format}/") for format in others),
+    ]
+
+
+def evaluation_line(when: str, metrics: Mapping[str, float], prefix: str) -> str:
+    shown = {key.removeprefix(prefix): value for key, value in metrics.items() if key.startswith(prefix)}
     reward = f"reward [bold cyan]{shown['reward']:.3f}[/] ± {shown['reward_ci95']:.3f}"
     rates = [
         f"{name.replace('pass_at_', 'pass@').replace('_', ' ')} "
         f"[bold cyan]{100 * shown[name]:.1f}%[/] ± {100 * shown[f'{name}_ci95']:.1f}"
         for name in shown
-        if f"{name}_ci95" in shown and name != "reward"
+        if f"{name}_ci95" in shown and name != "reward" and "/" not in name
     ]
     # Where answers are right or wrong, the rates say it better than the reward does.
     return f"held-out {when}  {'  '.join(rates or [reward])}  tokens {shown['completion_tokens']:.0f}"

@@ -6,7 +6,7 @@ import logging
 
 from orchestrator.checkpoints import Checkpoints
 from orchestrator.config import RunConfig
-from orchestrator.evaluation import evaluate
+from orchestrator.evaluation import held_out_metrics
 from orchestrator.fleet import Fleet
 from orchestrator.interrupt import Interrupt
 from orchestrator.metrics import Clock, rollout_metrics
@@ -29,9 +29,7 @@ def train(
 
     def held_out() -> dict[str, float]:
         with fleet.generating():
-            return evaluate(
-                fleet.rollouts, prompts.held_out(), config.evaluation, config.sampling.max_completion_tokens
-            ).metrics()
+            return held_out_metrics(fleet.rollouts, prompts, config)
 
     last_step = restore(checkpoints, fleet, prompts)
     fleet.publish(version=last_step)

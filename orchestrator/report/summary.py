@@ -4,65 +4,104 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from rich.table import Table
+
+from rollout.types import PromptFormat
 
 Lines = Sequence[Mapping[str, float]]
 
 ROWS = {
-    "pass@1 (sampled)": "eval/pass_at_1",
-    "pass@1 (greedy)": "eval/greedy_pass_at_1",
-    "well-formed answers": "eval/format_rate",
-    "mean reward": "eval/reward",
-    "mean completion, tokens": "eval/completion_tokens",
+    "pass@1 (sampled)": "pass_at_1",
+    "pass@1 (greedy)": "greedy_pass_at_1",
+    "well-formed answers": "format_rate",
+    "mean reward": "reward",
+    "mean completion, tokens": "completion_tokens",
 }
 """What a table may show; a task without right answers has no pass@1, and runs of old have no mean reward."""
-RATES = ("eval/pass_at_", "eval/greedy_pass_at_1", "eval/format_rate")
-"""Keys that begin so are shown in percent."""
+RATES = ("pass_at_", "greedy_pass_at_1", "format_rate")
+"""Figures that begin so are shown in percent."""
+OWN = "eval/"
+"""Prefix of the figures in the recipe's own format; those of another are under `eval/<format>/`."""
+COLORS = ("tab:orange", "tab:purple", "tab:red")
+"""Of the held-out curves, the recipe's own format first."""
 
 
 def evaluations(lines: Lines) -> list[Mapping[str, float]]:
     """The lines that hold an evaluation, by step."""
-    return [line for line in lines if "eval/completion_tokens" in line]
+    return [line for line in lines if f"{OWN}completion_tokens" in line]
+
+
+def prefixes(line: Mapping[str, float]) -> dict[str, str]:
+    """The formats that the line has figures of, by the prefix of their keys; the recipe's own comes first."""
+    others = [format for format in get_args(PromptFormat) if f"{OWN}{format}/completion_tokens" in line]
+    return {OWN: "the recipe's format"} | {f"{OWN}{format}/": format for format in others}
 
 
 def summary_table(lines: Lines) -> Table:
-    """Held-out figures before, after, and the change, with 95% intervals."""
+    """Held-out figures before, after, and the change, with 95% intervals; several formats side by side."""
     first, last = evaluations(lines)[0], evaluations(lines)[-1]
+    formats = prefixes(last)
+    before, after = f"before (step {first['step']})", f"after (step {last['step']})"
+    if len(formats) == 1:
+        table = columns("", before, after, "change")
+        for title, name in rows(first).items():
+            table.add_row(title, *cells(first, last, f"{OWN}{name}"))
+        return table
+    table = columns("", "", *formats.values())
+    for title, name in rows(first).items():
+        by_format = [cells(first, last, f"{prefix}{name}") for prefix in formats]
+        for when, row in zip((before, after, "change"), zip(*by_format, strict=True), strict=True):
+            table.add_row(title if when == before else "", when, *row, end_section=when == "change")
+    return table
+
+
+def columns(*titles: str) -> Table:
     table = Table(title="held-out problems", title_justify="left")
-    for column in ("", f"before (step {first['step']})", f"after (step {last['step']})", "change"):
-        table.add_column(column, justify="left" if not column else "right")
-    for title, key in rows(first).items():
-        table.add_row(title, shown(first, key), shown(last, key), change(first, last, key))
+    for title in titles:
+        table.add_column(title, justify="right" if title else "left")
     return table
 
 
 def rows(line: Mapping[str, float]) -> dict[str, str]:
-    """Titles and metric keys of what the line has, pass@k for the largest k among them."""
-    titles = [(title, key) for title, key in ROWS.items() if key in line]
+    """Titles and names of the figures that the line has, pass@k for the largest k among them."""
+    titles = [(title, name) for title, name in ROWS.items() if f"{OWN}{name}" in line]
     sizes = [
-        int(key.removeprefix("eval/pass_at_"))
+        int(key.removeprefix(f"{OWN}pass_at_"))
         for key in line
-        if key.startswith("eval/pass_at_") and not key.endswith("_ci95")
+        if key.startswith(f"{OWN}pass_at_") and not key.endswith("_ci95")
     ]
     if max(sizes, default=1) > 1:
-        titles.insert(1, (f"pass@{max(sizes)} (sampled)", f"eval/pass_at_{max(sizes)}"))
+        titles.insert(1, (f"pass@{max(sizes)} (sampled)", f"pass_at_{max(sizes)}"))
     return dict(titles)
 
 
+def cells(first: Mapping[str, float], last: Mapping[str, float], key: str) -> tuple[str, str, str]:
+    """The figure before, after, and its change; empty where it was not measured, as by a run resumed with more formats."""
+    if key not in first or key not in last:
+        return shown(first, key), shown(last, key), ""
+    return shown(first, key), shown(last, key), change(first, last, key)
+
+
 def shown(line: Mapping[str, float], key: str) -> str:
+    if key not in line:
+        return ""
     half_width = line.get(f"{key}_ci95")
-    if key.startswith(RATES):
+    if is_rate(key):
         return f"{100 * line[key]:.1f}% ± {100 * line[f'{key}_ci95']:.1f}"
     return f"{line[key]:.1f}" if half_width is None else f"{line[key]:.3f} ± {half_width:.3f}"
 
 
 def change(first: Mapping[str, float], last: Mapping[str, float], key: str) -> str:
     difference = last[key] - first[key]
-    if key.startswith(RATES):
+    if is_rate(key):
         return f"{100 * difference:+.1f} points"
     return f"{difference:+.3f}" if f"{key}_ci95" in first else f"{difference:+.1f}"
+
+
+def is_rate(key: str) -> bool:
+    return key.rpartition("/")[2].startswith(RATES)
 
 
 def draw_curve(lines: Lines, path: Path, title: str) -> None:
@@ -95,7 +134,7 @@ def draw_curve(lines: Lines, path: Path, title: str) -> None:
 def draw_right_answers(axes: Any, steps: Lines, held_out: Lines) -> None:
     key = "reward/correctness" if steps and "reward/correctness" in steps[0] else "reward/total"
     axes.plot(*series(steps, key), color="tab:blue", linewidth=1, label="training prompts, each step")
-    draw_estimate(axes, held_out, "eval/pass_at_1", "held-out pass@1, 95% interval")
+    draw_estimates(axes, held_out, "pass_at_1", "held-out pass@1, 95% interval")
     greedy = series(held_out, "eval/greedy_pass_at_1")
     axes.plot(*greedy, color="tab:green", marker="s", linestyle="--", label="held-out, greedy")
     axes.set(ylabel="share of right answers", ylim=(0, 1))
@@ -103,13 +142,18 @@ def draw_right_answers(axes: Any, steps: Lines, held_out: Lines) -> None:
 
 def draw_reward(axes: Any, steps: Lines, held_out: Lines) -> None:
     axes.plot(*series(steps, "reward/total"), color="tab:blue", linewidth=1, label="training prompts, each step")
-    draw_estimate(axes, held_out, "eval/reward", "held-out, 95% interval")
+    draw_estimates(axes, held_out, "reward", "held-out, 95% interval")
     axes.set(ylabel="mean reward")
 
 
-def draw_estimate(axes: Any, lines: Lines, key: str, label: str) -> None:
-    half_widths = series(lines, f"{key}_ci95")[1]
-    axes.errorbar(*series(lines, key), half_widths, color="tab:orange", marker="o", capsize=4, label=label)
+def draw_estimates(axes: Any, held_out: Lines, name: str, label: str) -> None:
+    """A curve of the figure for each format."""
+    formats = prefixes(held_out[-1])
+    for (prefix, format), color in zip(formats.items(), COLORS, strict=False):
+        key = f"{prefix}{name}"
+        half_widths = series(held_out, f"{key}_ci95")[1]
+        title = f"{label}, {format}" if len(formats) > 1 else label
+        axes.errorbar(*series(held_out, key), half_widths, color=color, marker="o", capsize=4, label=title)
 
 
 def series(lines: Lines, key: str) -> tuple[list[float], list[float]]:

@@ -18,5 +18,5 @@ def scored_group(prompt_id: str, right: list[bool], tokens: int = 3, status: str
 
 
 def reward(is_right: bool, status: str = "ok") -> Reward:
-    parts = (RewardPart("correctness", float(is_right), status), RewardPart("format", 1.0))
+    parts = (RewardPart("correctness", float(is_right), status), RewardPart("answer_tags", 1.0))
     return Reward(1.0 if is_right else 0.1, parts)

@@ -1,76 +1,18 @@
-"""Metrics, evaluation figures and the files they go to."""
+"""Metrics, and the files they go to."""
 
 import json
-import math
 import os
-from itertools import combinations
 from pathlib import Path
-from typing import ClassVar
 
-import numpy as np
 import pytest
 
 from orchestrator.artifacts import RunDirectory, RunDirectoryError
-from orchestrator.evaluation import estimate, evaluate, pass_at_k, summarize
+from orchestrator.evaluation import summarize
 from orchestrator.metrics import Clock, rollout_metrics
 from orchestrator.recipes import load
 from orchestrator.report.summary import draw_curve, summary_table
-from rollout.types import Group, Reward, RewardPart
 from tests.orchestrator.groups import scored_group
-
-
-def test_pass_at_k_is_the_share_of_draws_with_a_right_completion() -> None:
-    for n, right, k in [(8, 3, 1), (8, 3, 4), (5, 0, 2), (6, 6, 3), (8, 7, 8)]:
-        marks = [True] * right + [False] * (n - right)
-        draws = list(combinations(marks, k))
-        assert math.isclose(pass_at_k(n, right, k), sum(map(any, draws)) / len(draws))
-
-
-def test_the_interval_covers_the_truth_about_95_times_in_100() -> None:
-    rng = np.random.default_rng(0)
-    covered = 0
-    for _ in range(400):
-        drawn = estimate(rng.binomial(8, rng.beta(2, 2, 256)) / 8)
-        covered += abs(drawn.mean - 0.5) <= drawn.half_width
-    assert 0.92 < covered / 400 < 0.98
-
-
-def test_an_evaluation_counts_right_well_formed_and_length() -> None:
-    sampled = [scored_group("a", [True, True, False, False]), scored_group("b", [False] * 4, tokens=5)]
-    greedy = [scored_group("a", [True]), scored_group("b", [False])]
-    metrics = summarize(sampled, greedy).metrics()
-    assert metrics["eval/pass_at_1"] == 0.25
-    assert metrics["eval/pass_at_4"] == 0.5
-    assert metrics["eval/greedy_pass_at_1"] == 0.5
-    assert metrics["eval/format_rate"] == 1.0
-    assert metrics["eval/completion_tokens"] == 4.0
-    assert metrics["eval/reward"] == pytest.approx((2 * 1.0 + 6 * 0.1) / 8)
-    assert metrics["eval/reward_ci95"] > 0
-
-
-def paid(prompt_id: str, *periods: float) -> Group:
-    """A group of a task whose answers are neither right nor wrong."""
-    group = scored_group(prompt_id, [False] * len(periods))
-    return group.scored(tuple(Reward(value, (RewardPart("periods", value),)) for value in periods))
-
-
-def test_a_task_without_right_answers_has_a_mean_reward_and_nothing_made_up() -> None:
-    metrics = summarize([paid("a", 1.0, 3.0), paid("b", 4.0, 4.0)], ()).metrics()
-    assert metrics["eval/reward"] == 3.0
-    assert set(metrics) == {"eval/reward", "eval/reward_ci95", "eval/completion_tokens", "eval/truncated"}
-
-
-def test_such_a_task_is_not_sampled_greedily() -> None:
-    class Paying:
-        calls: ClassVar[list] = []
-
-        def collect(self, prompts, sampling, group_size):
-            self.calls.append((sampling.temperature, group_size))
-            return [paid("a", *[1.0] * group_size)]
-
-    config = load(None).evaluation
-    evaluate(Paying(), ["prompt"], config, 8)
-    assert Paying.calls == [(1.0, 8)]
+from tests.orchestrator.test_evaluation import paid
 
 
 def test_rollout_metrics_count_what_they_say() -> None:
@@ -86,9 +28,9 @@ def test_rollout_metrics_count_what_they_say() -> None:
 def test_every_metric_is_explained_in_the_documentation() -> None:
     documented = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text()
     groups = [scored_group("a", [True, False])]
-    keys = {*rollout_metrics(groups), *summarize(groups, groups).metrics(), *Clock().seconds()}
+    keys = {*rollout_metrics(groups), *Clock().seconds()}
     keys |= {*rollout_metrics([paid("a", 1.0, 2.0)])}
-    assert not [key for key in keys if f"`{key}`" not in documented and "pass_at_2" not in key]
+    assert not [key for key in keys if f"`{key}`" not in documented]
 
 
 def test_the_clock_accounts_for_all_of_a_step() -> None:

@@ -59,6 +59,13 @@ WRONG = {
     "prompts.template={oops} {target}": ["['oops']", "numbers_spaced"],
     "prompts.countdown.operators=+^": ["operators = '+^'", "use only + - * /"],
     "prompts.countdown.min_number=11": ["min_number = 11", "lower it"],
+    "prompts.mixture.easy.countdown.max_nmber=3": ["max_nmber = 3", "did you mean 'max_number'?"],
+    'prompts.mixture={"easy"={"countdown"={"max_target"=99}}}': ["no token for 99", "raise it"],
+    'prompts.curriculum.stages=[{"weights"={"esay"=1}}]': ["'esay'", "there are ['countdown']"],
+    'prompts.curriculum.stages=[{"weigths"={"x"=1}}]': ["did you mean 'weights'?"],
+    "prompts.natural_template=What?": ["natural_template must show {target}"],
+    "prompts.format=fewshot": ["prompts.format = 'fewshot'", "'one_shot'"],
+    "rewards.weights.closness=1": ["rewards.weights.closness", "did you mean 'closeness'?"],
     "model.path=x": ["path and build", "exactly one"],
     "rewards.deadline_s=0": ["rewards.deadline_s = 0", "above 0"],
     "prompts.countdown.numbers_per_problem=4": ["numbers_per_problem = 4", "set warm_start.num_steps = 0"],
@@ -76,6 +83,39 @@ def test_a_wrong_override_names_key_value_and_fix(override: str) -> None:
     with pytest.raises(ConfigError) as caught:
         load(None, [override])
     for part in WRONG[override]:
+        assert part in str(caught.value)
+
+
+MIXED = 'prompts.mixture={"sums"={},"dots"={"task"="period_count"}}'
+STAGES = 'prompts.curriculum.stages=[{"weights"={"period_count"=1},"pass_rate"=0.5},{"weights"={"period_count"=1}}]'
+TOGETHER = [
+    (
+        "period-count-tiny",
+        ['rewards.weights={"correctness"=1}'],
+        ["rewards.weights.correctness", "task 'period_count' has no such part"],
+    ),
+    ("period-count-tiny", [STAGES], ["pass_rate = 0.5", "end that stage by num_steps"]),
+    (None, ['rewards.weights={"answer_tags"=1}', MIXED], ["'period_count' are not right or wrong", "a run of its own"]),
+    (
+        None,
+        ['rewards.weights={"format"=1}', "prompts.assistant_prefix=Well. <think>"],
+        ["'Well.'", "set rewards.parameters.format.lead_in = 'Well.'"],
+    ),
+    (
+        None,
+        ["rewards.weights.length=1", "rewards.parameters.length.max_wrods=3"],
+        ["rewards.parameters.length.max_wrods", "did you mean 'max_words'?"],
+    ),
+]
+
+
+@pytest.mark.parametrize(("recipe", "overrides", "parts"), TOGETHER)
+def test_settings_that_do_not_fit_each_other_are_refused(
+    recipe: str | None, overrides: list[str], parts: list[str]
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(recipe, overrides)
+    for part in parts:
         assert part in str(caught.value)
 
 

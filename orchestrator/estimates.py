@@ -1,0 +1,132 @@
+"""Means over held-out prompts with their uncertainty, and the paired comparison of two models.
+
+Prompts are independent, completions of one prompt are not. So every function here takes one value a prompt: each is a
+mean over the prompt's completions, or an unbiased estimate from them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import comb, inf, sqrt
+from statistics import NormalDist
+
+import numpy as np
+
+Z_95 = NormalDist().inv_cdf(0.975)
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A mean over prompts, and its 95% interval."""
+
+    mean: float
+    low: float
+    high: float
+
+    @property
+    def half_width(self) -> float:
+        """How far the interval's farther end is from the mean; the interval of a rate is not symmetric."""
+        return max(self.mean - self.low, self.high - self.mean)
+
+
+@dataclass(frozen=True, slots=True)
+class Difference(Estimate):
+    """How much better one model is than another on the same prompts."""
+
+    p_value: float
+    """Two-sided: how often a difference as large would come about between two equal models."""
+
+
+def pass_at_k(n: int, right: int, k: int) -> float:
+    """Chance that one of `k` out of `n` completions is right, `right` of them being so.
+
+    Unbiased: 1 - C(n - c, k) / C(n, k), Chen et al. 2021 (arXiv:2107.03374), equation 1. Raises ValueError for k > n.
+    """
+    if not 1 <= k <= n:
+        raise ValueError(f"pass@{k} cannot be known from {n} completions of a prompt")
+    return 1.0 - comb(n - right, k) / comb(n, k)
+
+
+def rate(values: Sequence[float], per_prompt: int = 1) -> Estimate:
+    """The mean of values within 0 and 1, with Wilson's interval at the effective number of draws.
+
+    With one completion a prompt this is Wilson's score interval, which unlike mean ± 1.96 standard errors also holds near
+    0 and 1: none right of 100 is [0%, 3.7%], not 0% ± 0. With several, the draws that count lie between the number of
+    prompts and that of completions: p(1 - p) over the variance of the mean (Korn and Graubard 1998; for Wilson's interval
+    Franco et al. 2019, J. Surv. Stat. Methodol. 7:334). Where all values are 0, or all 1, that is unknown and the number
+    of prompts is taken, on the safe side.
+
+    Args:
+        values: one a prompt.
+        per_prompt: how many completions each value stands on.
+    """
+    n, mean = len(values), float(np.mean(values))
+    spread = mean * (1 - mean)
+    if n < 2 or spread <= 0:
+        return wilson(mean, n)
+    variance = float(np.var(values, ddof=1)) / n
+    most = n * max(1, per_prompt)
+    return wilson(mean, float(np.clip(spread / variance, n, most)) if variance > 0 else most)
+
+
+def wilson(mean: float, draws: float) -> Estimate:
+    """Wilson's score interval (1927) of a share of `draws` independent draws, which need not be a whole number."""
+    squared = Z_95**2 / draws
+    center = (mean + squared / 2) / (1 + squared)
+    half = Z_95 * sqrt(mean * (1 - mean) / draws + squared / (4 * draws)) / (1 + squared)
+    return Estimate(mean, min(mean, max(0.0, center - half)), max(mean, min(1.0, center + half)))
+
+
+def average(values: Sequence[float]) -> Estimate:
+    """The mean of values of any size, with an interval by normal approximation; it wants 30 prompts or more."""
+    mean = float(np.mean(values))
+    half = Z_95 * float(np.std(values, ddof=1)) / sqrt(len(values)) if len(values) > 1 else inf
+    return Estimate(mean, mean - half, mean + half)
+
+
+def paired_difference(right: Sequence[int], baseline: Sequence[int], num_completions: int) -> Difference:
+    """How much larger the share of right completions is than the baseline's.
+
+    The interval is the normal one after Agresti and Min (2005, Stat. Med. 24:729): as if two more prompts had been asked,
+    on which the models differ by +1, 0, 0, -1 with a weight of a half each. Without them, models that happen to agree on
+    every prompt would get an interval of no width. The p-value is `sign_flip_p_value`'s.
+
+    Args:
+        right: how many completions of each prompt are right.
+        baseline: the same for the other model, in the same order.
+        num_completions: of each prompt, by each model.
+    """
+    counts = [ours - theirs for ours, theirs in zip(right, baseline, strict=True)]
+    differences = np.array(counts) / num_completions
+    n = len(counts) + 2
+    center = float(differences.sum()) / n
+    variance = (float(np.square(differences).sum()) + 1) / n - center**2
+    half = Z_95 * sqrt(variance / n)
+    return Difference(
+        mean=float(differences.mean()),
+        low=max(-1.0, center - half),
+        high=min(1.0, center + half),
+        p_value=sign_flip_p_value(counts),
+    )
+
+
+def sign_flip_p_value(differences: Sequence[int]) -> float:
+    """The exact p-value of the paired permutation test, two-sided.
+
+    Were the two models equal, each prompt's difference could as well have had the other sign. The p-value is the share of
+    all 2^n choices of signs whose sum is at least as far from 0 as the one that was observed. Differences are whole numbers
+    (of right completions), so that the sums can be counted one prompt at a time rather than enumerated: no normal
+    approximation, no random resampling. With one completion a prompt this is McNemar's exact test.
+    """
+    sizes = [abs(difference) for difference in differences]
+    total, observed = sum(sizes), abs(sum(differences))
+    # chance[t]: that those with a positive sign sum up to t; the signed sum is then 2t - total.
+    chance = np.zeros(total + 1)
+    chance[0] = 1.0
+    for size in sizes:
+        flipped = np.zeros_like(chance)
+        flipped[size:] = chance[: total + 1 - size]
+        chance = (chance + flipped) / 2
+    is_as_far = np.abs(2 * np.arange(total + 1) - total) >= observed
+    return min(1.0, float(chance[is_as_far].sum()))
