@@ -7,9 +7,11 @@ The answer to a prompt is a mapping of
   programs a list of pairs ``[input, output]``. The output must be equal but for white space (sandbox/judge.py).
 - ``functions``: the names that the tests call, and ``context``: source that comes before the program and before the tests,
   such as HumanEval's prompt. Of functions only.
-- optionally ``time_limit_s`` of a call or run, ``total_time_limit_s`` of all tests, ``memory_mib``, and ``require``: what must be
-  protected for anything to run (``network``, ``files``, ``processes``: all of them unless given).
+- optionally ``time_limit_s`` of a call or run, ``total_time_limit_s`` of all tests, and ``memory_mib``.
 - ``answer``: a reference solution, for people. It is not looked at, and no box is told.
+
+What must be protected for anything to run is the parameter ``require``: of ``network``, ``files`` and ``processes`` all, unless
+``rewards.parameters.code.require`` names fewer.
 
 Two parts:
 
@@ -23,7 +25,7 @@ the cases that it was shown as special cases.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,8 +59,8 @@ class Verdict:
         return self.passed == self.total > 0
 
 
-def score(text: str, answer: Mapping[str, Any]) -> dict[str, float]:
-    """The parts of a completion's reward.
+def score(text: str, answer: Mapping[str, Any], *, require: Sequence[str] = REQUIRED) -> dict[str, float]:
+    """The parts of a completion's reward. ``require`` says what must be protected for anything to run.
 
     Raises KeyError and ValueError when the answer cannot be judged, whatever the text, and SandboxError when this machine
     cannot protect what it must.
@@ -66,13 +68,13 @@ def score(text: str, answer: Mapping[str, Any]) -> dict[str, float]:
     program = extract_program(text, is_natural(answer) and answer["kind"] == "function")
     if not program:
         return {"correctness": 0.0, "tests_passed": 0.0}
-    verdict = judge(program, answer)
+    verdict = judge(program, answer, require)
     return {"correctness": float(verdict.is_correct), "tests_passed": verdict.passed / verdict.total}
 
 
-def ready() -> None:
+def prepare(*, require: Sequence[str] = REQUIRED) -> None:
     """Raises SandboxError, with the fix, when programs cannot be run safely on this machine."""
-    check_protections()
+    check_protections(tuple(require))
 
 
 def extract_program(text: str, may_be_bare: bool = False) -> str | None:
@@ -125,7 +127,7 @@ def _body(text: str) -> str:
     return "\n".join(lines[:first_outside])
 
 
-def judge(program: str, answer: Mapping[str, Any]) -> Verdict:
+def judge(program: str, answer: Mapping[str, Any], require: Sequence[str] = REQUIRED) -> Verdict:
     """Runs the tests. Raises as ``score`` does."""
     problem = {
         "kind": answer["kind"],
@@ -140,7 +142,7 @@ def judge(program: str, answer: Mapping[str, Any]) -> Verdict:
     role = "functions" if problem["kind"] == "function" else "programs"
     job = {"program": program, "context": problem["context"], "time_limit_s": problem["time_limit_s"]}
     limits = Limits(problem["total_time_limit_s"], answer.get("memory_mib", MEMORY_MIB))
-    result = judged(role, job, problem, limits, answer.get("require", REQUIRED))
+    result = judged(role, job, problem, limits, require)
     if result is None:  # the values that it was given cost the judge all of its time or memory
         return Verdict(0, 1, "the tests did not come to an end")
     if "invalid" in result:

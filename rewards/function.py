@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
@@ -43,10 +44,16 @@ class RewardFunction:
     deadline_s: float = 10.0
 
     def load(self) -> Callable[..., Any]:
-        """Imports it. Raises ImportError when the module is missing, TypeError when it holds no such function or the
-        function does not take the parameters."""
+        """Imports it, and lets a task's module ``prepare``, with the same parameters, before any deadline runs.
+
+        Raises ImportError when the module is missing, TypeError when it holds no such function or the function does not
+        take the parameters, and what ``prepare`` raises when the task cannot be marked here.
+        """
         function = import_function(self.path)
         check_parameters(self, function)
+        prepare = getattr(sys.modules[self.path.partition(":")[0]], "prepare", None)
+        if self.marks_task and prepare is not None:
+            prepare(**self.parameters)
         return function
 
 

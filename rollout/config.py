@@ -6,7 +6,10 @@ from pydantic import BaseModel, Field
 
 
 class TracesConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
-    """Countdown's synthetic search traces, which a warm start imitates; see rollout/prompts/countdown_traces.py."""
+    """Synthetic traces that a warm start imitates, imperfect on purpose; see rollout/prompts/countdown_traces.py.
+
+    The first two also shape the traces of reasoning_gym and word_problems; the others are Countdown's alone.
+    """
 
     give_up_rate: float = Field(default=0.75, ge=0, le=1)
     """Share of impatient traces. They leave reinforcement learning something to find: persistence."""

@@ -75,7 +75,7 @@ class Completion:
 
 @dataclass(frozen=True, slots=True)
 class RewardPart:
-    """One named component of a reward. A part that is not ``ok`` has the value 0."""
+    """One named component of a reward. A part that is not ``ok`` has the value 0; an ensemble what its other parts make."""
 
     name: str
     value: float

@@ -163,7 +163,9 @@ def protections() -> dict[str, tuple[str, ...]]:
 
 @functools.cache
 def check_protections(require: tuple[str, ...] = REQUIRED) -> None:
-    """Raises SandboxError, with the fix, unless code written by a model can be run here."""
+    """Raises SandboxError, with the fix, unless code written by a model can be run here; ValueError for an unknown demand."""
+    if unknown := set(require) - set(GUARDS):
+        raise ValueError(f"rewards.parameters.code.require names {sorted(unknown)}: known are {', '.join(GUARDS)}")
     with Box("probe", {}, Limits(time_s=10), require) as box:
         box.active()
         box.result()
@@ -174,7 +176,7 @@ def _refusal(missing: Sequence[str], active: frozenset[str]) -> str:
         f"code written by a model cannot be run here: nothing protects {', '.join(missing)}; active are "
         f"{', '.join(sorted(active))}. Allow user namespaces, or Landlock (Linux 5.13) and seccomp, which need no privilege; "
         "with Docker, run with --security-opt seccomp=unconfined or --privileged. To take the risk, on a machine that holds "
-        f"nothing of value, leave {', '.join(missing)} out of prompts.code.require"
+        f"nothing of value, leave {', '.join(missing)} out of rewards.parameters.code.require"
     )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ast
 import builtins
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field
 
@@ -66,9 +66,6 @@ class Config(ListedConfig, frozen=True):
     rewards.deadline_s allow."""
     memory_mib: int = Field(default=512, ge=64)
     """MiB of address space that a program may use, about 30 of them Python's own."""
-    require: tuple[Literal["network", "files", "processes"], ...] = ("network", "files", "processes")
-    """What must be protected from programs that a model wrote, or none is run and marking ends in an error. Leave one out
-    only on a machine that holds nothing of value."""
 
 
 def fields(config: Config) -> tuple[tuple[str, ...], ...]:
@@ -96,7 +93,6 @@ def parse_row(row: Row, where: str, config: Config) -> Problem | None:
         "time_limit_s": max(config.time_limit_s, _stated_limit_s(row)),
         "total_time_limit_s": config.total_time_limit_s,
         "memory_mib": config.memory_mib,
-        "require": list(config.require),
     }
     return Problem({"question": question}, {**answer, **limits}, same_question(question), difficulty(row))
 

@@ -66,7 +66,12 @@ class Template:
         """The whole prompt as text."""
         questions = questions or self._config
         wording, prefix = questions.wording(format), self.prefix(format)
-        turns = [wording.format(**problem.fields)]
+        try:
+            turns = [wording.format(**problem.fields)]
+        except KeyError as error:  # a task of any columns finds out now which there are
+            raise ValueError(
+                f"the template shows {{{error.args[0]}}}, and there are only {sorted(problem.fields)}: name one of these"
+            ) from None
         if format == "one_shot":
             example = questions.worked_example
             turns = [wording.format(**example.fields), prefix + example.completion, *turns]

@@ -223,9 +223,11 @@ def test_a_recipe_can_ask_for_protection_and_does_by_default(monkeypatch: pytest
 
     monkeypatch.setitem(box.GUARDS, "everything", (frozenset({"a miracle"}),))
     monkeypatch.setattr(box, "is_guarded", lambda what, active: what != "everything")
-    with pytest.raises(SandboxError, match=r"nothing protects everything; .* prompts.code.require"):
-        judge(SOLUTION, INCREMENT | {"require": ["network", "everything"]})
-    code.ready()
+    with pytest.raises(SandboxError, match=r"nothing protects everything; .* rewards.parameters.code.require"):
+        judge(SOLUTION, INCREMENT, require=["network", "everything"])
+    code.prepare()
+    with pytest.raises(ValueError, match=r"names \['netwrok'\]: known are network"):
+        code.prepare(require=["netwrok"])
 
 
 def humaneval() -> list[tuple[dict[str, object], str]]:

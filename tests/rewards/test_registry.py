@@ -25,6 +25,14 @@ def names(functions: tuple[RewardFunction, ...]) -> list[str]:
     return [function.name for function in functions]
 
 
+def test_a_task_that_cannot_be_marked_here_says_so_when_it_is_loaded() -> None:
+    (code,) = functions_of(
+        "code", RewardsConfig(weights={"correctness": 1}, parameters={"code": {"require": ["netwrok"]}})
+    )
+    with pytest.raises(ValueError, match=r"rewards.parameters.code.require names \['netwrok'\]"):
+        code.load()
+
+
 def test_every_task_can_be_loaded_and_says_its_parts() -> None:
     assert {"countdown", "period_count"} <= {*registry.tasks()}
     for task in registry.tasks():

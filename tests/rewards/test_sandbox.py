@@ -212,7 +212,7 @@ sleep = {{"kind": "stdio", "tests": [["", "1"]], "time_limit_s": 60, "total_time
 attacks = ["open('/etc/passwd')", "open({__file__!r})", "import socket; socket.socket()", "import os; os.fork()", "import os; os.kill(os.getppid(), 9)",
     "import os; os._exit(0)", "open('/tmp/left-by-a-box', 'w')", "import os; os.mkdir('/tmp/left-by-a-box')", "open('/dev/shm/left', 'w')"]
 try:
-    code.ready()
+    code.prepare()
     print(code.judge("def f(x): return x + 1", answer).is_correct)
     print([code.judge(attack + "\\ndef f(x): return x + 1", answer).is_correct for attack in attacks])
     print(code.judge("import time; time.sleep(300)", sleep).passed, [path.read_text() for path in Path("/proc/self/task").glob("*/children")])
