@@ -1,5 +1,6 @@
 """Whole runs on real Ray, vLLM and DeepSpeed, as a user starts, kills and resumes them."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -134,6 +135,33 @@ def test_eval_and_solve_load_it_in_vllm(workplace, whole) -> None:
     assert "Numbers: 4 7 3\nTarget: 25" in solved.stdout
     assert solved.stdout.count("right") + solved.stdout.count("wrong:") + solved.stdout.count("no answer:") >= 3
     assert solved.returncode in (0, 1), solved.stderr
+
+
+def test_reward_workers_that_are_killed_change_nothing(workplace, whole) -> None:
+    process = start(workplace, "under-fire")
+    killed = set()
+    for step in range(4):
+        wait_for_step(workplace, "under-fire", step, process)
+        for pid in reward_workers(process.pid):
+            os.kill(pid, signal.SIGKILL)
+            killed.add(pid)
+    assert process.wait(timeout=300) == 0, (workplace / "under-fire.out").read_text()
+    assert len(killed) >= 2
+    assert untimed(metrics(workplace, "under-fire")) == untimed(metrics(workplace, "whole"))
+    assert weights_digest(workplace, "under-fire") == weights_digest(workplace, "whole")
+
+
+def reward_workers(driver: int) -> list[int]:
+    """Process ids of the run's reward workers."""
+    found, waiting = [], [driver]
+    while waiting:
+        pid = waiting.pop()
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            threads = list(Path(f"/proc/{pid}/task").iterdir())
+            waiting += [int(child) for thread in threads for child in (thread / "children").read_text().split()]
+            if Path(f"/proc/{pid}/cmdline").read_text().startswith("ray::RewardWorker"):
+                found.append(pid)
+    return found
 
 
 def test_a_run_killed_in_the_middle_of_a_step_resumes_bit_for_bit(workplace, whole) -> None:
