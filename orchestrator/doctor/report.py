@@ -1,0 +1,64 @@
+"""The doctor's table, for people and for machines."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import sys
+import textwrap
+from collections import Counter
+from collections.abc import Sequence
+
+from orchestrator.doctor.examination import examine
+from orchestrator.doctor.finding import Finding, Status
+
+COLORS: dict[Status, str] = {"ok": "32", "warning": "33", "broken": "31"}
+STATUS_WIDTH, NAME_WIDTH = 9, 19
+
+
+def doctor(*, as_json: bool) -> int:
+    """Examine this machine and print the findings. 0 when nothing is broken, else 1."""
+    findings = examine(say_progress)
+    if sys.stderr.isatty():
+        print("\r\033[K", end="", file=sys.stderr, flush=True)
+    if as_json:
+        print(json.dumps([dataclasses.asdict(finding) for finding in findings], indent=1))
+    else:
+        width = shutil.get_terminal_size((120, 24)).columns
+        print(table(findings, width, in_color=sys.stdout.isatty()))
+    return exit_code(findings)
+
+
+def exit_code(findings: Sequence[Finding]) -> int:
+    return int(any(finding.status == "broken" for finding in findings))
+
+
+def say_progress(waiting: Sequence[str]) -> None:
+    """One line that overwrites itself, in a terminal only."""
+    if sys.stderr.isatty():
+        line = f"examining (about 30 s): {', '.join(waiting)}"
+        print(f"\r\033[K{line[: shutil.get_terminal_size().columns - 1]}", end="", file=sys.stderr, flush=True)
+
+
+def table(findings: Sequence[Finding], width: int, *, in_color: bool = False) -> str:
+    """A line for what is fine; below each other one what was expected, and the fix. What is broken comes last, where eyes are."""
+    lines = []
+    for finding in sorted(findings, key=lambda finding: list(COLORS).index(finding.status)):
+        status = f"{finding.status:<{STATUS_WIDTH}}"
+        if in_color:
+            status = f"\033[{COLORS[finding.status]}m{status}\033[0m"
+        lines += entry(status, finding.name, finding.found, width)
+        if finding.status != "ok":
+            blank = " " * STATUS_WIDTH
+            lines += entry(blank, "  expected", finding.expected, width) + entry(blank, "  fix", finding.fix, width)
+    counts = Counter(finding.status for finding in findings)
+    return "\n".join([*lines, "", ", ".join(f"{counts[status]} {status}" for status in reversed(COLORS))])
+
+
+def entry(status: str, name: str, text: str, width: int) -> list[str]:
+    margin = STATUS_WIDTH + NAME_WIDTH
+    # Commands are to be copied: never cut a word or an option in two.
+    wrapped = textwrap.wrap(text, max(width - margin, 30), break_long_words=False, break_on_hyphens=False) or [""]
+    first = f"{status}{name:<{NAME_WIDTH - 1}} {wrapped[0]}"
+    return [first, *(" " * margin + line for line in wrapped[1:])]
