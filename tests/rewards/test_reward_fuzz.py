@@ -1,12 +1,14 @@
-"""100,000 hostile texts through Countdown's marking in both formats, every general part and the markers.
+"""Hostile texts through Countdown's marking in both formats, every general part and the markers.
 
 Mutations of completions that a real language model wrote, and random text. Nothing may raise, hang or grow, every value
-must be in its range, and whatever is called right a second checker must call right too.
+must be in its range, and whatever is called right a second checker must call right too. The suite tries 20,000; before a
+release try more: `FUZZ_TEXTS=100000 python -m pytest tests/rewards/test_reward_fuzz.py`.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
 from collections import Counter
@@ -25,7 +27,7 @@ from rewards.process import process
 from rewards.repetition import repetition
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "countdown_completions.jsonl"
-NUM_TEXTS = 100_000
+NUM_TEXTS = int(os.environ.get("FUZZ_TEXTS", "20000"))
 TAIL_CHARACTERS = 120
 MAX_GROWTH_BYTES = 32 * 2**20
 
@@ -143,8 +145,8 @@ def test_hostile_texts() -> None:
         assert -1 <= repetition(text, answer, ngram_size=3) <= 0
         assert 0 <= process(text, answer) <= 1
         assert set(markers(text).values()) <= {True, False}
-        if count % 10_000 == 9_999:
+        if count % 5_000 == 4_999:
             memory.append(resident_bytes())
-    assert num_right[False] > 1000
+    assert num_right[False] > NUM_TEXTS / 100
     assert num_right[True] > num_right[False]
     assert max(memory) - memory[0] < MAX_GROWTH_BYTES
