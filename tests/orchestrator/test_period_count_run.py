@@ -33,4 +33,4 @@ def test_ppo_raises_the_number_of_full_stops_and_nothing_speaks_of_right_answers
     assert evaluated.returncode == 0, evaluated.stderr
     assert "mean reward" in evaluated.stdout and "pass@" not in evaluated.stdout
     refused = rayzero(tmp_path, "solve", str(run / "final"), "4 7 3 -> 25")
-    assert refused.returncode == 2 and "asks Countdown's questions only" in refused.stderr
+    assert refused.returncode == 2 and "the model cannot be asked this" in refused.stderr
