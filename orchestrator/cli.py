@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 DESCRIPTION = "R1-Zero-style reinforcement learning of reasoning, on one GPU, a pod, or no GPU at all."
-TAKES_OVERRIDES = ("train", "sft", "plan", "eval")
+TAKES_OVERRIDES = ("train", "sft", "submit", "plan", "eval")
 OVERRIDES = "settings to change, as learner.learning_rate=2e-6"
 
 
@@ -28,8 +28,20 @@ def parser() -> argparse.ArgumentParser:
     sft = commands.add_parser("sft", help="fine-tune a model on pairs of prompt and completion, or resume that")
     sft.add_argument("arguments", nargs="*", metavar="[RECIPE] key=value", help=f"recipe file or name; {OVERRIDES}")
 
+    submit = commands.add_parser("submit", help="train as a job on a Ray cluster, or resume that")
+    submit.add_argument("arguments", nargs="*", metavar="[RECIPE] key=value", help=f"recipe file or name; {OVERRIDES}")
+    submit.add_argument(
+        "--address", help="URL of the dashboard; default: RAY_API_SERVER_ADDRESS or http://127.0.0.1:8265"
+    )
+    submit.add_argument("--follow", action="store_true", help="print the job's log; exit as it does")
+    submit.add_argument("--working-dir", default=".", help="uploaded to be the job's working directory (default: this)")
+    submit.add_argument(
+        "--env", action="append", default=[], metavar="NAME", help="send this variable too, as it is here"
+    )
+
     plan = commands.add_parser("plan", help="check a recipe and print its plan, without starting anything")
     plan.add_argument("arguments", nargs="*", metavar="[RECIPE] key=value", help=f"recipe file or name; {OVERRIDES}")
+    plan.add_argument("--gpu", help="plan its memory too: a GPU, such as 4090, a100-80 or h100, or a size in GiB")
 
     evaluate = commands.add_parser("eval", help="measure and compare models on held-out problems")
     evaluate.add_argument(
@@ -51,6 +63,9 @@ def parser() -> argparse.ArgumentParser:
     solve.add_argument("--recipe", help="recipe that words the question; default: that of the model's own run")
     solve.add_argument("--answer", help="what is right, such as 72; Countdown needs none")
     solve.add_argument("--attempts", type=int, default=1, help="completions to sample; 1 is greedy (default: 1)")
+
+    doctor = commands.add_parser("doctor", help="examine this machine and its installation, and say how to mend them")
+    doctor.add_argument("--json", action="store_true", help="print the findings as JSON")
     return root
 
 
@@ -72,6 +87,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command. Exit codes: 0 done, 1 failed, 2 wrong input, 130 interrupted (the same command resumes)."""
     given = parse(arguments)
+    if given.command == "doctor":  # it has to answer where the imports below fail
+        return run_doctor(given)
     quiet_libraries()
     from rich.console import Console
 
@@ -109,11 +126,36 @@ def run_sft(given: argparse.Namespace, console: Console) -> int:
     return 0 if run_supervised(config, console) else 130
 
 
+def run_submit(given: argparse.Namespace, console: Console) -> int:
+    from orchestrator.recipes import load
+
+    recipe, overrides = recipe_and_overrides(given.arguments)
+    config = load(recipe, overrides)
+    from orchestrator.submit import submit_run
+
+    return submit_run(
+        config,
+        recipe,
+        overrides,
+        console,
+        address=given.address,
+        working_dir=given.working_dir,
+        also_send=given.env,
+        follow_it=given.follow,
+    )
+
+
 def run_plan(given: argparse.Namespace, console: Console) -> int:
     from orchestrator.plan import print_plan
     from orchestrator.recipes import load
 
-    print_plan(load(*recipe_and_overrides(given.arguments)), console)
+    config = load(*recipe_and_overrides(given.arguments))
+    print_plan(config, console)
+    if given.gpu is not None:
+        from orchestrator.memory.gpus import gpu_of
+        from orchestrator.memory.table import print_memory
+
+        print_memory(config, gpu_of(given.gpu), console)
     return 0
 
 
@@ -159,7 +201,20 @@ def run_solve(given: argparse.Namespace, console: Console) -> int:
     return 0 if is_right else 1
 
 
-COMMANDS = {"train": run_train, "sft": run_sft, "plan": run_plan, "eval": run_eval, "solve": run_solve}
+def run_doctor(given: argparse.Namespace) -> int:
+    from orchestrator.doctor.report import doctor
+
+    return doctor(as_json=given.json)
+
+
+COMMANDS = {
+    "train": run_train,
+    "sft": run_sft,
+    "submit": run_submit,
+    "plan": run_plan,
+    "eval": run_eval,
+    "solve": run_solve,
+}
 
 
 def recipe_and_overrides(arguments: Sequence[str]) -> tuple[str | None, list[str]]:

@@ -17,7 +17,7 @@ MAY_IMPORT = {
     "deploy": set(PACKAGES),
 }
 LIBRARY_HOMES = {
-    "ray": r"(rollout|learner)/actor\.py|rewards/pool\.py|orchestrator/(fleet|learner_group|stream|remote)\.py|deploy/submit\.py",
+    "ray": r"(rollout|learner)/actor\.py|rewards/pool\.py|orchestrator/(fleet|learner_group|stream|remote|submit)\.py",
     "vllm": r"rollout/(engine|weights)\.py",
     "deepspeed": r"learner/(backend|reference|weights|checkpoint)\.py",
 }
