@@ -10,8 +10,8 @@ from rollout.types import Tokens
 
 REPLACEMENT = "\ufffd"
 """What bytes decode to that are no whole character yet."""
-MAX_HELD_TOKENS = 16
-"""A character has four bytes at most: what is still no text after so many tokens never will be."""
+MAX_BROKEN = 3
+"""A character has four bytes at most: more than so many at the end that are none yet will never be one."""
 
 
 def increments(batches: Iterable[Sequence[int]], decode: Callable[[Tokens], str]) -> Iterator[str]:
@@ -23,15 +23,19 @@ def increments(batches: Iterable[Sequence[int]], decode: Callable[[Tokens], str]
     """
     context: list[int] = []  # tokens whose text is out already, the last batch of them
     held: list[int] = []
+    num_out = 0  # characters of the held tokens' text that are out already
     for batch in batches:
         held += batch
-        piece = text_after(context, held, decode)
-        if piece.endswith(REPLACEMENT) and len(held) < MAX_HELD_TOKENS:
-            continue
-        if piece:
-            yield piece
-            context, held = held, []
-    if held and (rest := text_after(context, held, decode)):
+        text = text_after(context, held, decode)
+        whole = text.rstrip(REPLACEMENT)
+        if len(text) - len(whole) > MAX_BROKEN:
+            whole = text
+        if len(whole) > num_out:
+            yield whole[num_out:]
+            num_out = len(whole)
+        if text and whole == text:
+            context, held, num_out = held, [], 0
+    if held and (rest := text_after(context, held, decode)[num_out:]):
         yield rest
 
 

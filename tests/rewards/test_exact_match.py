@@ -94,7 +94,7 @@ def test_an_empty_reference_is_refused(reference: object) -> None:
         score("<answer>x</answer>", {"answer": reference})
 
 
-@given(st.text(), st.text(min_size=1).filter(str.strip), st.booleans())
+@given(st.text(), st.text(min_size=1).filter(lambda text: any(map(str.isalnum, text))), st.booleans())
 def test_any_text_gets_a_mark_and_the_reference_itself_is_right(text: str, reference: str, natural: bool) -> None:
     extraction = {"extraction": "natural"} if natural else {}
     assert score(text, {"answer": "kitchen"} | extraction)["correctness"] in (0.0, 1.0)

@@ -1,6 +1,6 @@
 """Text as it is sampled: whole characters, and nothing lost."""
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from rollout.increments import increments
@@ -40,6 +40,7 @@ def decode_all(token_ids) -> str:
     return decode(np.array(token_ids))
 
 
+@example("00\x8000ࠀ𐀀𐀀", [3, 4, 4, 5])  # no piece but the last ends with a character
 @given(st.text(), st.lists(st.integers(1, 5), max_size=50))
 def test_the_pieces_make_up_the_whole_text(text, sizes) -> None:
     data = list(text.encode())
