@@ -13,7 +13,7 @@ import ray.util
 
 from learner.config import LearnerConfig, ModelConfig
 from learner.metrics import Update
-from rollout.types import Group, SupervisedExample, WeightBucket
+from rollout.types import Group, IpcBucket, Manifest, SupervisedExample, TransferGroup, WeightBucket
 
 if TYPE_CHECKING:
     from learner.learner import Learner
@@ -28,7 +28,8 @@ def actor_options(config: LearnerConfig, *, use_gpu: bool) -> dict[str, Any]:
         "TOKENIZERS_PARALLELISM": "false",
     }
     if not use_gpu:
-        environment["DS_ACCELERATOR"] = "cpu"
+        # A GPU that the node has all the same is not this rank's: torch would choose nccl for it.
+        environment |= {"DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": ""}
     return {
         "num_cpus": config.cpus_per_rank,
         "num_gpus": 1 if use_gpu else 0,
@@ -36,12 +37,16 @@ def actor_options(config: LearnerConfig, *, use_gpu: bool) -> dict[str, Any]:
     }
 
 
-class LearnerShell:
+class LearnerRank:
     """One rank in its own process. ``start`` gives it a Learner; a second ``start`` replaces that, process and all
     imports being kept, which is how the learner of a warm start becomes that of the run."""
 
     def __init__(self) -> None:
         self._learner: Learner | None = None
+
+    def __repr__(self) -> str:
+        """The actor's name. Ray shows it with the actor, and its calls as ``countdown/learner-0.update``."""
+        return ray.get_runtime_context().get_actor_name() or super().__repr__()
 
     def reserve_address(self) -> tuple[str, int]:
         """This node's address and a port that was free just now; rank 0's is where all ranks meet."""
@@ -60,6 +65,7 @@ class LearnerShell:
         num_steps: int,
         temperature: float,
         max_completion_tokens: int,
+        max_staleness: int = 0,
     ) -> None:
         """Builds this rank's Learner; see there. Returns once all ``config.num_ranks`` ranks have met."""
         # Imported here: this module also loads in the driver, which needs neither torch nor deepspeed.
@@ -77,6 +83,7 @@ class LearnerShell:
             num_steps=num_steps,
             temperature=temperature,
             max_completion_tokens=max_completion_tokens,
+            max_staleness=max_staleness,
         )
 
     def update(self, step: int, groups: Sequence[Group]) -> Update:
@@ -90,6 +97,27 @@ class LearnerShell:
     def weight_buckets(self, max_bytes: int) -> Iterator[WeightBucket]:
         """See ``Learner.weight_buckets``. To the caller a stream of object references, one for each bucket."""
         yield from self.learner.weight_buckets(max_bytes)
+
+    def weight_manifest(self) -> Manifest:
+        """See ``Learner.weight_manifest``."""
+        return self.learner.weight_manifest()
+
+    def ipc_begin(self, bucket_bytes: int) -> None:
+        """See ``IpcSender.begin``, and ``IpcSender`` for the next two."""
+        self.learner.ipc.begin(bucket_bytes)
+
+    def ipc_next(self) -> IpcBucket | None:
+        return self.learner.ipc.next_bucket()
+
+    def ipc_end(self) -> None:
+        self.learner.ipc.end()
+
+    def nccl_join(self, group: TransferGroup) -> None:
+        """See ``NcclSender.join``, and ``NcclSender`` for the next one."""
+        self.learner.nccl.join(group)
+
+    def nccl_broadcast(self, timeout_s: float) -> None:
+        self.learner.nccl.broadcast(timeout_s)
 
     def export(self, folder: Path) -> None:
         """See ``Learner.export``."""
@@ -119,4 +147,4 @@ class LearnerShell:
         return self._learner
 
 
-LearnerActor = ray.remote(LearnerShell)
+LearnerActor = ray.remote(LearnerRank)

@@ -57,9 +57,10 @@ class AlgorithmConfig(Settings, frozen=True):
     """``copy`` keeps a frozen copy on the device, ``offloaded`` keeps it in CPU memory between uses, ``base`` is the
     model under a LoRA, without a copy. ``auto``: none where kl_beta is 0, else base with a LoRA, else copy."""
 
-    mismatch_correction: Literal["off", "truncated", "masked", "sequence"] = "off"
+    mismatch_correction: Literal["auto", "off", "truncated", "masked", "sequence"] = "auto"
     """Weighs tokens by learner over sampler probability: capped at ``mismatch_high`` (TIS), left out outside
-    ``mismatch_low..mismatch_high`` (IcePop), or one capped weight for the whole completion."""
+    ``mismatch_low..mismatch_high`` (IcePop), or one capped weight for the whole completion. ``auto``: ``truncated`` where
+    ``max_staleness`` lets older weights sample, else off."""
     mismatch_low: float = Field(default=0.5, ge=0, le=1)
     """Smallest weight that ``masked`` keeps."""
     mismatch_high: float = Field(default=2.0, ge=1)

@@ -70,11 +70,21 @@ def join(rank: Rank) -> None:
     deepspeed.init_distributed(dist_backend="nccl" if torch.cuda.is_available() else "gloo", verbose=False)
 
 
+def limit_memory(fraction: float | None) -> None:
+    """Tensors beyond this share of the GPU fail here, and leave the rest to who shares it. None: no limit of ours.
+
+    PyTorch's caching allocator counts; the CUDA context and NCCL's buffers, which it does not see, do not.
+    """
+    if fraction is not None and torch.cuda.is_available():
+        torch.cuda.set_per_process_memory_fraction(fraction)
+
+
 class Backend:
     """A policy in training. Every method is collective: all ranks call it, in the same order."""
 
     def __init__(self, policy: Policy, config: LearnerConfig, dtype: Dtype, rank: Rank) -> None:
         join(rank)
+        limit_memory(config.gpu_memory_fraction)
         if config.gradient_checkpointing:
             policy.model.gradient_checkpointing_enable({"use_reentrant": False})
             # transformers recomputes in training mode only; from_pretrained leaves the model in evaluation mode.

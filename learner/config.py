@@ -170,6 +170,9 @@ class LearnerConfig(OptimizerConfig, frozen=True):
     """``adamw_8bit`` (bitsandbytes, GPU only) keeps Adam's moments in 2 bytes a parameter instead of 8."""
     offload_optimizer: bool = False
     """Keep optimizer state in CPU memory: 12 bytes a parameter less on the GPU, for a slower optimizer step."""
+    gpu_memory_fraction: float | None = Field(default=None, gt=0.0, lt=1.0)
+    """Share of the GPU's memory that a rank's tensors may take; more fails there, and spares the generator. Unset: what the
+    memory plan leaves it on a GPU that it shares, else no limit."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: far less memory, about a third more time."""
     max_skipped_updates: int = Field(default=3, ge=1)

@@ -6,6 +6,7 @@ import gc
 from collections.abc import Iterator
 from collections.abc import Sequence as ListOf
 from contextlib import nullcontext
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -19,12 +20,13 @@ from learner.metrics import Update
 from learner.objective import Objective, ObjectiveFunction, cross_entropy
 from learner.optimizer import Applied, Optimizer
 from learner.packing import Batch, Sequence, computed_of, pack, sequence_of, sequences_of
-from learner.parity import ParityError, policy_versions
+from learner.parity import ParityError, check_parity, policy_versions
 from learner.policy import add_value_head, layout_for, load_policy, resolve_attention
 from learner.reference import build_reference
 from learner.scoring import Scorer
 from learner.tally import Tally
-from rollout.types import Group, SupervisedExample, WeightBucket
+from learner.transfer import IpcSender, NcclSender
+from rollout.types import Group, Manifest, SupervisedExample, WeightBucket
 
 
 class Learner:
@@ -40,6 +42,8 @@ class Learner:
         num_steps: steps of the whole run, over which the learning rate takes its course.
         temperature: of the sampling distribution; 1 for a warm start.
         max_completion_tokens: the sampling limit; a denominator where ``loss_aggregation`` is ``constant``.
+        max_staleness: steps that sampling may run ahead of the weights. At 0 the parity gate asks all tokens, above it
+            those that were sampled on policy.
     """
 
     def __init__(
@@ -52,6 +56,7 @@ class Learner:
         num_steps: int,
         temperature: float,
         max_completion_tokens: int,
+        max_staleness: int = 0,
     ) -> None:
         check_together(config, model)
         torch.set_num_threads(config.threads_per_rank)
@@ -59,6 +64,7 @@ class Learner:
         self.kl_beta = config.algorithm.kl_beta
         self._folder = folder
         self._max_completion_tokens = max_completion_tokens
+        self._max_staleness = max_staleness
         self._parity_limit = config.parity_limit(model.dtype)
         self._layout = layout_for(resolve_attention(model))
         policy = load_policy(folder, model, temperature)
@@ -88,7 +94,7 @@ class Learner:
         """
         tally, applied = Tally(), []
         with nullcontext() if self._reference is None else self._reference.in_use():
-            sequences = self._credited(groups, tally)
+            sequences = self._credited(sequences_of(groups, self._on_policy_version(step)), groups, tally)
             if self._scorer.asks_policy:
                 self._prove_parity(step, groups, tally)
             batches = [self._pack(part) for part in self._parts(sequences)]
@@ -112,6 +118,20 @@ class Learner:
         """The weights on rank 0, in buckets; elsewhere nothing. Every rank must exhaust it."""
         return weights.weight_buckets(self._backend, max_bytes)
 
+    def weight_manifest(self) -> Manifest:
+        """What a publish consists of. Not collective."""
+        return weights.manifest(self._backend)
+
+    @cached_property
+    def ipc(self) -> IpcSender:
+        """Sends weights to generators on this rank's GPU."""
+        return IpcSender(self._backend)
+
+    @cached_property
+    def nccl(self) -> NcclSender:
+        """Sends weights to generators on other GPUs."""
+        return NcclSender(self._backend)
+
     def export(self, folder: Path) -> None:
         """Writes the policy and its tokenizer as a Hugging Face folder."""
         weights.export(self._backend, self._folder, folder)
@@ -128,6 +148,7 @@ class Learner:
 
     def close(self) -> None:
         """Frees what this learner holds, so that another one can start in this process."""
+        self.nccl.leave()
         self._backend.close()
 
     def release_memory(self) -> None:
@@ -143,10 +164,13 @@ class Learner:
         has_kl_loss = self._reference is not None and algorithm.kl_placement == "loss"
         return not (has_kl_loss or algorithm.uses_critic or algorithm.entropy_beta > 0)
 
-    def _credited(self, groups: ListOf[Group], tally: Tally) -> list[Sequence]:
-        """The groups' sequences with advantages, and with what policy, critic and reference said where that is needed."""
+    def _on_policy_version(self, step: int) -> int | None:
+        """The policy version that ``step`` updates; None where it has to be that of every token anyway."""
+        return step - 1 if self._max_staleness else None
+
+    def _credited(self, sequences: list[Sequence], groups: ListOf[Group], tally: Tally) -> list[Sequence]:
+        """The groups' ``sequences`` with advantages, and with what policy, critic and reference said where that is needed."""
         algorithm = self.config.algorithm
-        sequences = sequences_of(groups)
         if needs_scores(algorithm):
             sequences = self._scorer.scored(sequences, self._pack(sequences, skip_zero_advantage=False), tally)
         sequences = credited(
@@ -202,11 +226,11 @@ class Learner:
 
     def _prove_parity(self, step: int, groups: ListOf[Group], tally: Tally) -> None:
         totals = tally.reduce(self._backend)
-        mean_gap = totals["logprob_gap"] / totals["compared"]
-        # Written so that a gap that is not a number fails too.
-        if not mean_gap <= self._parity_limit:
+        try:
+            check_parity(totals, self._parity_limit, step, policy_versions(groups))
+        except ParityError:
             self._backend.drop_gradients()
-            raise ParityError(mean_gap, totals["logprob_gap_max"], self._parity_limit, step, policy_versions(groups))
+            raise
 
     def _report(
         self,

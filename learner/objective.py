@@ -57,7 +57,7 @@ class Objective:
         stats: Stats = {"entropy": output.entropy_T.detach().sum()}
         old_logprobs_T = output.logprobs_T.detach()
         if not self._batch.knows_old_logprobs:  # one optimizer step: the policy before it is the policy now
-            stats |= compared(old_logprobs_T, _like(microbatch.rollout_logprobs, old_logprobs_T))
+            stats |= compared(old_logprobs_T, microbatch)
         else:
             assert microbatch.old_logprobs is not None
             old_logprobs_T = _like(microbatch.old_logprobs, old_logprobs_T)
@@ -94,7 +94,7 @@ class Objective:
             loss_T = policy_gradient(logprobs_T, advantages_T)
         stats["clipped"] = clipped_T.sum()
         stats["update_kl"] = kl_estimate(old_logprobs_T, logprobs_T.detach(), "k3").sum()
-        if config.mismatch_correction == "off":
+        if config.mismatch_correction == "off" or config.mismatch_correction == "auto":
             return loss_T
         weights_T, bounded_T = mismatch_weights(
             old_logprobs_T - _like(microbatch.rollout_logprobs, logprobs_T),
@@ -134,10 +134,14 @@ class Objective:
         return self._config.value_loss_weight * loss_T
 
 
-def compared(old_logprobs_T: PerToken, rollout_logprobs_T: PerToken) -> Stats:
-    """``mismatch_stats``, and over how many tokens they are."""
+def compared(old_logprobs_T: PerToken, microbatch: Microbatch) -> Stats:
+    """``mismatch_stats``, over how many tokens they are, and the same of those on policy alone."""
+    rollout_logprobs_T = _like(microbatch.rollout_logprobs, old_logprobs_T)
+    on_policy_T = _like(microbatch.on_policy, old_logprobs_T)
     return mismatch_stats(old_logprobs_T, rollout_logprobs_T) | {
-        "compared": old_logprobs_T.new_tensor(len(old_logprobs_T))
+        "compared": old_logprobs_T.new_tensor(len(old_logprobs_T)),
+        "on_policy": on_policy_T.sum(),
+        "on_policy_gap": ((old_logprobs_T - rollout_logprobs_T).abs() * on_policy_T).sum(),
     }
 
 

@@ -38,6 +38,8 @@ class Sequence:
     prompt_id: str = ""
     is_masked: bool = False
     """Left out of the loss and of its denominators."""
+    is_on_policy: bool = True
+    """Whether the weights before this step, and no older ones, sampled it: sampler and learner must agree on it then."""
     old_logprobs: Float32[np.ndarray, " T"] | None = None
     """The learner's before this step's updates; None where the training forward itself gives them."""
     ref_logprobs: Float32[np.ndarray, " T"] | None = None
@@ -82,6 +84,8 @@ class Microbatch:
     """For each token, how many tokens its completion has."""
     loss_mask: Float32[np.ndarray, " T"]
     """0 where a token is left out of the loss, else 1."""
+    on_policy: Float32[np.ndarray, " T"]
+    """1 where the weights before this step sampled the token's completion, else 0."""
     sequences: tuple[Sequence, ...]
     old_logprobs: Float32[np.ndarray, " T"] | None = None
     """This and those below as in ``Sequence``."""
@@ -113,8 +117,11 @@ class Batch:
     or ranks would reduce different statistics."""
 
 
-def sequences_of(groups: Iterable[Group]) -> list[Sequence]:
-    """The groups' completions as sequences, in order and without credit yet."""
+def sequences_of(groups: Iterable[Group], version: int | None = None) -> list[Sequence]:
+    """The groups' completions as sequences, in order and without credit yet.
+
+    Those that another policy version than ``version`` sampled, wholly or in part, are not on policy; without one all are.
+    """
     pairs = [(group.prompt, completion) for group in groups for completion in group.completions]
     return [
         Sequence(
@@ -124,6 +131,7 @@ def sequences_of(groups: Iterable[Group]) -> list[Sequence]:
             advantages=np.zeros(completion.num_tokens, dtype=np.float32),
             index=index,
             prompt_id=prompt.id,
+            is_on_policy=version is None or completion.policy_versions == (version,),
         )
         for index, (prompt, completion) in enumerate(pairs)
     ]
@@ -247,6 +255,7 @@ def _lay_out(rows: Rows) -> Microbatch:
         completion=np.repeat(np.arange(len(sequences)), lengths),
         completion_lengths=np.repeat(np.array(lengths, np.float32), lengths),
         loss_mask=np.repeat(np.array([not s.is_masked for s in sequences], np.float32), lengths),
+        on_policy=np.repeat(np.array([s.is_on_policy for s in sequences], np.float32), lengths),
         sequences=tuple(sequences),
         old_logprobs=_if_known([sequence.old_logprobs for sequence in sequences]),
         ref_logprobs=_if_known([sequence.ref_logprobs for sequence in sequences]),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from rollout.types import Group
 
+STALE_LIMIT = 1.0
+"""Nats a token that a policy of a few steps ago may differ by. Another policy, or noise, differs by several."""
 ADVICE = """\
 The update was not applied. Likely causes, in the order to check them:
   - The generators run stale weights. Compare the policy versions above with the step: a publish that is older than
@@ -35,6 +37,20 @@ class ParityError(RuntimeError):
             f"{self.max_gap:.3g} at most; the limit on the average is {self.limit:.3g}. "
             f"Tokens were sampled by policy versions {list(self.versions)}.\n{ADVICE}"
         )
+
+
+def check_parity(totals: Mapping[str, float], limit: float, step: int, versions: tuple[int, ...]) -> None:
+    """Raises ParityError where the mean gap passes ``limit`` on tokens sampled on policy, or STALE_LIMIT on all tokens.
+
+    ``totals`` are sums over tokens, as ``learner.objective.compared`` makes them.
+    """
+    gaps = [(totals["logprob_gap"] / totals["compared"], max(limit, STALE_LIMIT))]
+    if totals["on_policy"]:
+        gaps.insert(0, (totals["on_policy_gap"] / totals["on_policy"], limit))
+    for mean_gap, allowed in gaps:
+        # Written so that a gap that is not a number fails too.
+        if not mean_gap <= allowed:
+            raise ParityError(mean_gap, totals["logprob_gap_max"], allowed, step, versions)
 
 
 def policy_versions(groups: Iterable[Group]) -> tuple[int, ...]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence as ListOf
 from dataclasses import replace
 
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -54,8 +53,7 @@ class Scorer:
         said: dict[str, Tensor] = {}
         if self.asks_policy:
             output = self._backend.score(microbatch)
-            rollout_logprobs_T = torch.from_numpy(microbatch.rollout_logprobs).to(self._backend.device)
-            tally.add(compared(output.logprobs_T, rollout_logprobs_T))
+            tally.add(compared(output.logprobs_T, microbatch))
             said["old_logprobs"] = output.logprobs_T
             if self._uses_critic:
                 said["old_values"] = output.values_T

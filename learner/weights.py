@@ -19,7 +19,7 @@ from transformers import AutoTokenizer
 
 from learner.backend import Backend
 from learner.lora import ADAPTER, Weight, adapter_weights, merged_weights
-from rollout.types import WeightBucket
+from rollout.types import Manifest, WeightBucket
 
 EXPORT_BUCKET_BYTES = 2**30
 """Weights gathered at a time for an export."""
@@ -34,6 +34,27 @@ def weight_buckets(backend: Backend, max_bytes: int) -> Iterator[WeightBucket]:
     comes once, under the embedding's name. Adapters are part of the weights that they adapt. A critic does not come.
     """
     return _gathered(backend, merged_weights(backend.policy.model), max_bytes)
+
+
+def manifest(backend: Backend) -> Manifest:
+    """What ``device_weights`` will send, known without gathering anything."""
+    weights = list(merged_weights(backend.policy.model))
+    return Manifest(
+        names=tuple(weight.name for weight in weights),
+        dtypes=tuple(str(weight.parameter.dtype).removeprefix("torch.") for weight in weights),
+        shapes=tuple(tuple(getattr(weight.parameter, "ds_shape", weight.parameter.shape)) for weight in weights),
+    )
+
+
+def device_weights(backend: Backend) -> Iterator[tuple[str, Tensor]]:
+    """Yields names and whole weights on this rank's device, adapters merged, one at a time. Collective at ZeRO 3.
+
+    What it yields stays valid until the next update: ZeRO 3 lets go of what it has gathered, and does not overwrite it.
+    """
+    for weight in merged_weights(backend.policy.model):
+        with deepspeed.zero.GatheredParameters(weight.parts, enabled=backend.zero_stage == 3):
+            value = weight.value()
+        yield weight.name, value
 
 
 def export(backend: Backend, base_folder: Path | str, folder: Path) -> None:
@@ -80,7 +101,7 @@ def _gathered(backend: Backend, weights: Iterable[Weight], max_bytes: int) -> It
         with deepspeed.zero.GatheredParameters(parts, enabled=backend.zero_stage == 3):
             arrays = tuple(_to_numpy(weight.value()) for weight in bucket) if backend.rank.is_first else ()
         if arrays:
-            yield WeightBucket(
+            yield WeightBucket.of(
                 names=tuple(weight.name for weight in bucket),
                 dtypes=tuple(str(weight.parameter.dtype).removeprefix("torch.") for weight in bucket),
                 arrays=arrays,

@@ -7,81 +7,13 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from orchestrator.arguments import parse
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-DESCRIPTION = "R1-Zero-style reinforcement learning of reasoning, on one GPU, a pod, or no GPU at all."
-TAKES_OVERRIDES = ("train", "sft", "submit", "plan", "eval")
-OVERRIDES = "settings to change, as learner.learning_rate=2e-6"
-
-
-def parser() -> argparse.ArgumentParser:
-    """The commands and their arguments."""
-    root = argparse.ArgumentParser(prog="rayzero", description=DESCRIPTION)
-    commands = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
-
-    train = commands.add_parser("train", help="train a policy, or resume a run of the same name")
-    train.add_argument("arguments", nargs="*", metavar="[RECIPE] key=value", help=f"recipe file or name; {OVERRIDES}")
-
-    sft = commands.add_parser("sft", help="fine-tune a model on pairs of prompt and completion, or resume that")
-    sft.add_argument("arguments", nargs="*", metavar="[RECIPE] key=value", help=f"recipe file or name; {OVERRIDES}")
-
-    submit = commands.add_parser("submit", help="train as a job on a Ray cluster, or resume that")
-    submit.add_argument("arguments", nargs="*", metavar="[RECIPE] key=value", help=f"recipe file or name; {OVERRIDES}")
-    submit.add_argument(
-        "--address", help="URL of the dashboard; default: RAY_API_SERVER_ADDRESS or http://127.0.0.1:8265"
-    )
-    submit.add_argument("--follow", action="store_true", help="print the job's log; exit as it does")
-    submit.add_argument("--working-dir", default=".", help="uploaded to be the job's working directory (default: this)")
-    submit.add_argument(
-        "--env", action="append", default=[], metavar="NAME", help="send this variable too, as it is here"
-    )
-
-    plan = commands.add_parser("plan", help="check a recipe and print its plan, without starting anything")
-    plan.add_argument("arguments", nargs="*", metavar="[RECIPE] key=value", help=f"recipe file or name; {OVERRIDES}")
-    plan.add_argument("--gpu", help="plan its memory too: a GPU, such as 4090, a100-80 or h100, or a size in GiB")
-
-    evaluate = commands.add_parser("eval", help="measure and compare models on held-out problems")
-    evaluate.add_argument(
-        "arguments",
-        nargs="+",
-        metavar="MODEL key=value",
-        help=f"model folders, such as runs/<name>/final, or hub names, as name:model to choose what they are called; {OVERRIDES}",
-    )
-    evaluate.add_argument("--recipe", help="recipe that asks the questions; default: that of the first model's run")
-    evaluate.add_argument("--formats", nargs="+", help="zero_shot one_shot natural; default: the recipe's own")
-    evaluate.add_argument("--num-prompts", type=int, help="ask so many of the held-out prompts; default: all")
-    evaluate.add_argument("--seed", type=int, help="decides which prompts, and the sampling")
-    evaluate.add_argument("--pass-at", nargs="+", metavar="K", help="each k of pass@k; the largest is sampled")
-    evaluate.add_argument("--json", help="file for figures and completions; default: a new one in runs/evaluations/")
-
-    solve = commands.add_parser("solve", help="let a model answer one question, and check the answer")
-    solve.add_argument("model", help="model folder, such as runs/<name>/final, or a hub name")
-    solve.add_argument("question", help='such as "Using the numbers [4, 7, 3], create an equation that equals 25"')
-    solve.add_argument("--recipe", help="recipe that words the question; default: that of the model's own run")
-    solve.add_argument("--answer", help="what is right, such as 72; Countdown needs none")
-    solve.add_argument("--attempts", type=int, default=1, help="completions to sample; 1 is greedy (default: 1)")
-
-    doctor = commands.add_parser("doctor", help="examine this machine and its installation, and say how to mend them")
-    doctor.add_argument("--json", action="store_true", help="print the findings as JSON")
-    return root
-
-
-def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The command line, with `key=value` wherever it stands; argparse alone wants it before the options, or refuses it
-    among an option's several values. Exits with 2 when it is wrong."""
-    overrides = []
-    if arguments is None:
-        arguments = sys.argv[1:]
-    if arguments and arguments[0] in TAKES_OVERRIDES:
-        overrides = [argument for argument in arguments if "=" in argument and not argument.startswith("-")]
-        arguments = [argument for argument in arguments if argument not in overrides]
-    given = parser().parse_args(arguments)
-    if overrides:
-        given.arguments += overrides
-    return given
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -201,6 +133,16 @@ def run_solve(given: argparse.Namespace, console: Console) -> int:
     return 0 if is_right else 1
 
 
+def run_scale(given: argparse.Namespace, console: Console) -> int:
+    from orchestrator.scale import request_generators
+
+    request_generators(Path(given.run), given.num_generators)
+    console.print(
+        f"{given.run}: {given.num_generators} generators from the next step on; its log.txt says when they sample"
+    )
+    return 0
+
+
 def run_doctor(given: argparse.Namespace) -> int:
     from orchestrator.doctor.report import doctor
 
@@ -214,6 +156,7 @@ COMMANDS = {
     "plan": run_plan,
     "eval": run_eval,
     "solve": run_solve,
+    "scale": run_scale,
 }
 
 

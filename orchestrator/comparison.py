@@ -12,7 +12,9 @@ from orchestrator.ask import NamedModel, tokenizer_of
 from orchestrator.config import RunConfig
 from orchestrator.estimates import Difference, paired_difference
 from orchestrator.evaluation import Evaluation, evaluate, held_out_prompts, num_right
-from orchestrator.fleet import RolloutFleet, engine_spec, is_colocated, ray_cluster
+from orchestrator.fleet import RolloutFleet, engine_spec, ray_cluster
+from orchestrator.layout import EVALUATION
+from orchestrator.placement import Placement
 from orchestrator.recipes import ConfigError
 from rollout.prompts.stream import PromptStream
 from rollout.types import Prompt, PromptFormat
@@ -82,13 +84,13 @@ def running(model: NamedModel, position: int, config: RunConfig) -> Iterator[Rol
     """A fleet that samples from the model."""
     # The name of an actor that was killed is not free at once, so each model's fleet has names of its own.
     config = config.model_copy(update={"name": f"{config.name}-{position}"})
-    gpus = 1.0 if is_colocated(config) else 0.0
-    fleet = RolloutFleet(config, engine_spec(config, model.path, load_weights=True), gpus_per_generator=gpus)
-    try:
-        fleet.wait_until_ready()
-        yield fleet
-    finally:
-        fleet.close()
+    with Placement.of(config, EVALUATION) as placement:
+        fleet = RolloutFleet(config, engine_spec(config, model.path, load_weights=True), placement)
+        try:
+            fleet.wait_until_ready()
+            yield fleet
+        finally:
+            fleet.close()
 
 
 def difference(evaluation: Evaluation, baseline: Evaluation | None) -> Difference | None:

@@ -68,15 +68,20 @@ class CheckpointConfig(Settings, frozen=True):
 class PlacementConfig(Settings, frozen=True):
     """Which processes share which hardware."""
 
-    mode: Literal["auto", "cpu", "colocated"] = "auto"
-    """`cpu`: everything on cores. `colocated`: generator and learner take turns on the same GPU. `auto`: colocated where a
-    GPU is seen, else cpu."""
+    mode: Literal["auto", "cpu", "colocated", "pods"] = "auto"
+    """`cpu`: everything on cores. `colocated`: generator i and learner rank i take turns on GPU i. `pods`: each generator
+    and each learner rank has GPUs of its own. `auto`: pods where GPUs are enough for that, else colocated where they are
+    enough for that; cpu where there is none. On a cluster that scales up name the mode."""
     dashboard: bool = False
     """Start Ray's dashboard with a cluster that this run starts itself."""
+    wait_for_resources_s: float = Field(default=0.0, ge=0)
+    """How long to wait for nodes to join a cluster that is too small, seconds. 0: stop at once."""
     start_timeout_s: float = Field(default=300.0, gt=0)
-    """Deadline for the actors to get their resources and to start, seconds."""
+    """Deadline for the actors to get their resources, where the cluster is large enough but busy, and to start, seconds."""
     update_timeout_s: float = Field(default=3600.0, gt=0)
     """Deadline of one update on the learner, seconds."""
+    max_learner_restarts: int = Field(default=3, ge=0)
+    """How often in one run a learner that lost a rank is built anew, to go on from the last checkpoint."""
 
 
 class TrackingConfig(Settings, frozen=True):
@@ -105,8 +110,9 @@ class RunConfig(Settings, frozen=True):
     """Prompts sampled in one step."""
     group_size: int = Field(ge=1)
     """Completions of one prompt; at least 2 where advantages compare them, which they do in most presets."""
-    max_staleness: int = Field(default=0, ge=0, le=0)
-    """Steps that sampling may run ahead of the weights. 0, on-policy, is all that there is yet."""
+    max_staleness: int = Field(default=0, ge=0, le=8)
+    """Steps that sampling may run ahead of the weights. 0: on-policy, sampling and updates take turns. 1 or 2: sampling goes
+    on during the update, and new weights land between two decoding steps; not with `placement.mode = "colocated"`."""
     model: ModelConfig
     warm_start: WarmStartConfig = WarmStartConfig()
     traces: TracesConfig = TracesConfig()
@@ -128,6 +134,15 @@ class RunConfig(Settings, frozen=True):
     def max_model_len(self) -> int:
         """Longest prompt plus longest completion, tokens."""
         return self.prompts.max_prompt_tokens + self.sampling.max_completion_tokens
+
+    @property
+    def trains_with(self) -> LearnerConfig:
+        """The learner's settings, `auto` resolved by how far sampling may run ahead."""
+        algorithm = self.learner.algorithm
+        if self.max_staleness == 0 or algorithm.mismatch_correction != "auto":
+            return self.learner
+        corrected = algorithm.model_copy(update={"mismatch_correction": "truncated"})
+        return self.learner.model_copy(update={"algorithm": corrected})
 
     @property
     def directory(self) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,20 +12,33 @@ from typing import Any, Protocol
 import ray
 
 from learner.metrics import Update
+from orchestrator.backends import resolve_backend
 from orchestrator.config import RunConfig, default_num_cpus
+from orchestrator.generators import Generators
 from orchestrator.learner_group import LearnerGroup
-from orchestrator.publish import publish
-from orchestrator.remote import RemoteCallError, wait_for
+from orchestrator.memory.fractions import with_fractions
+from orchestrator.outcomes import settle
+from orchestrator.placement import Placement
+from orchestrator.publish import PublishError, publish
+from orchestrator.scale import requested_generators
 from orchestrator.stream import RolloutStream
+from orchestrator.transports import make_transport
 from rewards.pool import RewardPool
 from rollout.actor import MAX_CONCURRENCY, GeneratorActor, environment
 from rollout.config import SamplingConfig
 from rollout.types import EngineSpec, Group, Prompt
 
+logger = logging.getLogger(__name__)
+
+CONTROL_TIMEOUT_S = 120.0
+"""Deadline of a call that takes a generator moments, seconds."""
+
 
 class Rollouts(Protocol):
     """Samples and scores."""
 
+    def submit(self, prompts: Sequence[Prompt], sampling: SamplingConfig, group_size: int) -> None: ...
+    def gather(self, prompts: Sequence[Prompt]) -> list[Group]: ...
     def collect(self, prompts: Sequence[Prompt], sampling: SamplingConfig, group_size: int) -> list[Group]: ...
     def metrics(self) -> dict[str, float]: ...
 
@@ -53,58 +66,73 @@ class Fleet(Protocol):
 class RolloutFleet:
     """Generators and reward workers on a Ray cluster: enough to evaluate a model. Closing it ends them all."""
 
-    def __init__(self, config: RunConfig, engine: EngineSpec, *, gpus_per_generator: float) -> None:
-        """Starts the actors without waiting for them; `wait_until_ready` does."""
+    def __init__(self, config: RunConfig, engine: EngineSpec, placement: Placement) -> None:
+        """Starts the actors where `placement` has room for them, without waiting for them; `wait_until_ready` does."""
         self._config = config
-        self.generators: dict[str, Any] = {
-            f"generator-{index}": GeneratorActor.options(
-                name=f"{config.name}/generator-{index}",
-                num_cpus=config.rollout.cpus_per_generator,
-                num_gpus=gpus_per_generator,
-                max_concurrency=MAX_CONCURRENCY,
-                runtime_env={"env_vars": environment(config.rollout)},
-            ).remote(engine, config.rollout)
-            for index in range(config.rollout.num_generators)
-        }
+        self._engine = engine
+        self.placement = placement
+        self.generators = Generators(
+            self._boot, config.rollout, have_weights=engine.load_weights, retire=placement.remove_generator
+        )
         tasks = {questions.marked_by for questions in config.prompts.kinds.values()}
-        self.rewards = RewardPool(config.rewards, name_prefix=f"{config.name}/reward", tasks=sorted(tasks))
+        self.rewards = RewardPool(config.rewards, f"{config.name}/reward", sorted(tasks), placement.reward_options)
         self.rollouts = RolloutStream(
-            self.generators, self.rewards, stall_timeout_s=config.rollout.stall_timeout_s, seed=config.seed
+            self.generators, self.rewards, config.rollout, seed=config.seed, revive=self._revive
         )
 
     def wait_until_ready(self) -> None:
         """Returns when every generator can take prompts. Raises RemoteCallError past the deadline."""
-        advice = "raise rollout.start_timeout_s if the model is large, or look at that generator's log"
-        self._call_generators("ready", self._config.rollout.start_timeout_s, advice)
+        self.generators.wait_until_ready()
 
     def close(self) -> None:
         """End every actor."""
-        for generator in self.generators.values():
-            ray.kill(generator)
+        self.generators.close()
         self.rewards.close()
 
-    def _call_generators(
-        self, method: str, timeout_s: float = 120.0, advice: str = "look at that generator's log, it may hang"
-    ) -> dict[str, Any]:
-        calls = {name: getattr(actor, method).remote() for name, actor in self.generators.items()}
-        return wait_for(calls, method, timeout_s, advice)
+    def _boot(self, index: int, restarts: int) -> Any:
+        """The actor of a generator. A killed actor's name is not free at once, so a successor gets its own."""
+        return GeneratorActor.options(
+            name=f"{self._config.name}/generator-{index}" + (f"-restart-{restarts}" if restarts else ""),
+            max_concurrency=MAX_CONCURRENCY,
+            runtime_env={"env_vars": environment(self._config.rollout)},
+            **self.placement.generator_options(index),
+        ).remote(self._engine, self._config.rollout)
+
+    def _revive(self) -> None:
+        """Engines that load weights by themselves serve as soon as they stand."""
+
+    def _call_generators(self, method: str) -> dict[str, Any]:
+        """One that does not answer is lost; its successor has to be told by whoever calls this."""
+        calls = {name: getattr(actor, method).remote() for name, actor in self.generators.standing.items()}
+        outcomes = settle(calls, method, CONTROL_TIMEOUT_S)
+        for name, reason in (outcomes.failed | outcomes.died).items():
+            self.rollouts.lose(name, reason)
+        return outcomes.answered
 
 
 class RayFleet(RolloutFleet):
     """All the actors of a training run."""
 
     def __init__(self, config: RunConfig, engine: EngineSpec) -> None:
-        """Raises RemoteCallError when the cluster is too small, before anything is started."""
-        self._shares_gpu = is_colocated(config)
-        check_resources(config, uses_gpu=self._shares_gpu)
-        # Two that take turns on one GPU, to Ray's bookkeeping half of it each; memory fractions do the sharing.
-        gpu_share = 0.5 if self._shares_gpu else 0.0
-        super().__init__(config, engine, gpus_per_generator=gpu_share)
-        if self._shares_gpu:
-            # vLLM measures free memory while it starts: nobody else may use the GPU then.
-            self.wait_until_ready()
-        self._generators_awake = True
-        self.learner = LearnerGroup(config, gpu_share)
+        """Raises PlacementError when the cluster is too small or too busy, before anything is started."""
+        placement = Placement.of(config)
+        try:
+            config = with_fractions(config, placement.mode, placement.gpu_gib)
+            backend = resolve_backend(config.rollout.publish_backend, placement.mode)
+            rollout = config.rollout.model_copy(update={"publish_backend": backend})
+            config = config.model_copy(update={"rollout": rollout})
+            self._transport = make_transport(backend, rollout.tensor_parallel_size)
+            self._shares_gpu = placement.mode == "colocated"
+            self._version: int | None = None
+            super().__init__(config, engine, placement)
+            if self._shares_gpu:
+                # vLLM measures free memory while it starts: nobody else may use the GPU then.
+                self.wait_until_ready()
+            self._generators_awake = True
+            self.learner = LearnerGroup(config, placement, beside=self.rollouts)
+        except BaseException:
+            placement.close()
+            raise
 
     @contextmanager
     def generating(self) -> Iterator[None]:
@@ -124,14 +152,60 @@ class RayFleet(RolloutFleet):
         yield
 
     def publish(self, version: int) -> None:
-        """Send the learner's weights to every generator as `version`; see orchestrator/publish.py."""
-        publish(
-            self.learner,
-            self.generators,
-            version,
-            timeout_s=self._config.rollout.publish_timeout_s,
-            bucket_bytes=self._config.rollout.publish_bucket_mib * 2**20,
-        )
+        """Send the learner's weights to every generator as `version`; see orchestrator/publish.py.
+
+        Those that stand by then, started again or added, get them too, and sample from then on.
+        """
+        self._follow_scale()
+        targets = self.generators.standing
+        try:
+            lost = publish(
+                self.learner,
+                targets,
+                version,
+                timeout_s=self._config.rollout.publish_timeout_s,
+                bucket_bytes=self._config.rollout.publish_bucket_mib * 2**20,
+                transport=self._transport,
+            )
+        except PublishError:
+            lost = self._unresponsive(targets)
+            if lost.keys() != targets.keys():
+                raise  # some live, and yet nobody got the weights: that would happen to their successors too
+        self._version = version
+        for name, reason in lost.items():
+            self.rollouts.lose(name, reason)
+        self.generators.serve(name for name in targets if name not in lost)
+
+    def restart_learner(self, start: Callable[[LearnerGroup], None]) -> None:
+        """Replace all learner ranks, dead and alive, and drop what is in flight; `start` builds the policy on the new ones.
+
+        One rank alone cannot be replaced: the others hang in a collective call with it, or hold another step's weights.
+        """
+        self.rollouts.abandon()
+        with self.learning():
+            self.learner.restart()
+            start(self.learner)
+
+    def _unresponsive(self, generators: Mapping[str, Any]) -> dict[str, str]:
+        """Those that are dead or do not even say that they live, and why."""
+        pulses = {name: actor.pulse.remote() for name, actor in generators.items()}
+        outcomes = settle(pulses, "pulse", self._config.rollout.hang_timeout_s)
+        return outcomes.died | outcomes.failed
+
+    def _revive(self) -> None:
+        """When no generator samples any more, those that were started again must not wait for the end of the step."""
+        if self._version is not None:
+            self.publish(self._version)
+
+    def _follow_scale(self) -> None:
+        """Start or end generators as `rayzero scale` asked, between two steps."""
+        wanted = requested_generators(self._config)
+        if wanted is None or wanted == len(self.generators.names):
+            return
+        logger.info("%d generators are wanted, %d there are", wanted, len(self.generators.names))
+        for name in self.generators.names[wanted:]:
+            self.rollouts.take_back(name)
+        self.generators.resize(wanted)
 
     def peak_memory_gib(self) -> dict[str, float]:
         """Largest resident memory of each process so far, GiB, by actor name."""
@@ -141,6 +215,7 @@ class RayFleet(RolloutFleet):
     def close(self) -> None:
         super().close()
         self.learner.close()
+        self.placement.close()
 
 
 def engine_spec(config: RunConfig, model: str, *, load_weights: bool) -> EngineSpec:
@@ -148,29 +223,6 @@ def engine_spec(config: RunConfig, model: str, *, load_weights: bool) -> EngineS
     return EngineSpec(
         model, config.model.dtype, config.max_model_len, load_weights, reads_text=bool(config.sampling.stop)
     )
-
-
-def is_colocated(config: RunConfig) -> bool:
-    """Whether generator and learner take turns on a GPU."""
-    has_gpu = ray.cluster_resources().get("GPU", 0) > 0
-    return config.placement.mode == "colocated" or (config.placement.mode == "auto" and has_gpu)
-
-
-def check_resources(config: RunConfig, *, uses_gpu: bool) -> None:
-    """Raises RemoteCallError when the cluster can never place the actors, instead of waiting forever."""
-    cpus = (
-        config.rollout.num_generators * config.rollout.cpus_per_generator
-        + config.learner.num_ranks * config.learner.cpus_per_rank
-        + config.rewards.num_workers * config.rewards.cpus_per_worker
-    )
-    total = ray.cluster_resources()
-    if cpus > total.get("CPU", 0) + 1e-9:
-        raise RemoteCallError(
-            f"the actors reserve {cpus:g} CPUs and Ray has {total.get('CPU', 0):g}: lower rollout.cpus_per_generator, "
-            "learner.cpus_per_rank or rewards.cpus_per_worker (fractions share a core)"
-        )
-    if uses_gpu and total.get("GPU", 0) < 1:
-        raise RemoteCallError('placement.mode = "colocated" and Ray sees no GPU: set placement.mode = "cpu"')
 
 
 @contextmanager

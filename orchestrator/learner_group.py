@@ -13,7 +13,8 @@ from learner.actor import LearnerActor, actor_options
 from learner.config import LearnerConfig, ModelConfig
 from learner.metrics import Update
 from orchestrator.config import RunConfig
-from orchestrator.remote import RemoteCallError, wait_for
+from orchestrator.placement import Placement
+from orchestrator.remote import Background, RemoteCallError, wait_for
 from rollout.types import Group, SupervisedExample
 
 logger = logging.getLogger(__name__)
@@ -21,16 +22,38 @@ logger = logging.getLogger(__name__)
 ADVICE = "raise placement.update_timeout_s if the model is large; else look at that rank's log, it may hang"
 
 
-class LearnerGroup:
-    """Calls every rank, with a deadline. All methods are collective."""
+class LearnerLostError(RemoteCallError):
+    """A rank died, or did not answer in time: the group is of no use any more."""
 
-    def __init__(self, config: RunConfig, num_gpus: float) -> None:
+
+class LearnerGroup:
+    """Calls every rank, with a deadline. All methods are collective, and raise LearnerLostError."""
+
+    def __init__(self, config: RunConfig, placement: Placement, beside: Background | None = None) -> None:
+        """Starts the ranks. `beside`: what to look after while one waits for them."""
         self._config = config
-        options = actor_options(config.learner, use_gpu=num_gpus > 0) | {"num_gpus": num_gpus}
-        self._ranks: list[Any] = [
-            LearnerActor.options(name=f"{config.name}/learner-{rank}", **options).remote()
-            for rank in range(config.learner.num_ranks)
+        self._placement = placement
+        self._beside = beside
+        self.restarts = 0
+        """How often all ranks were replaced."""
+        self._ranks = self._boot()
+
+    def _boot(self) -> list[Any]:
+        options = actor_options(self._config.learner, use_gpu=self._placement.mode != "cpu")
+        # A killed actor's name is not free at once, so a successor gets its own.
+        suffix = f"-restart-{self.restarts}" if self.restarts else ""
+        return [
+            LearnerActor.options(
+                name=f"{self._config.name}/learner-{rank}{suffix}", **options | self._placement.learner_options(rank)
+            ).remote()
+            for rank in range(self._config.learner.num_ranks)
         ]
+
+    def restart(self) -> None:
+        """Replace all ranks; `start` gives the new ones their policy."""
+        self.close()
+        self.restarts += 1
+        self._ranks = self._boot()
 
     def start(
         self,
@@ -41,6 +64,8 @@ class LearnerGroup:
         model: ModelConfig | None = None,
     ) -> None:
         """Build the policy from `folder` on every rank; replaces what an earlier start built. `model`: else the run's."""
+        # The share of the GPU is the ranks', whatever they train: that of the run's config, as planned.
+        learner = learner.model_copy(update={"gpu_memory_fraction": self._config.learner.gpu_memory_fraction})
         master = ray.get(self._ranks[0].reserve_address.remote(), timeout=self._config.placement.start_timeout_s)
         calls = {
             self._name(rank): actor.start.remote(
@@ -52,6 +77,7 @@ class LearnerGroup:
                 num_steps=num_steps,
                 temperature=temperature,
                 max_completion_tokens=self._config.sampling.max_completion_tokens,
+                max_staleness=self._config.max_staleness,
             )
             for rank, actor in enumerate(self._ranks)
         }
@@ -76,11 +102,22 @@ class LearnerGroup:
         """Hand cached device memory back, where vLLM's allocator can see it."""
         self._call("release_memory")
 
-    def weight_buckets(self, max_bytes: int) -> list[Any]:
-        """References to the buckets, from rank 0; the other ranks take part because ZeRO 3 gathers from all."""
+    def weight_buckets(self, max_bytes: int, timeout_s: float | None = None) -> list[Any]:
+        """References to the buckets, from rank 0; the other ranks take part because ZeRO 3 gathers from all.
+
+        `timeout_s`: `placement.update_timeout_s` if none is given.
+        """
         streams = [rank.weight_buckets.options(num_returns="streaming").remote(max_bytes) for rank in self._ranks]
-        first, *_ = [list(stream) for stream in streams]
-        return first
+        ends = {self._name(rank): stream.completed() for rank, stream in enumerate(streams)}
+        try:
+            wait_for(ends, "weight_buckets", timeout_s or self._config.placement.update_timeout_s, ADVICE)
+        except RemoteCallError as error:
+            raise LearnerLostError(str(error)) from error
+        return list(streams[0])
+
+    def transfer_calls(self, method: str, *args: Any) -> dict[str, Any]:
+        """Calls of one of the ranks' methods that send weights, by rank; the caller waits for them, and for generators."""
+        return {self._name(rank): getattr(actor, method).remote(*args) for rank, actor in enumerate(self._ranks)}
 
     def peak_memory_gib(self) -> dict[str, float]:
         return {self._name(rank): gib for rank, gib in enumerate(self._call("peak_memory_gib"))}
@@ -96,23 +133,11 @@ class LearnerGroup:
 
     def _call(self, method: str, *args: Any) -> list[Any]:
         calls = {self._name(rank): getattr(actor, method).remote(*args) for rank, actor in enumerate(self._ranks)}
-        return list(wait_for(calls, method, self._config.placement.update_timeout_s, ADVICE).values())
+        try:
+            answers = wait_for(calls, method, self._config.placement.update_timeout_s, ADVICE, self._beside)
+        except RemoteCallError as error:
+            raise LearnerLostError(str(error)) from error
+        return list(answers.values())
 
     def _name(self, rank: int) -> str:
         return f"learner-{rank}"
-
-
-def check_fits(config: RunConfig, num_gpus: float) -> None:
-    """Raises RemoteCallError when the cluster can never place the learner's ranks alone, instead of waiting forever."""
-    ranks, total = config.learner.num_ranks, ray.cluster_resources()
-    cpus = ranks * config.learner.cpus_per_rank
-    if cpus > total.get("CPU", 0) + 1e-9:
-        raise RemoteCallError(
-            f"the learner reserves {cpus:g} CPUs and Ray has {total.get('CPU', 0):g}: lower learner.cpus_per_rank "
-            "(fractions share a core) or learner.num_ranks"
-        )
-    if ranks * num_gpus > total.get("GPU", 0):
-        raise RemoteCallError(
-            f"learner.num_ranks = {ranks} needs as many GPUs and Ray sees {total.get('GPU', 0):g}: lower it, or set "
-            'placement.mode = "cpu"'
-        )

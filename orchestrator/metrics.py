@@ -44,6 +44,17 @@ def spread_metrics(groups: Sequence[Group]) -> dict[str, float]:
     return {"rollout/groups_without_spread": mean(np.ptp(group.totals) == 0 for group in groups)}
 
 
+def staleness_metrics(step: int, groups: Sequence[Group]) -> dict[str, float]:
+    """How many steps the oldest weights that sampled a completion are behind those that `step` updates."""
+    completions = [completion for group in groups for completion in group.completions]
+    staleness = [step - 1 - min(completion.policy_versions) for completion in completions]
+    return {
+        "rollout/staleness": mean(staleness),
+        "rollout/staleness_max": float(max(staleness)),
+        "rollout/mixed_versions": mean(len(completion.policy_versions) > 1 for completion in completions),
+    }
+
+
 def mixture_metrics(groups: Sequence[Group]) -> dict[str, float]:
     """How each kind of question in a mixture does; empty where there is one kind only."""
     rates: dict[str, list[float]] = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
+from orchestrator.backends import resolve_backend
 from rewards.config import RewardConfigError
 from rewards.format import LEAD_IN
 from rewards.registry import check, functions_of
@@ -21,10 +22,17 @@ def misfits(config: RunConfig) -> Iterator[str]:
     yield from length_misfits(config)
     yield from build_misfits(config)
     yield from reward_misfits(config)
-    if config.learner.num_ranks > 1 and config.placement.mode == "colocated":
+    if config.placement.mode == "colocated":
+        yield from colocated_misfits(config)
+    if config.placement.mode != "auto":
+        try:
+            resolve_backend(config.rollout.publish_backend, config.placement.mode)
+        except ValueError as error:
+            yield str(error)
+    if config.rollout.hang_timeout_s >= config.rollout.stall_timeout_s:
         yield (
-            f'learner.num_ranks = {config.learner.num_ranks} with placement.mode = "colocated": one GPU is shared by '
-            "one learner and one generator; set learner.num_ranks = 1"
+            f"rollout.hang_timeout_s = {config.rollout.hang_timeout_s:g} is not below rollout.stall_timeout_s = "
+            f"{config.rollout.stall_timeout_s:g}: the run would stop before a generator that hangs is replaced; lower it"
         )
 
 
@@ -100,6 +108,26 @@ def build_misfits(config: RunConfig) -> Iterator[str]:
         yield (
             f"model.build.max_integer = {build.max_integer}: the tokenizer has no token for {largest}, which "
             "prompts.countdown's max_number, max_target or max_intermediate allows; raise it"
+        )
+
+
+def colocated_misfits(config: RunConfig) -> Iterator[str]:
+    """What keeps generator i and learner rank i from taking turns on GPU i."""
+    generators, ranks = config.rollout.num_generators, config.learner.num_ranks
+    if generators != ranks:
+        yield (
+            f'rollout.num_generators = {generators} and learner.num_ranks = {ranks} with placement.mode = "colocated": '
+            'each generator shares its GPU with one rank; set both to the number of GPUs, or placement.mode = "pods"'
+        )
+    if config.rollout.tensor_parallel_size > 1:
+        yield (
+            f"rollout.tensor_parallel_size = {config.rollout.tensor_parallel_size} with placement.mode = "
+            '"colocated": a generator shares one GPU with one rank; set it to 1, or placement.mode = "pods"'
+        )
+    if config.max_staleness > 0:
+        yield (
+            f'max_staleness = {config.max_staleness} with placement.mode = "colocated": generators sleep during the '
+            'update; set max_staleness = 0, or placement.mode = "pods"'
         )
 
 

@@ -48,6 +48,12 @@ def notices(config: RunConfig) -> list[str]:
     """Settings that are allowed, and that runs have come to grief with."""
     updates, algorithm = config.learner.updates_per_step, config.learner.algorithm
     found = []
+    if config.trains_with != config.learner:
+        found.append(
+            f"max_staleness {config.max_staleness}: weights that are up to as many steps old sample part of each batch, so "
+            f"mismatch_correction is switched on, truncated at {algorithm.mismatch_high:g}; "
+            "learner.algorithm.mismatch_correction=off trains without it"
+        )
     if updates > 1 and algorithm.surrogate == "policy_gradient":
         found.append(
             f"learner.updates_per_step {updates} with surrogate policy_gradient: from the second optimizer step on, "

@@ -6,38 +6,106 @@ its own logprobs with the generators' (learner/parity.py), which shows that the 
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Mapping
-from typing import Any, Protocol
+from dataclasses import dataclass, field
+from typing import Any
 
-from orchestrator.remote import wait_for
+from orchestrator.transports import Attempt, RayTransport, Transport, WeightSender
 
-ADVICE = "raise rollout.publish_timeout_s if the model is large; else look at that generator's log, it may hang"
+logger = logging.getLogger(__name__)
+
+RAY_TRANSPORT = RayTransport()
 
 
 class PublishError(RuntimeError):
-    """A generator runs another version than the one that was published."""
+    """No generator runs the version that was published, or the weights were refused."""
 
 
-class WeightSender(Protocol):
-    """The learner's side."""
+@dataclass(slots=True)
+class Progress:
+    """Where each generator stands in one publish."""
 
-    def weight_buckets(self, max_bytes: int) -> list[Any]:
-        """References to all buckets of weights, fetched from the learner once."""
-        ...
+    waiting: dict[str, Any]
+    """Handles of those that neither run the version nor are lost."""
+    confirmed: list[str] = field(default_factory=list)
+    lost: dict[str, str] = field(default_factory=dict)
+    """Why, by name."""
+
+    def lose(self, reasons: Mapping[str, str]) -> None:
+        self.lost |= reasons
+        self.waiting = {name: actor for name, actor in self.waiting.items() if name not in reasons}
+
+    def confirm(self, version: int, answers: Mapping[str, int]) -> None:
+        """Raises PublishError for an answer that is another version."""
+        if behind := {name: got for name, got in answers.items() if got != version}:
+            raise PublishError(
+                f"published version {version}, but " + ", ".join(f"{name} runs {got}" for name, got in behind.items())
+            )
+        self.confirmed += answers
+        self.waiting = {name: actor for name, actor in self.waiting.items() if name not in answers}
 
 
 def publish(
-    sender: WeightSender, generators: Mapping[str, Any], version: int, *, timeout_s: float, bucket_bytes: int
-) -> None:
-    """Make every generator run `version`. Generators fetch the same buckets, so the learner sends once.
+    sender: WeightSender,
+    generators: Mapping[str, Any],
+    version: int,
+    *,
+    timeout_s: float,
+    bucket_bytes: int,
+    transport: Transport = RAY_TRANSPORT,
+) -> dict[str, str]:
+    """Make every generator run `version`; returns those that are lost instead, and why: dead, or late twice.
 
-    Raises PublishError when a generator confirms another version, RemoteCallError when one is late or dead.
+    A transaction in two phases, stage and commit. What fails while the weights are staged changes nothing: all generators drop them, sample
+    on with what they had, and the whole is tried once more. After that who is late is lost. One whose commit fails has no
+    weights at all until the second attempt, and is lost if that fails too.
+
+    Raises:
+        PublishError: nobody runs `version`; or one refuses the weights, and then nobody else got them either.
+        LearnerLostError: a learner rank is dead or late.
     """
-    buckets = sender.weight_buckets(bucket_bytes)
-    calls = {name: generator.update_weights.remote(version, *buckets) for name, generator in generators.items()}
-    confirmed = wait_for(calls, f"update_weights(version {version})", timeout_s, ADVICE)
-    behind = {name: got for name, got in confirmed.items() if got != version}
-    if behind:
+    progress = Progress(dict(generators))
+    for is_last in (False, True):
+        attempt = Attempt(sender, version, time.monotonic_ns(), timeout_s, bucket_bytes)
+        try:
+            failed = tried(transport, attempt, progress, is_last)
+        except BaseException:
+            transport.drop(attempt, progress.waiting)
+            raise
+        if not progress.waiting:
+            break
+        transport.drop(attempt, progress.waiting)
+        if is_last:
+            progress.lose(failed)
+        else:
+            logger.warning("publishing version %d failed and is tried again: %s", version, told(failed))
+    if generators and not progress.confirmed:
+        raise PublishError(f"version {version} reached no generator: {told(progress.lost)}")
+    for reason in progress.lost.values():
+        logger.warning("version %d goes without %s", version, reason)
+    return progress.lost
+
+
+def tried(transport: Transport, attempt: Attempt, progress: Progress, is_last: bool) -> dict[str, str]:
+    """One attempt; moves `progress` on. Returns why those that still wait have failed."""
+    staged = transport.stage(attempt, progress.waiting)
+    progress.lose(staged.died)
+    if staged.refused and is_last and not progress.confirmed:
         raise PublishError(
-            f"published version {version}, but " + ", ".join(f"{name} runs {got}" for name, got in behind.items())
+            f"version {attempt.version} was refused, and every generator goes on with what it had: {told(staged.refused)}"
         )
+    if staged.failed and not is_last:
+        return staged.failed
+    progress.lose(staged.failed)
+    if not progress.waiting:
+        return {}
+    committed = transport.commit(attempt, progress.waiting)
+    progress.confirm(attempt.version, committed.answered)
+    progress.lose(committed.died)
+    return committed.failed
+
+
+def told(reasons: Mapping[str, str]) -> str:
+    return "; ".join(reasons.values())

@@ -3,34 +3,71 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
+
+from orchestrator.watchdog import Watchdog
+
+TICK_S = 1.0
+"""Longest wait before what else goes on is looked after, seconds."""
 
 
 class RemoteCallError(RuntimeError):
     """An actor did not answer in time, or died."""
 
 
-def wait_for(calls: Mapping[str, Any], call: str, timeout_s: float, advice: str) -> dict[str, Any]:
+class Background(Protocol):
+    """What goes on while a call is waited for."""
+
+    def refs(self) -> Sequence[Any]:
+        """What it waits for itself."""
+        ...
+
+    def advance(self, ready: Sequence[Any]) -> None:
+        """Take what is ready, and look after the rest. Never waits."""
+        ...
+
+
+def wait_for(
+    calls: Mapping[str, Any], call: str, timeout_s: float, advice: str, beside: Background | None = None
+) -> dict[str, Any]:
     """Results by actor name. `calls` maps an actor's name to the reference it returned from `call`.
 
-    Raises RemoteCallError for an actor that is late or died; what the call itself raised is raised as it is.
+    What goes on `beside` is looked after meanwhile. Raises RemoteCallError for an actor that is late or died; what the
+    call itself raised is raised as it is.
     """
     deadline = time.monotonic() + timeout_s
     # The first failure is raised even while others still wait: they may wait for the one that failed.
     pending = {ref: name for name, ref in calls.items()}
     results: dict[str, Any] = {}
+    watchdog = Watchdog(lambda: f"{', '.join(sorted(pending.values()))} to answer {call}")
     while pending:
-        ready, _ = ray.wait(list(pending), num_returns=1, timeout=max(0.0, deadline - time.monotonic()))
-        if not ready:
+        left = deadline - time.monotonic()
+        ready = ready_of([*pending, *(beside.refs() if beside else ())], min(max(0.0, left), TICK_S))
+        if beside is not None:
+            beside.advance(ready)
+        for ref in [ref for ref in ready if ref in pending]:
+            name = pending.pop(ref)
+            results[name] = result_of(ref, name, call)
+            watchdog.moved()
+        watchdog.look()
+        if pending and left <= 0 and not ready:
             names = ", ".join(sorted(pending.values()))
             raise RemoteCallError(f"{names} did not answer {call} within {timeout_s:g} s: {advice}")
-        name = pending.pop(ready[0])
-        results[name] = result_of(ready[0], name, call)
     return {name: results[name] for name in calls}
+
+
+def ready_of(refs: Sequence[Any], timeout_s: float) -> list[Any]:
+    """Those that are ready, once one is or the time is up; waits even where there is nothing to wait for."""
+    if not refs:
+        time.sleep(timeout_s)
+        return []
+    ready, others = ray.wait(list(refs), num_returns=1, timeout=timeout_s)
+    # Without this a ref that is always ready, at the front, would keep those behind it waiting.
+    return [*ready, *(ray.wait(others, num_returns=len(others), timeout=0)[0] if ready and others else ())]
 
 
 def result_of(ref: Any, name: str, call: str) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,12 +16,13 @@ from orchestrator.config import RunConfig
 from orchestrator.evaluation import check_held_out
 from orchestrator.fleet import RayFleet, engine_spec, ray_cluster
 from orchestrator.interrupt import Interrupt
+from orchestrator.learner_group import LearnerGroup, LearnerLostError
 from orchestrator.plan import print_plan
 from orchestrator.policy import base_model, export_whole, load_tokenizer
 from orchestrator.report.summary import draw_curve, summary_table
 from orchestrator.sft import checkpoints_of, refuse_other_command
 from orchestrator.supervised import check_data, warm_start_examples, warm_started_model
-from orchestrator.trackers import build_trackers
+from orchestrator.trackers import Tracker, build_trackers
 from orchestrator.train import train
 from rollout.prompts.examples import Examples
 from rollout.prompts.stream import PromptStream
@@ -95,11 +97,15 @@ def train_on_cluster(
         folder = warm_started_model(config, base, beginning.examples, fleet.learner, console, interrupt)
         if folder is None:
             return False
-        fleet.learner.start(folder, config.learner, config.num_steps, config.sampling.temperature)
+
+        def start(learner: LearnerGroup) -> None:
+            learner.start(folder, config.trains_with, config.num_steps, config.sampling.temperature)
+
+        start(fleet.learner)
         fleet.wait_until_ready()
         tracker = build_trackers(config, directory, console)
         try:
-            last_step = train(config, beginning.prompts, fleet, checkpoints, tracker, interrupt)
+            last_step = train_on(config, beginning.prompts, fleet, start, directory, checkpoints, tracker, interrupt)
         finally:
             tracker.close()
         if last_step < config.num_steps:
@@ -109,6 +115,37 @@ def train_on_cluster(
         return True
     finally:
         fleet.close()
+
+
+def train_on(
+    config: RunConfig,
+    prompts: PromptStream,
+    fleet: RayFleet,
+    start: Callable[[LearnerGroup], None],
+    directory: RunDirectory,
+    checkpoints: Checkpoints,
+    tracker: Tracker,
+    interrupt: Interrupt,
+) -> int:
+    """`train`, and when the learner is lost, once more from the last checkpoint. Returns the last step done."""
+    beginning = prompts.state()
+    while True:
+        try:
+            return train(config, prompts, fleet, checkpoints, tracker, interrupt)
+        except LearnerLostError as error:
+            if fleet.learner.restarts == config.placement.max_learner_restarts:
+                raise
+            latest = checkpoints.latest()
+            logger.warning(
+                "the learner is lost: %s. It is built anew (restart %d of at most %d) and goes on after step %d",
+                error,
+                fleet.learner.restarts + 1,
+                config.placement.max_learner_restarts,
+                latest.step if latest else 0,
+            )
+            fleet.restart_learner(start)
+            directory.forget_after(latest.step if latest else -1)
+            prompts.restore(beginning)
 
 
 def report(config: RunConfig, directory: RunDirectory, console: Console, seconds: float) -> None:

@@ -10,9 +10,11 @@ from rich.console import Console
 from orchestrator.artifacts import RunDirectory, RunDirectoryError
 from orchestrator.checkpoints import Checkpoint, Checkpoints
 from orchestrator.config import RunConfig
-from orchestrator.fleet import is_colocated, ray_cluster
+from orchestrator.fleet import ray_cluster
 from orchestrator.interrupt import Interrupt
-from orchestrator.learner_group import LearnerGroup, check_fits
+from orchestrator.layout import SUPERVISED
+from orchestrator.learner_group import LearnerGroup
+from orchestrator.placement import Placement
 from orchestrator.plan import knobs, model_line, optimizer_settings, print_rows
 from orchestrator.policy import base_model, export_whole, load_tokenizer
 from orchestrator.recipes import ConfigError
@@ -81,9 +83,8 @@ class SupervisedRun:
         self._directory = directory
         self._checkpoints = checkpoints
         self._examples = examples
-        num_gpus = 1.0 if is_colocated(config) else 0.0
-        check_fits(config, num_gpus)
-        self._learner = LearnerGroup(config, num_gpus)
+        self._placement = Placement.of(config, SUPERVISED)
+        self._learner = LearnerGroup(config, self._placement)
 
     def train(self, base: str, latest: Checkpoint | None, console: Console, interrupt: Interrupt) -> bool:
         """From `base` or the latest checkpoint to the last step, and export. False when interrupted."""
@@ -108,6 +109,7 @@ class SupervisedRun:
         finally:
             tracker.close()
             self._learner.close()
+            self._placement.close()
 
     def _restore(self, latest: Checkpoint | None) -> int:
         if latest is None:

@@ -1,93 +1,268 @@
-"""Prompts in, scored groups out: keeps the generators and the reward workers busy at the same time."""
+"""Prompts in, scored groups out: keeps the generators and the reward workers busy at the same time.
+
+    submit ──> queue ──> a generator ──> its group ──> the reward pool ──> gather
+                 ^           │ it died, or hangs
+                 └───────────┘   the same prompts, under the same ids
+
+What a generator had finished is never sampled again, so no group is lost and none comes twice.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from heapq import heapify, heapreplace
+from itertools import groupby
 from typing import Any
 
-import ray
+from ray.exceptions import RayError
 
-from orchestrator.remote import RemoteCallError, result_of
+from orchestrator.generators import Generators
+from orchestrator.heartbeats import EVERY_S, Heartbeats
+from orchestrator.outcomes import settle
+from orchestrator.remote import RemoteCallError, ready_of, result_of
+from orchestrator.watchdog import Watchdog
 from rewards.pool import RewardPool
-from rollout.config import SamplingConfig
+from rollout.config import RolloutConfig, SamplingConfig
+from rollout.step_loop import EngineStoppedError
 from rollout.types import Group, Prompt
+
+ABANDON_TIMEOUT_S = 60.0
+"""Deadline for a generator to drop its prompts, seconds; it does so between two decoding steps."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A prompt on its way to a group."""
+
+    prompt: Prompt
+    sampling: SamplingConfig
+    group_size: int
+    submitted: float
+    """Seconds of the monotonic clock."""
 
 
 class RolloutStream:
     """Hands prompts to generators and their groups to the reward pool, from one event loop without threads."""
 
     def __init__(
-        self, generators: Mapping[str, Any], rewards: RewardPool, *, stall_timeout_s: float, seed: int
+        self,
+        generators: Generators,
+        rewards: RewardPool,
+        config: RolloutConfig,
+        *,
+        seed: int,
+        revive: Callable[[], None],
     ) -> None:
+        """`revive` gives the current weights to generators that stand without; called when none is left that samples."""
         self._generators = generators
         self._rewards = rewards
-        self._stall_timeout_s = stall_timeout_s
+        self._config = config
         self._seed = seed
-        self._reward_wait_s = self._sampling_s = 0.0
-        self._sampled_tokens = 0
+        self._revive = revive
+        self._heartbeats = Heartbeats(config.hang_timeout_s)
+        self._queue: list[Request] = []
+        self._in_flight: dict[str, dict[str, Request]] = {}
+        """By generator, then by prompt id."""
+        self._streams: dict[Any, str] = {}
+        """Calls that stream groups back, and whose they are."""
+        self._sampled: dict[str, tuple[float, float]] = {}
+        """When the group of a prompt was asked for and when it had been sampled; of all that were not gathered yet."""
+        self._scored: dict[str, Group] = {}
+        self._pace = Pace()
+        self._watchdog = Watchdog(self._whom)
 
     def collect(self, prompts: Sequence[Prompt], sampling: SamplingConfig, group_size: int) -> list[Group]:
-        """Sample and score `group_size` completions of each prompt; return the groups in the prompts' order.
+        """`submit` and `gather`."""
+        self.submit(prompts, sampling, group_size)
+        return self.gather(prompts)
 
-        Raises RemoteCallError when a generator dies, or nothing finishes for `stall_timeout_s`.
+    def submit(self, prompts: Sequence[Prompt], sampling: SamplingConfig, group_size: int) -> None:
+        """Have `group_size` completions of each prompt sampled and scored from now on; returns at once."""
+        now = time.monotonic()
+        self._queue += [Request(prompt, sampling, group_size, now) for prompt in prompts]
+        self._hand_out()
+
+    def gather(self, prompts: Sequence[Prompt]) -> list[Group]:
+        """The groups of submitted prompts, in the prompts' order; waits for them.
+
+        A generator that dies or hangs is replaced, and its prompts are sampled by others. Raises RemoteCallError when
+        that happens too often, or nothing is finished for `rollout.stall_timeout_s`.
         """
-        streams = self._submit(prompts, sampling, group_size)
-        scored: dict[str, Group] = {}
-        start = last_progress = last_sampled = time.monotonic()
-        while len(scored) < len(prompts):
+        self._watchdog.moved()
+        missing = {prompt.id for prompt in prompts}
+        while missing := missing - self._scored.keys():
+            if not self._generators.serving and not missing <= self._sampled.keys():
+                self._wait_for_a_generator()
             due = self._rewards.next_deadline()
-            patience = last_progress + self._stall_timeout_s - time.monotonic()
-            # A pool that is behind is given nothing more: finished groups wait with the generators.
-            waiting = [*(() if self._rewards.is_full else streams), *self._rewards.refs()]
-            ready, _ = ray.wait(
-                waiting, num_returns=1, timeout=max(0.0, patience if due is None else min(due, patience))
-            )
-            for stream in [ref for ref in ready if ref in streams]:
-                group = self._next_group(stream, streams)
-                if group is None:
-                    del streams[stream]
-                else:
-                    self._rewards.submit(group)
-                    last_progress = last_sampled = time.monotonic()
-            for group in self._rewards.poll():
-                scored[group.prompt.id] = group
-                last_progress = time.monotonic()
-            if time.monotonic() - last_progress > self._stall_timeout_s:
-                self._report_stall(len(prompts) - len(scored), streams)
-        self._reward_wait_s = time.monotonic() - last_sampled
-        self._sampling_s = last_sampled - start
-        self._sampled_tokens = sum(group.num_completion_tokens for group in scored.values())
-        return [scored[prompt.id] for prompt in prompts]
+            self.advance(ready_of(self.refs(), EVERY_S if due is None else min(due, EVERY_S)))
+            self._watchdog.look()
+            if self._watchdog.quiet_for_s > self._config.stall_timeout_s:
+                self._report_stall(missing)
+        groups = [self._scored.pop(prompt.id) for prompt in prompts]
+        self._pace = self._pace.after(groups, [self._sampled.pop(prompt.id) for prompt in prompts])
+        return groups
+
+    def refs(self) -> list[Any]:
+        """What is ready when there is something to do."""
+        # A pool that is behind is given nothing more: finished groups wait with the generators.
+        streams = [] if self._rewards.is_full else list(self._streams)
+        return [*streams, *self._rewards.refs(), *self._generators.refs()]
+
+    def advance(self, ready: Sequence[Any]) -> None:
+        """Take what is `ready`, and look after the generators. Never waits."""
+        for stream in [ref for ref in ready if ref in self._streams]:
+            if stream in self._streams:  # one that was lost takes all its streams along
+                self._take(stream)
+        for group in self._rewards.poll():
+            self._scored[group.prompt.id] = group
+            self._watchdog.moved()
+        busy = {name: self._generators.serving[name] for name, requests in self._in_flight.items() if requests}
+        for name, reason in self._heartbeats.hanging(busy).items():
+            self.lose(name, reason)
+        self._generators.settle()
+        self._hand_out()
+
+    def lose(self, name: str, reason: str) -> None:
+        """Replace a generator that is dead or of no use; what it had not finished is sampled by others."""
+        count = self.take_back(name)
+        again = f"; {count} unfinished prompts are sampled again" if count else ""
+        self._generators.lose(name, reason + again)
+        self._watchdog.moved()
+        self._hand_out()
+
+    def take_back(self, name: str) -> int:
+        """Put what a generator has not finished back into the queue, ahead of all else. Returns how many prompts."""
+        requests = self._in_flight.pop(name, {})
+        self._streams = {stream: whose for stream, whose in self._streams.items() if whose != name}
+        self._queue = [*requests.values(), *self._queue]
+        return len(requests)
+
+    def abandon(self) -> None:
+        """Drop everything that was submitted and not gathered: the same prompts may be submitted again."""
+        busy = [name for name, requests in self._in_flight.items() if requests]
+        for name in list(self._in_flight):
+            self.take_back(name)
+        self._queue.clear()
+        calls = {name: self._generators.serving[name].abandon.remote() for name in busy}
+        outcomes = settle(calls, "abandon", ABANDON_TIMEOUT_S)
+        for name, reason in (outcomes.failed | outcomes.died).items():
+            self.lose(name, reason)
+        while self._rewards.num_pending:  # bounded by the rewards' own deadlines
+            ready_of(self._rewards.refs(), self._rewards.next_deadline() or EVERY_S)
+            self._rewards.poll()
+        self._sampled.clear()
+        self._scored.clear()
 
     def metrics(self) -> dict[str, float]:
-        """Of the last `collect`: how fast it sampled, and how long rewards kept it waiting after the last completion."""
+        """Of the last `gather`: how fast was sampled, how long rewards kept it waiting; and what is in flight now."""
         return {
-            "rollout/tokens_per_s": self._sampled_tokens / self._sampling_s if self._sampling_s else 0.0,
-            "time/reward_wait_s": self._reward_wait_s,
+            "rollout/tokens_per_s": self._pace.tokens_per_s,
+            "time/reward_wait_s": self._pace.reward_wait_s,
+            "rollout/in_flight_groups": float(len(self._queue) + sum(map(len, self._in_flight.values()))),
+            "rollout/generators": float(len(self._generators.serving)),
+            "rollout/generator_restarts": float(self._generators.restarts),
+            "reward/queue": float(self._rewards.num_pending),
+            "reward/worker_restarts": float(self._rewards.restarts),
         }
 
-    def _submit(self, prompts: Sequence[Prompt], sampling: SamplingConfig, group_size: int) -> dict[Any, str]:
-        """One call for each generator. Shares are fixed by position, so that a resumed run repeats every batch."""
-        streams: dict[Any, str] = {}
-        for index, (name, generator) in enumerate(self._generators.items()):
-            share = prompts[index :: len(self._generators)]
-            if share:
-                streams[generator.generate.remote(share, sampling, group_size, self._seed)] = name
-        return streams
+    def _hand_out(self) -> None:
+        """Each prompt to the generator with the fewest groups in flight, the first of them where that is a tie.
 
-    def _next_group(self, stream: Any, streams: Mapping[Any, str]) -> Group | None:
-        """The group that the stream has ready, or None at its end."""
+        With nothing in flight that is a fixed deal, so that a resumed run repeats every batch to the last bit; when
+        sampling runs ahead, a slow generator gets less.
+        """
+        serving = self._generators.serving
+        if not self._queue or not serving:
+            return
+        loads = [(len(self._in_flight.get(name, ())), place, name) for place, name in enumerate(serving)]
+        heapify(loads)
+        shares: dict[str, list[Request]] = {name: [] for name in serving}
+        for request in self._queue:
+            load, place, name = loads[0]
+            heapreplace(loads, (load + 1, place, name))
+            shares[name].append(request)
+        self._queue = []
+        for name, share in shares.items():
+            for same in alike(share):
+                self._generate(name, same)
+
+    def _generate(self, name: str, share: Sequence[Request]) -> None:
+        """One call for all of them: a batch that is added at once is computed alike every time."""
+        first = share[0]
+        prompts = [request.prompt for request in share]
+        call = self._generators.serving[name].generate.remote(prompts, first.sampling, first.group_size, self._seed)
+        self._streams[call] = name
+        self._in_flight.setdefault(name, {}).update({request.prompt.id: request for request in share})
+
+    def _take(self, stream: Any) -> None:
+        """The group that the stream has ready, on to the rewards; at the stream's end, or with its generator, forget it."""
+        name = self._streams[stream]
         try:
-            ref = next(stream)
+            group: Group = result_of(next(stream), name, "generate")
         except StopIteration:
-            return None
-        group: Group = result_of(ref, streams[stream], "generate")
-        return group
+            del self._streams[stream]
+        except (RemoteCallError, EngineStoppedError, RayError) as error:
+            self.lose(name, str(error))
+        else:
+            request = self._in_flight[name].pop(group.prompt.id)
+            self._sampled[group.prompt.id] = (request.submitted, time.monotonic())
+            self._rewards.submit(group)
+            self._watchdog.moved()
 
-    def _report_stall(self, num_missing: int, streams: Mapping[Any, str]) -> None:
-        whom = ", ".join(sorted(streams.values())) or "the reward workers"
+    def _wait_for_a_generator(self) -> None:
+        """Until one samples again. Bounded by the deadlines of starting one."""
+        while not self._generators.standing:
+            ready_of(self._generators.refs(), EVERY_S)
+            self._watchdog.look()
+        if not self._generators.serving:
+            self._revive()
+        self._watchdog.moved()
+        self._hand_out()
+
+    def _whom(self) -> str:
+        """Who is waited for, in words."""
+        parts = [
+            f"{name} ({len(requests)} prompts, {min(requests)} the first)"
+            for name, requests in self._in_flight.items()
+            if requests
+        ]
+        if self._rewards.num_pending:
+            parts.append(f"the reward workers ({self._rewards.num_pending} groups)")
+        if self._queue:
+            parts.append(f"a generator to be there for {len(self._queue)} prompts")
+        return ", ".join(parts) or "nothing"
+
+    def _report_stall(self, missing: set[str]) -> None:
         raise RemoteCallError(
-            f"no group finished for {self._stall_timeout_s:g} s; {num_missing} are missing, waiting for {whom}. Raise "
-            "rollout.stall_timeout_s if completions really take that long; else look at the log of who is waited for"
+            f"no group finished for {self._config.stall_timeout_s:g} s; {len(missing)} are missing, waiting for "
+            f"{self._whom()}. Raise rollout.stall_timeout_s if completions really take that long; else look at the log of "
+            "who is waited for"
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How fast the last groups came. Times are of the monotonic clock."""
+
+    sampled: float = 0.0
+    """When the last of them had been sampled."""
+    tokens_per_s: float = 0.0
+    reward_wait_s: float = 0.0
+    """How long their rewards kept the caller waiting after that."""
+
+    def after(self, groups: Sequence[Group], times: Sequence[tuple[float, float]]) -> Pace:
+        """The pace of `groups`, by when each was asked for and sampled; what ran ahead counts from those before on."""
+        if not groups:
+            return self
+        sampled = max(end for _, end in times)
+        seconds = sampled - max(self.sampled, min(submitted for submitted, _ in times))
+        tokens = sum(group.num_completion_tokens for group in groups)
+        return Pace(sampled, tokens / seconds if seconds > 0 else 0.0, time.monotonic() - sampled)
+
+
+def alike(requests: Sequence[Request]) -> Iterator[list[Request]]:
+    """Neighbours that are sampled alike."""
+    for _, same in groupby(requests, key=lambda request: (request.sampling, request.group_size)):
+        yield list(same)

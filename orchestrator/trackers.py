@@ -1,4 +1,4 @@
-"""Where a step's numbers go: the run directory, the terminal, Weights & Biases."""
+"""Where a step's numbers go: the run directory, the terminal, Ray's metrics, Weights & Biases."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from orchestrator.artifacts import RunDirectory
 from orchestrator.config import RunConfig
+from orchestrator.ray_metrics import RayMetricsTracker
 from rollout.types import Group, PromptFormat
 
 Credited = Sequence[tuple[Group, Sequence[float]]]
@@ -151,7 +152,11 @@ def evaluation_line(when: str, metrics: Mapping[str, float], prefix: str) -> str
 
 def build_trackers(config: RunConfig, directory: RunDirectory, console: Console) -> Trackers:
     """The trackers that the recipe asks for."""
-    trackers: list[Tracker] = [FileTracker(directory, config), ConsoleTracker(console, config.num_steps)]
+    trackers: list[Tracker] = [
+        FileTracker(directory, config),
+        RayMetricsTracker(config.name),
+        ConsoleTracker(console, config.num_steps),
+    ]
     if config.tracking.wandb:
         os.environ.setdefault("WANDB_SILENT", "true")
         trackers.append(WandbTracker(directory, config))

@@ -9,8 +9,8 @@ from orchestrator.config import RunConfig
 from orchestrator.evaluation import held_out_metrics
 from orchestrator.fleet import Fleet
 from orchestrator.interrupt import Interrupt
-from orchestrator.metrics import Clock, rollout_metrics
-from orchestrator.sampling import sample
+from orchestrator.metrics import Clock, rollout_metrics, staleness_metrics
+from orchestrator.sampling import Sampler
 from orchestrator.trackers import Tracker
 from rollout.prompts.stream import PromptStream
 
@@ -31,42 +31,44 @@ def train(
         with fleet.generating():
             return held_out_metrics(fleet.rollouts, prompts, config)
 
-    last_step = restore(checkpoints, fleet, prompts)
-    fleet.publish(version=last_step)
+    sampler = Sampler(fleet.rollouts, prompts, config)
+    last_step = restore(checkpoints, fleet, sampler)
     if last_step == 0:
         tracker.log(0, held_out())
     logger.info("training begins after step %d", last_step)
     for step in range(last_step + 1, config.num_steps + 1):
         clock = Clock()
         with clock("rollout"), fleet.generating():
-            sampled = sample(fleet.rollouts, prompts, config)
+            sampled = sampler.sample(step)
         with clock("update"), fleet.learning():
             update = fleet.learner.update(step, sampled.groups)
         with clock("publish"), fleet.generating():
             fleet.publish(version=step)
         metrics = update.metrics | rollout_metrics(sampled.everything) | sampled.metrics() | fleet.rollouts.metrics()
-        metrics |= prompts.metrics()
+        metrics |= staleness_metrics(step, sampled.everything) | prompts.metrics()
         prompts.observe(sampled.everything)
         if is_due(step, config.evaluation.every_steps, config.num_steps):
             with clock("evaluation"):
                 metrics |= held_out()
         tracker.log(step, metrics | clock.seconds(), sampled.credited(update.advantages))
         if interrupt.requested or is_due(step, config.checkpoint.every_steps, config.num_steps):
-            checkpoints.save(step, fleet.learner, prompts.state())
+            checkpoints.save(step, fleet.learner, sampler.state())
         last_step = step
         if interrupt.requested:
             break
     return last_step
 
 
-def restore(checkpoints: Checkpoints, fleet: Fleet, prompts: PromptStream) -> int:
-    """Take up the newest whole checkpoint. Returns its step, 0 on a fresh run."""
+def restore(checkpoints: Checkpoints, fleet: Fleet, sampler: Sampler) -> int:
+    """Take up the newest whole checkpoint, and publish its weights. Returns its step, 0 on a fresh run."""
     checkpoint = checkpoints.latest()
-    if checkpoint is None:
-        return 0
-    fleet.learner.load(checkpoint.learner_folder)
-    prompts.restore(checkpoint.prompts)
-    return checkpoint.step
+    if checkpoint is not None:
+        fleet.learner.load(checkpoint.learner_folder)
+    last_step = checkpoint.step if checkpoint else 0
+    fleet.publish(version=last_step)
+    if checkpoint is not None:
+        sampler.restore(checkpoint.prompts)  # asks for what was in flight, of generators that have the weights
+    return last_step
 
 
 def is_due(step: int, every_steps: int, num_steps: int) -> bool:

@@ -11,8 +11,9 @@ keep the deadlines. What is left to the pool is to share out the work, and to re
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -27,6 +28,8 @@ from rewards.function import RewardFunction
 from rewards.ledger import Job, Ledger, Ticket
 from rewards.worker import Parcel, Progress, RewardWorker
 from rollout.types import Group
+
+logger = logging.getLogger(__name__)
 
 START_DEADLINE_S = 120.0
 """Seconds a worker may take to boot and to import its reward functions: generous, a cold machine reads from disk."""
@@ -72,14 +75,22 @@ class _Slot:
 class RewardPool:
     """Marks groups on CPU workers. ``ray.init`` must have been called."""
 
-    def __init__(self, config: RewardsConfig, name_prefix: str = "reward", tasks: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        config: RewardsConfig,
+        name_prefix: str = "reward",
+        tasks: Sequence[str] = (),
+        place: Callable[[int], Mapping[str, Any]] = lambda index: {},
+    ) -> None:
         """Starts the workers, named ``{name_prefix}-0`` and so on; no two pools of a run may share a prefix.
 
+        ``place`` gives Ray's options of a worker by its index: where it is scheduled, the first time and when it is replaced.
         The functions of ``tasks`` are loaded at once, those of others when they are first needed. Raises
         RewardConfigError when the settings cannot mark one of them.
         """
         self._config = config
         self._name_prefix = name_prefix
+        self._place = place
         self._ledger = Ledger(config)
         self._functions = {function.name: function for task in tasks for function in self._ledger.functions_of(task)}
         self._failed_starts = 0
@@ -215,7 +226,7 @@ class RewardPool:
     def _boot(self, index: int) -> _Slot:
         # A killed actor's name is not free at once, so a replacement gets its own.
         name = f"{self._name_prefix}-{index}" + (f"-restart-{self.restarts}" if self.restarts else "")
-        options = {"name": name, "num_cpus": self._config.cpus_per_worker}
+        options = {"name": name, "num_cpus": self._config.cpus_per_worker, **self._place(index)}
         actor = RewardActor.options(**options).remote(self._config.memory_gib)
         slot = _Slot(index, name, cast("ActorHandle[RewardWorker]", actor))
         self._load(slot)
@@ -243,6 +254,10 @@ class RewardPool:
             self._ledger.settle(call.jobs.pop(index), outcomes)
 
     def _died(self, slot: _Slot, error: RayError) -> None:
+        num_groups = sum(len(call.jobs) for call in slot.calls.values())
+        logger.warning(
+            "%s died and is replaced; %d groups that it had are marked again: %s", slot.name, num_groups, error
+        )
         self._replace(slot)
         # Backwards, as each goes to the front of the queue.
         for job in reversed([job for call in slot.calls.values() for job in call.jobs.values()]):

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import ray
 
 from rollout.config import RolloutConfig, SamplingConfig
-from rollout.types import EngineSpec, Group, Prompt, Tokens, WeightBucket
+from rollout.types import EngineSpec, Group, IpcBucket, Manifest, Prompt, Pulse, Tokens, TransferGroup, WeightBucket
 
 
 class Generator:
@@ -27,6 +27,10 @@ class Generator:
 
         self._engine = Engine(spec, config, decode)
 
+    def __repr__(self) -> str:
+        """The actor's name. Ray shows it with the actor, and its calls as `countdown/generator-0.generate`."""
+        return ray.get_runtime_context().get_actor_name() or super().__repr__()
+
     def ready(self) -> int:
         """This process's id, once the engine stands."""
         return os.getpid()
@@ -35,12 +39,49 @@ class Generator:
     def generate(
         self, prompts: Sequence[Prompt], sampling: SamplingConfig, group_size: int, seed: int
     ) -> Iterator[Group]:
-        """Yield unscored groups as they finish (a Ray streaming generator)."""
+        """Yield unscored groups as they finish (a Ray streaming generator); ends early when they are abandoned."""
         yield from self._engine.generate(prompts, sampling, group_size, seed)
 
-    def update_weights(self, version: int, *buckets: WeightBucket) -> int:
-        """Load a version between two decoding steps, and confirm it. Buckets are arguments so that Ray fetches them."""
-        return self._engine.update_weights(buckets, version)
+    def pulse(self) -> Pulse:
+        """A sign of life, at once, whatever the engine does. No answer: the process hangs, or all threads are taken."""
+        return self._engine.pulse()
+
+    def abandon(self) -> int:
+        """Abort every unfinished prompt between two decoding steps, and end the streams; returns how many there were.
+
+        A stream that is read simply ends, after the groups that had finished. The same prompts can be asked again.
+        """
+        return self._engine.abandon()
+
+    def stage_weights(self, ticket: int, version: int, *buckets: WeightBucket) -> None:
+        """See ``Engine.stage``. Buckets are arguments so that Ray fetches them."""
+        self._engine.stage(ticket, version, buckets)
+
+    def stage_manifest(self, ticket: int, version: int, manifest: Manifest) -> None:
+        """See ``Engine.stage``, for weights that travel at the commit."""
+        self._engine.stage(ticket, version, manifest=manifest)
+
+    def commit_weights(self, ticket: int, timeout_s: float | None = None) -> int:
+        """See ``Engine.commit``."""
+        return self._engine.commit(ticket, timeout_s)
+
+    def drop_weights(self, ticket: int) -> None:
+        """See ``Engine.drop``."""
+        self._engine.drop(ticket)
+
+    def join_group(self, group: TransferGroup | None, rank: int) -> None:
+        """See ``Engine.join``."""
+        self._engine.join(group, rank)
+
+    def begin_commit(self, ticket: int) -> None:
+        """See ``Engine.begin_commit``; and ``Engine`` for the next two."""
+        self._engine.begin_commit(ticket)
+
+    def load_bucket(self, bucket: IpcBucket) -> None:
+        self._engine.load(bucket)
+
+    def finish_commit(self, ticket: int) -> int:
+        return self._engine.finish_commit(ticket)
 
     def policy_version(self) -> int | None:
         return self._engine.policy_version
@@ -79,5 +120,5 @@ def environment(config: RolloutConfig) -> dict[str, str]:
 
 GeneratorActor = ray.remote(Generator)
 
-MAX_CONCURRENCY = 8
-"""Calls that a generator answers at once: a stream or two being read, and control calls beside them."""
+MAX_CONCURRENCY = 32
+"""Calls that a generator answers at once: a stream for each step in flight, and control calls beside them."""

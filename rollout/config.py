@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel, Field
 
 
@@ -47,8 +49,9 @@ class RolloutConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstr
     """OpenMP threads of a generator on the CPU. Small models are fastest with 1."""
     tensor_parallel_size: int = Field(default=1, ge=1)
     """GPUs of one engine. Raise it only when the model does not fit one card."""
-    gpu_memory_fraction: float = Field(default=0.4, gt=0.0, lt=1.0)
-    """vLLM's share of the GPU's memory, weights and KV cache together."""
+    gpu_memory_fraction: float | None = Field(default=None, gt=0.0, lt=1.0)
+    """vLLM's share of the GPU's memory, weights and KV cache together. Unset: what the memory plan says (`rayzero plan`), and
+    0.9 where nothing is trained."""
     cpu_kv_cache_gib: int = Field(default=1, ge=1)
     """KV cache of each engine on the CPU, GiB."""
     max_concurrent_completions: int = Field(default=256, ge=1)
@@ -59,9 +62,22 @@ class RolloutConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstr
     """torch.compile and CUDA graphs. Worth it on GPUs; on the CPU it costs a minute at the start."""
     start_timeout_s: float = Field(default=600.0, gt=0)
     """An engine that has not started by then stops the run, seconds."""
+    hang_timeout_s: float = Field(default=60.0, gt=0)
+    """A generator with prompts that decodes nothing for this long, or does not answer, is replaced; seconds."""
+    max_restarts: int = Field(default=10, ge=0)
+    """Generators that may be replaced in one run, dead or hanging; one more stops it."""
     stall_timeout_s: float = Field(default=300.0, gt=0)
     """No group finished anywhere for this long while some are in flight: the run stops and says so, seconds."""
+    publish_backend: Literal["auto", "ray", "ipc", "nccl"] = "auto"
+    """How weights travel: `ray` through the object store, anywhere; `ipc` within a GPU that generator and learner share;
+    `nccl` between GPUs. `auto`: what the placement allows that is fastest. See docs/publishing.md."""
     publish_timeout_s: float = Field(default=120.0, gt=0)
-    """Deadline of publishing one version to all generators, seconds."""
+    """Deadline of each of a publish's two phases, stage and commit, seconds. The whole is tried twice."""
     publish_bucket_mib: int = Field(default=256, ge=1)
-    """Weights travel in pieces of about this size, MiB."""
+    """Weights travel in pieces of about this size, or of one parameter where that is larger, MiB. With `ipc` the learner's
+    GPU holds one such piece during a publish, with `nccl` both ends hold two."""
+
+    @property
+    def share_of_gpu(self) -> float:
+        """``gpu_memory_fraction``; where nobody has set or planned it, nobody else is on the GPU."""
+        return 0.9 if self.gpu_memory_fraction is None else self.gpu_memory_fraction

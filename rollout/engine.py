@@ -3,98 +3,42 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
-from vllm import EngineArgs, LLMEngine, SamplingParams
-from vllm.config import WeightTransferConfig
+from vllm import SamplingParams
 from vllm.sampling_params import RequestOutputKind
 
-from rollout import weights
 from rollout.config import RolloutConfig, SamplingConfig
 from rollout.increments import increments
-from rollout.step_loop import StepLoop
-from rollout.types import Completion, EngineSpec, Group, Logprobs, Prompt, Tokens, WeightBucket
+from rollout.staging import Staged, StagingArea, UnpublishedError, expected_shapes, manifest_of
+from rollout.step_loop import EngineStoppedError, StepLoop
+from rollout.types import (
+    Completion,
+    EngineSpec,
+    Group,
+    IpcBucket,
+    Logprobs,
+    Manifest,
+    Prompt,
+    Pulse,
+    Tokens,
+    TransferGroup,
+    WeightBucket,
+)
+from rollout.versioned_engine import Sampled, VersionedEngine
+
+T = TypeVar("T")
+
+HALF_LOADED = "a publish failed half way: this generator has no whole weights, and its prompts in flight were dropped"
 
 
 class PromptTooLongError(ValueError):
     """A prompt and its longest completion do not fit the engine's context."""
-
-
-class UnpublishedError(RuntimeError):
-    """Prompts came before the first weights did."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sampled:
-    """What a step has of a request: vLLM's CompletionOutputs, and the policy versions that sampled them so far.
-
-    Most requests have it once, when they are finished; those that are streamed have it at every step.
-    """
-
-    request_id: str
-    outputs: Any
-    policy_versions: tuple[int, ...]
-    is_finished: bool
-
-
-class VersionedEngine:
-    """vLLM's LLMEngine, which also knows the version of its weights. To be touched by one thread only."""
-
-    def __init__(self, spec: EngineSpec, config: RolloutConfig) -> None:
-        weights.register()
-        self._engine = LLMEngine.from_engine_args(engine_args(spec, config))
-        # A model folder's own weights are version 0; without any there is none until the first publish.
-        self.version: int | None = 0 if spec.load_weights else None
-        self._versions: dict[str, list[int]] = {}  # request id -> versions that sampled it so far
-
-    def add_request(self, request_id: str, prompt: Any, params: Any) -> None:
-        """Raises UnpublishedError when the engine has no weights yet."""
-        if self.version is None:
-            raise UnpublishedError("no weights were published to this generator yet: publish before generating")
-        self._engine.add_request(request_id, prompt, params)
-        self._versions[request_id] = [self.version]
-
-    def abort_request(self, request_ids: list[str]) -> None:
-        self._engine.abort_request(request_ids)
-        for request_id in request_ids:
-            self._versions.pop(request_id, None)
-
-    def has_unfinished_requests(self) -> bool:
-        return self._engine.has_unfinished_requests()
-
-    def step(self) -> list[Sampled]:
-        """Decode one token of every running request; return those that this finished, and what is new of streamed ones."""
-        return [self._sampled(output) for output in self._engine.step()]
-
-    def _sampled(self, output: Any) -> Sampled:
-        versions = tuple(self._versions[output.request_id])
-        if output.finished:
-            del self._versions[output.request_id]
-        return Sampled(output.request_id, output.outputs, versions, output.finished)
-
-    def start_weight_update(self) -> None:
-        self._engine.collective_rpc("start_weight_update")
-
-    def load_bucket(self, bucket: WeightBucket) -> None:
-        self._engine.collective_rpc("update_weights", args=({"bucket": bucket},))
-
-    def finish_weight_update(self, version: int) -> None:
-        """Take the new weights into use, and forget cached prefixes: they hold keys and values of the old ones."""
-        self._engine.collective_rpc("finish_weight_update")
-        self._engine.reset_prefix_cache()
-        self.version = version
-        for versions in self._versions.values():
-            versions.append(version)
-
-    def sleep(self) -> None:
-        """Level 1: weights wait in host memory. Level 2 corrupts some models."""
-        self._engine.sleep(level=1)
-
-    def wake(self) -> None:
-        self._engine.wake_up()
 
 
 class Engine:
@@ -104,6 +48,7 @@ class Engine:
         """`decode` maps a completion's token ids to its text."""
         self._spec = spec
         self._decode = decode
+        self._staging = StagingArea(partial(expected_shapes, spec.model_folder))
         self._loop = StepLoop(VersionedEngine(spec, config))
 
     @property
@@ -116,6 +61,7 @@ class Engine:
     ) -> Iterator[Group]:
         """Yield the unscored group of each prompt as it finishes.
 
+        Ends early, without an error, when the prompts are abandoned: the caller knows which groups it did not get.
         Raises PromptTooLongError before anything is sampled, UnpublishedError when the engine has no weights yet.
         """
         by_id = {prompt.id: prompt for prompt in prompts}
@@ -139,17 +85,70 @@ class Engine:
         request = (prompt.id, {"prompt_token_ids": self._fitting(prompt, sampling).token_ids.tolist()}, params)
         return increments((sampled.outputs[0].token_ids for sampled in self._loop.stream([request])), self._decode)
 
+    def pulse(self) -> Pulse:
+        """A sign of life, at once: it does not wait for the decoding step that runs."""
+        loop = self._loop
+        return Pulse(os.getpid(), loop.engine.version, loop.num_unfinished, loop.num_waiting_calls, loop.decoding_steps)
+
+    def abandon(self) -> int:
+        """Abort every unfinished prompt between two steps; returns how many. Their `generate` ends without them."""
+        return self._loop.abandon()
+
+    def stage(
+        self, ticket: int, version: int, buckets: Sequence[WeightBucket] = (), manifest: Manifest | None = None
+    ) -> None:
+        """Check a version and keep it for `commit`; decoding goes on. `manifest`: where the weights travel at the commit.
+
+        Raises StagingError when it is not a whole version of this engine's model, or damaged.
+        """
+        manifest = manifest or manifest_of(buckets)
+        self._staging.stage(Staged(ticket, version, manifest, tuple(buckets)))
+
+    def drop(self, ticket: int) -> None:
+        """Forget what was staged, and give up an update that has begun: prompts in flight then end with UnpublishedError,
+        and new ones are refused, until a whole version has come."""
+        self._staging.drop(ticket)
+        if self._loop.engine.is_updating:
+            self._loop.call(lambda engine: engine.drop_update())
+            self._loop.abandon(UnpublishedError(HALF_LOADED))
+
+    def commit(self, ticket: int, timeout_s: float | None = None) -> int:
+        """Replace all weights between two decoding steps by what `ticket` staged; returns the version now in use.
+
+        `timeout_s`: how long NCCL may take, where it brings them. Raises StagingError when nothing is staged (any more).
+        Fails as a whole, like `drop`, when loading fails.
+        """
+        staged = self._staging.take(ticket)
+        infos = [{"bucket": bucket} for bucket in staged.buckets]
+        if timeout_s is not None:
+            infos = [names_and_shapes(staged.manifest) | {"timeout_s": timeout_s}]
+        return self._update(lambda engine: engine.replace_weights(infos, staged.version))
+
+    def begin_commit(self, ticket: int) -> None:
+        """Begin to replace the weights, which then come by `load`; `finish_commit` ends it. Nothing is decoded between."""
+        self._staging.check(ticket)
+        self._update(lambda engine: engine.begin_update())
+
+    def load(self, bucket: IpcBucket) -> None:
+        """Copy one bucket out of the learner's GPU memory. When this returns the learner may fill its buffer again."""
+        buffer = {"ipc_handles": dict(bucket.handles), "tensor_sizes": list(bucket.num_bytes)}
+        info = names_and_shapes(bucket) | buffer
+        self._update(lambda engine: engine.load(info))
+
+    def finish_commit(self, ticket: int) -> int:
+        """Take the loaded weights into use, and return their version."""
+        version = self._staging.take(ticket).version
+        return self._update(lambda engine: engine.finish_update(version))
+
+    def join(self, group: TransferGroup | None, rank: int) -> None:
+        """Leave the former group, if there is one, and join `group` with this engine's workers, the first as `rank`."""
+        self._loop.call(lambda engine: engine.connect(group, rank))
+
     def update_weights(self, buckets: Sequence[WeightBucket], version: int) -> int:
-        """Replace all weights between two decoding steps, and return the version now in use."""
-
-        def update(engine: VersionedEngine) -> int:
-            engine.start_weight_update()
-            for bucket in buckets:
-                engine.load_bucket(bucket)
-            engine.finish_weight_update(version)
-            return version
-
-        return self._loop.call(update)
+        """Stage and commit at once. Raises StagingError."""
+        ticket = time.monotonic_ns()
+        self.stage(ticket, version, buckets)
+        return self.commit(ticket)
 
     def sleep(self) -> None:
         """Give the GPU memory to the learner."""
@@ -162,6 +161,24 @@ class Engine:
     def close(self) -> None:
         """Stop decoding; whoever still waits gets EngineStoppedError."""
         self._loop.close()
+
+    def _update(self, action: Callable[[VersionedEngine], T]) -> T:
+        """Run a part of an update; if it fails the update is given up before anything is decoded again."""
+
+        def attempt(engine: VersionedEngine) -> T:
+            try:
+                return action(engine)
+            except Exception:
+                engine.drop_update()
+                raise
+
+        try:
+            return self._loop.call(attempt)
+        except EngineStoppedError:
+            raise
+        except Exception:
+            self._loop.abandon(UnpublishedError(HALF_LOADED))
+            raise
 
     def _fitting(self, prompt: Prompt, sampling: SamplingConfig) -> Prompt:
         needed = len(prompt.token_ids) + sampling.max_completion_tokens
@@ -188,36 +205,13 @@ class Engine:
         )
 
 
-def engine_args(spec: EngineSpec, config: RolloutConfig) -> EngineArgs:
-    """vLLM's arguments for these settings."""
-    return EngineArgs(
-        model=spec.model_folder,
-        dtype=spec.dtype,  # type: ignore[arg-type]
-        load_format="auto" if spec.load_weights else "dummy",
-        max_model_len=spec.max_model_len,
-        max_num_seqs=config.max_concurrent_completions,
-        # A prompt read in pieces takes back a random number, which the CPU's generators cannot: seeded requests would end
-        # the engine as soon as more prompts wait than one step holds.
-        enable_chunked_prefill=has_gpu(),
-        max_num_batched_tokens=max(config.max_batched_tokens, spec.max_model_len),
-        tensor_parallel_size=config.tensor_parallel_size,
-        distributed_executor_backend="uni" if config.tensor_parallel_size == 1 else "mp",
-        gpu_memory_utilization=config.gpu_memory_fraction,
-        enforce_eager=not config.compile,
-        enable_sleep_mode=has_gpu(),
-        skip_tokenizer_init=not spec.reads_text,
-        # Logprobs of the distribution that was sampled from, after the temperature.
-        logprobs_mode="processed_logprobs",
-        weight_transfer_config=WeightTransferConfig(backend=weights.BACKEND),
-        disable_log_stats=True,
-    )
-
-
-def has_gpu() -> bool:
-    """Whether this process sees a CUDA device."""
-    import torch
-
-    return torch.cuda.is_available()
+def names_and_shapes(weights: Manifest | IpcBucket) -> dict[str, Any]:
+    """As vLLM's weight-transfer engines want them."""
+    return {
+        "names": list(weights.names),
+        "dtype_names": list(weights.dtypes),
+        "shapes": [list(shape) for shape in weights.shapes],
+    }
 
 
 def sampling_params(sampling: SamplingConfig, group_size: int, seed: int) -> SamplingParams:

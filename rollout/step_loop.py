@@ -40,6 +40,10 @@ class EngineStoppedError(RuntimeError):
     """The engine failed or was closed; what was asked of it will not come."""
 
 
+class Abandoned:
+    """Tells a reader that nothing more comes: its requests were abandoned."""
+
+
 E = TypeVar("E", bound=SteppableEngine)
 T = TypeVar("T")
 
@@ -53,8 +57,29 @@ class StepLoop(Generic[E]):
         self._readers: dict[str, SimpleQueue[Any]] = {}  # by request id; touched by the loop's thread only
         self._stop_reason: str | None = None
         self._lock = threading.Lock()  # orders `call` against the end of the loop; never held while stepping
+        self._decoding_steps = 0
         self._thread = threading.Thread(target=self._run, name="engine-step-loop", daemon=True)
         self._thread.start()
+
+    @property
+    def engine(self) -> E:
+        """The engine itself, for reading plain attributes; all else belongs into `call`."""
+        return self._engine
+
+    @property
+    def decoding_steps(self) -> int:
+        """Done so far. Like the next two it is read beside the loop, without waiting for it."""
+        return self._decoding_steps
+
+    @property
+    def num_unfinished(self) -> int:
+        """Requests whose reader still waits."""
+        return len(self._readers)
+
+    @property
+    def num_waiting_calls(self) -> int:
+        """Calls that the loop has not begun."""
+        return self._calls.qsize()
 
     def call(self, action: Callable[[E], T]) -> T:
         """Run `action(engine)` between two decoding steps and return its result.
@@ -72,7 +97,8 @@ class StepLoop(Generic[E]):
         """Add (id, prompt, params) requests between two steps, all at once; yield their outputs as they come.
 
         Adding them in one go makes the batches, and so every last bit of their arithmetic, repeatable.
-        A reader that goes away (closes the iterator) aborts what it has not read.
+        A reader that goes away (closes the iterator) aborts what it has not read. A stream whose requests are abandoned
+        ends early, after the outputs that came before.
         """
         reader: SimpleQueue[Any] = SimpleQueue()
         waiting = {request_id for request_id, _, _ in requests}
@@ -83,22 +109,43 @@ class StepLoop(Generic[E]):
                 self._readers[request_id] = reader
 
         def abort(engine: E) -> None:
-            engine.abort_request(sorted(waiting))
-            for request_id in waiting:
-                self._readers.pop(request_id, None)
+            # Not what was abandoned meanwhile: another reader may have asked for it again, under the same id.
+            mine = sorted(request_id for request_id in waiting if self._readers.get(request_id) is reader)
+            engine.abort_request(mine)
+            for request_id in mine:
+                del self._readers[request_id]
 
         self.call(add)
         try:
             while waiting:
                 output = reader.get()
-                if isinstance(output, EngineStoppedError):
+                if isinstance(output, Exception):
                     raise output
+                if isinstance(output, Abandoned):
+                    waiting.clear()
+                    return
                 if output.is_finished:
                     waiting.discard(output.request_id)
                 yield output
         finally:
             if waiting and self._stop_reason is None:
                 self.call(abort)
+
+    def abandon(self, error: Exception | None = None) -> int:
+        """Abort every unfinished request between two steps, and end their streams, with `error` if there is one.
+
+        Returns how many there were. Afterwards the same ids can be asked again at once.
+        """
+
+        def drop(engine: E) -> int:
+            count = len(self._readers)
+            engine.abort_request(sorted(self._readers))
+            for reader in set(self._readers.values()):
+                reader.put(error or Abandoned())
+            self._readers.clear()
+            return count
+
+        return self.call(drop)
 
     def close(self) -> None:
         """Stop the loop; readers and callers still waiting get EngineStoppedError."""
@@ -109,7 +156,9 @@ class StepLoop(Generic[E]):
         reason = "the engine was closed"
         try:
             while self._answer_calls():
-                for output in self._engine.step():
+                outputs = self._engine.step()
+                self._decoding_steps += 1
+                for output in outputs:
                     reader = self._readers[output.request_id]
                     if output.is_finished:
                         del self._readers[output.request_id]

@@ -1,7 +1,7 @@
-"""The generator's end of publishing: a vLLM weight-transfer engine whose tensors arrive as numpy arrays.
+"""The generator's end of publishing, within vLLM: weight-transfer backends, and ways out of an update that failed.
 
-vLLM's own backends move weights between GPUs. This one, named `ray`, takes arrays that Ray's object store
-has already brought to the process: the CPU's transport, and the fallback anywhere.
+vLLM has backends that move weights within a GPU (`ipc`) and between GPUs (`nccl`). The one here, `ray`, takes arrays
+that Ray's object store has already brought to the process: the CPU's transport, and the fallback anywhere.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from vllm.config import set_current_vllm_config
 from vllm.distributed.weight_transfer import WeightTransferEngineFactory
 from vllm.distributed.weight_transfer.base import (
     WeightTransferEngine,
@@ -21,7 +22,9 @@ from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, i
 
 from rollout.types import WeightBucket
 
-BACKEND = "ray"
+ENGINES = {"auto": "ray", "ray": "ray", "ipc": "ipc", "nccl": "nccl_with_deadline"}
+"""vLLM's name of the engine for each `rollout.publish_backend`. `auto` is resolved by who starts generators to train
+with; elsewhere nothing is published."""
 
 
 @dataclass
@@ -62,6 +65,23 @@ class ArrayWeightTransferEngine(WeightTransferEngine[ArrayInitInfo, ArrayUpdateI
         """Nothing to release."""
 
 
+class WorkerExtension:
+    """What vLLM's workers can do besides, through `collective_rpc`; vLLM mixes it into its Worker class."""
+
+    vllm_config: Any
+    weight_transfer_engine: Any
+    _weight_update_active: bool
+
+    def drop_weight_update(self) -> None:
+        """End an update that will not be completed. The weights are then a mixture, but the next update starts clean:
+        without this it would go on counting where layers that were half loaded had stopped."""
+        engine = self.weight_transfer_engine
+        with set_current_vllm_config(self.vllm_config):
+            finalize_layerwise_reload(engine.model, engine.model_config)
+        engine.reset_weight_update_target()
+        self._weight_update_active = False
+
+
 def as_tensor(array: np.ndarray, dtype: str) -> torch.Tensor:
     """The tensor of `array`; numpy has no bfloat16, so that arrives as its bits in uint16."""
     # Copied: arrays out of the object store are read-only views that the store may reclaim.
@@ -82,6 +102,14 @@ def rebuild_tied_lm_head(model: Any) -> None:
 
 
 def register() -> None:
-    """Make the backend known to vLLM; must run before an engine is built. Safe to call twice."""
-    if BACKEND not in WeightTransferEngineFactory._registry:
-        WeightTransferEngineFactory.register_engine(BACKEND, ArrayWeightTransferEngine)
+    """Make the backends known to vLLM. Safe to call twice."""
+    if ENGINES["ray"] not in WeightTransferEngineFactory._registry:
+        WeightTransferEngineFactory.register_engine(ENGINES["ray"], ArrayWeightTransferEngine)
+        WeightTransferEngineFactory.register_engine(
+            ENGINES["nccl"], "rollout.nccl_weights", "DeadlineNcclWeightTransferEngine"
+        )
+
+
+# On import, because the workers of a tensor-parallel engine are processes of their own, which import this module for the
+# extension and for nothing else.
+register()

@@ -17,8 +17,9 @@ MAY_IMPORT = {
     "deploy": set(PACKAGES),
 }
 LIBRARY_HOMES = {
-    "ray": r"(rollout|learner)/actor\.py|rewards/pool\.py|orchestrator/(fleet|learner_group|stream|remote|submit)\.py",
-    "vllm": r"rollout/(engine|weights)\.py",
+    "ray": r"(rollout|learner)/actor\.py|rewards/pool\.py"
+    r"|orchestrator/(fleet|generators|heartbeats|learner_group|placement|ray_metrics|remote|stream|submit)\.py",
+    "vllm": r"rollout/(engine|versioned_engine|weights|nccl_weights)\.py|learner/transfer\.py",
     "deepspeed": r"learner/(backend|reference|weights|checkpoint)\.py",
 }
 

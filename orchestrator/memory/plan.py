@@ -15,7 +15,7 @@ from orchestrator.memory.gpus import Gpu
 from orchestrator.memory.host import host_terms
 from orchestrator.memory.learner import learner_terms
 from orchestrator.memory.shape import ModelShape
-from orchestrator.memory.terms import ALWAYS, GIB, HostTerm, Phase, Sizes, Term, is_colocated
+from orchestrator.memory.terms import ALWAYS, CONTEXT, GIB, HostTerm, Phase, Sizes, Term, is_colocated
 from orchestrator.recipes import ConfigError
 
 MARGIN = 0.05
@@ -26,7 +26,7 @@ OUTSIDE_SHARE = ("CUDA context", "publish bucket")
 
 @dataclass(frozen=True, slots=True)
 class Fraction:
-    """vLLM's share of a GPU."""
+    """A share of a GPU's memory."""
 
     value: float
     reason: str
@@ -122,7 +122,7 @@ def memory_plan(config: RunConfig, shape: ModelShape, gpu: Gpu, fraction: Fracti
         )
     sizes = Sizes.of(config, shape)
     if fraction is None:
-        given: float | None = config.rollout.gpu_memory_fraction
+        given = config.rollout.gpu_memory_fraction
         fraction = planned_fraction(config, shape, gpu.gib) if given is None else Fraction(given, "as the recipe says")
     generator, learner = generator_terms(config, sizes), learner_terms(config, sizes)
     inside = sum(term.num_bytes for term in generator if term.name not in OUTSIDE_SHARE)
@@ -157,6 +157,18 @@ def planned_fraction(config: RunConfig, shape: ModelShape, gpu_gib: float) -> Fr
     room = f"the learner leaves {max(0.0, left) / GIB:.1f}" if is_colocated(config) else f"{left / GIB:.1f} are free"
     reason = f"{completions} completions of full length want {wanted / GIB:.1f} GiB, {room}"
     return Fraction(min(max(value, 0.01), 0.99), reason)
+
+
+def planned_learner_fraction(config: RunConfig, shape: ModelShape, gpu_gib: float) -> Fraction:
+    """What ``learner.gpu_memory_fraction`` should be on a GPU of ``gpu_gib`` that it shares: all that a sleeping generator and
+    the CUDA contexts, which PyTorch's limit does not count, leave; in hundredths."""
+    sizes, gpu = Sizes.of(config, shape), gpu_gib * GIB
+    asleep = sum(term.num_bytes for term in generator_terms(config, sizes) if "backward" in term.phases)
+    left = gpu * (1 - MARGIN) - asleep - CONTEXT
+    reason = (
+        f"the sleeping generator keeps {asleep / GIB:.1f} GiB, the learner's CUDA context takes {CONTEXT / GIB:.1f}"
+    )
+    return Fraction(min(max(math.floor(100 * left / gpu) / 100, 0.01), 0.99), reason)
 
 
 def tokens_per_completion(config: RunConfig) -> int:

@@ -102,6 +102,7 @@ PUBLISHED: dict[str, ModelShape] = {
     "Qwen/Qwen2.5-0.5B": _qwen("qwen2", 896, 24, (14, 2, 64), 4864),
     "Qwen/Qwen2.5-1.5B": _qwen("qwen2", 1536, 28, (12, 2, 128), 8960),
     "Qwen/Qwen2.5-3B": _qwen("qwen2", 2048, 36, (16, 2, 128), 11_008),
+    "Qwen/Qwen2.5-7B": ModelShape("qwen2", 3584, 28, 28, 4, 128, 18_944, 152_064, tie_embeddings=False),
     "Qwen/Qwen3-0.6B": _qwen("qwen3", 1024, 28, (16, 8, 128), 3072),
     "Qwen/Qwen3-1.7B": _qwen("qwen3", 2048, 28, (16, 8, 128), 6144),
 }

@@ -11,7 +11,7 @@ from rich.text import Text
 from orchestrator.comparison import Result
 from orchestrator.config import RunConfig
 from orchestrator.estimates import Difference, Estimate
-from orchestrator.evaluation import Evaluation, by_label
+from orchestrator.evaluation import Evaluation, by_label, is_right
 from orchestrator.trainability import Trainability, trainability
 from rollout.types import Completion, Group, Prompt, Reward
 
@@ -160,7 +160,7 @@ def shown(evaluation: Evaluation) -> Iterator[tuple[Group, Completion, Reward]]:
         yield every[0]
         return
     for wanted in (True, False):
-        yield from [found for found in every if (found[2].part("correctness").value == 1.0) == wanted][:1]
+        yield from [found for found in every if is_right(found[2]) == wanted][:1]
 
 
 def shortened(text: str) -> str:

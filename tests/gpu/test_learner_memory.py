@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -53,7 +54,9 @@ def test_an_offloaded_optimizer_trains_alike(folder: Path, groups: list[Group], 
     assert_close(weights_of(away), weights_of(there), atol=1e-3)
 
 
-def test_an_offloaded_reference_is_off_the_device_between_updates(folder: Path, groups: list[Group]) -> None:
+def test_an_offloaded_reference_is_off_the_device_between_updates(
+    folder: Path, groups: list[Group], measured: Callable[[str, str], None]
+) -> None:
     held = {}
     for reference in ("copy", "offloaded"):
         learner = start(folder, learner_config(AlgorithmConfig(kl_beta=0.1, reference=reference)))
@@ -64,15 +67,21 @@ def test_an_offloaded_reference_is_off_the_device_between_updates(folder: Path, 
         del learner
         gc.collect()
         torch.cuda.empty_cache()
+    for reference, allocated in held.items():
+        measured(f"learner with a reference that is {reference}", f"{allocated / 2**20:.2f} MiB")
     assert held["offloaded"] < held["copy"]
 
 
-def test_flash_attention_in_one_packed_row_agrees_with_rows(folder: Path, groups: list[Group]) -> None:
+def test_flash_attention_in_one_packed_row_agrees_with_rows(
+    folder: Path, groups: list[Group], measured: Callable[[str, str], None]
+) -> None:
     pytest.importorskip("flash_attn")
     packed, rows = (
         start(folder, learner_config(), BF16.model_copy(update={"attention": attention}))
         for attention in ("flash_attention_2", "sdpa")
     )
     first, second = packed.update(1, groups).metrics, rows.update(1, groups).metrics
+    for name, found in (("flash_attention_2", first), ("sdpa", second)):
+        measured(f"gradient norm with {name}", f"{found['optim/grad_norm']:.5f}")
     assert first["optim/grad_norm"] == pytest.approx(second["optim/grad_norm"], rel=0.05)
     assert first["rollout/logprob_gap"] < 0.05

@@ -261,7 +261,7 @@ def ratios_of(row: Row, old: Floats, config: AlgorithmConfig) -> Floats:
 def frozen_at(row: Row, config: AlgorithmConfig) -> Frozen:
     old = list(row.logprobs) if row.old is None else row.old
     weights = [1.0] * len(old)
-    if config.mismatch_correction != "off":
+    if config.mismatch_correction not in ("auto", "off"):
         bounds = config.mismatch_low, config.mismatch_high
         weights, _ = mismatch_weights(old, row.rollout, config.mismatch_correction, *bounds)
     bounds = config.clip_eps_low, config.clip_eps_high

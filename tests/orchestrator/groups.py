@@ -5,13 +5,15 @@ import numpy as np
 from rollout.types import Completion, Group, Prompt, Reward, RewardPart
 
 
-def scored_group(prompt_id: str, right: list[bool], tokens: int = 3, status: str = "ok", text: str = "no\n") -> Group:
+def scored_group(
+    prompt_id: str, right: list[bool], tokens: int = 3, status: str = "ok", text: str = "no\n", version: int = 0
+) -> Group:
     """A group with one completion for each entry of `right`; wrong ones are well-formed."""
     prompt = Prompt(
         prompt_id, np.arange(4, dtype=np.int32), "question\n", "countdown", {"numbers": [1, 2], "target": 3}
     )
     completions = tuple(
-        Completion(np.arange(tokens, dtype=np.int32), np.full(tokens, -0.5, np.float32), "stop", (0,), text)
+        Completion(np.arange(tokens, dtype=np.int32), np.full(tokens, -0.5, np.float32), "stop", (version,), text)
         for _ in right
     )
     return Group(prompt, completions, tuple(reward(is_right, status) for is_right in right))

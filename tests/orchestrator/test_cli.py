@@ -2,7 +2,8 @@
 
 import pytest
 
-from orchestrator.cli import evaluation_overrides, parse
+from orchestrator.arguments import parse
+from orchestrator.cli import evaluation_overrides
 from orchestrator.recipes import load
 
 

@@ -15,7 +15,9 @@ import pytest
 from learner.config import LoraConfig
 from orchestrator.config import RunConfig
 from orchestrator.fleet import RayFleet, ray_cluster
+from orchestrator.layout import SUPERVISED
 from orchestrator.learner_group import LearnerGroup
+from orchestrator.placement import Placement
 from orchestrator.policy import base_model
 from orchestrator.publish import publish
 from orchestrator.recipes import load
@@ -66,10 +68,10 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     with ray_cluster(config):
         fleet = RayFleet(config, EngineSpec(base, "float32", config.max_model_len, load_weights=False))
         fleet.wait_until_ready()
-        pair = LearnerGroup(run_config(2, "name=layouts-2"), 0.0)
-        yield Site(fleet, {1: fleet.learner, 2: pair}, PromptStream(config.prompts, load_tokenizer(base)), base)
+        with Placement.of(run_config(2, "name=layouts-2"), SUPERVISED) as placement:
+            pair = LearnerGroup(run_config(2, "name=layouts-2"), placement)
+            yield Site(fleet, {1: fleet.learner, 2: pair}, PromptStream(config.prompts, load_tokenizer(base)), base)
         fleet.close()
-        pair.close()
 
 
 def start(site: Site, config: RunConfig) -> LearnerGroup:
@@ -79,7 +81,9 @@ def start(site: Site, config: RunConfig) -> LearnerGroup:
 
 
 def publish_from(site: Site, learner: LearnerGroup, version: int) -> None:
-    publish(learner, site.fleet.generators, version, timeout_s=120, bucket_bytes=2**16)
+    standing = site.fleet.generators.standing
+    publish(learner, standing, version, timeout_s=120, bucket_bytes=2**16)
+    site.fleet.generators.serve(standing)
 
 
 def collect(site: Site, config: RunConfig) -> list[Group]:

@@ -53,6 +53,7 @@ class FakeFleet:
         self._on_update = on_update
         self._without_spread = without_spread
         self._phase = None
+        self._versions: dict[int, int] = {}
 
     @contextmanager
     def generating(self):
@@ -69,12 +70,20 @@ class FakeFleet:
         self.events.append(("publish", version))
 
     def collect(self, prompts, sampling, group_size):
+        assert self._phase == "generating" and prompts == ("held-out",)
+        self.events.append(("evaluate", self.version))
+        return [scored_group("held-out", [True] * group_size)]
+
+    def submit(self, prompts, sampling, group_size):
+        self.events.append(("submit", self.version, prompts[0]))
+        self._versions |= dict.fromkeys(prompts, self.version)
+
+    def gather(self, prompts):
         assert self._phase == "generating"
-        if prompts == ("held-out",):
-            self.events.append(("evaluate", self.version))
-            return [scored_group("held-out", [True] * group_size)]
-        self.events.append(("collect", self.version, prompts[0]))
-        return [scored_group(str(prompt), [True, prompt in self._without_spread]) for prompt in prompts]
+        return [
+            scored_group(str(prompt), [True, prompt in self._without_spread], version=self._versions[prompt])
+            for prompt in prompts
+        ]
 
     def metrics(self):
         return {}
@@ -131,8 +140,8 @@ def test_every_step_samples_with_the_weights_of_the_step_before(start) -> None:
     fleet = FakeFleet()
     last, tracker, prompts = start(fleet)
     assert last == 4 and prompts.position == 12
-    collected = [event for event in fleet.events if event[0] == "collect"]
-    assert collected == [("collect", step, 3 * step) for step in range(4)]
+    collected = [event for event in fleet.events if event[0] == "submit"]
+    assert collected == [("submit", step, 3 * step) for step in range(4)]
     assert [event for event in fleet.events if event[0] == "publish"] == [("publish", step) for step in range(5)]
     assert tracker.steps == [(0, True), (1, False), (2, False), (3, False), (4, True)]
 
@@ -153,7 +162,7 @@ def test_a_run_that_dies_resumes_after_its_last_checkpoint_with_the_same_prompts
     last, tracker, _ = start(fleet, "checkpoint.every_steps=2")
     assert (last, fleet.updates) == (4, 4)
     assert fleet.events[0] == ("publish", 2)
-    assert [event for event in fleet.events if event[0] == "collect"] == [("collect", 2, 6), ("collect", 3, 9)]
+    assert [event for event in fleet.events if event[0] == "submit"] == [("submit", 2, 6), ("submit", 3, 9)]
     assert [step for step, _ in tracker.steps] == [3, 4]
 
 
@@ -196,4 +205,4 @@ def test_a_finished_run_does_nothing_more(start) -> None:
     start(FakeFleet())
     fleet = FakeFleet()
     assert start(fleet)[0] == 4
-    assert fleet.updates == 4 and not [event for event in fleet.events if event[0] in ("collect", "update")]
+    assert fleet.updates == 4 and not [event for event in fleet.events if event[0] in ("submit", "update")]

@@ -1,21 +1,29 @@
 """Publishing on real actors: what arrives, what is confirmed, and what the parity gate catches."""
 
 import os
+import re
 import signal
 import sys
 import time
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
+import numpy as np
 import pytest
 import ray
 
 from learner.parity import ParityError
 from orchestrator.fleet import RayFleet, ray_cluster
+from orchestrator.generators import Generators
+from orchestrator.learner_group import LearnerGroup
 from orchestrator.policy import base_model
 from orchestrator.publish import PublishError, publish
 from orchestrator.recipes import load
 from orchestrator.remote import RemoteCallError
 from orchestrator.run import load_tokenizer
 from orchestrator.stream import RolloutStream
+from orchestrator.transports import RayTransport
 from rollout.actor import Generator, environment
 from rollout.prompts.stream import PromptStream
 from rollout.types import EngineSpec, Reward, RewardPart
@@ -82,13 +90,15 @@ def test_every_version_arrives_and_sampler_and_learner_agree(fresh) -> None:
 
 
 def test_a_generator_left_one_version_behind_stops_the_run(fresh) -> None:
-    """One generator confirms version 1 but never gets the weights; the gate sees it at the next update."""
+    """One generator confirms version 1 but got the weights of version 0; the gate sees it at the next update."""
     _, fleet, _, _ = fresh
+    old = fleet.learner.weight_buckets(2**28)
     fleet.learner.update(1, collect(fresh))
-    behind, *others = fleet.generators.values()
-    buckets = fleet.learner.weight_buckets(2**28)
-    ray.get([generator.update_weights.remote(1, *buckets) for generator in others])
-    assert ray.get(behind.update_weights.remote(1)) == 1
+    behind, *others = fleet.generators.standing.values()
+    for generator, buckets in ((behind, old), *((other, fleet.learner.weight_buckets(2**28)) for other in others)):
+        ticket = time.monotonic_ns()
+        ray.get(generator.stage_weights.remote(ticket, 1, *buckets))
+        assert ray.get(generator.commit_weights.remote(ticket)) == 1
     with pytest.raises(ParityError, match=r"(?s)^step 2: .* nats a token on average.*stale weights") as caught:
         fleet.learner.update(2, collect(fresh))
     assert caught.value.mean_gap > caught.value.limit == 1e-3
@@ -122,57 +132,197 @@ def test_a_generator_with_a_stale_lm_head_stops_the_run(fresh) -> None:
         spec, config.rollout
     )
     publish(fleet.learner, {"generator-9": stale}, 0, timeout_s=120, bucket_bytes=2**28)
-    stream = RolloutStream({"generator-9": stale}, fleet.rewards, stall_timeout_s=60, seed=0)
-    groups = stream.collect(prompts.take(8), config.sampling, 4)
+    groups = stream_of(stale, fresh).collect(prompts.take(8), config.sampling, 4)
     ray.kill(stale)
     with pytest.raises(ParityError, match="LM head"):
         fleet.learner.update(1, [group.scored(tuple(spread(index) for index in range(4))) for group in groups])
 
 
-class Mistaken:
+def stream_of(actor, run, **settings) -> RolloutStream:
+    """A stream that has this generator only, and does not replace it."""
+    config, fleet, _, _ = run
+    rollout = config.rollout.model_copy(update={"num_generators": 1, "max_restarts": 0, **settings})
+    generators = Generators(lambda index, restarts: actor, rollout, have_weights=True)
+    generators.wait_until_ready()
+    return RolloutStream(generators, fleet.rewards, rollout, seed=0, revive=lambda: None)
+
+
+class Odd:
+    """Does what a generator does in a publish."""
+
+    def stage_weights(self, ticket, version, *buckets):
+        self.version = version
+
+    def commit_weights(self, ticket):
+        return self.version
+
+    def drop_weights(self, ticket):
+        """Nothing was kept."""
+
+
+class Mistaken(Odd):
     """Confirms the version before."""
 
-    @ray.method
-    def update_weights(self, version, *buckets):
-        return version - 1
+    def commit_weights(self, ticket):
+        return self.version - 1
 
 
-class Hanging:
-    def update_weights(self, version, *buckets):
+class Hanging(Odd):
+    def stage_weights(self, ticket, version, *buckets):
         time.sleep(60)
 
 
-class Failing:
-    def update_weights(self, version, *buckets):
+class Failing(Odd):
+    def stage_weights(self, ticket, version, *buckets):
         raise ValueError("no parameter 'model.layers.9'")
 
 
-@pytest.mark.parametrize(
-    ("kind", "error", "message"),
-    [
-        (Mistaken, PublishError, "published version 7, but odd runs 6"),
-        (Hanging, RemoteCallError, r"odd did not answer update_weights\(version 7\) within 2 s: raise"),
-        (Failing, ValueError, "no parameter 'model.layers.9'"),
-    ],
-)
-def test_a_publish_that_goes_wrong_names_the_generator(fresh, kind, error, message) -> None:
-    _, fleet, _, _ = fresh
-    odd = ray.remote(num_cpus=0)(kind).remote()
+class HalfLoading(Odd):
+    def commit_weights(self, ticket):
+        raise MemoryError("no room")
+
+
+@contextmanager
+def with_odd(fleet, kind):
+    """The fleet's generators and one of another kind."""
+    odd = ray.remote(num_cpus=0, max_concurrency=4)(kind).remote()
     ray.get(odd.__ray_ready__.remote())
-    with pytest.raises(error, match=message):
-        publish(fleet.learner, {**fleet.generators, "odd": odd}, 7, timeout_s=2, bucket_bytes=2**28)
+    yield {**fleet.generators.standing, "odd": odd}
     ray.kill(odd)
 
 
-def test_a_generator_that_dies_while_sampling_is_named(fresh) -> None:
-    config, fleet, prompts, _ = fresh
-    doomed = ray.remote(num_cpus=0)(Dying).remote()
-    stream = RolloutStream({"generator-9": doomed}, fleet.rewards, stall_timeout_s=30, seed=0)
-    with pytest.raises(RemoteCallError, match="generator-9 died during generate"):
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        (Mistaken, "published version 7, but odd runs 6"),
+        (Failing, "goes on with what it had: odd refused stage_weights.*ValueError: no parameter 'model.layers.9'"),
+    ],
+)
+def test_a_publish_that_goes_wrong_names_the_generator(fresh, kind, message) -> None:
+    _, fleet, _, _ = fresh
+    with with_odd(fleet, kind) as generators, pytest.raises(PublishError, match=message):
+        publish(fleet.learner, generators, 7, timeout_s=30, bucket_bytes=2**28)
+
+
+@pytest.mark.parametrize(
+    ("kind", "timeout_s", "message"),
+    [
+        (Hanging, 5, r"odd did not answer stage_weights\(version 7\) within 5 s: raise"),
+        (HalfLoading, 30, r"odd refused commit_weights\(version 7\): MemoryError: no room"),
+    ],
+)
+def test_a_generator_that_cannot_follow_is_reported_lost_and_the_others_have_the_weights(
+    fresh, kind, timeout_s, message
+) -> None:
+    _, fleet, _, _ = fresh
+    with with_odd(fleet, kind) as generators:
+        lost = publish(fleet.learner, generators, 7, timeout_s=timeout_s, bucket_bytes=2**28)
+    assert list(lost) == ["odd"] and re.search(message, lost["odd"])
+    assert versions(fleet) == [7, 7]
+
+
+def versions(fleet) -> list[int | None]:
+    calls = [generator.policy_version.remote() for generator in fleet.generators.standing.values()]
+    return ray.get(calls, timeout=60)
+
+
+def pids(fleet) -> list[int]:
+    return ray.get([generator.ready.remote() for generator in fleet.generators.standing.values()], timeout=60)
+
+
+@dataclass
+class ThroughHands:
+    """The learner's side, with somebody in between who spoils the buckets, or does something while they are on their way."""
+
+    learner: LearnerGroup
+    spoil: Callable[[list], list]
+
+    def weight_buckets(self, max_bytes, timeout_s=None):
+        return self.spoil(self.learner.weight_buckets(max_bytes, timeout_s))
+
+
+def without_the_last(buckets: list) -> list:
+    return buckets[:-1]
+
+
+def with_a_flipped_bit(buckets: list) -> list:
+    bucket = ray.get(buckets[0])
+    arrays = tuple(array.copy() for array in bucket.arrays)
+    arrays[-1].view(np.uint8).flat[3] ^= 1
+    return [ray.put(replace(bucket, arrays=arrays)), *buckets[1:]]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [(without_the_last, r"they lack model\.\S+"), (with_a_flipped_bit, "arrived damaged: its checksum is another")],
+)
+def test_spoiled_weights_leave_every_generator_on_the_old_version_and_sampling_as_before(run, spoil, message) -> None:
+    config, fleet, prompts, base = run
+    fleet.learner.start(base, config.learner, config.num_steps, config.sampling.temperature)
+    fleet.publish(version=0)
+    asked = prompts.take(8)
+    before = fleet.rollouts.collect(asked, config.sampling, 4)
+    fleet.learner.update(1, [group.scored(tuple(spread(index) for index in range(4))) for group in before])
+    with pytest.raises(PublishError, match=message) as caught:
+        publish(
+            ThroughHands(fleet.learner, spoil),
+            fleet.generators.standing,
+            1,
+            timeout_s=60,
+            bucket_bytes=2**18,
+        )
+    assert "generator-0" in str(caught.value) and "generator-1" in str(caught.value)
+    assert versions(fleet) == [0, 0]
+    again = fleet.rollouts.collect(asked, config.sampling, 4)
+    assert [tokens(group) for group in again] == [tokens(group) for group in before]
+    assert {completion.policy_versions for group in again for completion in group.completions} == {(0,)}
+
+
+def tokens(group) -> list[list[int]]:
+    return [completion.token_ids.tolist() for completion in group.completions]
+
+
+def test_a_generator_that_stops_during_staging_is_found_and_when_it_goes_on_all_get_the_weights(fresh) -> None:
+    _, fleet, _, _ = fresh
+    fleet.learner.update(1, collect(fresh))
+    stopped = pids(fleet)[1]
+    first = next(iter(fleet.generators.standing.values()))
+    seen = []
+
+    def look(buckets: list) -> list:
+        if seen:  # the second attempt: the first was dropped everywhere
+            seen.append(ray.get(first.policy_version.remote(), timeout=60))
+            os.kill(stopped, signal.SIGCONT)
+        else:
+            os.kill(stopped, signal.SIGSTOP)
+            seen.append("stopped")
+        return buckets
+
+    try:
+        lost = publish(ThroughHands(fleet.learner, look), fleet.generators.standing, 1, timeout_s=6, bucket_bytes=2**28)
+    finally:
+        os.kill(stopped, signal.SIGCONT)
+    assert (seen, lost) == (["stopped", 0], {})
+    assert versions(fleet) == [1, 1]
+    assert fleet.learner.update(2, collect(fresh)).metrics["rollout/logprob_gap"] < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [("Dying", "generator-0 died during generate"), ("Silent", "its process has not answered for 3 s")],
+)
+def test_a_generator_that_dies_or_hangs_while_sampling_is_named(fresh, kind, message) -> None:
+    config, _, prompts, _ = fresh
+    odd = ray.remote(num_cpus=0)({"Dying": Dying, "Silent": Silent}[kind]).remote()
+    stream = stream_of(odd, fresh, hang_timeout_s=3.0)
+    with pytest.raises(RemoteCallError, match=f"generator-0 is lost: .*{message}"):
         stream.collect(prompts.take(2), config.sampling, 4)
 
 
 class Dying:
+    def ready(self):
+        return os.getpid()
+
     @ray.method(num_returns="streaming")
     def generate(self, prompts, sampling, group_size, seed):
         os.kill(os.getpid(), signal.SIGKILL)
@@ -180,19 +330,44 @@ class Dying:
 
 
 class Silent:
+    def ready(self):
+        return os.getpid()
+
+    def pulse(self):
+        """Waits for generate."""
+
     @ray.method(num_returns="streaming")
     def generate(self, prompts, sampling, group_size, seed):
         time.sleep(60)
         yield
 
 
-def test_a_generator_that_hangs_is_found_and_named(fresh) -> None:
-    config, fleet, prompts, _ = fresh
-    silent = ray.remote(num_cpus=0)(Silent).remote()
-    stream = RolloutStream({"generator-9": silent}, fleet.rewards, stall_timeout_s=2, seed=0)
-    with pytest.raises(RemoteCallError, match="no group finished for 2 s; 2 are missing, waiting for generator-9"):
-        stream.collect(prompts.take(2), config.sampling, 4)
-    ray.kill(silent)
+class KillsAfterStaging(RayTransport):
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+
+    def stage(self, attempt, generators):
+        staged = super().stage(attempt, generators)
+        os.kill(self._pid, signal.SIGKILL)
+        return staged
+
+
+def test_a_generator_killed_between_stage_and_commit_is_lost_and_the_other_runs_the_new_version(fresh) -> None:
+    """Changes the fleet: only what does not mind comes after it."""
+    _, fleet, _, _ = fresh
+    fleet.learner.update(1, collect(fresh))
+    survivor, victim = fleet.generators.standing
+    lost = publish(
+        fleet.learner,
+        fleet.generators.standing,
+        1,
+        timeout_s=60,
+        bucket_bytes=2**28,
+        transport=KillsAfterStaging(pids(fleet)[1]),
+    )
+    assert list(lost) == [victim] and re.search(r"died during commit_weights\(version 1\)", lost[victim])
+    fleet.generators.serve([survivor])
+    assert fleet.learner.update(2, collect(fresh)).metrics["rollout/logprob_gap"] < 1e-5
 
 
 def test_closing_ends_every_actor_of_the_run(run) -> None:

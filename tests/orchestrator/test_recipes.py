@@ -54,7 +54,8 @@ WRONG = {
     "learner.max_tokens_per_microbatch=50": ["learner.max_tokens_per_microbatch = 50", "raise it"],
     "sampling.max_completion_tokens=4000": ["max_completion_tokens", "raise it"],
     "prompts.chat=true": ["prompts.chat = true", "set it to false"],
-    "max_staleness=1": ["max_staleness = 1", "less than or equal to 0"],
+    "rollout.hang_timeout_s=300": ["rollout.hang_timeout_s = 300", "stall_timeout_s = 300", "lower it"],
+    "max_staleness=9": ["max_staleness = 9", "less than or equal to 8"],
     "prompts.template=Hello": ["prompts", "template must show {target}"],
     "prompts.template={oops} {target}": ["['oops']", "numbers_spaced"],
     "prompts.countdown.operators=+^": ["operators = '+^'", "use only + - * /"],
@@ -89,6 +90,11 @@ def test_a_wrong_override_names_key_value_and_fix(override: str) -> None:
 MIXED = 'prompts.mixture={"sums"={},"dots"={"task"="period_count"}}'
 STAGES = 'prompts.curriculum.stages=[{"weights"={"period_count"=1},"pass_rate"=0.5},{"weights"={"period_count"=1}}]'
 TOGETHER = [
+    (
+        "countdown-tiny",
+        ["placement.mode=cpu", "rollout.publish_backend=ipc"],
+        ['publish_backend = "ipc"', 'placement is "cpu"', 'set it to "ray"'],
+    ),
     (
         "period-count-tiny",
         ['rewards.weights={"correctness"=1}'],

@@ -8,7 +8,8 @@ import pytest
 from ray.job_submission import JobDetails, JobStatus
 
 from orchestrator import submit
-from orchestrator.cli import main, parse
+from orchestrator.arguments import parse
+from orchestrator.cli import main
 from orchestrator.job import EXCLUDES, Job, job
 from orchestrator.recipes import ConfigError, load
 from orchestrator.submit import SubmissionError, connect, follow, send

@@ -149,6 +149,61 @@ def test_a_reader_that_leaves_aborts_what_it_has_not_read(loop) -> None:
     assert not started.call(lambda engine: engine.has_unfinished_requests())
 
 
+def test_abandoned_requests_end_their_streams_and_may_be_asked_again(loop) -> None:
+    engine = CountingEngine(step_s=0.001)
+    started = loop(engine)
+    first = started.stream([("short", None, 1), ("long", None, 10_000)])
+    second = started.stream([("other", None, 10_000)])
+    assert next(first).request_id == "short"
+    others: list[Done] = []
+    reader = threading.Thread(target=lambda: others.extend(second))
+    reader.start()
+    while started.num_unfinished < 2:
+        time.sleep(0.001)
+    assert started.abandon() == 2
+    reader.join(timeout=10)
+    assert list(first) == others == []
+    assert sorted(engine.aborted) == ["long", "other"] and started.num_unfinished == 0
+    assert [done.request_id for done in started.stream([("long", None, 3)])] == ["long"]
+
+
+def test_what_was_abandoned_and_asked_again_survives_its_former_reader(loop) -> None:
+    started = loop(CountingEngine(step_s=0.001))
+    former = started.stream([("short", None, 1), ("long", None, 10_000)])
+    next(former)
+    started.abandon()
+    again = started.stream([("first", None, 1), ("long", None, 50)])
+    next(again)
+    former.close()  # it has not seen yet that its requests were abandoned
+    assert [done.request_id for done in again] == ["long"]
+
+
+def test_a_pulse_tells_an_engine_that_hangs_from_one_that_is_slow(loop) -> None:
+    """The counters are read while the loop is stuck within a decoding step."""
+    stuck = threading.Event()
+
+    class Sticking(CountingEngine):
+        def step(self):
+            if self.steps == 3:
+                stuck.wait(timeout=10)
+            return super().step()
+
+    started = loop(Sticking())
+    reader = threading.Thread(target=lambda: list(started.stream([("one", None, 5)])))
+    reader.start()
+    while started.decoding_steps < 3:
+        time.sleep(0.001)
+    caller = threading.Thread(target=lambda: started.call(lambda engine: None))
+    caller.start()
+    while not started.num_waiting_calls:
+        time.sleep(0.001)
+    assert (started.num_unfinished, started.decoding_steps) == (1, 3)
+    stuck.set()
+    reader.join(timeout=10)
+    caller.join(timeout=10)
+    assert (started.num_unfinished, started.num_waiting_calls, started.decoding_steps) == (0, 0, 5)
+
+
 def test_closing_ends_a_reader_that_waits() -> None:
     started = StepLoop(CountingEngine(step_s=0.001))
     errors: list[Exception] = []

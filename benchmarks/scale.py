@@ -1,0 +1,251 @@
+"""What a run's driver can handle, against its number of generators: the real loop, with simulated engines and learner.
+
+`python -m benchmarks.scale` prints three tables: groups/s and CPU of the driver in the loop; a pass of the stream while every
+generator is busy and nothing is ready; a publish. docs/scale.md reads them, and says what is simulated and what is not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import cProfile
+import itertools
+import logging
+import pstats
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from statistics import median
+from typing import cast
+
+import ray
+from rich.console import Console
+
+from benchmarks.simulated import NumberedPrompts, SimulatedFleet
+from orchestrator.artifacts import RunDirectory
+from orchestrator.checkpoints import Checkpoints
+from orchestrator.config import RunConfig
+from orchestrator.heartbeats import EVERY_S
+from orchestrator.interrupt import Interrupt
+from orchestrator.recipes import load
+from orchestrator.remote import ready_of
+from orchestrator.stream import RolloutStream
+from orchestrator.trackers import Credited, FileTracker
+from orchestrator.train import train
+from rewards.pool import RewardPool
+from rollout.prompts.stream import PromptStream
+
+PASSES, PUBLISHES = 200, 20
+WATCH_S = 10.0
+PHASES = ("sample", "update", "publish", "metrics", "write")
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    arguments.add_argument("tables", nargs="*", default=["publish", "idle", "loop"], help="publish, idle, loop (all)")
+    arguments.add_argument("--generators", type=int, nargs="+", default=[1, 8, 64, 256], help="(1 8 64 256)")
+    arguments.add_argument("--prompts", type=int, default=512, help="prompts per step (512)")
+    arguments.add_argument(
+        "--steps", type=int, default=5, help="steps, of which the first and the last are not counted (5)"
+    )
+    arguments.add_argument("--staleness", type=int, nargs="+", default=[0, 1], help="max_staleness (0 1)")
+    arguments.add_argument(
+        "--engine-s", type=float, default=0.0, help="median seconds of a group; 0: engines never limit (0)"
+    )
+    arguments.add_argument("--profile", action="store_true", help="profile the driver's main thread in each loop")
+    given = arguments.parse_args()
+    logging.getLogger().setLevel(logging.ERROR)
+    with ray_here(), tempfile.TemporaryDirectory() as folder:
+        for table in given.tables:
+            TABLES[table](given, folder)
+
+
+@contextmanager
+def ray_here() -> Iterator[None]:
+    ray.init(
+        address="local",
+        num_cpus=8,
+        include_dashboard=False,
+        _node_ip_address="127.0.0.1",
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+    )
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+class Table:
+    """Printed as its rows come, for they take minutes."""
+
+    def __init__(self, title: str, *columns: str) -> None:
+        self._columns = columns
+        print(f"{title}\n{'  '.join(columns)}", flush=True)
+
+    def row(self, *cells: object) -> None:
+        print(
+            "  ".join(f"{cell:>{len(column)}}" for cell, column in zip(cells, self._columns, strict=True)), flush=True
+        )
+
+
+def loops(given: argparse.Namespace, folder: str) -> None:
+    """CPU is that of the driver, in ms a group: of its main thread, of all its threads, and of those by phase."""
+    title = f"loop: {given.prompts} prompts a step, {given.steps - 2} steps counted, {given.engine_s:g} s a group; CPU in ms a group"
+    columns = (
+        "generators",
+        "staleness",
+        "rewards",
+        "groups/s",
+        "groups a pass",
+        "main CPU",
+        "all CPU",
+        *PHASES,
+        "kB on disk",
+    )
+    table = Table(title, *columns)
+    for rewards, staleness, count in itertools.product(("at once", "pool"), given.staleness, given.generators):
+        settings = (f"max_staleness={staleness}", f"prompts_per_step={given.prompts}", f"num_steps={given.steps}")
+        config = config_of(count, folder, *settings)
+        with simulation(config, real_rewards=rewards == "pool", engine_s=given.engine_s) as (fleet, meter):
+            with profiled() if given.profile else nullcontext():
+                run(config, fleet, meter)
+            num_groups = given.prompts * given.steps
+            a_pass, kb = num_groups / fleet.rollouts.passes, bytes_written(config) / 1000 / num_groups
+        ms = 1000 / meter.num_groups
+        costs = [meter.main_s, sum(meter.process_s.values()), *meter.process_s.values()]
+        speed = f"{meter.num_groups / meter.wall_s:.0f}", f"{a_pass:.1f}"
+        table.row(count, staleness, rewards, *speed, *(f"{ms * seconds:.2f}" for seconds in costs), f"{kb:.1f}")
+
+
+def bytes_written(config: RunConfig) -> int:
+    """Of all rollouts."""
+    return sum(file.stat().st_size for file in RunDirectory(config).rollouts.iterdir())
+
+
+def idle(given: argparse.Namespace, folder: str) -> None:
+    """A pass looks at everything and finds nothing. Watched as `gather` does, generators are asked for their pulse."""
+    title = f"idle: {given.prompts} prompts in flight, none ready; medians of {PASSES} passes"
+    columns = ("generators", "a pass, ms", "its main CPU, ms", "watching, % of a core", "abandon, s")
+    table = Table(title, *columns)
+    for count in given.generators:
+        config = config_of(count, folder)
+        with simulation(config, engine_s=3600.0) as (fleet, _):
+            stream = fleet.rollouts
+            fleet.publish(version=0)
+            stream.submit(NumberedPrompts().take(given.prompts), config.sampling, config.group_size)
+            wall, main = seconds_of(partial(look, stream, 0.0), PASSES)
+            watched = share_of_core(stream, WATCH_S)
+            abandoned, _ = seconds_of(stream.abandon, 1)
+        table.row(count, f"{1000 * wall:.2f}", f"{1000 * main:.2f}", f"{100 * watched:.1f}", f"{abandoned:.2f}")
+
+
+def publishes(given: argparse.Namespace, folder: str) -> None:
+    title = f"publish: 4 kB by the ray transport, nothing else going on; medians of {PUBLISHES}"
+    table = Table(title, "generators", "a publish, ms", "its main CPU, ms")
+    for count in given.generators:
+        with simulation(config_of(count, folder)) as (fleet, _):
+            wall, main = seconds_of(partial(fleet.publish, 0), PUBLISHES)
+        table.row(count, f"{1000 * wall:.1f}", f"{1000 * main:.1f}")
+
+
+def look(stream: RolloutStream, timeout_s: float) -> None:
+    """One pass, as `gather` makes it."""
+    stream.advance(ready_of(stream.refs(), timeout_s))
+
+
+def seconds_of(call: Callable[[], object], repeats: int) -> tuple[float, float]:
+    """Medians of seconds on the clock, and of the main thread's CPU."""
+    walls, mains = [], []
+    for _ in range(repeats):
+        start, start_main = time.monotonic(), time.thread_time()
+        call()
+        walls.append(time.monotonic() - start)
+        mains.append(time.thread_time() - start_main)
+    return median(walls), median(mains)
+
+
+def share_of_core(stream: RolloutStream, seconds: float) -> float:
+    """CPU of all threads, while the stream waits as it does in `gather`."""
+    start, start_cpu = time.monotonic(), time.process_time()
+    while time.monotonic() < start + seconds:
+        look(stream, EVERY_S)
+    return (time.process_time() - start_cpu) / (time.monotonic() - start)
+
+
+@contextmanager
+def profiled() -> Iterator[None]:
+    """Prints where the main thread's time went."""
+    with cProfile.Profile() as profile:
+        yield
+    pstats.Stats(profile).sort_stats("tottime").print_stats(30)
+
+
+class Meter:
+    """A tracker that also keeps what the steps between the first and the last cost the driver, by phase."""
+
+    def __init__(self, config: RunConfig, inner: FileTracker) -> None:
+        self._last_step, self._inner = config.num_steps, inner
+        self._mark = (0.0, 0.0, 0.0)
+        self._is_open = False
+        self.process_s = dict.fromkeys(PHASES, 0.0)
+        """CPU seconds of all threads by phase."""
+        self.main_s = self.wall_s = 0.0
+        """CPU seconds of the main thread; seconds on the clock."""
+        self.num_groups = 0
+
+    def log(self, step: int, metrics: Mapping[str, float], groups: Credited = ()) -> None:
+        self.lap("metrics")
+        self._inner.log(step, metrics, groups)
+        self.lap("write")
+        if self._is_open:
+            self.num_groups += len(groups)
+        self._is_open = 1 <= step < self._last_step - 1  # the last step also evaluates
+
+    def lap(self, phase: str) -> None:
+        """What was spent since the last lap was for `phase`."""
+        before, self._mark = self._mark, (time.process_time(), time.thread_time(), time.monotonic())
+        if self._is_open:
+            process_s, main_s, wall_s = (now - then for now, then in zip(self._mark, before, strict=True))
+            self.process_s[phase] += process_s
+            self.main_s += main_s
+            self.wall_s += wall_s
+
+    def close(self) -> None:
+        self._inner.close()
+
+
+def config_of(num_generators: int, folder: str, *overrides: str) -> RunConfig:
+    """The default recipe with so many generators."""
+    fixed = (f"runs_dir={folder}", "group_size=8", f"rollout.num_generators={num_generators}")
+    quiet = ("evaluation.every_steps=0", "checkpoint.every_steps=1000000", "learner.algorithm.resample_rounds=0")
+    return load(None, [*fixed, *quiet, f"name=scale-{time.monotonic_ns()}", *overrides])
+
+
+@contextmanager
+def simulation(
+    config: RunConfig, *, real_rewards: bool = False, engine_s: float = 0.0, update_s: float = 0.0
+) -> Iterator[tuple[SimulatedFleet, Meter]]:
+    """A fleet and the tracker to train it with. Ray must have been started; the fleet's actors end with the context."""
+    pool = RewardPool(config.rewards, f"{config.name}/reward", ["countdown"]) if real_rewards else None
+    meter = Meter(config, FileTracker(RunDirectory(config), config))
+    fleet = SimulatedFleet(config, meter.lap, pool, engine_s, update_s)
+    try:
+        yield fleet, meter
+    finally:
+        fleet.close()
+        if pool is not None:
+            pool.close()
+
+
+def run(config: RunConfig, fleet: SimulatedFleet, meter: Meter) -> None:
+    """The real loop, to its last step."""
+    checkpoints = Checkpoints(config.directory / "checkpoints", keep=1)
+    train(config, cast(PromptStream, NumberedPrompts()), fleet, checkpoints, meter, Interrupt(Console(quiet=True)))
+
+
+TABLES = {"loop": loops, "idle": idle, "publish": publishes}
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,266 @@
+"""A fleet for the real loop whose engines and learner sleep: what the driver sees of many generators, without their machines.
+
+Real: Ray, Generators, RolloutStream with its Heartbeats, publish by the ray transport, and the RewardPool if one is given.
+Simulated: engines, which sleep and yield groups of realistic size; the learner, an actor that sleeps; prompts, numbered. A few Ray
+actors host all generators: the driver has the calls, streams and references of as many, but not their connections.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any, cast
+from zlib import crc32
+
+import numpy as np
+import ray
+
+from learner.metrics import Update
+from orchestrator.config import RunConfig
+from orchestrator.generators import Generators
+from orchestrator.publish import publish
+from orchestrator.remote import wait_for
+from orchestrator.stream import RolloutStream
+from rewards.pool import RewardPool
+from rollout.config import SamplingConfig
+from rollout.types import Completion, Group, Prompt, Pulse, Reward, RewardPart, WeightBucket
+
+NUM_HOSTS = 4
+"""Ray actors that the generators share."""
+COMPLETION_TOKENS = 500
+TEXT = "Let me try 3 * 9 = 27, and 27 + 7 = 34.\n" * 50 + "</think><answer>{}</answer>"
+"""About four characters a token."""
+ANSWER = {"numbers": [3, 7, 9], "target": 34}
+TIMEOUT_S = 60.0
+MAX_CONCURRENCY = 10_000
+
+Lap = Callable[[str], None]
+"""Told when a phase of the loop has ended."""
+
+
+class EngineHost:
+    """Stands for several generators, told apart by the index that each call begins with. Its engines sleep."""
+
+    def __init__(self, seconds: float) -> None:
+        """`seconds`: median time of a group; the tail is long."""
+        self._seconds = seconds
+        self._versions: dict[int, int] = {}
+        self._staged: dict[int, int] = {}
+        self._unfinished: Counter[int] = Counter()
+        self._abandoned: Counter[int] = Counter()
+
+    async def ready(self, index: int) -> int:
+        return os.getpid()
+
+    @ray.method(num_returns="streaming")
+    async def generate(
+        self, index: int, prompts: Sequence[Prompt], sampling: SamplingConfig, group_size: int, seed: int
+    ) -> AsyncIterator[Group]:
+        """All prompts begin at once, as in vLLM, and their groups come as they finish."""
+        draws = np.random.default_rng([seed, index]).lognormal(0.0, 0.7, len(prompts))
+        first, abandoned, now = self._versions[index], self._abandoned[index], 0.0
+        self._unfinished[index] += len(prompts)
+        for prompt, moment in zip(prompts, np.sort(self._seconds * draws), strict=True):
+            await asyncio.sleep(float(moment) - now)
+            now = float(moment)
+            if self._abandoned[index] != abandoned:
+                return
+            self._unfinished[index] -= 1
+            yield group_of(prompt, group_size, tuple(range(first, self._versions[index] + 1)))
+
+    async def pulse(self, index: int) -> Pulse:
+        return Pulse(os.getpid(), self._versions[index], self._unfinished[index], 0, time.monotonic_ns())
+
+    async def abandon(self, index: int) -> int:
+        self._abandoned[index] += 1
+        return self._unfinished.pop(index, 0)
+
+    async def stage_weights(self, index: int, ticket: int, version: int, *buckets: WeightBucket) -> None:
+        self._staged[index] = version
+
+    async def commit_weights(self, index: int, ticket: int) -> int:
+        self._versions[index] = self._staged.pop(index)
+        return self._versions[index]
+
+
+def group_of(prompt: Prompt, size: int, versions: tuple[int, ...]) -> Group:
+    """Every second completion is right."""
+    draws = np.random.default_rng(crc32(prompt.id.encode()))
+    tokens = draws.integers(150_000, size=(size, COMPLETION_TOKENS), dtype=np.int32)
+    logprobs = -draws.random((size, COMPLETION_TOKENS), dtype=np.float32)
+    texts = [TEXT.format("3 * 9 + 7" if index % 2 else "3 * 9 - 7") for index in range(size)]
+    rows = zip(tokens, logprobs, texts, strict=True)
+    return Group(prompt, tuple(Completion(ids, found, "stop", versions, text) for ids, found, text in rows))
+
+
+class HostedGenerator:
+    """What the driver holds for a generator: `handle.method.remote(…)` goes to its host, with its index."""
+
+    def __init__(self, host: Any, index: int) -> None:
+        self._host, self._index = host, index
+
+    def __getattr__(self, method: str) -> HostedMethod:
+        return HostedMethod(getattr(self._host, method), self._index)
+
+
+class HostedMethod:
+    def __init__(self, method: Any, index: int) -> None:
+        self._method, self._index = method, index
+
+    def remote(self, *args: Any) -> Any:
+        return self._method.remote(self._index, *args)
+
+
+class SimulatedRank:
+    """The learner's actor: takes the groups, and sleeps."""
+
+    def update(self, groups: Sequence[Group], seconds: float) -> Update:
+        time.sleep(seconds)
+        return Update({}, [[0.0] * len(group.completions) for group in groups])
+
+
+class SimulatedLearner:
+    """The driver's side of it, as LearnerGroup is."""
+
+    def __init__(self, lap: Lap, seconds: float, beside: RolloutStream) -> None:
+        self.rank: Any = RankActor.remote()
+        self._lap, self._seconds, self._beside = lap, seconds, beside
+        self._bucket = WeightBucket.of(("weight",), ("float32",), (np.zeros(1000, np.float32),))
+        self.trained_on: list[str] = []
+        """Prompt ids, in order."""
+
+    def update(self, step: int, groups: Sequence[Group]) -> Update:
+        self._lap("sample")
+        self.trained_on += [group.prompt.id for group in groups]
+        calls = {"learner-0": self.rank.update.remote(ray.put(list(groups)), self._seconds)}
+        update: Update = wait_for(calls, "update", TIMEOUT_S, "", self._beside)["learner-0"]
+        self._lap("update")
+        return update
+
+    def weight_buckets(self, max_bytes: int, timeout_s: float | None = None) -> list[Any]:
+        return [ray.put(self._bucket)]
+
+    def transfer_calls(self, method: str, *args: Any) -> dict[str, Any]:
+        return {}
+
+    def save(self, folder: Path) -> None:
+        folder.mkdir()
+
+    def load(self, folder: Path) -> None:
+        """Nothing was learned."""
+
+
+class ScoredAtOnce:
+    """In place of the reward pool: costs next to nothing, so what is left is the stream."""
+
+    num_pending, is_full, restarts = 0, False, 0
+
+    def __init__(self) -> None:
+        self._scored: list[Group] = []
+
+    def submit(self, group: Group) -> None:
+        right = [index % 2 for index in range(len(group.completions))]
+        parts = [(RewardPart("correctness", float(each)), RewardPart("answer_tags", 1.0)) for each in right]
+        rewards = tuple(Reward(1.0 if each else 0.1, part) for each, part in zip(right, parts, strict=True))
+        self._scored.append(group.scored(rewards))
+
+    def poll(self) -> list[Group]:
+        scored, self._scored = self._scored, []
+        return scored
+
+    def refs(self) -> list[Any]:
+        return []
+
+    def next_deadline(self) -> float | None:
+        return 0.0 if self._scored else None
+
+
+class CountingStream(RolloutStream):
+    """Counts its passes."""
+
+    passes = 0
+
+    def advance(self, ready: Sequence[Any]) -> None:
+        self.passes += 1
+        super().advance(ready)
+
+
+class SimulatedFleet:
+    """A fleet as the loop wants it."""
+
+    def __init__(self, config: RunConfig, lap: Lap, pool: RewardPool | None, engine_s: float, update_s: float) -> None:
+        """`pool`: None scores at once. `engine_s` and `update_s`: what a group and an update take, seconds."""
+        self._lap = lap
+        self._hosts: list[Any] = [
+            HostActor.remote(engine_s) for _ in range(min(NUM_HOSTS, config.rollout.num_generators))
+        ]
+        self.generators = Generators(self._boot, config.rollout, have_weights=False)
+        self.rollouts = CountingStream(
+            self.generators,
+            pool or cast(RewardPool, ScoredAtOnce()),
+            config.rollout,
+            seed=config.seed,
+            revive=lambda: None,
+        )
+        self.learner = SimulatedLearner(lap, update_s, self.rollouts)
+        self.generators.wait_until_ready()
+
+    def _boot(self, index: int, restarts: int) -> HostedGenerator:
+        return HostedGenerator(self._hosts[index % len(self._hosts)], index)
+
+    def generating(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def learning(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def publish(self, version: int) -> None:
+        targets = self.generators.standing
+        lost = publish(self.learner, targets, version, timeout_s=TIMEOUT_S, bucket_bytes=2**28)
+        assert not lost
+        self.generators.serve(targets)
+        self._lap("publish")
+
+    def close(self) -> None:
+        """End its actors."""
+        for actor in (*self._hosts, self.learner.rank):
+            ray.kill(actor)
+
+
+class NumberedPrompts:
+    """In place of PromptStream."""
+
+    def __init__(self) -> None:
+        self._position = 0
+
+    def take(self, count: int) -> list[Prompt]:
+        self._position += count
+        return [prompt_of(f"train/{number:06d}") for number in range(self._position - count, self._position)]
+
+    def held_out(self, format: str) -> list[Prompt]:
+        return [prompt_of("held_out/000000")]
+
+    def observe(self, groups: Sequence[Group]) -> None:
+        """There is no curriculum."""
+
+    def metrics(self) -> dict[str, float]:
+        return {}
+
+    def state(self) -> dict[str, Any]:
+        return {"position": self._position}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self._position = state["position"]
+
+
+def prompt_of(name: str) -> Prompt:
+    return Prompt(name, np.arange(60, dtype=np.int32), "Numbers: 3 7 9\nTarget: 34\n" * 8, "countdown", ANSWER)
+
+
+HostActor: Any = ray.remote(num_cpus=0)(EngineHost).options(max_concurrency=MAX_CONCURRENCY)
+RankActor: Any = ray.remote(num_cpus=0)(SimulatedRank)

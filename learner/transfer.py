@@ -1,0 +1,149 @@
+"""The learner's end of publishing between GPUs: buckets in a buffer that others can open (ipc), or a broadcast (nccl).
+
+Both send what ``manifest`` announces, in its order. vLLM's functions do the packing, so that its engines can unpack.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+
+from learner.backend import Backend
+from learner.weights import device_weights, manifest
+from rollout.types import IpcBucket, TransferGroup
+
+
+class IpcSender:
+    """Packs the weights into one buffer on this rank's GPU, a bucket at a time. Every rank does, each for its own GPU.
+
+    A bucket may only be asked for when everybody has copied the one before: it is the same buffer.
+    """
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._buckets: Iterator[Any] | None = None
+
+    def begin(self, bucket_bytes: int) -> None:
+        """Allocates the buffer: ``bucket_bytes``, or the largest weight if that is more."""
+        from vllm.distributed.weight_transfer.packed_tensor import packed_ipc_producer
+
+        check_allocator(os.environ)
+        torch.cuda.synchronize()  # the optimizer's last writes are on another stream
+        device = torch.cuda.get_device_properties(torch.cuda.current_device())
+        self._buckets = packed_ipc_producer(
+            device_weights(self._backend),
+            str(device.uuid),
+            post_iter_func=lambda named: named[1],
+            buffer_size_bytes=max(bucket_bytes, largest_bytes(self._backend)),
+        )
+
+    def next_bucket(self) -> IpcBucket | None:
+        """The next bucket, or None after the last. Collective. Raises RuntimeError before ``begin``."""
+        if self._buckets is None:
+            raise RuntimeError("no transfer was begun: call begin() first")
+        chunk = next(self._buckets, None)
+        if chunk is None:
+            return None
+        return IpcBucket(
+            names=tuple(chunk.names),
+            dtypes=tuple(chunk.dtype_names),
+            shapes=tuple(tuple(shape) for shape in chunk.shapes),
+            num_bytes=tuple(chunk.tensor_sizes),
+            handles=chunk.ipc_handle,
+        )
+
+    def end(self) -> None:
+        """Frees the buffer, once the generators have closed it. Also ends a transfer half way."""
+        self._buckets = None
+        torch.cuda.ipc_collect()
+        torch.cuda.empty_cache()
+
+
+class NcclSender:
+    """Broadcasts the weights from rank 0 to the workers of all generators at once. The other ranks help to gather."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._group: Any = None
+        self._buffer_bytes = 0
+
+    def join(self, group: TransferGroup) -> None:
+        """Leaves the former group, if there is one, and joins ``group`` as its rank 0; waits for all the others."""
+        if not self._backend.rank.is_first:
+            return
+        from vllm.distributed.weight_transfer.nccl_common import trainer_init
+
+        self.leave()
+        where = {"master_address": group.address, "master_port": group.port, "world_size": group.world_size}
+        self._group = trainer_init(where)
+        self._buffer_bytes = group.buffer_bytes
+
+    def broadcast(self, timeout_s: float) -> None:
+        """Sends everything. Collective.
+
+        Raises TimeoutError when the receivers have not taken it by then; the group must be built anew.
+        """
+        torch.cuda.synchronize()  # the optimizer's last writes are on another stream
+        if not self._backend.rank.is_first:
+            for _ in device_weights(self._backend):
+                pass
+            return
+        if self._group is None:
+            raise RuntimeError("no transfer group: call join() first")
+        is_late = threading.Event()
+
+        def leave() -> None:
+            is_late.set()
+            # Aborting the communicator is what ends kernels that wait for a receiver.
+            self.leave()
+
+        timer = threading.Timer(timeout_s, leave)
+        timer.daemon = True
+        timer.start()
+        try:
+            self._send()
+        finally:
+            timer.cancel()
+        if is_late.is_set():
+            raise TimeoutError(f"the generators did not take the weights within {timeout_s:g} s")
+
+    def leave(self) -> None:
+        """Leaves the group, also in the middle of a broadcast."""
+        group, self._group = self._group, None
+        if group is not None:
+            group.destroy()
+
+    def _send(self) -> None:
+        from vllm.distributed.weight_transfer.packed_tensor import packed_nccl_broadcast_producer
+
+        packed_nccl_broadcast_producer(
+            device_weights(self._backend),
+            group=self._group,
+            src=0,
+            post_iter_func=lambda named: named[1],
+            buffer_size_bytes=self._buffer_bytes,
+            num_buffers=TransferGroup.NUM_BUFFERS,
+        )
+
+
+def largest_bytes(backend: Backend) -> int:
+    """Size of the largest weight, bytes."""
+    announced = manifest(backend)
+    return max(
+        torch.Size(shape).numel() * getattr(torch, dtype).itemsize
+        for dtype, shape in zip(announced.dtypes, announced.shapes, strict=True)
+    )
+
+
+def check_allocator(environment: Mapping[str, str]) -> None:
+    """Raises ValueError where PyTorch allocates memory that other processes cannot open."""
+    for key in ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF"):
+        if "expandable_segments:true" in environment.get(key, "").replace(" ", "").lower():
+            raise ValueError(
+                f'{key} = {environment[key]!r} with rollout.publish_backend = "ipc": expandable segments cannot be opened '
+                'by another process; unset it for the learner, or set rollout.publish_backend = "ray"'
+            )

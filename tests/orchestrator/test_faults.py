@@ -1,0 +1,98 @@
+"""A real run under fire: everything in it is killed or stopped once, and it trains on every prompt exactly once."""
+
+import os
+import signal
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from benchmarks.faults import FAULTS, GENERATOR, LEARNER, REWARD, Run, lost_and_twice
+
+SHARED_MEMORY = Path("/dev/shm")
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+def left_behind(mark: str) -> list[str]:
+    """Processes that were started with that mark in their environment."""
+    found = []
+    for environ in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if mark.encode() in environ.read_bytes():
+                found.append((environ.parent / "cmdline").read_text())
+        except (OSError, ProcessLookupError):
+            continue
+    return found
+
+
+def nothing_is_left(mark: str, shared_memory: set[Path]) -> None:
+    """Neither a process nor a file in shared memory, some moments after the end."""
+    deadline = time.monotonic() + 60
+    while left := [*left_behind(mark), *({*SHARED_MEMORY.iterdir()} - shared_memory)]:
+        assert time.monotonic() < deadline, left
+        time.sleep(0.2)
+
+
+@pytest.fixture(scope="module")
+def under_fire(tmp_path_factory) -> Iterator[Run]:
+    """One run, pipelined, through every fault in turn. The driver is killed last, and the run resumed."""
+    mark, shared_memory = f"fault-test-{uuid.uuid4()}", {*SHARED_MEMORY.iterdir()}
+    run = Run(
+        tmp_path_factory.mktemp("runs"),
+        "under-fire",
+        "num_steps=8",
+        "max_staleness=1",
+        "rollout.hang_timeout_s=5",
+        environment={"RAYZERO_TEST_MARK": mark},
+    )
+    run.wait_for_step(1)
+    run.wait_for(lambda: run.is_in(GENERATOR, "generate"), "decoding")
+    os.kill(run.pids(GENERATOR)[0], signal.SIGKILL)
+    run.wait_for(lambda: "died during" in run.log, "the death in the log")
+    os.kill(run.pids(REWARD)[0], signal.SIGKILL)
+    run.wait_for_step(3)
+    os.kill(run.pids(GENERATOR)[0], signal.SIGSTOP)
+    run.wait_for(lambda: "has not answered for 5 s" in run.log, "the hang in the log")
+    run.wait_for_step(5)
+    os.kill(run.pids(LEARNER)[0], signal.SIGKILL)
+    run.wait_for(lambda: "goes on after step 4" in run.log, "the lost learner in the log")
+    run.wait_for_step(6)
+    run.wait_for_step(7)
+    run.process.kill()
+    run.process.wait()
+    nothing_is_left(mark, shared_memory)
+    run.start()
+    run.finish()
+    nothing_is_left(mark, shared_memory)
+    yield run
+
+
+def test_every_prompt_of_every_step_is_trained_on_exactly_once(under_fire) -> None:
+    assert sorted(under_fire.trained()) == under_fire.steps[1:] == list(range(1, 9))
+    assert lost_and_twice(under_fire) == (0, 0)
+    assert "resuming run 'under-fire' after step 6" in under_fire.output
+
+
+def test_the_log_tells_the_story(under_fire) -> None:
+    log = under_fire.log
+    assert "unfinished prompts are sampled again. It is started again (restart 1 of at most 10)" in log
+    assert "reward-0 died and is replaced" in log
+    assert "learner-" in log and "It is built anew (restart 1 of at most 3) and goes on after step 4" in log
+
+
+def test_sampling_ran_ahead_within_its_bound(under_fire) -> None:
+    stale = [line["rollout/staleness"] for line in under_fire.metrics[1:]]
+    assert max(line["rollout/staleness_max"] for line in under_fire.metrics[1:]) == 1
+    assert sum(stale) > 0
+    # Older weights sampled part of it: the correction was switched on, and said so.
+    assert all("rollout/mismatch_weight" in line for line in under_fire.metrics[1:])
+    assert "mismatch_correction" in under_fire.output and "truncated" in under_fire.output
+
+
+@pytest.mark.parametrize("name", ["node-lost", "object-store-full"])
+def test_a_cluster_in_trouble(name: str, tmp_path: Path) -> None:
+    with FAULTS[name](tmp_path) as outcome:
+        outcome.settle()
+        assert (outcome.lost, outcome.twice) == (0, 0)
