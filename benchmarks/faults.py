@@ -57,11 +57,11 @@ class Run:
         self._output = folder / f"{name}.out"
         self.start()
 
-    def start(self) -> None:
-        """Run the command; the same one again resumes the run."""
+    def start(self, *settings: str) -> None:
+        """Run the command, with these settings too; the same one again resumes the run."""
         with self._output.open("a") as output:
             self.process = subprocess.Popen(
-                self._command, env=self._environment, stdout=output, stderr=subprocess.STDOUT
+                [*self._command, *settings], env=self._environment, stdout=output, stderr=subprocess.STDOUT
             )
 
     @property
@@ -111,7 +111,8 @@ class Run:
 
     def pids(self, kind: str) -> list[int]:
         """Processes of the run's actors whose Ray title holds `kind`, the oldest first."""
-        return sorted(pid for pid, title in self._processes() if title.startswith("ray::") and kind in title)
+        found = [pid for pid, title in self._processes() if title.startswith("ray::") and kind in title]
+        return sorted(found, key=started)
 
     def is_in(self, kind: str, method: str) -> bool:
         """Whether an actor of that kind runs that method now: Ray writes it into the process's title."""
@@ -125,6 +126,11 @@ class Run:
                 for thread in Path(f"/proc/{pid}/task").iterdir():
                     waiting += [int(child) for child in (thread / "children").read_text().split()]
                 yield pid, Path(f"/proc/{pid}/cmdline").read_text().rstrip("\0 ")
+
+
+def started(pid: int) -> int:
+    """When a process was started, ticks since the machine was."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
 
 
 GENERATOR, LEARNER, REWARD = "enerator", "earner", "eward"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,8 @@ class LearnerGroup:
         wait_for(calls, "start", self._config.placement.start_timeout_s, "raise placement.start_timeout_s")
 
     def update(self, step: int, groups: Sequence[Group]) -> Update:
-        return self._told(self._call("update", step, ray.put(list(groups)))[0])
+        update = self._told(self._call("update", step, ray.put(list(groups)))[0])
+        return replace(update, metrics=update.metrics | {"system/learner_restarts": float(self.restarts)})
 
     def supervised_update(self, step: int, examples: Sequence[SupervisedExample]) -> dict[str, float]:
         return self._told(self._call("supervised_update", step, list(examples))[0]).metrics

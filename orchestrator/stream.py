@@ -160,11 +160,11 @@ class RolloutStream:
         return {
             "rollout/tokens_per_s": self._pace.tokens_per_s,
             "time/reward_wait_s": self._pace.reward_wait_s,
-            "rollout/in_flight_groups": float(len(self._queue) + sum(map(len, self._in_flight.values()))),
-            "rollout/generators": float(len(self._generators.serving)),
-            "rollout/generator_restarts": float(self._generators.restarts),
-            "reward/queue": float(self._rewards.num_pending),
-            "reward/worker_restarts": float(self._rewards.restarts),
+            "system/in_flight_groups": float(len(self._queue) + sum(map(len, self._in_flight.values()))),
+            "system/generators": float(len(self._generators.serving)),
+            "system/generator_restarts": float(self._generators.restarts),
+            "system/reward_queue": float(self._rewards.num_pending),
+            "system/reward_worker_restarts": float(self._rewards.restarts),
         }
 
     def _hand_out(self) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 import aiohttp
+from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 from ray.util.state import list_nodes
 from rich.console import Console
@@ -83,6 +84,11 @@ def connect(address: str) -> JobSubmissionClient:
     logging.getLogger("ray.dashboard.modules.job.sdk").setLevel(logging.WARNING)
     try:
         return JobSubmissionClient(address)
+    except AuthenticationError as error:
+        raise SubmissionError(
+            f"the cluster at {address} wants a token: export RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN=… or the file "
+            f"~/.ray/auth_token of its head (`ray get-auth-token` prints it there) ({first_line(error)})"
+        ) from error
     except (OSError, RuntimeError) as error:
         raise SubmissionError(
             f"no Ray cluster answers at {address}: start one with `ray start --head`, or open a tunnel to its dashboard "

@@ -255,8 +255,9 @@ class RewardPool:
 
     def _died(self, slot: _Slot, error: RayError) -> None:
         num_groups = sum(len(call.jobs) for call in slot.calls.values())
+        reason = str(error).partition("\n")[0]
         logger.warning(
-            "%s died and is replaced; %d groups that it had are marked again: %s", slot.name, num_groups, error
+            "%s died and is replaced; %d groups that it had are marked again: %s", slot.name, num_groups, reason
         )
         self._replace(slot)
         # Backwards, as each goes to the front of the queue.

@@ -42,53 +42,59 @@ def under_fire(tmp_path_factory) -> Iterator[Run]:
     run = Run(
         tmp_path_factory.mktemp("runs"),
         "under-fire",
-        "num_steps=8",
+        "num_steps=1000",
+        "prompts_per_step=8",
         "max_staleness=1",
         "rollout.hang_timeout_s=5",
         environment={"RAYZERO_TEST_MARK": mark},
     )
     run.wait_for_step(1)
     run.wait_for(lambda: run.is_in(GENERATOR, "generate"), "decoding")
-    os.kill(run.pids(GENERATOR)[0], signal.SIGKILL)
+    os.kill(run.pids(GENERATOR)[-1], signal.SIGKILL)
     run.wait_for(lambda: "died during" in run.log, "the death in the log")
     os.kill(run.pids(REWARD)[0], signal.SIGKILL)
-    run.wait_for_step(3)
+    restarted = {"system/generator_restarts": 1, "system/generators": 2}
+    run.wait_for(lambda: restarted.items() <= run.metrics[-1].items(), "a successor")
     os.kill(run.pids(GENERATOR)[0], signal.SIGSTOP)
     run.wait_for(lambda: "has not answered for 5 s" in run.log, "the hang in the log")
-    run.wait_for_step(5)
+    run.wait_for_step(run.steps[-1] + 1)
     os.kill(run.pids(LEARNER)[0], signal.SIGKILL)
-    run.wait_for(lambda: "goes on after step 4" in run.log, "the lost learner in the log")
-    run.wait_for_step(6)
-    run.wait_for_step(7)
+    run.wait_for(lambda: "the learner is lost" in run.log, "the lost learner in the log")
+    run.wait_for(lambda: run.log.count("training begins") == 2, "a new learner")
+    run.wait_for_step(run.steps[-1] + 2)
     run.process.kill()
     run.process.wait()
     nothing_is_left(mark, shared_memory)
-    run.start()
+    run.start(f"num_steps={run.steps[-1] + 2}")
     run.finish()
     nothing_is_left(mark, shared_memory)
     yield run
 
 
 def test_every_prompt_of_every_step_is_trained_on_exactly_once(under_fire) -> None:
-    assert sorted(under_fire.trained()) == under_fire.steps[1:] == list(range(1, 9))
+    assert sorted(under_fire.trained()) == under_fire.steps[1:] == list(range(1, under_fire.steps[-1] + 1))
     assert lost_and_twice(under_fire) == (0, 0)
-    assert "resuming run 'under-fire' after step 6" in under_fire.output
+    assert "resuming run 'under-fire' after step" in under_fire.output
 
 
 def test_the_log_tells_the_story(under_fire) -> None:
     log = under_fire.log
-    assert "unfinished prompts are sampled again. It is started again (restart 1 of at most 10)" in log
+    assert "It is started again (restart 1 of at most 10)" in log
+    assert "its process has not answered for 5 s" in log
+    assert "unfinished prompts are sampled again" in log
     assert "reward-0 died and is replaced" in log
-    assert "learner-" in log and "It is built anew (restart 1 of at most 3) and goes on after step 4" in log
+    assert (
+        "the learner is lost: learner-" in log and "It is built anew (restart 1 of at most 3) and goes on after" in log
+    )
 
 
 def test_sampling_ran_ahead_within_its_bound(under_fire) -> None:
-    stale = [line["rollout/staleness"] for line in under_fire.metrics[1:]]
-    assert max(line["rollout/staleness_max"] for line in under_fire.metrics[1:]) == 1
-    assert sum(stale) > 0
+    steps = under_fire.metrics[1:]
+    assert max(line["rollout/staleness_max"] for line in steps) == 1
+    assert sum(line["rollout/staleness"] for line in steps) > 0
     # Older weights sampled part of it: the correction was switched on, and said so.
-    assert all("rollout/mismatch_weight" in line for line in under_fire.metrics[1:])
-    assert "mismatch_correction" in under_fire.output and "truncated" in under_fire.output
+    assert all("rollout/mismatch_weight" in line for line in steps)
+    assert "mismatch_correction is switched on, truncated" in " ".join(under_fire.output.split())
 
 
 @pytest.mark.parametrize("name", ["node-lost", "object-store-full"])
