@@ -14,55 +14,11 @@ from typing import Any, NamedTuple
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 FRAGMENTS = (
-    *(
-        "<answer>",
-        "</answer>",
-        "<think>",
-        "</think>",
-        "<answer></answer>",
-        "\\boxed{",
-        "}",
-        "{",
-        "#### ",
-        "\nA: ",
-        "\n",
-    ),
-    *(
-        "The answer is ",
-        "Answer: ",
-        "**",
-        "$",
-        "\\(",
-        "\\)",
-        "\\frac{1}{2}",
-        "^",
-        "/0",
-        "%",
-        "=",
-        " or ",
-        " not ",
-        ", ",
-    ),
-    *(
-        "(B)",
-        " A ",
-        "E.",
-        "٧",
-        "½",
-        "²",
-        "９",
-        "\u202f",
-        "\x00",
-        "\ud800",
-        "e99",
-        "9" * 60,
-        "-",
-        "−",
-        ".",
-        ",",
-        "72",
-        "1e5",
-    ),
+    *("<answer>", "</answer>", "<think>", "</think>", "<answer></answer>"),
+    *("\\boxed{", "}", "{", "#### ", "\nA: ", "\n", "The answer is ", "Answer: ", "**"),
+    *("$", "\\(", "\\)", "\\frac{1}{2}", "^", "/0", "%", "=", " or ", " not ", ", "),
+    *("(B)", " A ", "E.", "٧", "½", "²", "９", "\u202f", "\x00", "\ud800", "e99", "9" * 60),
+    *("-", "−", ".", ",", "72", "1e5"),
 )
 DIRECTIONS = ("north", "south", "east", "west", "kitchen", "apple,football", "yes", "garden")
 
@@ -150,13 +106,8 @@ def changed_number(solution: str, reference: str, value: Fraction, rng: random.R
         )
     style = rng.choice(
         (
-            "A: {}",
-            "#### {}",
-            "The answer is {}.",
-            "<answer>{}</answer>",
-            "\\boxed{{{}}}",
-            "**Answer:** {} apples",
-            "A: 3 + 4 = {}",
+            *("A: {}", "#### {}", "The answer is {}.", "<answer>{}</answer>"),
+            *("\\boxed{{{}}}", "**Answer:** {} apples", "A: 3 + 4 = {}"),
         )
     )
     text = solution.rpartition("A:")[0] + style.format(written(given, rng))
@@ -182,13 +133,8 @@ def written(value: Fraction, rng: random.Random) -> str:
 def choice_cases(rng: random.Random) -> Iterator[Case]:
     rows = lines("aqua_dev.jsonl")
     styles = (
-        "Answer: {}",
-        "\nANSWER:{}",
-        "<answer>{}</answer>",
-        "\\boxed{{{}}}",
-        "The answer is ({}).",
-        "\n{}",
-        "Ans - {}",
+        *("Answer: {}", "\nANSWER:{}", "<answer>{}</answer>", "\\boxed{{{}}}"),
+        *("The answer is ({}).", "\n{}", "Ans - {}"),
     )
     while True:
         row = rng.choice(rows)
@@ -240,42 +186,13 @@ def math_cases(rng: random.Random) -> Iterator[Case]:
     """Half fractions that are changed or not, written in LaTeX in several ways; half formulas strewn with fragments."""
     formulas = (
         *("x^2+2x+1", "\\frac{\\sqrt{3}}{2}", "(-\\infty, 2] \\cup [5, \\infty)", "\\{1, 2, 3\\}", "3\\pi", "2 - 5i"),
-        *(
-            "\\begin{pmatrix} 1 & 2 \\\\ 3 & 4 \\end{pmatrix}",
-            "\\text{east}",
-            "x \\le 4",
-            "(3, \\frac{\\pi}{2})",
-            "5\\sqrt[3]{2}",
-        ),
-        *(
-            "\\log_2 8",
-            "\\sin 30^\\circ",
-            "2^{10}",
-            "\\binom{5}{2}",
-            "90^\\circ",
-            "12\\%",
-            "\\$1,250",
-            "y = 2x + 1",
-            "n!",
-        ),
+        *("\\begin{pmatrix} 1 & 2 \\\\ 3 & 4 \\end{pmatrix}", "\\text{east}", "x \\le 4", "(3, \\frac{\\pi}{2})"),
+        *("5\\sqrt[3]{2}", "\\log_2 8", "\\sin 30^\\circ", "2^{10}", "\\binom{5}{2}", "90^\\circ", "12\\%", "\\$1,250"),
+        *("y = 2x + 1", "n!"),
     )
     pieces = (
         *FRAGMENTS,
-        "\\sqrt{",
-        "^{",
-        "9^",
-        "!",
-        "\\sin",
-        "\\infty",
-        "x",
-        "y",
-        "(",
-        ")",
-        "[",
-        "]",
-        "\\cdot",
-        "+",
-        "\\text{",
+        *("\\sqrt{", "^{", "9^", "!", "\\sin", "\\infty", "x", "y", "(", ")", "[", "]", "\\cdot", "+", "\\text{"),
     )
     while True:
         if rng.random() < 0.5:

@@ -165,6 +165,7 @@ class RayFleet(RolloutFleet):
                 version,
                 timeout_s=self._config.rollout.publish_timeout_s,
                 bucket_bytes=self._config.rollout.publish_bucket_mib * 2**20,
+                hang_timeout_s=self._config.rollout.hang_timeout_s,
                 transport=self._transport,
             )
         except PublishError:

@@ -30,8 +30,10 @@ class _Heart:
 class Heartbeats:
     """Asks the generators that have prompts how they are, and keeps the deadline of those that do not move."""
 
-    def __init__(self, hang_timeout_s: float) -> None:
+    def __init__(self, hang_timeout_s: float, *, must_decode: bool = True) -> None:
+        """`must_decode`: whether one that answers and has prompts hangs when it decodes nothing, as while it loads weights."""
         self._hang_timeout_s = hang_timeout_s
+        self._must_decode = must_decode
         self._hearts: dict[str, _Heart] = {}
         self._looked = time.monotonic()
 
@@ -61,7 +63,7 @@ class Heartbeats:
             pulse = result_of(call, name, "pulse")
         except (RayError, RuntimeError):  # dead: its stream tells, sooner than a deadline would
             return
-        if pulse.decoding_steps != heart.decoding_steps or pulse.num_unfinished == 0:
+        if not self._must_decode or pulse.decoding_steps != heart.decoding_steps or pulse.num_unfinished == 0:
             heart.moved = now
         heart.decoding_steps, heart.num_unfinished = pulse.decoding_steps, pulse.num_unfinished
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from orchestrator.heartbeats import Heartbeats
 from orchestrator.remote import TICK_S, RemoteCallError, ready_of, result_of
 from orchestrator.watchdog import Watchdog
 
@@ -32,11 +33,21 @@ class Outcomes:
         return Outcomes(later.answered, self.refused | later.refused, self.late | later.late, self.died | later.died)
 
 
-def settle(calls: Mapping[str, Any], call: str, timeout_s: float) -> Outcomes:
-    """Waits for all `calls`, by name of the generator, and says what became of each. One that fails fails no other."""
+def settle(
+    calls: Mapping[str, Any],
+    call: str,
+    timeout_s: float,
+    generators: Mapping[str, Any] | None = None,
+    hang_timeout_s: float = 60.0,
+) -> Outcomes:
+    """Waits for all `calls`, by name of the generator, and says what became of each. One that fails fails no other.
+
+    Of those whose handles are in `generators`, one that does not even answer a pulse for `hang_timeout_s` counts as dead.
+    """
     deadline = time.monotonic() + timeout_s
     pending = {ref: name for name, ref in calls.items()}
     outcomes = Outcomes()
+    heartbeats = Heartbeats(hang_timeout_s, must_decode=False)
     watchdog = Watchdog(lambda: f"{', '.join(sorted(pending.values()))} to answer {call}")
     while pending:
         left = deadline - time.monotonic()
@@ -45,6 +56,10 @@ def settle(calls: Mapping[str, Any], call: str, timeout_s: float) -> Outcomes:
             take(outcomes, pending.pop(ref), ref, call)
             watchdog.moved()
         watchdog.look()
+        watched = {name: generators[name] for name in pending.values()} if generators else {}
+        hanging = heartbeats.hanging(watched)
+        outcomes.died.update({name: f"{name} hangs in {call}: {reason}" for name, reason in hanging.items()})
+        pending = {ref: name for ref, name in pending.items() if name not in hanging}
         if left <= 0 and not ready:
             break
     outcomes.late.update(

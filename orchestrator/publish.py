@@ -54,6 +54,7 @@ def publish(
     *,
     timeout_s: float,
     bucket_bytes: int,
+    hang_timeout_s: float = 60.0,
     transport: Transport = RAY_TRANSPORT,
 ) -> dict[str, str]:
     """Make every generator run `version`; returns those that are lost instead, and why: dead, or late twice.
@@ -68,7 +69,7 @@ def publish(
     """
     progress = Progress(dict(generators))
     for is_last in (False, True):
-        attempt = Attempt(sender, version, time.monotonic_ns(), timeout_s, bucket_bytes)
+        attempt = Attempt(sender, version, time.monotonic_ns(), timeout_s, bucket_bytes, hang_timeout_s)
         try:
             failed = tried(transport, attempt, progress, is_last)
         except BaseException:

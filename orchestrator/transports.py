@@ -55,6 +55,12 @@ class Attempt:
     timeout_s: float
     """Of each phase."""
     bucket_bytes: int
+    hang_timeout_s: float = 60.0
+    """After which a generator that does not even answer a pulse counts as dead."""
+
+    def deadlines(self, generators: Generators) -> tuple[float, Generators, float]:
+        """As `settle` takes them."""
+        return self.timeout_s, generators, self.hang_timeout_s
 
 
 class Transport(Protocol):
@@ -80,11 +86,11 @@ class RayTransport:
         buckets = attempt.sender.weight_buckets(attempt.bucket_bytes, attempt.timeout_s)
         staged = (attempt.ticket, attempt.version, *buckets)
         calls = {name: generator.stage_weights.remote(*staged) for name, generator in generators.items()}
-        return settle(calls, f"stage_weights(version {attempt.version})", attempt.timeout_s)
+        return settle(calls, f"stage_weights(version {attempt.version})", *attempt.deadlines(generators))
 
     def commit(self, attempt: Attempt, generators: Generators) -> Outcomes:
         calls = {name: generator.commit_weights.remote(attempt.ticket) for name, generator in generators.items()}
-        return settle(calls, f"commit_weights(version {attempt.version})", attempt.timeout_s)
+        return settle(calls, f"commit_weights(version {attempt.version})", *attempt.deadlines(generators))
 
     def drop(self, attempt: Attempt, generators: Generators) -> None:
         drop_staged(attempt, generators)

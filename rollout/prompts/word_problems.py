@@ -66,15 +66,11 @@ class Step(NamedTuple):
     """A sentence, and what it does to the number that is asked for."""
 
     sentence: str
-    left: int
-    operator: str
-    right: int
+    arithmetic: str
+    """Such as ``4+5=9``."""
     value: int
     owner: str
     """Whose number it is from here on."""
-
-    def __str__(self) -> str:
-        return f"{self.left}{self.operator}{self.right}={self.value}"
 
 
 def fields(config: Config) -> tuple[tuple[str, ...], ...]:
@@ -100,7 +96,7 @@ def draw_problem(config: Config, rng: random.Random) -> Problem:
         step = rng.choice(list(possible_steps(owner, thing, value, config.max_number, rng)))
         owner, value = step.owner, step.value
         sentences.append(step.sentence)
-        steps.append(str(step))
+        steps.append(step.arithmetic)
     question = " ".join([*sentences, f"How many {thing} does {owner} have now?"])
     return Problem(
         fields={"question": question},
@@ -119,18 +115,18 @@ def possible_steps(owner: str, thing: str, value: int, max_number: int, rng: ran
         sentence = rng.choice(
             [f"{owner} {rng.choice(GAINS)} {more} more {thing}.", f"{other} gives {owner} {more} more {thing}."]
         )
-        yield Step(sentence, value, "+", more, value + more, owner)
+        yield Step(sentence, f"{value}+{more}={value + more}", value + more, owner)
     if value > 2:
         less = rng.randint(2, value - 1)
         sentence = rng.choice(
             [f"{owner} {rng.choice(LOSSES)} {less} {thing}.", f"{owner} gives {other} {less} {thing}."]
         )
-        yield Step(sentence, value, "-", less, value - less, owner)
+        yield Step(sentence, f"{value}-{less}={value - less}", value - less, owner)
     if 2 * value <= max_number:
         factor = rng.randint(2, min(MAX_FACTOR, max_number // value))
         sentence = f"{other} has {factor} times as many {thing} as {owner}."
-        yield Step(sentence, value, "*", factor, value * factor, other)
+        yield Step(sentence, f"{value}*{factor}={value * factor}", value * factor, other)
     if divisors := [divisor for divisor in range(2, MAX_FACTOR + 1) if value % divisor == 0]:
         divisor, boxes = rng.choice(divisors), rng.choice(BOXES)
         sentence = f"{owner} packs all {thing} equally into {divisor} {boxes} and keeps one {BOX[boxes]}."
-        yield Step(sentence, value, "/", divisor, value // divisor, owner)
+        yield Step(sentence, f"{value}/{divisor}={value // divisor}", value // divisor, owner)

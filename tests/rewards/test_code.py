@@ -280,23 +280,3 @@ def mutated(text: str, edits: list[tuple[int, str]]) -> str:
     for position, new in edits:
         text = text[:position] + new + text[position + len(new) :]
     return text
-
-
-@pytest.mark.slow
-def test_it_marks_in_a_worker_of_the_pool(make_group) -> None:
-    import ray
-
-    from rewards.config import RewardsConfig
-    from rewards.pool import RewardPool
-
-    config = RewardsConfig(weights={"correctness": 1.0, "tests_passed": 0.0}, deadline_s=60)
-    ray.init(num_cpus=2, include_dashboard=False, _node_ip_address="127.0.0.1", log_to_driver=False)
-    try:
-        pool = RewardPool(config)
-        texts = [tagged(SOLUTION), tagged("import os\nos._exit(0)"), tagged("def f(x):\n    while True: pass")]
-        (group,) = pool.collect([make_group(texts, task="code", answer=INCREMENT)])
-        pool.close()
-    finally:
-        ray.shutdown()
-    assert [reward.total for reward in group.rewards] == [1.0, 0.0, 0.0]
-    assert [reward.status for reward in group.rewards] == ["ok", "ok", "ok"]

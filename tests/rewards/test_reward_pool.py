@@ -103,6 +103,16 @@ def test_groups_of_several_tasks_share_the_workers(start_pool: StartPool, make_g
         assert group.rewards[0].part("correctness" if task == "countdown" else "periods").value == 0.0
 
 
+def test_programs_are_marked_in_boxes_that_a_worker_starts(start_pool: StartPool, make_group: MakeGroup) -> None:
+    pool = start_pool("code", deadline_s=60, weights={"correctness": 1.0, "tests_passed": 0.0})
+    answer = {"kind": "function", "functions": ["f"], "tests": "assert f(1) == 2", "time_limit_s": 1.0}
+    programs = ["return x + 1", "import os; os._exit(0)", "while True: pass"]
+    texts = [f"<answer>\ndef f(x):\n    {program}\n</answer>" for program in programs]
+    (group,) = pool.collect([make_group(texts, "code", answer)])
+    assert group.totals.tolist() == [1.0, 0.0, 0.0]
+    assert statuses(group) == ["ok", "ok", "ok"]
+
+
 def test_marking_processes_are_light_and_single_threaded(shared: RewardPool, make_group: MakeGroup) -> None:
     (group,) = shared.collect([make_group(["text"], "inspect")])
     assert (group.rewards[0].part("correctness").value, group.rewards[0].part("tidy").value) == (0.0, 1.0)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -231,21 +235,23 @@ except SandboxError as error:
 
 
 def test_an_ordinary_user_gets_the_same_protection() -> None:
-    """Root drops to a user who owns nothing, which must be able to read Python; where it cannot, this is that user already."""
-    python = next((path for path in (sys.executable, "/usr/bin/python3") if _others_may_run(path)), sys.executable)
-    code = f"""
-import os, sys
-if os.geteuid() == 0 and {python != sys.executable or _others_may_run(python)}:
-    os.setgroups([]); os.setresgid(65534, 65534, 65534); os.setresuid(65534, 65534, 65534)
-sys.path.insert(0, {str(ROOT)!r})
+    """Root becomes a user who owns nothing, if that one can run a Python; whoever is not root is an ordinary user already."""
+    nobody = {"user": 65534, "group": 65534, "extra_groups": []} if os.geteuid() == 0 else {}
+    pythons = [path for path in (sys.executable, "/usr/bin/python3") if _runs(path, nobody)]
+    python, user = (pythons[0], nobody) if pythons else (sys.executable, {})
+    code = """
+import sys
+sys.path.insert(0, sys.argv[1])
 from rewards.sandbox.box import protections
 from rewards import code
-print({{what for what, steps in protections().items() if len(steps) < 2}})
-answer = {{"kind": "function", "functions": ["f"], "tests": "assert f(1) == 2", "time_limit_s": 5}}
+print({what for what, steps in protections().items() if len(steps) < 2})
+answer = {"kind": "function", "functions": ["f"], "tests": "assert f(1) == 2", "time_limit_s": 5}
 print(code.judge("def f(x): return x + 1", answer).is_correct, code.judge("open('/etc/passwd')\\ndef f(x): return x + 1", answer).is_correct)
 """
-    done = subprocess.run([python, "-c", code], capture_output=True, text=True, timeout=120, check=True)
-    assert done.stdout.splitlines() == ["set()", "True False"]
+    with _readable_by_all(ROOT / "rewards") as folder:
+        command = [python, "-c", code, folder]
+        done = subprocess.run(command, cwd="/", capture_output=True, text=True, timeout=120, **user)
+    assert done.stdout.splitlines() == ["set()", "True False"], done.stderr
 
 
 def test_a_box_that_cannot_start_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -286,6 +292,20 @@ def _look(look):
         return None
 
 
-def _others_may_run(python: str) -> bool:
-    path = Path(python).resolve()
-    return path.exists() and all(folder.stat().st_mode & 0o001 for folder in (path, *path.parents))
+def _runs(python: str, user: dict) -> bool:
+    """Whether that user can run it, and it is new enough for the project."""
+    try:
+        check = [python, "-c", "import sys; sys.exit(sys.version_info < (3, 11))"]
+        return subprocess.run(check, cwd="/", capture_output=True, **user).returncode == 0
+    except OSError:
+        return False
+
+
+@contextlib.contextmanager
+def _readable_by_all(package: Path) -> Iterator[str]:
+    """A folder with a copy of the package: the checkout may lie where other users have no access, as may pytest's folders."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        shutil.copytree(package, Path(folder) / package.name, ignore=shutil.ignore_patterns("__pycache__"))
+        for path in (Path(folder), *Path(folder).rglob("*")):
+            path.chmod(0o755)
+        yield folder

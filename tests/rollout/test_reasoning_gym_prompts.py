@@ -12,7 +12,6 @@ from pydantic import ValidationError
 from orchestrator.recipes import ConfigError, load
 from rewards.reasoning_gym import score
 from rollout.prompts.config import PromptsConfig
-from rollout.prompts.examples import TraceExamples
 from rollout.prompts.reasoning_gym import Config, source
 from rollout.prompts.reasoning_gym_traces import sum_trace, traces
 from rollout.prompts.stream import PromptStream
@@ -131,21 +130,3 @@ def test_traces_of_another_data_set_are_refused() -> None:
     recipe = load("reasoning-gym-tiny", ['prompts.reasoning_gym.datasets=[{name = "maze"}]'])
     with pytest.raises(ValueError, match=r"\['maze'\]: synthetic traces .* chain_sum only; set warm_start\.data"):
         next(traces(recipe.prompts, recipe.traces, 0))
-
-
-def test_the_recipes_policy_reads_every_prompt_and_writes_every_trace(tmp_path) -> None:
-    from transformers import AutoTokenizer
-
-    from learner.build import build_model
-
-    recipe = load("reasoning-gym-tiny")
-    assert recipe.model.build is not None
-    build_model(recipe.model.build, 0, tmp_path)
-    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
-    stream = PromptStream(recipe.prompts, tokenizer)
-    held_out = {prompt.text for prompt in stream.held_out()}
-    for prompt in stream.take(200):
-        assert tokenizer.decode(prompt.token_ids) == prompt.text
-    for example in TraceExamples(recipe.prompts, recipe.traces, tokenizer, 0).take(400):
-        assert len(example.completion_ids) <= recipe.sampling.max_completion_tokens
-        assert tokenizer.decode(example.prompt_ids) not in held_out

@@ -9,10 +9,9 @@ import pytest
 from orchestrator.recipes import ConfigError, load
 from rewards.gsm8k import score
 from rewards.process import process
-from rollout.prompts.examples import TraceExamples
 from rollout.prompts.stream import PromptStream
 from rollout.prompts.word_problems import Config, source
-from rollout.prompts.word_problems_traces import TOKENS, solution, traces
+from rollout.prompts.word_problems_traces import solution, traces
 from tests.rollout.byte_tokenizer import Bytes
 
 TOLD = (
@@ -98,25 +97,6 @@ def test_patience_decides_how_many_traces_are_right() -> None:
 
     assert share(give_up_rate=0.0) == 1.0
     assert 0.25 < share() < 0.5
-
-
-def test_the_recipes_words_are_the_grammars_and_its_limits_hold_every_trace(tmp_path) -> None:
-    from transformers import AutoTokenizer
-
-    from learner.build import build_model
-
-    recipe = load("word-problems-tiny")
-    assert recipe.model.build is not None
-    assert sorted(recipe.model.build.words) == sorted(TOKENS)
-    build_model(recipe.model.build, 0, tmp_path)
-    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
-    stream = PromptStream(recipe.prompts, tokenizer)
-    held_out = {prompt.text for prompt in stream.held_out()}
-    for prompt in stream.take(200):
-        assert tokenizer.decode(prompt.token_ids) == prompt.text
-    for example in TraceExamples(recipe.prompts, recipe.traces, tokenizer, 0).take(400):
-        assert len(example.completion_ids) <= recipe.sampling.max_completion_tokens
-        assert tokenizer.decode(example.prompt_ids) not in held_out
 
 
 def test_wrong_settings_are_refused() -> None:

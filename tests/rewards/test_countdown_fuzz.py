@@ -1,8 +1,8 @@
 """Hostile texts through Countdown's marking in both formats, every general part and the markers.
 
 Mutations of completions that a real language model wrote, and random text. Nothing may raise, hang or grow, every value
-must be in its range, and whatever is called right a second checker must call right too. The suite tries 20,000; before a
-release try more: `FUZZ_TEXTS=100000 python -m pytest tests/rewards/test_reward_fuzz.py`.
+must be in its range, and whatever is called right a second checker must call right too. The suite tries 6,000; before a
+release try more: `FUZZ_TEXTS=100000 python -m pytest tests/rewards/test_countdown_fuzz.py`.
 """
 
 from __future__ import annotations
@@ -27,33 +27,14 @@ from rewards.process import process
 from rewards.repetition import repetition
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "countdown_completions.jsonl"
-NUM_TEXTS = int(os.environ.get("FUZZ_TEXTS", "20000"))
+NUM_TEXTS = int(os.environ.get("FUZZ_TEXTS", "6000"))
 TAIL_CHARACTERS = 120
 MAX_GROWTH_BYTES = 32 * 2**20
 
 TOKENS = [
     *("<think>", "</think>", "<answer>", "</answer>", "\\boxed{", "}", "<|im_end|>", "The answer is "),
-    *(
-        "+",
-        "-",
-        "*",
-        "/",
-        "(",
-        ")",
-        "=",
-        "**",
-        "\\times",
-        "\\cdot",
-        "\\left(",
-        "×",
-        "−",
-        " ",
-        "\n",
-        ",",
-        ".",
-        "x",
-        "^2",
-    ),
+    *("+", "-", "*", "/", "(", ")", "=", "**", "\\times", "\\cdot", "\\left(", "×", "−"),
+    *(" ", "\n", ",", ".", "x", "^2"),
     *("0", "7", "13", "10**9", "1e5", "99999999999", "٣", "²", "\x00", "\ud800", "🦊", "try ", "wait, ", "= 1 no, "),
 ]
 EXTRA_SPELLINGS = {"×": "*", "·": "*", "\\cdot": "*", "÷": "/", "−": "-", "\\left(": "(", "\\right)": ")"}
@@ -145,7 +126,7 @@ def test_hostile_texts() -> None:
         assert -1 <= repetition(text, answer, ngram_size=3) <= 0
         assert 0 <= process(text, answer) <= 1
         assert set(markers(text).values()) <= {True, False}
-        if count % 5_000 == 4_999:
+        if count % (NUM_TEXTS // 4) == NUM_TEXTS // 4 - 1:
             memory.append(resident_bytes())
     assert num_right[False] > NUM_TEXTS / 100
     assert num_right[True] > num_right[False]

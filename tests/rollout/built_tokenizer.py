@@ -1,0 +1,21 @@
+"""The tokenizer that comes with a policy which a recipe builds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from orchestrator.config import RunConfig
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+def built_tokenizer(recipe: RunConfig, folder: Path) -> PreTrainedTokenizerBase:
+    from transformers import AutoTokenizer
+
+    from learner.build import build_model
+
+    assert recipe.model.build is not None
+    build_model(recipe.model.build, 0, folder)
+    return AutoTokenizer.from_pretrained(folder)
