@@ -40,6 +40,10 @@ SETTINGS = (
     "checkpoint.every_steps=2",
     "rollout.hang_timeout_s=10",
 )
+ADDRESS = "127.0.0.2"
+"""Of the clusters' nodes. Not 127.0.0.1, in whose stead Ray takes the machine's outer address when a driver joins."""
+ONE_CORE_EACH = "rollout.cpus_per_generator=1"
+"""Fills a node of one core with a generator, and one of two cores with a generator and all that is no generator."""
 PATIENCE_S = 400.0
 """Longest wait for anything, seconds."""
 
@@ -264,7 +268,9 @@ def cluster(**head: Any) -> Iterator[tuple[Any, dict[str, str]]]:
     """A Ray cluster beside the run, which joins it; and the environment that makes it do so."""
     from ray.cluster_utils import Cluster
 
-    started = Cluster(initialize_head=True, head_node_args={"include_dashboard": False, **head})
+    started = Cluster(
+        initialize_head=True, head_node_args={"include_dashboard": False, "node_ip_address": ADDRESS, **head}
+    )
     try:
         yield started, {"RAY_ADDRESS": started.address}
     finally:
@@ -274,9 +280,9 @@ def cluster(**head: Any) -> Iterator[tuple[Any, dict[str, str]]]:
 @contextlib.contextmanager
 def node_lost(folder: Path) -> Iterator[Outcome]:
     """SIGKILL to the second node of a cluster, with the generator on it; no room for it is left elsewhere."""
-    with cluster(num_cpus=1.3) as (nodes, environment):
-        second = nodes.add_node(num_cpus=0.4)
-        run = Run(folder, "node-lost", environment=environment)
+    with cluster(num_cpus=2) as (nodes, environment):
+        second = nodes.add_node(num_cpus=1, node_ip_address=ADDRESS)
+        run = Run(folder, "node-lost", ONE_CORE_EACH, environment=environment)
         run.wait_for_step(2)
         nodes.remove_node(second, allow_graceful=False)
         yield Outcome(time.time(), r"generator-\d is lost", run)
@@ -290,7 +296,7 @@ def object_store_full(folder: Path) -> Iterator[Outcome]:
     with cluster(num_cpus=2, object_store_memory=80 * 2**20) as (nodes, environment):
         run = Run(folder, "object-store-full", environment=environment)
         run.wait_for_step(2)
-        ray.init(nodes.address, log_to_driver=False)
+        ray.init(nodes.address, _node_ip_address=ADDRESS, log_to_driver=False)
         held = [ray.put(os.urandom(16 * 2**20)) for _ in range(10)]
         yield Outcome(time.time(), "", run, notes=[f"{len(held)} objects of 16 MiB in a store of 80 MiB"])
         ray.shutdown()

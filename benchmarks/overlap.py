@@ -15,7 +15,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.faults import GENERATOR, LEARNER, WARM_START, Run, cluster
+from benchmarks.faults import ADDRESS, GENERATOR, LEARNER, ONE_CORE_EACH, WARM_START, Run, cluster
 
 EVERY_S = 0.05
 BUSY = 0.2
@@ -117,9 +117,9 @@ def main() -> None:
     print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
     for seed in given.seeds:
         for staleness in given.staleness:
-            with tempfile.TemporaryDirectory() as folder, cluster(num_cpus=1.3) as (nodes, environment):
-                nodes.add_node(num_cpus=0.4)
-                settings = (*DEFAULT, f"max_staleness={staleness}", f"seed={seed}")
+            with tempfile.TemporaryDirectory() as folder, cluster(num_cpus=2) as (nodes, environment):
+                nodes.add_node(num_cpus=1, node_ip_address=ADDRESS)
+                settings = (*DEFAULT, ONE_CORE_EACH, f"max_staleness={staleness}", f"seed={seed}")
                 run = Run(Path(folder), f"staleness-{staleness}", *settings, environment=environment)
                 activity = watched(run)
                 print(row(run, staleness, seed, activity), flush=True)

@@ -53,7 +53,7 @@ class RayHead:
         self._ports = dict(zip(names, free_ports(len(names)), strict=True))
         self.address = f"http://127.0.0.1:{self._ports['dashboard-port']}"
         command = [
-            *(Path(sys.executable).parent / "ray", "start", "--head", "--block", "--num-cpus=2"),
+            *(str(Path(sys.executable).parent / "ray"), "start", "--head", "--block", "--num-cpus=2"),
             *(f"--temp-dir={self.temp}", "--disable-usage-stats"),
             *("--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1"),
             "--include-dashboard=true",  # without it, Ray goes on when its dashboard does not start
