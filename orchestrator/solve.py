@@ -72,19 +72,7 @@ def asked(config: RunConfig, question: str, answer: str | None) -> Problem:
         fields=dict.fromkeys(needed[0], question),
         answer={} if answer is None else {"answer": answer},
         key=question,
-        marked_by=marking_task(questions),
     )
-
-
-def marking_task(questions: QuestionsConfig) -> str:
-    """Which task's function marks the answers: its own; the one that the settings name; else the one that its problems do."""
-    from rewards.registry import tasks
-    from rollout.prompts.tasks import problem_source
-
-    named: str = getattr(questions.settings, "reward", "")
-    if named or questions.task in tasks():
-        return named or questions.task
-    return problem_source(questions, 1, 0).held_out[0].marked_by
 
 
 def countdown_problem(questions: QuestionsConfig, question: str, answer: str | None) -> Problem:

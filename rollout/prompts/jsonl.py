@@ -88,7 +88,6 @@ def problem(row: Row, where: str, config: Config) -> Problem:
         answer={entry: plain(value_at(row, column, where)) for entry, column in references.items()},
         key=text_at(row, config.key_column, where) if config.key_column else same_question(question),
         difficulty=text_at(row, config.difficulty_column, where) if config.difficulty_column else "",
-        marked_by=config.marked_by,
     )
 
 

@@ -23,8 +23,6 @@ class Problem:
     """What makes two problems of a task the same. No training problem has the key of a held-out one."""
     difficulty: str = ""
     """A label that evaluations group by, such as ``level 4``."""
-    marked_by: str = ""
-    """The task whose reward function marks it; empty: its own."""
 
 
 class ProblemSource(Protocol):

@@ -51,7 +51,7 @@ class Template:
             id=prompt_id,
             token_ids=token_ids,
             text=text,
-            task=problem.marked_by or questions.task,
+            task=questions.marked_by,
             answer=problem.answer if format != "natural" else {**problem.answer, "extraction": "natural"},
             assistant_prefix=self.prefix(format),
             format=format,

@@ -103,7 +103,6 @@ def draw_problem(config: Config, rng: random.Random) -> Problem:
         answer={"answer": str(value), "steps": steps},
         key=question,
         difficulty=f"{len(steps)} steps" if len(steps) > 1 else "1 step",
-        marked_by=config.marked_by,
     )
 
 

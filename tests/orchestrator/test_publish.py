@@ -26,7 +26,7 @@ from orchestrator.stream import RolloutStream
 from orchestrator.transports import RayTransport
 from rollout.actor import Generator, environment
 from rollout.prompts.stream import PromptStream
-from rollout.types import EngineSpec, Reward, RewardPart
+from rollout.types import EngineSpec, Pulse, Reward, RewardPart
 
 pytestmark = pytest.mark.slow
 # Ray's workers cannot import this file: its actors travel by value.
@@ -150,6 +150,8 @@ def stream_of(actor, run, **settings) -> RolloutStream:
 class Odd:
     """Does what a generator does in a publish."""
 
+    version = None
+
     def stage_weights(self, ticket, version, *buckets):
         self.version = version
 
@@ -158,6 +160,9 @@ class Odd:
 
     def drop_weights(self, ticket):
         """Nothing was kept."""
+
+    def pulse(self):
+        return Pulse(os.getpid(), self.version, num_unfinished=0, num_waiting_calls=0, decoding_steps=0)
 
 
 class Mistaken(Odd):

@@ -9,6 +9,7 @@ from rich.console import Console
 from orchestrator.recipes import ConfigError, load
 from orchestrator.solve import asked, marked, parse_question, solve, verdict, worded
 from rollout.types import Prompt
+from tests.rollout.byte_tokenizer import Bytes
 
 WARM_START = str(Path(__file__).parents[1] / "data" / "countdown-warm-start")
 
@@ -46,9 +47,9 @@ def questions(task: str, template: str = "{question}", *overrides: str):
 
 
 def test_answers_are_marked_as_the_tasks_problems_are() -> None:
-    assert asked(questions("word_problems"), "How many?", "72").marked_by == "gsm8k"
     math = questions("jsonl", "{question}", "prompts.jsonl.reward=math")
-    assert asked(math, "How many?", "72").marked_by == "math"
+    for config, task in ((questions("word_problems"), "gsm8k"), (math, "math")):
+        assert worded(asked(config, "How many?", "72"), config, Bytes(), attempt=0).task == task
 
 
 def test_a_question_that_does_not_fill_the_template_is_refused() -> None:
