@@ -203,6 +203,11 @@ class RayFleet(RolloutFleet):
         wanted = requested_generators(self._config)
         if wanted is None or wanted == len(self.generators.names):
             return
+        if self._shares_gpu:
+            logger.warning(
+                "%d generators are wanted, but each shares a GPU with a learner rank: they stay as they are", wanted
+            )
+            return
         logger.info("%d generators are wanted, %d there are", wanted, len(self.generators.names))
         for name in self.generators.names[wanted:]:
             self.rollouts.take_back(name)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.faults import FAULTS, GENERATOR, LEARNER, REWARD, Run, lost_and_twice
+from orchestrator.scale import request_generators
 
 SHARED_MEMORY = Path("/dev/shm")
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -37,7 +38,7 @@ def nothing_is_left(mark: str, shared_memory: set[Path]) -> None:
 
 @pytest.fixture(scope="module")
 def under_fire(tmp_path_factory) -> Iterator[Run]:
-    """One run, pipelined, through every fault in turn. The driver is killed last, and the run resumed."""
+    """One run, pipelined, through every fault in turn, then scaled down and up. The driver is killed last, and the run resumed."""
     mark, shared_memory = f"fault-test-{uuid.uuid4()}", {*SHARED_MEMORY.iterdir()}
     run = Run(
         tmp_path_factory.mktemp("runs"),
@@ -57,7 +58,10 @@ def under_fire(tmp_path_factory) -> Iterator[Run]:
     run.wait_for(lambda: restarted.items() <= run.metrics[-1].items(), "a successor")
     os.kill(run.pids(GENERATOR)[0], signal.SIGSTOP)
     run.wait_for(lambda: "has not answered for 5 s" in run.log, "the hang in the log")
-    run.wait_for_step(run.steps[-1] + 1)
+    request_generators(run.directory, 1)
+    run.wait_for(lambda: run.metrics[-1]["system/generators"] == 1, "the end of one of two generators")
+    request_generators(run.directory, 2)
+    run.wait_for(lambda: run.metrics[-1]["system/generators"] == 2, "one generator more")
     os.kill(run.pids(LEARNER)[0], signal.SIGKILL)
     run.wait_for(lambda: "the learner is lost" in run.log, "the lost learner in the log")
     run.wait_for(lambda: run.log.count("training begins") == 2, "a new learner")
