@@ -29,8 +29,8 @@ def left_behind(mark: str) -> list[str]:
 
 
 def nothing_is_left(mark: str, shared_memory: set[Path]) -> None:
-    """Neither a process nor a file in shared memory, some moments after the end."""
-    deadline = time.monotonic() + 60
+    """Neither a process nor a file in shared memory. Ray's own leave a minute after a driver that was killed."""
+    deadline = time.monotonic() + 180
     while left := [*left_behind(mark), *({*SHARED_MEMORY.iterdir()} - shared_memory)]:
         assert time.monotonic() < deadline, left
         time.sleep(0.2)
@@ -68,7 +68,6 @@ def under_fire(tmp_path_factory) -> Iterator[Run]:
     run.wait_for_step(run.steps[-1] + 2)
     run.process.kill()
     run.process.wait()
-    nothing_is_left(mark, shared_memory)
     run.start(f"num_steps={run.steps[-1] + 2}")
     run.finish()
     nothing_is_left(mark, shared_memory)
