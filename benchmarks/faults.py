@@ -279,8 +279,8 @@ def cluster(**head: Any) -> Iterator[tuple[Any, dict[str, str]]]:
 
 @contextlib.contextmanager
 def node_lost(folder: Path) -> Iterator[Outcome]:
-    """SIGKILL to the second node of a cluster, with the generator on it; no room for it is left elsewhere."""
-    with cluster(num_cpus=2) as (nodes, environment):
+    """SIGKILL to the second node of a cluster, with the generator on it; there is room for it on the first."""
+    with cluster(num_cpus=3) as (nodes, environment):
         second = nodes.add_node(num_cpus=1, node_ip_address=ADDRESS)
         run = Run(folder, "node-lost", ONE_CORE_EACH, environment=environment)
         run.wait_for_step(2)
