@@ -16,8 +16,15 @@ import zstandard
 from orchestrator.config import RunConfig
 from rollout.types import Group
 
-MAY_CHANGE = ("num_steps", "runs_dir", "evaluation", "checkpoint", "tracking", "placement")
-"""Settings that a resumed run may have otherwise. Another num_steps also stretches a decaying learning rate."""
+MAY_CHANGE = (
+    *("num_steps", "runs_dir", "evaluation", "checkpoint", "tracking", "placement"),
+    *("rollout.num_generators", "rollout.cpus_per_generator", "rollout.gpu_memory_fraction", "rollout.max_restarts"),
+    *("rollout.start_timeout_s", "rollout.hang_timeout_s", "rollout.stall_timeout_s", "rollout.publish_timeout_s"),
+    *("rollout.publish_backend", "rollout.publish_bucket_mib"),
+    *("learner.cpus_per_rank", "learner.gpu_memory_fraction", "rewards.num_workers", "rewards.cpus_per_worker"),
+)
+"""Settings that a resumed run may have otherwise: how long it is, and what it runs on. Another num_steps also stretches a
+decaying learning rate; another number of generators changes the last bits of what is sampled."""
 
 
 class RunDirectoryError(RuntimeError):
@@ -109,7 +116,9 @@ class RunDirectory:
 
     def _check_same_run(self, config: RunConfig) -> None:
         file = self.path / "config.json"
-        if not file.exists():
+        # A start that failed before anything came of it binds nobody: the settings it had may be why it failed.
+        has_begun = self._metrics_file.exists() or any(self.checkpoints.iterdir()) or self.final.exists()
+        if not (file.exists() and has_begun):
             return
         try:
             before = json.loads(file.read_text())
@@ -130,8 +139,9 @@ def differences(before: Any, now: Any, may_change: Sequence[str] = (), key: str 
     """A line for each setting that differs: `learner.learning_rate was 0.0004, now 0.001`."""
     if isinstance(before, dict) and isinstance(now, dict):
         for name in [*before, *(name for name in now if name not in before)]:
-            if name not in may_change:
-                yield from differences(before.get(name), now.get(name), (), f"{key}.{name}" if key else name)
+            path = f"{key}.{name}" if key else name
+            if path not in may_change:
+                yield from differences(before.get(name), now.get(name), may_change, path)
     elif before != now:
         yield f"{key} was {before!r}, now {now!r}"
 

@@ -63,11 +63,26 @@ def test_metrics_and_rollouts_survive_and_a_torn_line_is_left_out(config) -> Non
 
 
 def test_the_same_name_with_other_settings_is_refused_and_says_which(config, tmp_path) -> None:
-    RunDirectory(config)
+    RunDirectory(config).log_metrics(0, {})
     changed = load(None, [f"runs_dir={tmp_path}", "name=one", "learner.learning_rate=0.5", "num_steps=99"])
     with pytest.raises(RunDirectoryError, match=r"learner\.learning_rate was 0\.0004, now 0\.5") as caught:
         RunDirectory(changed)
     assert "num_steps" not in str(caught.value)
+
+
+def test_what_a_run_needs_of_a_machine_may_change_when_it_is_resumed(config, tmp_path) -> None:
+    RunDirectory(config).log_metrics(0, {})
+    elsewhere = ["rollout.num_generators=1", "rollout.cpus_per_generator=0.1", "rewards.num_workers=3"]
+    RunDirectory(load(None, [f"runs_dir={tmp_path}", "name=one", *elsewhere]))
+    with pytest.raises(RunDirectoryError, match=r"rollout\.max_batched_tokens was 8192, now 4096"):
+        RunDirectory(load(None, [f"runs_dir={tmp_path}", "name=one", "rollout.max_batched_tokens=4096"]))
+
+
+def test_a_start_that_failed_before_its_first_figure_binds_nobody(config, tmp_path) -> None:
+    RunDirectory(config)
+    mended = load(None, [f"runs_dir={tmp_path}", "name=one", "learner.learning_rate=0.5"])
+    directory = RunDirectory(mended)
+    assert '"learning_rate": 0.5' in (directory.path / "config.json").read_text()
 
 
 def test_a_run_directory_that_cannot_be_written_says_why(tmp_path) -> None:
@@ -85,7 +100,7 @@ def test_a_disk_that_fills_up_during_the_run_says_how_to_go_on(config) -> None:
 
 
 def test_a_config_that_is_not_json_says_what_to_remove(config) -> None:
-    RunDirectory(config)
+    RunDirectory(config).log_metrics(0, {})
     (config.directory / "config.json").write_text("{")
     with pytest.raises(RunDirectoryError, match="is not JSON"):
         RunDirectory(config)
