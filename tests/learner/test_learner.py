@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import pickle
 from dataclasses import replace
 from pathlib import Path
@@ -146,6 +147,30 @@ def test_on_policy_groups_show_no_gap(folder, groups) -> None:
     assert metrics["rollout/logprob_gap_max"] < 1e-5
     assert metrics["rollout/mismatch_kl"] < 1e-9
     assert metrics["optim/clip_fraction"] == 0
+
+
+def bytes_alive() -> int:
+    """Of the storages of all tensors that Python knows."""
+    gc.collect()
+    tensors = [thing for thing in gc.get_objects() if type(thing) in (torch.Tensor, torch.nn.Parameter)]
+    return sum({s.data_ptr(): s.nbytes() for s in (tensor.untyped_storage() for tensor in tensors)}.values())
+
+
+@pytest.mark.parametrize(("dtype", "zero_stage"), [("float32", 0), ("bfloat16", 1), ("bfloat16", 2), ("bfloat16", 3)])
+def test_an_update_leaves_nothing_but_moments_behind(folder, groups, more_groups, dtype, zero_stage) -> None:
+    """No gradient may be alive when generators that share the GPU wake."""
+    model = MODEL.model_copy(update={"dtype": dtype})
+    learner = start(folder, learner_config(zero_stage=zero_stage, max_logprob_gap=1e9), model)
+    at_start = bytes_alive()
+    learner.update(1, groups)
+    learner.release_memory()
+    after_first = bytes_alive()
+    learner.update(2, more_groups)
+    learner.release_memory()
+    num_parameters = sum(weight.size for weight in weights_of(learner).values())
+    assert after_first - at_start == pytest.approx(8 * num_parameters, rel=0.01)  # AdamW's two moments in float32
+    assert bytes_alive() == pytest.approx(after_first, abs=num_parameters / 100)
+    learner.close()
 
 
 @pytest.mark.parametrize("settings", [{"zero_stage": 0}, {"zero_stage": 1}, {"zero_stage": 2}, {"zero_stage": 3}])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -186,6 +187,7 @@ def test_two_ranks_train_save_and_export_as_one(folder, groups, more_groups, tmp
 
 
 def be_rank(index: int, folder: Path, groups: list[Group], more_groups: list[Group], out: Path) -> None:
+    faulthandler.enable()  # should a rank crash, the test says where
     backend.deepspeed_config = sharing_all(backend.deepspeed_config)
     for stage in range(4):
         whole, resumed = (start(folder, rank=Rank(index, 2, master_port=29618), zero_stage=stage) for _ in range(2))
@@ -195,3 +197,7 @@ def be_rank(index: int, folder: Path, groups: list[Group], more_groups: list[Gro
         for name, learner in (("whole", whole), ("resumed", resumed)):
             learner.update(2, more_groups)
             learner.export(out / f"{name}{stage}")
+            learner.close()
+    # A process that ends with gloo's threads at work may abort: pytorch/pytorch#179291.
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
