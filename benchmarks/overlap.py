@@ -15,7 +15,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.faults import ADDRESS, GENERATOR, LEARNER, ONE_CORE_EACH, WARM_START, Run, cluster
+from benchmarks.observed import ADDRESS, GENERATOR, LEARNER, ONE_CORE_EACH, WARM_START, Run, cluster
 
 EVERY_S = 0.05
 BUSY = 0.2

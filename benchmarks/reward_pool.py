@@ -49,25 +49,16 @@ def main() -> None:
     arguments.add_argument("--repeats", type=int, default=3, help="measurements of each kind (default: 3)")
     given = arguments.parse_args()
     logging.getLogger("rewards").setLevel(logging.ERROR)  # a timeout is a warning there, and here what is measured
-    with ray_here():
+    from orchestrator.cluster import ray_cluster  # here, as each worker imports this module
+
+    os.environ["PYTHONPATH"] = str(Path(__file__).parents[1])  # where the workers find this module
+    with ray_cluster(num_cpus=8):
         lines = [f"{os.cpu_count()} cores; groups of {GROUP_SIZE}; medians of {given.repeats}", ""]
         for lines_of in (throughput, hanging):
             for line in lines_of(given.seconds, given.repeats):
                 print(line, flush=True)
                 lines.append(line)
     RESULTS.write_text("# python -m benchmarks.reward_pool\n" + "\n".join(lines) + "\n")
-
-
-@contextmanager
-def ray_here() -> Iterator[None]:
-    import ray
-
-    os.environ["PYTHONPATH"] = str(Path(__file__).parents[1])  # where the workers find this module
-    ray.init(num_cpus=8, _node_ip_address="127.0.0.1", include_dashboard=False, log_to_driver=False)
-    try:
-        yield
-    finally:
-        ray.shutdown()
 
 
 def throughput(seconds: float, repeats: int) -> Iterator[str]:

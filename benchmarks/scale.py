@@ -19,12 +19,12 @@ from functools import partial
 from statistics import median
 from typing import cast
 
-import ray
 from rich.console import Console
 
 from benchmarks.simulated import NumberedPrompts, SimulatedFleet
 from orchestrator.artifacts import RunDirectory
 from orchestrator.checkpoints import Checkpoints
+from orchestrator.cluster import ray_cluster
 from orchestrator.config import RunConfig
 from orchestrator.heartbeats import EVERY_S
 from orchestrator.interrupt import Interrupt
@@ -56,25 +56,9 @@ def main() -> None:
     arguments.add_argument("--profile", action="store_true", help="profile the driver's main thread in each loop")
     given = arguments.parse_args()
     logging.getLogger().setLevel(logging.ERROR)
-    with ray_here(), tempfile.TemporaryDirectory() as folder:
+    with ray_cluster(num_cpus=8), tempfile.TemporaryDirectory() as folder:
         for table in given.tables:
             TABLES[table](given, folder)
-
-
-@contextmanager
-def ray_here() -> Iterator[None]:
-    ray.init(
-        address="local",
-        num_cpus=8,
-        include_dashboard=False,
-        _node_ip_address="127.0.0.1",
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-    )
-    try:
-        yield
-    finally:
-        ray.shutdown()
 
 
 class Table:

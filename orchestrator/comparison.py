@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from rich.console import Console
 
 from orchestrator.ask import NamedModel, tokenizer_of
+from orchestrator.cluster import ray_cluster
 from orchestrator.config import RunConfig
 from orchestrator.estimates import Difference, paired_difference
 from orchestrator.evaluation import Evaluation, evaluate, held_out_prompts, num_right
-from orchestrator.fleet import RolloutFleet, engine_spec, ray_cluster
+from orchestrator.fleet import RolloutFleet, engine_spec
 from orchestrator.layout import EVALUATION
 from orchestrator.placement import Placement
 from orchestrator.recipes import ConfigError
@@ -68,7 +69,7 @@ def compare(
         prompts: by the model's name; the same problems for all.
     """
     results: list[Result] = []
-    with ray_cluster(config):
+    with ray_cluster(dashboard=config.placement.dashboard):
         for position, model in enumerate(models):
             console.print(f"sampling {model.name} ({position + 1} of {len(models)})", style="dim", highlight=False)
             with running(model, position, config) as fleet:

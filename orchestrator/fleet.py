@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-import ray
-
 from learner.metrics import Update
 from orchestrator.backends import resolve_backend
-from orchestrator.config import RunConfig, default_num_cpus
+from orchestrator.config import RunConfig
 from orchestrator.generators import Generators
 from orchestrator.learner_group import LearnerGroup
 from orchestrator.memory.fractions import with_fractions
@@ -229,24 +226,3 @@ def engine_spec(config: RunConfig, model: str, *, load_weights: bool) -> EngineS
     return EngineSpec(
         model, config.model.dtype, config.max_model_len, load_weights, reads_text=bool(config.sampling.stop)
     )
-
-
-@contextmanager
-def ray_cluster(config: RunConfig) -> Iterator[None]:
-    """Joins the cluster that RAY_ADDRESS names (as in a submitted job), or starts one here and stops it afterwards."""
-    if os.environ.get("RAY_ADDRESS"):
-        ray.init(log_to_driver=False, logging_level=logging.ERROR)
-    else:
-        ray.init(
-            address="local",
-            num_cpus=default_num_cpus(),
-            include_dashboard=config.placement.dashboard,
-            dashboard_host="127.0.0.1",
-            _node_ip_address="127.0.0.1",
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
-    try:
-        yield
-    finally:
-        ray.shutdown()

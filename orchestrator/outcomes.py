@@ -11,7 +11,7 @@ from orchestrator.heartbeats import Heartbeats
 from orchestrator.remote import TICK_S, RemoteCallError, ready_of, result_of
 from orchestrator.watchdog import Watchdog
 
-ADVICE = "raise rollout.publish_timeout_s if the model is large; else look at that generator's log, it may hang"
+ADVICE = "look at that generator's log, it may hang"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +39,11 @@ def settle(
     timeout_s: float,
     generators: Mapping[str, Any] | None = None,
     hang_timeout_s: float = 60.0,
+    advice: str = ADVICE,
 ) -> Outcomes:
     """Waits for all `calls`, by name of the generator, and says what became of each. One that fails fails no other.
 
-    Of those whose handles are in `generators`, one that does not even answer a pulse for `hang_timeout_s` counts as dead.
+    `advice` is what to do about one that is late. Of those whose handles are in `generators`, one that does not even answer a pulse for `hang_timeout_s` counts as dead.
     """
     deadline = time.monotonic() + timeout_s
     pending = {ref: name for name, ref in calls.items()}
@@ -63,7 +64,7 @@ def settle(
         if left <= 0 and not ready:
             break
     outcomes.late.update(
-        {name: f"{name} did not answer {call} within {timeout_s:g} s: {ADVICE}" for name in pending.values()}
+        {name: f"{name} did not answer {call} within {timeout_s:g} s: {advice}" for name in pending.values()}
     )
     return outcomes
 

@@ -12,9 +12,10 @@ from rich.console import Console
 
 from orchestrator.artifacts import RunDirectory
 from orchestrator.checkpoints import Checkpoints
+from orchestrator.cluster import ray_cluster
 from orchestrator.config import RunConfig
 from orchestrator.evaluation import check_held_out
-from orchestrator.fleet import RayFleet, engine_spec, ray_cluster
+from orchestrator.fleet import RayFleet, engine_spec
 from orchestrator.interrupt import Interrupt
 from orchestrator.learner_group import LearnerGroup, LearnerLostError
 from orchestrator.plan import print_plan
@@ -52,7 +53,9 @@ def run(config: RunConfig, console: Console) -> bool:
     if latest is not None:
         console.print(f"resuming run {config.name!r} after step {latest.step}")
     # In this order: starting Ray installs signal handlers of its own, which abort the process.
-    with ray_cluster(config), Interrupt(console) as interrupt:
+    with ray_cluster(dashboard=config.placement.dashboard) as dashboard, Interrupt(console) as interrupt:
+        if dashboard:
+            console.print(f"Ray dashboard: {dashboard}", highlight=False)
         is_complete = train_on_cluster(config, beginning, directory, checkpoints, console, interrupt)
     if not is_complete:
         console.print(f"left cleanly. The same command resumes run {config.name!r}.")

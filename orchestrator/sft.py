@@ -9,8 +9,8 @@ from rich.console import Console
 
 from orchestrator.artifacts import RunDirectory, RunDirectoryError
 from orchestrator.checkpoints import Checkpoint, Checkpoints
+from orchestrator.cluster import ray_cluster
 from orchestrator.config import RunConfig
-from orchestrator.fleet import ray_cluster
 from orchestrator.interrupt import Interrupt
 from orchestrator.layout import SUPERVISED
 from orchestrator.learner_group import LearnerGroup
@@ -57,7 +57,7 @@ def run_supervised(config: RunConfig, console: Console) -> bool:
     if latest is not None:
         console.print(f"resuming run {config.name!r} after step {latest.step}")
     # In this order: starting Ray installs signal handlers of its own, which abort the process.
-    with ray_cluster(config), Interrupt(console) as interrupt:
+    with ray_cluster(dashboard=config.placement.dashboard), Interrupt(console) as interrupt:
         run = SupervisedRun(config, directory, checkpoints, examples)
         is_complete = run.train(base, latest, console, interrupt)
     if not is_complete:

@@ -10,14 +10,12 @@ What a generator had finished is never sampled again, so no group is lost and no
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from heapq import heapify, heapreplace
-from itertools import groupby
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ray.exceptions import RayError
 
+from orchestrator.dealing import Pace, Request, alike, dealt
 from orchestrator.generators import Generators
 from orchestrator.heartbeats import EVERY_S, Heartbeats
 from orchestrator.outcomes import settle
@@ -30,17 +28,6 @@ from rollout.types import Group, Prompt
 
 ABANDON_TIMEOUT_S = 60.0
 """Deadline for a generator to drop its prompts, seconds; it does so between two decoding steps."""
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """A prompt on its way to a group."""
-
-    prompt: Prompt
-    sampling: SamplingConfig
-    group_size: int
-    submitted: float
-    """Seconds of the monotonic clock."""
 
 
 class RolloutStream:
@@ -168,22 +155,11 @@ class RolloutStream:
         }
 
     def _hand_out(self) -> None:
-        """Each prompt to the generator with the fewest groups in flight, the first of them where that is a tie.
-
-        With nothing in flight that is a fixed deal, so that a resumed run repeats every batch to the last bit; when
-        sampling runs ahead, a slow generator gets less.
-        """
         serving = self._generators.serving
         if not self._queue or not serving:
             return
-        loads = [(len(self._in_flight.get(name, ())), place, name) for place, name in enumerate(serving)]
-        heapify(loads)
-        shares: dict[str, list[Request]] = {name: [] for name in serving}
-        for request in self._queue:
-            load, place, name = loads[0]
-            heapreplace(loads, (load + 1, place, name))
-            shares[name].append(request)
-        self._queue = []
+        queue, self._queue = self._queue, []
+        shares = dealt(queue, {name: len(self._in_flight.get(name, ())) for name in serving})
         for name, share in shares.items():
             for same in alike(share):
                 self._generate(name, same)
@@ -240,29 +216,3 @@ class RolloutStream:
             f"{self._whom()}. Raise rollout.stall_timeout_s if completions really take that long; else look at the log of "
             "who is waited for"
         )
-
-
-@dataclass(frozen=True, slots=True)
-class Pace:
-    """How fast the last groups came. Times are of the monotonic clock."""
-
-    sampled: float = 0.0
-    """When the last of them had been sampled."""
-    tokens_per_s: float = 0.0
-    reward_wait_s: float = 0.0
-    """How long their rewards kept the caller waiting after that."""
-
-    def after(self, groups: Sequence[Group], times: Sequence[tuple[float, float]]) -> Pace:
-        """The pace of `groups`, by when each was asked for and sampled; what ran ahead counts from those before on."""
-        if not groups:
-            return self
-        sampled = max(end for _, end in times)
-        seconds = sampled - max(self.sampled, min(submitted for submitted, _ in times))
-        tokens = sum(group.num_completion_tokens for group in groups)
-        return Pace(sampled, tokens / seconds if seconds > 0 else 0.0, time.monotonic() - sampled)
-
-
-def alike(requests: Sequence[Request]) -> Iterator[list[Request]]:
-    """Neighbours that are sampled alike."""
-    for _, same in groupby(requests, key=lambda request: (request.sampling, request.group_size)):
-        yield list(same)

@@ -22,7 +22,7 @@ from orchestrator.outcomes import Outcomes, settle
 from orchestrator.remote import RemoteCallError, wait_for
 from rollout.types import IpcBucket, TransferGroup
 
-SENDER_ADVICE = "raise rollout.publish_timeout_s if the model is large; else look at that rank's log, it may hang"
+ADVICE = "raise rollout.publish_timeout_s if the model is large; else look at its log, it may hang"
 ABORT_S = 30.0
 """What NCCL may take to leave a broadcast after its deadline, seconds."""
 DROP_S = 5.0
@@ -86,11 +86,11 @@ class RayTransport:
         buckets = attempt.sender.weight_buckets(attempt.bucket_bytes, attempt.timeout_s)
         staged = (attempt.ticket, attempt.version, *buckets)
         calls = {name: generator.stage_weights.remote(*staged) for name, generator in generators.items()}
-        return settle(calls, f"stage_weights(version {attempt.version})", *attempt.deadlines(generators))
+        return settle(calls, f"stage_weights(version {attempt.version})", *attempt.deadlines(generators), ADVICE)
 
     def commit(self, attempt: Attempt, generators: Generators) -> Outcomes:
         calls = {name: generator.commit_weights.remote(attempt.ticket) for name, generator in generators.items()}
-        return settle(calls, f"commit_weights(version {attempt.version})", *attempt.deadlines(generators))
+        return settle(calls, f"commit_weights(version {attempt.version})", *attempt.deadlines(generators), ADVICE)
 
     def drop(self, attempt: Attempt, generators: Generators) -> None:
         drop_staged(attempt, generators)
@@ -144,7 +144,7 @@ class NcclTransport:
         sending = attempt.sender.transfer_calls("nccl_broadcast", attempt.timeout_s)
         # Both ends give up at the deadline by themselves; this waits for them to say so.
         patience_s = attempt.timeout_s + ABORT_S
-        outcomes = settle(receiving, f"commit_weights(version {attempt.version})", patience_s)
+        outcomes = settle(receiving, f"commit_weights(version {attempt.version})", patience_s, advice=ADVICE)
         sent = settle(sending, "nccl_broadcast", ABORT_S)
         check_sender(sent, is_excused=bool(outcomes.failed or outcomes.died))
         if len(outcomes.answered) == len(generators):
@@ -163,7 +163,7 @@ class NcclTransport:
         group = TransferGroup(address, port, world_size, attempt.bucket_bytes)
         joining = {name: generator.join_group.remote(group, ranks[name]) for name, generator in generators.items()}
         sending = attempt.sender.transfer_calls("nccl_join", group)
-        outcomes = settle(joining, "join_group", attempt.timeout_s)
+        outcomes = settle(joining, "join_group", attempt.timeout_s, advice=ADVICE)
         check_sender(settle(sending, "nccl_join", ABORT_S), is_excused=False)
         if len(outcomes.answered) == len(generators):
             self._members = dict(generators)
@@ -204,7 +204,7 @@ def from_sender(attempt: Attempt, method: str, *args: Any) -> dict[str, Any]:
     """Answers of all learner ranks, by name."""
     calls = attempt.sender.transfer_calls(method, *args)
     try:
-        return wait_for(calls, method, attempt.timeout_s, SENDER_ADVICE)
+        return wait_for(calls, method, attempt.timeout_s, ADVICE)
     except RemoteCallError as error:
         raise LearnerLostError(str(error)) from error
 

@@ -18,7 +18,7 @@ MAY_IMPORT = {
 }
 LIBRARY_HOMES = {
     "ray": r"(rollout|learner)/actor\.py|rewards/pool\.py"
-    r"|orchestrator/(fleet|generators|heartbeats|learner_group|placement|ray_metrics|remote|stream|submit)\.py",
+    r"|orchestrator/(cluster|fleet|generators|heartbeats|learner_group|placement|ray_metrics|remote|stream|submit)\.py",
     "vllm": r"rollout/(engine|versioned_engine|weights|nccl_weights)\.py|learner/transfer\.py",
     "deepspeed": r"learner/(backend|reference|weights|checkpoint)\.py",
 }

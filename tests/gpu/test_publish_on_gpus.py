@@ -10,8 +10,9 @@ import torch
 
 from learner.config import PARITY_LIMITS
 from learner.parity import ParityError
+from orchestrator.cluster import ray_cluster
 from orchestrator.config import RunConfig
-from orchestrator.fleet import RayFleet, engine_spec, ray_cluster
+from orchestrator.fleet import RayFleet, engine_spec
 from orchestrator.policy import base_model
 from orchestrator.recipes import load
 from orchestrator.run import load_tokenizer
@@ -56,7 +57,7 @@ def site(request: pytest.FixtureRequest, tmp_path, monkeypatch: pytest.MonkeyPat
         ],
     )
     base = base_model(config)
-    with ray_cluster(config):
+    with ray_cluster():
         fleet = RayFleet(config, engine_spec(config, base, load_weights=False))
         try:
             fleet.wait_until_ready()

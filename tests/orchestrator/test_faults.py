@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.faults import FAULTS, GENERATOR, LEARNER, REWARD, Run, lost_and_twice
+from benchmarks.faults import suffer
+from benchmarks.observed import GENERATOR, LEARNER, REWARD, Run
 from orchestrator.scale import request_generators
 
 SHARED_MEMORY = Path("/dev/shm")
@@ -76,7 +77,7 @@ def under_fire(tmp_path_factory) -> Iterator[Run]:
 
 def test_every_prompt_of_every_step_is_trained_on_exactly_once(under_fire) -> None:
     assert sorted(under_fire.trained()) == under_fire.steps[1:] == list(range(1, under_fire.steps[-1] + 1))
-    assert lost_and_twice(under_fire) == (0, 0)
+    assert under_fire.lost_and_twice() == (0, 0)
     assert "resuming run 'under-fire' after step" in under_fire.output
 
 
@@ -102,6 +103,5 @@ def test_sampling_ran_ahead_within_its_bound(under_fire) -> None:
 
 @pytest.mark.parametrize("name", ["node-lost", "object-store-full"])
 def test_a_cluster_in_trouble(name: str, tmp_path: Path) -> None:
-    with FAULTS[name](tmp_path) as outcome:
-        outcome.settle()
-        assert (outcome.lost, outcome.twice) == (0, 0)
+    outcome = suffer(name, tmp_path)
+    assert (outcome.lost, outcome.twice) == (0, 0)

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from learner.config import LoraConfig
+from orchestrator.cluster import ray_cluster
 from orchestrator.config import RunConfig
-from orchestrator.fleet import RayFleet, ray_cluster
+from orchestrator.fleet import RayFleet
 from orchestrator.layout import SUPERVISED
 from orchestrator.learner_group import LearnerGroup
 from orchestrator.placement import Placement
@@ -65,7 +66,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         patch.setenv("RAYZERO_CACHE", str(tmp_path_factory.mktemp("cache")))
         config = run_config(1)
         base = base_model(config)
-    with ray_cluster(config):
+    with ray_cluster():
         fleet = RayFleet(config, EngineSpec(base, "float32", config.max_model_len, load_weights=False))
         fleet.wait_until_ready()
         with Placement.of(run_config(2, "name=layouts-2"), SUPERVISED) as placement:

@@ -14,7 +14,8 @@ import pytest
 import ray
 
 from learner.parity import ParityError
-from orchestrator.fleet import RayFleet, ray_cluster
+from orchestrator.cluster import ray_cluster
+from orchestrator.fleet import RayFleet
 from orchestrator.generators import Generators
 from orchestrator.learner_group import LearnerGroup
 from orchestrator.policy import base_model
@@ -51,7 +52,7 @@ def run(tmp_path_factory):
             ],
         )
         base = base_model(config)
-    with ray_cluster(config):
+    with ray_cluster():
         fleet = RayFleet(config, EngineSpec(base, "float32", config.max_model_len, load_weights=False))
         fleet.wait_until_ready()
         prompts = PromptStream(config.prompts, load_tokenizer(base))

@@ -2,8 +2,9 @@
 
 import pytest
 
-from benchmarks.scale import config_of, ray_here, run, simulation
+from benchmarks.scale import config_of, run, simulation
 from orchestrator.artifacts import RunDirectory
+from orchestrator.cluster import ray_cluster
 
 pytestmark = pytest.mark.slow
 
@@ -13,7 +14,7 @@ def test_more_generators_than_processes_train_on_every_prompt_once_and_in_order(
     num_steps, prompts_per_step, num_generators = 4, 12, 6
     settings = (f"num_steps={num_steps}", f"prompts_per_step={prompts_per_step}", "max_staleness=1")
     config = config_of(num_generators, str(tmp_path), *settings)
-    with ray_here(), simulation(config, engine_s=0.05, update_s=0.2) as (fleet, meter):
+    with ray_cluster(num_cpus=8), simulation(config, engine_s=0.05, update_s=0.2) as (fleet, meter):
         run(config, fleet, meter)
         assert fleet.learner.trained_on == [f"train/{number:06d}" for number in range(num_steps * prompts_per_step)]
         assert [*fleet.generators.serving] == [f"generator-{index}" for index in range(num_generators)]

@@ -83,7 +83,7 @@ def test_an_interrupted_loop_finishes_its_step_and_a_resumed_one_goes_on_after_i
 def no_ray(monkeypatch, tmp_path):
     """Wrong input must be told before a cluster is started."""
 
-    def refuse(config):
+    def refuse(**_):
         raise AssertionError("Ray was started")
 
     monkeypatch.setattr("orchestrator.sft.ray_cluster", refuse)

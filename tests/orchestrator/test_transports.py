@@ -72,7 +72,7 @@ def packed(uuid: str, handle: tuple[int, int]) -> IpcBucket:
 
 @pytest.fixture(autouse=True)
 def _calls_are_done_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    def settle(calls: dict[str, Any], call: str, timeout_s: float, *_: Any) -> Outcomes:
+    def settle(calls: dict[str, Any], call: str, timeout_s: float, *_: Any, **__: Any) -> Outcomes:
         outcomes = Outcomes()
         for name, result in calls.items():
             match result:
