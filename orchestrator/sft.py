@@ -17,6 +17,7 @@ from orchestrator.learner_group import LearnerGroup
 from orchestrator.placement import Placement
 from orchestrator.plan import knobs, model_line, optimizer_settings, print_rows
 from orchestrator.policy import base_model, export_whole, load_tokenizer
+from orchestrator.ray_metrics import RayMetricsTracker
 from orchestrator.recipes import ConfigError
 from orchestrator.supervised import check_data, fit, progress, supervised_examples
 from orchestrator.trackers import FileTracker, Trackers, WandbTracker
@@ -140,9 +141,9 @@ def refuse_other_command(config: RunConfig, latest: Checkpoint | None, command: 
 
 
 def build_tracker(config: RunConfig, directory: RunDirectory) -> Trackers:
-    """metrics.jsonl, and Weights & Biases where the recipe asks for it; the terminal has its own progress."""
+    """metrics.jsonl, Ray's metrics, and Weights & Biases where the recipe asks for it; the terminal has its own progress."""
     wandb = [WandbTracker(directory, config)] if config.tracking.wandb else []
-    return Trackers([FileTracker(directory, config), *wandb])
+    return Trackers([FileTracker(directory, config), RayMetricsTracker(config.name), *wandb])
 
 
 def plan(config: RunConfig) -> list[tuple[str, str]]:
