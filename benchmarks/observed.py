@@ -130,7 +130,8 @@ class Run:
         return any(kind in title and title.rstrip("()").endswith(method) for _, title in self._processes())
 
     def _processes(self) -> Iterator[tuple[int, str]]:
-        waiting = [self.process.pid]
+        # In a cluster that it has joined, a run's actors are no children of its driver, but of the cluster's nodes.
+        waiting = [os.getpid() if "RAY_ADDRESS" in self._environment else self.process.pid]
         while waiting:
             pid = waiting.pop()
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):

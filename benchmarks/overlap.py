@@ -38,6 +38,8 @@ class Activity:
 
     times: list[float]
     busy: dict[str, list[bool]]
+    rewards: list[float]
+    """The mean reward of each step."""
 
     def overlap(self) -> float:
         """Share of the learner's working time in which a generator works."""
@@ -54,6 +56,7 @@ def watched(run: Run) -> Activity:
     """Watch the run's actors from its first step to its last."""
     run.wait_for_step(0)
     pids = {f"{kind}-{index}": pid for kind in (GENERATOR, LEARNER) for index, pid in enumerate(run.pids(kind))}
+    assert {name.rpartition("-")[0] for name in pids} == {GENERATOR, LEARNER}, f"only {pids} were found"
     start = time.monotonic()
     times: list[float] = []
     seconds: dict[str, list[float]] = {name: [] for name in pids}
@@ -64,7 +67,7 @@ def watched(run: Run) -> Activity:
         time.sleep(EVERY_S)
     run.finish()
     busy = {name: [False, *map(works, used, used[1:], times, times[1:])] for name, used in seconds.items()}
-    return Activity(times, busy)
+    return Activity(times, busy, [line["reward/total"] for line in run.metrics[1:]])
 
 
 def works(used_before: float, used: float, before: float, now: float) -> bool:
@@ -81,12 +84,13 @@ def cpu_seconds(pid: int) -> float:
 
 
 def draw(activities: dict[str, Activity], seconds: float, file: Path) -> None:
-    """A bar for each process, coloured while it works; one panel for each run."""
+    """A bar for each process, coloured while it works, one panel for each run; and below them the runs' rewards."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10, 1.6 + 1.3 * len(activities)), layout="constrained")
-    axes = figure.subplots(len(activities), 1, sharex=True, squeeze=False)[:, 0]
+    figure = Figure(figsize=(10, 4 + 1.5 * len(activities)), layout="constrained")
+    *axes, curves = figure.subplots(len(activities) + 1, 1, height_ratios=[1] * len(activities) + [2])
     for axis, (title, activity) in zip(axes, activities.items(), strict=True):
+        curves.plot(range(1, len(activity.rewards) + 1), activity.rewards, marker=".", label=title)
         for row, (name, busy) in enumerate(activity.busy.items()):
             spans = [
                 (begin, end - begin)
@@ -97,8 +101,11 @@ def draw(activities: dict[str, Activity], seconds: float, file: Path) -> None:
         names = [name.replace(GENERATOR, "generator").replace(LEARNER, "learner") for name in activity.busy]
         axis.set_yticks(range(len(names)), names)
         axis.set_title(title, loc="left", fontsize=10)
+        axis.set_xlim(0, seconds)
     axes[-1].set_xlabel("seconds of training")
-    axes[-1].set_xlim(0, seconds)
+    curves.set_xlabel("step")
+    curves.set_ylabel("reward")
+    curves.legend()
     file.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(file, dpi=110)
 

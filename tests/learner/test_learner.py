@@ -168,8 +168,9 @@ def test_an_update_leaves_nothing_but_moments_behind(folder, groups, more_groups
     learner.update(2, more_groups)
     learner.release_memory()
     num_parameters = sum(weight.size for weight in weights_of(learner).values())
-    assert after_first - at_start == pytest.approx(8 * num_parameters, rel=0.01)  # AdamW's two moments in float32
-    assert bytes_alive() == pytest.approx(after_first, abs=num_parameters / 100)
+    # AdamW's two moments in float32; gradients would take another 2 or 4 bytes a parameter.
+    assert after_first - at_start == pytest.approx(8 * num_parameters, abs=num_parameters)
+    assert bytes_alive() == pytest.approx(after_first, abs=num_parameters)
     learner.close()
 
 

@@ -1,11 +1,9 @@
-"""A whole run with a LoRA: interrupted and resumed, exported both ways, sampled from in vLLM and loaded in peft."""
+"""A whole run with a LoRA: interrupted and resumed, sampled from in vLLM, exported both ways."""
 
 from __future__ import annotations
 
 import json
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -18,6 +16,7 @@ LORA = [
     "model.lora={rank=4, alpha=8}",
     "learner.learning_rate=2e-3",
     "checkpoint.every_steps=1",
+    "num_steps=3",
     "rollout.num_generators=1",
 ]
 
@@ -52,14 +51,14 @@ def test_a_resumed_run_counts_its_adapter_once(workplace: Path, whole: Path) -> 
 
 
 def test_checkpoints_hold_the_adapter_alone(whole: Path) -> None:
-    saved = sum(file.stat().st_size for file in (whole / "checkpoints" / "step_000004").rglob("*pt") if file.is_file())
+    saved = sum(file.stat().st_size for file in (whole / "checkpoints" / "step_000003").rglob("*pt") if file.is_file())
     model = (whole / "final" / "model.safetensors").stat().st_size
     adapter = (whole / "final" / "adapter" / "adapter_model.safetensors").stat().st_size
     assert saved < model  # with the optimizer's moments; whole weights would take four times the model
     assert adapter < model / 3
 
 
-def test_the_adapter_loads_in_peft_and_the_merged_model_in_vllm(workplace: Path, whole: Path) -> None:
+def test_the_adapter_loads_in_peft_and_makes_the_merged_model(whole: Path) -> None:
     import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
@@ -73,8 +72,3 @@ def test_the_adapter_loads_in_peft_and_the_merged_model_in_vllm(workplace: Path,
         adapted = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), adapter)(tokens).logits
     torch.testing.assert_close(adapted, merged, rtol=0, atol=1e-4)
     assert (merged - before).abs().max() > 1e-3
-
-    evaluate = [sys.executable, "-m", "orchestrator.cli", "eval", str(whole / "final")]
-    evaluated = subprocess.run(evaluate, capture_output=True, text=True, timeout=300)
-    assert evaluated.returncode == 0, evaluated.stderr
-    assert "pass@1 (greedy)" in evaluated.stdout

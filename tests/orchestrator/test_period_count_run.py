@@ -29,7 +29,7 @@ def test_ppo_raises_the_number_of_full_stops_and_nothing_speaks_of_right_answers
     assert not [key for line in lines for key in line if "pass_at" in key or "format" in key]
     assert "mean reward" in done.stdout and "rayzero eval" in done.stdout and "rayzero solve" not in done.stdout
     assert (run / "curve.png").stat().st_size > 10_000
-    evaluated = rayzero(tmp_path, "eval", str(run / "final"))
+    evaluated = rayzero(tmp_path, "eval", str(run / "final"), "--num-prompts", "8", "rollout.num_generators=1")
     assert evaluated.returncode == 0, evaluated.stderr
     assert "mean reward" in evaluated.stdout and "pass@" not in evaluated.stdout
     refused = rayzero(tmp_path, "solve", str(run / "final"), "4 7 3 -> 25")

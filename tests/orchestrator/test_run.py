@@ -117,12 +117,9 @@ def test_the_trained_model_loads_in_transformers_and_differs_from_the_start(work
     assert (warm / "model.safetensors").read_bytes() != (final / "model.safetensors").read_bytes()
 
 
-def test_eval_and_solve_load_it_in_vllm(workplace, whole) -> None:
+def test_solve_loads_it_in_vllm(workplace, whole) -> None:
     final = str(workplace / "runs" / "whole" / "final")
     rayzero = [sys.executable, "-m", "orchestrator.cli"]
-    evaluated = subprocess.run([*rayzero, "eval", final], capture_output=True, text=True, timeout=300)
-    assert evaluated.returncode == 0, evaluated.stderr
-    assert "pass@2" in evaluated.stdout and "pass@1 (greedy)" in evaluated.stdout
     solved = subprocess.run(
         [*rayzero, "solve", final, "Using the numbers [4, 7, 3], create an equation that equals 25", "--attempts", "3"],
         capture_output=True,
@@ -148,36 +145,33 @@ def reward_workers(driver: int) -> list[int]:
     return found
 
 
-def test_a_run_killed_in_the_middle_of_a_step_resumes_bit_for_bit(workplace, whole) -> None:
-    process = start(workplace, "killed")
-    wait_for_step(workplace, "killed", 3, process)
-    time.sleep(0.3)  # well into step 4, which ends no sooner than this
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert not (workplace / "runs" / "killed" / "final").exists()
-    resumed = train(workplace, "killed")
-    assert resumed.returncode == 0, resumed.stdout + resumed.stderr
-    assert "resuming run 'killed' after step 2" in resumed.stdout
-    assert untimed(metrics(workplace, "killed")) == untimed(metrics(workplace, "whole"))
-    assert weights_digest(workplace, "killed") == weights_digest(workplace, "whole")
-
-
-def test_sigterm_saves_leaves_and_resumes_bit_for_bit_though_reward_workers_are_killed(workplace, whole) -> None:
-    process = start(workplace, "asked", "checkpoint.every_steps=100")
-    wait_for_step(workplace, "asked", 0, process)
+def test_a_run_resumes_bit_for_bit_after_reward_workers_a_sigterm_and_a_sigkill(workplace, whole) -> None:
+    process = start(workplace, "disturbed")
+    wait_for_step(workplace, "disturbed", 0, process)
     killed = reward_workers(process.pid)
     assert killed
     for pid in killed:
         os.kill(pid, signal.SIGKILL)
-    wait_for_step(workplace, "asked", 1, process)
+    wait_for_step(workplace, "disturbed", 1, process)
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=120) == 130
-    assert "left cleanly" in (workplace / "asked.out").read_text()
-    assert len(metrics(workplace, "asked")) < 5
-    resumed = train(workplace, "asked", "checkpoint.every_steps=100")
+    assert "left cleanly" in (workplace / "disturbed.out").read_text()
+    last_step = metrics(workplace, "disturbed")[-1]["step"]
+    assert (workplace / "runs" / "disturbed" / "checkpoints" / f"step_{last_step:06d}").exists()
+
+    process = start(workplace, "disturbed")
+    wait_for_step(workplace, "disturbed", 3, process)
+    time.sleep(0.3)  # well into step 4, which ends no sooner than this
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert f"resuming run 'disturbed' after step {last_step}" in (workplace / "disturbed.out").read_text()
+    assert not (workplace / "runs" / "disturbed" / "final").exists()
+
+    resumed = train(workplace, "disturbed")
     assert resumed.returncode == 0, resumed.stdout + resumed.stderr
-    assert untimed(metrics(workplace, "asked")) == untimed(metrics(workplace, "whole"))
-    assert weights_digest(workplace, "asked") == weights_digest(workplace, "whole")
+    assert "resuming run 'disturbed' after step" in resumed.stdout
+    assert untimed(metrics(workplace, "disturbed")) == untimed(metrics(workplace, "whole"))
+    assert weights_digest(workplace, "disturbed") == weights_digest(workplace, "whole")
 
 
 def test_a_finished_run_is_left_alone(workplace, whole) -> None:
@@ -215,7 +209,6 @@ def test_a_damaged_checkpoint_is_not_resumed_from(workplace, whole) -> None:
         (["model.path=/nowhere/model"], "path and build"),
         (["prompts.max_prompt_tokens=4"], "above prompts.max_prompt_tokens = 4"),
         (["prompts.countdown.source=/nowhere.jsonl", "warm_start.num_steps=0"], "no such file"),
-        (["rollout.cpus_per_generator=1000"], "lower rollout.cpus_per_generator"),
     ],
 )
 def test_wrong_input_ends_a_run_with_a_clear_error(workplace, whole, overrides, message) -> None:

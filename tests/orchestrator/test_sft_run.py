@@ -77,20 +77,14 @@ def test_a_run_learns_its_pairs_and_leaves_what_the_readme_says(workplace, whole
     assert AutoModelForCausalLM.from_pretrained(run / "final").config.vocab_size == 25
 
 
-def test_a_killed_run_resumes_bit_for_bit(workplace, whole) -> None:
-    assert stop_after(workplace, "killed", 10, signal.SIGKILL) == -signal.SIGKILL
-    assert "resuming run 'killed' after step" in finish(workplace, "killed")
-    assert metrics(workplace, "killed") == metrics(workplace, "whole")
-    assert weights_digest(workplace, "killed") == weights_digest(workplace, "whole")
-
-
-def test_sigterm_saves_leaves_and_resumes_bit_for_bit(workplace, whole) -> None:
-    assert stop_after(workplace, "asked", 6, signal.SIGTERM, "checkpoint.every_steps=1000") == 130
-    assert "left cleanly" in (workplace / "asked.out").read_text()
-    assert len(metrics(workplace, "asked")) < 40
-    finish(workplace, "asked", "checkpoint.every_steps=1000")
-    assert metrics(workplace, "asked") == metrics(workplace, "whole")
-    assert weights_digest(workplace, "asked") == weights_digest(workplace, "whole")
+def test_a_run_resumes_bit_for_bit_after_a_sigterm_and_a_sigkill(workplace, whole) -> None:
+    assert stop_after(workplace, "disturbed", 6, signal.SIGTERM, "checkpoint.every_steps=1000") == 130
+    assert "left cleanly" in (workplace / "disturbed.out").read_text()
+    assert len(metrics(workplace, "disturbed")) < 40
+    assert stop_after(workplace, "disturbed", 20, signal.SIGKILL) == -signal.SIGKILL
+    assert "resuming run 'disturbed' after step" in finish(workplace, "disturbed")
+    assert metrics(workplace, "disturbed") == metrics(workplace, "whole")
+    assert weights_digest(workplace, "disturbed") == weights_digest(workplace, "whole")
 
 
 def test_a_finished_run_is_left_alone_and_says_how_to_train_on(workplace, whole) -> None:

@@ -192,7 +192,7 @@ def test_a_supervisor_that_is_killed_takes_its_box_along() -> None:
     with Box("programs", {"program": "", "time_limit_s": 1}, Limits(20), channel={"requests": 0, "replies": 1}) as box:
         box.active()
         (supervisor,) = [process for process in _children(os.getpid()) if "launcher.py" in _command(process)]
-        (inside,) = _children(supervisor)
+        (inside,) = _eventually(lambda: _children(supervisor))
         os.kill(supervisor, signal.SIGKILL)
         _eventually(lambda: _is_gone(inside))
 
