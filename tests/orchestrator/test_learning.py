@@ -16,14 +16,14 @@ WARM_START = Path(__file__).parents[1] / "data" / "countdown-warm-start"
 
 
 @pytest.mark.slow
-def test_ten_steps_from_a_fixed_warm_start_gain_three_points(tmp_path) -> None:
+def test_six_steps_from_a_fixed_warm_start_gain_three_points(tmp_path) -> None:
     recipe = (RECIPES / "countdown-tiny.toml").read_text()
     assert tomllib.loads(recipe)["model"].pop("build")
     # The same recipe with the model loaded instead of built.
     start, end = recipe.index("[model.build]"), recipe.index("[traces]")
     loaded = f'{recipe[:start].rstrip()}\npath = "{WARM_START}"\n\n{recipe[end:]}'
     (tmp_path / "from-warm-start.toml").write_text(loaded)
-    overrides = ["num_steps=10", "prompts.num_held_out=96", "evaluation.every_steps=0", f"runs_dir={tmp_path}"]
+    overrides = ["num_steps=6", "prompts.num_held_out=96", "evaluation.every_steps=0", f"runs_dir={tmp_path}"]
     command = [sys.executable, "-m", "orchestrator.cli", "train", str(tmp_path / "from-warm-start.toml"), *overrides]
     done = subprocess.run(command, env=os.environ | {"RAYZERO_CACHE": str(tmp_path)}, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

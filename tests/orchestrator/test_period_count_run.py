@@ -10,7 +10,7 @@ import pytest
 
 pytestmark = pytest.mark.slow
 
-SMALL = ["num_steps=15", "prompts.num_held_out=48", "evaluation.every_steps=0"]
+SMALL = ["num_steps=10", "warm_start.num_steps=200", "prompts.num_held_out=48", "evaluation.every_steps=0"]
 
 
 def rayzero(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
