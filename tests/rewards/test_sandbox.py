@@ -189,12 +189,16 @@ def test_nothing_outlives_the_worker_that_started_it(tmp_path: Path) -> None:
 
 
 def test_a_supervisor_that_is_killed_takes_its_box_along() -> None:
-    with Box("programs", {"program": "", "time_limit_s": 1}, Limits(20), channel={"requests": 0, "replies": 1}) as box:
+    requests, replies = os.pipe()  # nobody asks anything: the program waits
+    channel = {"requests": requests, "replies": replies}
+    with Box("programs", {"program": "", "time_limit_s": 1}, Limits(20), channel=channel) as box:
         box.active()
         (supervisor,) = [process for process in _children(os.getpid()) if "launcher.py" in _command(process)]
         (inside,) = _eventually(lambda: _children(supervisor))
         os.kill(supervisor, signal.SIGKILL)
         _eventually(lambda: _is_gone(inside))
+    os.close(requests)
+    os.close(replies)
 
 
 @pytest.mark.slow
