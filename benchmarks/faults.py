@@ -162,7 +162,7 @@ FAULTS = {
         lose_node,
         LOST,
         nodes=(3, 1),
-        settings=(ONE_CORE_EACH, "num_steps=4"),
+        settings=(ONE_CORE_EACH,),
     ),
     "object-store-full": Fault(
         "Ray's object store filled by somebody else, twice over",
@@ -170,7 +170,6 @@ FAULTS = {
         "",
         nodes=(2,),
         head=(("object_store_memory", 80 * 2**20),),
-        settings=("num_steps=4",),
     ),
 }
 
