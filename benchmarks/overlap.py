@@ -20,14 +20,15 @@ from benchmarks.observed import ADDRESS, GENERATOR, LEARNER, ONE_CORE_EACH, WARM
 EVERY_S = 0.05
 BUSY = 0.2
 """Share of a core from which on a process counts as working; waiting ones poll at some percent."""
+NUM_STEPS = 10
 DEFAULT = (
     f'model={{"path"="{WARM_START}","dtype"="float32"}}',
     "warm_start.num_steps=0",
-    "num_steps=10",
+    f"num_steps={NUM_STEPS}",
     "prompts_per_step=32",
     "prompts.num_held_out=256",
     "evaluation.completions_per_prompt=8",
-    "checkpoint.every_steps=10",
+    f"checkpoint.every_steps={NUM_STEPS}",
 )
 TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -60,7 +61,7 @@ def watched(run: Run) -> Activity:
     start = time.monotonic()
     times: list[float] = []
     seconds: dict[str, list[float]] = {name: [] for name in pids}
-    while run.process.poll() is None and 10 not in run.steps:
+    while run.process.poll() is None and NUM_STEPS not in run.steps:
         times.append(time.monotonic() - start)
         for name, pid in pids.items():
             seconds[name].append(cpu_seconds(pid))
@@ -112,7 +113,9 @@ def draw(activities: dict[str, Activity], seconds: float, file: Path) -> None:
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--staleness", type=int, nargs="+", default=[0, 1], help="each max_staleness (default: 0 1)")
+    arguments.add_argument(
+        "--staleness", type=int, choices=range(9), nargs="+", default=[0, 1], help="each max_staleness (default: 0 1)"
+    )
     arguments.add_argument("--seeds", type=int, nargs="+", default=[0], help="of the runs (default: 0)")
     arguments.add_argument("--seconds", type=float, default=40, help="shown in the picture (default: 40)")
     arguments.add_argument("--picture", type=Path, help="where to draw who works when, of the first seed")

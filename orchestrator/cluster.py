@@ -10,6 +10,11 @@ from contextlib import contextmanager
 import ray
 
 from orchestrator.config import default_num_cpus
+from orchestrator.doctor.cluster import check_ray_address
+
+
+class ClusterError(RuntimeError):
+    """RAY_ADDRESS names no cluster that answers."""
 
 
 @contextmanager
@@ -20,9 +25,13 @@ def ray_cluster(*, num_cpus: int | None = None, dashboard: bool = False) -> Iter
         num_cpus: of a cluster that is started here; default: the cores that this process may use.
         dashboard: whether a cluster that is started here gets one.
 
-    Yields the dashboard's URL, None where there is none.
+    Yields the dashboard's URL, None where there is none. Raises ClusterError at once where Ray would try for minutes.
     """
-    if os.environ.get("RAY_ADDRESS"):
+    address = os.environ.get("RAY_ADDRESS")
+    finding = check_ray_address(address)
+    if finding.status == "broken":
+        raise ClusterError(f"RAY_ADDRESS = {address!r}: {finding.found}. {finding.fix}")
+    if address:
         context = ray.init(log_to_driver=False, logging_level=logging.ERROR)
     else:
         context = ray.init(
