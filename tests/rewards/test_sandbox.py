@@ -189,16 +189,17 @@ def test_nothing_outlives_the_worker_that_started_it(tmp_path: Path) -> None:
 
 
 def test_a_supervisor_that_is_killed_takes_its_box_along() -> None:
-    requests, replies = os.pipe()  # nobody asks anything: the program waits
-    channel = {"requests": requests, "replies": replies}
+    (requests, ask), (answers, reply) = os.pipe(), os.pipe()
+    channel = {"requests": requests, "replies": reply}
     with Box("programs", {"program": "", "time_limit_s": 1}, Limits(20), channel=channel) as box:
         box.active()
+        assert plain.read(answers, time.monotonic() + 20) == {"ready": True}  # now it waits, as nobody asks it anything
         (supervisor,) = [process for process in _children(os.getpid()) if "launcher.py" in _command(process)]
-        (inside,) = _eventually(lambda: _children(supervisor))
+        (inside,) = _children(supervisor)
         os.kill(supervisor, signal.SIGKILL)
         _eventually(lambda: _is_gone(inside))
-    os.close(requests)
-    os.close(replies)
+    for end in (requests, ask, answers, reply):
+        os.close(end)
 
 
 @pytest.mark.slow
