@@ -60,9 +60,8 @@ class Outcome:
     twice: int
 
 
-def suffer(name: str, folder: Path) -> Outcome:
-    """A run in `folder` that the fault of this name happens to."""
-    fault = FAULTS[name]
+def suffer(name: str, fault: Fault, folder: Path) -> Outcome:
+    """A run of that name in `folder`, to which the fault happens."""
     with contextlib.ExitStack() as stack:
         nodes: Any = None
         environment: dict[str, str] = {}
@@ -185,7 +184,7 @@ def main() -> None:
     )
     for name in given.faults or FAULTS:
         with tempfile.TemporaryDirectory() as folder:
-            outcome = suffer(name, Path(folder))
+            outcome = suffer(name, FAULTS[name], Path(folder))
         detected = "" if outcome.detected_s is None else f"{outcome.detected_s:.1f} s"
         print(
             f"| {name} | {FAULTS[name].how} | {detected} | {outcome.recovered_s:.1f} s | {outcome.lost} | {outcome.twice} |",

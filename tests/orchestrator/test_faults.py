@@ -5,11 +5,13 @@ import signal
 import time
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from benchmarks.faults import suffer
+from benchmarks.faults import FAULTS, suffer
 from benchmarks.observed import GENERATOR, LEARNER, REWARD, Run
 from orchestrator.scale import request_generators
 
@@ -101,7 +103,14 @@ def test_sampling_ran_ahead_within_its_bound(under_fire) -> None:
     assert "mismatch_correction is switched on, truncated" in " ".join(under_fire.output.split())
 
 
-@pytest.mark.parametrize("name", ["node-lost", "object-store-full"])
-def test_a_cluster_in_trouble(name: str, tmp_path: Path) -> None:
-    outcome = suffer(name, tmp_path)
+def test_a_node_is_lost_while_the_object_store_is_full(tmp_path: Path) -> None:
+    full, lost = FAULTS["object-store-full"], FAULTS["node-lost"]
+
+    def both(run: Run, nodes: Any) -> object:
+        kept = full.inject(run, nodes)
+        run.wait_for_step(max(run.steps) + 1)
+        lost.inject(run, nodes)
+        return kept
+
+    outcome = suffer("in-trouble", replace(lost, inject=both, head=full.head, after_step=1), tmp_path)
     assert (outcome.lost, outcome.twice) == (0, 0)
