@@ -1,4 +1,4 @@
-"""A run as a real job of a real cluster: stopped, resumed, failed; and what Ray keeps of it."""
+"""A run as a real job of a real cluster: watched, stopped, resumed, failed; and what Ray shows and keeps of it."""
 
 import json
 import os
@@ -12,10 +12,13 @@ from typing import Any
 
 import pytest
 from ray.job_submission import JobStatus
+from ray.util.state import list_actors, list_tasks
 
+from orchestrator.ray_metrics import meanings, metric_name
 from orchestrator.recipes import RECIPES
 from tests.orchestrator.ray_head import RayHead
 from tests.orchestrator.small import SMALL
+from tests.orchestrator.watched import Watched
 
 pytestmark = pytest.mark.slow
 
@@ -27,6 +30,7 @@ FROM_WARM_START = [
     "warm_start.num_steps=0",
     "rollout.num_generators=1",
     "learner.num_ranks=1",
+    "rewards.num_workers=2",
     "checkpoint.every_steps=1000",
 ]
 
@@ -54,6 +58,7 @@ def home(tmp_path_factory) -> Path:
 def cluster(home: Path) -> Iterator[RayHead]:
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     environment = os.environ | {"HOME": str(home), "PATH": path, "WANDB_API_KEY": NODES_SECRET}
+    environment["RAY_metrics_report_interval_ms"] = "2000"  # instead of 10,000
     with tempfile.TemporaryDirectory(prefix="rz", dir="/tmp", ignore_cleanup_errors=True) as temp:
         head = RayHead(Path(temp), environment)
         yield head
@@ -87,29 +92,78 @@ def submit(cluster: RayHead, folder: Path, *arguments: str) -> subprocess.Comple
 
 
 @pytest.fixture(scope="module")
-def stopped(cluster: RayHead, home: Path, working_dir: Path) -> dict:
-    """A run that was submitted twice and then stopped in the middle."""
-    first = submit(cluster, working_dir, "num_steps=500")
+def submitted(cluster: RayHead, working_dir: Path) -> tuple[subprocess.CompletedProcess, subprocess.CompletedProcess]:
+    """The same command twice."""
+    first = submit(cluster, working_dir, "num_steps=1000")
     assert first.returncode == 0, first.stderr
-    again = submit(cluster, working_dir, "num_steps=500")
-    metrics = home / "rayzero-runs" / "own" / "metrics.jsonl"
-    waited_for(lambda: metrics.exists() and metrics.read_text().count("\n") > 2, "step 2")
+    return first, submit(cluster, working_dir, "num_steps=1000")
+
+
+@pytest.fixture(scope="module")
+def running(cluster: RayHead, home: Path, submitted: tuple) -> Watched:
+    """The job in its steps after the second."""
+    run = Watched(cluster, home / "rayzero-runs" / "own")
+    waited_for(lambda: run.gauges().get("ray_rayzero_step", 0) >= 2, "step 2")
+    return run
+
+
+@pytest.fixture(scope="module")
+def checkpoints(cluster: RayHead, running: Watched) -> list[Path]:
+    """What the job, stopped in the middle, has saved."""
     cluster.client.stop_job("rayzero-own~1")
     waited_for(lambda: cluster.client.get_job_status("rayzero-own~1").is_terminal(), "the end of the job")
-    return {"first": first, "again": again, "checkpoints": sorted(metrics.parent.glob("checkpoints/step_*"))}
+    return sorted(running.directory.glob("checkpoints/step_*"))
 
 
-def test_a_job_is_taken_once_and_saves_when_it_is_stopped(cluster, stopped) -> None:
-    assert "job rayzero-own~1 on" in stopped["first"].stdout
-    assert stopped["again"].returncode == 1
-    assert "job rayzero-own~1 of run 'own' is" in stopped["again"].stderr
+def test_the_endpoint_has_every_number_of_the_newest_step(running: Watched) -> None:
+    def gauges_that_agree() -> dict[str, float]:  # a scrape may fall into the moment between two steps
+        gauges = running.gauges()
+        expected = running.left_behind(int(gauges.get("ray_rayzero_step", -1)))
+        return gauges if expected and expected.items() <= gauges.items() else {}
+
+    gauges = waited_for(gauges_that_agree, "a scrape of one step")
+    assert len(gauges) > 40
+    assert 0 <= gauges["ray_rayzero_reward_total"] <= 2 and gauges["ray_rayzero_rollout_tokens_per_s"] > 10
+    assert gauges["ray_rayzero_steps_total"] >= 2
+    asked_for = ("reward/correctness", "eval/pass_at_1", "time/update_s", "rollout/staleness", "system/reward_queue")
+    assert {f"ray_{metric_name(key)}" for key in asked_for} <= gauges.keys()
+
+
+def test_a_metric_says_what_it_means_and_whose_it_is(running: Watched) -> None:
+    families = {family.name: family for family in running.families()}
+    reward = families["ray_rayzero_reward_total"]
+    assert reward.type == "gauge" and reward.documentation == meanings()["reward/total"]
+    assert [sample.labels["run"] for sample in reward.samples] == [running.name]
+    assert families["ray_rayzero_steps"].type == "counter"
+
+
+def test_actors_and_their_calls_have_names_that_say_who_they_are(running: Watched) -> None:
+    actors = list_actors(address=running.address, filters=[("state", "=", "ALIVE")], detail=True)
+    names = {actor.name: actor.class_name for actor in actors if str(actor.name).startswith("own/")}
+    assert names == {
+        "own/generator-0": "Generator",
+        "own/learner-0": "LearnerRank",
+        "own/reward-0": "RewardWorker",
+        "own/reward-1": "RewardWorker",
+    }
+    calls = {task.name for task in list_tasks(address=running.address, limit=1000)}
+    assert {"own/generator-0.generate", "own/learner-0.update", "RewardWorker.mark"} <= calls
+
+
+def test_a_job_is_taken_once_and_saves_when_it_is_stopped(cluster, submitted, checkpoints) -> None:
+    first, again = submitted
+    assert "job rayzero-own~1 on" in first.stdout
+    assert again.returncode == 1
+    assert "job rayzero-own~1 of run 'own' is" in again.stderr
     assert cluster.client.get_job_status("rayzero-own~1") is JobStatus.STOPPED
-    assert len(stopped["checkpoints"]) == 1, "the step of the stop was not saved"
-    assert int(stopped["checkpoints"][0].name.removeprefix("step_")) < 500
+    assert len(checkpoints) == 1, "the step of the stop was not saved"
+    assert int(checkpoints[0].name.removeprefix("step_")) < 1000
 
 
-def test_submitted_again_it_resumes_and_following_returns_its_exit_code(cluster, home, working_dir, stopped) -> None:
-    step = int(stopped["checkpoints"][0].name.removeprefix("step_"))
+def test_submitted_again_it_resumes_and_following_returns_its_exit_code(
+    cluster, home, working_dir, checkpoints
+) -> None:
+    step = int(checkpoints[0].name.removeprefix("step_"))
     done = submit(cluster, working_dir, f"num_steps={step + 1}", "--follow")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "job rayzero-own~2 on" in done.stdout and f"resuming run 'own' after step {step}" in done.stdout
@@ -130,12 +184,12 @@ def test_a_job_that_fails_is_a_command_that_fails(cluster, working_dir) -> None:
     assert "error: job rayzero-broken~1: Job entrypoint command failed with exit code 1" in done.stderr
 
 
-def test_no_secret_is_in_what_ray_keeps_and_the_nodes_own_reaches_the_job(cluster, working_dir, stopped) -> None:
+def test_no_secret_is_in_what_ray_keeps_and_the_nodes_own_reaches_the_job(cluster, submitted, checkpoints) -> None:
     probe = cluster.client.submit_job(entrypoint=f"test ${{#WANDB_API_KEY}} = {len(NODES_SECRET)}")
     waited_for(lambda: cluster.client.get_job_status(probe).is_terminal(), "the probe")
     assert cluster.client.get_job_status(probe) is JobStatus.SUCCEEDED
     told = json.dumps([info.model_dump() for info in cluster.client.list_jobs()], default=str)
-    told += stopped["first"].stdout + stopped["first"].stderr
+    told += submitted[0].stdout + submitted[0].stderr
     kept = [path for path in cluster.temp.rglob("*") if path.is_file() and not path.is_symlink()]
     uploaded = [path for path in kept if path.name == "own.toml"]
     assert uploaded and not [path for path in kept if path.name == ".env"]
