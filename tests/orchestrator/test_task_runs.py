@@ -62,6 +62,6 @@ def test_reasoning_gyms_sums_are_marked_right_and_the_policy_learns_to_go_on_to_
 
 
 def test_word_problems_are_marked_right(tmp_path) -> None:
-    few = ("num_steps=2", "prompts.num_held_out=8", "prompts.word_problems.max_number=12", "warm_start.num_steps=250")
+    few = ("num_steps=2", "prompts.num_held_out=8", "prompts.word_problems.max_number=12", "warm_start.num_steps=120")
     directory, *_ = train(tmp_path, "word-problems-tiny", *few)
     check_marks(directory, told)
