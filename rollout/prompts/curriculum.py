@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rollout.prompts.config import CurriculumConfig
-from rollout.types import Group
+from rollout.types import Group, Prompt
 
 
 class Curriculum:
@@ -18,6 +18,8 @@ class Curriculum:
         self._weights = weights
         self._stage = 0
         self._num_steps = 0  # in this stage
+        self._first = 0
+        """The first position of the run that was drawn by this stage."""
         self._window: list[float] = []
 
     @property
@@ -32,15 +34,18 @@ class Curriculum:
         stages = self._config.stages
         return stages[-1].weights if stages else self._weights
 
-    def observe(self, groups: Iterable[Group]) -> None:
-        """Take note of a step's scored groups; they may end the stage."""
-        if not self._config.stages:
+    def observe(self, groups: Iterable[Group], next_position: int) -> None:
+        """Take note of a step's scored groups; they may end the stage, and the next one begins at `next_position`.
+
+        Where sampling runs ahead, groups of the stage before come first: they say nothing about this one.
+        """
+        rates = [group.pass_rate for group in groups if position_of(group.prompt) >= self._first]
+        if not self._config.stages or not rates:
             return
-        rates = [group.pass_rate for group in groups]
         self._num_steps += 1
         self._window = [*self._window, *(rate for rate in rates if rate is not None)][-self._config.window_groups :]
         if self._is_passed() and self._stage + 1 < len(self._config.stages):
-            self._stage, self._num_steps, self._window = self._stage + 1, 0, []
+            self._stage, self._num_steps, self._window, self._first = self._stage + 1, 0, [], next_position
 
     def _is_passed(self) -> bool:
         stage = self._config.stages[self._stage]
@@ -57,10 +62,16 @@ class Curriculum:
         return {"curriculum/stage": float(self._stage + 1), **measured}
 
     def state(self) -> dict[str, Any]:
-        return {"stage": self._stage, "num_steps": self._num_steps, "window": list(self._window)}
+        return {
+            "stage": self._stage,
+            "num_steps": self._num_steps,
+            "window": list(self._window),
+            "first": self._first,
+        }
 
     def restore(self, state: Mapping[str, Any]) -> None:
         self._stage, self._num_steps, self._window = state["stage"], state["num_steps"], list(state["window"])
+        self._first = state["first"]
 
 
 class SolvedProblems:
@@ -101,6 +112,16 @@ class SolvedProblems:
 
     def restore(self, state: Mapping[str, Mapping[str, int]]) -> None:
         self._streaks = {kind: dict(streaks) for kind, streaks in state.items()}
+
+
+def training_id(position: int) -> str:
+    """The id of the prompt at a position of the run."""
+    return f"train/{position:06d}"
+
+
+def position_of(prompt: Prompt) -> int:
+    """Inverse of `training_id`."""
+    return int(prompt.id.removeprefix("train/"))
 
 
 def mean(values: list[float]) -> float:

@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 from rollout.prompts.config import PromptsConfig
-from rollout.prompts.curriculum import Curriculum, SolvedProblems
+from rollout.prompts.curriculum import Curriculum, SolvedProblems, training_id
 from rollout.prompts.mixture import Kind, Mixture, NothingLeftError
 from rollout.prompts.template import Template, Tokenizer
 from rollout.types import Group, Prompt, PromptFormat
@@ -39,7 +39,7 @@ class PromptStream:
 
     def observe(self, groups: Sequence[Group]) -> None:
         """End a step, whose scored groups these are: the curriculum goes by them."""
-        self._curriculum.observe(groups)
+        self._curriculum.observe(groups, self._position)
         for group in groups:
             if self._mixture.is_listed(group.prompt.source):
                 self._solved.observe(group)
@@ -82,7 +82,7 @@ class PromptStream:
         position, self._position = self._position, self._position + 1
         name, problem = self._draw(position)
         is_one_shot = random.Random(f"format/{self._config.seed}/{position}").random() < self._one_shot_share
-        return self._template.prompt(f"train/{position:06d}", problem, "one_shot" if is_one_shot else None, name)
+        return self._template.prompt(training_id(position), problem, "one_shot" if is_one_shot else None, name)
 
     def _draw(self, position: int) -> Kind:
         weights, has_dropped = self._curriculum.weights, self._solved.has_dropped

@@ -70,6 +70,20 @@ def test_the_window_is_the_stages_own_and_the_last_stage_goes_on() -> None:
     assert kinds == [{"easy"}] * 2 + [{"hard"}] * 2 + [{"easy"}] * 5
 
 
+@pytest.mark.parametrize("ahead", [1, 2])
+@pytest.mark.parametrize("ends", [{"num_steps": 2}, {"pass_rate": 0.5}])
+def test_a_stage_goes_by_its_own_groups_where_sampling_runs_ahead(ahead: int, ends: dict) -> None:
+    stages = [{"weights": EASY, **ends}, {"weights": HARD, **ends}, {"weights": EASY}]
+    prompts = stream(stages, window_groups=4)
+    asked = [prompts.take(2) for _ in range(ahead)]
+    for number in range(8 + 2 * ahead):
+        asked.append(prompts.take(2))
+        prompts.observe([scored(prompt, 1.0) for prompt in asked[number]])
+    # Two steps of each stage are observed before it ends, and as many again as run ahead were asked by then.
+    kinds = ["".join({prompt.source for prompt in step}) for step in asked]
+    assert kinds == ["easy"] * (2 + ahead) + ["hard"] * (2 + ahead) + ["easy"] * (len(kinds) - 4 - 2 * ahead)
+
+
 def test_groups_without_a_pass_rate_do_not_count() -> None:
     prompts = stream([{"weights": EASY, "pass_rate": 0.5}, {"weights": HARD}], window_groups=2)
     assert [step(prompts, None, None) for _ in range(3)] == [{"easy"}] * 3
@@ -116,9 +130,9 @@ def test_a_failure_between_keeps_a_problem() -> None:
 
 
 def test_when_all_of_a_kind_are_dropped_all_of_it_are_asked_again(caplog) -> None:
-    stages = [{"weights": EASY, "num_steps": 2}, {"weights": HARD}]
+    stages = [{"weights": EASY, "num_steps": 1}, {"weights": HARD}]
     prompts = stream(stages, num_problems=3, drop_solved_after=1)
-    easy, _ = prompts.take(3), prompts.observe([])
+    easy = prompts.take(3)
     prompts.observe([scored(prompt, 1.0) for prompt in easy])  # all easy ones are dropped; the hard ones come next
     hard = prompts.take(3)
     assert {prompt.source for prompt in hard} == {"hard"}
