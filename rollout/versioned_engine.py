@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,11 +44,14 @@ class VersionedEngine:
         self.is_updating = False
         self._versions: dict[str, list[int]] = {}  # request id -> versions that sampled it so far
 
-    def add_request(self, request_id: str, prompt: Any, params: Any) -> None:
-        """Raises UnpublishedError when the engine has no whole weights."""
+    def add_request(self, request_id: str, prompt: Mapping[str, Any], params: Any) -> None:
+        """Raises UnpublishedError when the engine has no whole weights.
+
+        The version is part of the cache's key: a prefix that other weights read holds their keys and values.
+        """
         if self.version is None:
             raise UnpublishedError("no whole weights were published to this generator yet: publish before generating")
-        self._engine.add_request(request_id, prompt, params)
+        self._engine.add_request(request_id, {**prompt, "cache_salt": str(self.version)}, params)
         self._versions[request_id] = [self.version]
 
     def abort_request(self, request_ids: list[str]) -> None:
@@ -88,7 +91,7 @@ class VersionedEngine:
         self._engine.collective_rpc("update_weights", args=(update_info,))
 
     def finish_update(self, version: int) -> int:
-        """Take the new weights into use, and forget cached prefixes: they hold keys and values of the old ones."""
+        """Take the new weights into use, and free what prefixes the old ones cached, unless requests still hold some."""
         self._engine.collective_rpc("finish_weight_update")
         self._engine.reset_prefix_cache()
         self.version, self.is_updating = version, False

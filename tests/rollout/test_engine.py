@@ -3,6 +3,7 @@
 import os
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,7 @@ def engine(tiny_model: Path):
     os.environ.update(environment(CONFIG))
     from rollout.engine import Engine
 
-    started = Engine(EngineSpec(str(tiny_model), "float32", 64, load_weights=False), CONFIG, lambda ids: f"{len(ids)}")
+    started = Engine(EngineSpec(str(tiny_model), "float32", 200, load_weights=False), CONFIG, lambda ids: f"{len(ids)}")
     yield started
     started.close()
 
@@ -167,6 +168,23 @@ def test_a_publish_in_the_middle_of_generation_is_recorded_in_the_completions(pu
     assert versions <= {(before,), (before, 5), (5,)}
 
 
+def test_a_prefix_that_old_weights_read_is_read_again_by_new_ones(published, policy) -> None:
+    """Also while completions are on their way, when vLLM cannot empty its cache. A block of it is 128 tokens on the CPU."""
+    (prompt,) = prompts(1, length=140)
+    long = SamplingConfig(temperature=2.0, max_completion_tokens=56)
+    reader = threading.Thread(target=lambda: list(published.generate([prompt], long, 16, 0)))
+    steps = published.pulse().decoding_steps
+    reader.start()
+    while published.pulse().decoding_steps < steps + 2:
+        time.sleep(0.001)
+    perturb(policy, 0.03)
+    published.update_weights([bucket(policy)], version=6)
+    assert published.pulse().num_unfinished == 1
+    groups = list(published.generate([replace(prompt, id="train/000001")], SAMPLING, 4, 0))
+    reader.join()
+    assert largest_gap(policy, groups, SAMPLING.temperature) < 1e-5
+
+
 def test_weights_that_are_no_whole_version_leave_the_engine_as_it_was(published, policy) -> None:
     before = drawn(generate(published))
     perturb(policy, 0.01)
@@ -243,8 +261,8 @@ def test_a_load_that_fails_half_way_is_never_sampled_with_and_the_next_one_is_wh
 def test_a_prompt_that_does_not_fit_is_refused_with_its_id_and_nothing_is_sampled(published) -> None:
     from rollout.engine import PromptTooLongError
 
-    long = [*prompts(1), Prompt("train/000099", np.zeros(60, np.int32), "", "countdown", {})]
-    with pytest.raises(PromptTooLongError, match=r"prompt train/000099 has 60 tokens.*needs 84.*holds 64"):
+    long = [*prompts(1), Prompt("train/000099", np.zeros(180, np.int32), "", "countdown", {})]
+    with pytest.raises(PromptTooLongError, match=r"prompt train/000099 has 180 tokens.*needs 204.*holds 200"):
         list(published.generate(long, SAMPLING, 2, 0))
     assert len(generate(published, 1)) == 1
 
