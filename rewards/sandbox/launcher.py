@@ -30,6 +30,7 @@ def main() -> None:
     from rewards.sandbox import confinement
 
     job = json.load(sys.stdin)
+    os.umask(0o022)  # the folders of the private root are for the user that this becomes, whatever the worker's umask
     with open("/proc/self/oom_score_adj", "w") as file:
         file.write("1000")  # when memory runs out, this goes first
     null = os.open(os.devnull, os.O_RDWR)

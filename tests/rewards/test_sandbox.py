@@ -45,6 +45,14 @@ def run(
             os.close(end)
 
 
+def test_the_workers_umask_does_not_matter() -> None:
+    before = os.umask(0o077)
+    try:
+        assert run("import json, tempfile; print(json.dumps(1))") == ("1\n", 0)
+    finally:
+        os.umask(before)
+
+
 def test_everything_is_protected_here_by_more_than_one_step() -> None:
     found = protections()
     assert set(found) == {"network", "files", "processes"}
