@@ -104,7 +104,9 @@ class ForkServer:
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 env=os.environ | ONE_THREAD,
-                start_new_session=True,  # an interrupt from the terminal is not for it
+                # An interrupt from the terminal is not for it. No session of its own, though: Linux schedules sessions
+                # against each other whatever the priorities in them (sched(7), autogroup).
+                process_group=0,
                 check=True,
             )
         self.pid = int(pickle.loads(self._control.recv(MAX_MESSAGE_BYTES)))

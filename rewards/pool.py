@@ -227,7 +227,7 @@ class RewardPool:
         # A killed actor's name is not free at once, so a replacement gets its own.
         name = f"{self._name_prefix}-{index}" + (f"-restart-{self.restarts}" if self.restarts else "")
         options = {"name": name, "num_cpus": self._config.cpus_per_worker, **self._place(index)}
-        actor = RewardActor.options(**options).remote(self._config.memory_gib)
+        actor = RewardActor.options(**options).remote(self._config.memory_gib, name)
         slot = _Slot(index, name, cast("ActorHandle[RewardWorker]", actor))
         self._load(slot)
         return slot

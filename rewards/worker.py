@@ -46,9 +46,14 @@ class Progress:
 class RewardWorker:
     """Marks completions. Trusts neither the text nor the reward function to succeed, to return or to stay alive."""
 
-    def __init__(self, memory_gib: float | None = None) -> None:
-        """``memory_gib`` bounds what marking a completion may allocate, in GiB; None leaves it alone."""
+    def __init__(self, memory_gib: float | None = None, name: str = "reward") -> None:
+        """``memory_gib`` bounds what marking a completion may allocate, in GiB; None leaves it alone. Ray shows ``name`` with
+        the actor, and its calls as ``countdown/reward-0.mark``."""
         self._supervisor = Supervisor(memory_gib)
+        self._name = name
+
+    def __repr__(self) -> str:
+        return self._name
 
     async def load(self, functions: Sequence[RewardFunction]) -> int:
         """Imports functions, so that the time it takes is no completion's; returns this process's id. Raises LoadError."""
