@@ -150,6 +150,7 @@ class SimulatedLearner:
 
     def save(self, folder: Path) -> None:
         folder.mkdir()
+        (folder / "nothing").touch()
 
     def load(self, folder: Path) -> None:
         """Nothing was learned."""

@@ -30,17 +30,22 @@ def save(backend: Backend, folder: Path, state: dict[str, Any]) -> None:
     """Writes weights, optimizer state, every rank's random state and ``state`` to ``folder``. Collective.
 
     ``state`` is what else its owner must know again, as JSON. The caller makes it atomic: a folder that was not wholly
-    written must not be loaded.
+    written must not be loaded. Raises OSError when the ranks do not see the same folder.
     """
     with _without_frozen(backend.policy):
         backend.engine.save_checkpoint(
             str(folder), tag=TAG, save_latest=False, exclude_frozen_parameters=backend.policy.adapters is not None
         )
-    torch.save(_random_state(), _random_file(folder, backend))
+    torch.save(_random_state(), _random_file(folder, backend.rank.index))
     if backend.rank.is_first:
         (folder / MANIFEST).write_text(json.dumps(_layout(backend) | {"state": state}))
     # A rank that returns may count on the files of all.
     dist.barrier()
+    missing = [rank for rank in range(backend.rank.world_size) if not _random_file(folder, rank).exists()]
+    if missing:
+        raise OSError(
+            f"what ranks {missing} saved is not to be seen from rank {backend.rank.index}: runs_dir must be a folder that all nodes share"
+        )
 
 
 def load(backend: Backend, folder: Path) -> dict[str, Any]:
@@ -62,7 +67,7 @@ def load(backend: Backend, folder: Path) -> dict[str, Any]:
             )
     backend.engine.load_checkpoint(str(folder), tag=TAG, load_module_strict=backend.policy.adapters is None)
     # Our own file, and it holds numpy's state, which weights_only refuses.
-    _set_random_state(torch.load(_random_file(folder, backend), weights_only=False))
+    _set_random_state(torch.load(_random_file(folder, backend.rank.index), weights_only=False))
     return saved["state"]
 
 
@@ -132,8 +137,8 @@ def _without_frozen(policy: nn.Module) -> Iterator[None]:
         handle.remove()
 
 
-def _random_file(folder: Path, backend: Backend) -> Path:
-    return folder / f"random_state_{backend.rank.index:04d}.pt"
+def _random_file(folder: Path, rank: int) -> Path:
+    return folder / f"random_state_{rank:04d}.pt"
 
 
 def _random_state() -> dict[str, Any]:

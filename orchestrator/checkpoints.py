@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import shutil
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from orchestrator.artifacts import write_atomically
 logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
+VISIBLE_S = 60.0
+"""Seconds after which a file that another node wrote is to be seen here."""
 
 
 class Saveable(Protocol):
@@ -59,6 +62,7 @@ class Checkpoints:
             shutil.rmtree(aside, ignore_errors=True)
             aside.mkdir(parents=True)
             learner.save(aside / "learner")
+            await_files(aside / "learner")
             seal(aside, {"step": step, "prompts": dict(prompts)})
             shutil.rmtree(final, ignore_errors=True)  # an unsealed or damaged one of a run before the resume
             aside.rename(final)
@@ -96,6 +100,21 @@ class Checkpoints:
 
     def _path(self, step: int) -> Path:
         return self._folder / f"step_{step:06d}"
+
+
+def await_files(folder: Path) -> None:
+    """Returns when the learner's files are here; those of another node may come late on a network's file system.
+
+    Raises CheckpointError when they do not come: sealed without them the checkpoint would be found empty by a resume.
+    """
+    deadline = time.monotonic() + VISIBLE_S
+    while not any(path.is_file() for path in folder.rglob("*")):
+        if time.monotonic() > deadline:
+            raise CheckpointError(
+                f"the learner has saved its state, and {folder} holds nothing here: it wrote on another node. "
+                "Set runs_dir to a folder that all nodes share"
+            )
+        time.sleep(0.2)
 
 
 def seal(folder: Path, state: Mapping[str, Any]) -> None:

@@ -28,6 +28,13 @@ class FullDisk(FileLearner):
         raise OSError(28, "No space left on device")
 
 
+class OnAnotherNode(FileLearner):
+    """Its files are not to be seen here."""
+
+    def save(self, folder: Path) -> None:
+        folder.mkdir()
+
+
 @pytest.fixture
 def checkpoints(tmp_path: Path) -> Checkpoints:
     folder = tmp_path / "checkpoints"
@@ -47,6 +54,15 @@ def test_the_newest_comes_back_with_its_state_and_old_ones_go(checkpoints, tmp_p
     learner.load(latest.learner_folder)
     assert (latest.step, latest.prompts, learner.value) == (6, {"position": 48}, 6)
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["step_000004", "step_000006"]
+
+
+def test_what_was_saved_on_another_node_is_not_sealed(checkpoints, monkeypatch) -> None:
+    """A resume would only then find that nothing is there."""
+    monkeypatch.setattr("orchestrator.checkpoints.VISIBLE_S", 0.3)
+    checkpoints.save(1, FileLearner(1), {})
+    with pytest.raises(CheckpointError, match="Set runs_dir to a folder that all nodes share"):
+        checkpoints.save(2, OnAnotherNode(), {})
+    assert checkpoints.latest().step == 1
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "remove", "manifest", "no manifest"])
