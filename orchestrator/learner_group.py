@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -67,7 +67,8 @@ class LearnerGroup:
         """Build the policy from `folder` on every rank; replaces what an earlier start built. `model`: else the run's."""
         # The share of the GPU is the ranks', whatever they train: that of the run's config, as planned.
         learner = learner.model_copy(update={"gpu_memory_fraction": self._config.learner.gpu_memory_fraction})
-        master = ray.get(self._ranks[0].reserve_address.remote(), timeout=self._config.placement.start_timeout_s)
+        reservation = {self._name(0): self._ranks[0].reserve_address.remote()}
+        master = self._started(reservation, "reserve_address")[self._name(0)]
         calls = {
             self._name(rank): actor.start.remote(
                 learner,
@@ -82,7 +83,7 @@ class LearnerGroup:
             )
             for rank, actor in enumerate(self._ranks)
         }
-        wait_for(calls, "start", self._config.placement.start_timeout_s, "raise placement.start_timeout_s")
+        self._started(calls, "start")
 
     def update(self, step: int, groups: Sequence[Group]) -> Update:
         update = self._told(self._call("update", step, ray.put(list(groups)))[0])
@@ -127,6 +128,14 @@ class LearnerGroup:
     def close(self) -> None:
         for rank in self._ranks:
             ray.kill(rank)
+
+    def _started(self, calls: Mapping[str, Any], method: str) -> dict[str, Any]:
+        """What ranks answer that are starting, or that wait for a place to do so."""
+        advice = "raise placement.start_timeout_s, or look at `ray status`: there may be no place for the rank"
+        try:
+            return wait_for(calls, method, self._config.placement.start_timeout_s, advice, self._beside)
+        except RemoteCallError as error:
+            raise LearnerLostError(str(error)) from error
 
     def _told(self, update: Update) -> Update:
         for notice in update.notices:

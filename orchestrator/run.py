@@ -52,6 +52,7 @@ def run(config: RunConfig, console: Console) -> bool:
     directory.forget_after(latest.step if latest else -1)
     if latest is not None:
         console.print(f"resuming run {config.name!r} after step {latest.step}")
+        logger.info("a new command resumes the run after step %d", latest.step)
     # In this order: starting Ray installs signal handlers of its own, which abort the process.
     with ray_cluster(dashboard=config.placement.dashboard) as dashboard, Interrupt(console) as interrupt:
         if dashboard:
@@ -97,14 +98,16 @@ def train_on_cluster(
     base = beginning.base
     fleet = RayFleet(config, engine_spec(config, base, load_weights=False))
     try:
-        folder = warm_started_model(config, base, beginning.examples, fleet.learner, console, interrupt)
-        if folder is None:
-            return False
+        interrupt.begin()
+        with fleet.learning():
+            folder = warm_started_model(config, base, beginning.examples, fleet.learner, console, interrupt)
+            if folder is None:
+                return False
 
-        def start(learner: LearnerGroup) -> None:
-            learner.start(folder, config.trains_with, config.num_steps, config.sampling.temperature)
+            def start(learner: LearnerGroup) -> None:
+                learner.start(folder, config.trains_with, config.num_steps, config.sampling.temperature)
 
-        start(fleet.learner)
+            start(fleet.learner)
         fleet.wait_until_ready()
         tracker = build_trackers(config, directory, console)
         try:
@@ -132,12 +135,17 @@ def train_on(
 ) -> int:
     """`train`, and when the learner is lost, once more from the last checkpoint. Returns the last step done."""
     beginning = prompts.state()
+    is_lost = False
     while True:
         try:
+            if is_lost:
+                fleet.restart_learner(start)
+                is_lost = False
             return train(config, prompts, fleet, checkpoints, tracker, interrupt)
         except LearnerLostError as error:
             if fleet.learner.restarts == config.placement.max_learner_restarts:
                 raise
+            is_lost = True
             latest = checkpoints.latest()
             logger.warning(
                 "the learner is lost: %s. It is built anew (restart %d of at most %d) and goes on after step %d",
@@ -146,7 +154,6 @@ def train_on(
                 config.placement.max_learner_restarts,
                 latest.step if latest else 0,
             )
-            fleet.restart_learner(start)
             directory.forget_after(latest.step if latest else -1)
             prompts.restore(beginning)
 

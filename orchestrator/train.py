@@ -65,7 +65,8 @@ def restore(checkpoints: Checkpoints, fleet: Fleet, sampler: Sampler) -> int:
     if checkpoint is not None:
         fleet.learner.load(checkpoint.learner_folder)
     last_step = checkpoint.step if checkpoint else 0
-    fleet.publish(version=last_step)
+    with fleet.generating():
+        fleet.publish(version=last_step)
     if checkpoint is not None:
         sampler.restore(checkpoint.prompts)  # asks for what was in flight, of generators that have the weights
     return last_step

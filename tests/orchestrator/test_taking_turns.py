@@ -1,0 +1,81 @@
+"""One GPU for a generator and a learner rank: who sleeps while who works, without the GPU."""
+
+from contextlib import contextmanager
+from types import SimpleNamespace
+
+import pytest
+from rich.console import Console
+
+from orchestrator import run
+from orchestrator.fleet import RayFleet
+from orchestrator.interrupt import Interrupt
+from orchestrator.learner_group import LearnerLostError
+from orchestrator.recipes import load
+
+
+@pytest.fixture
+def events() -> list[str]:
+    return []
+
+
+def fleet(events: list[str], shares_gpu: bool) -> RayFleet:
+    """A real one, but for its actors."""
+    made = RayFleet.__new__(RayFleet)
+    made._shares_gpu, made._generators_awake = shares_gpu, True
+    made.learner = SimpleNamespace(release_memory=lambda: events.append("release_memory"))
+    made._call_generators = events.append
+    return made
+
+
+def work(fleet: RayFleet, events: list[str]) -> None:
+    for phase in (fleet.generating, fleet.learning, fleet.generating, fleet.generating, fleet.learning):
+        with phase():
+            events.append(phase.__name__)
+
+
+def test_generators_sleep_while_the_learner_works_and_it_frees_its_cache_before_they_wake(events) -> None:
+    work(fleet(events, shares_gpu=True), events)
+    assert events == [
+        *("generating", "sleep", "learning"),
+        *("release_memory", "wake", "generating", "generating"),
+        *("sleep", "learning"),
+    ]
+
+
+def test_with_devices_of_their_own_nobody_sleeps(events) -> None:
+    work(fleet(events, shares_gpu=False), events)
+    assert not {"sleep", "wake", "release_memory"} & {*events}
+
+
+class Losing:
+    """A fleet whose learner is lost in every attempt, in training or while it is built anew."""
+
+    def __init__(self, lost_in_restarts: bool) -> None:
+        self.learner = SimpleNamespace(restarts=0)
+        self.trainings = 0
+        self._lost_in_restarts = lost_in_restarts
+
+    @contextmanager
+    def learning(self):
+        yield
+
+    def restart_learner(self, start) -> None:
+        self.learner.restarts += 1
+        if self._lost_in_restarts:
+            raise LearnerLostError("learner-1 died during start")
+
+
+@pytest.mark.parametrize(("lost_in_restarts", "num_trainings"), [(False, 4), (True, 1)])
+def test_a_learner_is_built_anew_so_often_and_no_more(monkeypatch, lost_in_restarts, num_trainings) -> None:
+    fleet = Losing(lost_in_restarts)
+
+    def train(config, prompts, fleet, *_):
+        fleet.trainings += 1
+        raise LearnerLostError("learner-0 died during update")
+
+    monkeypatch.setattr(run, "train", train)
+    kept = SimpleNamespace(state=dict, restore=lambda state: None, forget_after=lambda step: None, latest=lambda: None)
+    config = load(None, ["placement.max_learner_restarts=3"])
+    with pytest.raises(LearnerLostError, match=r"died during (start|update)"):
+        run.train_on(config, kept, fleet, None, kept, kept, None, Interrupt(Console(quiet=True)))
+    assert (fleet.learner.restarts, fleet.trainings) == (3, num_trainings)
