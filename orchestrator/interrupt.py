@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: finish the step, checkpoint, leave. Asked twice, leave at once."""
+"""Ctrl-C and SIGTERM: finish the step, checkpoint, leave. Asked twice, or before there is a step, leave at once."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupt:
-    """While entered, the first signal only sets `requested`; the second raises KeyboardInterrupt."""
+    """While entered, and once work has begun, the first signal only sets `requested`; any other raises KeyboardInterrupt."""
 
     def __init__(self, console: Console) -> None:
         self.requested = False
         self._console = console
+        self._has_begun = False
 
     def __enter__(self) -> Self:
         self._previous = {number: signal.signal(number, self._on_signal) for number in SIGNALS}
@@ -28,8 +29,12 @@ class Interrupt:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
+    def begin(self) -> None:
+        """From now on there is something to save."""
+        self._has_begun = True
+
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self.requested:
+        if self.requested or not self._has_begun:
             raise KeyboardInterrupt
         self.requested = True
         self._console.print(

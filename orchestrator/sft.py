@@ -89,6 +89,7 @@ class SupervisedRun:
 
     def train(self, base: str, latest: Checkpoint | None, console: Console, interrupt: Interrupt) -> bool:
         """From `base` or the latest checkpoint to the last step, and export. False when interrupted."""
+        interrupt.begin()
         warm, tracker = self._config.warm_start, build_tracker(self._config, self._directory)
         try:
             self._learner.start(base, warm.applied_to(self._config.learner), warm.num_steps, temperature=1.0)

@@ -203,6 +203,17 @@ def test_a_damaged_checkpoint_is_not_resumed_from(workplace, whole) -> None:
     assert len(metrics(workplace, "damaged")) == 5
 
 
+def test_a_run_that_waits_for_resources_is_left_at_once(workplace, whole) -> None:
+    process = start(workplace, "waiting", "rollout.cpus_per_generator=50", "placement.wait_for_resources_s=3600")
+    log, deadline = workplace / "runs" / "waiting" / "log.txt", time.monotonic() + 120
+    while not (log.exists() and "waiting for nodes" in log.read_text()):
+        assert process.poll() is None and time.monotonic() < deadline, (workplace / "waiting.out").read_text()
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=60) == 130
+    assert "the same command resumes" in (workplace / "waiting.out").read_text()
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
