@@ -1,17 +1,23 @@
 """On-policy against pipelined on two generators over two Ray nodes of this machine: the curve, and who works when.
 
     python -m benchmarks.overlap --staleness 0 1 --seeds 0 1 --picture docs/images/overlap.png
+    python -m benchmarks.overlap --staleness 0 1 --slow            # one of the generators is stopped half of the time
 
 The default recipe from its warm-started policy. Who works is seen from outside: the CPU time of each actor's process,
-read off /proc twenty times a second. *Overlap* is the share of the learner's working time in which a generator works too.
+read off /proc twenty times a second. *Overlap* is the share of the learner's working time in which a generator works too;
+*its share* is that of the first generator, which --slow stops, in the CPU time of both.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
+import signal
 import tempfile
+import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,6 +47,8 @@ class Activity:
     busy: dict[str, list[bool]]
     rewards: list[float]
     """The mean reward of each step."""
+    share: float
+    """Of the first generator in the CPU time of all."""
 
     def overlap(self) -> float:
         """Share of the learner's working time in which a generator works."""
@@ -53,22 +61,44 @@ class Activity:
         return [any(at_once) for at_once in zip(*rows, strict=True)]
 
 
-def watched(run: Run) -> Activity:
-    """Watch the run's actors from its first step to its last."""
+def watched(run: Run, is_slow: bool) -> Activity:
+    """Watch the run's actors from its first step to its last but one. `is_slow`: the first generator is stopped half of the time."""
     run.wait_for_step(0)
     pids = {f"{kind}-{index}": pid for kind in (GENERATOR, LEARNER) for index, pid in enumerate(run.pids(kind))}
     assert {name.rpartition("-")[0] for name in pids} == {GENERATOR, LEARNER}, f"only {pids} were found"
     start = time.monotonic()
     times: list[float] = []
     seconds: dict[str, list[float]] = {name: [] for name in pids}
-    while run.process.poll() is None and NUM_STEPS not in run.steps:
-        times.append(time.monotonic() - start)
-        for name, pid in pids.items():
-            seconds[name].append(cpu_seconds(pid))
-        time.sleep(EVERY_S)
+    with stopped_half_of_the_time(pids[f"{GENERATOR}-0"]) if is_slow else contextlib.nullcontext():
+        while run.process.poll() is None and NUM_STEPS - 1 not in run.steps:  # the last step evaluates too
+            times.append(time.monotonic() - start)
+            for name, pid in pids.items():
+                seconds[name].append(cpu_seconds(pid))
+            time.sleep(EVERY_S)
     run.finish()
     busy = {name: [False, *map(works, used, used[1:], times, times[1:])] for name, used in seconds.items()}
-    return Activity(times, busy, [line["reward/total"] for line in run.metrics[1:]])
+    worked = [used[-1] - used[0] for name, used in seconds.items() if GENERATOR in name]
+    return Activity(times, busy, [line["reward/total"] for line in run.metrics[1:]], worked[0] / sum(worked))
+
+
+@contextlib.contextmanager
+def stopped_half_of_the_time(pid: int) -> Iterator[None]:
+    """For much less than `rollout.hang_timeout_s` at once."""
+    is_over = threading.Event()
+
+    def alternate() -> None:
+        while not is_over.wait(EVERY_S):
+            os.kill(pid, signal.SIGSTOP)
+            is_over.wait(EVERY_S)
+            os.kill(pid, signal.SIGCONT)
+
+    thread = threading.Thread(target=alternate)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        thread.join()
 
 
 def works(used_before: float, used: float, before: float, now: float) -> bool:
@@ -119,19 +149,20 @@ def main() -> None:
     arguments.add_argument("--seeds", type=int, nargs="+", default=[0], help="of the runs (default: 0)")
     arguments.add_argument("--seconds", type=float, default=40, help="shown in the picture (default: 40)")
     arguments.add_argument("--picture", type=Path, help="where to draw who works when, of the first seed")
+    arguments.add_argument("--slow", action="store_true", help="stop one generator half of the time")
     given = arguments.parse_args()
     activities: dict[str, Activity] = {}
     print(
-        "| max_staleness | seed | held-out before | after | staleness, mean | max | mixed versions | overlap | s a step |"
+        "| max_staleness | seed | held-out before | after | staleness, mean | max | mixed versions | overlap | its share | s a step |"
     )
-    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
     for seed in given.seeds:
         for staleness in given.staleness:
             with tempfile.TemporaryDirectory() as folder, cluster(num_cpus=2) as (nodes, environment):
                 nodes.add_node(num_cpus=1, node_ip_address=ADDRESS)
                 settings = (*DEFAULT, ONE_CORE_EACH, f"max_staleness={staleness}", f"seed={seed}")
                 run = Run(Path(folder), f"staleness-{staleness}", *settings, environment=environment)
-                activity = watched(run)
+                activity = watched(run, given.slow)
                 print(row(run, staleness, seed, activity), flush=True)
                 activities.setdefault(f"max_staleness = {staleness}", activity)
     if given.picture:
@@ -152,7 +183,8 @@ def row(run: Run, staleness: int, seed: int, activity: Activity) -> str:
     most = max(line["rollout/staleness_max"] for line in steps)
     return (
         f"| {staleness} | {seed} | {before} | {after} | {means['rollout/staleness']:.2f} | {most:g} | "
-        f"{100 * means['rollout/mixed_versions']:.0f}% | {100 * activity.overlap():.0f}% | {means['time/step_s']:.1f} |"
+        f"{100 * means['rollout/mixed_versions']:.0f}% | {100 * activity.overlap():.0f}% | "
+        f"{100 * activity.share:.0f}% | {means['time/step_s']:.1f} |"
     )
 
 
