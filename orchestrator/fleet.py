@@ -121,6 +121,8 @@ class RayFleet(RolloutFleet):
             self._transport = make_transport(backend, rollout.tensor_parallel_size)
             self._shares_gpu = placement.mode == "colocated"
             self._version: int | None = None
+            self._refused: int | None = None
+            """How many generators were asked for in vain."""
             super().__init__(config, engine, placement)
             if self._shares_gpu:
                 # vLLM measures free memory while it starts: nobody else may use the GPU then.
@@ -201,9 +203,11 @@ class RayFleet(RolloutFleet):
         if wanted is None or wanted == len(self.generators.names):
             return
         if self._shares_gpu:
-            logger.warning(
-                "%d generators are wanted, but each shares a GPU with a learner rank: they stay as they are", wanted
-            )
+            if wanted != self._refused:
+                logger.warning(
+                    "%d generators are wanted, but each shares a GPU with a learner rank: they stay as they are", wanted
+                )
+            self._refused = wanted
             return
         logger.info("%d generators are wanted, %d there are", wanted, len(self.generators.names))
         for name in self.generators.names[wanted:]:

@@ -23,6 +23,7 @@ from orchestrator.remote import RemoteCallError, ready_of, result_of
 from orchestrator.watchdog import Watchdog
 from rewards.pool import RewardPool
 from rollout.config import RolloutConfig, SamplingConfig
+from rollout.staging import UnpublishedError
 from rollout.step_loop import EngineStoppedError
 from rollout.types import Group, Prompt
 
@@ -179,6 +180,9 @@ class RolloutStream:
             group: Group = result_of(next(stream), name, "generate")
         except StopIteration:
             del self._streams[stream]
+        except UnpublishedError:
+            # A commit failed half way and dropped them. It is tried again, and if that fails the publish loses the generator.
+            self.take_back(name)
         except (RemoteCallError, EngineStoppedError, RayError) as error:
             self.lose(name, str(error))
         else:

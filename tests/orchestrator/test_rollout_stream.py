@@ -6,6 +6,7 @@ import pytest
 
 from orchestrator.stream import RolloutStream
 from rollout.config import RolloutConfig, SamplingConfig
+from rollout.staging import UnpublishedError
 
 SAMPLING = SamplingConfig()
 
@@ -79,6 +80,23 @@ def test_what_a_lost_generator_had_goes_to_the_others_in_its_order(stream, gener
     stream.lose("generator-0", "it died")
     assert generators.lost == ["generator-0"]
     assert second.asked == [names(1, 3), names(0, 2, 4)]
+
+
+def test_whose_weights_were_dropped_in_a_publish_is_not_lost(stream, generators, monkeypatch) -> None:
+    """The publish tries again; by the time its prompts are dealt anew it has a whole version, or was lost by the publish."""
+    first, second = generators.serving.values()
+    stream.submit(prompts(0, 4), SAMPLING, 4)
+    (broken,) = [call for call, name in stream._streams.items() if name == "generator-0"]
+
+    def fail(*_):
+        raise UnpublishedError("a publish failed half way")
+
+    monkeypatch.setattr("orchestrator.stream.result_of", fail)
+    monkeypatch.setattr("orchestrator.stream.next", lambda call: call, raising=False)
+    stream._take(broken)
+    stream._hand_out()
+    assert generators.lost == [] and [*generators.serving] == ["generator-0", "generator-1"]
+    assert (first.asked, second.asked) == ([names(0, 2), names(0, 2)], [names(1, 3)])
 
 
 def test_prompts_wait_while_there_is_nobody(stream, generators) -> None:

@@ -27,6 +27,14 @@ def test_a_run_reads_what_was_asked_last(run, capsys) -> None:
     assert "4 generators from the next step on" in capsys.readouterr().out
 
 
+def test_a_later_command_with_another_number_is_newer_than_the_wish(run) -> None:
+    assert main(["scale", str(run.directory), "3"]) == 0
+    resumed = run.model_copy(update={"max_staleness": 1})
+    assert requested_generators(resumed) == 3
+    rollout = run.rollout.model_copy(update={"num_generators": 5})
+    assert requested_generators(run.model_copy(update={"rollout": rollout})) is None
+
+
 @pytest.mark.parametrize("text", ["{", "[]", '{"num_generators": "many"}', '{"num_generators": 0}', "{}"])
 def test_what_cannot_be_read_changes_nothing(run, text: str) -> None:
     (run.directory / FILE).write_text(text)
