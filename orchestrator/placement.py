@@ -85,7 +85,9 @@ class Placement:
         table = placement_group_table(self._group)["bundles_to_node_id"]
         on_nodes = {table[index]: index for index, bundle in enumerate(self.layout.bundles) if bundle.gpus}
         calls = {
-            f"the GPU of node {node[:8]}": _total_memory_gib.options(**_options(0.0, 0.5, self._group, index)).remote()
+            f"the GPU of node {node[:8]}": _total_memory_gib.options(
+                name=f"{self._config.name}/gpu-memory", **_options(0.0, 0.5, self._group, index)
+            ).remote()
             for node, index in on_nodes.items()
         }
         advice = "look at that node with `rayzero doctor`, or set rollout.gpu_memory_fraction"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from vllm import EngineArgs, LLMEngine
 from vllm.config import WeightTransferConfig
+from vllm.inputs import TokensPrompt
 
 from rollout import weights
 from rollout.config import RolloutConfig
@@ -44,14 +45,15 @@ class VersionedEngine:
         self.is_updating = False
         self._versions: dict[str, list[int]] = {}  # request id -> versions that sampled it so far
 
-    def add_request(self, request_id: str, prompt: Mapping[str, Any], params: Any) -> None:
+    def add_request(self, request_id: str, prompt: TokensPrompt, params: Any) -> None:
         """Raises UnpublishedError when the engine has no whole weights.
 
         The version is part of the cache's key: a prefix that other weights read holds their keys and values.
         """
         if self.version is None:
             raise UnpublishedError("no whole weights were published to this generator yet: publish before generating")
-        self._engine.add_request(request_id, {**prompt, "cache_salt": str(self.version)}, params)
+        salted = TokensPrompt(prompt_token_ids=prompt["prompt_token_ids"], cache_salt=str(self.version))
+        self._engine.add_request(request_id, salted, params)
         self._versions[request_id] = [self.version]
 
     def abort_request(self, request_ids: list[str]) -> None:

@@ -82,7 +82,7 @@ def check_memory(total: int, available: int, limit: int | None) -> Finding:
     """Bytes; `limit` is the container's."""
     shown = f"{gib(available)} of {gib(total)} available" + (f", this container may use {gib(limit)}" if limit else "")
     usable = min(available, limit or available)
-    expected = f"{GOOD_MEMORY // GIB} GiB for the smallest recipe, 32 GiB where the optimizer is kept in host memory"
+    expected = f"{GOOD_MEMORY // GIB} GiB for the smallest recipe, 64 GiB where the optimizer is kept in host memory"
     fix = "end what uses memory (ps aux --sort=-rss | head), or give the container more (docker run --memory)"
     if usable < MIN_MEMORY:
         return broken("memory", shown, expected, fix)

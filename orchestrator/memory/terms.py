@@ -8,6 +8,7 @@ from typing import Literal
 
 from learner.config import ModelConfig
 from orchestrator.config import RunConfig
+from orchestrator.layout import can_share
 from orchestrator.memory.shape import ModelShape
 
 GIB = 2**30
@@ -87,4 +88,5 @@ def reference_kind(config: RunConfig) -> Literal["none", "base", "copy", "offloa
 
 def is_colocated(config: RunConfig) -> bool:
     """Whether generator and learner take turns on a GPU, where there is one."""
-    return config.placement.mode in ("auto", "colocated")
+    mode = config.placement.mode
+    return mode == "colocated" or (mode == "auto" and can_share(config))

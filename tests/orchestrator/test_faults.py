@@ -5,14 +5,12 @@ import signal
 import time
 import uuid
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from benchmarks.faults import FAULTS, suffer
-from benchmarks.observed import GENERATOR, LEARNER, REWARD, Run
+from benchmarks.faults import fill_store, lose_node
+from benchmarks.observed import ADDRESS, GENERATOR, LEARNER, ONE_CORE_EACH, REWARD, Run, cluster
 from orchestrator.scale import request_generators
 
 SHARED_MEMORY = Path("/dev/shm")
@@ -59,6 +57,12 @@ def under_fire(tmp_path_factory) -> Iterator[Run]:
     os.kill(run.pids(REWARD)[0], signal.SIGKILL)
     restarted = {"system/generator_restarts": 1, "system/generators": 2}
     run.wait_for(lambda: restarted.items() <= run.metrics[-1].items(), "a successor")
+    run.wait_for(lambda: run.is_in(LEARNER, "weight_buckets"), "a publish")
+    os.kill(run.pids(GENERATOR)[-1], signal.SIGKILL)
+    restarted["system/generator_restarts"] = 2
+    run.wait_for(
+        lambda: restarted.items() <= run.metrics[-1].items(), "a successor of the one that was lost in a publish"
+    )
     os.kill(run.pids(GENERATOR)[0], signal.SIGSTOP)
     run.wait_for(lambda: "has not answered for 5 s" in run.log, "the hang in the log")
     request_generators(run.directory, 1)
@@ -103,14 +107,26 @@ def test_sampling_ran_ahead_within_its_bound(under_fire) -> None:
     assert "mismatch_correction is switched on, truncated" in " ".join(under_fire.output.split())
 
 
-def test_a_node_is_lost_while_the_object_store_is_full(tmp_path: Path) -> None:
-    full, lost = FAULTS["object-store-full"], FAULTS["node-lost"]
-
-    def both(run: Run, nodes: Any) -> object:
-        kept = full.inject(run, nodes)
-        run.wait_for_step(max(run.steps) + 1)
-        lost.inject(run, nodes)
-        return kept
-
-    outcome = suffer("in-trouble", replace(lost, inject=both, head=full.head, after_step=1), tmp_path)
-    assert (outcome.lost, outcome.twice) == (0, 0)
+def test_a_cluster_whose_store_is_full_loses_a_node_and_gains_one(tmp_path: Path) -> None:
+    """There is room on the first node for the generator that was on the second; for a third one the run waits till a node joins."""
+    with cluster(num_cpus=3, object_store_memory=80 * 2**20) as (nodes, environment):
+        nodes.add_node(num_cpus=1, node_ip_address=ADDRESS)
+        run = Run(tmp_path, "in-trouble", ONE_CORE_EACH, "num_steps=1000", environment=environment)
+        run.wait_for_step(1)
+        kept = fill_store(run, nodes)
+        run.wait_for_step(run.steps[-1] + 2)
+        lose_node(run, nodes)
+        restarted = {"system/generator_restarts": 1, "system/generators": 2}
+        run.wait_for(lambda: restarted.items() <= run.metrics[-1].items(), "a successor on the first node")
+        request_generators(run.directory, 3)
+        run.wait_for(lambda: "3 generators are wanted" in run.log, "the wish in the log")
+        run.wait_for_step(run.steps[-1] + 2)
+        assert run.metrics[-1]["system/generators"] == 2
+        nodes.add_node(num_cpus=1, node_ip_address=ADDRESS)
+        run.wait_for(lambda: run.metrics[-1]["system/generators"] == 3, "a generator on the new node")
+        run.wait_for_step(run.steps[-1] + 1)
+        run.process.send_signal(signal.SIGTERM)
+        assert run.process.wait(timeout=120) == 130, run.output
+        del kept
+    assert run.lost_and_twice() == (0, 0)
+    assert sorted(run.trained()) == run.steps[1:] == list(range(1, run.steps[-1] + 1))

@@ -132,9 +132,19 @@ def test_they_fit_with_the_optimizer_in_host_memory(model, parameters, embedding
     assert plan.fits
 
 
+def test_what_cannot_take_turns_is_not_planned_to() -> None:
+    assert plan_of("placement.mode=auto").colocated
+    for setting in ("max_staleness=1", "rollout.num_generators=2", "rollout.tensor_parallel_size=2"):
+        assert not plan_of("placement.mode=auto", setting).colocated
+
+
 def test_ranks_share_what_their_stage_shares() -> None:
     def learner(*overrides: str) -> dict[str, float]:
-        return held(plan_of(QWEN_15, "placement.mode=auto", "learner.num_ranks=4", *overrides), "learner", "backward")
+        return held(
+            plan_of(QWEN_15, "placement.mode=auto", "learner.num_ranks=4", "rollout.num_generators=4", *overrides),
+            "learner",
+            "backward",
+        )
 
     first, second, third = (learner(f"learner.zero_stage={stage}") for stage in (1, 2, 3))
     assert first["optimizer moments"] == 8 * P_15 / 4 and first["master weights"] == 4 * P_15 / 4
