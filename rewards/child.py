@@ -15,8 +15,6 @@ from rewards.channel import Channel
 from rewards.function import Outcome, RewardFunction
 from rewards.proc import seconds_waited_for_cpu
 
-NICENESS = 10
-"""Added to that of children that are held up while others go on: a tenth of a CPU that both want, all of one that is idle."""
 MAX_STRETCH = 3.0
 """Waiting for a CPU is not held against a mark until it has taken so many times its deadline."""
 
@@ -97,13 +95,15 @@ class Child:
         return others
 
     def lower_priority(self) -> None:
-        """For good: only a privileged process could raise it again."""
+        """To what nobody else wants of a CPU, for good: only a privileged process could raise it again.
+
+        Niceness would not do: Ray's workers have 15 by default, so that the 19 at which the kernel stops is a third of a CPU.
+        """
         if self._is_lowered:
             return
         self._is_lowered = True
         with suppress(OSError):  # it just ended
-            niceness = os.getpriority(os.PRIO_PROCESS, self.pid) + NICENESS
-            os.setpriority(os.PRIO_PROCESS, self.pid, niceness)  # the kernel stops at 19
+            os.sched_setscheduler(self.pid, os.SCHED_IDLE, os.sched_param(0))
 
     def _begin(self) -> None:
         # What it waited for since the last look, and before this mark, is given to this mark too: a deadline is never

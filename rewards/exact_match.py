@@ -8,7 +8,7 @@ The answer of a text is, in this order: what its last pair of answer tags holds;
 end of the text: ``So Mary is in the kitchen.`` answers ``kitchen``, unless that sentence denies (``not``, ``never``).
 
 Two answers are the same when their words are: case, punctuation, spaces and the articles a, an, the do not count (as in
-SQuAD's exact match), nor do accents' encodings. A reference with commas is a list (``apple,football``); the parts of a given
+SQuAD's exact match), nor do accents' encodings or the commas of thousands. A reference with commas is a list (``apple,football``); the parts of a given
 list may be separated by commas, semicolons, line breaks, or ``and``, and may come in any order.
 
 - ``correctness``: 1 if the answer is the reference or one of its aliases, otherwise 0.
@@ -31,7 +31,10 @@ MAX_CHARACTERS = 1_000
 _ARTICLES = frozenset({"a", "an", "the"})
 _WORD = re.compile(r"[^\W_]+(?:['’.][^\W_]+)*|[-+](?=[0-9])")
 _COMMAND = re.compile(r"\\[a-zA-Z]{1,20}(?=\{)")
-_SEPARATOR = re.compile(r"[,;\n]|\band\b", re.IGNORECASE)
+_COMMA = re.compile(r",(?!(?<=[0-9],)[0-9]{3}(?![0-9]))")
+"""But not that of ``1,200``."""
+_SEPARATOR = re.compile(rf"{_COMMA.pattern}|[;\n]|\band\b", re.IGNORECASE)
+_THOUSANDS = re.compile(r"(?<=[0-9]),(?=[0-9]{3}(?![0-9]))")
 _SENTENCE_END = re.compile(r"[.!?](?=\s)")
 _DENIAL = re.compile(r"\b(?:not|no longer|never|neither|nor)\b|n['’]t\b", re.IGNORECASE)
 
@@ -53,41 +56,47 @@ def score(text: str, answer: Mapping[str, Any]) -> dict[str, float]:
 
 def is_same(given: str, reference: str, ordered: bool) -> bool:
     """Whether two answers are the same. Raises ValueError when the reference has no words."""
-    expected = parts(reference, is_list=True)
+    expected = parts(reference, _COMMA)
     if not expected:
         raise ValueError(f"answer = {reference!r}: the reference is empty")
     if len(given) > MAX_CHARACTERS:
         return False
     # ``The kitchen. Mary went there.``: only the first sentence answers.
     for stated in (given, _SENTENCE_END.split(given, maxsplit=1)[0]):
-        found = parts(stated, is_list=len(expected) > 1)
-        if found == expected or (not ordered and sorted(found) == sorted(expected)):
-            return True
+        for separator in (_COMMA, _SEPARATOR) if len(expected) > 1 else (None,):
+            found = parts(stated, separator)
+            if found == expected or (not ordered and sorted(found) == sorted(expected)):
+                return True
     return False
 
 
 def ends_in(text: str, reference: str, ordered: bool) -> bool:
-    """Whether the last sentence of a text ends in the reference, and does not deny it."""
+    """Whether the last sentence of a text ends in the reference, and neither denies it nor leaves a choice."""
     end = text.rstrip()[-MAX_CHARACTERS:]
     sentence = _SENTENCE_END.split(end.rpartition("\n")[2])[-1]
     if _DENIAL.search(sentence):
         return False
-    expected, words = parts(reference, is_list=True), _words(sentence)
-    if len(expected) == 1:
-        return bool(expected[0]) and words[-len(expected[0]) :] == expected[0]
-    found = [word for word in words if word != "and"][-sum(map(len, expected)) :]
+    expected, words = parts(reference, _COMMA), list(_words(sentence))
+    if not expected:
+        return False
     joined = [word for part in expected for word in part]
-    return found == joined or (not ordered and sorted(found) == sorted(joined))
+    if len(expected) > 1:
+        joined, words = ([word for word in some if word != "and"] for some in (joined, words))
+    before, found = words[: -len(joined)], words[-len(joined) :]
+    is_choice = before[-1:] == ["or"]
+    return not is_choice and (
+        found == joined or (not ordered and len(expected) > 1 and sorted(found) == sorted(joined))
+    )
 
 
-def parts(answer: str, is_list: bool) -> Parts:
+def parts(answer: str, separator: re.Pattern[str] | None) -> Parts:
     """The words of the answer, or of each of its parts; parts without words are left out."""
-    pieces = _SEPARATOR.split(answer) if is_list else [answer]
+    pieces = separator.split(answer) if separator else [answer]
     return tuple(words for words in map(_words, pieces) if words)
 
 
 def _words(text: str) -> tuple[str, ...]:
     """The words in lower case without articles, unless there is nothing else."""
-    plain = unicodedata.normalize("NFKC", _COMMAND.sub(" ", text)).casefold()
+    plain = _THOUSANDS.sub("", unicodedata.normalize("NFKC", _COMMAND.sub(" ", text)).casefold())
     words = tuple(_WORD.findall(plain)) or tuple(plain.split())  # signs alone are their own words
     return tuple(word for word in words if word not in _ARTICLES) or words

@@ -104,9 +104,7 @@ class ForkServer:
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 env=os.environ | ONE_THREAD,
-                # An interrupt from the terminal is not for it. No session of its own, though: Linux schedules sessions
-                # against each other whatever the priorities in them (sched(7), autogroup).
-                process_group=0,
+                start_new_session=True,  # an interrupt from the terminal is not for it
                 check=True,
             )
         self.pid = int(pickle.loads(self._control.recv(MAX_MESSAGE_BYTES)))

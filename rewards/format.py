@@ -74,9 +74,10 @@ def _is_bare(inside: str, answer: Mapping[str, Any], characters: str) -> bool:
     if characters:
         return not set("".join(inside.split())) - set(characters)
     reference = answer.get("answer", answer.get("target"))
-    if not isinstance(reference, str | int | float) or "\n" in str(reference).strip():
+    aliases = reference if isinstance(reference, list | tuple) else [reference]
+    if not all(isinstance(alias, str | int | float) and "\n" not in str(alias).strip() for alias in aliases):
         return True
-    return _num_words(inside) <= _num_words(str(reference))
+    return _num_words(inside) <= max((_num_words(str(alias)) for alias in aliases), default=0)
 
 
 def _num_words(text: str) -> int:

@@ -53,6 +53,8 @@ _SPACING = re.compile(r"\\[,;:! ]|\\(?:left|right|displaystyle)(?![A-Za-z])|[\s~
 _LEADING_MATH = re.compile(r"\$[^$]{1,300}\$(?:\s{0,3}(?:, ?and|, ?or|,|and|or)\s{0,3}\$[^$]{1,300}\$){0,5}")
 _WRAPPED = re.compile(r"\$\$(.+)\$\$|\$([^$]+)\$|\\\((.+)\\\)|\\\[(.+)\\\]", re.DOTALL)
 _PLAIN_BOX = re.compile(r"\\boxed ([^\s$]{1,100})")
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
+_EXCLAIMED = re.compile(r"(?<![0-9)}\]])!+(?=\s|\Z)")
 _TRAILING = re.compile(r"\.(?:\s.*)?\Z|(?<!\\)[,;:]\Z", re.DOTALL)  # no exclamation mark: 5! is 120
 
 
@@ -110,8 +112,23 @@ def is_equal(given: str, expected: str) -> bool:
 
 def ends_in(text: str, expected: str) -> bool:
     """Whether the last expression near the end of the text equals the reference."""
+    last = last_expression(text)
+    if is_costly(last):
+        last = last.rpartition("=")[2].strip()  # of ``$\\sum_{k=1}^4 k = 10$`` the result may be cheap
+    if not last or is_costly(last):
+        return False
+    given = f"${last}$" if _COMMAND.search(last) else last  # prose is left as it is: math-verify finds the number in it
+    return _verify(_parsed_reference(expected), _math_verify().parse(given, parsing_timeout=None))
+
+
+def last_expression(text: str) -> str:
+    """What is in mathematical mode last, unless numbers follow it; or else the last sentence that holds a number or a formula."""
     end = text.rstrip()[-MAX_CHARACTERS:]
-    return not is_costly(end) and _verify(_parsed_reference(expected), _math_verify().parse(end, parsing_timeout=None))
+    in_math_mode = list(_WRAPPED.finditer(end))
+    if in_math_mode and not _NUMBER.search(end, in_math_mode[-1].end()):
+        return unwrapped(in_math_mode[-1][0])
+    sentences = [sentence for sentence in _SENTENCE_END.split(end) if _NUMBER.search(sentence) or "\\" in sentence]
+    return _EXCLAIMED.sub("", sentences[-1]) if sentences else ""
 
 
 def spelling(expression: str) -> str:

@@ -5,8 +5,8 @@ options' texts in the order of their letters.
 
 The answer of a text is, in this order: what its last pair of answer tags holds; or else whichever stands last of
 ``\boxed{B}``, ``Answer: (B)``, ``Ans B``, ``The correct option is B``, ``B is the correct answer``, and a last line that
-is ``B`` or ``Option B`` and nothing else. In the natural format it is the last letter of an option in the text, and
-without any the text of an option in such a place.
+is ``B`` or ``Option B`` and nothing else. In the natural format it is the last letter of an option in the text, unless
+it is denied (``not C``) or one of several (``A or C``), and without any the text of an option in such a place.
 
 An answer names an option by its letter, first (``B``, ``(b)``, ``**B**. 6000``) or in brackets later (``6000 (B)``), or
 by its whole text where no other option reads the same. ``B or C`` names none, nor does a letter with the text of
@@ -50,6 +50,11 @@ _NOT_ALONE = re.compile(
     rf"[)\]}}*_$.]{{0,4}}[ \t]*(?:or|and|/|,|&)[ \t]*[(\[*]{{0,3}}{_LETTER}|[)\]}}*_$.]{{0,4}} (?:is|are) (?:not|wrong|incorrect)\b",
     re.IGNORECASE,
 )
+_NOT_CHOSEN = re.compile(
+    rf"(?:\bor|\bnot|\bneither|\bnor|n['’]t|{_LETTER}[)\]*.,]{{0,3}} and)[ \t]+(?:be[ \t]+)?(?:{_NAMED}[ \t]+)?[(\[*]{{0,3}}\Z",
+    re.IGNORECASE,
+)
+"""What stands before a letter that is denied, or one of several."""
 _NEGATION = re.compile(r"\b(?:not|neither)\b|n['’]t\b", re.IGNORECASE)
 _DROPPED = re.compile(r"\{,\}|(?<=[0-9]),(?=[0-9]{3})|[\s$*_\\{}()\[\]]|(?:mathrm|text)(?=\{)|[.;,!]\Z")
 
@@ -73,12 +78,19 @@ def stated_letter(text: str, options: Sequence[str]) -> str | None:
 
 
 def last_letter(text: str, options: Sequence[str]) -> str | None:
-    """The last letter in the text that is an option's and stands alone, the article ``A`` left out."""
+    """The last letter in the text that is an option's and stands alone, the article ``A`` left out; None when that one is
+    denied or one of several."""
     last = None
     for match in _STANDING.finditer(text):
         letter = (match[1] or match[2]).upper()
-        last = letter if letter in LETTERS[: len(options)] else last
-    return last
+        if letter in LETTERS[: len(options)]:
+            last = (letter, match)
+    if last is None:
+        return None
+    letter, match = last
+    start = match.start(1) if match[1] else match.start()
+    is_chosen = not _NOT_CHOSEN.search(text[max(0, start - 40) : start]) and not _NOT_ALONE.match(text, match.end())
+    return letter if is_chosen else None
 
 
 def named_option(stated: str, options: Sequence[str]) -> str | None:

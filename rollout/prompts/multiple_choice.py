@@ -64,7 +64,7 @@ def parse_row(row: Row, where: str) -> Problem:
             "options": "\n".join(f"{letter}) {option}" for letter, option in zip(LETTERS, options, strict=False)),
         },
         answer={"answer": LETTERS[index], "options": options},
-        key=same_question(question),
+        key=same_question("\n".join([question, *options])),  # "Which of these is a mineral?" is many questions
         difficulty=str(row.get("difficulty") or row.get("level") or ""),
     )
 

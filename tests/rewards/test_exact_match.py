@@ -79,6 +79,9 @@ def test_a_path_keeps_its_order() -> None:
         ("The kitchen is where she is.", "kitchen", 0),
         ("She carries the football and the apple.", "apple,football", 1),
         ("She carries the apple.", "apple,football", 0),
+        ("She is in the garden or in the kitchen or kitchen.", "kitchen", 0),
+        ("She is in the garden or the kitchen.", "kitchen", 0),
+        ("It is called Pride and Prejudice.", "Pride and Prejudice", 1),
         ("The answer is garden. The kitchen", "kitchen", 0),
         ("<answer>garden</answer> kitchen", "kitchen", 0),
         ("", "kitchen", 0),
@@ -86,6 +89,23 @@ def test_a_path_keeps_its_order() -> None:
 )
 def test_in_the_natural_format_the_end_of_the_text_counts(text: str, reference: str, is_right: float) -> None:
     assert score(text, {"answer": reference, "extraction": "natural"})["correctness"] == is_right
+
+
+@pytest.mark.parametrize(
+    ("given_", "reference", "is_right"),
+    [
+        ("Pride and Prejudice", "Pride and Prejudice", 1),
+        ("Prejudice and Pride", "Pride and Prejudice", 0),
+        ("oil, salt and pepper", "salt and pepper, oil", 1),
+        ("salt; oil", "salt,oil", 1),
+        ("1200", "1,200", 1),
+        ("1,200", "1200", 1),
+        ("200 and 1", "1,200", 0),
+        ("1, 200", "1,200", 0),
+    ],
+)
+def test_only_commas_between_words_make_a_reference_a_list(given_: str, reference: str, is_right: float) -> None:
+    assert score(f"<answer>{given_}</answer>", {"answer": reference})["correctness"] == is_right
 
 
 @pytest.mark.parametrize("reference", ["", " ", ["kitchen", ""]])

@@ -74,6 +74,8 @@ def test_anything_else_is_worth_nothing(text: str) -> None:
         ("C", {"answer": "C"}, 1.0),
         ("(C)", {"answer": "C"}, 1.0),
         ("The answer is C", {"answer": "C"}, 0.5),
+        ("Lima, Peru", {"answer": ["Lima", "Lima, Peru"]}, 1.0),
+        ("well, I guess it is Lima", {"answer": ["Lima", "Lima, Peru"]}, 0.5),
         ("red, then blue", {"answer": "red then blue"}, 1.0),
         ("first red, then blue", {"answer": "red then blue"}, 0.5),
         ("anything at all", {}, 1.0),

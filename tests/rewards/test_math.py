@@ -139,6 +139,26 @@ def test_in_the_natural_format_the_last_expression_counts(text: str, is_right: f
     assert score(text, {"answer": r"\frac{1}{2}", "extraction": "natural"})["correctness"] == is_right
 
 
+@pytest.mark.parametrize(
+    ("text", "reference_", "is_right"),
+    [
+        ("Great! So x is $5$.", "5", 1),
+        ("Great! So x is 5!", "5", 1),
+        ("Great! So x is $5$. Wonderful!", "5", 1),
+        (r"We sum up: $\sum_{k=1}^4 k = 10$", "10", 1),
+        (r"We sum up: $\sum_{k=1}^4 k = 10$", "11", 0),
+        ("The expansion of $(x+1)^{13}$ ends in $1$.", "1", 1),
+        ("First $3$, then\n3 + 4 = 7", "7", 1),
+        (r"It is $\frac{3}{4}$, which is 0.75.", "0.75", 1),
+        ("No numbers here!", "5", 0),
+        ("$9^{9^{9^9}}$", "5", 0),
+        (r"$x = 9^{9^{9^9}}$", "5", 0),
+    ],
+)
+def test_of_prose_only_the_last_expression_is_looked_at(text: str, reference_: str, is_right: float) -> None:
+    assert score(text, {"answer": reference_, "extraction": "natural"})["correctness"] == is_right
+
+
 def test_it_works_off_the_main_thread() -> None:
     """math-verify's own time limits raise there: `signal only works in main thread`."""
     marks: list[float] = []

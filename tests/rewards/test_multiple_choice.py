@@ -119,6 +119,12 @@ def test_a_text_that_two_options_share_names_neither() -> None:
         ("Plan B fails, so it is A.", "A"),
         ("F is no option, C is", "C"),
         ("nothing here", None),
+        ("It is not C.", None),
+        ("It can't be option C", None),
+        ("A or B or C", None),
+        ("So (A) and (C)", None),
+        ("So C is not right", None),
+        ("It is not B but C", "C"),
     ],
 )
 def test_the_last_letter_counts_in_the_natural_format(text: str, letter: str | None) -> None:
