@@ -97,13 +97,13 @@ def run_eval(given: argparse.Namespace, console: Console) -> int:
     models = named_models([argument for argument in given.arguments if "=" not in argument])
     overrides = [argument for argument in given.arguments if "=" in argument]
     config = config_for_all(models, given.recipe, overrides + evaluation_overrides(given))
-    from orchestrator.comparison import compare, prompts_of
+    from orchestrator.comparison import compare, prompts_of, with_room_for
     from orchestrator.report.comparison import print_comparison
     from orchestrator.report.records import comparison_file, write_comparison
 
     prompts = {model.name: prompts_of(model, config) for model in models}
     file = comparison_file(given.json, config)
-    results = compare(models, prompts, config, console)
+    results = compare(models, prompts, with_room_for(prompts, config), console)
     write_comparison(results, config, file)
     print_comparison(results, config, console)
     console.print(f"\nfigures and every completion: {file}", highlight=False, soft_wrap=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -40,14 +41,15 @@ def formats_of(config: RunConfig) -> tuple[PromptFormat, ...]:
 
 
 def prompts_of(model: NamedModel, config: RunConfig) -> PromptsByFormat:
-    """The held-out prompts as that model reads them.
+    """The held-out prompts as that model reads them, however long they are: an evaluation in another format than the run's may
+    need more than the run has reserved by `prompts.max_prompt_tokens`.
 
     Raises PolicyError when there is no such model, and ConfigError when the model cannot be asked so.
     """
     tokenizer = tokenizer_of(model.path)
     found: dict[PromptFormat, Sequence[Prompt]] = {}
     try:
-        stream = PromptStream(config.prompts, tokenizer)
+        stream = PromptStream(config.prompts.model_copy(update={"max_prompt_tokens": sys.maxsize}), tokenizer)
     except ValueError as error:
         raise ConfigError(f"{model.name} cannot be asked: {error}") from error
     for format in formats_of(config):
@@ -57,6 +59,15 @@ def prompts_of(model: NamedModel, config: RunConfig) -> PromptsByFormat:
             raise ConfigError(f"{model.name} cannot be asked in the format {format}: {error}") from error
         found[format] = held_out_prompts(stream, format, config)
     return found
+
+
+def with_room_for(prompts: Mapping[str, PromptsByFormat], config: RunConfig) -> RunConfig:
+    """The settings with `prompts.max_prompt_tokens` raised to the longest prompt, where it is longer."""
+    longest = max(
+        len(prompt.token_ids) for formats in prompts.values() for asked in formats.values() for prompt in asked
+    )
+    settings = {"max_prompt_tokens": max(longest, config.prompts.max_prompt_tokens)}
+    return config.model_copy(update={"prompts": config.prompts.model_copy(update=settings)})
 
 
 def compare(

@@ -35,6 +35,8 @@ class Evaluation:
     """Mean length of right completions; None when there is none."""
     wrong_tokens: float | None
     truncated: float
+    unmarked: float
+    """Share of the sampled completions that got no mark, for a deadline or an error of a reward; they count as wrong."""
     markers: dict[str, float]
     """Share of completions that show each behaviour."""
     groups: tuple[Group, ...]
@@ -50,7 +52,7 @@ class Evaluation:
         values = {name: estimate.mean for name, estimate in estimates.items()}
         widths = {f"{name}_ci95": estimate.half_width for name, estimate in estimates.items()}
         lengths = {"right_completion_tokens": self.right_tokens, "wrong_completion_tokens": self.wrong_tokens}
-        plain = {"completion_tokens": self.completion_tokens, "truncated": self.truncated}
+        plain = {"completion_tokens": self.completion_tokens, "truncated": self.truncated, "unmarked": self.unmarked}
         plain |= {name: length for name, length in lengths.items() if length is not None}
         plain |= {f"marker/{name}": share for name, share in self.markers.items()}
         return {f"{prefix}/{name}": value for name, value in (values | widths | plain).items()}
@@ -129,6 +131,7 @@ def summarize(sampled: Sequence[Group], greedy: Sequence[Group] = (), sizes: Ite
         right_tokens=mean_tokens(completion for completion, reward in scored if is_marked and is_right(reward)),
         wrong_tokens=mean_tokens(completion for completion, reward in scored if is_marked and not is_right(reward)),
         truncated=float(np.mean([completion.is_truncated for completion in completions])),
+        unmarked=float(np.mean([reward.status != "ok" for _, reward in scored])),
         markers=marker_shares(completions),
         groups=tuple(sampled),
         greedy_groups=tuple(greedy),

@@ -6,8 +6,8 @@ The answer to a prompt is ``{"numbers": [3, 7, 9], "target": 33}``, and optional
 - ``correctness``: 1 when the answer is an expression, uses each number once and equals the target exactly; else 0.
 - ``closeness``: how near an expression over the right numbers comes: 1 at the target, 0.5 when 10% off, 0 without one.
 
-The answer is what the last ``<answer>…</answer>`` holds. Together with the general part ``format = "answer_tags"`` weights
-of 0.9 and 0.1 pay 1.0, 0.1 or 0.0, as TinyZero does: an answer that is not an expression still earns 0.1. What TinyZero
+The answer is what the last ``<answer>…</answer>`` holds. Together with the general part ``answer_tags`` weights of
+0.9 and 0.1 pay 1.0, 0.1 or 0.0, as TinyZero does: an answer that is not an expression still earns 0.1. What TinyZero
 does otherwise:
 
 - It reads the last line only. Here an answer counts wherever it stands, the reasoning before it closed or not.

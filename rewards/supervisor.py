@@ -3,7 +3,7 @@
 One child works through the queue in batches of some milliseconds. Each mark is answered when it is made, so the one that a
 child hangs in is known:
 
-    unusually slow    ──> the child is held up: it keeps that mark, at low priority; a fresh child goes on
+    unusually slow    ──> the child is held up: it keeps that mark, at idle priority; a fresh child goes on
     past its deadline ──> the child is killed, the mark is a timeout; the rest of its batch goes on
     the child died    ──> the mark is tried once more in another child; then it is an error
 
@@ -117,7 +117,7 @@ class Supervisor:
         mark = child.pop()
         self._pace.record(mark.function.name, outcome.seconds)
         mark.finish(outcome)
-        if child.is_held_up:  # it would go on with marks that others have by now, at low priority
+        if child.is_held_up:  # it would go on with marks that others have by now, at idle priority
             self._end(child)
         if not child.marks:
             self._dispatch()

@@ -55,7 +55,8 @@ class Completion:
     """Log-probabilities under the sampling distribution (temperature applied), when sampled."""
     finish_reason: FinishReason
     policy_versions: tuple[int, ...]
-    """The policy versions that sampled the tokens, oldest first; one unless weights changed midway."""
+    """The policy versions that sampled the tokens, oldest first; one unless weights changed midway.
+    Those of a group are recorded together: with both are also completions that had ended by then, or not begun."""
     text: str
 
     def __post_init__(self) -> None:

@@ -79,6 +79,8 @@ def rows(results: Sequence[Result]) -> Iterator[tuple[str, Cells]]:
     yield "right ones", [tokens(evaluation.right_tokens) for evaluation in found]
     yield "wrong ones", [tokens(evaluation.wrong_tokens) for evaluation in found]
     yield "cut off at the limit", [share(evaluation.truncated) for evaluation in found]
+    if any(evaluation.unmarked for evaluation in found):
+        yield "could not be marked", [share(evaluation.unmarked) for evaluation in found]
     for marker in found[0].markers:
         yield f"shows {marker.removeprefix('shows_').replace('_', ' ')}", marked(found, marker)
 

@@ -78,6 +78,7 @@ def figures(evaluation: Evaluation) -> dict[str, Any]:
         "right_completion_tokens": evaluation.right_tokens,
         "wrong_completion_tokens": evaluation.wrong_tokens,
         "truncated": evaluation.truncated,
+        "unmarked": evaluation.unmarked,
         "markers": evaluation.markers,
     }
 

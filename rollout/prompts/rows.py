@@ -8,7 +8,7 @@ from typing import Any
 
 Row = Mapping[str, Any]
 
-BUILDERS = {".jsonl": "json", ".parquet": "parquet"}
+BUILDERS = {".jsonl": "json", ".json": "json", ".parquet": "parquet"}
 """File names' endings -> the loader of `datasets`."""
 MAX_SHOWN = 300
 """Characters of a row that an error shows."""
@@ -24,7 +24,7 @@ def is_file(source: str) -> bool:
 
 
 def read_rows(source: str, key: str, subset: str = "", split: str = "train", hint: str = "") -> Iterable[Row]:
-    """Rows of a local .jsonl or .parquet file, or of a split of a hub data set.
+    """Rows of a local .jsonl, .json or .parquet file, or of a split of a hub data set.
 
     Args:
         source: the file's path, or the data set's name such as `openai/gsm8k`.
@@ -51,7 +51,7 @@ def read_rows(source: str, key: str, subset: str = "", split: str = "train", hin
         hub_rows: Iterable[Row] = datasets.load_dataset(source, subset or None, split=split)
     except Exception as error:
         raise ConnectionError(
-            f"{key} = {where}: neither a .jsonl or .parquet file nor a hub data set that can be loaded from here "
+            f"{key} = {where}: neither a .jsonl, .json or .parquet file nor a hub data set that can be loaded from here "
             f"({type(error).__name__}: {error}). Check the name, its subset and split, and the network"
             + (f", or {hint}" if hint else "")
         ) from error

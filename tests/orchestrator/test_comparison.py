@@ -1,13 +1,16 @@
 """Models side by side: who is compared, the table, the JSON, and what is refused before anything starts."""
 
 import json
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
 
+from orchestrator import comparison
 from orchestrator.ask import NamedModel, config_for, config_for_all, named_models, tokenizer_of
-from orchestrator.comparison import Result, difference, prompts_of
+from orchestrator.comparison import Result, difference, prompts_of, with_room_for
 from orchestrator.evaluation import summarize
 from orchestrator.policy import PolicyError
 from orchestrator.recipes import ConfigError, load
@@ -170,10 +173,6 @@ def test_a_model_that_is_not_there_is_refused(tmp_path) -> None:
     ("overrides", "message"),
     [
         (['prompts.natural_template="Make {target} of {numbers}, please"'], "in the format natural: .* cannot encode"),
-        (
-            ["prompts.max_prompt_tokens=20"],
-            r"in the format one_shot: .* above prompts\.max_prompt_tokens = 20: raise it",
-        ),
         (["evaluation.num_prompts=999"], "999, but 256 problems are held out"),
     ],
 )
@@ -189,6 +188,66 @@ def test_every_format_asks_the_same_problems_in_its_own_words() -> None:
     assert list(found) == ["natural", "one_shot"]
     assert [prompt.key for prompt in found["natural"]] == [prompt.key for prompt in found["one_shot"]]
     assert found["one_shot"][0].text.endswith(found["natural"][0].text + "<think>")
+
+
+def test_engines_have_room_for_the_longest_prompt_of_any_format() -> None:
+    """A run reserves what its own format needs; the worked example of another is longer."""
+    config = load(None, ['evaluation.formats=["natural", "one_shot"]', "prompts.max_prompt_tokens=20"])
+    asked = {"warm": prompts_of(NamedModel("warm", str(WARM_START)), config)}
+    longest = max(len(prompt.token_ids) for prompt in asked["warm"]["one_shot"])
+    assert longest > 20
+    assert with_room_for(asked, config).max_model_len == longest + config.sampling.max_completion_tokens
+    roomy = load(None, ["prompts.max_prompt_tokens=400"])
+    assert with_room_for(asked, roomy).max_model_len == roomy.max_model_len
+
+
+def test_models_share_one_cluster_and_the_engines_of_one_end_before_the_next_begin(monkeypatch) -> None:
+    events: list[str] = []
+
+    class Fleet:
+        rollouts = SimpleNamespace(
+            collect=lambda prompts, _, size: [scored_group(prompt.id, [True] * size) for prompt in prompts]
+        )
+
+        def __init__(self, config, engine, placement) -> None:
+            self._model = Path(engine.model_folder).name
+            events.append(f"start {self._model}")
+
+        def wait_until_ready(self) -> None:
+            events.append(f"ready {self._model}")
+
+        def close(self) -> None:
+            events.append(f"close {self._model}")
+
+    @contextmanager
+    def noted(name: str):
+        events.append(f"enter {name}")
+        yield
+        events.append(f"leave {name}")
+
+    monkeypatch.setattr(comparison, "ray_cluster", lambda **_: noted("cluster"))
+    monkeypatch.setattr(comparison.Placement, "of", lambda *_: noted("placement"))
+    monkeypatch.setattr(comparison, "RolloutFleet", Fleet)
+    models = [NamedModel("base", "/models/a"), NamedModel("trained", "/models/b")]
+    config = load(None, ['evaluation.formats=["zero_shot", "natural"]', "evaluation.num_prompts=2"])
+    warm = prompts_of(NamedModel("warm", str(WARM_START)), config)
+    results = comparison.compare(models, dict.fromkeys(("base", "trained"), warm), config, Console(quiet=True))
+    assert [(result.model.name, result.format) for result in results] == [
+        (name, format) for name in ("base", "trained") for format in ("zero_shot", "natural")
+    ]
+    of_each = [
+        ["enter placement", f"start {name}", f"ready {name}", f"close {name}", "leave placement"] for name in "ab"
+    ]
+    assert events == ["enter cluster", *of_each[0], *of_each[1], "leave cluster"]
+
+
+def test_completions_that_got_no_mark_are_counted_and_shown_only_then(results) -> None:
+    assert "could not be marked" not in printed(results, load(None))
+    late = summarize([scored_group("a", [True, False], status="timeout"), scored_group("b", [True, False])])
+    assert late.metrics()["eval/unmarked"] == 0.5
+    shown = printed([Result(NamedModel("late", "org/late"), "zero_shot", late, None)], load(None))
+    (line,) = [line for line in shown.splitlines() if "could not be marked" in line]
+    assert "50.0%" in line
 
 
 def test_a_file_that_cannot_be_written_is_refused_before_anything_starts(tmp_path) -> None:

@@ -75,7 +75,7 @@ def test_a_task_without_right_answers_has_a_mean_reward_and_nothing_made_up() ->
     metrics = summarize([paid("a", 1.0, 3.0), paid("b", 4.0, 4.0)]).metrics()
     assert metrics["eval/reward"] == 3.0
     plain = {key for key in metrics if not key.startswith("eval/marker/")}
-    assert plain == {"eval/reward", "eval/reward_ci95", "eval/completion_tokens", "eval/truncated"}
+    assert plain == {"eval/reward", "eval/reward_ci95", "eval/completion_tokens", "eval/truncated", "eval/unmarked"}
 
 
 class Sampling:

@@ -116,8 +116,9 @@ def test_a_cluster_whose_store_is_full_loses_a_node_and_gains_one(tmp_path: Path
         kept = fill_store(run, nodes)
         run.wait_for_step(run.steps[-1] + 2)
         lose_node(run, nodes)
-        restarted = {"system/generator_restarts": 1, "system/generators": 2}
-        run.wait_for(lambda: restarted.items() <= run.metrics[-1].items(), "a successor on the first node")
+        # Ray may still think that the lost node has room, and start the successor there first.
+        run.wait_for(lambda: run.metrics[-1]["system/generator_restarts"] > 0, "the restart in the metrics")
+        run.wait_for(lambda: run.metrics[-1]["system/generators"] == 2, "a successor on the first node")
         request_generators(run.directory, 3)
         run.wait_for(lambda: "3 generators are wanted" in run.log, "the wish in the log")
         run.wait_for_step(run.steps[-1] + 2)

@@ -24,6 +24,8 @@ def file_of(tmp_path: Path, rows: list[dict], name: str = "rows.jsonl") -> str:
     path = tmp_path / name
     if name.endswith(".jsonl"):
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    elif name.endswith(".json"):
+        path.write_text(json.dumps(rows))
     else:
         import pyarrow
         import pyarrow.parquet
@@ -36,7 +38,7 @@ def config(path: str, **settings) -> Config:
     return Config(source=path, **{"question_column": "q", "answer_column": "a", **settings})
 
 
-@pytest.mark.parametrize("name", ["rows.jsonl", "rows.parquet"])
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.json", "rows.parquet"])
 def test_a_file_of_any_columns_is_asked_and_marked_by_the_reward_it_names(tmp_path, name) -> None:
     settings = config(file_of(tmp_path, CITIES, name), difficulty_column="level")
     problems = source(settings, 3, 0)
