@@ -15,7 +15,7 @@ from pathlib import Path
 
 from orchestrator.doctor import cluster, container, gpus, libraries, machine, pins, surroundings
 from orchestrator.doctor.checks import Check, Progress, run_checks
-from orchestrator.doctor.finding import Finding
+from orchestrator.doctor.finding import Finding, ok
 from orchestrator.doctor.probe import Outcome, probe
 
 IMPORT_TIMEOUT_S = 60.0
@@ -68,9 +68,14 @@ def library_checks(patient: Patient) -> list[Check]:
     if patient.kind == "gpu":
         names += ["bitsandbytes", *(["flash-attn"] if pins.installed_version("flash-attn") else [])]
     deadline_s = IMPORT_TIMEOUT_S + 10
+    without_flash = ok("flash-attn", "not installed; optional, PyTorch's own attention is used")
+    absent = (
+        [Check("flash-attn", lambda: [without_flash])] if patient.kind == "gpu" and "flash-attn" not in names else []
+    )
     return [
         Check("python", lambda: [libraries.check_python(sys.version_info[:3], python, sys.prefix, environment)]),
         *(Check(name, partial(check_library, name, wanted.get(name), patient), deadline_s) for name in names),
+        *absent,
     ]
 
 

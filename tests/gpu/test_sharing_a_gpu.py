@@ -16,6 +16,7 @@ import pytest
 import ray
 import torch
 
+from learner.backend import limit_memory
 from orchestrator.policy import base_model
 from orchestrator.recipes import load
 from rollout.actor import MAX_CONCURRENCY, GeneratorActor, environment
@@ -116,7 +117,7 @@ def test_a_learner_keeps_to_its_share_of_24_gib(measured: Callable[[str, str], N
     """What it may not have is refused to it, instead of being taken from the generator."""
     fraction = simulated(1 - SHARE)
     before = torch.cuda.memory_reserved()
-    torch.cuda.set_per_process_memory_fraction(fraction)
+    limit_memory(fraction)
     try:
         with pytest.raises(torch.OutOfMemoryError):
             torch.empty(int((1 - SHARE) * CARD_GIB * 2**30) + 2**28, dtype=torch.uint8, device="cuda")

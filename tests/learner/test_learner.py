@@ -6,6 +6,7 @@ import gc
 import pickle
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import torch
 from safetensors.numpy import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from learner import backend
 from learner.backend import Rank
 from learner.config import AlgorithmConfig, LearnerConfig, ModelConfig, WarmStartConfig
 from learner.learner import Learner
@@ -296,3 +298,25 @@ def test_a_warm_start_imitates_and_its_optimizer_does_not_leak(folder, groups, t
     fresh, same = (start(tmp_path, learner_config()) for _ in range(2))
     assert fresh.optimizer_steps == 0
     assert fresh.update(1, groups) == same.update(1, groups)
+
+
+def test_a_learner_takes_no_more_of_a_gpu_than_its_share(monkeypatch) -> None:
+    """Without the GPU: PyTorch is told before anything is allocated. tests/gpu looks whether it holds."""
+    told: list[float] = []
+
+    class NextError(Exception):
+        """What comes after that."""
+
+    def next_step(*_: object) -> None:
+        raise NextError
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", told.append)
+    monkeypatch.setattr(backend, "join", lambda rank: None)
+    backend.limit_memory(None)
+    assert told == []
+    policy = SimpleNamespace(model=SimpleNamespace(gradient_checkpointing_enable=next_step))
+    settings = {"gpu_memory_fraction": 0.3, "gradient_checkpointing": True}
+    with pytest.raises(NextError):
+        backend.Backend(policy, learner_config().model_copy(update=settings), "float32", Rank())
+    assert told == [0.3]

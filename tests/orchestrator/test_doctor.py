@@ -11,6 +11,7 @@ import pytest
 
 from orchestrator.doctor import gpus, libraries, pins
 from orchestrator.doctor.checks import Check, run_checks
+from orchestrator.doctor.examination import Patient, library_checks
 from orchestrator.doctor.finding import Finding, broken, ok, warning
 from orchestrator.doctor.probe import Outcome, probe
 from orchestrator.doctor.report import exit_code, table
@@ -288,3 +289,11 @@ def test_the_projects_own_environment_is_sound(tmp_path) -> None:
     names = ["python", "torch", "transformers", "ray", "deepspeed", "builds", "vllm with torch", "packages", "sandbox"]
     assert {name: found[name]["status"] for name in names} == dict.fromkeys(names, "ok"), json.dumps(found, indent=1)
     assert not list(tmp_path.iterdir()), "the doctor left files behind"
+
+
+def test_on_a_gpu_flash_attn_is_spoken_of_also_where_it_is_not_installed() -> None:
+    """Without importing anything: only the checks that need none are run."""
+    with_gpu = Patient(driver=gpus.Driver("", None, (), "nvidia-smi failed"))
+    found = [finding for check in library_checks(with_gpu) if check.name == "flash-attn" for finding in check.run()]
+    assert [(finding.status, "optional" in finding.found) for finding in found] == [("ok", True)]
+    assert not [check for check in library_checks(Patient(driver=None)) if check.name == "flash-attn"]
