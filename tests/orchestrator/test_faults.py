@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from benchmarks.faults import fill_store, lose_node
 from benchmarks.observed import ADDRESS, GENERATOR, LEARNER, ONE_CORE_EACH, REWARD, Run, cluster
@@ -87,12 +88,20 @@ def test_every_prompt_of_every_step_is_trained_on_exactly_once(under_fire) -> No
     assert "resuming run 'under-fire' after step" in under_fire.output
 
 
+def test_the_weights_made_one_step_for_each_of_the_runs(under_fire) -> None:
+    """By DeepSpeed's own count: a step that was done again began with the weights that it had the first time."""
+    newest = max((under_fire.directory / "checkpoints").glob("step_*"))
+    (state,) = newest.rglob("mp_rank_00_model_states.pt")
+    assert torch.load(state, weights_only=False)["global_steps"] == under_fire.steps[-1]
+
+
 def test_the_log_tells_the_story(under_fire) -> None:
     log = under_fire.log
     assert "It is started again (restart 1 of at most 10)" in log
     assert "its process has not answered for 5 s" in log
     assert "unfinished prompts are sampled again" in log
     assert "reward-0 died and is replaced" in log
+    assert "a new command resumes the run after step" in log
     assert (
         "the learner is lost: learner-" in log and "It is built anew (restart 1 of at most 3) and goes on after" in log
     )
