@@ -74,7 +74,7 @@ class EngineHost:
             yield group_of(prompt, group_size, tuple(range(first, self._versions[index] + 1)))
 
     async def pulse(self, index: int) -> Pulse:
-        return Pulse(os.getpid(), self._versions[index], self._unfinished[index], 0, time.monotonic_ns())
+        return Pulse(os.getpid(), self._versions.get(index), self._unfinished[index], 0, time.monotonic_ns())
 
     async def abandon(self, index: int) -> int:
         self._abandoned[index] += 1
