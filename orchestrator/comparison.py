@@ -17,6 +17,7 @@ from orchestrator.evaluation import Evaluation, evaluate, held_out_prompts, num_
 from orchestrator.fleet import RolloutFleet, engine_spec
 from orchestrator.layout import EVALUATION
 from orchestrator.placement import Placement
+from orchestrator.policy import check_context
 from orchestrator.recipes import ConfigError
 from rollout.prompts.stream import PromptStream
 from rollout.types import Prompt, PromptFormat
@@ -78,7 +79,11 @@ def compare(
     Args:
         models: their engines are started and ended one after the other; only one holds memory at a time.
         prompts: by the model's name; the same problems for all.
+
+    Raises PolicyError, before anything is sampled, for a model that does not hold prompt and completion.
     """
+    for model in models:
+        check_context(config, model.path)
     results: list[Result] = []
     with ray_cluster(dashboard=config.placement.dashboard):
         for position, model in enumerate(models):

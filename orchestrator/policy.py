@@ -64,14 +64,29 @@ def load_tokenizer(model: str) -> Any:
     return AutoTokenizer.from_pretrained(model)
 
 
-def max_positions(config: RunConfig, base: str) -> int | None:
-    """Longest sequence that the policy has positions for, tokens; None when its config names none."""
-    if config.model.build is not None:
-        return config.model.build.max_position_embeddings
+def max_positions(model: str) -> int | None:
+    """Longest sequence that the model has positions for, tokens; None when its config names none."""
     from transformers import AutoConfig
 
-    found: int | None = getattr(AutoConfig.from_pretrained(base).get_text_config(), "max_position_embeddings", None)
+    config = AutoConfig.from_pretrained(model).get_text_config()
+    found: int | None = getattr(config, "max_position_embeddings", None)
+    rope = getattr(config, "rope_parameters", None) or {}
+    # Of the scalings of rotary embeddings these two leave the number of positions as it was before.
+    if found is not None and rope.get("rope_type") in ("linear", "dynamic"):
+        return int(found * (rope.get("factor") or 1))
     return found
+
+
+def check_context(config: RunConfig, model: str) -> None:
+    """Raises PolicyError when the model has no positions for the longest prompt with the longest completion."""
+    positions = max_positions(model)
+    if positions is not None and config.max_model_len > positions:
+        raise PolicyError(
+            f"{model!r} has positions for {positions} tokens (max_position_embeddings), but a prompt of up to "
+            f"{config.prompts.max_prompt_tokens} and sampling.max_completion_tokens = "
+            f"{config.sampling.max_completion_tokens} take {config.max_model_len}: lower sampling.max_completion_tokens, "
+            "shorten the prompts (and prompts.max_prompt_tokens), or choose a model of longer context"
+        )
 
 
 def warm_start_folder(config: RunConfig) -> Path:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from itertools import dropwhile
+from textwrap import shorten
 from typing import Any, Protocol
 
 import ray
@@ -13,6 +15,10 @@ from orchestrator.watchdog import Watchdog
 
 TICK_S = 1.0
 """Longest wait before what else goes on is looked after, seconds."""
+
+
+MAX_REASON_CHARS = 600
+"""Of an exception's text; the whole of it, and its traceback, are in log.txt."""
 
 
 class RemoteCallError(RuntimeError):
@@ -78,10 +84,17 @@ def result_of(ref: Any, name: str, call: str) -> Any:
         # The cause alone is what a person should read; the remote traceback stays attached to it, for the log.
         raise (error.cause if isinstance(error.cause, Exception) else error) from error
     except RayActorError as error:
-        raise RemoteCallError(f"{name} died during {call}: {first_line(error)}") from error
+        raise RemoteCallError(f"{name} died during {call}: {reason_of(error)}") from error
     except GetTimeoutError as error:
         raise RemoteCallError(f"{name} finished {call}, but its result did not arrive within 60 s") from error
 
 
-def first_line(error: Exception) -> str:
-    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+def reason_of(error: RayActorError) -> str:
+    """Why an actor is dead, in one line: what its constructor raised, or else what Ray says first."""
+    lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    if not error.actor_init_failed:
+        return lines[0]
+    # Ray keeps the text of the traceback only. Below its last frame, which is indented, stands the exception.
+    last_frame = max((index for index, line in enumerate(lines) if line.startswith('  File "')), default=0)
+    raised = list(dropwhile(lambda line: line.startswith(" "), lines[last_frame + 1 :]))
+    return shorten(" ".join(raised), MAX_REASON_CHARS) if raised else lines[0]

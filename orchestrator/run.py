@@ -19,7 +19,7 @@ from orchestrator.fleet import RayFleet, engine_spec
 from orchestrator.interrupt import Interrupt
 from orchestrator.learner_group import LearnerGroup, LearnerLostError
 from orchestrator.plan import print_plan
-from orchestrator.policy import base_model, export_whole, load_tokenizer
+from orchestrator.policy import base_model, check_context, export_whole, load_tokenizer
 from orchestrator.report.summary import draw_curve, summary_table
 from orchestrator.sft import checkpoints_of, refuse_other_command
 from orchestrator.supervised import check_data, warm_start_examples, warm_started_model
@@ -80,6 +80,7 @@ def begin(config: RunConfig) -> Beginning:
     """Everything that can be refused without a cluster: a wrong line of data is not found out after minutes."""
     check_data(config)
     base = base_model(config)
+    check_context(config, base)
     tokenizer = load_tokenizer(base)
     prompts = PromptStream(config.prompts, tokenizer)
     check_held_out(prompts, config)  # a prompt that does not fit is refused now

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from orchestrator.ask import config_for, tokenizer_of
 from orchestrator.config import RunConfig
+from orchestrator.policy import check_context
 from orchestrator.recipes import ConfigError
 from rollout.prompts.config import QuestionsConfig
 from rollout.prompts.problems import Problem
@@ -28,13 +29,15 @@ if TYPE_CHECKING:
 def solve(model: str, question: str, recipe: str | None, answer: str | None, attempts: int, console: Console) -> bool:
     """Let the model answer, `attempts` times, and check each answer. True when one is right, or none can be checked.
 
-    Raises ConfigError for a question that the recipe's task cannot be asked, PolicyError when there is no such model.
+    Raises ConfigError for a question that the recipe's task cannot be asked, PolicyError for a model that there is not
+    or that holds too few tokens.
     """
     if attempts < 1:
         raise ConfigError(f"--attempts {attempts}: must be 1 or more")
     config = config_for(model, recipe, ())
     problem = asked(config, question, answer)
     tokenizer = tokenizer_of(model)
+    check_context(config, model)
     prompts = [worded(problem, config, tokenizer, attempt) for attempt in range(attempts)]
     sampling = config.sampling.model_copy(update={"temperature": 0.0 if attempts == 1 else config.sampling.temperature})
     verdicts = []

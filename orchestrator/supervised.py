@@ -74,7 +74,7 @@ def length_limits(config: RunConfig, base: str) -> list[LengthLimit]:
     """What bounds prompt and completion together."""
     key = "learner.max_tokens_per_microbatch"
     limits = [LengthLimit(config.learner.max_tokens_per_microbatch, key, "raise it, or shorten the pair")]
-    positions = max_positions(config, base)
+    positions = max_positions(base)
     if positions is None:
         return limits
     if config.model.build is not None:

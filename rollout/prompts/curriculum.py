@@ -71,7 +71,7 @@ class Curriculum:
 
     def restore(self, state: Mapping[str, Any]) -> None:
         self._stage, self._num_steps, self._window = state["stage"], state["num_steps"], list(state["window"])
-        self._first = state["first"]
+        self._first = state.get("first", 0)  # older checkpoints lack it
 
 
 class SolvedProblems:

@@ -10,9 +10,9 @@ from rich.console import Console
 
 from orchestrator import comparison
 from orchestrator.ask import NamedModel, config_for, config_for_all, named_models, tokenizer_of
-from orchestrator.comparison import Result, difference, prompts_of, with_room_for
+from orchestrator.comparison import Result, compare, difference, prompts_of, with_room_for
 from orchestrator.evaluation import summarize
-from orchestrator.policy import PolicyError
+from orchestrator.policy import PolicyError, check_context, max_positions
 from orchestrator.recipes import ConfigError, load
 from orchestrator.report.comparison import print_comparison
 from orchestrator.report.records import comparison_file, write_comparison
@@ -201,6 +201,46 @@ def test_engines_have_room_for_the_longest_prompt_of_any_format() -> None:
     assert with_room_for(asked, load(None)) == load(None)
 
 
+def test_what_the_model_has_no_positions_for_is_refused_before_a_cluster_is_started(monkeypatch) -> None:
+    monkeypatch.setattr(comparison, "ray_cluster", lambda **_: pytest.fail("a cluster was started"))
+    config = load(None, ["prompts.num_held_out=4", "evaluation.num_prompts=4"])
+    warm = NamedModel("warm", str(WARM_START))
+    asked = {"warm": prompts_of(warm, config)}
+    too_long = config.sampling.model_copy(update={"max_completion_tokens": 500})
+    config = config.model_copy(update={"sampling": too_long})
+    refused = r"countdown-warm-start.*512 tokens.*sampling.max_completion_tokens = 500 take 564: lower sampling"
+    with pytest.raises(PolicyError, match=refused):
+        compare([warm], asked, config, Console(quiet=True))
+    with pytest.raises(PolicyError, match=refused):
+        check_context(config, str(WARM_START))
+    check_context(load(None), str(WARM_START))
+
+
+LLAMA3 = {
+    "rope_type": "llama3",
+    "rope_theta": 1e4,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
+
+
+@pytest.mark.parametrize(
+    ("rope", "positions"),
+    [
+        ({"rope_type": "default", "rope_theta": 1e4}, 512),
+        ({"rope_type": "linear", "factor": 4.0, "rope_theta": 1e4}, 2048),
+        (LLAMA3, 512),
+    ],
+)
+def test_positions_that_a_scaling_adds_count(tmp_path, rope, positions) -> None:
+    settings = json.loads((WARM_START / "config.json").read_text())
+    settings["rope_parameters"] = rope
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+    assert max_positions(str(tmp_path)) == positions
+
+
 def test_models_share_one_cluster_and_the_engines_of_one_end_before_the_next_begin(monkeypatch) -> None:
     events: list[str] = []
 
@@ -225,6 +265,7 @@ def test_models_share_one_cluster_and_the_engines_of_one_end_before_the_next_beg
         yield
         events.append(f"leave {name}")
 
+    monkeypatch.setattr(comparison, "check_context", lambda *_: None)  # there are no such models
     monkeypatch.setattr(comparison, "ray_cluster", lambda **_: noted("cluster"))
     monkeypatch.setattr(comparison.Placement, "of", lambda *_: noted("placement"))
     monkeypatch.setattr(comparison, "RolloutFleet", Fleet)

@@ -325,6 +325,24 @@ def test_a_generator_that_dies_or_hangs_while_sampling_is_named(fresh, kind, mes
         stream.collect(prompts.take(2), config.sampling, 4)
 
 
+class Cramped:
+    def __init__(self) -> None:
+        try:
+            _ = {}["blocks"]
+        except KeyError as error:
+            raise RuntimeError("no memory is left\n  for the cache: lower the share") from error
+
+    def ready(self):
+        return os.getpid()
+
+
+def test_a_generator_that_cannot_start_says_why(fresh) -> None:
+    odd = ray.remote(num_cpus=0)(Cramped).remote()
+    said = "^generator-0 died during ready: RuntimeError: no memory is left for the cache: lower the share$"
+    with pytest.raises(RemoteCallError, match=said):
+        stream_of(odd, fresh)
+
+
 class Dying:
     def ready(self):
         return os.getpid()
