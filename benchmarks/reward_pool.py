@@ -13,7 +13,9 @@ import argparse
 import logging
 import os
 import re
+import shlex
 import statistics
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -48,6 +50,8 @@ def main() -> None:
     )
     arguments.add_argument("--repeats", type=int, default=3, help="measurements of each kind (default: 3)")
     given = arguments.parse_args()
+    if given.seconds <= 0 or given.repeats < 1:
+        arguments.error("--seconds must be above 0, --repeats 1 or more")
     logging.getLogger("rewards").setLevel(logging.ERROR)  # a timeout is a warning there, and here what is measured
     from orchestrator.cluster import ray_cluster  # here, as each worker imports this module
 
@@ -58,7 +62,9 @@ def main() -> None:
             for line in lines_of(given.seconds, given.repeats):
                 print(line, flush=True)
                 lines.append(line)
-    RESULTS.write_text("# python -m benchmarks.reward_pool\n" + "\n".join(lines) + "\n")
+    changed = [f"{name}={os.environ[name]}" for name in ("RAY_worker_niceness",) if name in os.environ]
+    command = shlex.join([*changed, "python", "-m", "benchmarks.reward_pool", *sys.argv[1:]])
+    RESULTS.write_text("\n".join([f"# {command}", *lines, ""]))
 
 
 def throughput(seconds: float, repeats: int) -> Iterator[str]:

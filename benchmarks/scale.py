@@ -55,6 +55,12 @@ def main() -> None:
     )
     arguments.add_argument("--profile", action="store_true", help="profile the driver's main thread in each loop")
     given = arguments.parse_args()
+    if unknown := sorted(set(given.tables) - TABLES.keys()):
+        arguments.error(f"no table {', '.join(unknown)}: known are {', '.join(TABLES)}")
+    if given.steps < 3:
+        arguments.error(f"--steps {given.steps}: the first and the last are not counted; give 3 or more")
+    if min(*given.generators, given.prompts) < 1:
+        arguments.error("--generators and --prompts must be 1 or more")
     logging.getLogger().setLevel(logging.ERROR)
     with ray_cluster(num_cpus=8), tempfile.TemporaryDirectory() as folder:
         for table in given.tables:
