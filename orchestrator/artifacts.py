@@ -117,7 +117,7 @@ class RunDirectory:
     def _check_same_run(self, config: RunConfig) -> None:
         file = self.path / "config.json"
         # A start that failed before anything came of it binds nobody: the settings it had may be why it failed.
-        has_begun = self._metrics_file.exists() or any(self.checkpoints.iterdir()) or self.final.exists()
+        has_begun = self.metrics() or any(self.checkpoints.iterdir()) or self.final.exists()
         if not (file.exists() and has_begun):
             return
         try:

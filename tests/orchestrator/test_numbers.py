@@ -79,7 +79,7 @@ def test_what_a_run_needs_of_a_machine_may_change_when_it_is_resumed(config, tmp
 
 
 def test_a_start_that_failed_before_its_first_figure_binds_nobody(config, tmp_path) -> None:
-    RunDirectory(config)
+    RunDirectory(config).forget_after(-1)  # as every start does
     mended = load(None, [f"runs_dir={tmp_path}", "name=one", "learner.learning_rate=0.5"])
     directory = RunDirectory(mended)
     assert '"learning_rate": 0.5' in (directory.path / "config.json").read_text()
