@@ -87,10 +87,11 @@ def stopped_half_of_the_time(pid: int) -> Iterator[None]:
     is_over = threading.Event()
 
     def alternate() -> None:
-        while not is_over.wait(EVERY_S):
-            os.kill(pid, signal.SIGSTOP)
-            is_over.wait(EVERY_S)
-            os.kill(pid, signal.SIGCONT)
+        with contextlib.suppress(ProcessLookupError):  # a run that ends takes it along
+            while not is_over.wait(EVERY_S):
+                os.kill(pid, signal.SIGSTOP)
+                is_over.wait(EVERY_S)
+                os.kill(pid, signal.SIGCONT)
 
     thread = threading.Thread(target=alternate)
     thread.start()

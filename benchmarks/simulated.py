@@ -87,6 +87,9 @@ class EngineHost:
         self._versions[index] = self._staged.pop(index)
         return self._versions[index]
 
+    async def drop_weights(self, index: int, ticket: int) -> None:
+        self._staged.pop(index, None)
+
 
 def group_of(prompt: Prompt, size: int, versions: tuple[int, ...]) -> Group:
     """Every second completion is right."""

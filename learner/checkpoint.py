@@ -44,7 +44,8 @@ def save(backend: Backend, folder: Path, state: dict[str, Any]) -> None:
     missing = [rank for rank in range(backend.rank.world_size) if not _random_file(folder, rank).exists()]
     if missing:
         raise OSError(
-            f"what ranks {missing} saved is not to be seen from rank {backend.rank.index}: runs_dir must be a folder that all nodes share"
+            f"what ranks {missing} saved is not to be seen from rank {backend.rank.index}: runs_dir must be a folder that "
+            "all nodes share"
         )
 
 

@@ -80,17 +80,14 @@ def stated_letter(text: str, options: Sequence[str]) -> str | None:
 def last_letter(text: str, options: Sequence[str]) -> str | None:
     """The last letter in the text that is an option's and stands alone, the article ``A`` left out; None when that one is
     denied or one of several."""
-    last = None
-    for match in _STANDING.finditer(text):
-        letter = (match[1] or match[2]).upper()
-        if letter in LETTERS[: len(options)]:
-            last = (letter, match)
-    if last is None:
+    known = LETTERS[: len(options)]
+    named = [match for match in _STANDING.finditer(text) if (match[1] or match[2]).upper() in known]
+    if not named:
         return None
-    letter, match = last
-    start = match.start(1) if match[1] else match.start()
-    is_chosen = not _NOT_CHOSEN.search(text[max(0, start - 40) : start]) and not _NOT_ALONE.match(text, match.end())
-    return letter if is_chosen else None
+    last = named[-1]
+    start = last.start(1) if last[1] else last.start()
+    is_chosen = not _NOT_CHOSEN.search(text[max(0, start - 40) : start]) and not _NOT_ALONE.match(text, last.end())
+    return (last[1] or last[2]).upper() if is_chosen else None
 
 
 def named_option(stated: str, options: Sequence[str]) -> str | None:

@@ -68,15 +68,14 @@ def library_checks(patient: Patient) -> list[Check]:
     if patient.kind == "gpu":
         names += ["bitsandbytes", *(["flash-attn"] if pins.installed_version("flash-attn") else [])]
     deadline_s = IMPORT_TIMEOUT_S + 10
-    without_flash = ok("flash-attn", "not installed; optional, PyTorch's own attention is used")
-    absent = (
-        [Check("flash-attn", lambda: [without_flash])] if patient.kind == "gpu" and "flash-attn" not in names else []
-    )
-    return [
+    checks = [
         Check("python", lambda: [libraries.check_python(sys.version_info[:3], python, sys.prefix, environment)]),
         *(Check(name, partial(check_library, name, wanted.get(name), patient), deadline_s) for name in names),
-        *absent,
     ]
+    if patient.kind == "gpu" and "flash-attn" not in names:
+        without = ok("flash-attn", "not installed; optional, PyTorch's own attention is used")
+        checks.append(Check("flash-attn", lambda: [without]))
+    return checks
 
 
 def check_library(name: str, wanted: str | None, patient: Patient) -> list[Finding]:
