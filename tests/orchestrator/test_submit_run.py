@@ -177,6 +177,19 @@ def test_submitted_again_it_resumes_and_following_returns_its_exit_code(
     }
 
 
+def test_rays_own_command_takes_up_the_same_run(cluster, working_dir, checkpoints, tmp_path) -> None:
+    """It comes after the run's last step, so there is nothing left to train: what differs is how the command gets there."""
+    (tmp_path / "own.toml").write_text((working_dir / "own.toml").read_text())
+    step = int(checkpoints[0].name.removeprefix("step_")) + 1
+    command = [str(Path(sys.executable).parent / "ray"), "job", "submit", "--address", cluster.address]
+    command += ["--working-dir", str(tmp_path), "--", "rayzero", "train", "own.toml", *FROM_WARM_START]
+    command += ["runs_dir=~/rayzero-runs", f"num_steps={step}"]
+    environment = os.environ | {"RAY_AUTH_MODE": "disabled"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"run 'own' is complete at step {step}" in done.stdout
+
+
 def test_a_job_that_fails_is_a_command_that_fails(cluster, working_dir) -> None:
     done = submit(cluster, working_dir, "name=broken", 'model={"path"="/nowhere","dtype"="float32"}', "--follow")
     assert done.returncode == 1
