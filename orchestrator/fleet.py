@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,6 +18,7 @@ from orchestrator.memory.fractions import with_fractions
 from orchestrator.outcomes import settle
 from orchestrator.placement import Placement
 from orchestrator.publish import PublishError, publish
+from orchestrator.remote import TICK_S, ready_of
 from orchestrator.scale import requested_generators
 from orchestrator.stream import RolloutStream
 from orchestrator.transports import make_transport
@@ -98,9 +100,11 @@ class RolloutFleet:
     def _revive(self) -> None:
         """Engines that load weights by themselves serve as soon as they stand."""
 
-    def _call_generators(self, method: str) -> dict[str, Any]:
-        """One that does not answer is lost; its successor has to be told by whoever calls this."""
-        calls = {name: getattr(actor, method).remote() for name, actor in self.generators.standing.items()}
+    def _call_generators(self, method: str, but: Container[str] = ()) -> dict[str, Any]:
+        """What those that stand answer, `but` some. One that does not is lost; its successor has to be told by whoever calls
+        this."""
+        standing = self.generators.standing.items()
+        calls = {name: getattr(actor, method).remote() for name, actor in standing if name not in but}
         outcomes = settle(calls, method, CONTROL_TIMEOUT_S)
         for name, reason in (outcomes.failed | outcomes.died).items():
             self.rollouts.lose(name, reason)
@@ -146,7 +150,7 @@ class RayFleet(RolloutFleet):
     def learning(self) -> Iterator[None]:
         """Within it the learner may use the whole device."""
         if self._shares_gpu and self._generators_awake:
-            self._call_generators("sleep")
+            self._put_to_sleep()
             self._generators_awake = False
         yield
 
@@ -185,6 +189,18 @@ class RayFleet(RolloutFleet):
         with self.learning():
             self.learner.restart()
             start(self.learner)
+
+    def _put_to_sleep(self) -> None:
+        """All generators, those too that are being started again: one that starts takes its share of the GPU awake.
+
+        A start that takes longer than `rollout.start_timeout_s` is not waited for: it may not have got a place.
+        """
+        deadline = time.monotonic() + self._config.rollout.start_timeout_s
+        asleep: set[str] = set()
+        while not asleep >= {*self.generators.names} and time.monotonic() < deadline:
+            asleep |= self._call_generators("sleep", but=asleep).keys()
+            if starts := self.generators.refs():
+                ready_of(starts, TICK_S)
 
     def _unresponsive(self, generators: Mapping[str, Any]) -> dict[str, str]:
         """Those that are dead or do not even say that they live, and why."""

@@ -1,5 +1,6 @@
 """One GPU for a generator and a learner rank: who sleeps while who works, without the GPU."""
 
+import time
 from contextlib import contextmanager
 from types import SimpleNamespace
 
@@ -23,7 +24,14 @@ def fleet(events: list[str], shares_gpu: bool) -> RayFleet:
     made = RayFleet.__new__(RayFleet)
     made._shares_gpu, made._generators_awake = shares_gpu, True
     made.learner = SimpleNamespace(release_memory=lambda: events.append("release_memory"))
-    made._call_generators = events.append
+    made.generators = SimpleNamespace(names=["generator-0"], refs=list)
+    made._config = load(None)
+
+    def call(method: str, but=()):
+        events.append(method)
+        return {"generator-0": None}
+
+    made._call_generators = call
     return made
 
 
@@ -45,6 +53,48 @@ def test_generators_sleep_while_the_learner_works_and_it_frees_its_cache_before_
 def test_with_devices_of_their_own_nobody_sleeps(events) -> None:
     work(fleet(events, shares_gpu=False), events)
     assert not {"sleep", "wake", "release_memory"} & {*events}
+
+
+class Starting:
+    """Two generators, of which the second dies in the call that is to put it to sleep; its successor needs two looks."""
+
+    names = ("generator-0", "generator-1")
+
+    def __init__(self, events: list[str]) -> None:
+        self._events = events
+        self._looks_left = 2
+
+    def refs(self) -> list[str]:
+        return ["start"] if self._looks_left else []
+
+    def look(self, refs, timeout_s) -> None:
+        self._looks_left -= 1
+
+    def call(self, method: str, but=()) -> dict[str, None]:
+        there = [name for name in self.names if name not in but and (name == "generator-0" or not self._looks_left)]
+        self._events += [f"{method} {name}" for name in there]
+        return dict.fromkeys(there)
+
+
+def test_a_generator_that_is_started_again_sleeps_too_before_the_learner_works(events, monkeypatch) -> None:
+    made = fleet(events, shares_gpu=True)
+    made.generators = starting = Starting(events)
+    made._call_generators = starting.call
+    monkeypatch.setattr("orchestrator.fleet.ready_of", starting.look)
+    with made.learning():
+        events.append("learning")
+    assert events == ["sleep generator-0", "sleep generator-1", "learning"]
+
+
+def test_a_start_that_never_ends_does_not_keep_the_learner_waiting_for_ever(events, monkeypatch) -> None:
+    made = fleet(events, shares_gpu=True)
+    made.generators = starting = Starting(events)
+    made._call_generators = starting.call
+    made._config = load(None, ["rollout.start_timeout_s=0.05"])
+    monkeypatch.setattr("orchestrator.fleet.ready_of", lambda refs, timeout_s: time.sleep(0.01))
+    with made.learning():
+        events.append("learning")
+    assert events == ["sleep generator-0", "learning"]
 
 
 class Losing:
