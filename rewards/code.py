@@ -25,6 +25,7 @@ the cases that it was shown as special cases.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -65,7 +66,8 @@ def score(text: str, answer: Mapping[str, Any], *, require: Sequence[str] = REQU
     Raises KeyError and ValueError when the answer cannot be judged, whatever the text, and SandboxError when this machine
     cannot protect what it must.
     """
-    program = extract_program(text, is_natural(answer) and answer["kind"] == "function")
+    may_be_bare = is_natural(answer) and answer["kind"] == "function"
+    program = extract_program(text, may_be_bare, answer.get("functions", ()))
     if not program:
         return {"correctness": 0.0, "tests_passed": 0.0}
     verdict = judge(program, answer, require)
@@ -77,35 +79,48 @@ def prepare(*, require: Sequence[str] = REQUIRED) -> None:
     check_protections(tuple(require))
 
 
-def extract_program(text: str, may_be_bare: bool = False) -> str | None:
+def extract_program(text: str, may_be_bare: bool = False, functions: Sequence[str] = ()) -> str | None:
     """The program in a completion, or None.
 
-    What the last complete pair of answer tags holds, without a fence around it; where there is no such pair, the last
-    closed block fenced as Python or as no language; with ``may_be_bare`` and neither, the text itself up to the first line
-    that is not indented: a function's body that goes on where the prompt ended.
+    What the last complete pair of answer tags holds, without a fence around it; where there is no such pair, a closed
+    block: the last that defines one of the ``functions`` that are wanted, or else the last fenced as Python, or else the last
+    fenced as no language; with ``may_be_bare`` and neither, the text itself up to the first line that is not indented: a
+    function's body that goes on where the prompt ended.
     """
-    program = _answer(text)
+    program = _answer(text, functions)
     if program is None:
-        program = _last_block(text)
+        program = _chosen(_blocks(text), functions)
     if program is None and may_be_bare and _FENCE not in text:
         program = _body(text)
     return program if program and program.strip() and len(program) <= MAX_PROGRAM_CHARACTERS else None
 
 
-def _answer(text: str) -> str | None:
+def _answer(text: str, functions: Sequence[str]) -> str | None:
     before_last_closing, _, _ = text.rpartition("</answer>")
     _, opening, rest = before_last_closing.rpartition("<answer>")
     if not opening:
         return None
     answer = rest.partition("</answer>")[0]
-    return _last_block(answer) if _FENCE in answer else answer.lstrip(" \t")
+    if _FENCE not in answer:
+        return answer.lstrip(" \t")
+    # The closing tag closes a fence too, and one at the end of the last line of code is no line of its own.
+    return _chosen(_blocks(answer.rstrip().removesuffix(_FENCE).rstrip() + f"\n{_FENCE}"), functions)
 
 
-def _last_block(text: str) -> str | None:
-    """The inside of the last closed fence of a language that will do. A fence begins its line, as in Markdown."""
+def _chosen(blocks: Sequence[tuple[str, str]], functions: Sequence[str]) -> str | None:
+    """What is the program, out of blocks of a language that will do; samples of use and of output may stand around it."""
+    defines = re.compile(rf"^\s*(?:async\s+)?def\s+(?:{'|'.join(map(re.escape, functions))})\b", re.MULTILINE)
+    wanted = [block for _, block in blocks if functions and defines.search(block)]
+    labelled = [block for language, block in blocks if language]
+    candidates = wanted or labelled or [block for _, block in blocks]
+    return candidates[-1] if candidates else None
+
+
+def _blocks(text: str) -> list[tuple[str, str]]:
+    """Language and inside of the closed fences of a language that will do. A fence begins its line, as in Markdown."""
     block: list[str] | None = None
-    found = None
-    is_python = False
+    found: list[tuple[str, str]] = []
+    language = ""
     indent = 0
     for line in text.split("\n"):
         is_fence = line.lstrip().startswith(_FENCE)
@@ -114,9 +129,10 @@ def _last_block(text: str) -> str | None:
         elif is_fence and block is None:
             block = []
             indent = len(line) - len(line.lstrip())
-            is_python = line.strip().removeprefix(_FENCE).strip().lower() in _LANGUAGES
+            language = line.strip().removeprefix(_FENCE).strip().lower()
         elif is_fence:
-            found = "\n".join(block or []) if is_python else found
+            if language in _LANGUAGES:
+                found.append((language, "\n".join(block or [])))
             block = None
     return found
 

@@ -34,7 +34,7 @@ from typing import Any
 
 from rewards.arithmetic import MAX_DIGITS, Expression, ExpressionError, parse
 from rewards.equations import Equation, equations
-from rewards.extraction import extract_answer, is_natural, marked_answer
+from rewards.extraction import extract_answer, is_natural, marked_answer, unwrapped
 
 PARTS = ("correctness", "closeness")
 
@@ -109,7 +109,7 @@ def closeness(value: Fraction | None, target: int) -> float:
 
 
 def _mark_expression(text: str, rules: Rules) -> Verdict:
-    left, equals, right = text.partition("=")
+    left, equals, right = unwrapped(text).partition("=")
     try:
         expression = parse(left)
         if equals and not _RIGHT_SIDE.fullmatch(right):

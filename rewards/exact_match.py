@@ -29,7 +29,10 @@ MAX_CHARACTERS = 1_000
 """Longest answer that is looked at; a longer one is wrong."""
 
 _ARTICLES = frozenset({"a", "an", "the"})
-_WORD = re.compile(r"[^\W_]+(?:['’.][^\W_]+)*|[-+](?=[0-9])")
+_MARKS = "".join(re.escape(c) for c in map(chr, range(0x300, 0x10000)) if unicodedata.category(c) in ("Mn", "Mc"))
+"""Characters that stand with a letter, such as the vowels of Hindi and Thai; they are no letters to ``\\w``."""
+_LETTERS = rf"(?:[^\W_][{_MARKS}]*)+"
+_WORD = re.compile(rf"{_LETTERS}(?:['.]{_LETTERS})*|[-+](?=[0-9])")
 _COMMAND = re.compile(r"\\[a-zA-Z]{1,20}(?=\{)")
 _COMMA = re.compile(r",(?!(?<=[0-9],)[0-9]{3}(?![0-9]))")
 """But not that of ``1,200``."""
@@ -97,6 +100,7 @@ def parts(answer: str, separator: re.Pattern[str] | None) -> Parts:
 
 def _words(text: str) -> tuple[str, ...]:
     """The words in lower case without articles, unless there is nothing else."""
-    plain = _THOUSANDS.sub("", unicodedata.normalize("NFKC", _COMMAND.sub(" ", text)).casefold())
+    plain = unicodedata.normalize("NFKC", _COMMAND.sub(" ", text)).casefold().replace("’", "'")
+    plain = _THOUSANDS.sub("", plain)
     words = tuple(_WORD.findall(plain)) or tuple(plain.split())  # signs alone are their own words
     return tuple(word for word in words if word not in _ARTICLES) or words

@@ -17,7 +17,17 @@ ANNOUNCED = re.compile(
 )
 r"""``The answer is``, ``**Final answer:**``, ``The answer to the question is``: the answer is the rest of the line."""
 
+_REMARK = re.compile(
+    r"(?:(?:indeed|also|then|therefore|clearly) )?(?:correct|right|wrong|incorrect|reasonable|plausible|sensible|consistent|"
+    r"valid|verified|supported|confirmed|accurate|clear)\b",
+    re.IGNORECASE,
+)
+"""What is said of an answer, not the answer: ``So the answer is correct.``"""
+_WRAPPINGS = (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"), ("**", "**"), ("`", "`"))
+_JOINT = re.compile(r"[ \t$]{0,8}(?:,|;|&|,? ?\band\b|,? ?\bor\b)[ \t$]{0,8}")
+"""What stands between two boxes that are one answer."""
 _BRACE = re.compile(r"\\boxed[ \t]?\{|\\fbox[ \t]?\{|\\[\\{}]|[{}]")
+MAX_JOINED = 20
 _LINE = re.compile(r"\s*([^\n]*)")
 
 
@@ -43,16 +53,33 @@ def extract_answer(text: str) -> str | None:
 
 def unboxed(answer: str) -> str:
     """The answer without a LaTeX box around all of it: 312 of 316 real tagged Countdown answers have one."""
-    box = last_box(answer)
-    return box.text if box is not None and (box.start, box.end) == (0, len(answer)) else answer
+    bare = unwrapped(answer)
+    box = last_box(bare)
+    return box.text if box is not None and (box.start, box.end) == (0, len(bare)) else answer
+
+
+def unwrapped(answer: str) -> str:
+    """The answer without what puts all of it into mathematical mode, bold type or code, and without a full stop at its end."""
+    for _ in range(2 * len(_WRAPPINGS)):
+        before = answer = answer.strip()
+        answer = answer.removesuffix(".")
+        for opening, closing in _WRAPPINGS:
+            inside = answer[len(opening) : -len(closing)]
+            if len(answer) > len(opening + closing) and answer == opening + inside + closing and opening not in inside:
+                answer = inside
+                break
+        if answer == before:
+            break
+    return answer
 
 
 def last_box(text: str) -> Marked | None:
     r"""The last ``\boxed{…}`` (or ``\fbox{…}``) whose braces balance; of nested boxes the outermost. None without one.
 
-    A box that was cut off does not count, nor do escaped braces.
+    A box that was cut off does not count, nor do escaped braces. Boxes that are joined to it, as in ``\boxed{1} and
+    \boxed{2}``, belong to it: its text then has them all, with commas.
     """
-    found: tuple[int, int, int, int] | None = None  # positions: only the last box is cut out of the text
+    found: list[tuple[int, int, int, int]] = []  # positions: only these boxes are cut out of the text
     opened: list[tuple[bool, int, int]] = []
     for match in _BRACE.finditer(text):
         brace = match[0]
@@ -63,15 +90,23 @@ def last_box(text: str) -> Marked | None:
         elif opened:
             is_box, start, inside = opened.pop()
             if is_box:
-                found = start, match.end(), inside, match.start()
-    return Marked(found[0], found[1], text[found[2] : found[3]].strip()) if found else None
+                is_joined = bool(found) and found[-1][1] <= start and _JOINT.fullmatch(text, found[-1][1], start)
+                found = [*(found[-MAX_JOINED:] if is_joined else ()), (start, match.end(), inside, match.start())]
+    if not found:
+        return None
+    insides = dict.fromkeys(text[start:end].strip() for _, _, start, end in found)
+    return Marked(found[0][0], found[-1][1], ", ".join(insides))
 
 
-def last_announced(text: str, announced: re.Pattern[str] = ANNOUNCED) -> Marked | None:
-    """What follows the last announcement, to the end of its line, or of the next line where its own is empty."""
+def last_announced(text: str, announced: re.Pattern[str] = ANNOUNCED, remarks: bool = False) -> Marked | None:
+    """What follows the last announcement, to the end of its line, or of the next line where its own is empty.
+
+    Where only a remark follows, such as ``correct``, it is none; with ``remarks`` those count, and no others.
+    """
     last = None
-    for last in announced.finditer(text):  # noqa: B007  only the last one matters
-        pass
+    for match in announced.finditer(text):
+        if bool(_REMARK.match(text, match.end())) is remarks:
+            last = match
     if last is None:
         return None
     rest = _LINE.match(text, last.end())
@@ -82,13 +117,15 @@ def last_announced(text: str, announced: re.Pattern[str] = ANNOUNCED) -> Marked 
 def marked_answer(text: str, announced: re.Pattern[str] = ANNOUNCED) -> str | None:
     """The answer that the text marks as its answer; None when it marks none.
 
-    A complete pair of tags decides alone. Without one, of the last box and the last announcement the later counts.
+    A complete pair of tags decides alone. Without one, of the last box and the last announcement the later counts. What
+    reads like a remark on the answer is an answer where there is no other.
     """
     tagged = extract_answer(text)
     if tagged is not None:
         return tagged
     marks = [mark for mark in (last_box(text), last_announced(text, announced)) if mark is not None]
-    return max(marks).text if marks else None
+    mark = max(marks) if marks else last_announced(text, announced, remarks=True)
+    return None if mark is None else mark.text
 
 
 def is_natural(answer: Mapping[str, Any]) -> bool:

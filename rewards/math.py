@@ -50,8 +50,11 @@ _COMMAND = re.compile(r"\\[A-Za-z]+")
 _RAISED_BRACKETS = re.compile(r"[)}\]]\s*(?:\^|\*\*)")
 _VARIABLE = re.compile(r"[A-Za-z]")
 _SPACING = re.compile(r"\\[,;:! ]|\\(?:left|right|displaystyle)(?![A-Za-z])|[\s~]+")
-_LEADING_MATH = re.compile(r"\$[^$]{1,300}\$(?:\s{0,3}(?:, ?and|, ?or|,|and|or)\s{0,3}\$[^$]{1,300}\$){0,5}")
-_WRAPPED = re.compile(r"\$\$(.+)\$\$|\$([^$]+)\$|\\\((.+)\\\)|\\\[(.+)\\\]", re.DOTALL)
+_IN_DOLLARS = r"\$(?:[^$\\]|\\.){1,300}\$"
+_LEADING_MATH = re.compile(
+    rf"{_IN_DOLLARS}(?:\s{{0,3}}(?:, ?and|, ?or|,|and|or)\s{{0,3}}{_IN_DOLLARS}){{0,5}}", re.DOTALL
+)
+_WRAPPED = re.compile(r"\$\$(.+)\$\$|\$((?:[^$\\]|\\.)+)\$|\\\((.+)\\\)|\\\[(.+)\\\]", re.DOTALL)
 _PLAIN_BOX = re.compile(r"\\boxed ([^\s$]{1,100})")
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
 _EXCLAIMED = re.compile(r"(?<![0-9)}\]])!+(?=\s|\Z)")
@@ -112,23 +115,27 @@ def is_equal(given: str, expected: str) -> bool:
 
 def ends_in(text: str, expected: str) -> bool:
     """Whether the last expression near the end of the text equals the reference."""
-    last = last_expression(text)
+    last, is_formula = last_expression(text)
     if is_costly(last):
         last = last.rpartition("=")[2].strip()  # of ``$\\sum_{k=1}^4 k = 10$`` the result may be cheap
     if not last or is_costly(last):
         return False
-    given = f"${last}$" if _COMMAND.search(last) else last  # prose is left as it is: math-verify finds the number in it
+    # Prose is left as it is: math-verify finds the number in it.
+    given = f"${last}$" if is_formula or _COMMAND.search(last) else last
     return _verify(_parsed_reference(expected), _math_verify().parse(given, parsing_timeout=None))
 
 
-def last_expression(text: str) -> str:
-    """What is in mathematical mode last, unless numbers follow it; or else the last sentence that holds a number or a formula."""
+def last_expression(text: str) -> tuple[str, bool]:
+    """What is in mathematical mode last, unless numbers follow it; or else the last sentence that holds a number or a formula.
+
+    The second value tells whether it is from mathematical mode.
+    """
     end = text.rstrip()[-MAX_CHARACTERS:]
     in_math_mode = list(_WRAPPED.finditer(end))
     if in_math_mode and not _NUMBER.search(end, in_math_mode[-1].end()):
-        return unwrapped(in_math_mode[-1][0])
+        return unwrapped(in_math_mode[-1][0]), True
     sentences = [sentence for sentence in _SENTENCE_END.split(end) if _NUMBER.search(sentence) or "\\" in sentence]
-    return _EXCLAIMED.sub("", sentences[-1]) if sentences else ""
+    return (_EXCLAIMED.sub("", sentences[-1]) if sentences else ""), False
 
 
 def spelling(expression: str) -> str:

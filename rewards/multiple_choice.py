@@ -30,7 +30,7 @@ _LETTER = r"(?-i:[A-J])(?![A-Za-z0-9'’])"
 _NAMED = r"(?:correct |right |best )?(?:option|choice)"
 _STATED = re.compile(
     rf"{ANNOUNCED.pattern}"
-    rf"|\b(?:answer|ans|{_NAMED})\b[ \t]{{0,3}}(?:is\b|[-–=:])[ \t*_]{{0,8}}"
+    rf"|\b(?:answer|ans|{_NAMED})\b[ \t]{{0,3}}(?:is\b|[-–=:])[ \t*_:]{{0,8}}"
     rf"|(?:^\W{{0,6}}|[.;] |\b(?:correct|right|best|final) )(?:answer|ans)(?: choice| option)?[ \t*_.]{{1,4}}(?=[(\[]?{_LETTER})"
     rf"|\b(?:answer|ans)[ \t*_.]{{1,4}}(?=[(\[]?{_LETTER}[)\]*_.]{{0,3}}[ \t]{{0,8}}$)"
     rf"|(?<!nor )(?<!or )(?<!and )(?<![A-Za-z0-9'’])(?=[(\[]?{_LETTER}[)\]*_]{{0,3}} is (?:the )?"
@@ -40,7 +40,7 @@ _STATED = re.compile(
 )
 _ARTICLE = r"A(?=[ \t]+(?!(?:is|as|and|or|because|since|for|with)\b)[a-z])"
 _LEADING = re.compile(
-    rf"(?:(?:option|choice|letter|answer|is|the|correct)\b[ \t:]{{0,3}}){{0,4}}[(\[{{*_$\\]{{0,5}}(?:text\{{)?"
+    rf"(?:(?:option|choice|letter|answer|is|the|correct)\b[ \t:]{{0,3}}){{0,4}}[(\[{{*_$\\\"]{{0,5}}(?:(?:text|math)(?:bf|rm|it)?\{{)?"
     rf"(?!(?-i:{_ARTICLE}))(?P<letter>{_LETTER}|[a-j](?=[)\].:]+(?:\s|$)|\W{{0,6}}\Z))[)\]}}*_$\\.:,;–-]{{0,6}}",
     re.IGNORECASE,
 )
@@ -94,13 +94,15 @@ def named_option(stated: str, options: Sequence[str]) -> str | None:
     """The letter of the option that a stated answer names; None unless it is exactly one."""
     texts = [normalized(option) for option in options]
     known = LETTERS[: len(options)]
+    same = [letter for letter, text in zip(known, texts, strict=True) if text == normalized(stated)]
+    if len(same) == 1 and len(normalized(stated)) > 1:  # ``B cells`` is what option A says, not option B
+        return same[0]
     leading = _LEADING.match(stated)
     if leading is not None and (letter := leading["letter"].upper()) in known:
         rest = stated[leading.end() :]
         is_same = normalized(rest) == texts[known.index(letter)]
         is_contradicted = normalized(rest) in texts or _NOT_ALONE.match(stated, leading.end("letter"))
         return letter if is_same or not is_contradicted else None
-    same = [letter for letter, text in zip(known, texts, strict=True) if text == normalized(stated)]
     if same:
         return same[0] if len(same) == 1 else None
     bracketed = {letter.upper() for letter in _BRACKETED.findall(stated)} & set(known)

@@ -15,6 +15,8 @@ MAX_DIGITS = 40
 """Longest numeral, in characters. A float that was printed in full has up to 25."""
 
 _LATEX = [
+    (re.compile(r"(?<=[A-Za-z])\}\s{0,3}\^\s{0,3}(?:\{[0-9]\}|[0-9])"), "} "),  # \text{cm}^2, as cm^2 is a unit
+    (re.compile(r"\^\s{0,3}(?:\{\s{0,3}\\circ\s{0,3}\}|\\circ(?![A-Za-z]))"), "° "),
     (re.compile(r"(?<=[0-9])(?=\\[dt]?frac)"), " "),  # 2\frac{1}{2} is 2 1/2
     (re.compile(r"\\[dt]?frac[ ]?(?:\{([0-9.,]{1,40})\}|([0-9]))[ ]?(?:\{([0-9.,]{1,40})\}|([0-9]))"), r"\1\2/\3\4"),
     (re.compile(r"\{,\}"), ","),
@@ -40,6 +42,8 @@ _NUMERAL = re.compile(
     """,
     re.VERBOSE | re.IGNORECASE,
 )
+_FUNCTION = re.compile(r"(?:√|(?<![A-Za-z])(?:sqrt|(?:log|ln|sin|cos|tan)(?=[({])))[ {(\[]{0,4}\Z")
+_TIMES_PI = re.compile(r"[ ]?(?:π|pi\b)")
 _DECIMAL = re.compile(r"(?:[0-9]{1,3}(?:[,_'’][0-9]{3})+|[0-9]+)?(?:\.[0-9]+)?")
 _SEPARATORS = re.compile(r"[,_'’]")
 _SCALES = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
@@ -80,6 +84,9 @@ def _value(match: re.Match[str], text: str) -> Fraction | None:
     end = match.end()
     # A digit of another script, or a superscript, is part of a number that this is not.
     if match["power"] or (text[end : end + 1].isnumeric() and not text[end].isascii()):
+        return None
+    # Nor is the square root of 72 or 72π the number 72.
+    if _TIMES_PI.match(text, end) or _FUNCTION.search(text, max(0, match.start() - 12), match.start()):
         return None
     value = _decimal(match["digits"] + (match["exponent"] or ""))
     if value is not None and match["divisor"]:

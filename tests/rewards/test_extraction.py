@@ -28,6 +28,9 @@ from rewards.extraction import extract_answer, is_natural, last_box, marked_answ
         (r"\boxed{}", ""),
         (r"\boxed{5", None),
         ("boxed{5}", None),
+        (r"\boxed{1} and $\boxed{2}$", "1, 2"),
+        (r"\boxed{1} \boxed{2}", "2"),
+        (r"\boxed{1} and so \boxed{2}", "2"),
         ("", None),
     ],
 )
@@ -62,7 +65,9 @@ def test_which_mark_counts(text: str, answer: str | None) -> None:
 
 
 def test_a_box_is_taken_off_only_around_everything() -> None:
-    assert unboxed(r"\boxed{3} or \boxed{4}") == r"\boxed{3} or \boxed{4}"
+    assert unboxed(r"\boxed{3} or 4") == r"\boxed{3} or 4"
+    assert unboxed(r"$\boxed{3}$.") == "3"
+    assert unboxed("$3$") == "$3$"
     assert extract_answer(r"<answer>\boxed{3}</answer>") == "3"
 
 
