@@ -52,9 +52,9 @@ class Optimizer:
         if self._skipped_in_a_row > self._config.max_skipped_updates:
             raise NonFiniteGradientError(
                 f"{where}. It is the update number {self._skipped_in_a_row} in a row, learner.max_skipped_updates is "
-                f"{self._config.max_skipped_updates}. The weights are those of the last finite update. Lower "
-                "learner.learning_rate or learner.max_grad_norm and resume from a checkpoint before the trouble; "
-                "look at the rewards and completions of those prompts in rollouts/"
+                f"{self._config.max_skipped_updates}. The weights are those of the last finite update. Look at "
+                "the rewards and completions of those prompts in rollouts/, and start another run (name=…) with a lower "
+                "learner.learning_rate or learner.max_grad_norm; this one keeps both"
             )
         return Applied(None, f"{where}. The update was skipped, the weights are as they were")
 

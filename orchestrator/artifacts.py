@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import os
+import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,15 +18,27 @@ import zstandard
 from orchestrator.config import RunConfig
 from rollout.types import Group
 
+logger = logging.getLogger(__name__)
+
 MAY_CHANGE = (
     *("num_steps", "runs_dir", "evaluation", "checkpoint", "tracking", "placement"),
     *("rollout.num_generators", "rollout.cpus_per_generator", "rollout.gpu_memory_fraction", "rollout.max_restarts"),
     *("rollout.start_timeout_s", "rollout.hang_timeout_s", "rollout.stall_timeout_s", "rollout.publish_timeout_s"),
     *("rollout.publish_backend", "rollout.publish_bucket_mib"),
     *("learner.cpus_per_rank", "learner.gpu_memory_fraction", "rewards.num_workers", "rewards.cpus_per_worker"),
+    # What errors say to change, so that a run which stopped for it can go on.
+    *("learner.max_tokens_per_microbatch", "learner.gradient_checkpointing", "rollout.max_concurrent_completions"),
+    *("learner.max_logprob_gap", "learner.max_skipped_updates"),
+    *(
+        "rewards.deadline_s",
+        "rewards.deadlines_s",
+        "rewards.on_timeout",
+        "rewards.on_error",
+        "rewards.max_failed_share",
+    ),
 )
-"""Settings that a resumed run may have otherwise: how long it is, and what it runs on. Another num_steps also stretches a
-decaying learning rate; another number of generators changes the last bits of what is sampled."""
+"""Settings that a resumed run may have otherwise: how long it is, what it runs on, and what it puts up with. Another
+num_steps also stretches a decaying learning rate; another number of generators changes the last bits of what is sampled."""
 
 
 class RunDirectoryError(RuntimeError):
@@ -41,7 +55,8 @@ class RunDirectory:
             for folder in (self.path, self.rollouts, self.checkpoints):
                 folder.mkdir(parents=True, exist_ok=True)
             self._check_same_run(config)
-            write_atomically(self.path / "config.json", config.model_dump_json(indent=2) + "\n")
+            # Not pydantic's own JSON, which turns infinity into null.
+            write_atomically(self.path / "config.json", json.dumps(config.model_dump(mode="json"), indent=2) + "\n")
 
     @property
     def rollouts(self) -> Path:
@@ -96,6 +111,29 @@ class RunDirectory:
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         logging.getLogger().addHandler(handler)
         logging.getLogger().setLevel(logging.INFO)
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Within it no other command trains into this directory, where two would undo each other's work.
+
+        Raises RunDirectoryError while another does, on this machine or on one that shares the folder. The lock ends with the
+        process that holds it, however it ends.
+        """
+        with (self.path / ".lock").open("a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                raise RunDirectoryError(
+                    f"{self.path} is being trained into by another command ({file.read().strip()}): wait for it, stop it, or "
+                    "choose another name"
+                ) from None
+            except OSError as error:  # a file system without locks
+                logger.warning("%s cannot be locked (%s): start no second command for it", self.path, error)
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}")
+            file.flush()
+            yield
 
     @property
     def _metrics_file(self) -> Path:

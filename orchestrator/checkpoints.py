@@ -73,7 +73,8 @@ class Checkpoints:
                 f"cannot write the checkpoint of step {step} to {final}: {error.strerror or error}. Earlier ones are "
                 "untouched: free space there and start the same command again to resume"
             ) from error
-        for old in self._all()[: -self._keep]:
+        # Later ones were passed over by the resume, as damaged: they are none of those that are kept.
+        for old in [folder for folder in self._all() if folder.name <= final.name][: -self._keep]:
             shutil.rmtree(old, ignore_errors=True)
 
     def latest(self) -> Checkpoint | None:

@@ -146,7 +146,7 @@ class RunConfig(Settings, frozen=True):
 
     @property
     def directory(self) -> Path:
-        return Path(self.runs_dir) / self.name
+        return Path(self.runs_dir).expanduser() / self.name
 
     @model_validator(mode="after")
     def _check_across_sections(self, info: ValidationInfo) -> Self:

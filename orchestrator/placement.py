@@ -201,7 +201,7 @@ def reserve(config: RunConfig, name: str, bundles: tuple[Bundle, ...], strategy:
     try:
         deadline = time.monotonic() + config.placement.start_timeout_s
         # Ray takes whole seconds.
-        while not group.wait(max(1, min(NOTICE_S, int(deadline - time.monotonic())))):
+        while not group.wait(max(1, int(min(NOTICE_S, deadline - time.monotonic())))):
             if time.monotonic() >= deadline:
                 raise PlacementError(
                     f"{busy(name, bundles)}; waited placement.start_timeout_s = {config.placement.start_timeout_s:g} s: "

@@ -6,10 +6,12 @@ import hashlib
 import json
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
 from orchestrator.config import RunConfig
+from orchestrator.memory.shape import UnknownShapeError, check_split, shape_of
 from rollout.prompts.pairs import fingerprint
 
 
@@ -77,6 +79,22 @@ def max_positions(model: str) -> int | None:
     return found
 
 
+def check_model_fits(config: RunConfig, base: str) -> None:
+    """What the engines and the learner would refuse only after minutes: the context, adapters, how the model is split.
+
+    Raises PolicyError or ConfigError.
+    """
+    from transformers import AutoConfig
+
+    check_context(config, base)
+    heads = getattr(AutoConfig.from_pretrained(base).get_text_config(), "num_attention_heads", None)
+    if heads is not None:
+        check_split(heads, config.rollout.tensor_parallel_size, base)
+    if config.model.lora is not None:
+        with suppress(UnknownShapeError):  # of other architectures peft says which layers they have
+            shape_of(config.model).adapters(config.model.lora)
+
+
 def check_context(config: RunConfig, model: str) -> None:
     """Raises PolicyError when the model has no positions for the longest prompt with the longest completion."""
     positions = max_positions(model)
@@ -107,7 +125,7 @@ def begun_from(config: RunConfig) -> dict[str, Any]:
 
 def warm_started_from(config: RunConfig) -> dict[str, Any]:
     """Every setting that decides the warm-started policy."""
-    learner = ("num_ranks", "max_tokens_per_microbatch", "zero_stage", "optimizer")
+    learner = ("num_ranks", "zero_stage", "optimizer")
     warm = config.warm_start
     taught = (
         {"data": fingerprint(warm.data)}

@@ -19,7 +19,7 @@ from orchestrator.fleet import RayFleet, engine_spec
 from orchestrator.interrupt import Interrupt
 from orchestrator.learner_group import LearnerGroup, LearnerLostError
 from orchestrator.plan import print_plan
-from orchestrator.policy import base_model, check_context, export_whole, load_tokenizer
+from orchestrator.policy import base_model, check_model_fits, export_whole, load_tokenizer
 from orchestrator.report.summary import draw_curve, summary_table
 from orchestrator.sft import checkpoints_of, refuse_other_command
 from orchestrator.supervised import check_data, warm_start_examples, warm_started_model
@@ -47,17 +47,19 @@ def run(config: RunConfig, console: Console) -> bool:
     beginning = begin(config)
     # Only now, so that settings which are refused are not left behind as those that the next attempt would have to keep.
     directory = RunDirectory(config)
-    directory.log_to_file()
-    # A fresh run's step 0 is the evaluation before training, which a run killed before its first checkpoint repeats.
-    directory.forget_after(latest.step if latest else -1)
-    if latest is not None:
-        console.print(f"resuming run {config.name!r} after step {latest.step}")
-        logger.info("a new command resumes the run after step %d", latest.step)
-    # In this order: starting Ray installs signal handlers of its own, which abort the process.
-    with ray_cluster(dashboard=config.placement.dashboard) as dashboard, Interrupt(console) as interrupt:
-        if dashboard:
-            console.print(f"Ray dashboard: {dashboard}", highlight=False)
-        is_complete = train_on_cluster(config, beginning, directory, checkpoints, console, interrupt)
+    with directory.alone():
+        latest = checkpoints.latest()  # another command may have ended since
+        directory.log_to_file()
+        # A fresh run's step 0 is the evaluation before training, which a run killed before its first checkpoint repeats.
+        directory.forget_after(latest.step if latest else -1)
+        if latest is not None:
+            console.print(f"resuming run {config.name!r} after step {latest.step}")
+            logger.info("a new command resumes the run after step %d", latest.step)
+        # In this order: starting Ray installs signal handlers of its own, which abort the process.
+        with ray_cluster(dashboard=config.placement.dashboard) as dashboard, Interrupt(console) as interrupt:
+            if dashboard:
+                console.print(f"Ray dashboard: {dashboard}", highlight=False)
+            is_complete = train_on_cluster(config, beginning, directory, checkpoints, console, interrupt)
     if not is_complete:
         console.print(f"left cleanly. The same command resumes run {config.name!r}.")
         return False
@@ -80,7 +82,7 @@ def begin(config: RunConfig) -> Beginning:
     """Everything that can be refused without a cluster: a wrong line of data is not found out after minutes."""
     check_data(config)
     base = base_model(config)
-    check_context(config, base)
+    check_model_fits(config, base)
     tokenizer = load_tokenizer(base)
     prompts = PromptStream(config.prompts, tokenizer)
     check_held_out(prompts, config)  # a prompt that does not fit is refused now

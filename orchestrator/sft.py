@@ -51,16 +51,18 @@ def run_supervised(config: RunConfig, console: Console) -> bool:
     examples = supervised_examples(config, base, load_tokenizer(base))
     # Only now, so that data which is refused leaves no settings behind that the next attempt would have to keep.
     directory = RunDirectory(config)
-    directory.log_to_file()
-    directory.forget_after(latest.step if latest else 0)
-    if isinstance(examples, PairExamples):
-        console.print(f"{len(examples)} pairs in {config.warm_start.data}", highlight=False)
-    if latest is not None:
-        console.print(f"resuming run {config.name!r} after step {latest.step}")
-    # In this order: starting Ray installs signal handlers of its own, which abort the process.
-    with ray_cluster(dashboard=config.placement.dashboard), Interrupt(console) as interrupt:
-        run = SupervisedRun(config, directory, checkpoints, examples)
-        is_complete = run.train(base, latest, console, interrupt)
+    with directory.alone():
+        latest = checkpoints.latest()  # another command may have ended since
+        directory.log_to_file()
+        directory.forget_after(latest.step if latest else 0)
+        if isinstance(examples, PairExamples):
+            console.print(f"{len(examples)} pairs in {config.warm_start.data}", highlight=False)
+        if latest is not None:
+            console.print(f"resuming run {config.name!r} after step {latest.step}")
+        # In this order: starting Ray installs signal handlers of its own, which abort the process.
+        with ray_cluster(dashboard=config.placement.dashboard), Interrupt(console) as interrupt:
+            run = SupervisedRun(config, directory, checkpoints, examples)
+            is_complete = run.train(base, latest, console, interrupt)
     if not is_complete:
         console.print(f"left cleanly. The same command resumes run {config.name!r}.")
         return False

@@ -14,7 +14,7 @@ from orchestrator.memory.generator import KV_BLOCK, generator_terms, kv_bytes_pe
 from orchestrator.memory.gpus import Gpu
 from orchestrator.memory.host import host_terms
 from orchestrator.memory.learner import learner_terms
-from orchestrator.memory.shape import ModelShape
+from orchestrator.memory.shape import ModelShape, check_split
 from orchestrator.memory.terms import ALWAYS, CONTEXT, GIB, HostTerm, Phase, Sizes, Term, is_colocated
 from orchestrator.recipes import ConfigError
 
@@ -120,6 +120,7 @@ def memory_plan(config: RunConfig, shape: ModelShape, gpu: Gpu, fraction: Fracti
         raise ConfigError(
             'placement.mode = "cpu": this run uses no GPU; to plan it on one, set placement.mode=colocated'
         )
+    check_split(shape.num_heads, config.rollout.tensor_parallel_size, config.model.path or "the model")
     sizes = Sizes.of(config, shape)
     if fraction is None:
         given = config.rollout.gpu_memory_fraction

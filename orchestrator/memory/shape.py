@@ -21,6 +21,20 @@ CONFIG_KEYS = (
 """What is read of a config of transformers."""
 
 
+class UnknownShapeError(ConfigError):
+    """The model is of an architecture whose memory is not planned."""
+
+
+def check_split(num_heads: int, size: int, model: str) -> None:
+    """Raises ConfigError when a model cannot be split over ``size`` GPUs: each has whole attention heads (vLLM)."""
+    if num_heads % size:
+        fitting = ", ".join(str(count) for count in range(1, num_heads + 1) if num_heads % count == 0)
+        raise ConfigError(
+            f"rollout.tensor_parallel_size = {size} does not divide the {num_heads} attention heads of {model}: set it to one "
+            f"of {fitting}"
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class ModelShape:
     """What decides the size of every tensor."""
@@ -83,8 +97,14 @@ class ModelShape:
         return max(map(math.prod, self.tensors))
 
     def adapters(self, lora: LoraConfig) -> list[tuple[int, int]]:
-        """The shapes of the adapters that ``lora`` puts into the model."""
+        """The shapes of the adapters that ``lora`` puts into the model. Raises ConfigError for a layer that it has not."""
         targets = lora.target_modules
+        for target in () if targets == "all-linear" else targets:
+            if target.rpartition(".")[2] not in self.linears:
+                raise ConfigError(
+                    f"model.lora.target_modules names {target!r}, which is no linear layer that can have an adapter: use names "
+                    f'out of {", ".join(self.linears)}, or "all-linear"'
+                )
         chosen = [
             shape
             for name, shape in self.linears.items()
@@ -113,7 +133,7 @@ same sizes."""
 def shape_of(model: ModelConfig) -> ModelShape:
     """The shape of the recipe's policy: as built, or as the config of the model at ``model.path`` says.
 
-    Raises ConfigError for a model whose config cannot be had, or that is none of ``FAMILIES``.
+    Raises ConfigError for a model whose config cannot be had, UnknownShapeError for one that is none of ``FAMILIES``.
     """
     if model.build is not None:
         build = model.build
@@ -130,12 +150,12 @@ def shape_of(model: ModelConfig) -> ModelShape:
 
 
 def shape_from(config: Mapping[str, Any], name: str) -> ModelShape:
-    """The shape that a config of transformers describes, all its keys given. Raises ConfigError."""
+    """The shape that a config of transformers describes, all its keys given. Raises UnknownShapeError."""
     family = config["model_type"]
     has_biases = family in ("qwen3", "llama") and (config.get("attention_bias") or config.get("mlp_bias"))
     if family not in FAMILIES or has_biases:
         what = "attention or MLP biases" if has_biases else f"model_type {family!r}"
-        raise ConfigError(
+        raise UnknownShapeError(
             f"model.path = {name!r} has {what}, whose memory is not planned: known are {', '.join(FAMILIES)}"
         )
     heads, hidden = config["num_attention_heads"], config["hidden_size"]

@@ -86,6 +86,16 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(checkpoints, dam
     assert "step_000002 is damaged" in caplog.text
 
 
+def test_a_later_one_that_is_damaged_does_not_push_out_what_is_saved_now(checkpoints, tmp_path) -> None:
+    checkpoints.save(10, FileLearner(10), {})
+    checkpoints.save(20, FileLearner(20), {})
+    (checkpoints.latest().folder / "learner" / "weights.bin").unlink()
+    resumed = Checkpoints(tmp_path / "checkpoints", keep=1)
+    assert resumed.latest().step == 10
+    resumed.save(13, FileLearner(13), {})
+    assert resumed.latest().step == 13
+
+
 def test_when_every_checkpoint_is_damaged_the_run_does_not_silently_start_over(checkpoints) -> None:
     checkpoints.save(1, FileLearner(1), {})
     (checkpoints.latest().learner_folder / "weights.bin").unlink()

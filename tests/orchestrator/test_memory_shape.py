@@ -4,7 +4,10 @@ import json
 
 import pytest
 
+from learner.config import LoraConfig
+from orchestrator.memory.gpus import gpu_of
 from orchestrator.memory.learner import layer_bytes
+from orchestrator.memory.plan import memory_plan
 from orchestrator.memory.shape import PUBLISHED, ModelShape, shape_from, shape_of
 from orchestrator.recipes import ConfigError, load
 
@@ -123,3 +126,18 @@ def test_a_model_that_is_built_is_counted_as_it_is_built(tmp_path) -> None:
 def test_models_of_other_kinds_are_refused_by_name() -> None:
     with pytest.raises(ConfigError, match=r"model_type 'gemma3'.*qwen2, qwen3, llama, mistral"):
         shape_from({"model_type": "gemma3"}, "google/gemma")
+
+
+def test_an_adapter_for_a_layer_that_is_not_there_is_refused_with_those_that_are() -> None:
+    shape = shape_of(load("countdown-4090").model)
+    with pytest.raises(ConfigError, match=r"model\.lora\.target_modules names 'vproj'.*q_proj, k_proj"):
+        shape.adapters(LoraConfig(rank=4, target_modules=("q_proj", "vproj")))
+    assert shape.adapters(LoraConfig(rank=4, target_modules=("self_attn.q_proj",)))
+
+
+def test_a_split_that_vllm_refuses_is_refused_by_the_plan() -> None:
+    config = load("countdown-4090", ["placement.mode=pods", "rollout.tensor_parallel_size=4"])
+    with pytest.raises(
+        ConfigError, match=r"rollout\.tensor_parallel_size = 4 .* 14 attention heads .* one of 1, 2, 7, 14"
+    ):
+        memory_plan(config, shape_of(config.model), gpu_of("4090"))

@@ -2,11 +2,14 @@
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from orchestrator.artifacts import RunDirectory, RunDirectoryError
+from orchestrator.ask import config_for
 from orchestrator.evaluation import summarize
 from orchestrator.metrics import Clock, rollout_metrics
 from orchestrator.recipes import load
@@ -76,6 +79,52 @@ def test_what_a_run_needs_of_a_machine_may_change_when_it_is_resumed(config, tmp
     RunDirectory(load(None, [f"runs_dir={tmp_path}", "name=one", *elsewhere]))
     with pytest.raises(RunDirectoryError, match=r"rollout\.max_batched_tokens was 8192, now 4096"):
         RunDirectory(load(None, [f"runs_dir={tmp_path}", "name=one", "rollout.max_batched_tokens=4096"]))
+
+
+@pytest.mark.parametrize(
+    "setting", ["learner.max_logprob_gap=0.1", "learner.max_tokens_per_microbatch=4096", "rewards.max_failed_share=0.5"]
+)
+def test_what_an_error_says_to_change_may_change(config, tmp_path, setting) -> None:
+    RunDirectory(config).log_metrics(0, {})
+    RunDirectory(load(None, [f"runs_dir={tmp_path}", "name=one", setting]))
+
+
+def test_a_limit_that_is_infinite_does_not_keep_a_run_from_being_resumed(tmp_path) -> None:
+    settings = [f"runs_dir={tmp_path}", "name=one", "learner.max_grad_norm=inf"]
+    RunDirectory(load(None, settings)).log_metrics(0, {})
+    RunDirectory(load(None, settings))
+    asked = config_for(str(tmp_path / "one" / "final"), None, ())
+    assert asked.learner.max_grad_norm == float("inf")
+
+
+def test_a_second_command_for_the_same_run_is_refused_until_the_first_ends(config) -> None:
+    first, second = RunDirectory(config), RunDirectory(config)
+    refused = rf"being trained into by another command \(process {os.getpid()} on .*choose another name"
+    with first.alone(), pytest.raises(RunDirectoryError, match=refused), second.alone():
+        pass
+    with second.alone():
+        pass
+
+
+def test_a_lock_ends_with_the_process_that_held_it(config) -> None:
+    directory = RunDirectory(config)
+    holder = subprocess.Popen(
+        [sys.executable, "-c", "import fcntl, sys, time; f = open(sys.argv[1], 'a+'); fcntl.flock(f, fcntl.LOCK_EX); "
+         "print('held', flush=True); time.sleep(60)", str(directory.path / ".lock")],
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+    with pytest.raises(RunDirectoryError), directory.alone():
+        pass
+    holder.kill()
+    holder.wait()
+    with directory.alone():
+        pass
+
+
+def test_the_home_folder_is_meant_by_its_sign(monkeypatch, tmp_path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert load(None, ["runs_dir=~/runs", "name=one"]).directory == tmp_path / "runs" / "one"
 
 
 def test_a_start_that_failed_before_its_first_figure_binds_nobody(config, tmp_path) -> None:

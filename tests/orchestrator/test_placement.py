@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -172,7 +173,9 @@ def test_a_busy_cluster_is_waited_for_and_it_is_said_who_holds_it(cluster: Clust
             Placement.of(config)
         assert groups(config) == []
     message = str(caught.value)
-    assert "'countdown-8gpu' wants 10 CPUs and 8 GPUs" in message and "1 GPUs are free" in message
+    assert "'countdown-8gpu' wants 10 CPUs and 8 GPUs" in message
+    # Ray tries again and again to have all bundles at once, and holds what it got for the moment of a try.
+    assert re.search(r"\b[01] GPUs are free", message)
     assert "held by placement groups: 'other' 4 + " in message
     assert "placement.start_timeout_s = 1 s" in message
 
