@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import warnings
 from dataclasses import dataclass
+from datetime import timedelta
 from importlib.util import find_spec
 from typing import Any
 
@@ -67,7 +68,9 @@ def join(rank: Rank) -> None:
     # DeepSpeed would compile its shared-memory collectives at start (90 s, and a C++ compiler), and they spin while
     # they wait; gloo does neither.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    deepspeed.init_distributed(dist_backend="nccl" if torch.cuda.is_available() else "gloo", verbose=False)
+    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    # The driver has a deadline for every call, and must learn from it which rank is late, not from a rank that gave up first.
+    deepspeed.init_distributed(dist_backend=backend, verbose=False, timeout=timedelta(days=1))
 
 
 def limit_memory(fraction: float | None) -> None:

@@ -122,6 +122,7 @@ class RayFleet(RolloutFleet):
             backend = resolve_backend(config.rollout.publish_backend, placement.mode)
             rollout = config.rollout.model_copy(update={"publish_backend": backend})
             config = config.model_copy(update={"rollout": rollout})
+            self._transport_backend = backend
             self._transport = make_transport(backend, rollout.tensor_parallel_size)
             self._shares_gpu = placement.mode == "colocated"
             self._version: int | None = None
@@ -186,6 +187,8 @@ class RayFleet(RolloutFleet):
         One rank alone cannot be replaced: the others hang in a collective call with it, or hold another step's weights.
         """
         self.rollouts.abandon()
+        # Generators that were in a group with the old ranks have to join one with the new.
+        self._transport = make_transport(self._transport_backend, self._config.rollout.tensor_parallel_size)
         with self.learning():
             self.learner.restart()
             start(self.learner)

@@ -46,7 +46,7 @@ class Heartbeats:
         answered = {*ready_of([heart.call for heart in self._hearts.values() if heart.call is not None], 0.0)}
         for name, heart in self._hearts.items():
             if gap > 2 * EVERY_S:  # nobody looked: what it did meanwhile is not known
-                heart.moved += gap
+                heart.moved = min(now, heart.moved + gap)
             if heart.call in answered:
                 self._listen(name, heart, now)
             if heart.call is None and now - heart.asked >= EVERY_S:

@@ -14,13 +14,18 @@ from learner.actor import LearnerActor, actor_options
 from learner.config import LearnerConfig, ModelConfig
 from learner.metrics import Update
 from orchestrator.config import RunConfig
+from orchestrator.outcomes import settle
 from orchestrator.placement import Placement
-from orchestrator.remote import Background, RemoteCallError, wait_for
+from orchestrator.remote import Background, GeneratorsSpentError, RemoteCallError, wait_for
 from rollout.types import Group, SupervisedExample
 
 logger = logging.getLogger(__name__)
 
 ADVICE = "raise placement.update_timeout_s if the model is large; else look at that rank's log, it may hang"
+
+
+DEATH_IS_KNOWN_S = 5.0
+"""Seconds after which Ray has told of a death for sure; it takes one."""
 
 
 class LearnerLostError(RemoteCallError):
@@ -112,10 +117,7 @@ class LearnerGroup:
         """
         streams = [rank.weight_buckets.options(num_returns="streaming").remote(max_bytes) for rank in self._ranks]
         ends = {self._name(rank): stream.completed() for rank, stream in enumerate(streams)}
-        try:
-            wait_for(ends, "weight_buckets", timeout_s or self._config.placement.update_timeout_s, ADVICE)
-        except RemoteCallError as error:
-            raise LearnerLostError(str(error)) from error
+        answers(ends, "weight_buckets", timeout_s or self._config.placement.update_timeout_s)
         return list(streams[0])
 
     def transfer_calls(self, method: str, *args: Any) -> dict[str, Any]:
@@ -132,10 +134,7 @@ class LearnerGroup:
     def _started(self, calls: Mapping[str, Any], method: str) -> dict[str, Any]:
         """What ranks answer that are starting, or that wait for a place to do so."""
         advice = "raise placement.start_timeout_s, or look at `ray status`: there may be no place for the rank"
-        try:
-            return wait_for(calls, method, self._config.placement.start_timeout_s, advice, self._beside)
-        except RemoteCallError as error:
-            raise LearnerLostError(str(error)) from error
+        return answers(calls, method, self._config.placement.start_timeout_s, advice, self._beside)
 
     def _told(self, update: Update) -> Update:
         for notice in update.notices:
@@ -144,11 +143,26 @@ class LearnerGroup:
 
     def _call(self, method: str, *args: Any) -> list[Any]:
         calls = {self._name(rank): getattr(actor, method).remote(*args) for rank, actor in enumerate(self._ranks)}
-        try:
-            answers = wait_for(calls, method, self._config.placement.update_timeout_s, ADVICE, self._beside)
-        except RemoteCallError as error:
-            raise LearnerLostError(str(error)) from error
-        return list(answers.values())
+        timeout_s = self._config.placement.update_timeout_s
+        return list(answers(calls, method, timeout_s, beside=self._beside).values())
 
     def _name(self, rank: int) -> str:
         return f"learner-{rank}"
+
+
+def answers(
+    calls: Mapping[str, Any], method: str, timeout_s: float, advice: str = ADVICE, beside: Background | None = None
+) -> dict[str, Any]:
+    """What the ranks answer. Raises LearnerLostError when one of them is late or dead, else what a rank raised."""
+    try:
+        return wait_for(calls, method, timeout_s, advice, beside)
+    except GeneratorsSpentError:  # of what goes on beside
+        raise
+    except RemoteCallError as error:
+        raise LearnerLostError(str(error)) from error
+    except Exception as error:
+        # A rank whose peer dies in a collective call says so at once, which may be before Ray tells of the death.
+        died = settle(calls, method, DEATH_IS_KNOWN_S).died
+        if died:
+            raise LearnerLostError("; ".join(died.values())) from error
+        raise

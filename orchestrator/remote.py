@@ -9,10 +9,27 @@ from textwrap import shorten
 from typing import Any, Protocol
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
+from ray.exceptions import (
+    ActorPlacementGroupRemoved,
+    ActorUnschedulableError,
+    GetTimeoutError,
+    OutOfMemoryError,
+    RayActorError,
+    RayError,
+    RayTaskError,
+    RuntimeEnvSetupError,
+)
 
 from orchestrator.watchdog import Watchdog
 
+DEATHS = (
+    RayActorError,
+    OutOfMemoryError,  # killed by Ray, as the node's memory ran out
+    RuntimeEnvSetupError,
+    ActorUnschedulableError,
+    ActorPlacementGroupRemoved,
+)
+"""What Ray raises for an actor that is dead or will never live; most are no RayActorError."""
 TICK_S = 1.0
 """Longest wait before what else goes on is looked after, seconds."""
 
@@ -23,6 +40,10 @@ MAX_REASON_CHARS = 600
 
 class RemoteCallError(RuntimeError):
     """An actor did not answer in time, or died."""
+
+
+class GeneratorsSpentError(RemoteCallError):
+    """No generator may be started again, and one more is needed."""
 
 
 class Background(Protocol):
@@ -83,16 +104,16 @@ def result_of(ref: Any, name: str, call: str) -> Any:
     except RayTaskError as error:
         # The cause alone is what a person should read; the remote traceback stays attached to it, for the log.
         raise (error.cause if isinstance(error.cause, Exception) else error) from error
-    except RayActorError as error:
+    except DEATHS as error:
         raise RemoteCallError(f"{name} died during {call}: {reason_of(error)}") from error
     except GetTimeoutError as error:
         raise RemoteCallError(f"{name} finished {call}, but its result did not arrive within 60 s") from error
 
 
-def reason_of(error: RayActorError) -> str:
+def reason_of(error: RayError) -> str:
     """Why an actor is dead, in one line: what its constructor raised, or else what Ray says first."""
     lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    if not error.actor_init_failed:
+    if not getattr(error, "actor_init_failed", False):
         return lines[0]
     # Ray keeps the text of the traceback only. Below its last frame, which is indented, stands the exception.
     last_frame = max((index for index, line in enumerate(lines) if line.startswith('  File "')), default=0)

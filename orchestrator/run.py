@@ -20,6 +20,7 @@ from orchestrator.interrupt import Interrupt
 from orchestrator.learner_group import LearnerGroup, LearnerLostError
 from orchestrator.plan import print_plan
 from orchestrator.policy import base_model, check_model_fits, export_whole, load_tokenizer
+from orchestrator.remote import RemoteCallError
 from orchestrator.report.summary import draw_curve, summary_table
 from orchestrator.sft import checkpoints_of, refuse_other_command
 from orchestrator.supervised import check_data, warm_start_examples, warm_started_model
@@ -119,8 +120,7 @@ def train_on_cluster(
             tracker.close()
         if last_step < config.num_steps:
             return False
-        export_whole(fleet.learner, directory.final)
-        logger.info("peak memory, GiB: %s", fleet.peak_memory_gib())
+        log_peak_memory(fleet)
         return True
     finally:
         fleet.close()
@@ -136,7 +136,7 @@ def train_on(
     tracker: Tracker,
     interrupt: Interrupt,
 ) -> int:
-    """`train`, and when the learner is lost, once more from the last checkpoint. Returns the last step done."""
+    """`train` and export; when the learner is lost, once more from the last checkpoint. Returns the last step done."""
     beginning = prompts.state()
     is_lost = False
     while True:
@@ -144,7 +144,10 @@ def train_on(
             if is_lost:
                 fleet.restart_learner(start)
                 is_lost = False
-            return train(config, prompts, fleet, checkpoints, tracker, interrupt)
+            last_step = train(config, prompts, fleet, checkpoints, tracker, interrupt)
+            if last_step == config.num_steps:
+                export_whole(fleet.learner, directory.final)
+            return last_step
         except LearnerLostError as error:
             if fleet.learner.restarts == config.placement.max_learner_restarts:
                 raise
@@ -159,6 +162,14 @@ def train_on(
             )
             directory.forget_after(latest.step if latest else -1)
             prompts.restore(beginning)
+
+
+def log_peak_memory(fleet: RayFleet) -> None:
+    """Only to be known: a run that is done does not fail for it."""
+    try:
+        logger.info("peak memory, GiB: %s", fleet.peak_memory_gib())
+    except RemoteCallError as error:
+        logger.warning("peak memory is not known: %s", error)
 
 
 def report(config: RunConfig, directory: RunDirectory, console: Console, seconds: float) -> None:

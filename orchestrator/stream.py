@@ -19,7 +19,7 @@ from orchestrator.dealing import Pace, Request, alike, dealt
 from orchestrator.generators import Generators
 from orchestrator.heartbeats import EVERY_S, Heartbeats
 from orchestrator.outcomes import settle
-from orchestrator.remote import RemoteCallError, ready_of, result_of
+from orchestrator.remote import GeneratorsSpentError, RemoteCallError, ready_of, result_of
 from orchestrator.watchdog import Watchdog
 from rewards.pool import RewardPool
 from rollout.config import RolloutConfig, SamplingConfig
@@ -194,6 +194,8 @@ class RolloutStream:
     def _wait_for_a_generator(self) -> None:
         """Until one samples again. Bounded by the deadlines of starting one."""
         while not self._generators.standing:
+            if not self._generators.names:
+                raise GeneratorsSpentError("no generator is left, and none may be started again (rollout.max_restarts)")
             ready_of(self._generators.refs(), EVERY_S)
             self._watchdog.look()
         if not self._generators.serving:

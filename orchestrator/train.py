@@ -51,10 +51,11 @@ def train(
             with clock("evaluation"):
                 metrics |= held_out()
         tracker.log(step, metrics | clock.seconds(), sampled.credited(update.advantages))
-        if interrupt.requested or is_due(step, config.checkpoint.every_steps, config.num_steps):
+        is_leaving = interrupt.requested  # asked once: a signal that comes while the step is saved is for the next step
+        if is_leaving or is_due(step, config.checkpoint.every_steps, config.num_steps):
             checkpoints.save(step, fleet.learner, sampler.state())
         last_step = step
-        if interrupt.requested:
+        if is_leaving:
             break
     return last_step
 

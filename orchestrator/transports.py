@@ -17,9 +17,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
-from orchestrator.learner_group import LearnerLostError
+from orchestrator.learner_group import LearnerLostError, answers
 from orchestrator.outcomes import Outcomes, settle
-from orchestrator.remote import RemoteCallError, wait_for
 from rollout.types import IpcBucket, TransferGroup
 
 ADVICE = "raise rollout.publish_timeout_s if the model is large; else look at its log, it may hang"
@@ -202,11 +201,7 @@ def drop_staged(attempt: Attempt, generators: Generators) -> None:
 
 def from_sender(attempt: Attempt, method: str, *args: Any) -> dict[str, Any]:
     """Answers of all learner ranks, by name."""
-    calls = attempt.sender.transfer_calls(method, *args)
-    try:
-        return wait_for(calls, method, attempt.timeout_s, ADVICE)
-    except RemoteCallError as error:
-        raise LearnerLostError(str(error)) from error
+    return answers(attempt.sender.transfer_calls(method, *args), method, attempt.timeout_s, ADVICE)
 
 
 def ipc_buckets(attempt: Attempt) -> Iterator[IpcBucket]:

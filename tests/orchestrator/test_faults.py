@@ -70,7 +70,8 @@ def under_fire(tmp_path_factory) -> Iterator[Run]:
     run.wait_for(lambda: run.metrics[-1]["system/generators"] == 1, "the end of one of two generators")
     request_generators(run.directory, 2)
     run.wait_for(lambda: run.metrics[-1]["system/generators"] == 2, "one generator more")
-    os.kill(run.pids(LEARNER)[0], signal.SIGKILL)
+    run.wait_for(lambda: run.is_in(LEARNER, "update"), "an update")
+    os.kill(run.pids(LEARNER)[0], signal.SIGKILL)  # the other rank is in a collective call with it
     run.wait_for(lambda: "the learner is lost" in run.log, "the lost learner in the log")
     run.wait_for(lambda: run.log.count("training begins") == 2, "a new learner")
     run.wait_for_step(run.steps[-1] + 2)

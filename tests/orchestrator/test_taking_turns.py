@@ -97,6 +97,24 @@ def test_a_start_that_never_ends_does_not_keep_the_learner_waiting_for_ever(even
     assert events == ["sleep generator-0", "learning"]
 
 
+def test_a_learner_that_is_lost_in_the_export_is_built_anew_and_exports(monkeypatch, tmp_path) -> None:
+    fleet, exports = Losing(lost_in_restarts=False), []
+    config = load(None)
+
+    def export(learner, folder) -> None:
+        exports.append(folder)
+        if len(exports) == 1:
+            raise LearnerLostError("learner-0 died during export")
+
+    monkeypatch.setattr(run, "train", lambda *_: config.num_steps)
+    monkeypatch.setattr(run, "export_whole", export)
+    kept = SimpleNamespace(
+        state=dict, restore=lambda state: None, forget_after=lambda step: None, latest=lambda: None, final=tmp_path
+    )
+    run.train_on(config, kept, fleet, None, kept, kept, None, Interrupt(Console(quiet=True)))
+    assert exports == [tmp_path, tmp_path] and fleet.learner.restarts == 1
+
+
 class Losing:
     """A fleet whose learner is lost in every attempt, in training or while it is built anew."""
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator import transports
+from orchestrator import learner_group, transports
 from orchestrator.learner_group import LearnerLostError
 from orchestrator.outcomes import Outcomes
 from orchestrator.remote import RemoteCallError
@@ -86,14 +86,15 @@ def _calls_are_done_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
                     outcomes.answered[name] = result
         return outcomes
 
-    def wait_for(calls: dict[str, Any], call: str, timeout_s: float, advice: str) -> dict[str, Any]:
+    def wait_for(calls: dict[str, Any], call: str, timeout_s: float, *_: Any) -> dict[str, Any]:
         for result in calls.values():
             if isinstance(result, Exception):
                 raise result
         return calls
 
     monkeypatch.setattr(transports, "settle", settle)
-    monkeypatch.setattr(transports, "wait_for", wait_for)
+    monkeypatch.setattr(learner_group, "settle", settle)
+    monkeypatch.setattr(learner_group, "wait_for", wait_for)
 
 
 @pytest.fixture
