@@ -36,6 +36,7 @@ def test_slurm_brings_up_one_ray_node_a_slurm_node_and_trains_on_them() -> None:
     head, *workers, train = done.stdout.replace("'", "").splitlines()
     assert "--nodelist=node1" in head and "ray start --head --node-ip-address=node1 --port=6379" in head
     assert "--num-cpus=8" in head and "--dashboard-host=127.0.0.1" in head
+    assert all("--cpus-per-task=8" in line for line in [head, *workers])  # srun does not take over the job's
     assert [("--nodelist=node2" in line, "--address=node1:6379" in line) for line in workers] == [
         (True, True),
         (False, True),

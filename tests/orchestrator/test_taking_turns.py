@@ -12,6 +12,7 @@ from orchestrator.fleet import RayFleet
 from orchestrator.interrupt import Interrupt
 from orchestrator.learner_group import LearnerLostError
 from orchestrator.recipes import load
+from orchestrator.transports import NcclTransport
 
 
 @pytest.fixture
@@ -113,6 +114,16 @@ def test_a_learner_that_is_lost_in_the_export_is_built_anew_and_exports(monkeypa
     )
     run.train_on(config, kept, fleet, None, kept, kept, None, Interrupt(Console(quiet=True)))
     assert exports == [tmp_path, tmp_path] and fleet.learner.restarts == 1
+
+
+def test_after_a_restart_of_the_learner_generators_join_a_new_group_with_it(events) -> None:
+    made = fleet(events, shares_gpu=False)
+    made.rollouts = SimpleNamespace(abandon=lambda: events.append("abandon"))
+    made.learner = SimpleNamespace(restart=lambda: events.append("restart"))
+    made._transport_backend, made._transport = "nccl", NcclTransport(1)
+    made._transport._members = {"generator-0": "as before"}
+    made.restart_learner(lambda learner: events.append("start"))
+    assert events == ["abandon", "restart", "start"] and not made._transport._members
 
 
 class Losing:
