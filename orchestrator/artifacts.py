@@ -10,7 +10,7 @@ import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import zstandard
@@ -119,25 +119,31 @@ class RunDirectory:
         Raises RunDirectoryError while another does, on this machine or on one that shares the folder. The lock ends with the
         process that holds it, however it ends.
         """
-        with (self.path / ".lock").open("a+") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                file.seek(0)
-                raise RunDirectoryError(
-                    f"{self.path} is being trained into by another command ({file.read().strip()}): wait for it, stop it, or "
-                    "choose another name"
-                ) from None
-            except OSError as error:  # a file system without locks
-                logger.warning("%s cannot be locked (%s): start no second command for it", self.path, error)
-            file.truncate(0)
-            file.write(f"process {os.getpid()} on {socket.gethostname()}")
-            file.flush()
+        with self._writing():
+            file = (self.path / ".lock").open("a+")
+        with file:
+            self._take(file)
             yield
 
     @property
     def _metrics_file(self) -> Path:
         return self.path / "metrics.jsonl"
+
+    def _take(self, lock: IO[str]) -> None:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise RunDirectoryError(
+                f"{self.path} is being trained into by another command ({lock.read().strip()}): wait for it, stop it, or "
+                "choose another name"
+            ) from None
+        except OSError as error:  # a file system without locks
+            logger.warning("%s cannot be locked (%s): start no second command for it", self.path, error)
+        with self._writing():
+            lock.truncate(0)
+            lock.write(f"process {os.getpid()} on {socket.gethostname()}")
+            lock.flush()
 
     @contextmanager
     def _writing(self) -> Iterator[None]:

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import BaseModel, Field, PositiveInt, ValidationInfo, model_validator
+from pydantic import BaseModel, Field, PositiveInt, ValidationInfo, field_validator, model_validator
 
 from learner.config import LearnerConfig, ModelConfig, WarmStartConfig, check_together
 from orchestrator.misfits import misfits, warm_start_misfits
@@ -147,6 +147,17 @@ class RunConfig(Settings, frozen=True):
     @property
     def directory(self) -> Path:
         return Path(self.runs_dir).expanduser() / self.name
+
+    @field_validator("runs_dir")
+    @classmethod
+    def _is_in_a_home_that_is_known(cls, runs_dir: str) -> str:
+        try:
+            Path(runs_dir).expanduser()
+        except RuntimeError:
+            raise ValueError(
+                f"the home folder of {Path(runs_dir).parts[0]} is not known; give the whole path"
+            ) from None
+        return runs_dir
 
     @model_validator(mode="after")
     def _check_across_sections(self, info: ValidationInfo) -> Self:

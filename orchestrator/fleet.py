@@ -21,7 +21,7 @@ from orchestrator.publish import PublishError, publish
 from orchestrator.remote import TICK_S, ready_of
 from orchestrator.scale import requested_generators
 from orchestrator.stream import RolloutStream
-from orchestrator.transports import make_transport
+from orchestrator.transports import Transport, make_transport
 from rewards.pool import RewardPool
 from rollout.actor import MAX_CONCURRENCY, GeneratorActor, environment
 from rollout.config import SamplingConfig
@@ -122,13 +122,12 @@ class RayFleet(RolloutFleet):
             backend = resolve_backend(config.rollout.publish_backend, placement.mode)
             rollout = config.rollout.model_copy(update={"publish_backend": backend})
             config = config.model_copy(update={"rollout": rollout})
-            self._transport_backend = backend
-            self._transport = make_transport(backend, rollout.tensor_parallel_size)
             self._shares_gpu = placement.mode == "colocated"
             self._version: int | None = None
             self._refused: int | None = None
             """How many generators were asked for in vain."""
             super().__init__(config, engine, placement)
+            self._transport = self._new_transport()
             if self._shares_gpu:
                 # vLLM measures free memory while it starts: nobody else may use the GPU then.
                 self.wait_until_ready()
@@ -188,10 +187,16 @@ class RayFleet(RolloutFleet):
         """
         self.rollouts.abandon()
         # Generators that were in a group with the old ranks have to join one with the new.
-        self._transport = make_transport(self._transport_backend, self._config.rollout.tensor_parallel_size)
+        self._transport = self._new_transport()
         with self.learning():
             self.learner.restart()
             start(self.learner)
+
+    def _new_transport(self) -> Transport:
+        rollout = self._config.rollout
+        return make_transport(
+            resolve_backend(rollout.publish_backend, self.placement.mode), rollout.tensor_parallel_size
+        )
 
     def _put_to_sleep(self) -> None:
         """All generators, those too that are being started again: one that starts takes its share of the GPU awake.

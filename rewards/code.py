@@ -109,7 +109,8 @@ def _answer(text: str, functions: Sequence[str]) -> str | None:
 
 def _chosen(blocks: Sequence[tuple[str, str]], functions: Sequence[str]) -> str | None:
     """What is the program, out of blocks of a language that will do; samples of use and of output may stand around it."""
-    defines = re.compile(rf"^\s*(?:async\s+)?def\s+(?:{'|'.join(map(re.escape, functions))})\b", re.MULTILINE)
+    # Not \s, which goes on over line breaks: quadratic in a program of empty lines.
+    defines = re.compile(rf"^[ \t]*(?:async[ \t]+)?def[ \t]+(?:{'|'.join(map(re.escape, functions))})\b", re.MULTILINE)
     wanted = [block for _, block in blocks if functions and defines.search(block)]
     labelled = [block for language, block in blocks if language]
     candidates = wanted or labelled or [block for _, block in blocks]

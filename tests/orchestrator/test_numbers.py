@@ -12,7 +12,7 @@ from orchestrator.artifacts import RunDirectory, RunDirectoryError
 from orchestrator.ask import config_for
 from orchestrator.evaluation import summarize
 from orchestrator.metrics import Clock, rollout_metrics
-from orchestrator.recipes import load
+from orchestrator.recipes import ConfigError, load
 from orchestrator.report.summary import draw_curve, summary_table
 from tests.orchestrator.groups import scored_group
 from tests.orchestrator.test_evaluation import paid
@@ -125,6 +125,18 @@ def test_a_lock_ends_with_the_process_that_held_it(config) -> None:
 def test_the_home_folder_is_meant_by_its_sign(monkeypatch, tmp_path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     assert load(None, ["runs_dir=~/runs", "name=one"]).directory == tmp_path / "runs" / "one"
+
+
+def test_a_home_folder_that_is_not_known_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"runs_dir.*home folder of ~nosuchuser is not known; give the whole path"):
+        load(None, ["runs_dir=~nosuchuser/runs"])
+
+
+def test_a_lock_that_cannot_be_made_says_where(config) -> None:
+    directory = RunDirectory(config)
+    (directory.path / ".lock").mkdir()
+    with pytest.raises(RunDirectoryError, match=r"cannot write the run directory .*Is a directory"), directory.alone():
+        pass
 
 
 def test_a_start_that_failed_before_its_first_figure_binds_nobody(config, tmp_path) -> None:

@@ -120,7 +120,9 @@ def test_after_a_restart_of_the_learner_generators_join_a_new_group_with_it(even
     made = fleet(events, shares_gpu=False)
     made.rollouts = SimpleNamespace(abandon=lambda: events.append("abandon"))
     made.learner = SimpleNamespace(restart=lambda: events.append("restart"))
-    made._transport_backend, made._transport = "nccl", NcclTransport(1)
+    made._config = load(None, ["rollout.publish_backend=nccl", "placement.mode=pods"])
+    made.placement = SimpleNamespace(mode="pods")
+    made._transport = NcclTransport(1)
     made._transport._members = {"generator-0": "as before"}
     made.restart_learner(lambda learner: events.append("start"))
     assert events == ["abandon", "restart", "start"] and not made._transport._members

@@ -28,6 +28,12 @@ def test_samples_of_use_and_output_are_not_the_program(text: str) -> None:
     assert code.score(text.format(PROGRAM), ADD)["correctness"] == 1.0
 
 
+def test_a_program_of_empty_lines_takes_no_time_to_find() -> None:
+    """Else the test's deadline, in the pool, is what ends it: the square of these lines is 10^10 steps."""
+    empty = "\n" * 100_000
+    assert code.extract_program(f"```python{empty}x = 1\n```\n```python\n{PROGRAM}\n```", functions=["add"]) == PROGRAM
+
+
 def test_of_two_programs_the_last_counts_and_without_a_name_the_last_that_is_python() -> None:
     wrong = PROGRAM.replace("+", "-")
     assert code.score(f"```python\n{PROGRAM}\n```\nNo:\n```python\n{wrong}\n```", ADD)["correctness"] == 0.0
