@@ -49,11 +49,13 @@ class RunDirectory:
     """`runs/<name>/`. Opening it creates it, or checks that it belongs to the same run."""
 
     def __init__(self, config: RunConfig) -> None:
-        """Raises RunDirectoryError when it cannot be written, or holds a run of other settings."""
+        """Raises RunDirectoryError when it cannot be written, holds a run of other settings, or is being trained into."""
         self.path = config.directory.resolve()
         with self._writing():
             for folder in (self.path, self.rollouts, self.checkpoints):
                 folder.mkdir(parents=True, exist_ok=True)
+        # A command that is refused must not leave its settings to the run that it was refused for.
+        with self.alone(), self._writing():
             self._check_same_run(config)
             # Not pydantic's own JSON, which turns infinity into null.
             write_atomically(self.path / "config.json", json.dumps(config.model_dump(mode="json"), indent=2) + "\n")

@@ -102,6 +102,10 @@ def test_a_second_command_for_the_same_run_is_refused_until_the_first_ends(confi
     refused = rf"being trained into by another command \(process {os.getpid()} on .*choose another name"
     with first.alone(), pytest.raises(RunDirectoryError, match=refused), second.alone():
         pass
+    before = (first.path / "config.json").read_text()
+    with first.alone(), pytest.raises(RunDirectoryError, match=refused):
+        RunDirectory(config.model_copy(update={"num_steps": 99}))
+    assert (first.path / "config.json").read_text() == before
     with second.alone():
         pass
 
@@ -134,6 +138,7 @@ def test_a_home_folder_that_is_not_known_is_refused() -> None:
 
 def test_a_lock_that_cannot_be_made_says_where(config) -> None:
     directory = RunDirectory(config)
+    (directory.path / ".lock").unlink()
     (directory.path / ".lock").mkdir()
     with pytest.raises(RunDirectoryError, match=r"cannot write the run directory .*Is a directory"), directory.alone():
         pass
