@@ -137,7 +137,8 @@ def texts_with(kind: str, number: int) -> list[str]:
 def groups(task: str, texts: Sequence[str], answer: Mapping[str, Any]) -> list[Any]:
     import numpy as np
 
-    from rollout.types import Completion, Group, Prompt
+    from rollout.types.completions import (Completion, Group)
+    from rollout.types.prompts import Prompt
 
     tokens, logprobs = np.zeros(1, dtype=np.int32), np.zeros(1, dtype=np.float32)
     made = [Completion(tokens, logprobs, "stop", (0,), text) for text in texts]

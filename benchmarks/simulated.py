@@ -28,7 +28,10 @@ from orchestrator.remote import wait_for
 from orchestrator.stream import RolloutStream
 from rewards.pool import RewardPool
 from rollout.config import SamplingConfig
-from rollout.types import Completion, Group, Prompt, Pulse, Reward, RewardPart, WeightBucket
+from rollout.types.completions import (Completion, Group, Reward, RewardPart)
+from rollout.types.prompts import Prompt
+from rollout.types.sampling import Pulse
+from rollout.types.publishing import WeightBucket
 
 NUM_HOSTS = 4
 """Ray actors that the generators share."""

@@ -13,7 +13,9 @@ import ray.util
 
 from learner.config import LearnerConfig, ModelConfig
 from learner.metrics import Update
-from rollout.types import Group, IpcBucket, Manifest, SupervisedExample, TransferGroup, WeightBucket
+from rollout.types.completions import Group
+from rollout.types.publishing import (IpcBucket, Manifest, TransferGroup, WeightBucket)
+from rollout.types.prompts import SupervisedExample
 
 if TYPE_CHECKING:
     from learner.learner import Learner

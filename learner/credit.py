@@ -20,7 +20,7 @@ from learner.advantages import (
 from learner.algorithm import AlgorithmConfig
 from learner.losses import kl_estimate
 from learner.packing import Sequence
-from rollout.types import Completion, Group
+from rollout.types.completions import (Completion, Group)
 
 Arrays = list[NDArray[np.float64]]
 

@@ -26,7 +26,9 @@ from learner.reference import build_reference
 from learner.scoring import Scorer
 from learner.tally import Tally
 from learner.transfer import IpcSender, NcclSender
-from rollout.types import Group, Manifest, SupervisedExample, WeightBucket
+from rollout.types.completions import Group
+from rollout.types.publishing import (Manifest, WeightBucket)
+from rollout.types.prompts import SupervisedExample
 
 
 class Learner:

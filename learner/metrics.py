@@ -10,7 +10,7 @@ import numpy as np
 
 from learner.algorithm import AlgorithmConfig
 from learner.packing import Batch, Sequence
-from rollout.types import Group
+from rollout.types.completions import Group
 
 if TYPE_CHECKING:
     from learner.optimizer import Applied

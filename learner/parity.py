@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from rollout.types import Group
+from rollout.types.completions import Group
 
 STALE_LIMIT = 1.0
 """Nats a token that a policy of a few steps ago may differ by. Another policy, or noise, differs by several."""

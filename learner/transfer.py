@@ -14,7 +14,7 @@ import torch
 
 from learner.backend import Backend
 from learner.weights import device_weights, manifest
-from rollout.types import IpcBucket, TransferGroup
+from rollout.types.publishing import (IpcBucket, TransferGroup)
 
 
 class IpcSender:

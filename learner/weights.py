@@ -19,7 +19,7 @@ from transformers import AutoTokenizer
 
 from learner.backend import Backend
 from learner.lora import ADAPTER, Weight, adapter_weights, merged_weights
-from rollout.types import Manifest, WeightBucket
+from rollout.types.publishing import (Manifest, WeightBucket)
 
 EXPORT_BUCKET_BYTES = 2**30
 """Weights gathered at a time for an export."""

@@ -16,7 +16,7 @@ import numpy as np
 import zstandard
 
 from orchestrator.config import RunConfig
-from rollout.types import Group
+from rollout.types.completions import Group
 
 logger = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ from orchestrator.placement import Placement
 from orchestrator.policy import check_context
 from orchestrator.recipes import ConfigError
 from rollout.prompts.stream import PromptStream
-from rollout.types import Prompt, PromptFormat
+from rollout.types.prompts import (Prompt, PromptFormat)
 
 PromptsByFormat = Mapping[PromptFormat, Sequence[Prompt]]
 

@@ -13,7 +13,7 @@ from orchestrator.misfits import misfits, warm_start_misfits
 from rewards.config import RewardsConfig
 from rollout.config import RolloutConfig, SamplingConfig, TracesConfig
 from rollout.prompts.config import PromptsConfig
-from rollout.types import PromptFormat
+from rollout.types.prompts import PromptFormat
 
 SUPERVISED_ONLY = {"supervised_only": True}
 """Context of validating a recipe for `rayzero sft`."""

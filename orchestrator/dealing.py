@@ -9,7 +9,8 @@ from heapq import heapify, heapreplace
 from itertools import groupby
 
 from rollout.config import SamplingConfig
-from rollout.types import Group, Prompt
+from rollout.types.completions import Group
+from rollout.types.prompts import Prompt
 
 
 @dataclass(frozen=True, slots=True)

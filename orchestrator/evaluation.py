@@ -15,7 +15,8 @@ from orchestrator.fleet import Rollouts
 from orchestrator.recipes import ConfigError
 from rewards.markers import markers
 from rollout.prompts.stream import PromptStream
-from rollout.types import Completion, Group, Prompt, PromptFormat, Reward
+from rollout.types.completions import (Completion, Group, Reward)
+from rollout.types.prompts import (Prompt, PromptFormat)
 
 
 @dataclass(frozen=True, slots=True)

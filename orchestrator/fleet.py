@@ -25,7 +25,9 @@ from orchestrator.transports import Transport, make_transport
 from rewards.pool import RewardPool
 from rollout.actor import MAX_CONCURRENCY, GeneratorActor, environment
 from rollout.config import SamplingConfig
-from rollout.types import EngineSpec, Group, Prompt
+from rollout.types.sampling import EngineSpec
+from rollout.types.completions import Group
+from rollout.types.prompts import Prompt
 
 logger = logging.getLogger(__name__)
 

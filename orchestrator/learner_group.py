@@ -17,7 +17,8 @@ from orchestrator.config import RunConfig
 from orchestrator.outcomes import settle
 from orchestrator.placement import Placement
 from orchestrator.remote import Background, GeneratorsSpentError, RemoteCallError, wait_for
-from rollout.types import Group, SupervisedExample
+from rollout.types.completions import Group
+from rollout.types.prompts import SupervisedExample
 
 logger = logging.getLogger(__name__)
 

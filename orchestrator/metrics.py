@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import numpy as np
 
 from rewards.markers import markers
-from rollout.types import Completion, Group, Reward
+from rollout.types.completions import (Completion, Group, Reward)
 
 
 def rollout_metrics(groups: Sequence[Group]) -> dict[str, float]:

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from orchestrator.config import RunConfig
 from orchestrator.memory.shape import UnknownShapeError, check_split, shape_of
-from rollout.prompts.pairs import fingerprint
+from rollout.supervised.pairs import fingerprint
 
 
 class PolicyError(ValueError):

@@ -26,7 +26,7 @@ from orchestrator.sft import checkpoints_of, refuse_other_command
 from orchestrator.supervised import check_data, warm_start_examples, warm_started_model
 from orchestrator.trackers import Tracker, build_trackers
 from orchestrator.train import train
-from rollout.prompts.examples import Examples
+from rollout.supervised.examples import Examples
 from rollout.prompts.stream import PromptStream
 
 logger = logging.getLogger(__name__)

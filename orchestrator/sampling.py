@@ -16,7 +16,8 @@ import numpy as np
 from orchestrator.config import RunConfig
 from orchestrator.fleet import Rollouts
 from rollout.prompts.stream import PromptStream
-from rollout.types import Group, Prompt
+from rollout.types.completions import Group
+from rollout.types.prompts import Prompt
 
 AHEAD = "ahead"
 """Where a checkpoint keeps the prompts that were asked for later steps; absent when there are none."""

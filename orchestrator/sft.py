@@ -21,7 +21,7 @@ from orchestrator.ray_metrics import RayMetricsTracker
 from orchestrator.recipes import ConfigError
 from orchestrator.supervised import check_data, fit, progress, supervised_examples
 from orchestrator.trackers import FileTracker, Trackers, WandbTracker
-from rollout.prompts.examples import PairExamples, TraceExamples
+from rollout.supervised.examples import (PairExamples, TraceExamples)
 
 logger = logging.getLogger(__name__)
 

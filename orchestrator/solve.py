@@ -18,12 +18,12 @@ from orchestrator.config import RunConfig
 from orchestrator.policy import check_context
 from orchestrator.recipes import ConfigError
 from rollout.prompts.config import QuestionsConfig
-from rollout.prompts.problems import Problem
-from rollout.types import Prompt
+from rollout.tasks.base import Problem
+from rollout.types.prompts import Prompt
 
 if TYPE_CHECKING:
     from rewards.function import Outcome
-    from rollout.engine import Engine
+    from rollout.engine.engine import Engine
 
 
 def solve(model: str, question: str, recipe: str | None, answer: str | None, attempts: int, console: Console) -> bool:
@@ -62,7 +62,7 @@ def asked(config: RunConfig, question: str, answer: str | None) -> Problem:
     questions = next(iter(config.prompts.kinds.values()))
     if questions.task == "countdown":
         return countdown_problem(questions, question, answer)
-    from rollout.prompts.tasks import task_module
+    from rollout.tasks.registry import task_module
 
     needed = task_module(questions.task).fields(questions.settings)
     shown = {name for _, name, _, _ in string.Formatter().parse(questions.wording(config.prompts.format)) if name}
@@ -80,7 +80,7 @@ def asked(config: RunConfig, question: str, answer: str | None) -> Problem:
 
 def countdown_problem(questions: QuestionsConfig, question: str, answer: str | None) -> Problem:
     """Countdown's question says itself what is right."""
-    from rollout.prompts import countdown
+    from rollout.tasks import countdown
 
     if answer is not None:
         raise ConfigError("--answer is not for Countdown: what is right follows from the numbers and the target")
@@ -120,7 +120,7 @@ def engine(model: str, config: RunConfig, tokenizer: Any) -> Iterator[Engine]:
     from rollout.actor import environment
 
     os.environ.update(environment(config.rollout))
-    from rollout.engine import Engine
+    from rollout.engine.engine import Engine
 
     started = Engine(
         engine_spec(config, model, load_weights=True),

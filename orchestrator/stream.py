@@ -23,9 +23,10 @@ from orchestrator.remote import GeneratorsSpentError, RemoteCallError, ready_of,
 from orchestrator.watchdog import Watchdog
 from rewards.pool import RewardPool
 from rollout.config import RolloutConfig, SamplingConfig
-from rollout.staging import UnpublishedError
-from rollout.step_loop import EngineStoppedError
-from rollout.types import Group, Prompt
+from rollout.weights.staging import UnpublishedError
+from rollout.engine.step_loop import EngineStoppedError
+from rollout.types.completions import Group
+from rollout.types.prompts import Prompt
 
 ABANDON_TIMEOUT_S = 60.0
 """Deadline for a generator to drop its prompts, seconds; it does so between two decoding steps."""

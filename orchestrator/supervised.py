@@ -16,9 +16,9 @@ from orchestrator.interrupt import Interrupt
 from orchestrator.learner_group import LearnerGroup
 from orchestrator.metrics import Clock
 from orchestrator.policy import keep_first, max_positions, warm_start_folder
-from rollout.prompts.examples import Examples, PairExamples, TraceExamples
-from rollout.prompts.pairs import LengthLimit, read_pairs
-from rollout.types import SupervisedExample
+from rollout.supervised.examples import (Examples, PairExamples, TraceExamples)
+from rollout.supervised.pairs import (LengthLimit, read_pairs)
+from rollout.types.prompts import SupervisedExample
 
 AfterStep = Callable[[int, Mapping[str, float], bool], None]
 """(step, its metrics, whether the training leaves after it)."""

@@ -12,7 +12,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from orchestrator.artifacts import RunDirectory
 from orchestrator.config import RunConfig
 from orchestrator.ray_metrics import RayMetricsTracker
-from rollout.types import Group, PromptFormat
+from rollout.types.completions import Group
+from rollout.types.prompts import PromptFormat
 
 Credited = Sequence[tuple[Group, Sequence[float]]]
 """Groups, each with the advantages of its completions."""

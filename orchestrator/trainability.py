@@ -15,7 +15,7 @@ from typing import Literal
 from orchestrator.config import RunConfig
 from orchestrator.estimates import Estimate, rate
 from orchestrator.evaluation import Evaluation, num_right
-from rollout.types import Group
+from rollout.types.completions import Group
 
 ENOUGH_SPREAD = 0.3
 """Share of groups with spread from which a run learns at full speed; `rollout/groups_without_spread` is then below 0.7,

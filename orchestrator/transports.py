@@ -19,7 +19,7 @@ from typing import Any, Literal, Protocol
 
 from orchestrator.learner_group import LearnerLostError, answers
 from orchestrator.outcomes import Outcomes, settle
-from rollout.types import IpcBucket, TransferGroup
+from rollout.types.publishing import (IpcBucket, TransferGroup)
 
 ADVICE = "raise rollout.publish_timeout_s if the model is large; else look at its log, it may hang"
 ABORT_S = 30.0

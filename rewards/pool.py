@@ -27,7 +27,7 @@ from rewards.failures import RewardFailure
 from rewards.function import RewardFunction
 from rewards.ledger import Job, Ledger, Ticket
 from rewards.worker import Parcel, Progress, RewardWorker
-from rollout.types import Group
+from rollout.types.completions import Group
 
 logger = logging.getLogger(__name__)
 

@@ -1,7 +1,7 @@
 """Marks problems of the library reasoning_gym by the scorers of its data sets.
 
 The answer to a prompt is ``{"answer": "9", "dataset": "chain_sum", "settings": {}, "metadata": {…}}``, as
-rollout/prompts/reasoning_gym.py makes it. What is marked is the content of the last complete pair of answer tags; in the
+rollout/tasks/reasoning_gym.py makes it. What is marked is the content of the last complete pair of answer tags; in the
 natural format it is the last line that is not blank. Two parts:
 
 - ``score``: the library's score, from 0 to 1. Many data sets pay partly right answers, some (countdown, jugs) even a

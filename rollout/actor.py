@@ -8,7 +8,10 @@ from collections.abc import Iterator, Sequence
 import ray
 
 from rollout.config import RolloutConfig, SamplingConfig
-from rollout.types import EngineSpec, Group, IpcBucket, Manifest, Prompt, Pulse, Tokens, TransferGroup, WeightBucket
+from rollout.types.sampling import (EngineSpec, Pulse)
+from rollout.types.completions import Group
+from rollout.types.publishing import (IpcBucket, Manifest, TransferGroup, WeightBucket)
+from rollout.types.prompts import (Prompt, Tokens)
 
 
 class Generator:
@@ -18,7 +21,7 @@ class Generator:
         # Imported here: this module also loads in the driver, which needs neither vLLM nor torch.
         from transformers import AutoTokenizer
 
-        from rollout.engine import Engine
+        from rollout.engine.engine import Engine
 
         tokenizer = AutoTokenizer.from_pretrained(spec.model_folder)
 

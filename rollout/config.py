@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 
 
 class TracesConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
-    """Synthetic traces that a warm start imitates, imperfect on purpose; see rollout/prompts/countdown_traces.py.
+    """Synthetic traces that a warm start imitates, imperfect on purpose; see rollout/supervised/countdown.py.
 
     The first two also shape the traces of reasoning_gym and word_problems; the others are Countdown's alone.
     """

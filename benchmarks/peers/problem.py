@@ -14,7 +14,8 @@ from learner.build import build_model
 from learner.config import BuildConfig, ModelConfig
 from learner.packing import Sequence, pack, sequences_of
 from learner.policy import Policy, load_policy, policy_inputs
-from rollout.types import Completion, Group, Prompt, Reward
+from rollout.types.completions import (Completion, Group, Reward)
+from rollout.types.prompts import Prompt
 
 # Wide initial weights: the distributions have peaks, so that entropies differ.
 BUILD = BuildConfig(hidden_size=32, num_layers=2, intermediate_size=48, init_std=0.25, max_integer=61, words=("+",))

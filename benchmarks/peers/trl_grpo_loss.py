@@ -48,7 +48,7 @@ from learner.credit import credited
 from learner.objective import Objective
 from learner.packing import pack, sequences_of
 from learner.policy import PolicyOutput, policy_inputs
-from rollout.types import Group
+from rollout.types.completions import Group
 
 TRL = "1.16.0"
 LIMIT = 1e-5

@@ -13,7 +13,8 @@ from orchestrator.config import RunConfig
 from orchestrator.estimates import Difference, Estimate
 from orchestrator.evaluation import Evaluation, by_label, is_right
 from orchestrator.trainability import Trainability, trainability
-from rollout.types import Completion, Group, Prompt, Reward
+from rollout.types.completions import (Completion, Group, Reward)
+from rollout.types.prompts import Prompt
 
 LONGEST_SHOWN = 2000
 """Characters of a completion that are printed, half of them from its end."""

@@ -19,7 +19,7 @@ from orchestrator.recipes import ConfigError
 from orchestrator.report.comparison import LABELS
 from orchestrator.trainability import trainability
 from rewards.markers import markers
-from rollout.types import Completion, Group, Reward
+from rollout.types.completions import (Completion, Group, Reward)
 
 
 def comparison_file(given: str | None, config: RunConfig) -> Path:

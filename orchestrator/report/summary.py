@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 from rich.table import Table
 
-from rollout.types import PromptFormat
+from rollout.types.prompts import PromptFormat
 
 Lines = Sequence[Mapping[str, float]]
 

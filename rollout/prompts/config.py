@@ -8,21 +8,21 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from rollout.prompts.code import Config as CodeConfig
-from rollout.prompts.countdown import Config as CountdownConfig
-from rollout.prompts.exact_match import Config as ExactMatchConfig
-from rollout.prompts.gsm8k import Config as Gsm8kConfig
-from rollout.prompts.jsonl import ANY_FIELD
-from rollout.prompts.jsonl import Config as JsonlConfig
-from rollout.prompts.math import Config as MathConfig
-from rollout.prompts.multiple_choice import Config as MultipleChoiceConfig
-from rollout.prompts.period_count import Config as PeriodCountConfig
-from rollout.prompts.problems import WorkedExample
-from rollout.prompts.reasoning_gym import Config as ReasoningGymConfig
-from rollout.prompts.tasks import task_module
-from rollout.prompts.text_length import Config as TextLengthConfig
-from rollout.prompts.word_problems import Config as WordProblemsConfig
-from rollout.types import PromptFormat
+from rollout.tasks.code import Config as CodeConfig
+from rollout.tasks.countdown import Config as CountdownConfig
+from rollout.tasks.exact_match import Config as ExactMatchConfig
+from rollout.tasks.gsm8k import Config as Gsm8kConfig
+from rollout.tasks.jsonl import ANY_FIELD
+from rollout.tasks.jsonl import Config as JsonlConfig
+from rollout.tasks.math import Config as MathConfig
+from rollout.tasks.multiple_choice import Config as MultipleChoiceConfig
+from rollout.tasks.period_count import Config as PeriodCountConfig
+from rollout.tasks.base import WorkedExample
+from rollout.tasks.reasoning_gym import Config as ReasoningGymConfig
+from rollout.tasks.registry import task_module
+from rollout.tasks.text_length import Config as TextLengthConfig
+from rollout.tasks.word_problems import Config as WordProblemsConfig
+from rollout.types.prompts import PromptFormat
 
 TaskName = Literal[
     "code",
@@ -43,7 +43,7 @@ class QuestionsConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docs
     """A task, its settings, and the wording of its questions."""
 
     task: TaskName = "countdown"
-    """Name of the task: `rollout/prompts/<task>.py` asks, `rewards/<task>.py` marks."""
+    """Name of the task: `rollout/tasks/<task>.py` asks, `rewards/<task>.py` marks."""
     template: str | None = None
     """The question, with named fields such as {numbers} that the task fills in. Not set: the task's own wording, which
     asks for `<think>` and `<answer>` tags."""

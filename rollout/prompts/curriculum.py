@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rollout.prompts.config import CurriculumConfig
-from rollout.types import Group, Prompt
+from rollout.types.completions import Group
+from rollout.types.prompts import Prompt
 
 
 class Curriculum:

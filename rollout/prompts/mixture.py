@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from rollout.prompts.config import PromptsConfig
-from rollout.prompts.problems import MAX_DRAWS, Problem
-from rollout.prompts.tasks import problem_source
+from rollout.tasks.base import (MAX_DRAWS, Problem)
+from rollout.tasks.registry import problem_source
 
 
 class Kind(NamedTuple):

@@ -12,7 +12,8 @@ from rollout.prompts.config import PromptsConfig
 from rollout.prompts.curriculum import Curriculum, SolvedProblems, training_id
 from rollout.prompts.mixture import Kind, Mixture, NothingLeftError
 from rollout.prompts.template import Template, Tokenizer
-from rollout.types import Group, Prompt, PromptFormat
+from rollout.types.completions import Group
+from rollout.types.prompts import (Prompt, PromptFormat)
 
 logger = logging.getLogger(__name__)
 

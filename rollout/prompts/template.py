@@ -7,8 +7,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from rollout.prompts.config import PromptsConfig, QuestionsConfig
-from rollout.prompts.problems import Problem
-from rollout.types import Prompt, PromptFormat, Tokens
+from rollout.tasks.base import Problem
+from rollout.types.prompts import (Prompt, PromptFormat, Tokens)
 
 
 class Tokenizer(Protocol):

@@ -13,7 +13,7 @@ from learner.algorithm import AlgorithmConfig
 from learner.backend import Rank
 from learner.config import LearnerConfig, ModelConfig
 from learner.learner import Learner
-from rollout.types import Group
+from rollout.types.completions import Group
 from tests.learner.test_learner import assert_close, weights_of
 from tests.learner.tiny import BUILD, MAX_COMPLETION_TOKENS, TEMPERATURE, learner_config
 

@@ -17,7 +17,7 @@ from orchestrator.policy import base_model
 from orchestrator.recipes import load
 from orchestrator.run import load_tokenizer
 from rollout.prompts.stream import PromptStream
-from rollout.types import Group, Reward, RewardPart
+from rollout.types.completions import (Group, Reward, RewardPart)
 
 pytestmark = [pytest.mark.gpu, pytest.mark.slow, pytest.mark.timeout(900)]
 

@@ -21,7 +21,8 @@ from orchestrator.policy import base_model
 from orchestrator.recipes import load
 from rollout.actor import MAX_CONCURRENCY, GeneratorActor, environment
 from rollout.config import RolloutConfig, SamplingConfig
-from rollout.types import EngineSpec, Prompt
+from rollout.types.sampling import EngineSpec
+from rollout.types.prompts import Prompt
 
 pytestmark = [pytest.mark.gpu, pytest.mark.slow, pytest.mark.timeout(900)]
 

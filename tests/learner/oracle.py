@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from learner.config import AlgorithmConfig, LearnerConfig
-from rollout.types import Group
+from rollout.types.completions import Group
 from tests.learner.tiny import MAX_COMPLETION_TOKENS, TEMPERATURE
 
 

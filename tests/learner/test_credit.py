@@ -13,7 +13,8 @@ from learner.algorithm import AlgorithmConfig
 from learner.credit import credited, kl_to_reference, needs_scores, overlong_punishment
 from learner.packing import Sequence, sequences_of
 from learner.presets import PRESETS
-from rollout.types import Completion, Group, Prompt, Reward
+from rollout.types.completions import (Completion, Group, Reward)
+from rollout.types.prompts import Prompt
 from tests.learner import formulas
 
 LIMIT = 10

@@ -10,7 +10,7 @@ import torch
 
 from learner.gradients import NonFiniteGradientError
 from learner.learner import Learner
-from rollout.types import Group
+from rollout.types.completions import Group
 from tests.learner.test_learner import assert_close, start, weights_of
 from tests.learner.tiny import learner_config
 

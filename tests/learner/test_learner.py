@@ -20,7 +20,8 @@ from learner.config import AlgorithmConfig, LearnerConfig, ModelConfig, WarmStar
 from learner.learner import Learner
 from learner.parity import ParityError
 from learner.weights import tensors_of
-from rollout.types import Group, SupervisedExample
+from rollout.types.completions import Group
+from rollout.types.prompts import SupervisedExample
 from tests.learner.oracle import oracle_update
 from tests.learner.tiny import MAX_COMPLETION_TOKENS, MODEL, TEMPERATURE, learner_config, sequence_logprobs
 

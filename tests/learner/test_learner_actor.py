@@ -14,7 +14,7 @@ from learner.actor import LearnerActor, actor_options
 from learner.config import LearnerConfig
 from learner.parity import ParityError
 from learner.weights import tensors_of
-from rollout.types import Group
+from rollout.types.completions import Group
 from tests.learner.oracle import oracle_update
 from tests.learner.test_learner import assert_close, stale
 from tests.learner.tiny import MAX_COMPLETION_TOKENS, MODEL, TEMPERATURE, learner_config

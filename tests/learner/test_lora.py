@@ -24,7 +24,7 @@ from learner.learner import Learner
 from learner.lora import base_fingerprint, merged_weights
 from learner.policy import load_policy
 from learner.weights import tensors_of
-from rollout.types import Group
+from rollout.types.completions import Group
 from tests.learner import oracle
 from tests.learner.tiny import MAX_COMPLETION_TOKENS, MODEL, TEMPERATURE, learner_config
 

@@ -16,7 +16,7 @@ from learner.algorithm import AlgorithmConfig
 from learner.objective import Objective, cross_entropy
 from learner.packing import Batch, Microbatch, Sequence, pack, sequence_of
 from learner.presets import PRESETS
-from rollout.types import SupervisedExample
+from rollout.types.prompts import SupervisedExample
 from tests.learner import formulas
 from tests.learner.formulas import SAID, Row
 

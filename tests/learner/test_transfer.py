@@ -13,7 +13,7 @@ from learner.config import LoraConfig
 from learner.learner import Learner
 from learner.transfer import check_allocator, largest_bytes
 from learner.weights import device_weights, tensors_of
-from rollout.types import Group
+from rollout.types.completions import Group
 from tests.learner.test_lora import sharing_all
 from tests.learner.tiny import MAX_COMPLETION_TOKENS, MODEL, TEMPERATURE, learner_config
 

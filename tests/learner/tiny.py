@@ -10,7 +10,8 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from learner.config import AlgorithmConfig, BuildConfig, LearnerConfig, ModelConfig
-from rollout.types import Completion, Group, Prompt, Reward
+from rollout.types.completions import (Completion, Group, Reward)
+from rollout.types.prompts import Prompt
 
 TAGS = ("</think>", "<answer>", "</answer>")
 BUILD = BuildConfig(

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from rollout.types import Completion, Group, Prompt, Reward, RewardPart
+from rollout.types.completions import (Completion, Group, Reward, RewardPart)
+from rollout.types.prompts import Prompt
 
 
 def scored_group(

@@ -9,7 +9,7 @@ import pytest
 from orchestrator.estimates import wilson
 from orchestrator.evaluation import by_label, check_held_out, evaluate, held_out_metrics, held_out_prompts, summarize
 from orchestrator.recipes import ConfigError, load
-from rollout.types import Group, Reward, RewardPart
+from rollout.types.completions import (Group, Reward, RewardPart)
 from tests.orchestrator.groups import scored_group
 
 

@@ -24,7 +24,8 @@ from orchestrator.publish import publish
 from orchestrator.recipes import load
 from orchestrator.run import load_tokenizer
 from rollout.prompts.stream import PromptStream
-from rollout.types import EngineSpec, Group, Reward, RewardPart
+from rollout.types.sampling import EngineSpec
+from rollout.types.completions import (Group, Reward, RewardPart)
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

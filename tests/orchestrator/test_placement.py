@@ -21,7 +21,7 @@ from orchestrator.config import RunConfig
 from orchestrator.fleet import RayFleet
 from orchestrator.placement import Placement, PlacementError
 from orchestrator.recipes import ConfigError, load
-from rollout.types import EngineSpec
+from rollout.types.sampling import EngineSpec
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 # Ray's workers cannot import this file: its actors travel by value.

@@ -27,7 +27,8 @@ from orchestrator.stream import RolloutStream
 from orchestrator.transports import RayTransport
 from rollout.actor import Generator, environment
 from rollout.prompts.stream import PromptStream
-from rollout.types import EngineSpec, Pulse, Reward, RewardPart
+from rollout.types.sampling import (EngineSpec, Pulse)
+from rollout.types.completions import (Reward, RewardPart)
 
 pytestmark = pytest.mark.slow
 # Ray's workers cannot import this file: its actors travel by value.
@@ -119,7 +120,7 @@ class StaleHead(Generator):
     """Takes every weight, but never repacks its tied LM head."""
 
     def __init__(self, spec, config) -> None:
-        from rollout import weights
+        from rollout.weights import object_store as weights
 
         weights.rebuild_tied_lm_head = lambda model: None
         super().__init__(spec, config)

@@ -6,7 +6,7 @@ import pytest
 
 from orchestrator.stream import RolloutStream
 from rollout.config import RolloutConfig, SamplingConfig
-from rollout.staging import UnpublishedError
+from rollout.weights.staging import UnpublishedError
 
 SAMPLING = SamplingConfig()
 

@@ -7,7 +7,7 @@ import pytest
 
 from orchestrator.recipes import load
 from orchestrator.sampling import Sampler, StaleGroupError
-from rollout.types import Prompt
+from rollout.types.prompts import Prompt
 from tests.orchestrator.groups import scored_group
 
 

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from orchestrator.recipes import ConfigError, load
 from orchestrator.solve import asked, marked, parse_question, solve, verdict, worded
-from rollout.types import Prompt
+from rollout.types.prompts import Prompt
 from tests.rollout.byte_tokenizer import Bytes
 
 WARM_START = str(Path(__file__).parents[1] / "data" / "countdown-warm-start")

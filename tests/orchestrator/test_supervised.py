@@ -12,7 +12,7 @@ from orchestrator.interrupt import Interrupt
 from orchestrator.recipes import ConfigError, load
 from orchestrator.sft import plan, refuse_other_command, run_supervised
 from orchestrator.supervised import fit, warm_start_examples
-from rollout.prompts.pairs import PairError
+from rollout.supervised.pairs import PairError
 from tests.orchestrator.sums import RECIPE, write_pairs
 
 

@@ -15,7 +15,7 @@ from orchestrator.learner_group import LearnerLostError
 from orchestrator.outcomes import Outcomes
 from orchestrator.remote import RemoteCallError
 from orchestrator.transports import Attempt, IpcTransport, NcclTransport, RayTransport, make_transport, nccl_ranks
-from rollout.types import IpcBucket, Manifest, TransferGroup
+from rollout.types.publishing import (IpcBucket, Manifest, TransferGroup)
 
 MANIFEST = Manifest(("a", "b"), ("float32", "float32"), ((2,), (2,)))
 Log = list[tuple[Any, ...]]

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rollout.types import Completion, Group, Prompt
+from rollout.types.completions import (Completion, Group)
+from rollout.types.prompts import Prompt
 
 HERE = Path(__file__).resolve().parent
 if str(HERE) not in sys.path:

@@ -6,7 +6,7 @@ import random
 import pytest
 
 from rewards.reasoning_gym import PARTS, score
-from rollout.prompts.reasoning_gym import MAX_INDEX, SIZES, UNFIT, DatasetConfig, made_dataset, problem
+from rollout.tasks.reasoning_gym import (MAX_INDEX, SIZES, UNFIT, DatasetConfig, made_dataset, problem)
 
 KNOWN = {
     "graph_color": lambda metadata: json.dumps(metadata["possible_answer"]),

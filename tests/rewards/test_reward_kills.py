@@ -18,7 +18,7 @@ from processes import all_end, children, descendants, fork_servers, parent, wait
 
 from rewards.config import RewardsConfig
 from rewards.pool import RewardPool
-from rollout.types import Group
+from rollout.types.completions import Group
 
 pytestmark = pytest.mark.slow
 HERE = Path(__file__).resolve().parent

@@ -13,7 +13,7 @@ from rewards.failures import RewardFailure
 from rewards.function import Outcome
 from rewards.ledger import AHEAD_S, MAX_AHEAD, Job, Ledger
 from rewards.registry import UnknownTaskError
-from rollout.types import Group
+from rollout.types.completions import Group
 
 MakeGroup = Callable[..., Group]
 GOOD = (Outcome("ok", {"correctness": 1.0, "tidy": 1.0}, seconds=1e-5),)

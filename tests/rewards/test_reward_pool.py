@@ -19,7 +19,7 @@ from rewards.config import RewardConfigError, RewardsConfig
 from rewards.failures import RewardFailure
 from rewards.pool import RewardPool
 from rewards.registry import UnknownPartError, UnknownTaskError
-from rollout.types import Group
+from rollout.types.completions import Group
 
 pytestmark = pytest.mark.slow
 HERE = Path(__file__).resolve().parent

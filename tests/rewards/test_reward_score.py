@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from rewards.config import RewardConfigError, RewardsConfig
 from rewards.function import Outcome, RewardFunction
 from rewards.score import compose
-from rollout.types import Reward
+from rollout.types.completions import Reward
 
 SCORE = RewardFunction("task", "m:score", ("correctness",), marks_task=True)
 TAGS = RewardFunction("answer_tags", "m:answer_tags", ("answer_tags",))

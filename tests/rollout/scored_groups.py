@@ -1,6 +1,7 @@
 """Scored groups for tests: what came of a prompt, without any completions."""
 
-from rollout.types import Group, Prompt, Reward, RewardPart
+from rollout.types.completions import (Group, Reward, RewardPart)
+from rollout.types.prompts import Prompt
 
 
 def scored(prompt: Prompt, pass_rate: float | None, size: int = 4) -> Group:

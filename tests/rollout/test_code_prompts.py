@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from rewards.code import judge
-from rollout.prompts import code
-from rollout.prompts.code import Config
+from rollout.tasks import code
+from rollout.tasks.code import Config
 from rollout.prompts.config import PromptsConfig
-from rollout.prompts.rows import RowError
+from rollout.tasks.datasets import RowError
 from rollout.prompts.stream import PromptStream
 from tests.rollout.byte_tokenizer import Bytes
 

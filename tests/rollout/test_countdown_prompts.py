@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from rewards.countdown import score
-from rollout.prompts import countdown
-from rollout.prompts.countdown import Config
-from rollout.prompts.countdown_draws import reachable
-from rollout.prompts.countdown_solver import count_solutions
+from rollout.tasks import countdown
+from rollout.tasks.countdown import Config
+from rollout.tasks.countdown_problems.draws import reachable
+from rollout.tasks.countdown_problems.solver import count_solutions
 
 
 def numbers_of(problem) -> list[int]:

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rewards.countdown import check
-from rollout.prompts.countdown_draws import reachable
-from rollout.prompts.countdown_solver import count_solutions, solutions
+from rollout.tasks.countdown_problems.draws import reachable
+from rollout.tasks.countdown_problems.solver import (count_solutions, solutions)
 
 PRIME = 2**61 - 1
 

@@ -12,8 +12,11 @@ import torch
 
 from rollout.actor import environment
 from rollout.config import RolloutConfig, SamplingConfig
-from rollout.staging import StagingError, UnpublishedError
-from rollout.types import EngineSpec, Group, Prompt, WeightBucket
+from rollout.weights.staging import (StagingError, UnpublishedError)
+from rollout.types.sampling import EngineSpec
+from rollout.types.completions import Group
+from rollout.types.prompts import Prompt
+from rollout.types.publishing import WeightBucket
 
 CONFIG = RolloutConfig(max_concurrent_completions=64)
 SAMPLING = SamplingConfig(temperature=0.7, max_completion_tokens=24)
@@ -30,7 +33,7 @@ def policy(tiny_model: Path):
 @pytest.fixture(scope="module")
 def engine(tiny_model: Path):
     os.environ.update(environment(CONFIG))
-    from rollout.engine import Engine
+    from rollout.engine.engine import Engine
 
     started = Engine(EngineSpec(str(tiny_model), "float32", 200, load_weights=False), CONFIG, lambda ids: f"{len(ids)}")
     yield started
@@ -145,7 +148,7 @@ def test_weights_may_come_in_several_buckets(published, policy) -> None:
 
 
 def test_a_stale_lm_head_is_visible_in_the_logprobs(published, policy, monkeypatch) -> None:
-    monkeypatch.setattr("rollout.weights.rebuild_tied_lm_head", lambda model: None)
+    monkeypatch.setattr("rollout.weights.object_store.rebuild_tied_lm_head", lambda model: None)
     perturb(policy, 0.03)
     published.update_weights([bucket(policy)], version=3)
     assert largest_gap(policy, generate(published), SAMPLING.temperature) > 0.05
@@ -212,8 +215,8 @@ def test_staged_weights_change_nothing_until_they_are_committed(published, polic
 def test_a_load_that_fails_half_way_is_never_sampled_with_and_the_next_one_is_whole(
     published, policy, monkeypatch
 ) -> None:
-    from rollout.engine import HALF_LOADED
-    from rollout.weights import ArrayWeightTransferEngine
+    from rollout.engine.engine import HALF_LOADED
+    from rollout.weights.object_store import ArrayWeightTransferEngine
 
     whole = bucket(policy)
     # A layer's q is in, its k and v are not: vLLM fuses the three, and would go on counting there the next time.
@@ -259,7 +262,7 @@ def test_a_load_that_fails_half_way_is_never_sampled_with_and_the_next_one_is_wh
 
 
 def test_a_prompt_that_does_not_fit_is_refused_with_its_id_and_nothing_is_sampled(published) -> None:
-    from rollout.engine import PromptTooLongError
+    from rollout.engine.engine import PromptTooLongError
 
     long = [*prompts(1), Prompt("train/000099", np.zeros(180, np.int32), "", "countdown", {})]
     with pytest.raises(PromptTooLongError, match=r"prompt train/000099 has 180 tokens.*needs 204.*holds 200"):

@@ -7,7 +7,8 @@ import pytest
 
 from rollout.actor import environment
 from rollout.config import RolloutConfig, SamplingConfig
-from rollout.types import EngineSpec, Prompt
+from rollout.types.sampling import EngineSpec
+from rollout.types.prompts import Prompt
 
 CONFIG = RolloutConfig(max_concurrent_completions=64, max_batched_tokens=100)
 
@@ -15,7 +16,7 @@ CONFIG = RolloutConfig(max_concurrent_completions=64, max_batched_tokens=100)
 @pytest.mark.slow
 def test_prompts_that_do_not_fit_one_step_wait_for_the_next(tiny_model) -> None:
     os.environ.update(environment(CONFIG))
-    from rollout.engine import Engine
+    from rollout.engine.engine import Engine
 
     engine = Engine(EngineSpec(str(tiny_model), "float32", 64, load_weights=True), CONFIG, lambda ids: str(len(ids)))
     rng = np.random.default_rng(0)

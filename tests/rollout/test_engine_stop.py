@@ -9,7 +9,8 @@ from transformers import AutoTokenizer
 
 from rollout.actor import environment
 from rollout.config import RolloutConfig, SamplingConfig
-from rollout.types import EngineSpec, Prompt
+from rollout.types.sampling import EngineSpec
+from rollout.types.prompts import Prompt
 
 CONFIG = RolloutConfig(max_concurrent_completions=16)
 MODEL = str(Path(__file__).parents[1] / "data" / "countdown-warm-start")
@@ -23,7 +24,7 @@ def tokenizer():
 @pytest.fixture(scope="module")
 def engine(tokenizer):
     os.environ.update(environment(CONFIG))
-    from rollout.engine import Engine
+    from rollout.engine.engine import Engine
 
     spec = EngineSpec(MODEL, "float32", 256, load_weights=True, reads_text=True)
     started = Engine(spec, CONFIG, lambda ids: tokenizer.decode(ids.tolist(), skip_special_tokens=True))

@@ -3,11 +3,11 @@
 import pytest
 
 from orchestrator.recipes import load
-from rollout.prompts import countdown
+from rollout.tasks import countdown
 from rollout.prompts.config import PromptsConfig
-from rollout.prompts.problems import WorkedExample
+from rollout.tasks.base import WorkedExample
 from rollout.prompts.stream import PromptStream
-from rollout.prompts.tasks import task_module
+from rollout.tasks.registry import task_module
 from rollout.prompts.template import Template
 from tests.rollout.byte_tokenizer import Bytes
 from tests.rollout.chatml_tokenizer import FORGETFUL, tokenizer

@@ -3,7 +3,7 @@
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from rollout.increments import increments
+from rollout.engine.increments import increments
 
 
 def decode(token_ids) -> str:

@@ -8,8 +8,8 @@ import pytest
 from orchestrator.recipes import ConfigError, load
 from rewards import countdown, exact_match, gsm8k, multiple_choice
 from rollout.prompts.config import PromptsConfig
-from rollout.prompts.jsonl import Config, source
-from rollout.prompts.rows import RowError
+from rollout.tasks.jsonl import (Config, source)
+from rollout.tasks.datasets import RowError
 from rollout.prompts.stream import PromptStream
 from tests.rollout.byte_tokenizer import Bytes
 

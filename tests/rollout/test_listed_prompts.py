@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from rewards.math import score as math_score
-from rollout.prompts import exact_match, gsm8k, math, multiple_choice
-from rollout.prompts.problems import Problem
-from rollout.prompts.rows import RowError
+from rollout.tasks import (exact_match, gsm8k, math, multiple_choice)
+from rollout.tasks.base import Problem
+from rollout.tasks.datasets import RowError
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 TASKS = {"gsm8k": gsm8k, "math": math, "multiple_choice": multiple_choice, "exact_match": exact_match}
@@ -56,7 +56,7 @@ BABI_PATH = {"passage": "The hall is south of …", "question": "How do you go?"
 
 
 def parsed(task: str, row: dict[str, Any]) -> Problem:
-    problem: Problem = import_module(f"rollout.prompts.{task}").parse_row(row, "rows.jsonl, row 0")
+    problem: Problem = import_module(f"rollout.tasks.{task}").parse_row(row, "rows.jsonl, row 0")
     return problem
 
 

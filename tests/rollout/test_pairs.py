@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from rollout.prompts.examples import PairExamples
-from rollout.prompts.pairs import LengthLimit, PairError, encode_pairs, read_pairs
+from rollout.supervised.examples import PairExamples
+from rollout.supervised.pairs import (LengthLimit, PairError, encode_pairs, read_pairs)
 from tests.rollout.byte_tokenizer import Bytes
 
 GOOD = '{"prompt": "1+1=", "completion": "2"}'

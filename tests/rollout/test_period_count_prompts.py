@@ -7,10 +7,10 @@ import pytest
 from orchestrator.recipes import ConfigError, load
 from rewards.period_count import score
 from rollout.prompts.config import PromptsConfig
-from rollout.prompts.examples import TraceExamples
-from rollout.prompts.period_count import ADJECTIVES, DETERMINERS, NOUNS, source
-from rollout.prompts.period_count import Config as PeriodCountConfig
-from rollout.prompts.period_count_traces import continuation, traces
+from rollout.supervised.examples import TraceExamples
+from rollout.tasks.period_count import (ADJECTIVES, DETERMINERS, NOUNS, source)
+from rollout.tasks.period_count import Config as PeriodCountConfig
+from rollout.supervised.period_count import (continuation, traces)
 from rollout.prompts.stream import PromptStream
 from tests.rollout.built_tokenizer import built_tokenizer
 from tests.rollout.byte_tokenizer import Bytes

@@ -12,8 +12,8 @@ from pydantic import ValidationError
 from orchestrator.recipes import ConfigError, load
 from rewards.reasoning_gym import score
 from rollout.prompts.config import PromptsConfig
-from rollout.prompts.reasoning_gym import Config, source
-from rollout.prompts.reasoning_gym_traces import sum_trace, traces
+from rollout.tasks.reasoning_gym import (Config, source)
+from rollout.supervised.reasoning_gym import (sum_trace, traces)
 from rollout.prompts.stream import PromptStream
 from tests.rollout.byte_tokenizer import Bytes
 

@@ -3,10 +3,10 @@
 import pytest
 
 from orchestrator.recipes import load
-from rollout.prompts.examples import TraceExamples
-from rollout.prompts.period_count_traces import TOKENS as PERIOD_COUNT_TOKENS
+from rollout.supervised.examples import TraceExamples
+from rollout.supervised.period_count import TOKENS as PERIOD_COUNT_TOKENS
 from rollout.prompts.stream import PromptStream
-from rollout.prompts.word_problems_traces import TOKENS as WORD_PROBLEMS_TOKENS
+from rollout.supervised.word_problems import TOKENS as WORD_PROBLEMS_TOKENS
 from tests.rollout.built_tokenizer import built_tokenizer
 
 

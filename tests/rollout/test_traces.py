@@ -9,12 +9,12 @@ import pytest
 
 from orchestrator.recipes import load
 from rewards.countdown import check, extract_answer
-from rollout.prompts.countdown import Config as CountdownConfig
-from rollout.prompts.countdown_draws import draw_solvable
-from rollout.prompts.countdown_traces import search_trace
-from rollout.prompts.examples import TraceExamples
-from rollout.prompts.tasks import problem_source
-from rollout.prompts.tasks import traces as task_traces
+from rollout.tasks.countdown import Config as CountdownConfig
+from rollout.tasks.countdown_problems.draws import draw_solvable
+from rollout.supervised.countdown import search_trace
+from rollout.supervised.examples import TraceExamples
+from rollout.tasks.registry import problem_source
+from rollout.tasks.registry import traces as task_traces
 
 STEP = re.compile(r"(\d+)([-+*])(\d+)=(\d+)(?: (yes|no))?")
 APPLY = {"+": int.__add__, "-": int.__sub__, "*": int.__mul__}

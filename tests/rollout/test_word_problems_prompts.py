@@ -10,8 +10,8 @@ from orchestrator.recipes import ConfigError, load
 from rewards.gsm8k import score
 from rewards.process import process
 from rollout.prompts.stream import PromptStream
-from rollout.prompts.word_problems import Config, source
-from rollout.prompts.word_problems_traces import solution, traces
+from rollout.tasks.word_problems import (Config, source)
+from rollout.supervised.word_problems import (solution, traces)
 from tests.rollout.byte_tokenizer import Bytes
 
 TOLD = (

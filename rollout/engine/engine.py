@@ -1,0 +1,234 @@
+"""A vLLM engine that streams finished groups, and takes new weights between two decoding steps."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any, TypeVar
+
+import numpy as np
+from vllm import SamplingParams
+from vllm.sampling_params import RequestOutputKind
+
+from rollout.config import RolloutConfig, SamplingConfig
+from rollout.engine.increments import increments
+from rollout.weights.staging import (Staged, StagingArea, UnpublishedError, expected_shapes, manifest_of)
+from rollout.engine.step_loop import (EngineStoppedError, StepLoop)
+from rollout.types.completions import (Completion, Group, Logprobs)
+from rollout.types.sampling import (EngineSpec, Pulse)
+from rollout.types.publishing import (IpcBucket, Manifest, TransferGroup, WeightBucket)
+from rollout.types.prompts import (Prompt, Tokens)
+from rollout.engine.versioned import (Sampled, VersionedEngine)
+
+T = TypeVar("T")
+
+HALF_LOADED = "a publish failed half way: this generator has no whole weights, and its prompts in flight were dropped"
+
+
+class PromptTooLongError(ValueError):
+    """A prompt and its longest completion do not fit the engine's context."""
+
+
+class Engine:
+    """A generation engine and the loop that steps it. Safe to call from several threads."""
+
+    def __init__(self, spec: EngineSpec, config: RolloutConfig, decode: Callable[[Tokens], str]) -> None:
+        """`decode` maps a completion's token ids to its text."""
+        self._spec = spec
+        self._decode = decode
+        self._staging = StagingArea(partial(expected_shapes, spec.model_folder))
+        self._loop = StepLoop(VersionedEngine(spec, config))
+
+    @property
+    def policy_version(self) -> int | None:
+        """The version of the weights in use; None before the first publish."""
+        return self._loop.call(lambda engine: engine.version)
+
+    def generate(
+        self, prompts: Sequence[Prompt], sampling: SamplingConfig, group_size: int, seed: int
+    ) -> Iterator[Group]:
+        """Yield the unscored group of each prompt as it finishes.
+
+        Ends early, without an error, when the prompts are abandoned: the caller knows which groups it did not get.
+        Raises PromptTooLongError before anything is sampled, UnpublishedError when the engine has no weights yet.
+        """
+        by_id = {prompt.id: prompt for prompt in prompts}
+        if len(by_id) < len(prompts):
+            raise ValueError(f"{len(prompts) - len(by_id)} prompts share an id with another of the same call")
+        requests = [
+            (
+                prompt.id,
+                {"prompt_token_ids": self._fitting(prompt, sampling).token_ids.tolist()},
+                sampling_params(sampling, group_size, prompt_seed(seed, prompt.id)),
+            )
+            for prompt in prompts
+        ]
+        for sampled in self._loop.stream(requests):
+            yield self._group(by_id[sampled.request_id], sampled)
+
+    def stream(self, prompt: Prompt, sampling: SamplingConfig, seed: int) -> Iterator[str]:
+        """Yield the text of one completion in pieces, as it is sampled. Raises as `generate` does."""
+        params = sampling_params(sampling, 1, prompt_seed(seed, prompt.id))
+        params.output_kind = RequestOutputKind.DELTA
+        request = (prompt.id, {"prompt_token_ids": self._fitting(prompt, sampling).token_ids.tolist()}, params)
+        return increments((sampled.outputs[0].token_ids for sampled in self._loop.stream([request])), self._decode)
+
+    def pulse(self) -> Pulse:
+        """A sign of life, at once: it does not wait for the decoding step that runs."""
+        loop = self._loop
+        return Pulse(os.getpid(), loop.engine.version, loop.num_unfinished, loop.num_waiting_calls, loop.decoding_steps)
+
+    def abandon(self) -> int:
+        """Abort every unfinished prompt between two steps; returns how many. Their `generate` ends without them."""
+        return self._loop.abandon()
+
+    def stage(
+        self, ticket: int, version: int, buckets: Sequence[WeightBucket] = (), manifest: Manifest | None = None
+    ) -> None:
+        """Check a version and keep it for `commit`; decoding goes on. `manifest`: where the weights travel at the commit.
+
+        Raises StagingError when it is not a whole version of this engine's model, or damaged.
+        """
+        manifest = manifest or manifest_of(buckets)
+        self._staging.stage(Staged(ticket, version, manifest, tuple(buckets)))
+
+    def drop(self, ticket: int) -> None:
+        """Forget what was staged, and give up an update that has begun: prompts in flight then end with UnpublishedError,
+        and new ones are refused, until a whole version has come."""
+        self._staging.drop(ticket)
+        if self._loop.engine.is_updating:
+            self._loop.call(lambda engine: engine.drop_update())
+            self._loop.abandon(UnpublishedError(HALF_LOADED))
+
+    def commit(self, ticket: int, timeout_s: float | None = None) -> int:
+        """Replace all weights between two decoding steps by what `ticket` staged; returns the version now in use.
+
+        `timeout_s`: how long NCCL may take, where it brings them. Raises StagingError when nothing is staged (any more).
+        Fails as a whole, like `drop`, when loading fails.
+        """
+        staged = self._staging.take(ticket)
+        infos = [{"bucket": bucket} for bucket in staged.buckets]
+        if timeout_s is not None:
+            infos = [names_and_shapes(staged.manifest) | {"timeout_s": timeout_s}]
+        return self._update(lambda engine: engine.replace_weights(infos, staged.version))
+
+    def begin_commit(self, ticket: int) -> None:
+        """Begin to replace the weights, which then come by `load`; `finish_commit` ends it. Nothing is decoded between."""
+        self._staging.check(ticket)
+        self._update(lambda engine: engine.begin_update())
+
+    def load(self, bucket: IpcBucket) -> None:
+        """Copy one bucket out of the learner's GPU memory. When this returns the learner may fill its buffer again."""
+        buffer = {"ipc_handles": dict(bucket.handles), "tensor_sizes": list(bucket.num_bytes)}
+        info = names_and_shapes(bucket) | buffer
+        self._update(lambda engine: engine.load(info))
+
+    def finish_commit(self, ticket: int) -> int:
+        """Take the loaded weights into use, and return their version."""
+        version = self._staging.take(ticket).version
+        return self._update(lambda engine: engine.finish_update(version))
+
+    def join(self, group: TransferGroup | None, rank: int) -> None:
+        """Leave the former group, if there is one, and join `group` with this engine's workers, the first as `rank`."""
+        self._loop.call(lambda engine: engine.connect(group, rank))
+
+    def update_weights(self, buckets: Sequence[WeightBucket], version: int) -> int:
+        """Stage and commit at once. Raises StagingError."""
+        ticket = time.monotonic_ns()
+        self.stage(ticket, version, buckets)
+        return self.commit(ticket)
+
+    def sleep(self) -> None:
+        """Give the GPU memory to the learner."""
+        self._loop.call(lambda engine: engine.sleep())
+
+    def wake(self) -> None:
+        """Take the GPU memory back."""
+        self._loop.call(lambda engine: engine.wake())
+
+    def close(self) -> None:
+        """Stop decoding; whoever still waits gets EngineStoppedError."""
+        self._loop.close()
+
+    def _update(self, action: Callable[[VersionedEngine], T]) -> T:
+        """Run a part of an update; if it fails the update is given up before anything is decoded again."""
+
+        def attempt(engine: VersionedEngine) -> T:
+            try:
+                return action(engine)
+            except Exception:
+                engine.drop_update()
+                raise
+
+        try:
+            return self._loop.call(attempt)
+        except EngineStoppedError:
+            raise
+        except Exception:
+            self._loop.abandon(UnpublishedError(HALF_LOADED))
+            raise
+
+    def _fitting(self, prompt: Prompt, sampling: SamplingConfig) -> Prompt:
+        needed = len(prompt.token_ids) + sampling.max_completion_tokens
+        if needed > self._spec.max_model_len:
+            raise PromptTooLongError(
+                f"prompt {prompt.id} has {len(prompt.token_ids)} tokens; with sampling.max_completion_tokens = "
+                f"{sampling.max_completion_tokens} it needs {needed} and the engine holds "
+                f"{self._spec.max_model_len}: raise prompts.max_prompt_tokens or shorten the prompt"
+            )
+        return prompt
+
+    def _group(self, prompt: Prompt, sampled: Sampled) -> Group:
+        outputs = sorted(sampled.outputs, key=lambda output: output.index)
+        return Group(prompt, tuple(self._completion(output, sampled.policy_versions) for output in outputs))
+
+    def _completion(self, output: Any, policy_versions: tuple[int, ...]) -> Completion:
+        token_ids = np.asarray(output.token_ids, dtype=np.int32)
+        return Completion(
+            token_ids=token_ids,
+            rollout_logprobs=sampled_logprobs(output),
+            finish_reason="length" if output.finish_reason == "length" else "stop",
+            policy_versions=policy_versions,
+            text=self._decode(token_ids),
+        )
+
+
+def names_and_shapes(weights: Manifest | IpcBucket) -> dict[str, Any]:
+    """As vLLM's weight-transfer engines want them."""
+    return {
+        "names": list(weights.names),
+        "dtype_names": list(weights.dtypes),
+        "shapes": [list(shape) for shape in weights.shapes],
+    }
+
+
+def sampling_params(sampling: SamplingConfig, group_size: int, seed: int) -> SamplingParams:
+    """vLLM's sampling parameters for one whole group, returned once, when finished."""
+    return SamplingParams(
+        n=group_size,
+        temperature=sampling.temperature,
+        max_tokens=sampling.max_completion_tokens,
+        seed=seed,
+        logprobs=0,  # the sampled token's own, no alternatives
+        flat_logprobs=True,
+        stop=list(sampling.stop),
+        include_stop_str_in_output=True,
+        detokenize=bool(sampling.stop),
+        output_kind=RequestOutputKind.FINAL_ONLY,
+    )
+
+
+def prompt_seed(seed: int, prompt_id: str) -> int:
+    """A seed for one prompt: the same whichever engine samples it, and whatever else is in its batch."""
+    digest = hashlib.blake2b(f"{seed}/{prompt_id}".encode(), digest_size=4).digest()
+    return int.from_bytes(digest, "big") >> 1  # vLLM adds the completion's index: stay within int32
+
+
+def sampled_logprobs(output: Any) -> Logprobs:
+    """The sampled tokens' logprobs of one of vLLM's CompletionOutputs, shape [T]."""
+    flat = output.logprobs
+    # At each position the sampled token comes first.
+    return np.asarray(flat.logprobs, dtype=np.float32)[np.asarray(flat.start_indices, dtype=np.int64)]

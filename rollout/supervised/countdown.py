@@ -1,0 +1,158 @@
+"""Synthetic search traces for Countdown: what a warm start imitates before GRPO.
+
+A trace is the text of one completion. Each line combines two of the numbers, then tries what the result and
+the third number make, and says each time whether that is the target. Here it is 42::
+
+    9+3=12: 12-7=5 no, 12+7=19 no
+    9-3=6: 7+6=13 no, 7*6=42 yes
+    </think><answer>7*(9-3)</answer>
+
+The traces are imperfect on purpose. Many give up after a line or two, with an answer that is known to be
+wrong, while the others search for long. So the policy can search for longer than it usually does, and what
+reinforcement learning finds first is persistence.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from rollout.config import TracesConfig
+from rollout.prompts.config import PromptsConfig
+from rollout.tasks.countdown import GeneratedProblems
+from rollout.tasks.base import (MAX_DRAWS, Problem)
+
+
+class Step(NamedTuple):
+    """Two numbers combined into one."""
+
+    left: int
+    operator: str
+    right: int
+    value: int
+
+    def __str__(self) -> str:
+        return f"{self.left}{self.operator}{self.right}={self.value}"
+
+
+def traces(prompts: PromptsConfig, config: TracesConfig, seed: int) -> Iterator[tuple[Problem, str]]:
+    """Endless problems that are not held out, each with a search trace as its completion."""
+    rng = random.Random(f"traces/{seed}")
+    countdown = prompts.countdown
+    held_out = {problem.key for problem in GeneratedProblems(countdown, prompts.num_held_out, prompts.seed).held_out}
+    any_solutions = {"min_numbers_per_problem": None, "min_solutions": 1, "max_solutions": None}
+    sources = {
+        count: GeneratedProblems(
+            countdown.model_copy(update={"numbers_per_problem": count, **any_solutions}), 0, prompts.seed
+        )
+        for count in (2, countdown.numbers_per_problem)
+    }
+    settings = config.model_dump(exclude={"two_number_rate"})
+    while True:
+        count = 2 if rng.random() < config.two_number_rate else countdown.numbers_per_problem
+        problem = drawn_besides(held_out, sources[count], rng)
+        numbers, target = problem.answer["numbers"], problem.answer["target"]
+        yield problem, search_trace(numbers, target, rng, max_value=countdown.max_intermediate, **settings)
+
+
+def drawn_besides(keys: set[str], source: GeneratedProblems, rng: random.Random) -> Problem:
+    """A problem that has none of the keys. Raises ValueError when there seems to be none."""
+    for _ in range(MAX_DRAWS):
+        problem = source.draw(rng)
+        if problem.key not in keys:
+            return problem
+    raise ValueError(
+        f"prompts.num_held_out = {len(keys)} leaves no problem for the warm start's traces: lower it, or widen "
+        "prompts.countdown's ranges"
+    )
+
+
+def search_trace(
+    numbers: Sequence[int],
+    target: int,
+    rng: random.Random,
+    *,
+    give_up_rate: float = 0.75,
+    give_up_within: int = 2,
+    oversight_rate: float = 0.15,
+    max_lines: int = 9,
+    max_value: int = 60,
+) -> str:
+    """A completion that searches for an expression of two or three ``numbers`` with the value ``target``.
+
+    The search is blind but orderly: pairs of numbers in random order, all operators on one pair, in random
+    order, before the next pair. That makes it easy to see what is left to try, so that the policy repeats
+    few lines. The same state of ``rng`` gives the same text.
+
+    Args:
+        give_up_rate: share of the traces that are impatient. Their patience is uniform in
+            1..``give_up_within``. It sets how much is left for reinforcement learning to gain.
+        give_up_within: the longest patience of an impatient trace, in lines.
+        oversight_rate: share of the other, patient traces that overlook every line with a solution. They
+            show how a search without success ends: in an answer, before the limit on tokens.
+        max_lines: the patience of the other traces, in lines. Three numbers have at most nine lines, of at
+            most 24 tokens each, so 9 always finds a solution if there is one.
+        max_value: the largest value that a step may reach; the smallest is 0. The tokenizer needs a token
+            for each.
+
+    Raises:
+        ValueError: the numbers are not two or three, or nothing can be made of them within ``max_value``.
+    """
+    lines = list(_search(numbers, rng, max_value))
+    if not lines:
+        raise ValueError(f"the numbers {list(numbers)} make nothing within 0..{max_value}")
+    patience = max_lines
+    if rng.random() < give_up_rate:
+        patience = rng.randint(1, give_up_within)
+    elif rng.random() < oversight_rate:
+        misses = [line for line in lines if all(step.value != target for _, step in line[1])]
+        lines = misses or lines
+
+    text, answer = "", ""
+    for first, attempts in lines[:patience]:
+        verdicts = []
+        for expression, step in attempts:
+            answer = expression  # the last attempt is the answer, right or wrong
+            verdicts.append(f"{step} {'yes' if step.value == target else 'no'}")
+            if step.value == target:
+                break
+        text += f"{first}: {', '.join(verdicts)}\n" if len(numbers) == 3 else f"{verdicts[0]}\n"
+        if step.value == target:
+            break
+    return f"{text}</think><answer>{answer}</answer>"
+
+
+def _search(
+    numbers: Sequence[int], rng: random.Random, max_value: int
+) -> Iterator[tuple[Step, list[tuple[str, Step]]]]:
+    """First steps in the order of the search, each with its attempts: an expression and its last step."""
+    if len(numbers) not in (2, 3):
+        raise ValueError(f"a trace needs two or three numbers, not {len(numbers)}")
+    pairs = [(0, 1)] if len(numbers) == 2 else [(0, 1), (0, 2), (1, 2)]
+    tried = set()
+    for i, j in rng.sample(pairs, len(pairs)):
+        steps = _steps(numbers[i], numbers[j], max_value)
+        for first in rng.sample(steps, len(steps)):
+            if first in tried:  # two of the numbers are equal
+                continue
+            tried.add(first)
+            inner = f"{first.left}{first.operator}{first.right}"
+            if len(numbers) == 2:
+                yield first, [(inner, first)]
+                continue
+            attempts = []
+            for last in _steps(first.value, numbers[3 - i - j], max_value):
+                if last.left == first.value:
+                    attempts.append((f"({inner}){last.operator}{last.right}", last))
+                else:
+                    attempts.append((f"{last.left}{last.operator}({inner})", last))
+            if attempts:
+                yield first, rng.sample(attempts, len(attempts))
+
+
+def _steps(a: int, b: int, max_value: int) -> list[Step]:
+    """What ``a`` and ``b`` make within ``0..max_value``. The larger always comes first: half the arithmetic."""
+    a, b = max(a, b), min(a, b)
+    steps = [Step(a, "+", b, a + b), Step(a, "-", b, a - b), Step(a, "*", b, a * b)]
+    return [step for step in steps if step.value <= max_value]

@@ -1,0 +1,150 @@
+"""Pairs of prompt and completion from a JSONL file: read, checked, tokenized."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rollout.prompts.template import Tokenizer, encode, encode_completion
+from rollout.types.prompts import (SupervisedExample, Tokens)
+
+KEYS = ("prompt", "completion")
+
+
+class PairError(ValueError):
+    """The file cannot be trained on; the message names file, line and fix."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A line of the file."""
+
+    prompt: str | list[dict[str, Any]]
+    """Text as it is, or chat messages."""
+    completion: str
+    where: str
+    """File and line, for errors."""
+
+
+@dataclass(frozen=True, slots=True)
+class LengthLimit:
+    """How long prompt and completion may be together."""
+
+    tokens: int
+    name: str
+    """What sets the limit, such as ``learner.max_tokens_per_microbatch``."""
+    fix: str
+    """What to do about a longer pair."""
+
+
+def fingerprint(path: str) -> str:
+    """SHA-256 of the file. Raises PairError when it cannot be read."""
+    try:
+        with Path(path).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise unreadable(path, error) from error
+
+
+def read_pairs(path: str) -> list[Pair]:
+    """The pairs of the file, by line; empty lines are left out. Raises PairError for the first line that is none."""
+    try:
+        with Path(path).open(encoding="utf-8") as file:
+            lines = list(file)
+    except OSError as error:
+        raise unreadable(path, error) from error
+    except UnicodeDecodeError as error:
+        raise PairError(f"warm_start.data = {path!r} is not UTF-8 text ({error}): save it as JSONL in UTF-8") from error
+    pairs = [parse_pair(line, f"{path}, line {number}") for number, line in enumerate(lines, 1) if line.strip()]
+    if not pairs:
+        raise PairError(f'warm_start.data = {path!r} has no lines: write one {{"prompt": …, "completion": …}} a line')
+    return pairs
+
+
+def parse_pair(line: str, where: str) -> Pair:
+    """Raises PairError for what is not an object with a prompt and a completion."""
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise PairError(f"{where} is not JSON: {error}") from error
+    if not isinstance(row, dict):
+        raise PairError(f'{where} is not an object: write {{"prompt": …, "completion": …}}')
+    for name in KEYS:
+        if name not in row:
+            raise PairError(f"{where} has no {name!r}{instead_of(name, list(row))}")
+    prompt, completion = row["prompt"], row["completion"]
+    if not is_text(completion):
+        raise PairError(
+            f"{where}: completion = {completion!r} must be text and not empty, there is nothing to learn from it"
+        )
+    if not is_text(prompt) and not are_messages(prompt):
+        raise PairError(
+            f'{where}: prompt = {repr(prompt)[:200]} must be text, or a list of messages {{"role": "user", "content": …}}, and not empty'
+        )
+    return Pair(prompt, completion, where)
+
+
+def encode_pairs(
+    pairs: Sequence[Pair], tokenizer: Tokenizer, limits: Sequence[LengthLimit]
+) -> Iterator[SupervisedExample]:
+    """The pairs as token ids, a completion with the end-of-sequence token that it is to end with.
+
+    Raises PairError for one that is too long, or that the tokenizer cannot encode.
+    """
+    if tokenizer.eos_token_id is None:
+        raise PairError(
+            "the model's tokenizer has no eos token, with which every completion ends: set it in its folder"
+        )
+    for pair in pairs:
+        prompt = encode_prompt(pair, tokenizer)
+        completion = encode_completion(tokenizer, pair.completion, pair.where)
+        length = len(prompt) + len(completion)
+        for limit in limits:
+            if length > limit.tokens:
+                raise PairError(f"{pair.where} has {length} tokens, above {limit.name} = {limit.tokens}: {limit.fix}")
+        yield SupervisedExample(prompt, completion)
+
+
+def encode_prompt(pair: Pair, tokenizer: Tokenizer) -> Tokens:
+    """Text gets the tokenizer's own special tokens (often none); a chat template has written its own."""
+    if isinstance(pair.prompt, str):
+        return encode(tokenizer, pair.prompt, pair.where, add_special_tokens=True)
+    if not tokenizer.chat_template:
+        raise PairError(
+            f"{pair.where}: prompt is a list of messages, but the model's tokenizer has no chat template: write text instead"
+        )
+    try:
+        opened = str(tokenizer.apply_chat_template(pair.prompt, tokenize=False, add_generation_prompt=True))
+    except Exception as error:  # templates raise what they like, about roles above all
+        raise PairError(f"{pair.where}: the chat template refuses its messages: {error}") from error
+    return encode(tokenizer, opened, pair.where, add_special_tokens=False)
+
+
+def is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+def are_messages(value: Any) -> bool:
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and all(
+            isinstance(message, dict) and is_text(message.get("role")) and "content" in message for message in value
+        )
+    )
+
+
+def instead_of(name: str, names: Sequence[str]) -> str:
+    """What the line has instead of the key `name`: one of its keys that looks like it, or else all of them."""
+    close = difflib.get_close_matches(name, [other for other in names if other not in KEYS], n=1, cutoff=0.5)
+    return f", but {close[0]!r}: rename it" if close else f": it has {', '.join(map(repr, names)) or 'no keys'}"
+
+
+def unreadable(path: str, error: OSError) -> PairError:
+    what = "no such file" if isinstance(error, FileNotFoundError) else str(error.strerror)
+    return PairError(f"warm_start.data = {path!r}: {what}. Give the path of a JSONL file, from this folder or absolute")

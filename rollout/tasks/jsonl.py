@@ -1,0 +1,132 @@
+"""Questions and answers of one's own: a file or a hub data set, the names of its columns, and a reward by its name.
+
+A column is named as the rows name it, or by a path into a nested one: `reward_model.ground_truth`, `prompt.0.content`. Of
+its values
+
+- the question, the key and the difficulty must be text, a number or a truth value;
+- the answer, and what `answer_columns` adds to it, goes to the reward as it is, nested or not, and must not be empty;
+- every column is a field of the template by its own name: text as it is, an empty value as no text, all else as JSON.
+  Besides, `{question}` is the question, whatever its column is called.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Mapping
+from typing import Any, Self
+
+from pydantic import Field, model_validator
+
+from rollout.tasks.listed import (ListedConfig, listed_problems)
+from rollout.tasks.base import (ListedProblems, Problem, WorkedExample)
+from rollout.tasks.datasets import (Row, RowError, same_question)
+
+TEMPLATE = (
+    "{question}\nShow your work in <think> </think> tags. And return the final answer in <answer> </answer> tags."
+)
+NATURAL_TEMPLATE = "{question}\nThink step by step, and end with the final answer."
+EXAMPLE = WorkedExample(
+    fields={"question": "How many days are in two weeks and a day?"},
+    completion="A week has 7 days, so two weeks have 2 * 7 = 14. One more makes 15.</think>\n<answer>15</answer>",
+)
+ANY_FIELD = "*"
+"""Among a task's fields: a template may show any other field too."""
+
+
+class Config(ListedConfig, frozen=True):
+    """jsonl: any file of questions and answers, or a hub data set, marked by any of the rewards."""
+
+    source: str = ""
+    """A local .jsonl or .parquet file, or a hub data set such as `openai/gsm8k`. Must be set."""
+    held_out_split: str = ""
+    """Split of a hub data set to hold problems out of, such as `test`. Empty: `split`. Of one file, or one split, the
+    held-out problems are drawn at random and left out of training."""
+    question_column: str = "question"
+    """Column of the question."""
+    answer_column: str = "answer"
+    """Column of what verifies an answer: the reference, in a form that the reward reads."""
+    answer_columns: dict[str, str] = Field(default_factory=dict)
+    """More of what the reward reads: entry of its answer -> column, such as `{ options = "choices" }`."""
+    difficulty_column: str = ""
+    """Column of a label that evaluations group by. Empty: none."""
+    key_column: str = ""
+    """Column of what makes two problems the same. Empty: the question itself."""
+    reward: str = "exact_match"
+    """What marks the answers: `exact_match`, `gsm8k`, `math`, `multiple_choice`, or any other module of rewards/, or a name
+    in `rewards.tasks`. Each says in its docstring how the answer must be given."""
+
+    @property
+    def marked_by(self) -> str:
+        """The task whose reward function marks the answers."""
+        return self.reward
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if "answer" in self.answer_columns:
+            raise ValueError("answer_columns names 'answer': set answer_column instead")
+        return self
+
+
+def fields(config: Config) -> tuple[tuple[str, ...], ...]:
+    return (tuple(dict.fromkeys(("question", config.question_column, ANY_FIELD))),)
+
+
+def source(config: Config, num_held_out: int, seed: int) -> ListedProblems:
+    """The problems that `config` describes. Raises as `listed_problems` does, and ValueError when there is no source."""
+    if not config.source:
+        raise ValueError("prompts.jsonl.source is not set: name a .jsonl or .parquet file, or a hub data set")
+    return listed_problems(config, "jsonl", lambda row, where: problem(row, where, config), num_held_out, seed)
+
+
+def problem(row: Row, where: str, config: Config) -> Problem:
+    """The problem of a row. Raises RowError, beginning with `where`, when a column is missing, empty or nested."""
+    question = text_at(row, config.question_column, where)
+    references = {"answer": config.answer_column, **config.answer_columns}
+    return Problem(
+        fields={**{column: shown(value) for column, value in row.items()}, "question": question},
+        answer={entry: plain(value_at(row, column, where)) for entry, column in references.items()},
+        key=text_at(row, config.key_column, where) if config.key_column else same_question(question),
+        difficulty=text_at(row, config.difficulty_column, where) if config.difficulty_column else "",
+    )
+
+
+def text_at(row: Row, column: str, where: str) -> str:
+    """A column's text. Raises RowError when there is none, or it is nested."""
+    value = value_at(row, column, where)
+    if isinstance(value, Mapping | list | tuple):
+        inside = [f"{column}.{key}" for key in (value if isinstance(value, Mapping) else range(len(value)))]
+        raise RowError(f"{where}: column {column!r} is nested; name a part of it, one of {inside}")
+    return shown(value)
+
+
+def value_at(row: Row, column: str, where: str) -> Any:
+    """A column's value, by its name or by a path. Raises RowError when there is none, or it is empty."""
+    found: Any = row
+    for part in [column] if column in row else column.split("."):
+        if isinstance(found, list | tuple):
+            found = dict(zip(map(str, range(len(found))), found, strict=True))
+        if not isinstance(found, Mapping) or part not in found:
+            raise RowError(f"{where}: no column {column!r}; {columns_of(row, column)}")
+        found = found[part]
+    if found is None or found == "":
+        raise RowError(f"{where}: column {column!r} is empty; leave the row out, or name another column")
+    return found
+
+
+def columns_of(row: Row, column: str) -> str:
+    """A hint: the column that was probably meant, and all there are."""
+    close = difflib.get_close_matches(column, row, n=1, cutoff=0.6)
+    return (f"did you mean {close[0]!r}? " if close else "") + f"there are {', '.join(map(repr, row))}"
+
+
+def shown(value: Any) -> str:
+    """How a template shows a value."""
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else json.dumps(plain(value), ensure_ascii=False)
+
+
+def plain(value: Any) -> Any:
+    """The value as JSON holds it; what JSON has no type for, such as a date, becomes text."""
+    return json.loads(json.dumps(value, default=str))

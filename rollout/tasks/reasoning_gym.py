@@ -1,0 +1,150 @@
+"""Problems of the library reasoning_gym: any of its data sets by name, with its settings, or several by weight.
+
+A problem is an index into a data set, which the library makes from the data set's seed and the index. So the order is
+endless and reproducible; problems of the same question text are one problem, whatever their index.
+
+The answer mapping holds what the library's own scorer needs: the data set's name and settings, and the entry's answer and
+metadata as JSON holds them. Making the entry again from its index, the other way, would cost up to half a second for each
+group (knight_swap), while the entries of all data sets but ARC's score the same after a trip through JSON, and those are at
+most 15 kB (rectangle_count). rewards/reasoning_gym.py mends ARC's.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import random
+from collections.abc import Iterable
+from typing import Any, Self
+
+from pydantic import BaseModel, Field, field_validator, model_validator
+
+from rollout.tasks.base import (DrawnProblems, Problem, WorkedExample)
+
+TEMPLATE = (
+    "{question}\nShow your work in <think> </think> tags. And return the final answer in <answer> </answer> tags, "
+    "exactly in the form that the question asks for."
+)
+NATURAL_TEMPLATE = (
+    "{question}\nThink step by step, and end with a last line that holds the final answer and nothing else, exactly in the "
+    "form that the question asks for."
+)
+EXAMPLE = WorkedExample(
+    fields={"question": "State the final answer to the following arithmetic problem: 6 + 7 - 4 ="},
+    completion="6 + 7 = 13. Then 13 - 4 = 9.</think>\n<answer>9</answer>",
+)
+
+UNFIT = {
+    "composite": "list its data sets in prompts.reasoning_gym.datasets instead, each with a weight",
+}
+"""Data sets that cannot be asked, and what to do instead."""
+OWN_SETTINGS = frozenset({"seed", "size"})
+"""Settings of every data set that are not the recipe's: the seed is `prompts.seed`, and there is no end."""
+MAX_INDEX = 2**31
+"""Indices are drawn below this. pool_matrix seeds numpy with seed + index, which must stay below 2**32."""
+SIZES = {"acre": 5_000, "gsm_symbolic": 100_000, "list_functions": 100_000, "word_ladder": 20_000}
+"""Data sets that know no index beyond their size, and the sizes they get. acre lays its entries out at once, in 2 s."""
+
+
+class DatasetConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
+    """One data set of reasoning_gym."""
+
+    name: str
+    """Its name there, such as `chain_sum`. An unknown one is refused, with the nearest, before anything starts."""
+    weight: float = Field(default=1.0, gt=0.0)
+    """Its share of the problems, relative to the others'."""
+    settings: dict[str, Any] = {}
+    """Settings of its own, such as `{ min_terms = 3 }`. Those that are not given are the library's."""
+
+    @field_validator("name")
+    @classmethod
+    def _can_be_asked(cls, name: str) -> str:
+        if name in UNFIT:
+            raise ValueError(f"{name!r} cannot be asked: {UNFIT[name]}")
+        return name
+
+    @field_validator("settings")
+    @classmethod
+    def _leaves_seed_and_size(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        if own := OWN_SETTINGS & set(settings):
+            raise ValueError(f"settings has {sorted(own)}: the seed is prompts.seed, and there is no size; remove it")
+        return settings
+
+
+class Config(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
+    """reasoning_gym: problems made by the library's generators, marked by its own scorers."""
+
+    datasets: tuple[DatasetConfig, ...] = Field(default=(DatasetConfig(name="chain_sum"),), min_length=1)
+    """What is asked: `[{ name = "chain_sum" }]`, or several with weights. The same name may come twice, with other
+    settings. To give them different wording, or a curriculum, make them entries of `prompts.mixture`."""
+
+    @model_validator(mode="after")
+    def _are_different(self) -> Self:
+        for position, dataset in enumerate(self.datasets):
+            if dataset in self.datasets[:position]:
+                raise ValueError(f"datasets lists {dataset.name!r} twice with the same settings: add up the weights")
+        return self
+
+
+def fields(config: Config) -> tuple[tuple[str, ...], ...]:
+    return (("question",),)
+
+
+def source(config: Config, num_held_out: int, seed: int) -> DrawnProblems:
+    """The problems that `config` describes.
+
+    Raises ValueError for a data set or a setting that the library does not have, and when there are too few problems.
+    """
+    made = [made_dataset(dataset, seed) for dataset in config.datasets]
+    weights = [dataset.weight for dataset in config.datasets]
+
+    def draw(rng: random.Random) -> Problem:
+        position = rng.choices(range(len(made)), weights)[0]
+        dataset = config.datasets[position]
+        return problem(dataset, made[position][rng.randrange(SIZES.get(dataset.name, MAX_INDEX))])
+
+    return DrawnProblems(
+        draw, num_held_out, seed, widen="widen prompts.reasoning_gym.datasets' settings, or add a data set"
+    )
+
+
+def problem(dataset: DatasetConfig, entry: dict[str, Any]) -> Problem:
+    """The problem of one of the library's entries."""
+    return Problem(
+        fields={"question": entry["question"]},
+        answer={
+            "answer": entry["answer"],
+            "dataset": dataset.name,
+            "settings": dataset.settings,
+            "metadata": json.loads(json.dumps(entry["metadata"])),
+        },
+        key=entry["question"],
+        difficulty=dataset.name,
+    )
+
+
+def made_dataset(dataset: DatasetConfig, seed: int) -> Any:
+    """The library's data set. Raises ValueError with the nearest name for one, or a setting, that it does not have."""
+    from reasoning_gym.factory import DATASETS, create_dataset
+
+    if dataset.name not in DATASETS:
+        raise ValueError(
+            f"reasoning_gym has no data set {dataset.name!r}: {nearest(dataset.name, set(DATASETS) - set(UNFIT))}"
+        )
+    where = f"prompts.reasoning_gym.datasets: {dataset.name}"
+    known = {field.name for field in dataclasses.fields(DATASETS[dataset.name][1])} - OWN_SETTINGS
+    for key in dataset.settings:
+        if key not in known:
+            raise ValueError(f"{where} has no setting {key!r}: {nearest(key, known)}")
+    try:
+        size = {"size": SIZES[dataset.name]} if dataset.name in SIZES else {}
+        return create_dataset(dataset.name, seed=seed, **size, **dataset.settings)
+    except (AssertionError, TypeError, ValueError) as error:
+        raise ValueError(f"{where} refuses settings = {dataset.settings}: {error}") from error
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """The name that was probably meant, or all of them."""
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    return f"did you mean {close[0]!r}?" if close else f"there are {', '.join(sorted(names))}"

@@ -1,0 +1,113 @@
+"""What was sampled for a prompt, and how it was graded.
+
+Shape legend, used everywhere: ``P`` prompts, ``G`` completions of a group, ``T`` tokens.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rollout.types.prompts import Prompt, Tokens
+
+Logprobs = NDArray[np.float32]
+"""Natural-log probabilities of the tokens that were sampled, shape ``[T]``, in nats."""
+
+FinishReason = Literal["stop", "length"]
+PartStatus = Literal["ok", "timeout", "error"]
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """Tokens sampled for one prompt."""
+
+    token_ids: Tokens
+    rollout_logprobs: Logprobs
+    """Log-probabilities under the sampling distribution (temperature applied), when sampled."""
+    finish_reason: FinishReason
+    policy_versions: tuple[int, ...]
+    """The policy versions that sampled the tokens, oldest first; one unless weights changed midway.
+    Those of a group are recorded together: with both are also completions that had ended by then, or not begun."""
+    text: str
+
+    def __post_init__(self) -> None:
+        if len(self.token_ids) != len(self.rollout_logprobs):
+            raise ValueError(
+                f"a completion of {len(self.token_ids)} tokens carries {len(self.rollout_logprobs)} logprobs"
+            )
+
+    @property
+    def num_tokens(self) -> int:
+        return len(self.token_ids)
+
+    @property
+    def is_truncated(self) -> bool:
+        return self.finish_reason == "length"
+
+
+@dataclass(frozen=True, slots=True)
+class RewardPart:
+    """One named component of a reward. A part that is not ``ok`` has the value 0; an ensemble what its other parts make."""
+
+    name: str
+    value: float
+    status: PartStatus = "ok"
+
+
+@dataclass(frozen=True, slots=True)
+class Reward:
+    """The scalar that is trained on, and the parts that it was made of."""
+
+    total: float
+    parts: tuple[RewardPart, ...]
+
+    def part(self, name: str) -> RewardPart:
+        """The part of that name. Raises KeyError when the reward has none."""
+        for part in self.parts:
+            if part.name == name:
+                return part
+        raise KeyError(f"no reward part {name!r}; this reward has {[part.name for part in self.parts]}")
+
+    @property
+    def status(self) -> PartStatus:
+        """``ok``, or the first status of a part that is not."""
+        return next((part.status for part in self.parts if part.status != "ok"), "ok")
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The completions of one prompt, and their rewards once they are scored."""
+
+    prompt: Prompt
+    completions: tuple[Completion, ...]
+    rewards: tuple[Reward, ...] = ()
+
+    def scored(self, rewards: tuple[Reward, ...]) -> Group:
+        """This group with ``rewards``, one for each completion. Raises ValueError on another count."""
+        if len(rewards) != len(self.completions):
+            raise ValueError(f"group {self.prompt.id}: {len(self.completions)} completions, {len(rewards)} rewards")
+        return replace(self, rewards=rewards)
+
+    @property
+    def totals(self) -> NDArray[np.float64]:
+        """Total rewards, shape ``[G]``."""
+        return np.array([reward.total for reward in self.rewards], dtype=np.float64)
+
+    @property
+    def has_spread(self) -> bool:
+        """Whether rewards differ; a group without spread teaches nothing to those that compare its completions."""
+        return bool(np.ptp(self.totals) > 0)
+
+    @property
+    def pass_rate(self) -> float | None:
+        """Share of right completions; None where the reward has no part ``correctness``."""
+        if not any(part.name == "correctness" for part in self.rewards[0].parts):
+            return None
+        return sum(reward.part("correctness").value == 1.0 for reward in self.rewards) / len(self.rewards)
+
+    @property
+    def num_completion_tokens(self) -> int:
+        return sum(completion.num_tokens for completion in self.completions)

@@ -1,0 +1,47 @@
+"""A question as the policy reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Tokens = NDArray[np.int32]
+"""Token ids, shape ``[T]``."""
+
+PromptFormat = Literal["zero_shot", "one_shot", "natural"]
+"""How a question is worded: alone, after a worked example, or without asking for tags around the answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A rendered question as token ids, and the data that verifies an answer to it."""
+
+    id: str
+    """Unique in a run, the same after a resume: ``train/000123`` or ``held_out/000017``."""
+    token_ids: Tokens
+    text: str
+    task: str
+    """Name of the task, which is also the name of the module in ``rewards`` that marks it."""
+    answer: Mapping[str, Any]
+    """What the task's reward needs; for Countdown ``{"numbers": [3, 7, 9], "target": 33}``."""
+    assistant_prefix: str = ""
+    """How the assistant's turn already begins. Rewards see it before the completion, markers do not."""
+    format: PromptFormat = "zero_shot"
+    source: str = ""
+    """Which of ``prompts.mixture`` asked it; the task's name where there is no mixture."""
+    key: str = ""
+    """What makes two problems of one source the same, in whatever words."""
+    difficulty: str = ""
+    """A label that evaluations group by, such as ``3 numbers``; empty where a task knows none."""
+
+
+@dataclass(frozen=True, slots=True)
+class SupervisedExample:
+    """A prompt and the completion that the warm start teaches, as token ids."""
+
+    prompt_ids: Tokens
+    completion_ids: Tokens

@@ -1,0 +1,83 @@
+"""What a version of the weights consists of, and how a part of it travels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a version of the weights consists of, in the order in which it is sent."""
+
+    names: tuple[str, ...]
+    """As in the Hugging Face checkpoint. A tied LM head is the embedding, and comes once."""
+    dtypes: tuple[str, ...]
+    """The torch dtype of each, such as ``bfloat16``."""
+    shapes: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WeightBucket:
+    """Some parameters of the policy, on their way from the learner to the generators through host memory."""
+
+    names: tuple[str, ...]
+    """As in a manifest, and so are the dtypes."""
+    dtypes: tuple[str, ...]
+    arrays: tuple[NDArray[Any], ...]
+    """numpy has no bfloat16: its bits travel as uint16."""
+    checksum: int
+    """Of the arrays as they were sent."""
+
+    @classmethod
+    def of(cls, names: tuple[str, ...], dtypes: tuple[str, ...], arrays: tuple[NDArray[Any], ...]) -> WeightBucket:
+        """With its checksum."""
+        return cls(names, dtypes, arrays, checksum(arrays))
+
+    @property
+    def is_intact(self) -> bool:
+        """Whether the arrays are those that were sent."""
+        return checksum(self.arrays) == self.checksum
+
+
+def checksum(arrays: Iterable[NDArray[Any]]) -> int:
+    """A 64-bit sum over the bytes of ``arrays``, at the speed of memory."""
+    total = 0
+    for array in arrays:
+        octets = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        whole = octets.size // 8 * 8
+        words = int(octets[:whole].view(np.uint64).sum()) + int(octets[whole:].sum())
+        total = (31 * total + words) % 2**64  # so that the order counts
+    return total
+
+
+@dataclass(frozen=True, slots=True)
+class IpcBucket:
+    """Some parameters of the policy, packed into a buffer on a GPU that other processes can open."""
+
+    names: tuple[str, ...]
+    """As in a manifest, and so are dtypes and shapes."""
+    dtypes: tuple[str, ...]
+    shapes: tuple[tuple[int, ...], ...]
+    num_bytes: tuple[int, ...]
+    """Of each in the buffer, one after the other."""
+    handles: Mapping[str, tuple[Any, ...]]
+    """CUDA IPC handle of the buffer on each GPU, by the GPU's UUID."""
+
+
+@dataclass(frozen=True, slots=True)
+class TransferGroup:
+    """Where learner rank 0 (NCCL rank 0) and the workers of all generators meet to broadcast weights."""
+
+    address: str
+    port: int
+    world_size: int
+    """1 plus the sum of the generators' tensor_parallel_size."""
+    buffer_bytes: int
+    """Of each of the NUM_BUFFERS on both ends."""
+
+    NUM_BUFFERS: ClassVar[int] = 2

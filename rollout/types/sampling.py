@@ -1,0 +1,38 @@
+"""What a generator is built from, and how it says that it lives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSpec:
+    """What a generation engine is built from, besides its settings."""
+
+    model_folder: str
+    dtype: str
+    max_model_len: int
+    """Longest prompt plus longest completion, in tokens."""
+    load_weights: bool
+    """False when the first weights will be published: the folder then only needs its config."""
+    reads_text: bool = False
+    """Whether the engine looks at text while it samples, which texts that stop a completion need."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pulse:
+    """A sign of life of a generator, answered beside its decoding.
+
+    No pulse: the process hangs. Two pulses with unfinished requests (or waiting calls) and equal `decoding_steps`: the
+    engine hangs. Otherwise it works, be it slowly.
+    """
+
+    pid: int
+    policy_version: int | None
+    """As in use at this moment; None while there are no whole weights."""
+    num_unfinished: int
+    """Requests that the engine has and did not finish."""
+    num_waiting_calls: int
+    """Calls that wait for the next pause between two decoding steps."""
+    decoding_steps: int
+    """Done since the engine started."""
