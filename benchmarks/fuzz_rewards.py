@@ -61,7 +61,7 @@ def complaint(case: Case, mark: Mapping[str, float]) -> str | None:
 
 def fuzz(task: str, count: int, seed: int) -> Findings:
     """Marks `count` cases in this process."""
-    score = import_module(f"rewards.{task}").score
+    score = import_module(f"rewards.tasks.{task}").score
     cases = CASES[task](random.Random(f"{task}/{seed}"))
     return run(task, (next(cases) for _ in range(count)), lambda case: score(case.text, case.answer))
 
@@ -93,7 +93,7 @@ def run(task: str, cases: Iterator[Case], mark: Callable[[Case], Mapping[str, fl
 
 
 class MathChild:
-    """`rewards.math.score` in a process that is replaced when it hangs or dies."""
+    """`rewards.tasks.math.score` in a process that is replaced when it hangs or dies."""
 
     def __init__(self) -> None:
         self._start()
@@ -126,7 +126,7 @@ class MathChild:
 
 
 def answer_forever(pipe: Connection) -> None:
-    from rewards.math import score
+    from rewards.tasks.math import score
 
     pipe.send(score("\\boxed{\\frac{1}{2}}", {"answer": "0.5"}))
     while True:

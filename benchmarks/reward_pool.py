@@ -106,7 +106,7 @@ def hanging(seconds: float, repeats: int) -> Iterator[str]:
 @contextmanager
 def pool_of(task: str, num_workers: int) -> Iterator[Any]:
     from rewards.config import RewardsConfig
-    from rewards.pool import RewardPool
+    from rewards.workers.pool import RewardPool
 
     settings = RewardsConfig(
         weights={"correctness": 0.9, "answer_tags": 0.1} if task == "countdown" else {"correctness": 1.0},

@@ -33,7 +33,7 @@ from orchestrator.remote import ready_of
 from orchestrator.stream import RolloutStream
 from orchestrator.trackers import Credited, FileTracker
 from orchestrator.train import train
-from rewards.pool import RewardPool
+from rewards.workers.pool import RewardPool
 from rollout.prompts.stream import PromptStream
 
 PASSES, PUBLISHES = 200, 20

@@ -26,7 +26,7 @@ from orchestrator.generators import Generators
 from orchestrator.publish import publish
 from orchestrator.remote import wait_for
 from orchestrator.stream import RolloutStream
-from rewards.pool import RewardPool
+from rewards.workers.pool import RewardPool
 from rollout.config import SamplingConfig
 from rollout.types.completions import (Completion, Group, Reward, RewardPart)
 from rollout.types.prompts import Prompt

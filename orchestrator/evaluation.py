@@ -13,7 +13,7 @@ from orchestrator.config import RunConfig
 from orchestrator.estimates import Estimate, average, pass_at_k, rate
 from orchestrator.fleet import Rollouts
 from orchestrator.recipes import ConfigError
-from rewards.markers import markers
+from rewards.parts.markers import markers
 from rollout.prompts.stream import PromptStream
 from rollout.types.completions import (Completion, Group, Reward)
 from rollout.types.prompts import (Prompt, PromptFormat)

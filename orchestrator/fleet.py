@@ -22,7 +22,7 @@ from orchestrator.remote import TICK_S, ready_of
 from orchestrator.scale import requested_generators
 from orchestrator.stream import RolloutStream
 from orchestrator.transports import Transport, make_transport
-from rewards.pool import RewardPool
+from rewards.workers.pool import RewardPool
 from rollout.actor import MAX_CONCURRENCY, GeneratorActor, environment
 from rollout.config import SamplingConfig
 from rollout.types.sampling import EngineSpec

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from rewards.markers import markers
+from rewards.parts.markers import markers
 from rollout.types.completions import (Completion, Group, Reward)
 
 

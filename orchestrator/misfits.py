@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.backends import resolve_backend
 from rewards.config import RewardConfigError
-from rewards.format import LEAD_IN
+from rewards.parts.format import LEAD_IN
 from rewards.registry import check, functions_of
 from rollout.prompts.config import QuestionsConfig
 

@@ -137,7 +137,7 @@ def is_answer_known(prompt: Prompt, config: RunConfig) -> bool:
     """Whether there is something to check against: what verifies an answer, or a task that needs nothing."""
     if prompt.answer.keys() - {"extraction"} or prompt.task in config.rewards.tasks:
         return True
-    return "correctness" not in import_module(f"rewards.{prompt.task}").PARTS
+    return "correctness" not in import_module(f"rewards.tasks.{prompt.task}").PARTS
 
 
 def verdict(prompt: Prompt, text: str, config: RunConfig, console: Console) -> bool | None:
@@ -164,7 +164,7 @@ def verdict(prompt: Prompt, text: str, config: RunConfig, console: Console) -> b
 async def marked(prompt: Prompt, text: str, config: RunConfig) -> Outcome:
     """What the task's function makes of the assistant's turn, in a process that can be killed."""
     from rewards.registry import functions_of
-    from rewards.supervisor import Mark, Supervisor
+    from rewards.workers.supervisor import (Mark, Supervisor)
 
     function = next(found for found in functions_of(prompt.task, config.rewards) if found.marks_task)
     changed = asyncio.Event()
@@ -184,7 +184,7 @@ async def marked(prompt: Prompt, text: str, config: RunConfig) -> Outcome:
 def why_wrong(prompt: Prompt, text: str) -> str:
     """The first thing that is wrong, as far as the task can say it."""
     if prompt.task == "countdown":
-        from rewards.countdown import mark
+        from rewards.tasks.countdown import mark
 
         return mark(prompt.assistant_prefix + text, prompt.answer).reason
     return f"the reference is {prompt.answer['answer']}"

@@ -21,7 +21,7 @@ from orchestrator.heartbeats import EVERY_S, Heartbeats
 from orchestrator.outcomes import settle
 from orchestrator.remote import GeneratorsSpentError, RemoteCallError, ready_of, result_of
 from orchestrator.watchdog import Watchdog
-from rewards.pool import RewardPool
+from rewards.workers.pool import RewardPool
 from rollout.config import RolloutConfig, SamplingConfig
 from rollout.weights.staging import UnpublishedError
 from rollout.engine.step_loop import EngineStoppedError

@@ -12,17 +12,17 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-import rewards
+from rewards import tasks as tasks_package
 from rewards.config import RewardConfigError, RewardsConfig
 from rewards.function import RewardFunction, check_parameters, import_function, nearest
 
 GENERAL = {
-    "format": "rewards.format:strict",
-    "answer_tags": "rewards.format:answer_tags",
-    "tag_pairs": "rewards.format:tag_pairs",
-    "length": "rewards.length:length",
-    "repetition": "rewards.repetition:repetition",
-    "process": "rewards.process:process",
+    "format": "rewards.parts.format:strict",
+    "answer_tags": "rewards.parts.format:answer_tags",
+    "tag_pairs": "rewards.parts.format:tag_pairs",
+    "length": "rewards.parts.length:length",
+    "repetition": "rewards.parts.repetition:repetition",
+    "process": "rewards.parts.process:process",
 }
 """Parts that any task may have: ``(text, answer, **parameters) -> float``."""
 
@@ -38,7 +38,7 @@ class UnknownPartError(RewardConfigError):
 @functools.cache
 def tasks() -> tuple[str, ...]:
     """The names of this package's own tasks, sorted. Read off the files, for importing all would take long."""
-    files = (file for folder in rewards.__path__ for file in Path(folder).glob("*.py"))
+    files = (file for folder in tasks_package.__path__ for file in Path(folder).glob("*.py"))
     return tuple(
         sorted(file.stem for file in files if re.search(r"^def score\(", file.read_text("utf-8"), re.MULTILINE))
     )
@@ -72,7 +72,7 @@ def functions_of(task: str, config: RewardsConfig) -> tuple[RewardFunction, ...]
         if name in single or name in config.ensembles:
             raise UnknownPartError(f"{name} is a part of task {task!r}: {_rename(name, config)}")
     _check_wanted(task, config, {*single, *task_parts})
-    marking = {task: config.tasks.get(task, f"rewards.{task}:score")} if _is_task(task, config) else {}
+    marking = {task: config.tasks.get(task, f"rewards.tasks.{task}:score")} if _is_task(task, config) else {}
     return tuple(
         RewardFunction(
             name,
@@ -102,7 +102,7 @@ def _task_parts(task: str, config: RewardsConfig, single: Iterable[str]) -> tupl
     """The parts of the task's ``score``. What a user's own returns is taken to be what nothing else gives."""
     if task in config.tasks:
         return tuple(name for name in _wanted(config) if name not in single)
-    return tuple(importlib.import_module(f"rewards.{task}").PARTS) if task in tasks() else ()
+    return tuple(importlib.import_module(f"rewards.tasks.{task}").PARTS) if task in tasks() else ()
 
 
 def _check_names(config: RewardsConfig, own: dict[str, str]) -> None:
@@ -127,7 +127,7 @@ def _check_wanted(task: str, config: RewardsConfig, provided: set[str]) -> None:
             continue
         if not _is_task(task, config):
             raise UnknownTaskError(
-                f"nothing marks task {task!r}; {nearest(task, {*tasks(), *config.tasks})} To add it, write rewards/{task}.py "
+                f"nothing marks task {task!r}; {nearest(task, {*tasks(), *config.tasks})} To add it, write rewards/tasks/{task}.py "
                 f"with PARTS and a function score, or set rewards.tasks.{task}"
             )
         raise UnknownPartError(

@@ -18,7 +18,7 @@ from orchestrator.evaluation import Evaluation, by_label
 from orchestrator.recipes import ConfigError
 from orchestrator.report.comparison import LABELS
 from orchestrator.trainability import trainability
-from rewards.markers import markers
+from rewards.parts.markers import markers
 from rollout.types.completions import (Completion, Group, Reward)
 
 

@@ -34,7 +34,7 @@ class Wrong(Exception):
 
 
 def judge(job: dict[str, Any], lock: Callable[[], None]) -> None:
-    """Judges one program by a problem's tests, ``job["problem"]`` (rewards/code.py)."""
+    """Judges one program by a problem's tests, ``job["problem"]`` (rewards/tasks/code.py)."""
     problem = job["problem"]
     lock()
     candidate = Candidate(job["requests"], job["replies"])

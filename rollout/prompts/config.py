@@ -43,7 +43,7 @@ class QuestionsConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docs
     """A task, its settings, and the wording of its questions."""
 
     task: TaskName = "countdown"
-    """Name of the task: `rollout/tasks/<task>.py` asks, `rewards/<task>.py` marks."""
+    """Name of the task: `rollout/tasks/<task>.py` asks, `rewards/tasks/<task>.py` marks."""
     template: str | None = None
     """The question, with named fields such as {numbers} that the task fills in. Not set: the task's own wording, which
     asks for `<think>` and `<answer>` tags."""

@@ -6,7 +6,7 @@ endless and reproducible; problems of the same question text are one problem, wh
 The answer mapping holds what the library's own scorer needs: the data set's name and settings, and the entry's answer and
 metadata as JSON holds them. Making the entry again from its index, the other way, would cost up to half a second for each
 group (knight_swap), while the entries of all data sets but ARC's score the same after a trip through JSON, and those are at
-most 15 kB (rectangle_count). rewards/reasoning_gym.py mends ARC's.
+most 15 kB (rectangle_count). rewards/tasks/reasoning_gym.py mends ARC's.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.estimates import paired_difference, pass_at_k, rate
-from rewards.markers import markers
+from rewards.parts.markers import markers
 
 pytestmark = pytest.mark.slow
 
@@ -71,7 +71,7 @@ def test_every_model_is_in_the_table_in_every_format(compared) -> None:
 def test_figures_agree_with_what_the_records_give(compared) -> None:
     """Recomputed from the JSON's completions alone; their answers checked again."""
     _, content, _ = compared
-    from rewards.countdown import score
+    from rewards.tasks.countdown import score
 
     for result in content["results"]:
         figures, prompts = result["figures"], result["prompts"]

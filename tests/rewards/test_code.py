@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rewards import code
-from rewards.code import extract_program, judge, score
+from rewards.tasks import code
+from rewards.tasks.code import (extract_program, judge, score)
 from rewards.sandbox.box import SandboxError
 
 DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rewards.exact_match import score
+from rewards.tasks.exact_match import score
 
 
 @pytest.mark.parametrize(

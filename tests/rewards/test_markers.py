@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from rewards.markers import markers
+from rewards.parts.markers import markers
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.exists(), reason=f"the shared data is not on this machine: {DATA}")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from rewards import period_count
+from rewards.tasks import period_count
 from rewards.config import RewardsConfig
 from rewards.registry import functions_of
 

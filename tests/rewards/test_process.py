@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rewards.process import process
+from rewards.parts.process import process
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 SOLUTION = "48/2 = <<48/2=24>>24 clips in May, so 48+24 = 72 altogether."

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from rewards.reasoning_gym import PARTS, score
+from rewards.tasks.reasoning_gym import (PARTS, score)
 from rollout.tasks.reasoning_gym import (MAX_INDEX, SIZES, UNFIT, DatasetConfig, made_dataset, problem)
 
 KNOWN = {
@@ -123,7 +123,7 @@ def test_what_fools_the_librarys_scorers_is_wrong_here() -> None:
     ]
     for name, answer, fooling, right in cases:
         theirs = create_dataset(name).score_answer(fooling, answer)
-        assert theirs == 1.0, f"{name} is mended: take it out of rewards/reasoning_gym.py"
+        assert theirs == 1.0, f"{name} is mended: take it out of rewards/tasks/reasoning_gym.py"
         assert marks(fooling, answer) == (0.0, 0.0)
         assert marks(right or answer["answer"], answer)[0] == (1.0 if right or name != "puzzle24" else 0.0)
 

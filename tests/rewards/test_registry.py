@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from rewards import countdown, registry
+from rewards.tasks import countdown
+from rewards import registry
 from rewards.config import RewardConfigError, RewardsConfig
 from rewards.function import RewardFunction, import_function
 from rewards.registry import UnknownPartError, UnknownTaskError, check, functions_of
@@ -36,8 +37,8 @@ def test_a_task_that_cannot_be_marked_here_says_so_when_it_is_loaded() -> None:
 def test_every_task_can_be_loaded_and_says_its_parts() -> None:
     assert {"countdown", "period_count"} <= {*registry.tasks()}
     for task in registry.tasks():
-        assert callable(import_function(f"rewards.{task}:score"))
-        parts = importlib.import_module(f"rewards.{task}").PARTS
+        assert callable(import_function(f"rewards.tasks.{task}:score"))
+        parts = importlib.import_module(f"rewards.tasks.{task}").PARTS
         assert not {*parts} & {*registry.GENERAL}, f"{task} returns a part with a general part's name"
 
 
@@ -49,7 +50,7 @@ def test_the_default_marks_countdown_by_its_score_and_a_general_part() -> None:
     score, tags = functions_of("countdown", DEFAULT)
     assert (score.name, score.parts, score.marks_task) == ("countdown", countdown.PARTS, True)
     assert score.load() is countdown.score
-    assert (tags.name, tags.path, tags.parts) == ("answer_tags", "rewards.format:answer_tags", ("answer_tags",))
+    assert (tags.name, tags.path, tags.parts) == ("answer_tags", "rewards.parts.format:answer_tags", ("answer_tags",))
     check("countdown", DEFAULT)
 
 
@@ -133,7 +134,7 @@ def test_checking_does_not_import_what_is_not_ours() -> None:
 
 def test_a_path_without_a_function() -> None:
     with pytest.raises(TypeError, match="no function 'nothing'"):
-        import_function("rewards.countdown:nothing")
+        import_function("rewards.tasks.countdown:nothing")
     with pytest.raises(ImportError):
         import_function("no_such_module:score")
 
@@ -145,7 +146,7 @@ def test_all_mistakes_are_mistakes_in_the_settings() -> None:
 
 def test_what_a_worker_imports_is_light() -> None:
     """A worker that booted with numpy, torch or pydantic would boot slowly, each time one is replaced."""
-    code = "import sys, rewards.worker, rewards.countdown, rewards.format; print(*{'ray', 'torch', 'numpy', 'pydantic'} & {*sys.modules})"
+    code = "import sys, rewards.workers.worker, rewards.tasks.countdown, rewards.parts.format; print(*{'ray', 'torch', 'numpy', 'pydantic'} & {*sys.modules})"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
     )

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rewards.repetition import repetition
+from rewards.parts.repetition import repetition
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "countdown_completions.jsonl"
 

@@ -17,7 +17,7 @@ import ray
 from processes import all_end, children, descendants, fork_servers, parent, wait_until
 
 from rewards.config import RewardsConfig
-from rewards.pool import RewardPool
+from rewards.workers.pool import RewardPool
 from rollout.types.completions import Group
 
 pytestmark = pytest.mark.slow
@@ -89,8 +89,9 @@ import sys
 sys.path[:0] = {path!r}
 import numpy as np, ray
 from rewards.config import RewardsConfig
-from rewards.pool import RewardPool
-from rollout.types import Completion, Group, Prompt
+from rewards.workers.pool import RewardPool
+from rollout.types.completions import Completion, Group
+from rollout.types.prompts import Prompt
 
 ray.init(num_cpus=2, _node_ip_address="127.0.0.1", include_dashboard=False, log_to_driver=False)
 pool = RewardPool(RewardsConfig(weights={{"correctness": 1}}, tasks={{"t": "hostile_rewards:act"}}, deadline_s=3600))

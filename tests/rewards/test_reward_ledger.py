@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rewards.config import RewardConfigError, RewardsConfig
-from rewards.failures import RewardFailure
+from rewards.workers.failures import RewardFailure
 from rewards.function import Outcome
-from rewards.ledger import AHEAD_S, MAX_AHEAD, Job, Ledger
+from rewards.workers.scheduler import (AHEAD_S, MAX_AHEAD, Job, Ledger)
 from rewards.registry import UnknownTaskError
 from rollout.types.completions import Group
 

@@ -14,10 +14,10 @@ import ray
 from hostile_rewards import TASKS
 from processes import all_end, is_gone, parent, wait_until
 
-from rewards import pool as pool_module
+from rewards.workers import pool as pool_module
 from rewards.config import RewardConfigError, RewardsConfig
-from rewards.failures import RewardFailure
-from rewards.pool import RewardPool
+from rewards.workers.failures import RewardFailure
+from rewards.workers.pool import RewardPool
 from rewards.registry import UnknownPartError, UnknownTaskError
 from rollout.types.completions import Group
 

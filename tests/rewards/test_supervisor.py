@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 from processes import all_end, children, fork_servers, parent, wait_until
 
-from rewards import child, supervisor, worker
-from rewards.fork_server import LoadError
+from rewards.workers import (child, supervisor, worker)
+from rewards.workers.fork_server import LoadError
 from rewards.function import Outcome, RewardFunction
-from rewards.worker import Parcel, Progress, RewardWorker
+from rewards.workers.worker import (Parcel, Progress, RewardWorker)
 
 HERE = Path(__file__).resolve().parent
 DEADLINE_S = 0.5
@@ -246,7 +246,7 @@ WORKER = """
 import asyncio, sys
 sys.path[:0] = {path!r}
 from rewards.function import RewardFunction
-from rewards.worker import Parcel, RewardWorker
+from rewards.workers.worker import Parcel, RewardWorker
 
 async def run():
     act = RewardFunction("hostile", "hostile_rewards:act", (), True, deadline_s=3600)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rewards import text_length
+from rewards.tasks import text_length
 from rewards.config import RewardsConfig
 from rewards.registry import functions_of
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from rewards.code import judge
+from rewards.tasks.code import judge
 from rollout.tasks import code
 from rollout.tasks.code import Config
 from rollout.prompts.config import PromptsConfig

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rewards.countdown import score
+from rewards.tasks.countdown import score
 from rollout.tasks import countdown
 from rollout.tasks.countdown import Config
 from rollout.tasks.countdown_problems.draws import reachable

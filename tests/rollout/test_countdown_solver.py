@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rewards.countdown import check
+from rewards.tasks.countdown import check
 from rollout.tasks.countdown_problems.draws import reachable
 from rollout.tasks.countdown_problems.solver import (count_solutions, solutions)
 

@@ -112,7 +112,7 @@ def test_a_tasks_own_example_can_be_shown_with_every_field_and_is_right(task) ->
     fields = {name for group in module.fields(module.Config()) for name in group}
     assert fields == set(module.EXAMPLE.fields)
     answer = {"numbers": [19, 36, 55, 7], "target": 65} if task == "countdown" else {}
-    parts = import_module(f"rewards.{task}").score(module.EXAMPLE.completion, answer)
+    parts = import_module(f"rewards.tasks.{task}").score(module.EXAMPLE.completion, answer)
     assert parts["correctness"] == 1.0 if task == "countdown" else parts["periods"] == 2
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.recipes import ConfigError, load
-from rewards import countdown, exact_match, gsm8k, multiple_choice
+from rewards.tasks import (countdown, exact_match, gsm8k, multiple_choice)
 from rollout.prompts.config import PromptsConfig
 from rollout.tasks.jsonl import (Config, source)
 from rollout.tasks.datasets import RowError

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from rewards.math import score as math_score
+from rewards.tasks.math import score as math_score
 from rollout.tasks import (exact_match, gsm8k, math, multiple_choice)
 from rollout.tasks.base import Problem
 from rollout.tasks.datasets import RowError
@@ -61,7 +61,7 @@ def parsed(task: str, row: dict[str, Any]) -> Problem:
 
 
 def mark(task: str, text: str, problem: Problem) -> float:
-    return float(import_module(f"rewards.{task}").score(text, problem.answer)["correctness"])
+    return float(import_module(f"rewards.tasks.{task}").score(text, problem.answer)["correctness"])
 
 
 @pytest.mark.parametrize(
@@ -218,7 +218,7 @@ def test_the_wording_shows_what_there_is_and_the_example_is_right(task: str) -> 
     ],
 )
 def test_the_worked_example_is_right(task: str, answer: dict[str, Any]) -> None:
-    assert import_module(f"rewards.{task}").score(TASKS[task].EXAMPLE.completion, answer)["correctness"] == 1.0  # type: ignore[attr-defined]
+    assert import_module(f"rewards.tasks.{task}").score(TASKS[task].EXAMPLE.completion, answer)["correctness"] == 1.0  # type: ignore[attr-defined]
 
 
 def test_a_reference_out_of_a_solution_is_right_by_its_own_task() -> None:

@@ -5,7 +5,7 @@ import random
 import pytest
 
 from orchestrator.recipes import ConfigError, load
-from rewards.period_count import score
+from rewards.tasks.period_count import score
 from rollout.prompts.config import PromptsConfig
 from rollout.supervised.examples import TraceExamples
 from rollout.tasks.period_count import (ADJECTIVES, DETERMINERS, NOUNS, source)

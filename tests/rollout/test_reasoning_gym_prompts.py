@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from orchestrator.recipes import ConfigError, load
-from rewards.reasoning_gym import score
+from rewards.tasks.reasoning_gym import score
 from rollout.prompts.config import PromptsConfig
 from rollout.tasks.reasoning_gym import (Config, source)
 from rollout.supervised.reasoning_gym import (sum_trace, traces)

@@ -8,7 +8,7 @@ from itertools import islice
 import pytest
 
 from orchestrator.recipes import load
-from rewards.countdown import check, extract_answer
+from rewards.tasks.countdown import (check, extract_answer)
 from rollout.tasks.countdown import Config as CountdownConfig
 from rollout.tasks.countdown_problems.draws import draw_solvable
 from rollout.supervised.countdown import search_trace

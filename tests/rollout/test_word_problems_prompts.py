@@ -7,8 +7,8 @@ from itertools import islice
 import pytest
 
 from orchestrator.recipes import ConfigError, load
-from rewards.gsm8k import score
-from rewards.process import process
+from rewards.tasks.gsm8k import score
+from rewards.parts.process import process
 from rollout.prompts.stream import PromptStream
 from rollout.tasks.word_problems import (Config, source)
 from rollout.supervised.word_problems import (solution, traces)

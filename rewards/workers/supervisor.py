@@ -17,11 +17,11 @@ import asyncio
 from collections import deque
 from collections.abc import Iterable
 
-from rewards.channel import Channel
-from rewards.child import Child, Mark
-from rewards.fork_server import ForkServer, LoadError
+from rewards.workers.channel import Channel
+from rewards.workers.child import (Child, Mark)
+from rewards.workers.fork_server import (ForkServer, LoadError)
 from rewards.function import Outcome, RewardFunction
-from rewards.pace import Pace
+from rewards.workers.pace import Pace
 
 BATCH_S = 0.02
 """Seconds of work in one batch: many times what handing it over costs, and little to hand back when it hangs."""

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from rewards.config import RewardsConfig
-from rewards.failures import Failure, Failures
+from rewards.workers.failures import (Failure, Failures)
 from rewards.function import Outcome, RewardFunction
-from rewards.pace import Pace
+from rewards.workers.pace import Pace
 from rewards.registry import functions_of
 from rewards.score import compose, parts_of
 from rollout.types.completions import (Group, Reward)

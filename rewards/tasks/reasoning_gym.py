@@ -14,7 +14,7 @@ The text is untrusted, and the library trusts it. What is done otherwise here:
   Python's notation a part. They get ``ast.literal_eval`` instead: it reads lists and runs nothing.
 - sympy's parse_expr, which is eval in disguise, reads one in simple_integration, intermediate_integration,
   polynomial_multiplication and countdown. They only see arithmetic over numbers and, but for countdown, variables and a
-  few functions (rewards/formula.py). One in seven of intermediate_integration's own answers is an ``Integral`` that sympy
+  few functions (rewards/parsing/formulas.py). One in seven of intermediate_integration's own answers is an ``Integral`` that sympy
   left as it was; that is no answer here.
 - puzzle24 calls it too, takes any four numbers for the given ones, and 24.9 for 24. game_of_life_halting holds every
   text that is not empty to be right; coin_flip pays ``0`` for its common beginning with 0.25. These three are marked
@@ -39,9 +39,9 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
-from rewards.countdown import check
-from rewards.extraction import extract_answer, is_natural
-from rewards.formula import FormulaError, check_formula
+from rewards.tasks.countdown import check
+from rewards.parsing.extraction import (extract_answer, is_natural)
+from rewards.parsing.formulas import (FormulaError, check_formula)
 
 PARTS = ("correctness", "score")
 

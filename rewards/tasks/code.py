@@ -30,7 +30,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rewards.extraction import is_natural
+from rewards.parsing.extraction import is_natural
 from rewards.sandbox.box import REQUIRED, Limits, check_protections
 from rewards.sandbox.trial import judged
 

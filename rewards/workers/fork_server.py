@@ -27,7 +27,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 
-from rewards import marking
+from rewards.workers import grading
 from rewards.function import RewardFunction
 
 MAX_MESSAGE_BYTES = 2**18
@@ -199,7 +199,7 @@ def _fork(control: socket.socket, channel: int, functions: dict[str, Any], memor
         try:
             control.close()
             die_with(server)
-            marking.run(socket.socket(fileno=channel), functions, memory_gib)
+            grading.run(socket.socket(fileno=channel), functions, memory_gib)
             status = 0
         finally:
             os._exit(status)  # neither the server's loop nor its exit handlers are for a child

@@ -9,7 +9,7 @@ natural format it is the last number of the text, whatever stands around it.
 
 An answer must name one number. ``24 + 48 = 72`` names what follows the last equals sign, ``72 clips`` and ``$72.00`` are
 72, and ``72 or 73``, ``48 + 24`` and ``not 72`` name none. Numbers are compared exactly: 0.33 is not 1/3. See
-rewards/numerals.py for how they may be written.
+rewards/parsing/numerals.py for how they may be written.
 
 - ``correctness``: 1 if the number is the reference, otherwise 0.
 - ``closeness``: ``1 / (1 + 10 e)``, where e is the relative error ``|x - reference| / |reference|`` (for a reference of
@@ -24,8 +24,8 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
-from rewards.extraction import ANNOUNCED, is_natural, marked_answer
-from rewards.numerals import begins_with_number, last_number, numbers
+from rewards.parsing.extraction import (ANNOUNCED, is_natural, marked_answer)
+from rewards.parsing.numerals import (begins_with_number, last_number, numbers)
 
 PARTS = ("correctness", "closeness")
 

@@ -13,10 +13,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from rewards.child import Mark
+from rewards.workers.child import Mark
 from rewards.function import Outcome, RewardFunction
-from rewards.proc import peak_memory_gib
-from rewards.supervisor import Supervisor
+from rewards.workers.proc import peak_memory_gib
+from rewards.workers.supervisor import Supervisor
 
 HEARTBEAT_S = 5.0
 """Seconds after which a worker says that it is alive, when it has nothing else to say."""

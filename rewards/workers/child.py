@@ -10,10 +10,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from rewards import marking
-from rewards.channel import Channel
+from rewards.workers import grading
+from rewards.workers.channel import Channel
 from rewards.function import Outcome, RewardFunction
-from rewards.proc import seconds_waited_for_cpu
+from rewards.workers.proc import seconds_waited_for_cpu
 
 MAX_STRETCH = 3.0
 """Waiting for a CPU is not held against a mark until it has taken so many times its deadline."""
@@ -61,7 +61,7 @@ class Child:
         self.marks.extend(marks)
         self.look()
         self._begin()
-        self.channel.send(marking.request((mark.function.name, mark.text, mark.answer) for mark in self.marks))
+        self.channel.send(grading.request((mark.function.name, mark.text, mark.answer) for mark in self.marks))
 
     def pop(self) -> Mark:
         """The mark that was just answered. Its next one begins."""

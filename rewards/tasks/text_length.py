@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from rewards.length import num_words
+from rewards.parts.length import num_words
 
 PARTS = ("words",)
 

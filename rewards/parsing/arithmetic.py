@@ -1,5 +1,5 @@
 """Exact arithmetic over untrusted text: a tokenizer, a recursive-descent parser and a stack machine.
-Where expressions stand in running prose is found by rewards/equations.py.
+Where expressions stand in running prose is found by rewards/parsing/equations.py.
 
     expression = term   (("+" | "-") term)*
     term       = factor (("*" | "/") factor)*

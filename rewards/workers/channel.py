@@ -6,7 +6,7 @@ import asyncio
 import socket
 from collections.abc import Callable
 
-from rewards import marking
+from rewards.workers import grading
 from rewards.function import Outcome
 
 READ_BYTES = 2**18
@@ -29,7 +29,7 @@ class Channel:
         self._loop.add_reader(connection, self._read)
 
     def send(self, batch: bytes) -> None:
-        """Sends what ``marking.request`` made, as fast as the child takes it."""
+        """Sends what ``grading.request`` made, as fast as the child takes it."""
         self._unsent += batch
         self._write()
 
@@ -67,7 +67,7 @@ class Channel:
             if self._connection.fileno() < 0:  # closed by the callback
                 return
             try:
-                outcome = marking.answer_of(line)
+                outcome = grading.answer_of(line)
             except ValueError:
                 self._end()
                 return
