@@ -17,10 +17,10 @@ import torch
 from transformers import AutoTokenizer
 
 from learner.config import ModelConfig
-from learner.losses import kl_estimate
+from learner.algorithm.losses import kl_estimate
 from learner.packing import Sequence, pack
-from learner.policy import load_policy, policy_inputs
-from learner.presets import PRESETS
+from learner.model.policy import (load_policy, policy_inputs)
+from learner.algorithm.presets import PRESETS
 from orchestrator.artifacts import RunDirectory
 from orchestrator.recipes import load
 

@@ -71,7 +71,7 @@ class LearnerRank:
     ) -> None:
         """Builds this rank's Learner; see there. Returns once all ``config.num_ranks`` ranks have met."""
         # Imported here: this module also loads in the driver, which needs neither torch nor deepspeed.
-        from learner.backend import Rank
+        from learner.backend.backend import Rank
         from learner.learner import Learner
 
         if self._learner is not None:

@@ -11,21 +11,23 @@ from pathlib import Path
 
 import torch
 
-from learner import checkpoint, metrics, weights
-from learner.advantages import adapted_kl_beta
-from learner.backend import Backend, Rank
+from learner.backend import checkpoint
+from learner import metrics
+from learner.weights import gather as weights
+from learner.algorithm.advantages import adapted_kl_beta
+from learner.backend.backend import (Backend, Rank)
 from learner.config import LearnerConfig, ModelConfig, check_together
-from learner.credit import credited, kl_to_reference, needs_scores
+from learner.algorithm.credit import (credited, kl_to_reference, needs_scores)
 from learner.metrics import Update
-from learner.objective import Objective, ObjectiveFunction, cross_entropy
-from learner.optimizer import Applied, Optimizer
+from learner.algorithm.objective import (Objective, ObjectiveFunction, cross_entropy)
+from learner.backend.optimizer import (Applied, Optimizer)
 from learner.packing import Batch, Sequence, computed_of, pack, sequence_of, sequences_of
 from learner.parity import ParityError, check_parity, policy_versions
-from learner.policy import add_value_head, layout_for, load_policy, resolve_attention
-from learner.reference import build_reference
-from learner.scoring import Scorer
-from learner.tally import Tally
-from learner.transfer import IpcSender, NcclSender
+from learner.model.policy import (add_value_head, layout_for, load_policy, resolve_attention)
+from learner.model.reference import build_reference
+from learner.model.scoring import Scorer
+from learner.stats import Tally
+from learner.weights.senders import (IpcSender, NcclSender)
 from rollout.types.completions import Group
 from rollout.types.publishing import (Manifest, WeightBucket)
 from rollout.types.prompts import SupervisedExample

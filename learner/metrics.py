@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from learner.algorithm import AlgorithmConfig
+from learner.algorithm.settings import AlgorithmConfig
 from learner.packing import Batch, Sequence
 from rollout.types.completions import Group
 
 if TYPE_CHECKING:
-    from learner.optimizer import Applied
+    from learner.backend.optimizer import Applied
 
 Metrics = dict[str, float]
 

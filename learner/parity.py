@@ -42,7 +42,7 @@ class ParityError(RuntimeError):
 def check_parity(totals: Mapping[str, float], limit: float, step: int, versions: tuple[int, ...]) -> None:
     """Raises ParityError where the mean gap passes ``limit`` on tokens sampled on policy, or STALE_LIMIT on all tokens.
 
-    ``totals`` are sums over tokens, as ``learner.objective.compared`` makes them.
+    ``totals`` are sums over tokens, as ``learner.algorithm.objective.compared`` makes them.
     """
     gaps = [(totals["logprob_gap"] / totals["compared"], max(limit, STALE_LIMIT))]
     if totals["on_policy"]:

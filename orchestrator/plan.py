@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from rich.console import Console
 from rich.table import Table
 
-from learner.algorithm import AlgorithmConfig
+from learner.algorithm.settings import AlgorithmConfig
 from learner.config import LearnerConfig, OptimizerConfig
 from orchestrator.config import RunConfig
 

@@ -41,7 +41,7 @@ def base_model(config: RunConfig) -> str:
     folder = cache_folder() / f"built-{key(begun_from(config))}"
     if not folder.exists():
         # Imported here: it loads torch, which a run whose policy is cached does not need in this process.
-        from learner.build import build_model
+        from learner.model.build import build_model
 
         aside = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
         build_model(config.model.build, config.warm_start.seed, aside)

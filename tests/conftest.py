@@ -31,7 +31,7 @@ def pytest_collection_modifyitems(config, items) -> None:
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory) -> Path:
     """The default recipe's policy, untrained."""
-    from learner.build import build_model
+    from learner.model.build import build_model
     from orchestrator.recipes import load
 
     folder = tmp_path_factory.mktemp("model") / "tiny"

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from transformers import AutoTokenizer
 
-from learner.build import build_model
+from learner.model.build import build_model
 from learner.config import BuildConfig, ModelConfig
 from learner.packing import Sequence, pack, sequences_of
-from learner.policy import Policy, load_policy, policy_inputs
+from learner.model.policy import (Policy, load_policy, policy_inputs)
 from rollout.types.completions import (Completion, Group, Reward)
 from rollout.types.prompts import Prompt
 

@@ -8,7 +8,7 @@ from itertools import product
 from typing import Any
 
 from benchmarks.peers.problem import GROUP_SIZE, Settings
-from learner.algorithm import AlgorithmConfig
+from learner.algorithm.settings import AlgorithmConfig
 
 
 @dataclass(frozen=True)

@@ -43,11 +43,11 @@ from benchmarks.peers.problem import (
     make_problem,
 )
 from benchmarks.peers.trl_cases import Case, different_cases, equal_cases
-from learner.algorithm import AlgorithmConfig
-from learner.credit import credited
-from learner.objective import Objective
+from learner.algorithm.settings import AlgorithmConfig
+from learner.algorithm.credit import credited
+from learner.algorithm.objective import Objective
 from learner.packing import pack, sequences_of
-from learner.policy import PolicyOutput, policy_inputs
+from learner.model.policy import (PolicyOutput, policy_inputs)
 from rollout.types.completions import Group
 
 TRL = "1.16.0"
@@ -215,7 +215,7 @@ def overlong_punishments_agree() -> bool:
     """DAPO's soft punishment, arXiv:2503.14476 equation 13, at every length."""
     from trl.rewards import get_soft_overlong_punishment
 
-    from learner.advantages import soft_overlong_punishment
+    from learner.algorithm.advantages import soft_overlong_punishment
 
     lengths = range(1, 25)
     theirs = get_soft_overlong_punishment(20, 5)(completion_ids=[[0] * length for length in lengths])

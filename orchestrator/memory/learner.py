@@ -10,9 +10,9 @@ from orchestrator.memory.shape import ModelShape
 from orchestrator.memory.terms import ALWAYS, CONTEXT, LEARNING, Sizes, Term, reference_kind
 
 REDUCE_BUCKET = 50_000_000
-"""Gradients on their way, elements; as learner/backend.py sets it."""
+"""Gradients on their way, elements; as learner/backend/backend.py sets it."""
 LOGITS_PER_CHUNK = 2**24
-"""Logits of one chunk; as learner/logprobs.py sets it."""
+"""Logits of one chunk; as learner/model/logprobs.py sets it."""
 NORM = 8
 """Bytes of an element while a gradient's norm is taken: in float64, a tensor at a time."""
 

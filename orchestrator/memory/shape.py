@@ -137,7 +137,7 @@ def shape_of(model: ModelConfig) -> ModelShape:
     """
     if model.build is not None:
         build = model.build
-        # learner/build.py: the integers from 0, the words, and two special tokens.
+        # learner/model/build.py: the integers from 0, the words, and two special tokens.
         vocabulary = build.max_integer + 1 + len(build.words) + 2
         heads = (build.num_heads, build.num_kv_heads, build.head_size)
         size = (build.hidden_size, build.num_layers, *heads, build.intermediate_size, vocabulary)

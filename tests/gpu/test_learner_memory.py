@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from learner.algorithm import AlgorithmConfig
-from learner.backend import Rank
+from learner.algorithm.settings import AlgorithmConfig
+from learner.backend.backend import Rank
 from learner.config import LearnerConfig, ModelConfig
 from learner.learner import Learner
 from rollout.types.completions import Group

@@ -16,7 +16,7 @@ import pytest
 import ray
 import torch
 
-from learner.backend import limit_memory
+from learner.backend.backend import limit_memory
 from orchestrator.policy import base_model
 from orchestrator.recipes import load
 from rollout.actor import MAX_CONCURRENCY, GeneratorActor, environment

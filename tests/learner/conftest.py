@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from learner.build import build_model
+from learner.model.build import build_model
 from rollout.types.completions import Group
 from tests.learner.tiny import BUILD, make_groups
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from learner.algorithm import AlgorithmConfig
+from learner.algorithm.settings import AlgorithmConfig
 
 Floats = list[float]
 STD_EPS = 1e-4

@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from learner.build import build_model
+from learner.model.build import build_model
 from tests.learner.tiny import BUILD
 
 TRACES = [

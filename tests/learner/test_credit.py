@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from learner.algorithm import AlgorithmConfig
-from learner.credit import credited, kl_to_reference, needs_scores, overlong_punishment
+from learner.algorithm.settings import AlgorithmConfig
+from learner.algorithm.credit import (credited, kl_to_reference, needs_scores, overlong_punishment)
 from learner.packing import Sequence, sequences_of
-from learner.presets import PRESETS
+from learner.algorithm.presets import PRESETS
 from rollout.types.completions import (Completion, Group, Reward)
 from rollout.types.prompts import Prompt
 from tests.learner import formulas

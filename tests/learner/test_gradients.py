@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from learner.gradients import NonFiniteGradientError
+from learner.backend.gradients import NonFiniteGradientError
 from learner.learner import Learner
 from rollout.types.completions import Group
 from tests.learner.test_learner import assert_close, start, weights_of

@@ -14,12 +14,12 @@ import torch
 from safetensors.numpy import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from learner import backend
-from learner.backend import Rank
+from learner.backend import backend
+from learner.backend.backend import Rank
 from learner.config import AlgorithmConfig, LearnerConfig, ModelConfig, WarmStartConfig
 from learner.learner import Learner
 from learner.parity import ParityError
-from learner.weights import tensors_of
+from learner.weights.gather import tensors_of
 from rollout.types.completions import Group
 from rollout.types.prompts import SupervisedExample
 from tests.learner.oracle import oracle_update

@@ -13,7 +13,7 @@ import ray
 from learner.actor import LearnerActor, actor_options
 from learner.config import LearnerConfig
 from learner.parity import ParityError
-from learner.weights import tensors_of
+from learner.weights.gather import tensors_of
 from rollout.types.completions import Group
 from tests.learner.oracle import oracle_update
 from tests.learner.test_learner import assert_close, stale

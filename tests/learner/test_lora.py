@@ -17,13 +17,13 @@ from peft import PeftModel
 from safetensors.numpy import load_file
 from transformers import AutoModelForCausalLM
 
-from learner import backend
-from learner.backend import Rank
+from learner.backend import backend
+from learner.backend.backend import Rank
 from learner.config import AlgorithmConfig, LoraConfig, ModelConfig
 from learner.learner import Learner
-from learner.lora import base_fingerprint, merged_weights
-from learner.policy import load_policy
-from learner.weights import tensors_of
+from learner.model.lora import (base_fingerprint, merged_weights)
+from learner.model.policy import load_policy
+from learner.weights.gather import tensors_of
 from rollout.types.completions import Group
 from tests.learner import oracle
 from tests.learner.tiny import MAX_COMPLETION_TOKENS, MODEL, TEMPERATURE, learner_config

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from learner.algorithm import AlgorithmConfig
-from learner.build import build_model
+from learner.algorithm.settings import AlgorithmConfig
+from learner.model.build import build_model
 from tests.learner.test_lora import LORA, STAGES, adapted, assert_close, start, weights_of
 from tests.learner.tiny import BUILD, MODEL
 

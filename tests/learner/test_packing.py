@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from learner.packing import Batch, Microbatch, Sequence, computed_of, pack, sequence_of, sequences_of
-from learner.policy import load_policy, policy_inputs
+from learner.model.policy import (load_policy, policy_inputs)
 from rollout.types.completions import (Completion, Group)
 from rollout.types.prompts import (Prompt, SupervisedExample)
 from tests.learner.tiny import MODEL, TEMPERATURE, sequence_logprobs

@@ -62,7 +62,7 @@ def test_every_parameter_of_transformers_model_is_counted(shape) -> None:
 
 @pytest.mark.parametrize("targets", ['"all-linear"', '["q_proj", "v_proj"]'])
 def test_adapters_are_those_that_the_learner_makes(targets) -> None:
-    from learner.lora import add_adapters
+    from learner.model.lora import add_adapters
 
     overrides = [f"model.lora={{rank=8, target_modules={targets}}}", "learner.algorithm.reference=base"]
     config = load("countdown-4090", overrides).model
@@ -113,7 +113,7 @@ def test_a_config_file_is_all_that_is_needed(tmp_path) -> None:
 def test_a_model_that_is_built_is_counted_as_it_is_built(tmp_path) -> None:
     from safetensors import safe_open
 
-    from learner.build import build_model
+    from learner.model.build import build_model
 
     config = load("countdown-tiny").model
     assert config.build is not None

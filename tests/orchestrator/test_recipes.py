@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from learner.algorithm import AlgorithmConfig
+from learner.algorithm.settings import AlgorithmConfig
 from orchestrator.plan import notices
 from orchestrator.recipes import RECIPES, ConfigError, load
 

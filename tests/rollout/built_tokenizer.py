@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def built_tokenizer(recipe: RunConfig, folder: Path) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
-    from learner.build import build_model
+    from learner.model.build import build_model
 
     assert recipe.model.build is not None
     build_model(recipe.model.build, 0, folder)

@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
-from learner.backend import Backend
-from learner.weights import device_weights, manifest
+from learner.backend.backend import Backend
+from learner.weights.gather import (device_weights, manifest)
 from rollout.types.publishing import (IpcBucket, TransferGroup)
 
 

@@ -9,16 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from learner.advantages import (
-    gae,
-    group_advantages,
-    returns_to_go,
-    soft_overlong_punishment,
-    standardized,
-    token_rewards,
-)
-from learner.algorithm import AlgorithmConfig
-from learner.losses import kl_estimate
+from learner.algorithm.advantages import (gae, group_advantages, returns_to_go, soft_overlong_punishment, standardized, token_rewards)
+from learner.algorithm.settings import AlgorithmConfig
+from learner.algorithm.losses import kl_estimate
 from learner.packing import Sequence
 from rollout.types.completions import (Completion, Group)
 

@@ -17,8 +17,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import AutoTokenizer
 
-from learner.backend import Backend
-from learner.lora import ADAPTER, Weight, adapter_weights, merged_weights
+from learner.backend.backend import Backend
+from learner.model.lora import (ADAPTER, Weight, adapter_weights, merged_weights)
 from rollout.types.publishing import (Manifest, WeightBucket)
 
 EXPORT_BUCKET_BYTES = 2**30

@@ -18,8 +18,8 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from learner.backend import Backend
-from learner.lora import settings_of
+from learner.backend.backend import Backend
+from learner.model.lora import settings_of
 
 TAG = "deepspeed"
 """The sub-folder that DeepSpeed writes."""

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from learner.config import ModelConfig
-from learner.logprobs import token_scores
-from learner.lora import add_adapters, base_fingerprint
+from learner.model.logprobs import token_scores
+from learner.model.lora import (add_adapters, base_fingerprint)
 from learner.packing import Layout, Microbatch
 
 

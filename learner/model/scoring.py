@@ -8,13 +8,13 @@ from dataclasses import replace
 from numpy.typing import NDArray
 from torch import Tensor
 
-from learner.backend import Backend
+from learner.backend.backend import Backend
 from learner.config import LearnerConfig
-from learner.credit import needs_scores
-from learner.objective import compared
+from learner.algorithm.credit import needs_scores
+from learner.algorithm.objective import compared
 from learner.packing import Batch, Microbatch, Sequence
-from learner.reference import Reference
-from learner.tally import Tally
+from learner.model.reference import Reference
+from learner.stats import Tally
 
 
 class Scorer:

@@ -10,11 +10,11 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from learner.algorithm import AlgorithmConfig
-from learner.backend import Backend
+from learner.algorithm.settings import AlgorithmConfig
+from learner.backend.backend import Backend
 from learner.config import ModelConfig
 from learner.packing import Microbatch
-from learner.policy import Distribution, Policy, load_policy, policy_inputs
+from learner.model.policy import (Distribution, Policy, load_policy, policy_inputs)
 
 
 class Reference(Protocol):

@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from learner.presets import preset_settings
+from learner.algorithm.presets import preset_settings
 from learner.settings import Settings
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from learner.backend import Backend
+from learner.backend.backend import Backend
 from learner.config import LearnerConfig
-from learner.gradients import NonFiniteGradientError
-from learner.schedule import learning_rate
+from learner.backend.gradients import NonFiniteGradientError
+from learner.backend.schedule import learning_rate
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,23 +13,12 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from learner.algorithm import AlgorithmConfig
-from learner.losses import (
-    Stats,
-    aggregate,
-    cispo,
-    clipped_surrogate,
-    kl_estimate,
-    mean_by_completion,
-    mismatch_stats,
-    mismatch_weights,
-    policy_gradient,
-    value_loss,
-)
+from learner.algorithm.settings import AlgorithmConfig
+from learner.algorithm.losses import (Stats, aggregate, cispo, clipped_surrogate, kl_estimate, mean_by_completion, mismatch_stats, mismatch_weights, policy_gradient, value_loss)
 from learner.packing import Batch, Microbatch
 
 if TYPE_CHECKING:
-    from learner.policy import PolicyOutput
+    from learner.model.policy import PolicyOutput
 
 PerToken = Float[Tensor, " T"]
 ObjectiveFunction = Callable[["PolicyOutput", Microbatch], tuple[Tensor, Stats]]
