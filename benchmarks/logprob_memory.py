@@ -23,7 +23,7 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from learner.model.logprobs import (TokenScores, token_scores)
+from learner.model.logprobs import TokenScores, token_scores
 
 T = TypeVar("T")
 WAYS = ("plain", "chunked", "chunked with KL")

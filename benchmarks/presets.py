@@ -16,13 +16,13 @@ import numpy as np
 import torch
 from transformers import AutoTokenizer
 
-from learner.config import ModelConfig
 from learner.algorithm.losses import kl_estimate
-from learner.packing import Sequence, pack
-from learner.model.policy import (load_policy, policy_inputs)
 from learner.algorithm.presets import PRESETS
-from orchestrator.artifacts import RunDirectory
-from orchestrator.recipes import load
+from learner.config import ModelConfig
+from learner.model.policy import load_policy, policy_inputs
+from learner.packing import Sequence, pack
+from orchestrator.config.recipe import load
+from orchestrator.records.run_directory import RunDirectory
 
 ABLATIONS = {
     "grpo-no-std": ["learner.algorithm.preset=grpo", "learner.algorithm.advantage_scale=none"],

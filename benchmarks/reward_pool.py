@@ -53,7 +53,7 @@ def main() -> None:
     if given.seconds <= 0 or given.repeats < 1:
         arguments.error("--seconds must be above 0, --repeats 1 or more")
     logging.getLogger("rewards").setLevel(logging.ERROR)  # a timeout is a warning there, and here what is measured
-    from orchestrator.cluster import ray_cluster  # here, as each worker imports this module
+    from orchestrator.cluster.ray_cluster import ray_cluster  # here, as each worker imports this module
 
     os.environ["PYTHONPATH"] = str(Path(__file__).parents[1])  # where the workers find this module
     with ray_cluster(num_cpus=8):
@@ -137,7 +137,7 @@ def texts_with(kind: str, number: int) -> list[str]:
 def groups(task: str, texts: Sequence[str], answer: Mapping[str, Any]) -> list[Any]:
     import numpy as np
 
-    from rollout.types.completions import (Completion, Group)
+    from rollout.types.completions import Completion, Group
     from rollout.types.prompts import Prompt
 
     tokens, logprobs = np.zeros(1, dtype=np.int32), np.zeros(1, dtype=np.float32)

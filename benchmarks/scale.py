@@ -22,16 +22,17 @@ from typing import cast
 from rich.console import Console
 
 from benchmarks.simulated import NumberedPrompts, SimulatedFleet
-from orchestrator.artifacts import RunDirectory
-from orchestrator.checkpoints import Checkpoints
-from orchestrator.cluster import ray_cluster
-from orchestrator.config import RunConfig
-from orchestrator.heartbeats import EVERY_S
+from orchestrator.cluster.calls import ready_of
+from orchestrator.cluster.ray_cluster import ray_cluster
+from orchestrator.config.recipe import load
+from orchestrator.config.schema import RunConfig
+from orchestrator.fleet.heartbeats import EVERY_S
+from orchestrator.fleet.rollouts import RolloutStream
 from orchestrator.interrupt import Interrupt
-from orchestrator.recipes import load
-from orchestrator.remote import ready_of
-from orchestrator.stream import RolloutStream
-from orchestrator.trackers import Credited, FileTracker
+from orchestrator.records.checkpoints import Checkpoints
+from orchestrator.records.run_directory import RunDirectory
+from orchestrator.records.trackers.base import Credited
+from orchestrator.records.trackers.files import FileTracker
 from orchestrator.train import train
 from rewards.workers.pool import RewardPool
 from rollout.prompts.stream import PromptStream

@@ -21,17 +21,17 @@ import numpy as np
 import ray
 
 from learner.metrics import Update
-from orchestrator.config import RunConfig
-from orchestrator.generators import Generators
-from orchestrator.publish import publish
-from orchestrator.remote import wait_for
-from orchestrator.stream import RolloutStream
+from orchestrator.cluster.calls import wait_for
+from orchestrator.config.schema import RunConfig
+from orchestrator.fleet.generators import Generators
+from orchestrator.fleet.publish import publish
+from orchestrator.fleet.rollouts import RolloutStream
 from rewards.workers.pool import RewardPool
 from rollout.config import SamplingConfig
-from rollout.types.completions import (Completion, Group, Reward, RewardPart)
+from rollout.types.completions import Completion, Group, Reward, RewardPart
 from rollout.types.prompts import Prompt
-from rollout.types.sampling import Pulse
 from rollout.types.publishing import WeightBucket
+from rollout.types.sampling import Pulse
 
 NUM_HOSTS = 4
 """Ray actors that the generators share."""

@@ -14,8 +14,8 @@ import ray.util
 from learner.config import LearnerConfig, ModelConfig
 from learner.metrics import Update
 from rollout.types.completions import Group
-from rollout.types.publishing import (IpcBucket, Manifest, TransferGroup, WeightBucket)
 from rollout.types.prompts import SupervisedExample
+from rollout.types.publishing import IpcBucket, Manifest, TransferGroup, WeightBucket
 
 if TYPE_CHECKING:
     from learner.learner import Learner

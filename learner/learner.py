@@ -11,26 +11,26 @@ from pathlib import Path
 
 import torch
 
-from learner.backend import checkpoint
 from learner import metrics
-from learner.weights import gather as weights
 from learner.algorithm.advantages import adapted_kl_beta
-from learner.backend.backend import (Backend, Rank)
+from learner.algorithm.credit import credited, kl_to_reference, needs_scores
+from learner.algorithm.objective import Objective, ObjectiveFunction, cross_entropy
+from learner.backend import checkpoint
+from learner.backend.backend import Backend, Rank
+from learner.backend.optimizer import Applied, Optimizer
 from learner.config import LearnerConfig, ModelConfig, check_together
-from learner.algorithm.credit import (credited, kl_to_reference, needs_scores)
 from learner.metrics import Update
-from learner.algorithm.objective import (Objective, ObjectiveFunction, cross_entropy)
-from learner.backend.optimizer import (Applied, Optimizer)
-from learner.packing import Batch, Sequence, computed_of, pack, sequence_of, sequences_of
-from learner.parity import ParityError, check_parity, policy_versions
-from learner.model.policy import (add_value_head, layout_for, load_policy, resolve_attention)
+from learner.model.policy import add_value_head, layout_for, load_policy, resolve_attention
 from learner.model.reference import build_reference
 from learner.model.scoring import Scorer
+from learner.packing import Batch, Sequence, computed_of, pack, sequence_of, sequences_of
+from learner.parity import ParityError, check_parity, policy_versions
 from learner.stats import Tally
-from learner.weights.senders import (IpcSender, NcclSender)
+from learner.weights import gather
+from learner.weights.senders import IpcSender, NcclSender
 from rollout.types.completions import Group
-from rollout.types.publishing import (Manifest, WeightBucket)
 from rollout.types.prompts import SupervisedExample
+from rollout.types.publishing import Manifest, WeightBucket
 
 
 class Learner:
@@ -120,11 +120,11 @@ class Learner:
 
     def weight_buckets(self, max_bytes: int) -> Iterator[WeightBucket]:
         """The weights on rank 0, in buckets; elsewhere nothing. Every rank must exhaust it."""
-        return weights.weight_buckets(self._backend, max_bytes)
+        return gather.weight_buckets(self._backend, max_bytes)
 
     def weight_manifest(self) -> Manifest:
         """What a publish consists of. Not collective."""
-        return weights.manifest(self._backend)
+        return gather.manifest(self._backend)
 
     @cached_property
     def ipc(self) -> IpcSender:
@@ -138,7 +138,7 @@ class Learner:
 
     def export(self, folder: Path) -> None:
         """Writes the policy and its tokenizer as a Hugging Face folder."""
-        weights.export(self._backend, self._folder, folder)
+        gather.export(self._backend, self._folder, folder)
 
     def save(self, folder: Path) -> None:
         """Writes a checkpoint that ``load`` goes on from bit for bit."""

@@ -19,8 +19,8 @@ import numpy as np
 from jaxtyping import Float32, Int64
 from numpy.typing import NDArray
 
-from rollout.types.completions import (Group, Logprobs)
-from rollout.types.prompts import (SupervisedExample, Tokens)
+from rollout.types.completions import Group, Logprobs
+from rollout.types.prompts import SupervisedExample, Tokens
 
 Layout = Literal["rows", "flat"]
 

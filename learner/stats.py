@@ -7,8 +7,8 @@ from collections import defaultdict
 import torch.distributed as dist
 from torch import Tensor
 
-from learner.backend.backend import Backend
 from learner.algorithm.losses import Stats
+from learner.backend.backend import Backend
 
 
 class Tally:

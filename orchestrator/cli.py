@@ -24,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     quiet_libraries()
     from rich.console import Console
 
-    from orchestrator.recipes import ConfigError
+    from orchestrator.config.recipe import ConfigError
 
     # A pipe has no width: let its lines be as long as they are.
     console = Console(width=None if sys.stdout.isatty() else 200)
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run_train(given: argparse.Namespace, console: Console) -> int:
-    from orchestrator.recipes import load
+    from orchestrator.config.recipe import load
 
     config = load(*recipe_and_overrides(given.arguments))
     from orchestrator.run import run
@@ -50,7 +50,7 @@ def run_train(given: argparse.Namespace, console: Console) -> int:
 
 
 def run_sft(given: argparse.Namespace, console: Console) -> int:
-    from orchestrator.recipes import load
+    from orchestrator.config.recipe import load
 
     config = load(*recipe_and_overrides(given.arguments), supervised_only=True)
     from orchestrator.sft import run_supervised
@@ -59,11 +59,11 @@ def run_sft(given: argparse.Namespace, console: Console) -> int:
 
 
 def run_submit(given: argparse.Namespace, console: Console) -> int:
-    from orchestrator.recipes import load
+    from orchestrator.config.recipe import load
 
     recipe, overrides = recipe_and_overrides(given.arguments)
     config = load(recipe, overrides)
-    from orchestrator.submit import submit_run
+    from orchestrator.submit.submit import submit_run
 
     return submit_run(
         config,
@@ -78,28 +78,28 @@ def run_submit(given: argparse.Namespace, console: Console) -> int:
 
 
 def run_plan(given: argparse.Namespace, console: Console) -> int:
-    from orchestrator.plan import print_plan
-    from orchestrator.recipes import load
+    from orchestrator.config.recipe import load
+    from orchestrator.plan.run_plan import print_plan
 
     config = load(*recipe_and_overrides(given.arguments))
     print_plan(config, console)
     if given.gpu is not None:
-        from orchestrator.memory.gpus import gpu_of
-        from orchestrator.memory.table import print_memory
+        from orchestrator.plan.gpu_models import gpu_of
+        from orchestrator.plan.memory_table import print_memory
 
         print_memory(config, gpu_of(given.gpu), console)
     return 0
 
 
 def run_eval(given: argparse.Namespace, console: Console) -> int:
-    from orchestrator.ask import config_for_all, named_models
+    from orchestrator.evaluate.models import config_for_all, named_models
 
     models = named_models([argument for argument in given.arguments if "=" not in argument])
     overrides = [argument for argument in given.arguments if "=" in argument]
     config = config_for_all(models, given.recipe, overrides + evaluation_overrides(given))
-    from orchestrator.comparison import compare, prompts_of, with_room_for
-    from orchestrator.report.comparison import print_comparison
-    from orchestrator.report.records import comparison_file, write_comparison
+    from orchestrator.evaluate.comparison import compare, prompts_of, with_room_for
+    from orchestrator.report.comparison_file import comparison_file, write_comparison
+    from orchestrator.report.tables import print_comparison
 
     prompts = {model.name: prompts_of(model, config) for model in models}
     file = comparison_file(given.json, config)
@@ -127,14 +127,14 @@ def evaluation_overrides(given: argparse.Namespace) -> list[str]:
 
 
 def run_solve(given: argparse.Namespace, console: Console) -> int:
-    from orchestrator.solve import solve
+    from orchestrator.evaluate.solve import solve
 
     is_right = solve(given.model, given.question, given.recipe, given.answer, given.attempts, console)
     return 0 if is_right else 1
 
 
 def run_scale(given: argparse.Namespace, console: Console) -> int:
-    from orchestrator.scale import request_generators
+    from orchestrator.fleet.scale import request_generators
 
     request_generators(Path(given.run), given.num_generators)
     console.print(
@@ -162,7 +162,7 @@ COMMANDS = {
 
 def recipe_and_overrides(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
     """The recipe, if one is named, and the `key=value` pairs. Raises ConfigError for a second recipe."""
-    from orchestrator.recipes import ConfigError
+    from orchestrator.config.recipe import ConfigError
 
     recipes = [argument for argument in arguments if "=" not in argument]
     if len(recipes) > 1:

@@ -10,24 +10,25 @@ from pathlib import Path
 
 from rich.console import Console
 
-from orchestrator.artifacts import RunDirectory
-from orchestrator.checkpoints import Checkpoints
-from orchestrator.cluster import ray_cluster
-from orchestrator.config import RunConfig
-from orchestrator.evaluation import check_held_out
-from orchestrator.fleet import RayFleet, engine_spec
+from orchestrator.base_model import base_model, check_model_fits, export_whole, load_tokenizer
+from orchestrator.cluster.calls import RemoteCallError
+from orchestrator.cluster.ray_cluster import ray_cluster
+from orchestrator.config.schema import RunConfig
+from orchestrator.evaluate.evaluation import check_held_out
+from orchestrator.fleet.fleet import RayFleet, engine_spec
+from orchestrator.fleet.learner_group import LearnerGroup, LearnerLostError
 from orchestrator.interrupt import Interrupt
-from orchestrator.learner_group import LearnerGroup, LearnerLostError
-from orchestrator.plan import print_plan
-from orchestrator.policy import base_model, check_model_fits, export_whole, load_tokenizer
-from orchestrator.remote import RemoteCallError
+from orchestrator.plan.run_plan import print_plan
+from orchestrator.records.checkpoints import Checkpoints
+from orchestrator.records.run_directory import RunDirectory
+from orchestrator.records.trackers.base import Tracker
+from orchestrator.records.trackers.build import build_trackers
 from orchestrator.report.summary import draw_curve, summary_table
 from orchestrator.sft import checkpoints_of, refuse_other_command
-from orchestrator.supervised import check_data, warm_start_examples, warm_started_model
-from orchestrator.trackers import Tracker, build_trackers
 from orchestrator.train import train
-from rollout.supervised.examples import Examples
+from orchestrator.warm_start import check_data, warm_start_examples, warm_started_model
 from rollout.prompts.stream import PromptStream
+from rollout.supervised.examples import Examples
 
 logger = logging.getLogger(__name__)
 

@@ -7,21 +7,23 @@ from collections.abc import Mapping
 
 from rich.console import Console
 
-from orchestrator.artifacts import RunDirectory, RunDirectoryError
-from orchestrator.checkpoints import Checkpoint, Checkpoints
-from orchestrator.cluster import ray_cluster
-from orchestrator.config import RunConfig
+from orchestrator.base_model import base_model, export_whole, load_tokenizer
+from orchestrator.cluster.layout import SUPERVISED
+from orchestrator.cluster.placement import Placement
+from orchestrator.cluster.ray_cluster import ray_cluster
+from orchestrator.config.recipe import ConfigError
+from orchestrator.config.schema import RunConfig
+from orchestrator.fleet.learner_group import LearnerGroup
 from orchestrator.interrupt import Interrupt
-from orchestrator.layout import SUPERVISED
-from orchestrator.learner_group import LearnerGroup
-from orchestrator.placement import Placement
-from orchestrator.plan import knobs, model_line, optimizer_settings, print_rows
-from orchestrator.policy import base_model, export_whole, load_tokenizer
-from orchestrator.ray_metrics import RayMetricsTracker
-from orchestrator.recipes import ConfigError
-from orchestrator.supervised import check_data, fit, progress, supervised_examples
-from orchestrator.trackers import FileTracker, Trackers, WandbTracker
-from rollout.supervised.examples import (PairExamples, TraceExamples)
+from orchestrator.plan.run_plan import knobs, model_line, optimizer_settings, print_rows
+from orchestrator.records.checkpoints import Checkpoint, Checkpoints
+from orchestrator.records.run_directory import RunDirectory, RunDirectoryError
+from orchestrator.records.trackers.base import Trackers
+from orchestrator.records.trackers.files import FileTracker
+from orchestrator.records.trackers.ray_metrics import RayMetricsTracker
+from orchestrator.records.trackers.wandb import WandbTracker
+from orchestrator.warm_start import check_data, fit, progress, supervised_examples
+from rollout.supervised.examples import PairExamples, TraceExamples
 
 logger = logging.getLogger(__name__)
 

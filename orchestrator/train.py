@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 
-from orchestrator.checkpoints import Checkpoints
-from orchestrator.config import RunConfig
-from orchestrator.evaluation import held_out_metrics
-from orchestrator.fleet import Fleet
+from orchestrator.batches import Sampler
+from orchestrator.config.schema import RunConfig
+from orchestrator.evaluate.evaluation import held_out_metrics
+from orchestrator.fleet.fleet import Fleet
 from orchestrator.interrupt import Interrupt
-from orchestrator.metrics import Clock, rollout_metrics, staleness_metrics
-from orchestrator.sampling import Sampler
-from orchestrator.trackers import Tracker
+from orchestrator.records.checkpoints import Checkpoints
+from orchestrator.records.metrics import Clock, rollout_metrics, staleness_metrics
+from orchestrator.records.trackers.base import Tracker
 from rollout.prompts.stream import PromptStream
 
 logger = logging.getLogger(__name__)

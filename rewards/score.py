@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from rewards.config import EnsembleConfig, RewardConfigError, RewardsConfig
 from rewards.function import Outcome, RewardFunction, nearest
-from rollout.types.completions import (Reward, RewardPart)
+from rollout.types.completions import Reward, RewardPart
 
 COMBINE: dict[str, Callable[[list[float]], float]] = {"max": max, "min": min, "sum": math.fsum}
 

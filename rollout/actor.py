@@ -8,10 +8,10 @@ from collections.abc import Iterator, Sequence
 import ray
 
 from rollout.config import RolloutConfig, SamplingConfig
-from rollout.types.sampling import (EngineSpec, Pulse)
 from rollout.types.completions import Group
-from rollout.types.publishing import (IpcBucket, Manifest, TransferGroup, WeightBucket)
-from rollout.types.prompts import (Prompt, Tokens)
+from rollout.types.prompts import Prompt, Tokens
+from rollout.types.publishing import IpcBucket, Manifest, TransferGroup, WeightBucket
+from rollout.types.sampling import EngineSpec, Pulse
 
 
 class Generator:

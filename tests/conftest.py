@@ -32,7 +32,7 @@ def pytest_collection_modifyitems(config, items) -> None:
 def tiny_model(tmp_path_factory) -> Path:
     """The default recipe's policy, untrained."""
     from learner.model.build import build_model
-    from orchestrator.recipes import load
+    from orchestrator.config.recipe import load
 
     folder = tmp_path_factory.mktemp("model") / "tiny"
     build = load(None).model.build

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from transformers import AutoTokenizer
 
-from learner.model.build import build_model
 from learner.config import BuildConfig, ModelConfig
+from learner.model.build import build_model
+from learner.model.policy import Policy, load_policy, policy_inputs
 from learner.packing import Sequence, pack, sequences_of
-from learner.model.policy import (Policy, load_policy, policy_inputs)
-from rollout.types.completions import (Completion, Group, Reward)
+from rollout.types.completions import Completion, Group, Reward
 from rollout.types.prompts import Prompt
 
 # Wide initial weights: the distributions have peaks, so that entropies differ.

@@ -43,11 +43,11 @@ from benchmarks.peers.problem import (
     make_problem,
 )
 from benchmarks.peers.trl_cases import Case, different_cases, equal_cases
-from learner.algorithm.settings import AlgorithmConfig
 from learner.algorithm.credit import credited
 from learner.algorithm.objective import Objective
+from learner.algorithm.settings import AlgorithmConfig
+from learner.model.policy import PolicyOutput, policy_inputs
 from learner.packing import pack, sequences_of
-from learner.model.policy import (PolicyOutput, policy_inputs)
 from rollout.types.completions import Group
 
 TRL = "1.16.0"

@@ -9,11 +9,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from learner.algorithm.advantages import (gae, group_advantages, returns_to_go, soft_overlong_punishment, standardized, token_rewards)
-from learner.algorithm.settings import AlgorithmConfig
+from learner.algorithm.advantages import (
+    gae,
+    group_advantages,
+    returns_to_go,
+    soft_overlong_punishment,
+    standardized,
+    token_rewards,
+)
 from learner.algorithm.losses import kl_estimate
+from learner.algorithm.settings import AlgorithmConfig
 from learner.packing import Sequence
-from rollout.types.completions import (Completion, Group)
+from rollout.types.completions import Completion, Group
 
 Arrays = list[NDArray[np.float64]]
 

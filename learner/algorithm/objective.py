@@ -13,8 +13,19 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
+from learner.algorithm.losses import (
+    Stats,
+    aggregate,
+    cispo,
+    clipped_surrogate,
+    kl_estimate,
+    mean_by_completion,
+    mismatch_stats,
+    mismatch_weights,
+    policy_gradient,
+    value_loss,
+)
 from learner.algorithm.settings import AlgorithmConfig
-from learner.algorithm.losses import (Stats, aggregate, cispo, clipped_surrogate, kl_estimate, mean_by_completion, mismatch_stats, mismatch_weights, policy_gradient, value_loss)
 from learner.packing import Batch, Microbatch
 
 if TYPE_CHECKING:

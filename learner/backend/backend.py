@@ -16,12 +16,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from learner.config import Dtype, LearnerConfig
-from learner.backend.gradients import GradientWatch
 from learner.algorithm.losses import Stats
 from learner.algorithm.objective import ObjectiveFunction
+from learner.backend.gradients import GradientWatch
+from learner.config import Dtype, LearnerConfig
+from learner.model.policy import Distribution, Policy, PolicyOutput, policy_inputs
 from learner.packing import Microbatch
-from learner.model.policy import (Distribution, Policy, PolicyOutput, policy_inputs)
 
 if not torch.cuda.is_available():
     # Read once, when deepspeed is imported, which otherwise guesses from the packages it finds.

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from learner.backend.backend import Backend
-from learner.config import LearnerConfig
 from learner.backend.gradients import NonFiniteGradientError
 from learner.backend.schedule import learning_rate
+from learner.config import LearnerConfig
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from learner.config import ModelConfig
 from learner.model.logprobs import token_scores
-from learner.model.lora import (add_adapters, base_fingerprint)
+from learner.model.lora import add_adapters, base_fingerprint
 from learner.packing import Layout, Microbatch
 
 

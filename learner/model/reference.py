@@ -13,8 +13,8 @@ from torch import Tensor
 from learner.algorithm.settings import AlgorithmConfig
 from learner.backend.backend import Backend
 from learner.config import ModelConfig
+from learner.model.policy import Distribution, Policy, load_policy, policy_inputs
 from learner.packing import Microbatch
-from learner.model.policy import (Distribution, Policy, load_policy, policy_inputs)
 
 
 class Reference(Protocol):

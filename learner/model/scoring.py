@@ -8,12 +8,12 @@ from dataclasses import replace
 from numpy.typing import NDArray
 from torch import Tensor
 
-from learner.backend.backend import Backend
-from learner.config import LearnerConfig
 from learner.algorithm.credit import needs_scores
 from learner.algorithm.objective import compared
-from learner.packing import Batch, Microbatch, Sequence
+from learner.backend.backend import Backend
+from learner.config import LearnerConfig
 from learner.model.reference import Reference
+from learner.packing import Batch, Microbatch, Sequence
 from learner.stats import Tally
 
 

@@ -18,8 +18,8 @@ from torch import Tensor
 from transformers import AutoTokenizer
 
 from learner.backend.backend import Backend
-from learner.model.lora import (ADAPTER, Weight, adapter_weights, merged_weights)
-from rollout.types.publishing import (Manifest, WeightBucket)
+from learner.model.lora import ADAPTER, Weight, adapter_weights, merged_weights
+from rollout.types.publishing import Manifest, WeightBucket
 
 EXPORT_BUCKET_BYTES = 2**30
 """Weights gathered at a time for an export."""

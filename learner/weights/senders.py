@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from learner.backend.backend import Backend
-from learner.weights.gather import (device_weights, manifest)
-from rollout.types.publishing import (IpcBucket, TransferGroup)
+from learner.weights.gather import device_weights, manifest
+from rollout.types.publishing import IpcBucket, TransferGroup
 
 
 class IpcSender:

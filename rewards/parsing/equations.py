@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from rewards.parsing.arithmetic import (MAX_CHARACTERS, Expression, ExpressionError, parse)
+from rewards.parsing.arithmetic import MAX_CHARACTERS, Expression, ExpressionError, parse
 
 MAX_TAIL_CHARACTERS = 20_000
 """Only so much of a text's end is searched, about 5,000 tokens: an answer stands at the end."""

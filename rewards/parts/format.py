@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from rewards.parsing.extraction import (extract_answer, is_natural, unboxed)
+from rewards.parsing.extraction import extract_answer, is_natural, unboxed
 
 LEAD_IN = "Let me solve this step by step."
 """What TinyZero's and nano-aha-moment's prompts write before ``<think>``, in the assistant's name."""

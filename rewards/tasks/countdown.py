@@ -32,9 +32,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from rewards.parsing.arithmetic import (MAX_DIGITS, Expression, ExpressionError, parse)
-from rewards.parsing.equations import (Equation, equations)
-from rewards.parsing.extraction import (extract_answer, is_natural, marked_answer, unwrapped)
+from rewards.parsing.arithmetic import MAX_DIGITS, Expression, ExpressionError, parse
+from rewards.parsing.equations import Equation, equations
+from rewards.parsing.extraction import extract_answer, is_natural, marked_answer, unwrapped
 
 PARTS = ("correctness", "closeness")
 

@@ -21,7 +21,7 @@ import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
-from rewards.parsing.extraction import (ANNOUNCED, is_natural, marked_answer)
+from rewards.parsing.extraction import ANNOUNCED, is_natural, marked_answer
 
 PARTS = ("correctness",)
 

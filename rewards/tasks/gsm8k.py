@@ -24,8 +24,8 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
-from rewards.parsing.extraction import (ANNOUNCED, is_natural, marked_answer)
-from rewards.parsing.numerals import (begins_with_number, last_number, numbers)
+from rewards.parsing.extraction import ANNOUNCED, is_natural, marked_answer
+from rewards.parsing.numerals import begins_with_number, last_number, numbers
 
 PARTS = ("correctness", "closeness")
 

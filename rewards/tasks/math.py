@@ -24,7 +24,7 @@ from functools import cache, lru_cache
 from types import ModuleType
 from typing import Any
 
-from rewards.parsing.extraction import (ANNOUNCED, is_natural, last_box, marked_answer)
+from rewards.parsing.extraction import ANNOUNCED, is_natural, last_box, marked_answer
 
 PARTS = ("correctness",)
 

@@ -21,7 +21,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rewards.parsing.extraction import (ANNOUNCED, is_natural, marked_answer)
+from rewards.parsing.extraction import ANNOUNCED, is_natural, marked_answer
 
 PARTS = ("correctness",)
 LETTERS = "ABCDEFGHIJ"

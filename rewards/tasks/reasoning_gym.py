@@ -39,9 +39,9 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
+from rewards.parsing.extraction import extract_answer, is_natural
+from rewards.parsing.formulas import FormulaError, check_formula
 from rewards.tasks.countdown import check
-from rewards.parsing.extraction import (extract_answer, is_natural)
-from rewards.parsing.formulas import (FormulaError, check_formula)
 
 PARTS = ("correctness", "score")
 

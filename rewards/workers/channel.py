@@ -6,8 +6,8 @@ import asyncio
 import socket
 from collections.abc import Callable
 
-from rewards.workers import grading
 from rewards.function import Outcome
+from rewards.workers import grading
 
 READ_BYTES = 2**18
 

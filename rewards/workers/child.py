@@ -10,9 +10,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from rewards.function import Outcome, RewardFunction
 from rewards.workers import grading
 from rewards.workers.channel import Channel
-from rewards.function import Outcome, RewardFunction
 from rewards.workers.proc import seconds_waited_for_cpu
 
 MAX_STRETCH = 3.0

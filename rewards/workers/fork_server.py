@@ -27,8 +27,8 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 
-from rewards.workers import grading
 from rewards.function import RewardFunction
+from rewards.workers import grading
 
 MAX_MESSAGE_BYTES = 2**18
 PR_SET_PDEATHSIG = 1

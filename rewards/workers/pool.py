@@ -23,10 +23,10 @@ from ray.actor import ActorHandle
 from ray.exceptions import RayError, RayTaskError
 
 from rewards.config import RewardsConfig
-from rewards.workers.failures import RewardFailure
 from rewards.function import RewardFunction
-from rewards.workers.scheduler import (Job, Ledger, Ticket)
-from rewards.workers.worker import (Parcel, Progress, RewardWorker)
+from rewards.workers.failures import RewardFailure
+from rewards.workers.scheduler import Job, Ledger, Ticket
+from rewards.workers.worker import Parcel, Progress, RewardWorker
 from rollout.types.completions import Group
 
 logger = logging.getLogger(__name__)

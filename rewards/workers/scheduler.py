@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from rewards.config import RewardsConfig
-from rewards.workers.failures import (Failure, Failures)
 from rewards.function import Outcome, RewardFunction
-from rewards.workers.pace import Pace
 from rewards.registry import functions_of
 from rewards.score import compose, parts_of
-from rollout.types.completions import (Group, Reward)
+from rewards.workers.failures import Failure, Failures
+from rewards.workers.pace import Pace
+from rollout.types.completions import Group, Reward
 
 AHEAD_S = 0.2
 """Seconds of work that a worker may have before it: enough to be busy until it is given more, and so little that slow

@@ -17,10 +17,10 @@ import asyncio
 from collections import deque
 from collections.abc import Iterable
 
-from rewards.workers.channel import Channel
-from rewards.workers.child import (Child, Mark)
-from rewards.workers.fork_server import (ForkServer, LoadError)
 from rewards.function import Outcome, RewardFunction
+from rewards.workers.channel import Channel
+from rewards.workers.child import Child, Mark
+from rewards.workers.fork_server import ForkServer, LoadError
 from rewards.workers.pace import Pace
 
 BATCH_S = 0.02

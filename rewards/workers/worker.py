@@ -13,8 +13,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from rewards.workers.child import Mark
 from rewards.function import Outcome, RewardFunction
+from rewards.workers.child import Mark
 from rewards.workers.proc import peak_memory_gib
 from rewards.workers.supervisor import Supervisor
 

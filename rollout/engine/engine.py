@@ -15,13 +15,13 @@ from vllm.sampling_params import RequestOutputKind
 
 from rollout.config import RolloutConfig, SamplingConfig
 from rollout.engine.increments import increments
-from rollout.weights.staging import (Staged, StagingArea, UnpublishedError, expected_shapes, manifest_of)
-from rollout.engine.step_loop import (EngineStoppedError, StepLoop)
-from rollout.types.completions import (Completion, Group, Logprobs)
-from rollout.types.sampling import (EngineSpec, Pulse)
-from rollout.types.publishing import (IpcBucket, Manifest, TransferGroup, WeightBucket)
-from rollout.types.prompts import (Prompt, Tokens)
-from rollout.engine.versioned import (Sampled, VersionedEngine)
+from rollout.engine.step_loop import EngineStoppedError, StepLoop
+from rollout.engine.versioned import Sampled, VersionedEngine
+from rollout.types.completions import Completion, Group, Logprobs
+from rollout.types.prompts import Prompt, Tokens
+from rollout.types.publishing import IpcBucket, Manifest, TransferGroup, WeightBucket
+from rollout.types.sampling import EngineSpec, Pulse
+from rollout.weights.staging import Staged, StagingArea, UnpublishedError, expected_shapes, manifest_of
 
 T = TypeVar("T")
 

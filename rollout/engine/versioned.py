@@ -10,11 +10,11 @@ from vllm import EngineArgs, LLMEngine
 from vllm.config import WeightTransferConfig
 from vllm.inputs import TokensPrompt
 
-from rollout.weights import object_store
 from rollout.config import RolloutConfig
-from rollout.weights.staging import UnpublishedError
-from rollout.types.sampling import EngineSpec
 from rollout.types.publishing import TransferGroup
+from rollout.types.sampling import EngineSpec
+from rollout.weights import object_store
+from rollout.weights.staging import UnpublishedError
 
 
 @dataclass(frozen=True, slots=True)

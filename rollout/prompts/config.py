@@ -8,6 +8,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
+from rollout.tasks.base import WorkedExample
 from rollout.tasks.code import Config as CodeConfig
 from rollout.tasks.countdown import Config as CountdownConfig
 from rollout.tasks.exact_match import Config as ExactMatchConfig
@@ -17,7 +18,6 @@ from rollout.tasks.jsonl import Config as JsonlConfig
 from rollout.tasks.math import Config as MathConfig
 from rollout.tasks.multiple_choice import Config as MultipleChoiceConfig
 from rollout.tasks.period_count import Config as PeriodCountConfig
-from rollout.tasks.base import WorkedExample
 from rollout.tasks.reasoning_gym import Config as ReasoningGymConfig
 from rollout.tasks.registry import task_module
 from rollout.tasks.text_length import Config as TextLengthConfig

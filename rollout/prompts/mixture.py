@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from rollout.prompts.config import PromptsConfig
-from rollout.tasks.base import (MAX_DRAWS, Problem)
+from rollout.tasks.base import MAX_DRAWS, Problem
 from rollout.tasks.registry import problem_source
 
 

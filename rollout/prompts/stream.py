@@ -13,7 +13,7 @@ from rollout.prompts.curriculum import Curriculum, SolvedProblems, training_id
 from rollout.prompts.mixture import Kind, Mixture, NothingLeftError
 from rollout.prompts.template import Template, Tokenizer
 from rollout.types.completions import Group
-from rollout.types.prompts import (Prompt, PromptFormat)
+from rollout.types.prompts import Prompt, PromptFormat
 
 logger = logging.getLogger(__name__)
 

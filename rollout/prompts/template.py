@@ -8,7 +8,7 @@ import numpy as np
 
 from rollout.prompts.config import PromptsConfig, QuestionsConfig
 from rollout.tasks.base import Problem
-from rollout.types.prompts import (Prompt, PromptFormat, Tokens)
+from rollout.types.prompts import Prompt, PromptFormat, Tokens
 
 
 class Tokenizer(Protocol):

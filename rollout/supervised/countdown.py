@@ -20,8 +20,8 @@ from typing import NamedTuple
 
 from rollout.config import TracesConfig
 from rollout.prompts.config import PromptsConfig
+from rollout.tasks.base import MAX_DRAWS, Problem
 from rollout.tasks.countdown import GeneratedProblems
-from rollout.tasks.base import (MAX_DRAWS, Problem)
 
 
 class Step(NamedTuple):

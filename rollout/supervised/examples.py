@@ -10,10 +10,10 @@ from typing import Any, Protocol
 
 from rollout.config import TracesConfig
 from rollout.prompts.config import PromptsConfig
-from rollout.supervised.pairs import (LengthLimit, PairError, encode_pairs, fingerprint, read_pairs)
+from rollout.prompts.template import Template, Tokenizer, encode_completion
+from rollout.supervised.pairs import LengthLimit, PairError, encode_pairs, fingerprint, read_pairs
 from rollout.tasks.base import Problem
 from rollout.tasks.registry import traces
-from rollout.prompts.template import Template, Tokenizer, encode_completion
 from rollout.types.prompts import SupervisedExample
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rollout.prompts.template import Tokenizer, encode, encode_completion
-from rollout.types.prompts import (SupervisedExample, Tokens)
+from rollout.types.prompts import SupervisedExample, Tokens
 
 KEYS = ("prompt", "completion")
 

@@ -15,8 +15,8 @@ from collections.abc import Iterator
 
 from rollout.config import TracesConfig
 from rollout.prompts.config import PromptsConfig
-from rollout.tasks.period_count import (ADJECTIVES, DETERMINERS, NOUNS, Config, draw_opening, source)
 from rollout.tasks.base import Problem
+from rollout.tasks.period_count import ADJECTIVES, DETERMINERS, NOUNS, Config, draw_opening, source
 
 VERBS = ("sleeps", "runs", "sings", "waits", "jumps", "hides", "dances", "smiles", "walks", "looks")
 ADVERBS = ("quietly", "slowly", "quickly", "again", "today", "alone", "outside", "here")

@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from rollout.config import TracesConfig
 from rollout.prompts.config import PromptsConfig
 from rollout.tasks.base import Problem
-from rollout.tasks.word_problems import (BOX, BOXES, GAINS, LOSSES, NAMES, THINGS, source)
+from rollout.tasks.word_problems import BOX, BOXES, GAINS, LOSSES, NAMES, THINGS, source
 
 TOKENS = (
     *NAMES,

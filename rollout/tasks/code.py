@@ -14,9 +14,9 @@ from typing import Any
 
 from pydantic import Field
 
-from rollout.tasks.listed import (ListedConfig, listed_problems)
-from rollout.tasks.base import (ListedProblems, Problem, WorkedExample)
-from rollout.tasks.datasets import (Row, RowError, column, same_question, shown, text_column)
+from rollout.tasks.base import ListedProblems, Problem, WorkedExample
+from rollout.tasks.datasets import Row, RowError, column, same_question, shown, text_column
+from rollout.tasks.listed import ListedConfig, listed_problems
 
 TEMPLATE = (
     "{question}\nThink in <think> </think> tags. Then write the whole Python program between <answer> and </answer>, in one "

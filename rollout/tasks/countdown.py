@@ -10,10 +10,10 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, Field, model_validator
 
-from rollout.tasks.countdown_problems.draws import (are_even, draw_solvable)
+from rollout.tasks.base import MAX_DRAWS, DrawnProblems, ListedProblems, Problem, ProblemSource, WorkedExample
+from rollout.tasks.countdown_problems.draws import are_even, draw_solvable
 from rollout.tasks.countdown_problems.solver import count_solutions
-from rollout.tasks.base import (MAX_DRAWS, DrawnProblems, ListedProblems, Problem, ProblemSource, WorkedExample)
-from rollout.tasks.datasets import (Row, RowError, column, read_rows, shown)
+from rollout.tasks.datasets import Row, RowError, column, read_rows, shown
 
 MAX_COUNTED = 4
 """Most numbers of a problem whose solutions are counted; with five it takes too long for hundreds of problems."""

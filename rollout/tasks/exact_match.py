@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from rollout.tasks.listed import (ListedConfig, listed_problems)
-from rollout.tasks.base import (ListedProblems, Problem, WorkedExample)
-from rollout.tasks.datasets import (Row, RowError, column, same_question, shown, text_column)
+from rollout.tasks.base import ListedProblems, Problem, WorkedExample
+from rollout.tasks.datasets import Row, RowError, column, same_question, shown, text_column
+from rollout.tasks.listed import ListedConfig, listed_problems
 
 TEMPLATE = (
     "{question}\nShow your work in <think> </think> tags. And return the final answer, as short as it can be, in <answer> "

@@ -18,9 +18,9 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
-from rollout.tasks.listed import (ListedConfig, listed_problems)
-from rollout.tasks.base import (ListedProblems, Problem, WorkedExample)
-from rollout.tasks.datasets import (Row, RowError, same_question)
+from rollout.tasks.base import ListedProblems, Problem, WorkedExample
+from rollout.tasks.datasets import Row, RowError, same_question
+from rollout.tasks.listed import ListedConfig, listed_problems
 
 TEMPLATE = (
     "{question}\nShow your work in <think> </think> tags. And return the final answer in <answer> </answer> tags."

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 from pydantic import BaseModel
 
-from rollout.tasks.base import (ListedProblems, Problem)
-from rollout.tasks.datasets import (Row, is_file, read_rows)
+from rollout.tasks.base import ListedProblems, Problem
+from rollout.tasks.datasets import Row, is_file, read_rows
 
 logger = logging.getLogger(__name__)
 

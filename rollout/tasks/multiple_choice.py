@@ -6,9 +6,9 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from rollout.tasks.listed import (ListedConfig, listed_problems)
-from rollout.tasks.base import (ListedProblems, Problem, WorkedExample)
-from rollout.tasks.datasets import (Row, RowError, column, same_question, shown, text_column)
+from rollout.tasks.base import ListedProblems, Problem, WorkedExample
+from rollout.tasks.datasets import Row, RowError, column, same_question, shown, text_column
+from rollout.tasks.listed import ListedConfig, listed_problems
 
 TEMPLATE = (
     "{question}\n{options}\nShow your work in <think> </think> tags. And return the letter of the right option in <answer> "

@@ -11,7 +11,7 @@ from typing import Self
 
 from pydantic import BaseModel, Field, model_validator
 
-from rollout.tasks.base import (DrawnProblems, Problem, WorkedExample)
+from rollout.tasks.base import DrawnProblems, Problem, WorkedExample
 
 TEMPLATE = NATURAL_TEMPLATE = "{opening}"
 EXAMPLE = WorkedExample(fields={"opening": "the old cat"}, completion=" sleeps quietly. my brave dog runs.")

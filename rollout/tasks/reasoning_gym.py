@@ -20,7 +20,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 
-from rollout.tasks.base import (DrawnProblems, Problem, WorkedExample)
+from rollout.tasks.base import DrawnProblems, Problem, WorkedExample
 
 TEMPLATE = (
     "{question}\nShow your work in <think> </think> tags. And return the final answer in <answer> </answer> tags, "

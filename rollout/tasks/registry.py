@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from pydantic import BaseModel
 
-from rollout.tasks.base import (Problem, ProblemSource, WorkedExample)
+from rollout.tasks.base import Problem, ProblemSource, WorkedExample
 
 if TYPE_CHECKING:
     from rollout.config import TracesConfig

@@ -8,7 +8,7 @@ from random import Random
 from pydantic import BaseModel, Field
 
 from rollout.tasks import period_count
-from rollout.tasks.base import (DrawnProblems, Problem, WorkedExample)
+from rollout.tasks.base import DrawnProblems, Problem, WorkedExample
 
 TEMPLATE = "Continue in exactly {target_words} words: {opening}"
 NATURAL_TEMPLATE = TEMPLATE

@@ -14,7 +14,7 @@ from typing import NamedTuple, Self
 
 from pydantic import BaseModel, Field, model_validator
 
-from rollout.tasks.base import (DrawnProblems, Problem, WorkedExample)
+from rollout.tasks.base import DrawnProblems, Problem, WorkedExample
 
 TEMPLATE = (
     "{question}\nShow your work in <think> </think> tags. And return the final answer, a whole number, in <answer> </answer> "

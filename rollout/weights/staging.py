@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 
 from rollout.engine.step_loop import EngineStoppedError
-from rollout.types.publishing import (Manifest, WeightBucket)
+from rollout.types.publishing import Manifest, WeightBucket
 
 Shapes = Mapping[str, tuple[int, ...]]
 """Shapes by the names of a Hugging Face checkpoint."""

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import ray
 
-from orchestrator.ray_metrics import meanings, metric_name
+from orchestrator.records.trackers.ray_metrics import meanings, metric_name
 
 ROOT = Path(__file__).resolve().parents[2]
 DASHBOARD: dict[str, Any] = json.loads((ROOT / "deploy" / "grafana" / "rayzero.json").read_text())

@@ -10,14 +10,14 @@ import torch
 
 from learner.config import PARITY_LIMITS
 from learner.parity import ParityError
-from orchestrator.cluster import ray_cluster
-from orchestrator.config import RunConfig
-from orchestrator.fleet import RayFleet, engine_spec
-from orchestrator.policy import base_model
-from orchestrator.recipes import load
+from orchestrator.base_model import base_model
+from orchestrator.cluster.ray_cluster import ray_cluster
+from orchestrator.config.recipe import load
+from orchestrator.config.schema import RunConfig
+from orchestrator.fleet.fleet import RayFleet, engine_spec
 from orchestrator.run import load_tokenizer
 from rollout.prompts.stream import PromptStream
-from rollout.types.completions import (Group, Reward, RewardPart)
+from rollout.types.completions import Group, Reward, RewardPart
 
 pytestmark = [pytest.mark.gpu, pytest.mark.slow, pytest.mark.timeout(900)]
 

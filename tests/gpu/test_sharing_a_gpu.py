@@ -17,12 +17,12 @@ import ray
 import torch
 
 from learner.backend.backend import limit_memory
-from orchestrator.policy import base_model
-from orchestrator.recipes import load
+from orchestrator.base_model import base_model
+from orchestrator.config.recipe import load
 from rollout.actor import MAX_CONCURRENCY, GeneratorActor, environment
 from rollout.config import RolloutConfig, SamplingConfig
-from rollout.types.sampling import EngineSpec
 from rollout.types.prompts import Prompt
+from rollout.types.sampling import EngineSpec
 
 pytestmark = [pytest.mark.gpu, pytest.mark.slow, pytest.mark.timeout(900)]
 

@@ -7,7 +7,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from learner.algorithm.advantages import (adapted_kl_beta, gae, group_advantages, returns_to_go, soft_overlong_punishment, standardized, token_rewards)
+from learner.algorithm.advantages import (
+    adapted_kl_beta,
+    gae,
+    group_advantages,
+    returns_to_go,
+    soft_overlong_punishment,
+    standardized,
+    token_rewards,
+)
 from tests.learner import formulas
 
 reward = st.floats(-10, 10, width=32)

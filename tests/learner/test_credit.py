@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from learner.algorithm.settings import AlgorithmConfig
-from learner.algorithm.credit import (credited, kl_to_reference, needs_scores, overlong_punishment)
-from learner.packing import Sequence, sequences_of
+from learner.algorithm.credit import credited, kl_to_reference, needs_scores, overlong_punishment
 from learner.algorithm.presets import PRESETS
-from rollout.types.completions import (Completion, Group, Reward)
+from learner.algorithm.settings import AlgorithmConfig
+from learner.packing import Sequence, sequences_of
+from rollout.types.completions import Completion, Group, Reward
 from rollout.types.prompts import Prompt
 from tests.learner import formulas
 

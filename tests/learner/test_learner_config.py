@@ -7,8 +7,8 @@ import sys
 import pytest
 from pydantic import ValidationError
 
-from learner.config import BuildConfig, LearnerConfig, ModelConfig, OptimizerConfig, WarmStartConfig, check_together
 from learner.backend.schedule import learning_rate
+from learner.config import BuildConfig, LearnerConfig, ModelConfig, OptimizerConfig, WarmStartConfig, check_together
 
 
 @pytest.mark.parametrize(
@@ -56,9 +56,7 @@ def test_a_warm_start_brings_its_own_optimizer_only() -> None:
 
 
 def test_validation_loads_nothing_slow() -> None:
-    code = (
-        "import sys, learner.config, learner.backend.schedule; assert not {'torch', 'transformers', 'ray'} & set(sys.modules)"
-    )
+    code = "import sys, learner.config, learner.backend.schedule; assert not {'torch', 'transformers', 'ray'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from learner.model.logprobs import (TokenScores, token_scores)
+from learner.model.logprobs import TokenScores, token_scores
 
 Reference = tuple[Tensor, Tensor]
 

@@ -21,7 +21,7 @@ from learner.backend import backend
 from learner.backend.backend import Rank
 from learner.config import AlgorithmConfig, LoraConfig, ModelConfig
 from learner.learner import Learner
-from learner.model.lora import (base_fingerprint, merged_weights)
+from learner.model.lora import base_fingerprint, merged_weights
 from learner.model.policy import load_policy
 from learner.weights.gather import tensors_of
 from rollout.types.completions import Group

@@ -11,8 +11,18 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from learner.algorithm.losses import (
+    aggregate,
+    cispo,
+    clipped_surrogate,
+    kl_estimate,
+    mean_by_completion,
+    mismatch_stats,
+    mismatch_weights,
+    policy_gradient,
+    value_loss,
+)
 from learner.model.logprobs import token_scores
-from learner.algorithm.losses import (aggregate, cispo, clipped_surrogate, kl_estimate, mean_by_completion, mismatch_stats, mismatch_weights, policy_gradient, value_loss)
 from tests.learner import formulas
 
 Ragged = list[list[tuple[float, float, float]]]

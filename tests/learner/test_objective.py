@@ -12,10 +12,10 @@ from hypothesis import assume, given, reject, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from learner.algorithm.settings import AlgorithmConfig
-from learner.algorithm.objective import (Objective, cross_entropy)
-from learner.packing import Batch, Microbatch, Sequence, pack, sequence_of
+from learner.algorithm.objective import Objective, cross_entropy
 from learner.algorithm.presets import PRESETS
+from learner.algorithm.settings import AlgorithmConfig
+from learner.packing import Batch, Microbatch, Sequence, pack, sequence_of
 from rollout.types.prompts import SupervisedExample
 from tests.learner import formulas
 from tests.learner.formulas import SAID, Row

@@ -8,10 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from learner.model.policy import load_policy, policy_inputs
 from learner.packing import Batch, Microbatch, Sequence, computed_of, pack, sequence_of, sequences_of
-from learner.model.policy import (load_policy, policy_inputs)
-from rollout.types.completions import (Completion, Group)
-from rollout.types.prompts import (Prompt, SupervisedExample)
+from rollout.types.completions import Completion, Group
+from rollout.types.prompts import Prompt, SupervisedExample
 from tests.learner.tiny import MODEL, TEMPERATURE, sequence_logprobs
 
 shapes = st.lists(

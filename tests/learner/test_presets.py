@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
+from learner.algorithm.presets import PRESETS, preset_settings
 from learner.algorithm.settings import AlgorithmConfig
-from learner.algorithm.presets import (PRESETS, preset_settings)
 
 OF_THE_PAPERS = {
     "grpo": {

@@ -11,8 +11,8 @@ from learner.backend import backend
 from learner.backend.backend import Rank
 from learner.config import LoraConfig
 from learner.learner import Learner
-from learner.weights.senders import (check_allocator, largest_bytes)
-from learner.weights.gather import (device_weights, tensors_of)
+from learner.weights.gather import device_weights, tensors_of
+from learner.weights.senders import check_allocator, largest_bytes
 from rollout.types.completions import Group
 from tests.learner.test_lora import sharing_all
 from tests.learner.tiny import MAX_COMPLETION_TOKENS, MODEL, TEMPERATURE, learner_config

@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from learner.config import AlgorithmConfig, BuildConfig, LearnerConfig, ModelConfig
-from rollout.types.completions import (Completion, Group, Reward)
+from rollout.types.completions import Completion, Group, Reward
 from rollout.types.prompts import Prompt
 
 TAGS = ("</think>", "<answer>", "</answer>")

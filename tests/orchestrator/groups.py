@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from rollout.types.completions import (Completion, Group, Reward, RewardPart)
+from rollout.types.completions import Completion, Group, Reward, RewardPart
 from rollout.types.prompts import Prompt
 
 

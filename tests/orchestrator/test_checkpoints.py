@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.checkpoints import MANIFEST, CheckpointError, Checkpoints
+from orchestrator.records.checkpoints import MANIFEST, CheckpointError, Checkpoints
 
 
 class FileLearner:
@@ -58,7 +58,7 @@ def test_the_newest_comes_back_with_its_state_and_old_ones_go(checkpoints, tmp_p
 
 def test_what_was_saved_on_another_node_is_not_sealed(checkpoints, monkeypatch) -> None:
     """A resume would only then find that nothing is there."""
-    monkeypatch.setattr("orchestrator.checkpoints.VISIBLE_S", 0.3)
+    monkeypatch.setattr("orchestrator.records.checkpoints.VISIBLE_S", 0.3)
     checkpoints.save(1, FileLearner(1), {})
     with pytest.raises(CheckpointError, match="Set runs_dir to a folder that all nodes share"):
         checkpoints.save(2, OnAnotherNode(), {})

@@ -4,7 +4,7 @@ import pytest
 
 from orchestrator.arguments import parse
 from orchestrator.cli import evaluation_overrides
-from orchestrator.recipes import load
+from orchestrator.config.recipe import load
 
 
 def test_settings_may_stand_anywhere_on_the_line() -> None:

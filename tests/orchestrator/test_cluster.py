@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from orchestrator.cluster import ClusterError, ray_cluster
+from orchestrator.cluster.ray_cluster import ClusterError, ray_cluster
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "http://127.0.0.1:8265", "nowhere"])

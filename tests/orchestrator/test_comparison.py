@@ -8,14 +8,14 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from orchestrator import comparison
-from orchestrator.ask import NamedModel, config_for, config_for_all, named_models, tokenizer_of
-from orchestrator.comparison import Result, compare, difference, prompts_of, with_room_for
-from orchestrator.evaluation import summarize
-from orchestrator.policy import PolicyError, check_context, max_positions
-from orchestrator.recipes import ConfigError, load
-from orchestrator.report.comparison import print_comparison
-from orchestrator.report.records import comparison_file, write_comparison
+from orchestrator.base_model import PolicyError, check_context, max_positions
+from orchestrator.config.recipe import ConfigError, load
+from orchestrator.evaluate import comparison
+from orchestrator.evaluate.comparison import Result, compare, difference, prompts_of, with_room_for
+from orchestrator.evaluate.evaluation import summarize
+from orchestrator.evaluate.models import NamedModel, config_for, config_for_all, named_models, tokenizer_of
+from orchestrator.report.comparison_file import comparison_file, write_comparison
+from orchestrator.report.tables import print_comparison
 from tests.orchestrator.groups import scored_group
 from tests.orchestrator.test_evaluation import labelled, paid
 

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from orchestrator.dealing import Request, dealt
+from orchestrator.fleet.assignment import Request, dealt
 from rollout.config import SamplingConfig
 
 PROMPTS_PER_STEP, NUM_STEPS = 12, 100

@@ -8,14 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.estimates import (
-    average,
-    paired_difference,
-    pass_at_k,
-    rate,
-    sign_flip_p_value,
-    wilson,
-)
+from orchestrator.evaluate.statistics import average, paired_difference, pass_at_k, rate, sign_flip_p_value, wilson
 
 
 def test_pass_at_k_is_the_share_of_draws_with_a_right_completion() -> None:

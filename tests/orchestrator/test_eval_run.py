@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.estimates import paired_difference, pass_at_k, rate
+from orchestrator.evaluate.statistics import paired_difference, pass_at_k, rate
 from rewards.parts.markers import markers
 
 pytestmark = pytest.mark.slow

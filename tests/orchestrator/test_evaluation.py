@@ -6,10 +6,17 @@ from typing import ClassVar
 
 import pytest
 
-from orchestrator.estimates import wilson
-from orchestrator.evaluation import by_label, check_held_out, evaluate, held_out_metrics, held_out_prompts, summarize
-from orchestrator.recipes import ConfigError, load
-from rollout.types.completions import (Group, Reward, RewardPart)
+from orchestrator.config.recipe import ConfigError, load
+from orchestrator.evaluate.evaluation import (
+    by_label,
+    check_held_out,
+    evaluate,
+    held_out_metrics,
+    held_out_prompts,
+    summarize,
+)
+from orchestrator.evaluate.statistics import wilson
+from rollout.types.completions import Group, Reward, RewardPart
 from tests.orchestrator.groups import scored_group
 
 
@@ -158,7 +165,7 @@ def test_more_prompts_than_are_held_out_are_refused() -> None:
 
 
 def test_a_run_finds_out_what_it_cannot_ask_before_it_starts() -> None:
-    from orchestrator.policy import load_tokenizer
+    from orchestrator.base_model import load_tokenizer
     from rollout.prompts.stream import PromptStream
 
     tokenizer = load_tokenizer(str(Path(__file__).parents[1] / "data" / "countdown-warm-start"))

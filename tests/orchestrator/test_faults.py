@@ -12,7 +12,7 @@ import torch
 
 from benchmarks.faults import fill_store, lose_node
 from benchmarks.observed import ADDRESS, GENERATOR, LEARNER, ONE_CORE_EACH, REWARD, Run, cluster
-from orchestrator.scale import request_generators
+from orchestrator.fleet.scale import request_generators
 
 SHARED_MEMORY = Path("/dev/shm")
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]

@@ -4,12 +4,12 @@ import math
 
 import pytest
 
-from orchestrator.config import RunConfig
-from orchestrator.memory.fractions import with_fractions
-from orchestrator.memory.gpus import gpu_of
-from orchestrator.memory.plan import memory_plan, planned_fraction
-from orchestrator.memory.shape import shape_of
-from orchestrator.recipes import RECIPES, ConfigError, load
+from orchestrator.config.recipe import RECIPES, ConfigError, load
+from orchestrator.config.schema import RunConfig
+from orchestrator.plan.fractions import with_fractions
+from orchestrator.plan.gpu_models import gpu_of
+from orchestrator.plan.memory_plan import memory_plan, planned_fraction
+from orchestrator.plan.model_shapes import shape_of
 from rollout.config import RolloutConfig
 
 MIB = 2**20

@@ -13,19 +13,19 @@ import numpy as np
 import pytest
 
 from learner.config import LoraConfig
-from orchestrator.cluster import ray_cluster
-from orchestrator.config import RunConfig
-from orchestrator.fleet import RayFleet
-from orchestrator.layout import SUPERVISED
-from orchestrator.learner_group import LearnerGroup
-from orchestrator.placement import Placement
-from orchestrator.policy import base_model
-from orchestrator.publish import publish
-from orchestrator.recipes import load
+from orchestrator.base_model import base_model
+from orchestrator.cluster.layout import SUPERVISED
+from orchestrator.cluster.placement import Placement
+from orchestrator.cluster.ray_cluster import ray_cluster
+from orchestrator.config.recipe import load
+from orchestrator.config.schema import RunConfig
+from orchestrator.fleet.fleet import RayFleet
+from orchestrator.fleet.learner_group import LearnerGroup
+from orchestrator.fleet.publish import publish
 from orchestrator.run import load_tokenizer
 from rollout.prompts.stream import PromptStream
+from rollout.types.completions import Group, Reward, RewardPart
 from rollout.types.sampling import EngineSpec
-from rollout.types.completions import (Group, Reward, RewardPart)
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

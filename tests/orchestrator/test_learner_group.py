@@ -9,14 +9,14 @@ import pytest
 import ray
 from ray.exceptions import OutOfMemoryError
 
-from orchestrator import learner_group
-from orchestrator.cluster import ray_cluster
-from orchestrator.generators import Generators
-from orchestrator.heartbeats import Heartbeats
-from orchestrator.learner_group import LearnerLostError, answers
-from orchestrator.recipes import load
-from orchestrator.remote import GeneratorsSpentError, RemoteCallError, result_of
-from orchestrator.stream import RolloutStream
+from orchestrator.cluster.calls import GeneratorsSpentError, RemoteCallError, result_of
+from orchestrator.cluster.ray_cluster import ray_cluster
+from orchestrator.config.recipe import load
+from orchestrator.fleet import learner_group
+from orchestrator.fleet.generators import Generators
+from orchestrator.fleet.heartbeats import Heartbeats
+from orchestrator.fleet.learner_group import LearnerLostError, answers
+from orchestrator.fleet.rollouts import RolloutStream
 
 pytestmark = pytest.mark.slow
 # Ray's workers cannot import this file: its actors travel by value.
@@ -112,7 +112,7 @@ class NoRewards:
 
 def test_time_in_which_nobody_looked_is_not_added_to_a_deadline_that_begins_now(monkeypatch) -> None:
     now = 1000.0
-    monkeypatch.setattr("orchestrator.heartbeats.time.monotonic", lambda: now)
+    monkeypatch.setattr("orchestrator.fleet.heartbeats.time.monotonic", lambda: now)
     heartbeats = Heartbeats(hang_timeout_s=10)
     frozen = ray.remote(num_cpus=0)(Frozen).remote()
     now = 1500.0  # nobody looked while the engines loaded

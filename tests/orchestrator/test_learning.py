@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.recipes import RECIPES
+from orchestrator.config.recipe import RECIPES
 
 WARM_START = Path(__file__).parents[1] / "data" / "countdown-warm-start"
 """The default recipe's policy after its warm start (docs/experiments.md says how it was made), 2 MB."""

@@ -7,9 +7,9 @@ import pytest
 from rich.console import Console
 
 from learner.metrics import Update
-from orchestrator.checkpoints import Checkpoints
+from orchestrator.config.recipe import load
 from orchestrator.interrupt import Interrupt
-from orchestrator.recipes import load
+from orchestrator.records.checkpoints import Checkpoints
 from orchestrator.train import train
 from tests.orchestrator.groups import scored_group
 

@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 
 from orchestrator.cli import main
-from orchestrator.memory.advice import advice, overrides_of
-from orchestrator.memory.gpus import GPUS, gpu_of
-from orchestrator.memory.learner import LOGITS_PER_CHUNK, REDUCE_BUCKET
-from orchestrator.memory.plan import memory_plan, planned_fraction
-from orchestrator.memory.shape import shape_of
-from orchestrator.memory.terms import ALWAYS, Sizes
-from orchestrator.recipes import ConfigError, load
+from orchestrator.config.recipe import ConfigError, load
+from orchestrator.plan.advice import advice, overrides_of
+from orchestrator.plan.gpu_models import GPUS, gpu_of
+from orchestrator.plan.learner_memory import LOGITS_PER_CHUNK, REDUCE_BUCKET
+from orchestrator.plan.memory_plan import memory_plan, planned_fraction
+from orchestrator.plan.model_shapes import shape_of
+from orchestrator.plan.terms import ALWAYS, Sizes
 
 ROOT = Path(__file__).parents[2]
 GIB = 2**30

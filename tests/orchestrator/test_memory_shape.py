@@ -5,11 +5,11 @@ import json
 import pytest
 
 from learner.config import LoraConfig
-from orchestrator.memory.gpus import gpu_of
-from orchestrator.memory.learner import layer_bytes
-from orchestrator.memory.plan import memory_plan
-from orchestrator.memory.shape import PUBLISHED, ModelShape, shape_from, shape_of
-from orchestrator.recipes import ConfigError, load
+from orchestrator.config.recipe import ConfigError, load
+from orchestrator.plan.gpu_models import gpu_of
+from orchestrator.plan.learner_memory import layer_bytes
+from orchestrator.plan.memory_plan import memory_plan
+from orchestrator.plan.model_shapes import PUBLISHED, ModelShape, shape_from, shape_of
 
 UNTIED = ModelShape("llama", 64, 3, 4, 2, 16, 160, 500, tie_embeddings=False)
 

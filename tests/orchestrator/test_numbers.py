@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.artifacts import RunDirectory, RunDirectoryError
-from orchestrator.ask import config_for
-from orchestrator.evaluation import summarize
-from orchestrator.metrics import Clock, rollout_metrics
-from orchestrator.recipes import ConfigError, load
+from orchestrator.config.recipe import ConfigError, load
+from orchestrator.evaluate.evaluation import summarize
+from orchestrator.evaluate.models import config_for
+from orchestrator.records.metrics import Clock, rollout_metrics
+from orchestrator.records.run_directory import RunDirectory, RunDirectoryError
 from orchestrator.report.summary import draw_curve, summary_table
 from tests.orchestrator.groups import scored_group
 from tests.orchestrator.test_evaluation import paid
@@ -173,7 +173,7 @@ def test_a_config_that_is_not_json_says_what_to_remove(config) -> None:
 
 
 def test_config_json_is_the_whole_resolved_run(config) -> None:
-    from orchestrator.config import RunConfig
+    from orchestrator.config.schema import RunConfig
 
     written = json.loads((RunDirectory(config).path / "config.json").read_text())
     assert RunConfig.model_validate(written) == config

@@ -17,10 +17,10 @@ import ray
 from ray.cluster_utils import Cluster
 from ray.util.placement_group import placement_group_table
 
-from orchestrator.config import RunConfig
-from orchestrator.fleet import RayFleet
-from orchestrator.placement import Placement, PlacementError
-from orchestrator.recipes import ConfigError, load
+from orchestrator.cluster.placement import Placement, PlacementError
+from orchestrator.config.recipe import ConfigError, load
+from orchestrator.config.schema import RunConfig
+from orchestrator.fleet.fleet import RayFleet
 from rollout.types.sampling import EngineSpec
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -194,8 +194,8 @@ def test_the_group_goes_when_the_driver_fails(cluster: Cluster, tmp_path) -> Non
 
 DRIVER = f"""
 import ray, sys, time
-from orchestrator.placement import Placement
-from orchestrator.recipes import load
+from orchestrator.cluster.placement import Placement
+from orchestrator.config.recipe import load
 ray.init(sys.argv[1], _node_ip_address="{ADDRESS}", log_to_driver=False)
 placement = Placement.of(load("countdown-8gpu", ["name=killed"]))
 print("placed", flush=True)

@@ -2,10 +2,10 @@
 
 import pytest
 
-from orchestrator.config import RunConfig
-from orchestrator.layout import EVALUATION, SUPERVISED, TRAINING, Actor, Bundle, Layout, Node, choose
-from orchestrator.preflight import shortage
-from orchestrator.recipes import ConfigError, load
+from orchestrator.cluster.layout import EVALUATION, SUPERVISED, TRAINING, Actor, Bundle, Layout, Node, choose
+from orchestrator.cluster.preflight import shortage
+from orchestrator.config.recipe import ConfigError, load
+from orchestrator.config.schema import RunConfig
 
 GENERATOR, WORKER = Bundle(1, 1.0), Bundle(0, 0.25)
 

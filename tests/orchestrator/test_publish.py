@@ -14,21 +14,21 @@ import pytest
 import ray
 
 from learner.parity import ParityError
-from orchestrator.cluster import ray_cluster
-from orchestrator.fleet import RayFleet
-from orchestrator.generators import Generators
-from orchestrator.learner_group import LearnerGroup
-from orchestrator.policy import base_model
-from orchestrator.publish import PublishError, publish
-from orchestrator.recipes import load
-from orchestrator.remote import RemoteCallError
+from orchestrator.base_model import base_model
+from orchestrator.cluster.calls import RemoteCallError
+from orchestrator.cluster.ray_cluster import ray_cluster
+from orchestrator.config.recipe import load
+from orchestrator.fleet.fleet import RayFleet
+from orchestrator.fleet.generators import Generators
+from orchestrator.fleet.learner_group import LearnerGroup
+from orchestrator.fleet.publish import PublishError, publish
+from orchestrator.fleet.rollouts import RolloutStream
+from orchestrator.fleet.transports import RayTransport
 from orchestrator.run import load_tokenizer
-from orchestrator.stream import RolloutStream
-from orchestrator.transports import RayTransport
 from rollout.actor import Generator, environment
 from rollout.prompts.stream import PromptStream
-from rollout.types.sampling import (EngineSpec, Pulse)
-from rollout.types.completions import (Reward, RewardPart)
+from rollout.types.completions import Reward, RewardPart
+from rollout.types.sampling import EngineSpec, Pulse
 
 pytestmark = pytest.mark.slow
 # Ray's workers cannot import this file: its actors travel by value.

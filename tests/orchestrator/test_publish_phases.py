@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from orchestrator.backends import resolve_backend
-from orchestrator.learner_group import LearnerLostError
-from orchestrator.outcomes import Outcomes
-from orchestrator.publish import PublishError, publish
+from orchestrator.cluster.outcomes import Outcomes
+from orchestrator.config.resolve import resolve_backend
+from orchestrator.fleet.learner_group import LearnerLostError
+from orchestrator.fleet.publish import PublishError, publish
 
 OK: dict[str, str] = {}
 

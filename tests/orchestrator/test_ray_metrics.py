@@ -2,7 +2,7 @@
 
 import pytest
 
-from orchestrator.ray_metrics import RayMetricsTracker, meanings, metric_name
+from orchestrator.records.trackers.ray_metrics import RayMetricsTracker, meanings, metric_name
 
 
 @pytest.mark.parametrize(

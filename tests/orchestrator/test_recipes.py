@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from learner.algorithm.settings import AlgorithmConfig
-from orchestrator.plan import notices
-from orchestrator.recipes import RECIPES, ConfigError, load
+from orchestrator.config.recipe import RECIPES, ConfigError, load
+from orchestrator.plan.run_plan import notices
 
 
 @pytest.mark.parametrize("recipe", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.stem)

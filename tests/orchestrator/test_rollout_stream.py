@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from orchestrator.stream import RolloutStream
+from orchestrator.fleet.rollouts import RolloutStream
 from rollout.config import RolloutConfig, SamplingConfig
 from rollout.weights.staging import UnpublishedError
 
@@ -91,8 +91,8 @@ def test_whose_weights_were_dropped_in_a_publish_is_not_lost(stream, generators,
     def fail(*_):
         raise UnpublishedError("a publish failed half way")
 
-    monkeypatch.setattr("orchestrator.stream.result_of", fail)
-    monkeypatch.setattr("orchestrator.stream.next", lambda call: call, raising=False)
+    monkeypatch.setattr("orchestrator.fleet.rollouts.result_of", fail)
+    monkeypatch.setattr("orchestrator.fleet.rollouts.next", lambda call: call, raising=False)
     stream._take(broken)
     stream._hand_out()
     assert generators.lost == [] and [*generators.serving] == ["generator-0", "generator-1"]

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from orchestrator.recipes import load
-from orchestrator.sampling import Sampler, StaleGroupError
+from orchestrator.batches import Sampler, StaleGroupError
+from orchestrator.config.recipe import load
 from rollout.types.prompts import Prompt
 from tests.orchestrator.groups import scored_group
 

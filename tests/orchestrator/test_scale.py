@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from orchestrator.cli import main
-from orchestrator.config import RunConfig
-from orchestrator.recipes import load
-from orchestrator.scale import FILE, requested_generators
+from orchestrator.config.recipe import load
+from orchestrator.config.schema import RunConfig
+from orchestrator.fleet.scale import FILE, requested_generators
 
 
 @pytest.fixture

@@ -3,8 +3,8 @@
 import pytest
 
 from benchmarks.scale import config_of, run, simulation
-from orchestrator.artifacts import RunDirectory
-from orchestrator.cluster import ray_cluster
+from orchestrator.cluster.ray_cluster import ray_cluster
+from orchestrator.records.run_directory import RunDirectory
 
 pytestmark = pytest.mark.slow
 

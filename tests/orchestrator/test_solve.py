@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from orchestrator.recipes import ConfigError, load
-from orchestrator.solve import asked, marked, parse_question, solve, verdict, worded
+from orchestrator.config.recipe import ConfigError, load
+from orchestrator.evaluate.solve import asked, marked, parse_question, solve, verdict, worded
 from rollout.types.prompts import Prompt
 from tests.rollout.byte_tokenizer import Bytes
 
@@ -76,7 +76,7 @@ def test_what_the_model_cannot_read_is_refused_before_anything_starts() -> None:
 
 
 def test_attempts_differ_in_their_ids_and_so_in_their_seeds() -> None:
-    from orchestrator.policy import load_tokenizer
+    from orchestrator.base_model import load_tokenizer
 
     config = load(None)
     problem = asked(config, "4 7 3 -> 25", None)

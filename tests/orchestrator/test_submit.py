@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from ray.job_submission import JobDetails, JobStatus
 
-from orchestrator import submit
 from orchestrator.arguments import parse
 from orchestrator.cli import main
-from orchestrator.job import EXCLUDES, Job, job
-from orchestrator.recipes import ConfigError, load
-from orchestrator.submit import SubmissionError, connect, follow, send
+from orchestrator.config.recipe import ConfigError, load
+from orchestrator.submit import submit
+from orchestrator.submit.job import EXCLUDES, Job, job
+from orchestrator.submit.submit import SubmissionError, connect, follow, send
 
 ROOT = Path(__file__).resolve().parents[2]
 SECRET = "3f9c0d7be1a84256"

@@ -14,8 +14,8 @@ import pytest
 from ray.job_submission import JobStatus
 from ray.util.state import list_actors, list_tasks
 
-from orchestrator.ray_metrics import meanings, metric_name
-from orchestrator.recipes import RECIPES
+from orchestrator.config.recipe import RECIPES
+from orchestrator.records.trackers.ray_metrics import meanings, metric_name
 from tests.orchestrator.ray_head import RayHead
 from tests.orchestrator.small import SMALL
 from tests.orchestrator.watched import Watched

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from orchestrator.evaluation import summarize
-from orchestrator.metrics import rollout_metrics
+from orchestrator.evaluate.evaluation import summarize
+from orchestrator.records.metrics import rollout_metrics
 from orchestrator.report.summary import draw_curve, summary_table
 from tests.orchestrator.groups import scored_group
 from tests.orchestrator.test_evaluation import paid

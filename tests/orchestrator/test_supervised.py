@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from orchestrator.artifacts import RunDirectoryError
-from orchestrator.checkpoints import Checkpoint
+from orchestrator.config.recipe import ConfigError, load
 from orchestrator.interrupt import Interrupt
-from orchestrator.recipes import ConfigError, load
+from orchestrator.records.checkpoints import Checkpoint
+from orchestrator.records.run_directory import RunDirectoryError
 from orchestrator.sft import plan, refuse_other_command, run_supervised
-from orchestrator.supervised import fit, warm_start_examples
+from orchestrator.warm_start import fit, warm_start_examples
 from rollout.supervised.pairs import PairError
 from tests.orchestrator.sums import RECIPE, write_pairs
 
@@ -149,7 +149,7 @@ def test_a_loaded_model_is_warm_started_on_data_only() -> None:
 
 
 def test_a_warm_start_is_cached_by_what_its_data_holds(recipe, data, tmp_path, monkeypatch) -> None:
-    from orchestrator.policy import base_model, load_tokenizer, warm_start_folder
+    from orchestrator.base_model import base_model, load_tokenizer, warm_start_folder
 
     monkeypatch.setenv("RAYZERO_CACHE", str(tmp_path / "cache"))
     config = settings(recipe, data)

@@ -8,11 +8,11 @@ import pytest
 from rich.console import Console
 
 from orchestrator import run
-from orchestrator.fleet import RayFleet
+from orchestrator.config.recipe import load
+from orchestrator.fleet.fleet import RayFleet
+from orchestrator.fleet.learner_group import LearnerLostError
+from orchestrator.fleet.transports import NcclTransport
 from orchestrator.interrupt import Interrupt
-from orchestrator.learner_group import LearnerLostError
-from orchestrator.recipes import load
-from orchestrator.transports import NcclTransport
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def test_a_generator_that_is_started_again_sleeps_too_before_the_learner_works(e
     made = fleet(events, shares_gpu=True)
     made.generators = starting = Starting(events)
     made._call_generators = starting.call
-    monkeypatch.setattr("orchestrator.fleet.ready_of", starting.look)
+    monkeypatch.setattr("orchestrator.fleet.fleet.ready_of", starting.look)
     with made.learning():
         events.append("learning")
     assert events == ["sleep generator-0", "sleep generator-1", "learning"]
@@ -92,7 +92,7 @@ def test_a_start_that_never_ends_does_not_keep_the_learner_waiting_for_ever(even
     made.generators = starting = Starting(events)
     made._call_generators = starting.call
     made._config = load(None, ["rollout.start_timeout_s=0.05"])
-    monkeypatch.setattr("orchestrator.fleet.ready_of", lambda refs, timeout_s: time.sleep(0.01))
+    monkeypatch.setattr("orchestrator.fleet.fleet.ready_of", lambda refs, timeout_s: time.sleep(0.01))
     with made.learning():
         events.append("learning")
     assert events == ["sleep generator-0", "learning"]

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.artifacts import RunDirectory
-from orchestrator.recipes import load
+from orchestrator.config.recipe import load
+from orchestrator.records.run_directory import RunDirectory
 from tests.rollout.test_word_problems_prompts import steps_told
 
 pytestmark = pytest.mark.slow

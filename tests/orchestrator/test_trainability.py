@@ -6,9 +6,9 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from orchestrator.evaluation import summarize
-from orchestrator.recipes import load
-from orchestrator.trainability import chance_of_spread, trainability
+from orchestrator.config.recipe import load
+from orchestrator.evaluate.evaluation import summarize
+from orchestrator.evaluate.trainability import chance_of_spread, trainability
 from tests.orchestrator.groups import scored_group
 from tests.orchestrator.test_evaluation import with_parts
 

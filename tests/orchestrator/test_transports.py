@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from orchestrator import learner_group, transports
-from orchestrator.learner_group import LearnerLostError
-from orchestrator.outcomes import Outcomes
-from orchestrator.remote import RemoteCallError
-from orchestrator.transports import Attempt, IpcTransport, NcclTransport, RayTransport, make_transport, nccl_ranks
-from rollout.types.publishing import (IpcBucket, Manifest, TransferGroup)
+from orchestrator.cluster.calls import RemoteCallError
+from orchestrator.cluster.outcomes import Outcomes
+from orchestrator.fleet import learner_group, transports
+from orchestrator.fleet.learner_group import LearnerLostError
+from orchestrator.fleet.transports import Attempt, IpcTransport, NcclTransport, RayTransport, make_transport, nccl_ranks
+from rollout.types.publishing import IpcBucket, Manifest, TransferGroup
 
 MANIFEST = Manifest(("a", "b"), ("float32", "float32"), ((2,), (2,)))
 Log = list[tuple[Any, ...]]

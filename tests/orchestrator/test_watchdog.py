@@ -4,14 +4,14 @@ import logging
 
 import pytest
 
-from orchestrator.watchdog import Watchdog
+from orchestrator.cluster.watchdog import Watchdog
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The time, which only the test moves."""
     now = [100.0]
-    monkeypatch.setattr("orchestrator.watchdog.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("orchestrator.cluster.watchdog.time.monotonic", lambda: now[0])
     return now
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from orchestrator.ray_metrics import metric_name
+from orchestrator.records.trackers.ray_metrics import metric_name
 from tests.orchestrator.ray_head import RayHead
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rollout.types.completions import (Completion, Group)
+from rollout.types.completions import Completion, Group
 from rollout.types.prompts import Prompt
 
 HERE = Path(__file__).resolve().parent

@@ -2,8 +2,8 @@
 
 import pytest
 
-from rewards.tasks import (code, countdown, exact_match, gsm8k, math, multiple_choice)
 from rewards.parsing.extraction import last_box
+from rewards.tasks import code, countdown, exact_match, gsm8k, math, multiple_choice
 
 OPTIONS = ["1", "2", "3", "4"]
 CELLS = ["B cells", "T cells", "red blood cells", "platelets"]

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rewards.tasks import code
-from rewards.tasks.code import (extract_program, judge, score)
 from rewards.sandbox.box import SandboxError
+from rewards.tasks import code
+from rewards.tasks.code import extract_program, judge, score
 
 DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 

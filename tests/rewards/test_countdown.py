@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rewards.tasks.countdown import (check, closeness, score)
+from rewards.tasks.countdown import check, closeness, score
 
 PROBLEM = {"numbers": [3, 7, 9], "target": 33}
 

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from countdown_oracle import marks_prose, marks_tagged, tagged
 
-from rewards.tasks.countdown import (check, extract_answer, mark, score)
 from rewards.parts.format import answer_tags
+from rewards.tasks.countdown import check, extract_answer, mark, score
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "countdown_completions.jsonl"
 

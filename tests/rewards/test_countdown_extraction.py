@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rewards.parsing.extraction import (extract_answer, unboxed)
+from rewards.parsing.extraction import extract_answer, unboxed
 
 
 @pytest.mark.parametrize(

@@ -19,12 +19,12 @@ from typing import Any
 import pytest
 from countdown_oracle import marks_tagged, parsed, pieces
 
-from rewards.tasks.countdown import score
-from rewards.parts.format import (answer_tags, strict, tag_pairs)
+from rewards.parts.format import answer_tags, strict, tag_pairs
 from rewards.parts.length import length
 from rewards.parts.markers import markers
 from rewards.parts.process import process
 from rewards.parts.repetition import repetition
+from rewards.tasks.countdown import score
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "countdown_completions.jsonl"
 NUM_TEXTS = int(os.environ.get("FUZZ_TEXTS", "6000"))

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rewards.tasks.countdown import (mark, score)
+from rewards.tasks.countdown import mark, score
 
 PROBLEM = {"numbers": [3, 7, 9], "target": 34, "extraction": "natural"}
 

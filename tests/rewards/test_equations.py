@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rewards.parsing.equations import (MAX_TAIL_CHARACTERS, equations)
+from rewards.parsing.equations import MAX_TAIL_CHARACTERS, equations
 
 
 def sides(text: str) -> list[list[tuple[int, ...]]]:

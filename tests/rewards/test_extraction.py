@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rewards.parsing.extraction import (extract_answer, is_natural, last_box, marked_answer, unboxed)
+from rewards.parsing.extraction import extract_answer, is_natural, last_box, marked_answer, unboxed
 
 
 @pytest.mark.parametrize(

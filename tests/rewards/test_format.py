@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rewards.parts.format import (answer_tags, strict, tag_pairs)
+from rewards.parts.format import answer_tags, strict, tag_pairs
 
 COUNTDOWN = {"numbers": [3, 7, 9], "target": 34}
 NATURAL = {**COUNTDOWN, "extraction": "natural"}

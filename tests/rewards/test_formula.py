@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rewards.parsing.formulas import (FormulaError, check_formula)
+from rewards.parsing.formulas import FormulaError, check_formula
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rewards.tasks.gsm8k import (PARTS, closeness, reference, score, stated_number)
+from rewards.tasks.gsm8k import PARTS, closeness, reference, score, stated_number
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from rewards.tasks.gsm8k import (score, stated_number)
+from rewards.tasks.gsm8k import score, stated_number
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rewards.parts.length import (length, num_words)
+from rewards.parts.length import length, num_words
 
 
 @pytest.mark.parametrize(("words", "value"), [(0, 0), (60, 0), (80, 0), (81, -0.05), (90, -0.5), (100, -1), (5000, -1)])

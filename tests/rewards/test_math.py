@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from rewards.tasks.math import (is_costly, reference, score, stated_expression)
+from rewards.tasks.math import is_costly, reference, score, stated_expression
 
 
 @pytest.mark.parametrize(

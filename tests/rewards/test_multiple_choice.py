@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rewards.tasks.multiple_choice import (last_letter, score, stated_letter)
+from rewards.tasks.multiple_choice import last_letter, score, stated_letter
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "aqua_dev.jsonl"
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rewards.parsing.numerals import (begins_with_number, last_number, numbers)
+from rewards.parsing.numerals import begins_with_number, last_number, numbers
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,9 @@
 
 import pytest
 
-from rewards.tasks import period_count
 from rewards.config import RewardsConfig
 from rewards.registry import functions_of
+from rewards.tasks import period_count
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,8 @@ import random
 
 import pytest
 
-from rewards.tasks.reasoning_gym import (PARTS, score)
-from rollout.tasks.reasoning_gym import (MAX_INDEX, SIZES, UNFIT, DatasetConfig, made_dataset, problem)
+from rewards.tasks.reasoning_gym import PARTS, score
+from rollout.tasks.reasoning_gym import MAX_INDEX, SIZES, UNFIT, DatasetConfig, made_dataset, problem
 
 KNOWN = {
     "graph_color": lambda metadata: json.dumps(metadata["possible_answer"]),

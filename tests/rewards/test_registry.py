@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from rewards.tasks import countdown
 from rewards import registry
 from rewards.config import RewardConfigError, RewardsConfig
 from rewards.function import RewardFunction, import_function
 from rewards.registry import UnknownPartError, UnknownTaskError, check, functions_of
+from rewards.tasks import countdown
 
 ROOT = Path(__file__).resolve().parents[2]
 DEFAULT = RewardsConfig()

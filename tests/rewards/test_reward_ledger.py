@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rewards.config import RewardConfigError, RewardsConfig
-from rewards.workers.failures import RewardFailure
 from rewards.function import Outcome
-from rewards.workers.scheduler import (AHEAD_S, MAX_AHEAD, Job, Ledger)
 from rewards.registry import UnknownTaskError
+from rewards.workers.failures import RewardFailure
+from rewards.workers.scheduler import AHEAD_S, MAX_AHEAD, Job, Ledger
 from rollout.types.completions import Group
 
 MakeGroup = Callable[..., Group]

@@ -14,11 +14,11 @@ import ray
 from hostile_rewards import TASKS
 from processes import all_end, is_gone, parent, wait_until
 
-from rewards.workers import pool as pool_module
 from rewards.config import RewardConfigError, RewardsConfig
+from rewards.registry import UnknownPartError, UnknownTaskError
+from rewards.workers import pool as pool_module
 from rewards.workers.failures import RewardFailure
 from rewards.workers.pool import RewardPool
-from rewards.registry import UnknownPartError, UnknownTaskError
 from rollout.types.completions import Group
 
 pytestmark = pytest.mark.slow

@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 from processes import all_end, children, fork_servers, parent, wait_until
 
-from rewards.workers import (child, supervisor, worker)
-from rewards.workers.fork_server import LoadError
 from rewards.function import Outcome, RewardFunction
-from rewards.workers.worker import (Parcel, Progress, RewardWorker)
+from rewards.workers import child, supervisor, worker
+from rewards.workers.fork_server import LoadError
+from rewards.workers.worker import Parcel, Progress, RewardWorker
 
 HERE = Path(__file__).resolve().parent
 DEADLINE_S = 0.5

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from rewards.tasks import text_length
 from rewards.config import RewardsConfig
 from rewards.registry import functions_of
+from rewards.tasks import text_length
 
 
 @pytest.mark.parametrize(

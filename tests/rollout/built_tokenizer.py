@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.config import RunConfig
+from orchestrator.config.schema import RunConfig
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

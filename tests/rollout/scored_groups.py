@@ -1,6 +1,6 @@
 """Scored groups for tests: what came of a prompt, without any completions."""
 
-from rollout.types.completions import (Group, Reward, RewardPart)
+from rollout.types.completions import Group, Reward, RewardPart
 from rollout.types.prompts import Prompt
 
 

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from rewards.tasks.code import judge
+from rollout.prompts.config import PromptsConfig
+from rollout.prompts.stream import PromptStream
 from rollout.tasks import code
 from rollout.tasks.code import Config
-from rollout.prompts.config import PromptsConfig
 from rollout.tasks.datasets import RowError
-from rollout.prompts.stream import PromptStream
 from tests.rollout.byte_tokenizer import Bytes
 
 DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"

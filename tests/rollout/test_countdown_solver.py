@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from rewards.tasks.countdown import check
 from rollout.tasks.countdown_problems.draws import reachable
-from rollout.tasks.countdown_problems.solver import (count_solutions, solutions)
+from rollout.tasks.countdown_problems.solver import count_solutions, solutions
 
 PRIME = 2**61 - 1
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.policy import warm_start_folder
-from orchestrator.recipes import load
+from orchestrator.base_model import warm_start_folder
+from orchestrator.config.recipe import load
 from rollout.prompts.config import PromptsConfig
 from rollout.prompts.stream import PromptStream
 from tests.rollout.byte_tokenizer import Bytes

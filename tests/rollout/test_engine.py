@@ -12,11 +12,11 @@ import torch
 
 from rollout.actor import environment
 from rollout.config import RolloutConfig, SamplingConfig
-from rollout.weights.staging import (StagingError, UnpublishedError)
-from rollout.types.sampling import EngineSpec
 from rollout.types.completions import Group
 from rollout.types.prompts import Prompt
 from rollout.types.publishing import WeightBucket
+from rollout.types.sampling import EngineSpec
+from rollout.weights.staging import StagingError, UnpublishedError
 
 CONFIG = RolloutConfig(max_concurrent_completions=64)
 SAMPLING = SamplingConfig(temperature=0.7, max_completion_tokens=24)

@@ -7,8 +7,8 @@ import pytest
 
 from rollout.actor import environment
 from rollout.config import RolloutConfig, SamplingConfig
-from rollout.types.sampling import EngineSpec
 from rollout.types.prompts import Prompt
+from rollout.types.sampling import EngineSpec
 
 CONFIG = RolloutConfig(max_concurrent_completions=64, max_batched_tokens=100)
 

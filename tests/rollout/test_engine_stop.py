@@ -9,8 +9,8 @@ from transformers import AutoTokenizer
 
 from rollout.actor import environment
 from rollout.config import RolloutConfig, SamplingConfig
-from rollout.types.sampling import EngineSpec
 from rollout.types.prompts import Prompt
+from rollout.types.sampling import EngineSpec
 
 CONFIG = RolloutConfig(max_concurrent_completions=16)
 MODEL = str(Path(__file__).parents[1] / "data" / "countdown-warm-start")

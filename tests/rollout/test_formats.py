@@ -2,13 +2,13 @@
 
 import pytest
 
-from orchestrator.recipes import load
-from rollout.tasks import countdown
+from orchestrator.config.recipe import load
 from rollout.prompts.config import PromptsConfig
-from rollout.tasks.base import WorkedExample
 from rollout.prompts.stream import PromptStream
-from rollout.tasks.registry import task_module
 from rollout.prompts.template import Template
+from rollout.tasks import countdown
+from rollout.tasks.base import WorkedExample
+from rollout.tasks.registry import task_module
 from tests.rollout.byte_tokenizer import Bytes
 from tests.rollout.chatml_tokenizer import FORGETFUL, tokenizer
 

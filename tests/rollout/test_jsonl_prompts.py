@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.recipes import ConfigError, load
-from rewards.tasks import (countdown, exact_match, gsm8k, multiple_choice)
+from orchestrator.config.recipe import ConfigError, load
+from rewards.tasks import countdown, exact_match, gsm8k, multiple_choice
 from rollout.prompts.config import PromptsConfig
-from rollout.tasks.jsonl import (Config, source)
-from rollout.tasks.datasets import RowError
 from rollout.prompts.stream import PromptStream
+from rollout.tasks.datasets import RowError
+from rollout.tasks.jsonl import Config, source
 from tests.rollout.byte_tokenizer import Bytes
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"

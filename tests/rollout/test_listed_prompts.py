@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from rewards.tasks.math import score as math_score
-from rollout.tasks import (exact_match, gsm8k, math, multiple_choice)
+from rollout.tasks import exact_match, gsm8k, math, multiple_choice
 from rollout.tasks.base import Problem
 from rollout.tasks.datasets import RowError
 

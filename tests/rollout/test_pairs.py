@@ -5,7 +5,7 @@ import json
 import pytest
 
 from rollout.supervised.examples import PairExamples
-from rollout.supervised.pairs import (LengthLimit, PairError, encode_pairs, read_pairs)
+from rollout.supervised.pairs import LengthLimit, PairError, encode_pairs, read_pairs
 from tests.rollout.byte_tokenizer import Bytes
 
 GOOD = '{"prompt": "1+1=", "completion": "2"}'

@@ -4,14 +4,14 @@ import random
 
 import pytest
 
-from orchestrator.recipes import ConfigError, load
+from orchestrator.config.recipe import ConfigError, load
 from rewards.tasks.period_count import score
 from rollout.prompts.config import PromptsConfig
-from rollout.supervised.examples import TraceExamples
-from rollout.tasks.period_count import (ADJECTIVES, DETERMINERS, NOUNS, source)
-from rollout.tasks.period_count import Config as PeriodCountConfig
-from rollout.supervised.period_count import (continuation, traces)
 from rollout.prompts.stream import PromptStream
+from rollout.supervised.examples import TraceExamples
+from rollout.supervised.period_count import continuation, traces
+from rollout.tasks.period_count import ADJECTIVES, DETERMINERS, NOUNS, source
+from rollout.tasks.period_count import Config as PeriodCountConfig
 from tests.rollout.built_tokenizer import built_tokenizer
 from tests.rollout.byte_tokenizer import Bytes
 

@@ -9,12 +9,12 @@ from itertools import islice
 import pytest
 from pydantic import ValidationError
 
-from orchestrator.recipes import ConfigError, load
+from orchestrator.config.recipe import ConfigError, load
 from rewards.tasks.reasoning_gym import score
 from rollout.prompts.config import PromptsConfig
-from rollout.tasks.reasoning_gym import (Config, source)
-from rollout.supervised.reasoning_gym import (sum_trace, traces)
 from rollout.prompts.stream import PromptStream
+from rollout.supervised.reasoning_gym import sum_trace, traces
+from rollout.tasks.reasoning_gym import Config, source
 from tests.rollout.byte_tokenizer import Bytes
 
 SUMS = {"name": "chain_sum", "settings": {"min_terms": 3, "max_terms": 4, "max_digits": 1}}

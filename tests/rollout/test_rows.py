@@ -9,7 +9,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from rollout.tasks.datasets import (RowError, column, read_rows, same_question, text_column)
+from rollout.tasks.datasets import RowError, column, read_rows, same_question, text_column
 
 ROWS = [{"question": "1 + 1?", "answer": "2"}, {"question": "1 + 2?", "answer": "3"}]
 

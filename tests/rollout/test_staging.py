@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rollout.weights.staging import (Staged, StagingArea, StagingError, expected_shapes, manifest_of)
 from rollout.types.publishing import WeightBucket
+from rollout.weights.staging import Staged, StagingArea, StagingError, expected_shapes, manifest_of
 
 SHAPES = {"embed.weight": (4, 3), "norm.weight": (3,), "head.weight": (4, 3)}
 

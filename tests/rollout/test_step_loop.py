@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from rollout.engine.step_loop import (EngineStoppedError, StepLoop)
+from rollout.engine.step_loop import EngineStoppedError, StepLoop
 
 
 @dataclass

@@ -2,10 +2,10 @@
 
 import pytest
 
-from orchestrator.recipes import load
+from orchestrator.config.recipe import load
+from rollout.prompts.stream import PromptStream
 from rollout.supervised.examples import TraceExamples
 from rollout.supervised.period_count import TOKENS as PERIOD_COUNT_TOKENS
-from rollout.prompts.stream import PromptStream
 from rollout.supervised.word_problems import TOKENS as WORD_PROBLEMS_TOKENS
 from tests.rollout.built_tokenizer import built_tokenizer
 

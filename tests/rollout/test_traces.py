@@ -7,12 +7,12 @@ from itertools import islice
 
 import pytest
 
-from orchestrator.recipes import load
-from rewards.tasks.countdown import (check, extract_answer)
-from rollout.tasks.countdown import Config as CountdownConfig
-from rollout.tasks.countdown_problems.draws import draw_solvable
+from orchestrator.config.recipe import load
+from rewards.tasks.countdown import check, extract_answer
 from rollout.supervised.countdown import search_trace
 from rollout.supervised.examples import TraceExamples
+from rollout.tasks.countdown import Config as CountdownConfig
+from rollout.tasks.countdown_problems.draws import draw_solvable
 from rollout.tasks.registry import problem_source
 from rollout.tasks.registry import traces as task_traces
 

@@ -6,12 +6,12 @@ from itertools import islice
 
 import pytest
 
-from orchestrator.recipes import ConfigError, load
-from rewards.tasks.gsm8k import score
+from orchestrator.config.recipe import ConfigError, load
 from rewards.parts.process import process
+from rewards.tasks.gsm8k import score
 from rollout.prompts.stream import PromptStream
-from rollout.tasks.word_problems import (Config, source)
-from rollout.supervised.word_problems import (solution, traces)
+from rollout.supervised.word_problems import solution, traces
+from rollout.tasks.word_problems import Config, source
 from tests.rollout.byte_tokenizer import Bytes
 
 TOLD = (

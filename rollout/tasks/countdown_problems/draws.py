@@ -8,8 +8,8 @@ from functools import lru_cache
 from itertools import combinations
 from typing import TYPE_CHECKING
 
-from rollout.tasks.countdown_problems.solver import count_solutions
 from rollout.tasks.base import MAX_DRAWS
+from rollout.tasks.countdown_problems.solver import count_solutions
 
 if TYPE_CHECKING:
     from rollout.tasks.countdown import Config

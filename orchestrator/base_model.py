@@ -1,0 +1,166 @@
+"""The policy that a run begins with: loaded or built, and, once warm-started, kept for the next run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Protocol
+
+from orchestrator.config.schema import RunConfig
+from orchestrator.plan.model_shapes import UnknownShapeError, check_split, shape_of
+from rollout.supervised.pairs import fingerprint
+
+
+class PolicyError(ValueError):
+    """The model cannot be used."""
+
+
+class Exporting(Protocol):
+    """The learner, as far as a model folder is concerned."""
+
+    def export(self, folder: Path) -> None: ...
+
+
+def cache_folder() -> Path:
+    """Where built and warm-started policies are kept: RAYZERO_CACHE, or ~/.cache/rayzero."""
+    return Path(os.environ.get("RAYZERO_CACHE", "~/.cache/rayzero")).expanduser()
+
+
+def base_model(config: RunConfig) -> str:
+    """Folder or hub name of the policy before any training; builds it if the recipe says so.
+
+    Raises PolicyError for a folder that holds no model.
+    """
+    if config.model.build is None:
+        assert config.model.path is not None
+        return check_model(config.model.path)
+    folder = cache_folder() / f"built-{key(begun_from(config))}"
+    if not folder.exists():
+        # Imported here: it loads torch, which a run whose policy is cached does not need in this process.
+        from learner.model.build import build_model
+
+        aside = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
+        build_model(config.model.build, config.warm_start.seed, aside)
+        keep_first(aside, folder)
+    return str(folder)
+
+
+def check_model(path: str) -> str:
+    """`path` itself. Raises PolicyError when it looks like a local folder but is no Hugging Face model."""
+    folder = Path(path)
+    looks_local = folder.exists() or path.startswith((".", "/", "~")) or path.count("/") != 1
+    if looks_local and not (folder / "config.json").is_file():
+        what = "does not exist" if not folder.exists() else "has no config.json"
+        raise PolicyError(f"{path!r} is not a model: it {what}. Give a Hugging Face folder, such as runs/<name>/final")
+    return path
+
+
+def load_tokenizer(model: str) -> Any:
+    """The model's tokenizer, from its folder or the hub."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(model)
+
+
+def max_positions(model: str) -> int | None:
+    """Longest sequence that the model has positions for, tokens; None when its config names none."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(model).get_text_config()
+    found: int | None = getattr(config, "max_position_embeddings", None)
+    rope = getattr(config, "rope_parameters", None) or {}
+    # Of the scalings of rotary embeddings these two leave the number of positions as it was before.
+    if found is not None and rope.get("rope_type") in ("linear", "dynamic"):
+        return int(found * (rope.get("factor") or 1))
+    return found
+
+
+def check_model_fits(config: RunConfig, base: str) -> None:
+    """What the engines and the learner would refuse only after minutes: the context, adapters, how the model is split.
+
+    Raises PolicyError or ConfigError.
+    """
+    from transformers import AutoConfig
+
+    check_context(config, base)
+    heads = getattr(AutoConfig.from_pretrained(base).get_text_config(), "num_attention_heads", None)
+    if heads is not None:
+        check_split(heads, config.rollout.tensor_parallel_size, base)
+    if config.model.lora is not None:
+        with suppress(UnknownShapeError):  # of other architectures peft says which layers they have
+            shape_of(config.model).adapters(config.model.lora)
+
+
+def check_context(config: RunConfig, model: str) -> None:
+    """Raises PolicyError when the model has no positions for the longest prompt with the longest completion."""
+    positions = max_positions(model)
+    if positions is not None and config.max_model_len > positions:
+        raise PolicyError(
+            f"{model!r} has positions for {positions} tokens (max_position_embeddings), but a prompt of up to "
+            f"{config.prompts.max_prompt_tokens} and sampling.max_completion_tokens = "
+            f"{config.sampling.max_completion_tokens} take {config.max_model_len}: lower sampling.max_completion_tokens, "
+            "shorten the prompts (and prompts.max_prompt_tokens), or choose a model of longer context"
+        )
+
+
+def warm_start_folder(config: RunConfig) -> Path:
+    """Where the cache keeps this recipe's warm-started policy. Raises PairError when its data cannot be read."""
+    return cache_folder() / f"warm-{key(warm_started_from(config))}"
+
+
+def begun_from(config: RunConfig) -> dict[str, Any]:
+    """Every setting that decides the policy before any training."""
+    if config.model.build is not None:
+        return {"build": config.model.build.model_dump(mode="json"), "seed": config.warm_start.seed}
+    assert config.model.path is not None
+    folder = Path(config.model.path)
+    # A local folder may be trained anew under the same name; sizes and times tell, without reading gigabytes.
+    files = {file.name: (file.stat().st_size, file.stat().st_mtime_ns) for file in folder.glob("*") if file.is_file()}
+    return {"path": str(folder.resolve()) if files else config.model.path, "files": files}
+
+
+def warm_started_from(config: RunConfig) -> dict[str, Any]:
+    """Every setting that decides the warm-started policy."""
+    learner = ("num_ranks", "zero_stage", "optimizer")
+    warm = config.warm_start
+    taught = (
+        {"data": fingerprint(warm.data)}
+        if warm.data is not None
+        else {
+            "traces": config.traces.model_dump(mode="json"),
+            "prompts": config.prompts.model_dump(mode="json", exclude={"mixture", "curriculum", "one_shot_steps"}),
+        }
+    )
+    return (
+        begun_from(config)
+        | {"warm_start": warm.model_dump(mode="json", exclude={"data"}), "dtype": config.model.dtype}
+        | {"learner": {name: getattr(config.learner, name) for name in learner}}
+        | taught
+    )
+
+
+def key(settings: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def keep_first(aside: Path, folder: Path) -> None:
+    """Move a finished folder into place; if another run was faster, keep that one's."""
+    try:
+        aside.rename(folder)
+    except OSError:
+        if not folder.exists():
+            raise
+        shutil.rmtree(aside)
+
+
+def export_whole(learner: Exporting, folder: Path) -> None:
+    """Export beside `folder` and rename, in place of an older one: a folder of that name is never half a model."""
+    aside = folder.with_name(f"{folder.name}.tmp")
+    shutil.rmtree(aside, ignore_errors=True)
+    learner.export(aside)
+    shutil.rmtree(folder, ignore_errors=True)
+    aside.rename(folder)

@@ -1,0 +1,135 @@
+"""The groups of each step, in a fixed order: sampled ahead of the weights if the recipe allows, without spread replaced.
+
+At `max_staleness` s, the prompts of a step are asked when the step s before it begins, so the weights that sample them
+are at most s steps older than those that the step updates. Which prompts a step trains on is decided when they are
+taken, never by who was faster: that is what makes a resumed run go on with the same ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from orchestrator.config.schema import RunConfig
+from orchestrator.fleet.fleet import Rollouts
+from rollout.prompts.stream import PromptStream
+from rollout.types.completions import Group
+from rollout.types.prompts import Prompt
+
+AHEAD = "ahead"
+"""Where a checkpoint keeps the prompts that were asked for later steps; absent when there are none."""
+
+
+class StaleGroupError(RuntimeError):
+    """A group was sampled by weights that are older than `max_staleness` allows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """What was sampled for one step."""
+
+    groups: list[Group]
+    """Those to train on, ``prompts_per_step`` of them."""
+    replaced: list[Group]
+    """Those without spread that others took the place of."""
+    num_rounds: int
+    """How often fresh prompts were sampled."""
+
+    @property
+    def everything(self) -> list[Group]:
+        return self.groups + self.replaced
+
+    def credited(self, advantages: Sequence[Sequence[float]]) -> list[tuple[Group, Sequence[float]]]:
+        """Everything with its advantages, of which those that were trained on are given; the others taught nothing."""
+        untrained = [[0.0] * len(group.completions) for group in self.replaced]
+        return list(zip(self.everything, [*advantages, *untrained], strict=True))
+
+    def metrics(self) -> dict[str, float]:
+        return {
+            "rollout/replaced_groups": float(len(self.replaced)),
+            "rollout/resample_rounds": float(self.num_rounds),
+        }
+
+
+class Sampler:
+    """Keeps the prompts of the next `max_staleness` steps in flight."""
+
+    def __init__(self, rollouts: Rollouts, prompts: PromptStream, config: RunConfig) -> None:
+        self._rollouts = rollouts
+        self._prompts = prompts
+        self._config = config
+        self._ahead: dict[int, list[Prompt]] = {}
+        """Prompts that were asked for, by step."""
+
+    def sample(self, step: int) -> Sampled:
+        """Sample and score the groups of `step`.
+
+        While some have no spread, as many fresh prompts are sampled, in at most ``resample_rounds`` further rounds
+        (arXiv:2503.14476, equation 11). What then is still missing is made up of groups without spread.
+
+        Raises:
+            StaleGroupError: a generator runs other weights than it should.
+        """
+        for later in range(step, min(step + self._config.max_staleness, self._config.num_steps) + 1):
+            if later not in self._ahead:
+                self._ahead[later] = self._ask(self._config.prompts_per_step)
+        asked = self._ahead.pop(step)
+        groups: list[Group] = []
+        replaced: list[Group] = []
+        num_rounds = 0
+        while True:
+            gathered = self._rollouts.gather(asked)
+            check_staleness(gathered, step, self._config.max_staleness)
+            if num_rounds == self._config.learner.algorithm.resample_rounds:
+                groups += gathered
+                break
+            groups += [group for group in gathered if group.has_spread]
+            replaced += [group for group in gathered if not group.has_spread]
+            if len(groups) == self._config.prompts_per_step:
+                break
+            num_rounds += 1
+            asked = self._ask(self._config.prompts_per_step - len(groups))
+        return Sampled(groups, replaced, num_rounds)
+
+    def state(self) -> dict[str, Any]:
+        """What `restore` needs to go on after the step that was sampled last: the prompts taken, not what was sampled."""
+        ahead = {step: [as_json(prompt) for prompt in prompts] for step, prompts in self._ahead.items()}
+        return self._prompts.state() | ({AHEAD: ahead} if ahead else {})
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Ask again for what was in flight."""
+        self._prompts.restore(state)
+        self._ahead = {int(step): [from_json(row) for row in rows] for step, rows in state.get(AHEAD, {}).items()}
+        for prompts in self._ahead.values():
+            self._submit(prompts)
+
+    def _ask(self, count: int) -> list[Prompt]:
+        prompts = self._prompts.take(count)
+        self._submit(prompts)
+        return prompts
+
+    def _submit(self, prompts: Sequence[Prompt]) -> None:
+        self._rollouts.submit(prompts, self._config.sampling, self._config.group_size)
+
+
+def check_staleness(groups: Sequence[Group], step: int, max_staleness: int) -> None:
+    """Raises StaleGroupError where a policy version is not among those that may sample for `step`."""
+    allowed = range(step - 1 - max_staleness, step)
+    for group in groups:
+        found = {version for completion in group.completions for version in completion.policy_versions}
+        if not found <= {*allowed}:
+            raise StaleGroupError(
+                f"step {step} trains on what policy versions {allowed[0]} to {allowed[-1]} sample, but {group.prompt.id} "
+                f"was sampled by {sorted(found)}: a publish did not arrive, look at the generators' logs"
+            )
+
+
+def as_json(prompt: Prompt) -> dict[str, Any]:
+    return asdict(prompt) | {"token_ids": prompt.token_ids.tolist(), "answer": dict(prompt.answer)}
+
+
+def from_json(row: Mapping[str, Any]) -> Prompt:
+    return Prompt(**(dict(row) | {"token_ids": np.array(row["token_ids"], dtype=np.int32)}))

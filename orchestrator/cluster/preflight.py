@@ -1,0 +1,75 @@
+"""What a cluster lacks for a layout, in words: found before anything is requested, which would then wait forever."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from orchestrator.cluster.layout import Bundle, Layout, Node, can_share, colocated_layout
+from orchestrator.config.schema import RunConfig
+
+SPELLED_OUT = 3
+"""So many equal amounts are written one by one."""
+
+
+def shortage(config: RunConfig, layout: Layout, nodes: Sequence[Node]) -> str | None:
+    """Why ``layout`` can never be placed on ``nodes``, and what to change; None when it can."""
+    if layout.fits(nodes):
+        return None
+    only_gpus = replace(layout, bundles=tuple(Bundle(bundle.gpus, 0) for bundle in layout.bundles))
+    if not only_gpus.fits(nodes):
+        return f"{lack('GPU', layout, nodes)}: {', or '.join(gpu_fixes(config, layout, nodes))}"
+    return f"{lack('CPU', layout, nodes)}: {', or '.join(cpu_fixes(layout))}"
+
+
+def lack(resource: str, layout: Layout, nodes: Sequence[Node]) -> str:
+    """Reserved and there, bundle by bundle and node by node."""
+    if resource == "GPU":
+        total: float = layout.gpus
+        wanted: list[float] = [bundle.gpus for bundle in layout.bundles if bundle.gpus]
+        there: list[float] = [node.gpus for node in nodes]
+    else:
+        total, wanted = layout.cpus, [bundle.cpus for bundle in layout.bundles]
+        there = [node.cpus for node in nodes]
+    what = f"{total:g} {resource}{'s' * (total != 1)}"
+    have = f"the cluster's {len(nodes)} nodes have" if len(nodes) != 1 else "the cluster's node has"
+    text = f"the run reserves {what} in bundles of {amounts(wanted)}; {have} {amounts(there) or 'nothing'}"
+    if resource == "CPU" and layout.gpus:
+        # A bundle's cores and GPUs are one node's.
+        beside = amounts([bundle.cpus for bundle in layout.bundles if bundle.gpus])
+        text += f" (beside GPUs {beside}, where there are {amounts([node.cpus for node in nodes if node.gpus])})"
+    return text
+
+
+def gpu_fixes(config: RunConfig, layout: Layout, nodes: Sequence[Node]) -> Iterator[str]:
+    """Cheapest first."""
+    have_their_own = layout.mode == "pods" and layout.generators and layout.ranks
+    if not any(node.gpus for node in nodes):
+        yield 'set placement.mode = "cpu"'
+    elif have_their_own and can_share(config) and colocated_layout(config).fits(nodes):
+        yield 'set placement.mode = "colocated", which takes half as many'
+    counts = [("rollout.num_generators", layout.generators), ("learner.num_ranks", layout.ranks)]
+    keys = [f"{key} (now {len(held)})" for key, held in counts if held]
+    if layout.generators and config.rollout.tensor_parallel_size > 1:
+        keys.append(f"rollout.tensor_parallel_size (now {config.rollout.tensor_parallel_size})")
+    yield f"lower {' or '.join(keys)}"
+    yield "add nodes, and have the run wait for them with placement.wait_for_resources_s"
+
+
+def cpu_fixes(layout: Layout) -> Iterator[str]:
+    keys = {
+        "rollout.cpus_per_generator": layout.generators,
+        "learner.cpus_per_rank": layout.ranks,
+        "rewards.cpus_per_worker": layout.rewards,
+    }
+    yield f"lower {' or '.join(key for key, held in keys.items() if held)} (fractions share a core)"
+    yield "add nodes, and have the run wait for them with placement.wait_for_resources_s"
+
+
+def amounts(values: Sequence[float]) -> str:
+    """Such as ``4 + 4`` and ``8 + 12 × 1``, the largest first."""
+    terms = []
+    for value, count in sorted(Counter(values).items(), reverse=True):
+        terms += [f"{value:g}"] * count if count <= SPELLED_OUT else [f"{count} × {value:g}"]
+    return " + ".join(terms)

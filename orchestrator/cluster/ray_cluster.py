@@ -1,0 +1,49 @@
+"""The Ray cluster of a command: one that is there, or one of its own."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+
+from orchestrator.config.schema import default_num_cpus
+from orchestrator.doctor.cluster import check_ray_address
+
+
+class ClusterError(RuntimeError):
+    """RAY_ADDRESS names no cluster that answers."""
+
+
+@contextmanager
+def ray_cluster(*, num_cpus: int | None = None, dashboard: bool = False) -> Iterator[str | None]:
+    """Joins the cluster that RAY_ADDRESS names (as in a submitted job), or starts one here and stops it afterwards.
+
+    Args:
+        num_cpus: of a cluster that is started here; default: the cores that this process may use.
+        dashboard: whether a cluster that is started here gets one.
+
+    Yields the dashboard's URL, None where there is none. Raises ClusterError at once where Ray would try for minutes.
+    """
+    address = os.environ.get("RAY_ADDRESS")
+    finding = check_ray_address(address)
+    if finding.status == "broken":
+        raise ClusterError(f"RAY_ADDRESS = {address!r}: {finding.found}. {finding.fix}")
+    if address:
+        context = ray.init(log_to_driver=False, logging_level=logging.ERROR)
+    else:
+        context = ray.init(
+            address="local",
+            num_cpus=num_cpus or default_num_cpus(),
+            include_dashboard=dashboard,
+            dashboard_host="127.0.0.1",
+            _node_ip_address="127.0.0.1",
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    try:
+        yield f"http://{context.dashboard_url}" if context.dashboard_url else None
+    finally:
+        ray.shutdown()

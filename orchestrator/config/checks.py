@@ -1,0 +1,180 @@
+"""Settings that are right each by itself and wrong together. Every message names the key, the value and the fix."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from orchestrator.config.resolve import resolve_backend
+from rewards.config import RewardConfigError
+from rewards.parts.format import LEAD_IN
+from rewards.registry import check, functions_of
+from rollout.prompts.config import QuestionsConfig
+
+if TYPE_CHECKING:
+    from orchestrator.config.schema import RunConfig
+
+
+def misfits(config: RunConfig) -> Iterator[str]:
+    """What keeps a run from being trained as `config` says, found without starting anything."""
+    yield from warm_start_misfits(config)
+    yield from batch_misfits(config)
+    yield from length_misfits(config)
+    yield from build_misfits(config)
+    yield from reward_misfits(config)
+    if config.placement.mode == "colocated":
+        yield from colocated_misfits(config)
+    if config.placement.mode != "auto":
+        try:
+            resolve_backend(config.rollout.publish_backend, config.placement.mode)
+        except ValueError as error:
+            yield str(error)
+    if config.rollout.hang_timeout_s >= config.rollout.stall_timeout_s:
+        yield (
+            f"rollout.hang_timeout_s = {config.rollout.hang_timeout_s:g} is not below rollout.stall_timeout_s = "
+            f"{config.rollout.stall_timeout_s:g}: the run would stop before a generator that hangs is replaced; lower it"
+        )
+
+
+def warm_start_misfits(config: RunConfig) -> Iterator[str]:
+    """Warm starts that no traces can be made for."""
+    if config.warm_start.num_steps == 0 or config.warm_start.data is not None:
+        return
+    if config.model.build is None:
+        yield (
+            f"warm_start.num_steps = {config.warm_start.num_steps} with model.path: synthetic traces are for a policy from "
+            "model.build; set warm_start.data to a JSONL file of prompt and completion, or warm_start.num_steps = 0"
+        )
+    countdown = config.prompts.countdown
+    is_beyond_traces = countdown.source != "generated" or countdown.numbers_per_problem > 3
+    if config.prompts.task == "countdown" and is_beyond_traces:
+        yield (
+            f"prompts.countdown has source = {countdown.source!r} and numbers_per_problem = "
+            f"{countdown.numbers_per_problem}: the warm start's traces are about generated problems of at most three "
+            "numbers; change them or set warm_start.num_steps = 0"
+        )
+
+
+def batch_misfits(config: RunConfig) -> Iterator[str]:
+    """Batches that nothing could be learned from, or that do not divide."""
+    if config.sampling.temperature == 0:
+        yield (
+            "sampling.temperature = 0: every completion of a group would be the same and nothing could be learned; "
+            "set it above 0, usually to 1"
+        )
+    if config.prompts_per_step % config.learner.updates_per_step:
+        yield (
+            f"learner.updates_per_step = {config.learner.updates_per_step} does not divide prompts_per_step = "
+            f"{config.prompts_per_step}: each optimizer step trains on as many groups; set it to one of "
+            f"{divisors(config.prompts_per_step)}"
+        )
+    algorithm = config.learner.algorithm
+    if config.group_size == 1 and algorithm.needs_groups:
+        yield (
+            f'group_size = 1 with learner.algorithm.baseline = "{algorithm.baseline}", which compares the completions of '
+            "a prompt: every advantage would be 0; set group_size to 2 at least, 8 is usual"
+        )
+
+
+def length_misfits(config: RunConfig) -> Iterator[str]:
+    """Sequences that do not fit where they have to."""
+    overlong = config.learner.algorithm.overlong_buffer_tokens
+    if overlong >= config.sampling.max_completion_tokens:
+        yield (
+            f"learner.algorithm.overlong_buffer_tokens = {overlong} leaves nothing of "
+            f"sampling.max_completion_tokens = {config.sampling.max_completion_tokens} unpunished: lower it"
+        )
+    if config.max_model_len > config.learner.max_tokens_per_microbatch:
+        yield (
+            f"learner.max_tokens_per_microbatch = {config.learner.max_tokens_per_microbatch} does not hold the longest "
+            f"sequence, prompts.max_prompt_tokens + sampling.max_completion_tokens = {config.max_model_len}: raise it"
+        )
+
+
+def build_misfits(config: RunConfig) -> Iterator[str]:
+    """Questions that a built policy cannot read."""
+    build = config.model.build
+    if build is None:
+        return
+    if config.max_model_len > build.max_position_embeddings:
+        yield (
+            f"model.build.max_position_embeddings = {build.max_position_embeddings} is below "
+            f"prompts.max_prompt_tokens + sampling.max_completion_tokens = {config.max_model_len}: raise it"
+        )
+    if config.prompts.chat:
+        yield "prompts.chat = true with model.build: a built tokenizer has no chat template; set it to false"
+    largest = max(largest_integer(questions) for questions in config.prompts.kinds.values())
+    if largest > build.max_integer:
+        yield (
+            f"model.build.max_integer = {build.max_integer}: the tokenizer has no token for {largest}, which "
+            "prompts.countdown's max_number, max_target or max_intermediate allows; raise it"
+        )
+
+
+def colocated_misfits(config: RunConfig) -> Iterator[str]:
+    """What keeps generator i and learner rank i from taking turns on GPU i."""
+    generators, ranks = config.rollout.num_generators, config.learner.num_ranks
+    if generators != ranks:
+        yield (
+            f'rollout.num_generators = {generators} and learner.num_ranks = {ranks} with placement.mode = "colocated": '
+            'each generator shares its GPU with one rank; set both to the number of GPUs, or placement.mode = "pods"'
+        )
+    if config.rollout.tensor_parallel_size > 1:
+        yield (
+            f"rollout.tensor_parallel_size = {config.rollout.tensor_parallel_size} with placement.mode = "
+            '"colocated": a generator shares one GPU with one rank; set it to 1, or placement.mode = "pods"'
+        )
+    if config.max_staleness > 0:
+        yield (
+            f'max_staleness = {config.max_staleness} with placement.mode = "colocated": generators sleep during the '
+            'update; set max_staleness = 0, or placement.mode = "pods"'
+        )
+
+
+def reward_misfits(config: RunConfig) -> Iterator[str]:
+    """Rewards that do not fit the tasks, or the way in which these are asked."""
+    parts: dict[str, set[str]] = {}
+    for questions in config.prompts.kinds.values():
+        try:
+            check(questions.marked_by, config.rewards)
+        except RewardConfigError as error:
+            yield str(error)
+            return
+        functions = functions_of(questions.marked_by, config.rewards)
+        parts[questions.task] = {part for function in functions for part in function.parts}
+    yield from correctness_misfits(config, parts)
+    rewards = config.rewards
+    weighed = {*rewards.weights, *(name for each in rewards.ensembles.values() for name in each.weights)}
+    lead_in = config.prompts.assistant_prefix.partition("<think>")[0].strip()
+    allowed = str(rewards.parameters.get("format", {}).get("lead_in", LEAD_IN)).strip()
+    if "format" in weighed and lead_in not in ("", allowed):
+        yield (
+            f"prompts.assistant_prefix begins with {lead_in!r}, which the part format would take for a mistake of every "
+            f"completion: set rewards.parameters.format.lead_in = {lead_in!r}"
+        )
+
+
+def correctness_misfits(config: RunConfig, parts: Mapping[str, set[str]]) -> Iterator[str]:
+    """Pass rates that are asked for and cannot be told; `parts` are the reward parts by task."""
+    unmarked = sorted(task for task, names in parts.items() if "correctness" not in names)
+    rates = [stage.pass_rate for stage in config.prompts.curriculum.stages if stage.pass_rate is not None]
+    if unmarked and len(unmarked) < len(parts):
+        yield (
+            f"prompts.mixture: answers of task {unmarked[0]!r} are not right or wrong (no part correctness), those of others "
+            "are: no pass rate could be told of the mixture; train on it in a run of its own"
+        )
+    elif unmarked and rates:
+        yield (
+            f"prompts.curriculum.stages: pass_rate = {rates[0]}, but answers of task {unmarked[0]!r} are not right or wrong "
+            "(no part correctness): end that stage by num_steps"
+        )
+
+
+def largest_integer(questions: QuestionsConfig) -> int:
+    """The largest that a generated Countdown problem or its solution holds; 0 where nothing is known about them."""
+    countdown = questions.countdown
+    return countdown.largest_integer if questions.task == "countdown" and countdown.source == "generated" else 0
+
+
+def divisors(number: int) -> list[int]:
+    return [divisor for divisor in range(1, number + 1) if number % divisor == 0]

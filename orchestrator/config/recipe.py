@@ -1,0 +1,124 @@
+"""Recipe files and command-line overrides to a RunConfig; every mistake with its key, value and fix."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_origin
+
+from pydantic import BaseModel, ValidationError
+
+from orchestrator.config.schema import SUPERVISED_ONLY, RunConfig
+
+RECIPES = Path(__file__).resolve().parents[2] / "deploy" / "recipes"
+DEFAULT_RECIPE = "countdown-tiny"
+DEFAULT_SUPERVISED_RECIPE = "sft"
+PRESET_KEY = "learner.algorithm.preset"
+
+
+class ConfigError(ValueError):
+    """A recipe or an override that cannot be run; the message names key, value and fix, a line each."""
+
+
+def load(recipe: str | None, overrides: Sequence[str] = (), *, supervised_only: bool = False) -> RunConfig:
+    """The run that a recipe (a file, or a name in deploy/recipes) and `key=value` overrides describe.
+
+    With `supervised_only`, as `rayzero sft` runs it, sections that it does not use need not fit each other.
+
+    Raises ConfigError.
+    """
+    path = find(recipe or (DEFAULT_SUPERVISED_RECIPE if supervised_only else DEFAULT_RECIPE))
+    try:
+        settings = tomllib.loads(path.read_text())
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from error
+    settings.setdefault("name", path.stem)
+    apply_overrides(settings, overrides)
+    return validate(settings, supervised_only=supervised_only)
+
+
+def find(recipe: str) -> Path:
+    """The recipe's file. Raises ConfigError with the nearest recipe's name."""
+    for path in (Path(recipe), RECIPES / f"{recipe}.toml", RECIPES / recipe):
+        if path.is_file():
+            return path
+    names = sorted(path.stem for path in RECIPES.glob("*.toml"))
+    raise ConfigError(f"no recipe {recipe!r}: {nearest(Path(recipe).stem, names)}")
+
+
+def apply_overrides(settings: dict[str, Any], overrides: Sequence[str]) -> None:
+    """Set what the command line says. A preset there takes the place of the settings' whole algorithm section.
+
+    Else a preset would lose against knobs that the recipe chose for another algorithm.
+    """
+    presets = [override for override in overrides if override.startswith(PRESET_KEY + "=")]
+    if presets and isinstance(settings.get("learner"), dict):
+        settings["learner"].pop("algorithm", None)
+    for override in [*presets, *(override for override in overrides if override not in presets)]:
+        apply_override(settings, override)
+
+
+def apply_override(settings: dict[str, Any], override: str) -> None:
+    """Set one dotted key, as `learner.learning_rate=2e-6`. The value is TOML; what is not TOML is text."""
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"{override!r} is not an override: write key=value, such as learner.learning_rate=2e-6")
+    *sections, last = key.split(".")
+    table = settings
+    for section in sections:
+        table = table.setdefault(section, {})
+        if not isinstance(table, dict):
+            raise ConfigError(f"{key}: {section!r} is a value, not a section")
+    table[last] = parse_value(text)
+
+
+def parse_value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def validate(settings: Mapping[str, Any], *, supervised_only: bool = False) -> RunConfig:
+    """Raises ConfigError with a line for each mistake."""
+    try:
+        return RunConfig.model_validate(settings, context=SUPERVISED_ONLY if supervised_only else None)
+    except ValidationError as error:
+        raise ConfigError("\n".join(describe(mistake) for mistake in error.errors())) from None
+
+
+def describe(mistake: Mapping[str, Any]) -> str:
+    """One line: key, value, what is wrong, what would be right."""
+    location = [str(part) for part in mistake["loc"]]
+    key = ".".join(location)
+    match mistake["type"]:
+        case "extra_forbidden":
+            return f"{key} = {mistake['input']!r}: unknown key; {nearest(location[-1], fields_of(location[:-1]))}"
+        case "missing":
+            return f"{key}: missing; the recipe must set it"
+        case "value_error":
+            message = str(mistake["ctx"]["error"])
+            return message if message.startswith(key) else f"{key}: {message}"
+        case _:
+            return f"{key} = {mistake['input']!r}: {mistake['msg'].lower()}"
+
+
+def fields_of(location: Sequence[str]) -> list[str]:
+    """The keys that the section at `location` has."""
+    model: Any = RunConfig
+    parts = iter(location)
+    for part in parts:
+        annotation = model.model_fields[part].annotation
+        if get_origin(annotation) in (dict, tuple):
+            next(parts, None)  # a name of the user's own, or a position
+        candidates = [annotation, *getattr(annotation, "__args__", ())]
+        model = next(kind for kind in candidates if isinstance(kind, type) and issubclass(kind, BaseModel))
+    return list(model.model_fields)
+
+
+def nearest(name: str, names: Sequence[str]) -> str:
+    """A hint: the name that was probably meant, or all of them."""
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    return f"did you mean {close[0]!r}?" if close else f"known are {', '.join(names)}"

@@ -1,0 +1,174 @@
+"""RunConfig: what a recipe file says, with the command line's overrides, checked before anything heavy loads."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import BaseModel, Field, PositiveInt, ValidationInfo, field_validator, model_validator
+
+from learner.config import LearnerConfig, ModelConfig, WarmStartConfig, check_together
+from orchestrator.config.checks import misfits, warm_start_misfits
+from rewards.config import RewardsConfig
+from rollout.config import RolloutConfig, SamplingConfig, TracesConfig
+from rollout.prompts.config import PromptsConfig
+from rollout.types.prompts import PromptFormat
+
+SUPERVISED_ONLY = {"supervised_only": True}
+"""Context of validating a recipe for `rayzero sft`."""
+
+
+class Settings(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
+    """Frozen, and unknown keys are refused."""
+
+
+class EvaluationConfig(Settings, frozen=True):
+    """Measurements on the held-out prompts: before the first step, after the last, and between."""
+
+    every_steps: int = Field(default=0, ge=0)
+    """Also evaluate every so many steps; 0: only before and after."""
+    completions_per_prompt: int = Field(default=8, ge=1)
+    """Sampled completions of each held-out prompt; pass@k is known up to this k."""
+    pass_at: tuple[PositiveInt, ...] = ()
+    """Each k of pass@k, beside 1. Empty: `completions_per_prompt`."""
+    temperature: float = Field(default=1.0, gt=0.0)
+    """Temperature of the sampled completions. Greedy ones are always measured too."""
+    formats: tuple[PromptFormat, ...] = ()
+    """Formats to measure beside the recipe's own, such as `["one_shot", "natural"]`; each costs as much again."""
+    num_prompts: int = Field(default=0, ge=0)
+    """Ask only so many of the held-out prompts, the same ones every time; 0: all."""
+    seed: int = 0
+    """Decides which ones. Separate from the run's seed, so that runs of different seeds are asked the same."""
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Each k of pass@k, in order."""
+        return tuple(sorted({1, *(self.pass_at or (self.completions_per_prompt,))}))
+
+    @model_validator(mode="after")
+    def _check_pass_at(self) -> Self:
+        if (largest := max(self.sizes)) > self.completions_per_prompt:
+            raise ValueError(
+                f"pass_at holds {largest}, above completions_per_prompt = {self.completions_per_prompt}: pass@k is not "
+                "known from fewer than k completions of a prompt; raise completions_per_prompt or lower k"
+            )
+        return self
+
+
+class CheckpointConfig(Settings, frozen=True):
+    """What a killed run can resume from."""
+
+    every_steps: int = Field(default=10, ge=1)
+    """Save every so many steps, after the last, and when the run is asked to stop."""
+    keep: int = Field(default=2, ge=1)
+    """How many checkpoints stay. Two, so that one torn by a full disk leaves the other."""
+
+
+class PlacementConfig(Settings, frozen=True):
+    """Which processes share which hardware."""
+
+    mode: Literal["auto", "cpu", "colocated", "pods"] = "auto"
+    """`cpu`: everything on cores. `colocated`: generator i and learner rank i take turns on GPU i. `pods`: each generator
+    and each learner rank has GPUs of its own. `auto`: pods where GPUs are enough for that, else colocated where they are
+    enough for that; cpu where there is none. On a cluster that scales up name the mode."""
+    dashboard: bool = False
+    """Start Ray's dashboard with a cluster that this run starts itself."""
+    wait_for_resources_s: float = Field(default=0.0, ge=0)
+    """How long to wait for nodes to join a cluster that is too small, seconds. 0: stop at once."""
+    start_timeout_s: float = Field(default=300.0, gt=0)
+    """Deadline for the actors to get their resources, where the cluster is large enough but busy, and to start, seconds."""
+    update_timeout_s: float = Field(default=3600.0, gt=0)
+    """Deadline of one update on the learner, seconds."""
+    max_learner_restarts: int = Field(default=3, ge=0)
+    """How often in one run a learner that lost a rank is built anew, to go on from the last checkpoint."""
+
+
+class TrackingConfig(Settings, frozen=True):
+    """Where metrics go, beside the run directory."""
+
+    wandb: bool = False
+    """Log to Weights & Biases; with WANDB_MODE=offline nothing leaves the machine."""
+    wandb_project: str = "rayzero"
+    """Project there."""
+    save_rollouts: bool = True
+    """Write every prompt, completion, reward and advantage of each step (compressed)."""
+
+
+class RunConfig(Settings, frozen=True):
+    """One run, whole."""
+
+    name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9._-]+$")
+    """Names the run's directory. The same name again resumes the run."""
+    runs_dir: str = "runs"
+    """Folder of all run directories."""
+    seed: int = Field(default=0, ge=0)
+    """Decides sampling. Held-out problems and prompt order have their own, `prompts.seed`."""
+    num_steps: int = Field(ge=0)
+    """Passes of the loop: sample, score, learn, publish."""
+    prompts_per_step: int = Field(ge=1)
+    """Prompts sampled in one step."""
+    group_size: int = Field(ge=1)
+    """Completions of one prompt; at least 2 where advantages compare them, which they do in most presets."""
+    max_staleness: int = Field(default=0, ge=0, le=8)
+    """Steps that sampling may run ahead of the weights. 0: on-policy, sampling and updates take turns. 1 or 2: sampling goes
+    on during the update, and new weights land between two decoding steps; not with `placement.mode = "colocated"`."""
+    model: ModelConfig
+    warm_start: WarmStartConfig = WarmStartConfig()
+    traces: TracesConfig = TracesConfig()
+    prompts: PromptsConfig = PromptsConfig()
+    sampling: SamplingConfig = SamplingConfig()
+    rollout: RolloutConfig = RolloutConfig()
+    rewards: RewardsConfig = RewardsConfig()
+    learner: LearnerConfig = LearnerConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    placement: PlacementConfig = PlacementConfig()
+    tracking: TrackingConfig = TrackingConfig()
+
+    @property
+    def completions_per_step(self) -> int:
+        return self.prompts_per_step * self.group_size
+
+    @property
+    def max_model_len(self) -> int:
+        """Longest prompt plus longest completion, tokens."""
+        return self.prompts.max_prompt_tokens + self.sampling.max_completion_tokens
+
+    @property
+    def trains_with(self) -> LearnerConfig:
+        """The learner's settings, `auto` resolved by how far sampling may run ahead."""
+        algorithm = self.learner.algorithm
+        if self.max_staleness == 0 or algorithm.mismatch_correction != "auto":
+            return self.learner
+        corrected = algorithm.model_copy(update={"mismatch_correction": "truncated"})
+        return self.learner.model_copy(update={"algorithm": corrected})
+
+    @property
+    def directory(self) -> Path:
+        return Path(self.runs_dir).expanduser() / self.name
+
+    @field_validator("runs_dir")
+    @classmethod
+    def _is_in_a_home_that_is_known(cls, runs_dir: str) -> str:
+        try:
+            Path(runs_dir).expanduser()
+        except RuntimeError:
+            raise ValueError(
+                f"the home folder of {Path(runs_dir).parts[0]} is not known; give the whole path"
+            ) from None
+        return runs_dir
+
+    @model_validator(mode="after")
+    def _check_across_sections(self, info: ValidationInfo) -> Self:
+        check_together(self.learner, self.model)
+        # `rayzero sft` neither samples nor scores: what only those need must not stop it.
+        samples = info.context != SUPERVISED_ONLY
+        for message in misfits(self) if samples else warm_start_misfits(self):
+            raise ValueError(message)
+        return self
+
+
+def default_num_cpus() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0))

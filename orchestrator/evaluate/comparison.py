@@ -1,0 +1,118 @@
+"""Several models on the same held-out prompts, in several formats, one after the other on one cluster."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from rich.console import Console
+
+from orchestrator.base_model import check_context
+from orchestrator.cluster.layout import EVALUATION
+from orchestrator.cluster.placement import Placement
+from orchestrator.cluster.ray_cluster import ray_cluster
+from orchestrator.config.recipe import ConfigError
+from orchestrator.config.schema import RunConfig
+from orchestrator.evaluate.evaluation import Evaluation, evaluate, held_out_prompts, num_right
+from orchestrator.evaluate.models import NamedModel, tokenizer_of
+from orchestrator.evaluate.statistics import Difference, paired_difference
+from orchestrator.fleet.fleet import RolloutFleet, engine_spec
+from rollout.prompts.stream import PromptStream
+from rollout.types.prompts import Prompt, PromptFormat
+
+PromptsByFormat = Mapping[PromptFormat, Sequence[Prompt]]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One model in one format."""
+
+    model: NamedModel
+    format: PromptFormat
+    evaluation: Evaluation
+    difference: Difference | None
+    """To the first model in the same format, in pass@1; None for that model itself, and without right answers."""
+
+
+def formats_of(config: RunConfig) -> tuple[PromptFormat, ...]:
+    """The formats that a comparison asks in: those that are named, else the recipe's own."""
+    return tuple(dict.fromkeys(config.evaluation.formats)) or (config.prompts.format,)
+
+
+def prompts_of(model: NamedModel, config: RunConfig) -> PromptsByFormat:
+    """The held-out prompts as that model reads them, however long they are: an evaluation in another format than the run's may
+    need more than the run has reserved by `prompts.max_prompt_tokens`.
+
+    Raises PolicyError when there is no such model, and ConfigError when the model cannot be asked so.
+    """
+    tokenizer = tokenizer_of(model.path)
+    found: dict[PromptFormat, Sequence[Prompt]] = {}
+    try:
+        stream = PromptStream(config.prompts.model_copy(update={"max_prompt_tokens": sys.maxsize}), tokenizer)
+    except ValueError as error:
+        raise ConfigError(f"{model.name} cannot be asked: {error}") from error
+    for format in formats_of(config):
+        try:
+            stream.held_out(format)
+        except ValueError as error:
+            raise ConfigError(f"{model.name} cannot be asked in the format {format}: {error}") from error
+        found[format] = held_out_prompts(stream, format, config)
+    return found
+
+
+def with_room_for(prompts: Mapping[str, PromptsByFormat], config: RunConfig) -> RunConfig:
+    """The settings with `prompts.max_prompt_tokens` raised to the longest prompt, where it is longer."""
+    longest = max(
+        len(prompt.token_ids) for formats in prompts.values() for asked in formats.values() for prompt in asked
+    )
+    settings = {"max_prompt_tokens": max(longest, config.prompts.max_prompt_tokens)}
+    return config.model_copy(update={"prompts": config.prompts.model_copy(update=settings)})
+
+
+def compare(
+    models: Sequence[NamedModel], prompts: Mapping[str, PromptsByFormat], config: RunConfig, console: Console
+) -> list[Result]:
+    """Evaluate every model in every format, and compare each with the first model.
+
+    Args:
+        models: their engines are started and ended one after the other; only one holds memory at a time.
+        prompts: by the model's name; the same problems for all.
+
+    Raises PolicyError, before anything is sampled, for a model that does not hold prompt and completion.
+    """
+    for model in models:
+        check_context(config, model.path)
+    results: list[Result] = []
+    with ray_cluster(dashboard=config.placement.dashboard):
+        for position, model in enumerate(models):
+            console.print(f"sampling {model.name} ({position + 1} of {len(models)})", style="dim", highlight=False)
+            with running(model, position, config) as fleet:
+                for format, asked in prompts[model.name].items():
+                    evaluation = evaluate(fleet.rollouts, asked, config)
+                    baseline = next((result.evaluation for result in results if result.format == format), None)
+                    results.append(Result(model, format, evaluation, difference(evaluation, baseline)))
+    return results
+
+
+@contextmanager
+def running(model: NamedModel, position: int, config: RunConfig) -> Iterator[RolloutFleet]:
+    """A fleet that samples from the model."""
+    # The name of an actor that was killed is not free at once, so each model's fleet has names of its own.
+    config = config.model_copy(update={"name": f"{config.name}-{position}"})
+    with Placement.of(config, EVALUATION) as placement:
+        fleet = RolloutFleet(config, engine_spec(config, model.path, load_weights=True), placement)
+        try:
+            fleet.wait_until_ready()
+            yield fleet
+        finally:
+            fleet.close()
+
+
+def difference(evaluation: Evaluation, baseline: Evaluation | None) -> Difference | None:
+    """In pass@1, paired over prompts."""
+    if baseline is None or not evaluation.pass_at:
+        return None
+    right, theirs = ([num_right(group) for group in found.groups] for found in (evaluation, baseline))
+    return paired_difference(right, theirs, len(evaluation.groups[0].completions))

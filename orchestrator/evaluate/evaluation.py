@@ -1,0 +1,187 @@
+"""How good a policy is on the held-out prompts, with the uncertainty of each figure."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from orchestrator.config.recipe import ConfigError
+from orchestrator.config.schema import RunConfig
+from orchestrator.evaluate.statistics import Estimate, average, pass_at_k, rate
+from orchestrator.fleet.fleet import Rollouts
+from rewards.parts.markers import markers
+from rollout.prompts.stream import PromptStream
+from rollout.types.completions import Completion, Group, Reward
+from rollout.types.prompts import Prompt, PromptFormat
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """The figures of one evaluation. pass@k counts a problem as solved when one of k completions is right."""
+
+    reward: Estimate
+    """Mean weighted reward of the sampled completions; not a rate, whatever the task pays."""
+    pass_at: dict[int, Estimate]
+    """Sampled, by k. Empty when the task's answers are not right or wrong."""
+    greedy: Estimate | None
+    """None for such a task too."""
+    format_rate: Estimate | None
+    """Share in the format that was asked for. None when the recipe asks for none."""
+    completion_tokens: float
+    right_tokens: float | None
+    """Mean length of right completions; None when there is none."""
+    wrong_tokens: float | None
+    truncated: float
+    unmarked: float
+    """Share of the sampled completions that got no mark, for a deadline or an error of a reward; they count as wrong."""
+    markers: dict[str, float]
+    """Share of completions that show each behaviour."""
+    groups: tuple[Group, ...]
+    """The sampled groups, scored."""
+    greedy_groups: tuple[Group, ...]
+    """One completion each, scored; empty where nothing was sampled greedily."""
+
+    def metrics(self, prefix: str = "eval") -> dict[str, float]:
+        """Every figure under `<prefix>/<name>`, estimates with their `<prefix>/<name>_ci95`."""
+        estimates = {"reward": self.reward} | {f"pass_at_{k}": estimate for k, estimate in self.pass_at.items()}
+        rates = {"greedy_pass_at_1": self.greedy, "format_rate": self.format_rate}
+        estimates |= {name: found for name, found in rates.items() if found is not None}
+        values = {name: estimate.mean for name, estimate in estimates.items()}
+        widths = {f"{name}_ci95": estimate.half_width for name, estimate in estimates.items()}
+        lengths = {"right_completion_tokens": self.right_tokens, "wrong_completion_tokens": self.wrong_tokens}
+        plain = {"completion_tokens": self.completion_tokens, "truncated": self.truncated, "unmarked": self.unmarked}
+        plain |= {name: length for name, length in lengths.items() if length is not None}
+        plain |= {f"marker/{name}": share for name, share in self.markers.items()}
+        return {f"{prefix}/{name}": value for name, value in (values | widths | plain).items()}
+
+
+def measured_formats(config: RunConfig) -> tuple[PromptFormat, ...]:
+    """The formats that a run is evaluated in: the recipe's own, then those that it names."""
+    return tuple(dict.fromkeys((config.prompts.format, *config.evaluation.formats)))
+
+
+def check_held_out(prompts: PromptStream, config: RunConfig) -> None:
+    """Word what a run's evaluations will ask. Raises ValueError for a prompt that does not fit or cannot be encoded, and
+    ConfigError when too few are held out: before anything starts, rather than at the first evaluation."""
+    shown = ("one_shot",) if config.prompts.one_shot_steps else ()
+    for format in (*measured_formats(config), *shown):
+        held_out_prompts(prompts, format, config)
+
+
+def held_out_metrics(rollouts: Rollouts, prompts: PromptStream, config: RunConfig) -> dict[str, float]:
+    """`eval/` metrics of the recipe's own format, and `eval/<format>/` metrics of the others that it measures."""
+    metrics: dict[str, float] = {}
+    for format in measured_formats(config):
+        evaluation = evaluate(rollouts, held_out_prompts(prompts, format, config), config)
+        metrics |= evaluation.metrics("eval" if format == config.prompts.format else f"eval/{format}")
+    return metrics
+
+
+def held_out_prompts(prompts: PromptStream, format: PromptFormat, config: RunConfig) -> Sequence[Prompt]:
+    """The held-out prompts to ask: all, or `evaluation.num_prompts` of them, the same ones in every format.
+
+    Raises ConfigError when fewer are held out.
+    """
+    held_out, count = prompts.held_out(format), config.evaluation.num_prompts
+    if count > len(held_out):
+        raise ConfigError(
+            f"evaluation.num_prompts = {count}, but {len(held_out)} problems are held out: lower it. Raising "
+            "prompts.num_held_out instead holds out problems that a model trained before may have been trained on"
+        )
+    if count in (0, len(held_out)):
+        return held_out
+    chosen = random.Random(f"evaluation/{config.evaluation.seed}").sample(range(len(held_out)), count)
+    return [held_out[position] for position in sorted(chosen)]
+
+
+def evaluate(rollouts: Rollouts, prompts: Sequence[Prompt], config: RunConfig) -> Evaluation:
+    """Sample and score every prompt, `completions_per_prompt` times at the temperature, and once greedily where answers
+    are right or wrong."""
+    settings = config.evaluation
+    sampling = config.sampling.model_copy(update={"temperature": settings.temperature})
+    sampled = rollouts.collect(prompts, sampling, settings.completions_per_prompt)
+    greedy: Sequence[Group] = ()
+    if sampled[0].pass_rate is not None:
+        greedy = rollouts.collect(prompts, sampling.model_copy(update={"temperature": 0.0}), 1)
+    return summarize(sampled, greedy, settings.sizes)
+
+
+def summarize(sampled: Sequence[Group], greedy: Sequence[Group] = (), sizes: Iterable[int] = (1,)) -> Evaluation:
+    """The figures of scored groups, all of one size.
+
+    Args:
+        sampled: their completions were drawn at the evaluation's temperature.
+        greedy: one completion a group; empty when the task's answers are not right or wrong.
+        sizes: each k of pass@k.
+    """
+    group_size = len(sampled[0].completions)
+    scored = [pair for group in sampled for pair in zip(group.completions, group.rewards, strict=True)]
+    completions = [completion for completion, _ in scored]
+    is_marked = sampled[0].pass_rate is not None
+    part = format_part(sampled[0].rewards[0])
+    return Evaluation(
+        reward=average([float(group.totals.mean()) for group in sampled]),
+        pass_at={k: pass_at(sampled, k) for k in sizes} if is_marked else {},
+        greedy=pass_at(greedy, 1) if greedy else None,
+        format_rate=None if part is None else rate([share(group, part) for group in sampled], group_size),
+        completion_tokens=float(np.mean([completion.num_tokens for completion in completions])),
+        right_tokens=mean_tokens(completion for completion, reward in scored if is_marked and is_right(reward)),
+        wrong_tokens=mean_tokens(completion for completion, reward in scored if is_marked and not is_right(reward)),
+        truncated=float(np.mean([completion.is_truncated for completion in completions])),
+        unmarked=float(np.mean([reward.status != "ok" for _, reward in scored])),
+        markers=marker_shares(completions),
+        groups=tuple(sampled),
+        greedy_groups=tuple(greedy),
+    )
+
+
+def pass_at(groups: Sequence[Group], k: int) -> Estimate:
+    """pass@k over the groups, all of one size."""
+    size = len(groups[0].completions)
+    return rate([pass_at_k(size, num_right(group), k) for group in groups], size // k)
+
+
+def by_label(groups: Sequence[Group], label: Callable[[Prompt], str]) -> dict[str, tuple[int, Estimate]]:
+    """Number of prompts and pass@1 by a label of the prompt, such as its difficulty; labels in natural order."""
+    labelled: dict[str, list[Group]] = {}
+    for group in groups:
+        labelled.setdefault(label(group.prompt), []).append(group)
+    return {name: (len(labelled[name]), pass_at(labelled[name], 1)) for name in sorted(labelled, key=natural_order)}
+
+
+def natural_order(label: str) -> list[tuple[int, str]]:
+    """`3 numbers` comes before `10 numbers`."""
+    return [(int(piece), "") if piece.isdecimal() else (-1, piece) for piece in re.split(r"([0-9]+)", label)]
+
+
+def num_right(group: Group) -> int:
+    return sum(is_right(reward) for reward in group.rewards)
+
+
+def is_right(reward: Reward) -> bool:
+    return reward.part("correctness").value == 1.0
+
+
+def format_part(reward: Reward) -> str | None:
+    """The reward part that says whether a completion is in the format asked for."""
+    names = {part.name for part in reward.parts}
+    return next((name for name in ("format", "answer_tags") if name in names), None)
+
+
+def share(group: Group, part: str) -> float:
+    """Share of completions whose part is full."""
+    return float(np.mean([reward.part(part).value == 1.0 for reward in group.rewards]))
+
+
+def mean_tokens(completions: Iterable[Completion]) -> float | None:
+    lengths = [completion.num_tokens for completion in completions]
+    return float(np.mean(lengths)) if lengths else None
+
+
+def marker_shares(completions: Sequence[Completion]) -> dict[str, float]:
+    found = [markers(completion.text) for completion in completions]
+    return {name: float(np.mean([marks[name] for marks in found])) for name in found[0]}

@@ -1,0 +1,98 @@
+"""Which models are asked, and as which recipe asks."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from orchestrator.base_model import PolicyError, check_model, load_tokenizer
+from orchestrator.config.recipe import ConfigError, apply_override, load, validate
+from orchestrator.config.schema import RunConfig
+
+WHAT_IS_ASKED = ("prompts", "rewards", "sampling")
+"""Sections that two runs must agree on for their models to be asked together."""
+
+
+@dataclass(frozen=True, slots=True)
+class NamedModel:
+    """A model and what it is called in tables."""
+
+    name: str
+    path: str
+    """Folder or hub name."""
+
+
+def named_models(arguments: Sequence[str]) -> list[NamedModel]:
+    """Models out of `name:path`, or a path alone. Raises ConfigError for a name that is empty or given twice."""
+    models = [named_model(argument) for argument in arguments]
+    for model in models:
+        if not model.name or not model.path:
+            raise ConfigError(f"{model.name}:{model.path} is no model: write name:path, such as base:Qwen/Qwen2.5-0.5B")
+    name, count = Counter(model.name for model in models).most_common(1)[0]
+    if count > 1:
+        raise ConfigError(f"{count} models would be called {name!r}: write name:path to tell them apart")
+    return models
+
+
+def named_model(argument: str) -> NamedModel:
+    """A run's final model is called as the run is, any other as its folder or repository."""
+    name, colon, path = argument.partition(":")
+    if colon:
+        return NamedModel(name, path)
+    folder = Path(argument)
+    return NamedModel(folder.resolve().parent.name if folder.name == "final" else folder.name, argument)
+
+
+def config_for(model: str, recipe: str | None, overrides: Sequence[str]) -> RunConfig:
+    """The settings to question a model with: the named recipe's, else those of the run that the model came from."""
+    settings = run_settings(model)
+    if recipe is not None or settings is None:
+        return load(recipe, overrides)
+    for override in overrides:
+        apply_override(settings, override)
+    return validate(settings)
+
+
+def config_for_all(models: Sequence[NamedModel], recipe: str | None, overrides: Sequence[str]) -> RunConfig:
+    """The settings to question all of them with. Raises ConfigError when they come from runs that ask differently."""
+    runs = {model.name: model for model in models if run_settings(model.path) is not None}
+    if recipe is not None or not runs:
+        return load(recipe, overrides)
+    configs = {name: config_for(model.path, None, overrides) for name, model in runs.items()}
+    first = next(iter(configs))
+    for name, config in configs.items():
+        for section in WHAT_IS_ASKED:
+            if getattr(config, section) != getattr(configs[first], section):
+                raise ConfigError(
+                    f"{first} and {name} come from runs whose [{section}] settings differ, so they would not be asked "
+                    "the same: say with --recipe how to ask both"
+                )
+    return configs[first]
+
+
+def run_settings(model: str) -> dict[str, Any] | None:
+    """config.json of the run that a model folder came from; None when it came from none."""
+    file = Path(model).resolve().parent / "config.json"
+    if not file.is_file():
+        return None
+    settings = json.loads(file.read_text())
+    # A folder of models may have a config.json of another kind: that of a model, say.
+    return settings if isinstance(settings, dict) and "prompts_per_step" in settings else None
+
+
+def tokenizer_of(model: str) -> Any:
+    """The model's tokenizer. Raises PolicyError when there is no such model."""
+    check_model(model)
+    try:
+        return load_tokenizer(model)
+    except (OSError, ValueError) as error:
+        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise PolicyError(
+            f"{model!r} is no folder here, and its tokenizer cannot be loaded from the hub either: {reason}"
+            if not Path(model).exists()
+            else f"{model!r}: its tokenizer cannot be loaded: {reason}"
+        ) from error

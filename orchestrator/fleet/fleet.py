@@ -1,0 +1,258 @@
+"""Which actors there are, where they run, and when they share a device. The loop sees only the Protocol."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+from learner.metrics import Update
+from orchestrator.cluster.calls import TICK_S, ready_of
+from orchestrator.cluster.outcomes import settle
+from orchestrator.cluster.placement import Placement
+from orchestrator.config.resolve import resolve_backend
+from orchestrator.config.schema import RunConfig
+from orchestrator.fleet.generators import Generators
+from orchestrator.fleet.learner_group import LearnerGroup
+from orchestrator.fleet.publish import PublishError, publish
+from orchestrator.fleet.rollouts import RolloutStream
+from orchestrator.fleet.scale import requested_generators
+from orchestrator.fleet.transports import Transport, make_transport
+from orchestrator.plan.fractions import with_fractions
+from rewards.workers.pool import RewardPool
+from rollout.actor import MAX_CONCURRENCY, GeneratorActor, environment
+from rollout.config import SamplingConfig
+from rollout.types.completions import Group
+from rollout.types.prompts import Prompt
+from rollout.types.sampling import EngineSpec
+
+logger = logging.getLogger(__name__)
+
+CONTROL_TIMEOUT_S = 120.0
+"""Deadline of a call that takes a generator moments, seconds."""
+
+
+class Rollouts(Protocol):
+    """Samples and scores."""
+
+    def submit(self, prompts: Sequence[Prompt], sampling: SamplingConfig, group_size: int) -> None: ...
+    def gather(self, prompts: Sequence[Prompt]) -> list[Group]: ...
+    def collect(self, prompts: Sequence[Prompt], sampling: SamplingConfig, group_size: int) -> list[Group]: ...
+    def metrics(self) -> dict[str, float]: ...
+
+
+class Learner(Protocol):
+    """The group of learner ranks, as one."""
+
+    def update(self, step: int, groups: Sequence[Group]) -> Update: ...
+    def save(self, folder: Path) -> None: ...
+    def load(self, folder: Path) -> None: ...
+
+
+class Fleet(Protocol):
+    """What the loop needs, wherever it runs."""
+
+    @property
+    def rollouts(self) -> Rollouts: ...
+    @property
+    def learner(self) -> Learner: ...
+    def generating(self) -> AbstractContextManager[None]: ...
+    def learning(self) -> AbstractContextManager[None]: ...
+    def publish(self, version: int) -> None: ...
+
+
+class RolloutFleet:
+    """Generators and reward workers on a Ray cluster: enough to evaluate a model. Closing it ends them all."""
+
+    def __init__(self, config: RunConfig, engine: EngineSpec, placement: Placement) -> None:
+        """Starts the actors where `placement` has room for them, without waiting for them; `wait_until_ready` does."""
+        self._config = config
+        self._engine = engine
+        self.placement = placement
+        self.generators = Generators(
+            self._boot, config.rollout, have_weights=engine.load_weights, retire=placement.remove_generator
+        )
+        tasks = {questions.marked_by for questions in config.prompts.kinds.values()}
+        self.rewards = RewardPool(config.rewards, f"{config.name}/reward", sorted(tasks), placement.reward_options)
+        self.rollouts = RolloutStream(
+            self.generators, self.rewards, config.rollout, seed=config.seed, revive=self._revive
+        )
+
+    def wait_until_ready(self) -> None:
+        """Returns when every generator can take prompts. Raises RemoteCallError past the deadline."""
+        self.generators.wait_until_ready()
+
+    def close(self) -> None:
+        """End every actor."""
+        self.generators.close()
+        self.rewards.close()
+
+    def _boot(self, index: int, restarts: int) -> Any:
+        """The actor of a generator. A killed actor's name is not free at once, so a successor gets its own."""
+        return GeneratorActor.options(
+            name=f"{self._config.name}/generator-{index}" + (f"-restart-{restarts}" if restarts else ""),
+            max_concurrency=MAX_CONCURRENCY,
+            runtime_env={"env_vars": environment(self._config.rollout)},
+            **self.placement.generator_options(index),
+        ).remote(self._engine, self._config.rollout)
+
+    def _revive(self) -> None:
+        """Engines that load weights by themselves serve as soon as they stand."""
+
+    def _call_generators(self, method: str, but: Container[str] = ()) -> dict[str, Any]:
+        """What those that stand answer, `but` some. One that does not is lost; its successor has to be told by whoever calls
+        this."""
+        standing = self.generators.standing.items()
+        calls = {name: getattr(actor, method).remote() for name, actor in standing if name not in but}
+        outcomes = settle(calls, method, CONTROL_TIMEOUT_S)
+        for name, reason in (outcomes.failed | outcomes.died).items():
+            self.rollouts.lose(name, reason)
+        return outcomes.answered
+
+
+class RayFleet(RolloutFleet):
+    """All the actors of a training run."""
+
+    def __init__(self, config: RunConfig, engine: EngineSpec) -> None:
+        """Raises PlacementError when the cluster is too small or too busy, before anything is started."""
+        placement = Placement.of(config)
+        try:
+            config = with_fractions(config, placement.mode, placement.gpu_gib)
+            backend = resolve_backend(config.rollout.publish_backend, placement.mode)
+            rollout = config.rollout.model_copy(update={"publish_backend": backend})
+            config = config.model_copy(update={"rollout": rollout})
+            self._shares_gpu = placement.mode == "colocated"
+            self._version: int | None = None
+            self._refused: int | None = None
+            """How many generators were asked for in vain."""
+            super().__init__(config, engine, placement)
+            self._transport = self._new_transport()
+            if self._shares_gpu:
+                # vLLM measures free memory while it starts: nobody else may use the GPU then.
+                self.wait_until_ready()
+            self._generators_awake = True
+            self.learner = LearnerGroup(config, placement, beside=self.rollouts)
+        except BaseException:
+            placement.close()
+            raise
+
+    @contextmanager
+    def generating(self) -> Iterator[None]:
+        """Within it the generators are awake. On a shared GPU the learner empties its cache first."""
+        if self._shares_gpu and not self._generators_awake:
+            self.learner.release_memory()
+            self._call_generators("wake")
+            self._generators_awake = True
+        yield
+
+    @contextmanager
+    def learning(self) -> Iterator[None]:
+        """Within it the learner may use the whole device."""
+        if self._shares_gpu and self._generators_awake:
+            self._put_to_sleep()
+            self._generators_awake = False
+        yield
+
+    def publish(self, version: int) -> None:
+        """Send the learner's weights to every generator as `version`; see orchestrator/fleet/publish.py.
+
+        Those that stand by then, started again or added, get them too, and sample from then on.
+        """
+        self._follow_scale()
+        targets = self.generators.standing
+        try:
+            lost = publish(
+                self.learner,
+                targets,
+                version,
+                timeout_s=self._config.rollout.publish_timeout_s,
+                bucket_bytes=self._config.rollout.publish_bucket_mib * 2**20,
+                hang_timeout_s=self._config.rollout.hang_timeout_s,
+                transport=self._transport,
+            )
+        except PublishError:
+            lost = self._unresponsive(targets)
+            if lost.keys() != targets.keys():
+                raise  # some live, and yet nobody got the weights: that would happen to their successors too
+        self._version = version
+        for name, reason in lost.items():
+            self.rollouts.lose(name, reason)
+        self.generators.serve(name for name in targets if name not in lost)
+
+    def restart_learner(self, start: Callable[[LearnerGroup], None]) -> None:
+        """Replace all learner ranks, dead and alive, and drop what is in flight; `start` builds the policy on the new ones.
+
+        One rank alone cannot be replaced: the others hang in a collective call with it, or hold another step's weights.
+        """
+        self.rollouts.abandon()
+        # Generators that were in a group with the old ranks have to join one with the new.
+        self._transport = self._new_transport()
+        with self.learning():
+            self.learner.restart()
+            start(self.learner)
+
+    def _new_transport(self) -> Transport:
+        rollout = self._config.rollout
+        return make_transport(
+            resolve_backend(rollout.publish_backend, self.placement.mode), rollout.tensor_parallel_size
+        )
+
+    def _put_to_sleep(self) -> None:
+        """All generators, those too that are being started again: one that starts takes its share of the GPU awake.
+
+        A start that takes longer than `rollout.start_timeout_s` is not waited for: it may not have got a place.
+        """
+        deadline = time.monotonic() + self._config.rollout.start_timeout_s
+        asleep: set[str] = set()
+        while not asleep >= {*self.generators.names} and time.monotonic() < deadline:
+            asleep |= self._call_generators("sleep", but=asleep).keys()
+            if starts := self.generators.refs():
+                ready_of(starts, TICK_S)
+
+    def _unresponsive(self, generators: Mapping[str, Any]) -> dict[str, str]:
+        """Those that are dead or do not even say that they live, and why."""
+        pulses = {name: actor.pulse.remote() for name, actor in generators.items()}
+        outcomes = settle(pulses, "pulse", self._config.rollout.hang_timeout_s)
+        return outcomes.died | outcomes.failed
+
+    def _revive(self) -> None:
+        """When no generator samples any more, those that were started again must not wait for the end of the step."""
+        if self._version is not None:
+            self.publish(self._version)
+
+    def _follow_scale(self) -> None:
+        """Start or end generators as `rayzero scale` asked, between two steps."""
+        wanted = requested_generators(self._config)
+        if wanted is None or wanted == len(self.generators.names):
+            return
+        if self._shares_gpu:
+            if wanted != self._refused:
+                logger.warning(
+                    "%d generators are wanted, but each shares a GPU with a learner rank: they stay as they are", wanted
+                )
+            self._refused = wanted
+            return
+        logger.info("%d generators are wanted, %d there are", wanted, len(self.generators.names))
+        for name in self.generators.names[wanted:]:
+            self.rollouts.take_back(name)
+        self.generators.resize(wanted)
+
+    def peak_memory_gib(self) -> dict[str, float]:
+        """Largest resident memory of each process so far, GiB, by actor name."""
+        generators: dict[str, float] = self._call_generators("peak_memory_gib")
+        return generators | self.learner.peak_memory_gib() | self.rewards.peak_memory_gib()
+
+    def close(self) -> None:
+        super().close()
+        self.learner.close()
+        self.placement.close()
+
+
+def engine_spec(config: RunConfig, model: str, *, load_weights: bool) -> EngineSpec:
+    """What the recipe's engines are built from."""
+    return EngineSpec(
+        model, config.model.dtype, config.max_model_len, load_weights, reads_text=bool(config.sampling.stop)
+    )

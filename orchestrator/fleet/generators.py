@@ -1,0 +1,187 @@
+"""The generators of a run: which sample, which are starting, and what becomes of those that are lost.
+
+starting ──> ready ──(it got the weights)──> serving
+   ^                                            │ it died, or hangs
+   └────────────────────────────────────────────┘
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+
+from orchestrator.cluster.calls import GeneratorsSpentError, ready_of, result_of, wait_for
+from rollout.config import RolloutConfig
+
+logger = logging.getLogger(__name__)
+
+ADVICE = "raise rollout.start_timeout_s if the model is large, or look at that generator's log"
+
+
+@dataclass(eq=False)
+class _Start:
+    """A generator that loads its engine, or waits for a place to do so."""
+
+    actor: Any
+    ready: Any
+    """Reference to its process id, once its engine stands."""
+    deadline: float
+
+
+class Generators:
+    """Generators by name, `generator-0` and so on. A lost one is replaced by a new actor of the same name."""
+
+    def __init__(
+        self,
+        boot: Callable[[int, int], Any],
+        config: RolloutConfig,
+        *,
+        have_weights: bool,
+        retire: Callable[[int], None] = lambda index: None,
+    ) -> None:
+        """Starts `rollout.num_generators` without waiting for them; `wait_until_ready` does.
+
+        Args:
+            boot: makes the actor of an index; its second argument counts the restarts so far.
+            config: their number, deadlines and how many restarts are allowed.
+            have_weights: whether their engines load weights by themselves, and serve as soon as they stand.
+            retire: called with the index of a generator that is not needed any more, once it has ended.
+        """
+        self._boot = boot
+        self._config = config
+        self._have_weights = have_weights
+        self._retire = retire
+        self._starting: dict[str, _Start] = {}
+        self._ready: dict[str, Any] = {}
+        self._serving: dict[str, Any] = {}
+        self.restarts = 0
+        """Generators that were replaced, dead or hanging."""
+        for index in range(config.num_generators):
+            self._start(index)
+
+    @property
+    def serving(self) -> Mapping[str, Any]:
+        """Those that have the current weights, by name, in order."""
+        return self._serving
+
+    @property
+    def standing(self) -> dict[str, Any]:
+        """Those whose engine stands: a publish goes to all of them."""
+        self.settle()
+        return in_order(self._serving | self._ready)
+
+    @property
+    def names(self) -> list[str]:
+        """All, whatever they are doing."""
+        return sorted({*self._starting, *self._ready, *self._serving}, key=index_of)
+
+    def refs(self) -> list[Any]:
+        """What is ready when a start ends."""
+        return [start.ready for start in self._starting.values()]
+
+    def wait_until_ready(self) -> None:
+        """Returns when every engine stands. Raises RemoteCallError past the deadline, and for one that dies."""
+        starting = dict(self._starting)
+        wait_for({name: start.ready for name, start in starting.items()}, "ready", self._timeout_s, ADVICE)
+        self.settle()
+
+    def settle(self) -> None:
+        """Take note of starts that ended; never waits. Raises GeneratorsSpentError after too many that failed."""
+        ended = ready_of(self.refs(), 0.0)
+        for name, start in list(self._starting.items()):
+            if start.ready in ended:
+                try:
+                    result_of(start.ready, name, "ready")
+                except Exception as error:  # noqa: BLE001  whatever keeps it from starting, it is started again
+                    self.lose(name, f"it could not start: {error}")
+                else:
+                    del self._starting[name]
+                    self._stand(name, start.actor)
+            elif start.deadline < time.monotonic():
+                start.deadline = time.monotonic() + self._timeout_s
+                self._waits_too_long(name)
+
+    def serve(self, names: Iterable[str]) -> None:
+        """These have the current weights, and no others."""
+        standing = self._serving | self._ready
+        self._serving = in_order({name: standing.pop(name) for name in names if name in standing})
+        self._ready = standing
+
+    def lose(self, name: str, reason: str) -> None:
+        """End a generator that is dead or of no use, and start its successor.
+
+        Raises GeneratorsSpentError when `rollout.max_restarts` successors were started already.
+        """
+        self._end(name)
+        if self.restarts == self._config.max_restarts:
+            raise GeneratorsSpentError(
+                f"{name} is lost: {reason}. {self.restarts} generators were started again in this run, as many as "
+                "rollout.max_restarts allows: look at that generator's log"
+            )
+        self.restarts += 1
+        logger.warning(
+            "%s is lost: %s. It is started again (restart %d of at most %d)",
+            name,
+            reason,
+            self.restarts,
+            self._config.max_restarts,
+        )
+        self._start(index_of(name))
+
+    def resize(self, count: int) -> list[str]:
+        """Start generators up to `count`, or end those beyond it; returns the names of those that ended."""
+        surplus = [name for name in self.names if index_of(name) >= count]
+        for name in surplus:
+            self._end(name)
+            self._retire(index_of(name))
+        known = {index_of(name) for name in self.names}
+        for index in range(count):
+            if index not in known:
+                self._start(index)
+        return surplus
+
+    def close(self) -> None:
+        """End them all."""
+        for name in self.names:
+            self._end(name)
+
+    @property
+    def _timeout_s(self) -> float:
+        return self._config.start_timeout_s
+
+    def _start(self, index: int) -> None:
+        actor = self._boot(index, self.restarts)
+        deadline = time.monotonic() + self._timeout_s
+        self._starting[f"generator-{index}"] = _Start(actor, actor.ready.remote(), deadline)
+
+    def _stand(self, name: str, actor: Any) -> None:
+        if self._have_weights:
+            self._serving = in_order(self._serving | {name: actor})
+        else:
+            self._ready[name] = actor
+
+    def _end(self, name: str) -> None:
+        start = self._starting.pop(name, None)
+        actor = start.actor if start else self._ready.pop(name, None) or self._serving.pop(name, None)
+        if actor is not None and ray.is_initialized():
+            ray.kill(actor)
+
+    def _waits_too_long(self, name: str) -> None:
+        message = f"{name} has not started within {self._timeout_s:g} s"
+        if not self._serving and not self._ready:
+            raise GeneratorsSpentError(f"{message}, and no other generator is left: {ADVICE}")
+        logger.warning("%s, for want of a place or because it hangs; the run goes on with the others", message)
+
+
+def in_order(generators: Mapping[str, Any]) -> dict[str, Any]:
+    """By index: who is given which prompts must not depend on who started first."""
+    return dict(sorted(generators.items(), key=lambda named: index_of(named[0])))
+
+
+def index_of(name: str) -> int:
+    return int(name.rpartition("-")[2])

@@ -1,0 +1,225 @@
+"""Prompts in, scored groups out: keeps the generators and the reward workers busy at the same time.
+
+    submit ──> queue ──> a generator ──> its group ──> the reward pool ──> gather
+                 ^           │ it died, or hangs
+                 └───────────┘   the same prompts, under the same ids
+
+What a generator had finished is never sampled again, so no group is lost and none comes twice.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ray.exceptions import RayError
+
+from orchestrator.cluster.calls import GeneratorsSpentError, RemoteCallError, ready_of, result_of
+from orchestrator.cluster.outcomes import settle
+from orchestrator.cluster.watchdog import Watchdog
+from orchestrator.fleet.assignment import Pace, Request, alike, dealt
+from orchestrator.fleet.generators import Generators
+from orchestrator.fleet.heartbeats import EVERY_S, Heartbeats
+from rewards.workers.pool import RewardPool
+from rollout.config import RolloutConfig, SamplingConfig
+from rollout.engine.step_loop import EngineStoppedError
+from rollout.types.completions import Group
+from rollout.types.prompts import Prompt
+from rollout.weights.staging import UnpublishedError
+
+ABANDON_TIMEOUT_S = 60.0
+"""Deadline for a generator to drop its prompts, seconds; it does so between two decoding steps."""
+
+
+class RolloutStream:
+    """Hands prompts to generators and their groups to the reward pool, from one event loop without threads."""
+
+    def __init__(
+        self,
+        generators: Generators,
+        rewards: RewardPool,
+        config: RolloutConfig,
+        *,
+        seed: int,
+        revive: Callable[[], None],
+    ) -> None:
+        """`revive` gives the current weights to generators that stand without; called when none is left that samples."""
+        self._generators = generators
+        self._rewards = rewards
+        self._config = config
+        self._seed = seed
+        self._revive = revive
+        self._heartbeats = Heartbeats(config.hang_timeout_s)
+        self._queue: list[Request] = []
+        self._in_flight: dict[str, dict[str, Request]] = {}
+        """By generator, then by prompt id."""
+        self._streams: dict[Any, str] = {}
+        """Calls that stream groups back, and whose they are."""
+        self._sampled: dict[str, tuple[float, float]] = {}
+        """When the group of a prompt was asked for and when it had been sampled; of all that were not gathered yet."""
+        self._scored: dict[str, Group] = {}
+        self._pace = Pace()
+        self._watchdog = Watchdog(self._whom)
+
+    def collect(self, prompts: Sequence[Prompt], sampling: SamplingConfig, group_size: int) -> list[Group]:
+        """`submit` and `gather`."""
+        self.submit(prompts, sampling, group_size)
+        return self.gather(prompts)
+
+    def submit(self, prompts: Sequence[Prompt], sampling: SamplingConfig, group_size: int) -> None:
+        """Have `group_size` completions of each prompt sampled and scored from now on; returns at once."""
+        now = time.monotonic()
+        self._queue += [Request(prompt, sampling, group_size, now) for prompt in prompts]
+        self._hand_out()
+
+    def gather(self, prompts: Sequence[Prompt]) -> list[Group]:
+        """The groups of submitted prompts, in the prompts' order; waits for them.
+
+        A generator that dies or hangs is replaced, and its prompts are sampled by others. Raises RemoteCallError when
+        that happens too often, or nothing is finished for `rollout.stall_timeout_s`.
+        """
+        self._watchdog.moved()
+        missing = {prompt.id for prompt in prompts}
+        while missing := missing - self._scored.keys():
+            if not self._generators.serving and not missing <= self._sampled.keys():
+                self._wait_for_a_generator()
+            due = self._rewards.next_deadline()
+            self.advance(ready_of(self.refs(), EVERY_S if due is None else min(due, EVERY_S)))
+            self._watchdog.look()
+            if self._watchdog.quiet_for_s > self._config.stall_timeout_s:
+                self._report_stall(missing)
+        groups = [self._scored.pop(prompt.id) for prompt in prompts]
+        self._pace = self._pace.after(groups, [self._sampled.pop(prompt.id) for prompt in prompts])
+        return groups
+
+    def refs(self) -> list[Any]:
+        """What is ready when there is something to do."""
+        # A pool that is behind is given nothing more: finished groups wait with the generators.
+        streams = [] if self._rewards.is_full else list(self._streams)
+        return [*streams, *self._rewards.refs(), *self._generators.refs()]
+
+    def advance(self, ready: Sequence[Any]) -> None:
+        """Take what is `ready`, and look after the generators. Never waits."""
+        for stream in [ref for ref in ready if ref in self._streams]:
+            if stream in self._streams:  # one that was lost takes all its streams along
+                self._take(stream)
+        for group in self._rewards.poll():
+            self._scored[group.prompt.id] = group
+            self._watchdog.moved()
+        busy = {name: self._generators.serving[name] for name, requests in self._in_flight.items() if requests}
+        for name, reason in self._heartbeats.hanging(busy).items():
+            self.lose(name, reason)
+        self._generators.settle()
+        self._hand_out()
+
+    def lose(self, name: str, reason: str) -> None:
+        """Replace a generator that is dead or of no use; what it had not finished is sampled by others."""
+        count = self.take_back(name)
+        again = f"; {count} unfinished prompts are sampled again" if count else ""
+        self._generators.lose(name, reason + again)
+        self._watchdog.moved()
+        self._hand_out()
+
+    def take_back(self, name: str) -> int:
+        """Put what a generator has not finished back into the queue, ahead of all else. Returns how many prompts."""
+        requests = self._in_flight.pop(name, {})
+        self._streams = {stream: whose for stream, whose in self._streams.items() if whose != name}
+        self._queue = [*requests.values(), *self._queue]
+        return len(requests)
+
+    def abandon(self) -> None:
+        """Drop everything that was submitted and not gathered: the same prompts may be submitted again."""
+        busy = [name for name, requests in self._in_flight.items() if requests]
+        for name in list(self._in_flight):
+            self.take_back(name)
+        self._queue.clear()
+        calls = {name: self._generators.serving[name].abandon.remote() for name in busy}
+        outcomes = settle(calls, "abandon", ABANDON_TIMEOUT_S)
+        for name, reason in (outcomes.failed | outcomes.died).items():
+            self.lose(name, reason)
+        while self._rewards.num_pending:  # bounded by the rewards' own deadlines
+            ready_of(self._rewards.refs(), self._rewards.next_deadline() or EVERY_S)
+            self._rewards.poll()
+        self._sampled.clear()
+        self._scored.clear()
+
+    def metrics(self) -> dict[str, float]:
+        """Of the last `gather`: how fast was sampled, how long rewards kept it waiting; and what is in flight now."""
+        return {
+            "rollout/tokens_per_s": self._pace.tokens_per_s,
+            "time/reward_wait_s": self._pace.reward_wait_s,
+            "system/in_flight_groups": float(len(self._queue) + sum(map(len, self._in_flight.values()))),
+            "system/generators": float(len(self._generators.serving)),
+            "system/generator_restarts": float(self._generators.restarts),
+            "system/reward_queue": float(self._rewards.num_pending),
+            "system/reward_worker_restarts": float(self._rewards.restarts),
+        }
+
+    def _hand_out(self) -> None:
+        serving = self._generators.serving
+        if not self._queue or not serving:
+            return
+        queue, self._queue = self._queue, []
+        shares = dealt(queue, {name: len(self._in_flight.get(name, ())) for name in serving})
+        for name, share in shares.items():
+            for same in alike(share):
+                self._generate(name, same)
+
+    def _generate(self, name: str, share: Sequence[Request]) -> None:
+        """One call for all of them: a batch that is added at once is computed alike every time."""
+        first = share[0]
+        prompts = [request.prompt for request in share]
+        call = self._generators.serving[name].generate.remote(prompts, first.sampling, first.group_size, self._seed)
+        self._streams[call] = name
+        self._in_flight.setdefault(name, {}).update({request.prompt.id: request for request in share})
+
+    def _take(self, stream: Any) -> None:
+        """The group that the stream has ready, on to the rewards; at the stream's end, or with its generator, forget it."""
+        name = self._streams[stream]
+        try:
+            group: Group = result_of(next(stream), name, "generate")
+        except StopIteration:
+            del self._streams[stream]
+        except UnpublishedError:
+            # A commit failed half way and dropped them. It is tried again, and if that fails the publish loses the generator.
+            self.take_back(name)
+        except (RemoteCallError, EngineStoppedError, RayError) as error:
+            self.lose(name, str(error))
+        else:
+            request = self._in_flight[name].pop(group.prompt.id)
+            self._sampled[group.prompt.id] = (request.submitted, time.monotonic())
+            self._rewards.submit(group)
+            self._watchdog.moved()
+
+    def _wait_for_a_generator(self) -> None:
+        """Until one samples again. Bounded by the deadlines of starting one."""
+        while not self._generators.standing:
+            if not self._generators.names:
+                raise GeneratorsSpentError("no generator is left, and none may be started again (rollout.max_restarts)")
+            ready_of(self._generators.refs(), EVERY_S)
+            self._watchdog.look()
+        if not self._generators.serving:
+            self._revive()
+        self._watchdog.moved()
+        self._hand_out()
+
+    def _whom(self) -> str:
+        """Who is waited for, in words."""
+        parts = [
+            f"{name} ({len(requests)} prompts, {min(requests)} the first)"
+            for name, requests in self._in_flight.items()
+            if requests
+        ]
+        if self._rewards.num_pending:
+            parts.append(f"the reward workers ({self._rewards.num_pending} groups)")
+        if self._queue:
+            parts.append(f"a generator to be there for {len(self._queue)} prompts")
+        return ", ".join(parts) or "nothing"
+
+    def _report_stall(self, missing: set[str]) -> None:
+        raise RemoteCallError(
+            f"no group finished for {self._config.stall_timeout_s:g} s; {len(missing)} are missing, waiting for "
+            f"{self._whom()}. Raise rollout.stall_timeout_s if completions really take that long; else look at the log of "
+            "who is waited for"
+        )

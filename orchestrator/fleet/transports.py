@@ -1,0 +1,230 @@
+"""How the weights of one publish travel: the calls to both ends, in the two phases stage and commit.
+
+=========  ============================================  =====================================================
+transport  stage                                         commit
+=========  ============================================  =====================================================
+ray        every generator fetches the buckets from the  the staged buckets are loaded
+           object store and checks them
+ipc        every generator checks the manifest           bucket by bucket through a buffer on the shared GPU
+nccl       every generator checks the manifest           all join a group, if it changed; one broadcast to all
+=========  ============================================  =====================================================
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Protocol
+
+from orchestrator.cluster.outcomes import Outcomes, settle
+from orchestrator.fleet.learner_group import LearnerLostError, answers
+from rollout.types.publishing import IpcBucket, TransferGroup
+
+ADVICE = "raise rollout.publish_timeout_s if the model is large; else look at its log, it may hang"
+ABORT_S = 30.0
+"""What NCCL may take to leave a broadcast after its deadline, seconds."""
+DROP_S = 5.0
+"""How long to wait for generators to drop what was staged, seconds."""
+
+Generators = Mapping[str, Any]
+"""Actor handles by name."""
+
+
+class WeightSender(Protocol):
+    """The learner's side."""
+
+    def weight_buckets(self, max_bytes: int, timeout_s: float | None = None) -> list[Any]:
+        """References to all buckets of weights, fetched from the learner once."""
+        ...
+
+    def transfer_calls(self, method: str, *args: Any) -> dict[str, Any]:
+        """Pending calls of `method`, of every rank by name."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One of the two attempts at a publish."""
+
+    sender: WeightSender
+    version: int
+    ticket: int
+    """What generators know this attempt by; larger than that of any attempt before."""
+    timeout_s: float
+    """Of each phase."""
+    bucket_bytes: int
+    hang_timeout_s: float = 60.0
+    """After which a generator that does not even answer a pulse counts as dead."""
+
+    def deadlines(self, generators: Generators) -> tuple[float, Generators, float]:
+        """As `settle` takes them."""
+        return self.timeout_s, generators, self.hang_timeout_s
+
+
+class Transport(Protocol):
+    """Raises LearnerLostError when the sending side is dead or late."""
+
+    def stage(self, attempt: Attempt, generators: Generators) -> Outcomes:
+        """All that can fail while every generator goes on with its old version."""
+        ...
+
+    def commit(self, attempt: Attempt, generators: Generators) -> Outcomes:
+        """Replace the weights of generators that have staged; answers are the versions that they then run."""
+        ...
+
+    def drop(self, attempt: Attempt, generators: Generators) -> None:
+        """Tell them to forget what was staged, and to give up an update that has begun."""
+        ...
+
+
+class RayTransport:
+    """Through Ray's object store: anywhere. Staged buckets are views into it, so staging copies nothing."""
+
+    def stage(self, attempt: Attempt, generators: Generators) -> Outcomes:
+        buckets = attempt.sender.weight_buckets(attempt.bucket_bytes, attempt.timeout_s)
+        staged = (attempt.ticket, attempt.version, *buckets)
+        calls = {name: generator.stage_weights.remote(*staged) for name, generator in generators.items()}
+        return settle(calls, f"stage_weights(version {attempt.version})", *attempt.deadlines(generators), ADVICE)
+
+    def commit(self, attempt: Attempt, generators: Generators) -> Outcomes:
+        calls = {name: generator.commit_weights.remote(attempt.ticket) for name, generator in generators.items()}
+        return settle(calls, f"commit_weights(version {attempt.version})", *attempt.deadlines(generators), ADVICE)
+
+    def drop(self, attempt: Attempt, generators: Generators) -> None:
+        drop_staged(attempt, generators)
+
+
+class IpcTransport:
+    """Within a GPU that generator and learner rank share, by CUDA IPC, in a buffer of one bucket."""
+
+    def stage(self, attempt: Attempt, generators: Generators) -> Outcomes:
+        return stage_manifest(attempt, generators)
+
+    def commit(self, attempt: Attempt, generators: Generators) -> Outcomes:
+        deadline = time.monotonic() + attempt.timeout_s
+        try:
+            from_sender(attempt, "ipc_begin", attempt.bucket_bytes)
+            outcomes = call_all(generators, "begin_commit", deadline, attempt.ticket)
+            for bucket in ipc_buckets(attempt):
+                loading = {name: generators[name] for name in outcomes.answered}
+                # Answered by all before the next bucket is asked for: it will be in the same buffer.
+                outcomes = outcomes.then(call_all(loading, "load_bucket", deadline, bucket))
+            loaded = {name: generators[name] for name in outcomes.answered}
+            return outcomes.then(call_all(loaded, "finish_commit", deadline, attempt.ticket))
+        finally:
+            from_sender(attempt, "ipc_end")
+
+    def drop(self, attempt: Attempt, generators: Generators) -> None:
+        drop_staged(attempt, generators)
+
+
+class NcclTransport:
+    """Between GPUs: one broadcast from learner rank 0 to the workers of all generators."""
+
+    def __init__(self, tensor_parallel_size: int) -> None:
+        """`tensor_parallel_size`: workers of each generator."""
+        self._tensor_parallel_size = tensor_parallel_size
+        self._members: Generators = {}  # of the group as it stands; none after a failure
+
+    def stage(self, attempt: Attempt, generators: Generators) -> Outcomes:
+        return stage_manifest(attempt, generators)
+
+    def commit(self, attempt: Attempt, generators: Generators) -> Outcomes:
+        if self._members != generators:
+            joined = self._join(attempt, generators)
+            if len(joined.answered) < len(generators):
+                return without_group(joined)
+        members, self._members = self._members, {}
+        receiving = {
+            name: generator.commit_weights.remote(attempt.ticket, attempt.timeout_s)
+            for name, generator in generators.items()
+        }
+        sending = attempt.sender.transfer_calls("nccl_broadcast", attempt.timeout_s)
+        # Both ends give up at the deadline by themselves; this waits for them to say so.
+        patience_s = attempt.timeout_s + ABORT_S
+        outcomes = settle(receiving, f"commit_weights(version {attempt.version})", patience_s, advice=ADVICE)
+        sent = settle(sending, "nccl_broadcast", ABORT_S)
+        check_sender(sent, is_excused=bool(outcomes.failed or outcomes.died))
+        if len(outcomes.answered) == len(generators):
+            self._members = members
+        return outcomes
+
+    def drop(self, attempt: Attempt, generators: Generators) -> None:
+        drop_staged(attempt, generators)
+
+    def _join(self, attempt: Attempt, generators: Generators) -> Outcomes:
+        """Form the group anew: its members, or what they are, have changed, or a broadcast has failed."""
+        self._members = {}
+        address, port = next(iter(from_sender(attempt, "reserve_address").values()))
+        ranks = nccl_ranks(list(generators), self._tensor_parallel_size)
+        world_size = 1 + self._tensor_parallel_size * len(generators)
+        group = TransferGroup(address, port, world_size, attempt.bucket_bytes)
+        joining = {name: generator.join_group.remote(group, ranks[name]) for name, generator in generators.items()}
+        sending = attempt.sender.transfer_calls("nccl_join", group)
+        outcomes = settle(joining, "join_group", attempt.timeout_s, advice=ADVICE)
+        check_sender(settle(sending, "nccl_join", ABORT_S), is_excused=False)
+        if len(outcomes.answered) == len(generators):
+            self._members = dict(generators)
+        return outcomes
+
+
+def make_transport(backend: Literal["ray", "ipc", "nccl"], tensor_parallel_size: int) -> Transport:
+    """The transport of a resolved `rollout.publish_backend`."""
+    if backend == "nccl":
+        return NcclTransport(tensor_parallel_size)
+    return IpcTransport() if backend == "ipc" else RayTransport()
+
+
+def nccl_ranks(names: Sequence[str], tensor_parallel_size: int) -> dict[str, int]:
+    """The first NCCL rank of each generator's workers; rank 0 is the learner's."""
+    return {name: 1 + index * tensor_parallel_size for index, name in enumerate(names)}
+
+
+def call_all(generators: Generators, method: str, deadline: float, *args: Any) -> Outcomes:
+    """One method of all `generators`, to be answered by `deadline` on the monotonic clock."""
+    calls = {name: getattr(generator, method).remote(*args) for name, generator in generators.items()}
+    return settle(calls, method, max(0.0, deadline - time.monotonic()))
+
+
+def stage_manifest(attempt: Attempt, generators: Generators) -> Outcomes:
+    """Agree on what will be sent, where the weights themselves travel at the commit."""
+    manifest = next(iter(from_sender(attempt, "weight_manifest").values()))
+    deadline = time.monotonic() + attempt.timeout_s
+    return call_all(generators, "stage_manifest", deadline, attempt.ticket, attempt.version, manifest)
+
+
+def drop_staged(attempt: Attempt, generators: Generators) -> None:
+    """Waits a little, so that the object store is free again; who is late drops it when it wakes up."""
+    call_all(generators, "drop_weights", time.monotonic() + DROP_S, attempt.ticket)
+
+
+def from_sender(attempt: Attempt, method: str, *args: Any) -> dict[str, Any]:
+    """Answers of all learner ranks, by name."""
+    return answers(attempt.sender.transfer_calls(method, *args), method, attempt.timeout_s, ADVICE)
+
+
+def ipc_buckets(attempt: Attempt) -> Iterator[IpcBucket]:
+    """All buckets, one after the other, each with the handles of all ranks' GPUs."""
+    while True:
+        by_rank = [bucket for bucket in from_sender(attempt, "ipc_next").values() if bucket is not None]
+        if not by_rank:
+            return
+        handles = {uuid: handle for bucket in by_rank for uuid, handle in bucket.handles.items()}
+        yield replace(by_rank[0], handles=handles)
+
+
+def check_sender(sent: Outcomes, *, is_excused: bool) -> None:
+    """Raises LearnerLostError for a rank that is gone; for one that gave up, unless a generator `is_excused` for it."""
+    gone = sent.died | sent.late | ({} if is_excused else sent.refused)
+    if gone:
+        raise LearnerLostError("; ".join(gone.values()))
+
+
+def without_group(joined: Outcomes) -> Outcomes:
+    """What is said of generators that were ready to join a group which was not formed."""
+    reason = "did not get weights: the group to broadcast them was not formed, because " + "; ".join(
+        (joined.died | joined.failed).values()
+    )
+    waited = {name: f"{name} {reason}" for name in joined.answered}
+    return Outcomes({}, joined.refused | waited, joined.late, joined.died)

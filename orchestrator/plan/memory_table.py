@@ -1,0 +1,104 @@
+"""The memory plan as a person reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from orchestrator.config.schema import RunConfig
+from orchestrator.plan.advice import Step, advice, overrides_of
+from orchestrator.plan.gpu_models import Gpu
+from orchestrator.plan.memory_plan import MARGIN, MemoryPlan, memory_plan
+from orchestrator.plan.model_shapes import shape_of
+from orchestrator.plan.terms import ALWAYS, GIB
+
+
+def print_memory(config: RunConfig, gpu: Gpu, console: Console) -> None:
+    """What the run holds on ``gpu``, term by term, whether that fits, and what to change if not.
+
+    Raises ConfigError for a run on cores, and for a model whose config cannot be had.
+    """
+    plan = memory_plan(config, shape_of(config.model), gpu)
+    console.print()
+    console.print(gpu_table(plan))
+    console.print()
+    console.print(host_table(plan))
+    console.print()
+    for line in (*summary(plan), *verdict(plan), *changes(advice(config, gpu))):
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
+
+
+def gpu_table(plan: MemoryPlan) -> Table:
+    """A line for each term, a column for each phase."""
+    sizes = plan.sizes
+    shared = "one GPU, shared" if plan.colocated else "a GPU for each actor"
+    table = Table(
+        title=f"memory on {plan.gpu.name} ({plan.gpu.gib:g} GiB), {shared}, GiB · P = {sizes.P:,}, trained T = {sizes.T:,}, "
+        f"ranks N = {sizes.N}",
+        box=None,
+        pad_edge=False,
+        title_justify="left",
+    )
+    table.add_column("actor", style="bold")
+    table.add_column("holds")
+    for phase in ALWAYS:
+        table.add_column(phase, justify="right")
+    table.add_column("formula, bytes", style="dim")
+    for term in plan.terms:
+        cells = (f"{term.num_bytes / GIB:.2f}" if phase in term.phases else "" for phase in ALWAYS)
+        table.add_row(term.actor, term.name, *cells, term.formula)
+    totals = (f"{plan.num_bytes(phase) / GIB:.2f}" for phase in ALWAYS)
+    limit = f"of {plan.usable_bytes / GIB:.2f}: {plan.gpu.gib:g} GiB less a margin of {MARGIN:.0%}"
+    table.add_row("together", "", *totals, limit, style="bold")
+    return table
+
+
+def host_table(plan: MemoryPlan) -> Table:
+    table = Table(title="host memory, GiB", box=None, pad_edge=False, show_header=False, title_justify="left")
+    table.add_column(style="bold")
+    table.add_column()
+    table.add_column(justify="right")
+    table.add_column(style="dim")
+    for term in plan.host:
+        table.add_row(term.actor, term.name, f"{term.num_bytes / GIB:.2f}", term.formula)
+    table.add_row("together", "", f"{plan.host_bytes / GIB:.2f}", "of all machines together", style="bold")
+    return table
+
+
+def summary(plan: MemoryPlan) -> list[str]:
+    cache = plan.kv_cache
+    lines = [
+        f"KV cache: {cache.num_tokens:,} tokens of {cache.bytes_per_token:,} bytes, so {cache.num_completions} completions of "
+        f"full length ({cache.tokens_per_completion} tokens, prompt included) at once; "
+        f"rollout.max_concurrent_completions is {cache.wanted_completions}",
+        f"rollout.gpu_memory_fraction {plan.fraction.value:g}: {plan.fraction.reason}",
+    ]
+    if 1 <= cache.num_completions < cache.wanted_completions:
+        lines.append("beware: where completions grow that long, vLLM stops some of them and computes them again")
+    return lines
+
+
+def verdict(plan: MemoryPlan) -> list[str]:
+    if plan.fits:
+        return ["fits: generating and learning (estimated; docs/memory.md says how well each term is known)"]
+    return ["does not fit:", *(f"  {problem}" for problem in plan.problems())]
+
+
+def changes(steps: Sequence[Step]) -> list[str]:
+    """The advice, a line for each change."""
+    if not steps:
+        return []
+    lines = ["what to change, cheapest first, each on top of those before it:"]
+    for step in steps:
+        saved = ", ".join(f"{phase} {gib:.1f}" for phase, gib in step.saved_gib.items() if abs(gib) >= 0.05)
+        settings = " ".join(step.change.overrides) or f"rollout.gpu_memory_fraction={step.after.fraction.value:g}"
+        lines.append(f"  {settings}: saves GiB {saved or 'of KV cache only'}; costs {step.change.cost}")
+    last = steps[-1].after
+    if last.fits:
+        lines.append(f"with all of it it fits, with {last.kv_cache.num_completions} completions at once:")
+        lines.append(f"  {' '.join(overrides_of(steps))}")
+    else:
+        lines.append("that is not enough: it takes a larger GPU, or more of them (learner.num_ranks, zero_stage=3)")
+    return lines

@@ -1,0 +1,148 @@
+"""The resolved plan of a run, printed before anything starts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from learner.algorithm.settings import AlgorithmConfig
+from learner.config import LearnerConfig, OptimizerConfig
+from orchestrator.config.schema import RunConfig
+
+
+def print_plan(config: RunConfig, console: Console) -> None:
+    """Batch arithmetic, actors and their resources, and every knob of the algorithm."""
+    print_rows(config.name, plan(config), console)
+
+
+def print_rows(name: str, rows: Sequence[tuple[str, str]], console: Console) -> None:
+    """A plan's titles and lines, under the run's name."""
+    table = Table(title=f"rayzero · {name}", show_header=False, box=None, pad_edge=False, title_justify="left")
+    table.add_column(style="bold")
+    table.add_column()
+    for title, text in rows:
+        table.add_row(title, text)
+    console.print(table)
+
+
+def plan(config: RunConfig) -> list[tuple[str, str]]:
+    """Titles and lines of the plan."""
+    return [
+        ("policy", policy_line(config)),
+        ("task", task_line(config)),
+        ("batch", batch_line(config)),
+        ("actors", actors_line(config)),
+        ("algorithm", algorithm_line(config)),
+        ("optimizer", knobs(optimizer_settings(config.learner, config.learner))),
+        ("sampling", knobs(config.sampling.model_dump())),
+        ("rewards", rewards_line(config)),
+        ("evaluation", evaluation_line(config)),
+        ("run directory", str(config.directory)),
+        *(("beware", notice) for notice in notices(config)),
+    ]
+
+
+def notices(config: RunConfig) -> list[str]:
+    """Settings that are allowed, and that runs have come to grief with."""
+    updates, algorithm = config.learner.updates_per_step, config.learner.algorithm
+    found = []
+    if config.trains_with != config.learner:
+        found.append(
+            f"max_staleness {config.max_staleness}: weights that are up to as many steps old sample part of each batch, so "
+            f"mismatch_correction is switched on, truncated at {algorithm.mismatch_high:g}; "
+            "learner.algorithm.mismatch_correction=off trains without it"
+        )
+    if updates > 1 and algorithm.surrogate == "policy_gradient":
+        found.append(
+            f"learner.updates_per_step {updates} with surrogate policy_gradient: from the second optimizer step on, "
+            "completions are another policy's and no ratio corrects for it; a run of ours collapsed "
+            "(docs/algorithms.md). Set updates_per_step=1, or surrogate=ppo_clip, whose first step is the same"
+        )
+    if algorithm.kl_beta > 0 and algorithm.kl_placement == "loss" and algorithm.kl_estimator == "k1":
+        found.append(
+            "kl_estimator k1 in the loss has no gradient on average: it adds noise; take k2, k3 or exact there"
+        )
+    return found
+
+
+def policy_line(config: RunConfig) -> str:
+    warm = config.warm_start
+    if warm.num_steps == 0:
+        return model_line(config) + ("; random weights" if config.model.build else "")
+    examples = f"examples of {warm.data}" if warm.data else "traces"
+    return f"{model_line(config)}; warm start of {warm.num_steps} steps × {warm.sequences_per_step} {examples}"
+
+
+def model_line(config: RunConfig) -> str:
+    """What the policy is made from."""
+    build, dtype = config.model.build, config.model.dtype
+    if build is None:
+        return f"{config.model.path}, {dtype}"
+    shape = f"{build.num_layers} layers, hidden {build.hidden_size}, {build.num_heads} heads of {build.head_size}"
+    return f"built: {build.architecture}, {shape}, {dtype}"
+
+
+def task_line(config: RunConfig) -> str:
+    prompts = config.prompts
+    kinds = [
+        f"{'' if name == questions.task else f'{name}: '}{questions.task} from "
+        f"{getattr(questions.settings, 'source', 'generated')}"
+        for name, questions in prompts.kinds.items()
+    ]
+    stages = f", in {len(prompts.curriculum.stages)} stages" if prompts.curriculum.stages else ""
+    return f"{'; '.join(kinds)}{stages}, asked {prompts.format}, {prompts.num_held_out} problems held out"
+
+
+def batch_line(config: RunConfig) -> str:
+    updates = config.learner.updates_per_step
+    return (
+        f"{config.num_steps} steps × {config.prompts_per_step} prompts × {config.group_size} completions = "
+        f"{config.completions_per_step} completions a step, trained in {updates} optimizer step{'s' * (updates > 1)} of "
+        f"{config.completions_per_step / updates:g}; at most {config.sampling.max_completion_tokens} tokens each, "
+        f"microbatches of {config.learner.max_tokens_per_microbatch} tokens"
+    )
+
+
+def actors_line(config: RunConfig) -> str:
+    rollout, learner, rewards = config.rollout, config.learner, config.rewards
+    return (
+        f"{rollout.num_generators} × generator ({rollout.cpus_per_generator:g} CPU), "
+        f"{learner.num_ranks} × learner ({learner.cpus_per_rank:g} CPU, ZeRO {learner.zero_stage}), "
+        f"{rewards.num_workers} × reward ({rewards.cpus_per_worker:g} CPU); placement {config.placement.mode}"
+    )
+
+
+def algorithm_line(config: RunConfig) -> str:
+    """The preset, what was changed of it, and then every knob."""
+    settings = config.learner.algorithm.model_dump()
+    name = settings.pop("preset")
+    preset = AlgorithmConfig(preset=name).model_dump()
+    changed = {knob: value for knob, value in settings.items() if value != preset[knob]}
+    title = f"preset {name}" + (f" with {knobs(changed)}" if changed else "")
+    return f"{title}: {knobs(settings)}"
+
+
+def optimizer_settings(learner: LearnerConfig, course: OptimizerConfig) -> dict[str, object]:
+    """Which optimizer the learner has, and the course of its learning rate, which a warm start has of its own."""
+    names = ("learning_rate", "lr_schedule", "warmup_steps", "adam_betas", "weight_decay", "max_grad_norm")
+    return {"optimizer": learner.optimizer} | {name: getattr(course, name) for name in names}
+
+
+def rewards_line(config: RunConfig) -> str:
+    rewards = config.rewards
+    ensembles = [f"{name} = {each.by} of ({knobs(each.weights)})" for name, each in rewards.ensembles.items()]
+    return "; ".join([knobs(rewards.weights), *ensembles, f"deadline {rewards.deadline_s:g} s a completion"])
+
+
+def evaluation_line(config: RunConfig) -> str:
+    evaluation = config.evaluation
+    when = f", every {evaluation.every_steps} steps" if evaluation.every_steps else ""
+    count = evaluation.num_prompts or config.prompts.num_held_out
+    formats = ", ".join(dict.fromkeys((config.prompts.format, *evaluation.formats)))
+    return f"before, after{when}: {count} prompts × {evaluation.completions_per_prompt}, and greedy; asked {formats}"
+
+
+def knobs(settings: Mapping[str, object]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in settings.items())

@@ -1,0 +1,98 @@
+"""Numbers about a step, from its scored groups. Every key has a line in docs/metrics.md."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+
+from rewards.parts.markers import markers
+from rollout.types.completions import Completion, Group, Reward
+
+
+def rollout_metrics(groups: Sequence[Group]) -> dict[str, float]:
+    """`reward/`, `rollout/` and `marker/` metrics of scored groups."""
+    completions = [completion for group in groups for completion in group.completions]
+    rewards = [reward for group in groups for reward in group.rewards]
+    about_groups = spread_metrics(groups) | mixture_metrics(groups)
+    return reward_metrics(rewards) | length_metrics(completions) | marker_metrics(completions) | about_groups
+
+
+def reward_metrics(rewards: Sequence[Reward]) -> dict[str, float]:
+    values: dict[str, list[float]] = {}  # kinds of questions in a mixture may have parts of their own
+    for part in (part for reward in rewards for part in reward.parts):
+        values.setdefault(part.name, []).append(part.value)
+    return {
+        "reward/total": mean(reward.total for reward in rewards),
+        **{f"reward/{name}": mean(found) for name, found in values.items()},
+        "reward/timeouts": float(sum(reward.status == "timeout" for reward in rewards)),
+        "reward/errors": float(sum(reward.status == "error" for reward in rewards)),
+    }
+
+
+def length_metrics(completions: Sequence[Completion]) -> dict[str, float]:
+    return {
+        "rollout/completion_tokens": mean(completion.num_tokens for completion in completions),
+        "rollout/sampled_tokens": float(sum(completion.num_tokens for completion in completions)),
+        "rollout/truncated": mean(completion.is_truncated for completion in completions),
+    }
+
+
+def spread_metrics(groups: Sequence[Group]) -> dict[str, float]:
+    return {"rollout/groups_without_spread": mean(np.ptp(group.totals) == 0 for group in groups)}
+
+
+def staleness_metrics(step: int, groups: Sequence[Group]) -> dict[str, float]:
+    """How many steps the oldest weights that sampled a completion are behind those that `step` updates."""
+    completions = [completion for group in groups for completion in group.completions]
+    staleness = [step - 1 - min(completion.policy_versions) for completion in completions]
+    return {
+        "rollout/staleness": mean(staleness),
+        "rollout/staleness_max": float(max(staleness)),
+        "rollout/mixed_versions": mean(len(completion.policy_versions) > 1 for completion in completions),
+    }
+
+
+def mixture_metrics(groups: Sequence[Group]) -> dict[str, float]:
+    """How each kind of question in a mixture does; empty where there is one kind only."""
+    rates: dict[str, list[float]] = {}
+    for group in groups:
+        rates.setdefault(group.prompt.source, []).append(group.pass_rate or 0.0)
+    if len(rates) == 1:
+        return {}
+    shares = {f"rollout/share/{kind}": len(found) / len(groups) for kind, found in rates.items()}
+    return shares | {f"reward/correctness/{kind}": mean(found) for kind, found in rates.items()}
+
+
+def marker_metrics(completions: Sequence[Completion]) -> dict[str, float]:
+    found = [markers(completion.text) for completion in completions]
+    return {f"marker/{name}": mean(marks[name] for marks in found) for name in found[0]}
+
+
+def mean(values: Iterable[float]) -> float:
+    return float(np.mean([float(value) for value in values]))
+
+
+class Clock:
+    """Seconds by phase of one step."""
+
+    def __init__(self) -> None:
+        self._start = time.perf_counter()
+        self._phases: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, phase: str) -> Iterator[None]:
+        """Time what happens within as `time/<phase>_s`."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._phases[phase] = self._phases.get(phase, 0.0) + time.perf_counter() - start
+
+    def seconds(self) -> dict[str, float]:
+        """`time/` metrics of the step so far; what no phase accounts for is `time/other_s`."""
+        total = time.perf_counter() - self._start
+        phases = {f"time/{phase}_s": seconds for phase, seconds in self._phases.items()}
+        return phases | {"time/step_s": total, "time/other_s": total - sum(self._phases.values())}

@@ -1,0 +1,230 @@
+"""The run directory: everything that a run leaves behind, as files. Reports read these, never live objects."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import zstandard
+
+from orchestrator.config.schema import RunConfig
+from rollout.types.completions import Group
+
+logger = logging.getLogger(__name__)
+
+MAY_CHANGE = (
+    *("num_steps", "runs_dir", "evaluation", "checkpoint", "tracking", "placement"),
+    *("rollout.num_generators", "rollout.cpus_per_generator", "rollout.gpu_memory_fraction", "rollout.max_restarts"),
+    *("rollout.start_timeout_s", "rollout.hang_timeout_s", "rollout.stall_timeout_s", "rollout.publish_timeout_s"),
+    *("rollout.publish_backend", "rollout.publish_bucket_mib"),
+    *("learner.cpus_per_rank", "learner.gpu_memory_fraction", "rewards.num_workers", "rewards.cpus_per_worker"),
+    # What errors say to change, so that a run which stopped for it can go on.
+    *("learner.max_tokens_per_microbatch", "learner.gradient_checkpointing", "rollout.max_concurrent_completions"),
+    *("learner.max_logprob_gap", "learner.max_skipped_updates"),
+    *(
+        "rewards.deadline_s",
+        "rewards.deadlines_s",
+        "rewards.on_timeout",
+        "rewards.on_error",
+        "rewards.max_failed_share",
+    ),
+)
+"""Settings that a resumed run may have otherwise: how long it is, what it runs on, and what it puts up with. Another
+num_steps also stretches a decaying learning rate; another number of generators changes the last bits of what is sampled."""
+
+
+class RunDirectoryError(RuntimeError):
+    """The run directory cannot be used; the message says why and what to do."""
+
+
+class RunDirectory:
+    """`runs/<name>/`. Opening it creates it, or checks that it belongs to the same run."""
+
+    def __init__(self, config: RunConfig) -> None:
+        """Raises RunDirectoryError when it cannot be written, holds a run of other settings, or is being trained into."""
+        self.path = config.directory.resolve()
+        with self._writing():
+            for folder in (self.path, self.rollouts, self.checkpoints):
+                folder.mkdir(parents=True, exist_ok=True)
+        # A command that is refused must not leave its settings to the run that it was refused for.
+        with self.alone(), self._writing():
+            self._check_same_run(config)
+            # Not pydantic's own JSON, which turns infinity into null.
+            write_atomically(self.path / "config.json", json.dumps(config.model_dump(mode="json"), indent=2) + "\n")
+
+    @property
+    def rollouts(self) -> Path:
+        return self.path / "rollouts"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def final(self) -> Path:
+        """The trained model, as transformers and vLLM load it."""
+        return self.path / "final"
+
+    @property
+    def curve(self) -> Path:
+        return self.path / "curve.png"
+
+    def log_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Append one line to metrics.jsonl."""
+        with self._writing(), self._metrics_file.open("a") as file:
+            file.write(json.dumps({"step": step} | dict(metrics)) + "\n")
+
+    def metrics(self) -> list[dict[str, float]]:
+        """The lines of metrics.jsonl; a line torn by a kill is left out."""
+        if not self._metrics_file.exists():
+            return []
+        return list(whole_lines(self._metrics_file.read_text()))
+
+    def write_rollouts(self, step: int, groups: Sequence[Group], advantages: Sequence[Sequence[float]]) -> None:
+        """Write a step's prompts, completions, rewards and advantages, a JSON object a completion, compressed."""
+        lines = "".join(json.dumps(record) + "\n" for record in records(step, groups, advantages))
+        with self._writing():
+            write_atomically(self._rollouts_file(step), zstandard.compress(lines.encode()))
+
+    def read_rollouts(self, step: int) -> list[dict[str, Any]]:
+        """What `write_rollouts` wrote."""
+        text = zstandard.decompress(self._rollouts_file(step).read_bytes()).decode()
+        return [json.loads(line) for line in text.splitlines()]
+
+    def forget_after(self, step: int) -> None:
+        """Remove metrics and rollouts of later steps, which a resumed run does again."""
+        kept = [line for line in self.metrics() if line["step"] <= step]
+        write_atomically(self._metrics_file, "".join(json.dumps(line) + "\n" for line in kept))
+        for file in self.rollouts.glob("step_*.jsonl.zst"):
+            if int(file.name[5:11]) > step:
+                file.unlink()
+
+    def log_to_file(self) -> None:
+        """Send this process's log messages to log.txt too."""
+        handler = logging.FileHandler(self.path / "log.txt")
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        logging.getLogger().addHandler(handler)
+        logging.getLogger().setLevel(logging.INFO)
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Within it no other command trains into this directory, where two would undo each other's work.
+
+        Raises RunDirectoryError while another does, on this machine or on one that shares the folder. The lock ends with the
+        process that holds it, however it ends.
+        """
+        with self._writing():
+            file = (self.path / ".lock").open("a+")
+        with file:
+            self._take(file)
+            yield
+
+    @property
+    def _metrics_file(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    def _take(self, lock: IO[str]) -> None:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise RunDirectoryError(
+                f"{self.path} is being trained into by another command ({lock.read().strip()}): wait for it, stop it, or "
+                "choose another name"
+            ) from None
+        except OSError as error:  # a file system without locks
+            logger.warning("%s cannot be locked (%s): start no second command for it", self.path, error)
+        with self._writing():
+            lock.truncate(0)
+            lock.write(f"process {os.getpid()} on {socket.gethostname()}")
+            lock.flush()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise RunDirectoryError(
+                f"cannot write the run directory {self.path}: {error.strerror}. Mend space or permissions there and start "
+                "the same command again (it resumes from the last checkpoint), or set runs_dir to another folder"
+            ) from error
+
+    def _rollouts_file(self, step: int) -> Path:
+        return self.rollouts / f"step_{step:06d}.jsonl.zst"
+
+    def _check_same_run(self, config: RunConfig) -> None:
+        file = self.path / "config.json"
+        # A start that failed before anything came of it binds nobody: the settings it had may be why it failed.
+        has_begun = self.metrics() or any(self.checkpoints.iterdir()) or self.final.exists()
+        if not (file.exists() and has_begun):
+            return
+        try:
+            before = json.loads(file.read_text())
+        except json.JSONDecodeError as error:
+            raise RunDirectoryError(
+                f"{file} is not JSON ({error}): remove {self.path} or choose another name"
+            ) from error
+        changed = list(differences(before, config.model_dump(mode="json"), MAY_CHANGE))
+        if changed:
+            raise RunDirectoryError(
+                f"the run {config.name!r} in {self.path} was started with other settings:\n  "
+                + "\n  ".join(changed)
+                + f"\nSet them back to resume it, choose another name (name={config.name}-2), or remove that folder"
+            )
+
+
+def differences(before: Any, now: Any, may_change: Sequence[str] = (), key: str = "") -> Iterator[str]:
+    """A line for each setting that differs: `learner.learning_rate was 0.0004, now 0.001`."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for name in [*before, *(name for name in now if name not in before)]:
+            path = f"{key}.{name}" if key else name
+            if path not in may_change:
+                yield from differences(before.get(name), now.get(name), may_change, path)
+    elif before != now:
+        yield f"{key} was {before!r}, now {now!r}"
+
+
+def records(step: int, groups: Sequence[Group], advantages: Sequence[Sequence[float]]) -> Iterator[dict[str, Any]]:
+    """One JSON-able object for each completion."""
+    for group, group_advantages in zip(groups, advantages, strict=True):
+        for completion, reward, advantage in zip(group.completions, group.rewards, group_advantages, strict=True):
+            yield {
+                "step": step,
+                "prompt_id": group.prompt.id,
+                "prompt": group.prompt.text,
+                "answer": dict(group.prompt.answer),
+                "completion": completion.text,
+                "token_ids": completion.token_ids.tolist(),
+                "rollout_logprobs": np.round(completion.rollout_logprobs.astype(float), 6).tolist(),
+                "finish_reason": completion.finish_reason,
+                "policy_versions": list(completion.policy_versions),
+                "reward": reward.total,
+                "parts": {part.name: {"value": part.value, "status": part.status} for part in reward.parts},
+                "advantage": float(advantage),
+            }
+
+
+def whole_lines(text: str) -> Iterator[dict[str, float]]:
+    for line in text.splitlines():
+        try:
+            yield json.loads(line)
+        except json.JSONDecodeError:
+            return
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write beside the file and rename, so that a reader sees the old content or the new, never a part."""
+    aside = path.with_name(path.name + ".tmp")
+    with aside.open("wb") as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(path)

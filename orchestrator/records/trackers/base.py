@@ -1,0 +1,33 @@
+"""What takes the numbers of a step, wherever they go."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from rollout.types.completions import Group
+
+Credited = Sequence[tuple[Group, Sequence[float]]]
+"""Groups, each with the advantages of its completions."""
+
+
+class Tracker(Protocol):
+    """Takes the numbers of each step, and its groups; step 0 is the evaluation before the first."""
+
+    def log(self, step: int, metrics: Mapping[str, float], groups: Credited = ()) -> None: ...
+    def close(self) -> None: ...
+
+
+class Trackers:
+    """Several trackers as one."""
+
+    def __init__(self, trackers: Sequence[Tracker]) -> None:
+        self._trackers = trackers
+
+    def log(self, step: int, metrics: Mapping[str, float], groups: Credited = ()) -> None:
+        for tracker in self._trackers:
+            tracker.log(step, metrics, groups)
+
+    def close(self) -> None:
+        for tracker in self._trackers:
+            tracker.close()

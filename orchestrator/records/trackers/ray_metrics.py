@@ -1,0 +1,75 @@
+"""The numbers of each step as metrics of Ray, which Prometheus reads and Grafana charts; see docs/dashboard.md."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+
+from ray.util.metrics import Counter, Gauge
+
+from orchestrator.records.trackers.base import Credited
+
+DOCUMENTED = Path(__file__).resolve().parents[3] / "docs" / "metrics.md"
+REPEAT_S = 1.0
+"""Seconds after which values are given to Ray again. Ray's report interval is never shorter."""
+
+
+class RayMetricsTracker:
+    """A gauge for each metric key, tagged with the run's name, and a counter of steps.
+
+    Ray gives all of them the prefix `ray_`, and the counter the suffix `_total`. A gauge keeps its value until a step
+    logs that key again, so the held-out figures stay between two evaluations. Nothing waits for Ray's metrics agent: the
+    values lie in this process until the agent is told, every RAY_metrics_report_interval_ms, or never where there is none.
+    """
+
+    def __init__(self, run: str) -> None:
+        self._tags = {"run": run}
+        self._meanings = meanings()
+        self._gauges: dict[str, Gauge] = {}
+        self._values: dict[str, float] = {}
+        self._steps = Counter("rayzero_steps", "steps done since the run was started or resumed", tag_keys=("run",))
+        self._lock = threading.Lock()  # an old value must not be set after a new one
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._keep_reporting, name="ray-metrics", daemon=True)
+        self._thread.start()
+
+    def log(self, step: int, metrics: Mapping[str, float], groups: Credited = ()) -> None:
+        with self._lock:
+            self._values |= {"step": float(step)} | {key: float(value) for key, value in metrics.items()}
+            self._report()
+        if step > 0:
+            self._steps.inc(tags=self._tags)
+
+    def close(self) -> None:
+        """Ray forgets the run two report intervals later."""
+        self._closed.set()
+        self._thread.join()
+
+    def _keep_reporting(self) -> None:
+        # Ray reports a value once, and drops it when no other came for two report intervals: a step may take longer.
+        while not self._closed.wait(REPEAT_S):
+            with self._lock:
+                self._report()
+
+    def _report(self) -> None:
+        for key, value in self._values.items():
+            self._gauge(key).set(value, self._tags)
+
+    def _gauge(self, key: str) -> Gauge:
+        if key not in self._gauges:
+            meaning = self._meanings.get(key, key)
+            self._gauges[key] = Gauge(metric_name(key), meaning.encode("ascii", "replace").decode(), tag_keys=("run",))
+        return self._gauges[key]
+
+
+def metric_name(key: str) -> str:
+    """A metric's name in Ray: `rayzero_time_update_s` for `time/update_s`."""
+    return "rayzero_" + re.sub(r"\W", "_", key, flags=re.ASCII)
+
+
+def meanings() -> dict[str, str]:
+    """What docs/metrics.md says of each key; empty where the documentation is not installed."""
+    text = DOCUMENTED.read_text() if DOCUMENTED.exists() else ""
+    return dict(re.findall(r"^\| `([\w/]+)` \| (.+?) \|", text, re.MULTILINE))

@@ -1,0 +1,126 @@
+"""A comparison for programs: its figures as JSON, with every completion that they were computed from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from math import isfinite
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Any
+
+from orchestrator.config.recipe import ConfigError
+from orchestrator.config.schema import RunConfig
+from orchestrator.evaluate.comparison import Result
+from orchestrator.evaluate.evaluation import Evaluation, by_label
+from orchestrator.evaluate.trainability import trainability
+from orchestrator.records.run_directory import write_atomically
+from orchestrator.report.tables import LABELS
+from rewards.parts.markers import markers
+from rollout.types.completions import Completion, Group, Reward
+
+
+def comparison_file(given: str | None, config: RunConfig) -> Path:
+    """Where the JSON goes: the file that is named, else a new one under `runs_dir`. Raises ConfigError when it cannot be
+    written: that must not be found out after the sampling."""
+    now = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    file = Path(given) if given else Path(config.runs_dir) / "evaluations" / f"{now}.json"
+    if file.is_dir():
+        raise ConfigError(f"--json {file}: is a folder; name a file in it")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=file.parent):
+            pass
+    except OSError as error:
+        raise ConfigError(f"--json {file}: cannot be written ({error.strerror}); name another file") from error
+    return file
+
+
+def write_comparison(results: Sequence[Result], config: RunConfig, file: Path) -> None:
+    """Write the figures and the records. Figures that are not known are null."""
+    content = {
+        "config": config.model_dump(mode="json"),
+        "models": {result.model.name: result.model.path for result in results},
+        "results": [record(result, config) for result in results],
+    }
+    write_atomically(file, json.dumps(finite(content), indent=1) + "\n")
+
+
+def record(result: Result, config: RunConfig) -> dict[str, Any]:
+    """One model in one format."""
+    evaluation = result.evaluation
+    return {
+        "model": result.model.name,
+        "format": result.format,
+        "figures": figures(evaluation),
+        "difference": asdict(result.difference) if result.difference else None,
+        **{f"by_{label}": breakdown(evaluation, label) for label in LABELS},
+        "trainability": asdict(trainability(evaluation, config)) if evaluation.pass_at else None,
+        "prompts": [
+            prompt_record(group, greedy)
+            for group, greedy in zip(
+                evaluation.groups, evaluation.greedy_groups or [None] * len(evaluation.groups), strict=True
+            )
+        ],
+    }
+
+
+def figures(evaluation: Evaluation) -> dict[str, Any]:
+    """Estimates as mean, low and high."""
+    return {
+        **{f"pass_at_{k}": asdict(estimate) for k, estimate in evaluation.pass_at.items()},
+        "greedy_pass_at_1": asdict(evaluation.greedy) if evaluation.greedy else None,
+        "format_rate": asdict(evaluation.format_rate) if evaluation.format_rate else None,
+        "reward": asdict(evaluation.reward),
+        "completion_tokens": evaluation.completion_tokens,
+        "right_completion_tokens": evaluation.right_tokens,
+        "wrong_completion_tokens": evaluation.wrong_tokens,
+        "truncated": evaluation.truncated,
+        "unmarked": evaluation.unmarked,
+        "markers": evaluation.markers,
+    }
+
+
+def breakdown(evaluation: Evaluation, label: str) -> dict[str, Any]:
+    """pass@1 by a label of the prompts; empty where answers are not right or wrong."""
+    if not evaluation.pass_at:
+        return {}
+    found = by_label(evaluation.groups, LABELS[label])
+    return {name: {"num_prompts": count, "pass_at_1": asdict(estimate)} for name, (count, estimate) in found.items()}
+
+
+def prompt_record(group: Group, greedy: Group | None) -> dict[str, Any]:
+    """A prompt and all its completions."""
+    prompt = group.prompt
+    return {
+        "id": prompt.id,
+        "source": prompt.source,
+        "difficulty": prompt.difficulty,
+        "text": prompt.text,
+        "answer": dict(prompt.answer),
+        "completions": [completion_record(*pair) for pair in zip(group.completions, group.rewards, strict=True)],
+        "greedy": completion_record(greedy.completions[0], greedy.rewards[0]) if greedy else None,
+    }
+
+
+def completion_record(completion: Completion, reward: Reward) -> dict[str, Any]:
+    return {
+        "text": completion.text,
+        "num_tokens": completion.num_tokens,
+        "finish_reason": completion.finish_reason,
+        "reward": reward.total,
+        "parts": {part.name: part.value for part in reward.parts},
+        "status": reward.status,
+        "markers": [name for name, is_shown in markers(completion.text).items() if is_shown],
+    }
+
+
+def finite(value: Any) -> Any:
+    """The same with null for infinity and NaN, which JSON has not."""
+    if isinstance(value, dict):
+        return {key: finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(inner) for inner in value]
+    return None if isinstance(value, float) and not isfinite(value) else value

@@ -1,0 +1,178 @@
+"""A comparison for people: models × formats in one table, by difficulty, what it says about training, some completions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from orchestrator.config.schema import RunConfig
+from orchestrator.evaluate.comparison import Result
+from orchestrator.evaluate.evaluation import Evaluation, by_label, is_right
+from orchestrator.evaluate.statistics import Difference, Estimate
+from orchestrator.evaluate.trainability import Trainability, trainability
+from rollout.types.completions import Completion, Group, Reward
+from rollout.types.prompts import Prompt
+
+LONGEST_SHOWN = 2000
+"""Characters of a completion that are printed, half of them from its end."""
+
+Cells = list[str]
+LABELS: Mapping[str, Callable[[Prompt], str]] = {
+    "difficulty": lambda prompt: prompt.difficulty,
+    "source": lambda prompt: prompt.source,
+}
+"""What pass@1 is broken down by."""
+
+
+def print_comparison(results: Sequence[Result], config: RunConfig, console: Console) -> None:
+    """Everything that a comparison has to say."""
+    console.print(comparison_table(results, config))
+    for label in LABELS:
+        table = breakdown_table(results, label)
+        if table is not None:
+            console.print(table)
+    for result in results:
+        if result.evaluation.pass_at:
+            console.print()
+            for line in trainability_lines(result, trainability(result.evaluation, config)):
+                console.print(line, highlight=False, soft_wrap=True)
+    for result in results:
+        print_completions(result, console)
+
+
+def comparison_table(results: Sequence[Result], config: RunConfig) -> Table:
+    """Figures by row, models × formats by column. A row that nobody has a value for is left out."""
+    groups = results[0].evaluation.groups
+    title = (
+        f"{len(groups)} held-out prompts × {config.evaluation.completions_per_prompt} completions, temperature "
+        f"{config.evaluation.temperature:g}; 95% intervals in brackets"
+    )
+    table = model_columns("", results, title)
+    for name, cells in rows(results):
+        if any(cells):
+            table.add_row(name, *cells)
+    return table
+
+
+def model_columns(first: str, results: Sequence[Result], title: str) -> Table:
+    table = Table(title=title, title_justify="left")
+    table.add_column(first)
+    for result in results:
+        table.add_column(f"{result.model.name}\n{result.format}", justify="right")
+    return table
+
+
+def rows(results: Sequence[Result]) -> Iterator[tuple[str, Cells]]:
+    """Titles and a cell for each result."""
+    found = [result.evaluation for result in results]
+    for k in sorted(found[0].pass_at):
+        yield f"pass@{k} (sampled)", [percent(evaluation.pass_at.get(k)) for evaluation in found]
+    yield "pass@1 (greedy)", [percent(evaluation.greedy) for evaluation in found]
+    baseline = results[0].model.name
+    yield f"pass@1 minus {baseline}'s, points", [points(result.difference) for result in results]
+    yield "p-value", [p_value(result.difference) for result in results]
+    yield "well-formed answers", [percent(evaluation.format_rate) for evaluation in found]
+    yield "mean reward", [reward(evaluation.reward) for evaluation in found]
+    yield "mean completion, tokens", [tokens(evaluation.completion_tokens) for evaluation in found]
+    yield "right ones", [tokens(evaluation.right_tokens) for evaluation in found]
+    yield "wrong ones", [tokens(evaluation.wrong_tokens) for evaluation in found]
+    yield "cut off at the limit", [share(evaluation.truncated) for evaluation in found]
+    if any(evaluation.unmarked for evaluation in found):
+        yield "could not be marked", [share(evaluation.unmarked) for evaluation in found]
+    for marker in found[0].markers:
+        yield f"shows {marker.removeprefix('shows_').replace('_', ' ')}", marked(found, marker)
+
+
+def marked(evaluations: Sequence[Evaluation], marker: str) -> Cells:
+    return [share(evaluation.markers[marker]) for evaluation in evaluations]
+
+
+def percent(estimate: Estimate | None) -> str:
+    """`54.2% [51.2, 57.3]`."""
+    if estimate is None:
+        return ""
+    return f"{100 * estimate.mean:.1f}% [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
+
+
+def points(difference: Difference | None) -> str:
+    if difference is None:
+        return ""
+    return f"{100 * difference.mean:+.1f} [{100 * difference.low:+.1f}, {100 * difference.high:+.1f}]"
+
+
+def p_value(difference: Difference | None) -> str:
+    if difference is None:
+        return ""
+    return "< 0.0001" if difference.p_value < 1e-4 else f"{difference.p_value:.4f}"
+
+
+def reward(estimate: Estimate) -> str:
+    return f"{estimate.mean:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
+
+
+def tokens(length: float | None) -> str:
+    return "" if length is None else f"{length:.1f}"
+
+
+def share(value: float) -> str:
+    return f"{100 * value:.1f}%"
+
+
+def breakdown_table(results: Sequence[Result], label: str) -> Table | None:
+    """pass@1 by a label of the prompts; None when there is but one, or no right answers."""
+    if not results[0].evaluation.pass_at:
+        return None
+    broken_down = [by_label(result.evaluation.groups, LABELS[label]) for result in results]
+    if len(broken_down[0]) < 2:
+        return None
+    table = model_columns(label, results, f"pass@1 by {label}")
+    for name, (num_prompts, _) in broken_down[0].items():
+        table.add_row(f"{name or 'none'} ({num_prompts})", *(percent(found[name][1]) for found in broken_down))
+    return table
+
+
+def trainability_lines(result: Result, found: Trainability) -> Iterator[str]:
+    """In words: what training would find to learn from, and what to do."""
+    bound = "at least " if found.is_lower_bound else ""
+    yield f"[bold]Training {result.model.name}, {result.format}: {found.verdict}.[/]"
+    yield (
+        f"  Of its prompts {share(found.never)} were never solved, {share(found.sometimes)} sometimes, "
+        f"{share(found.always)} always. In groups of {found.group_size}, {bound}{percent(found.spread)} would have right and "
+        "wrong completions."
+    )
+    yield from (f"  {sentence}" for sentence in found.advice)
+
+
+def print_completions(result: Result, console: Console) -> None:
+    """The first right completion and the first wrong one; or the first, where they are neither."""
+    for group, completion, scored in shown(result.evaluation):
+        console.rule(f"{result.model.name}, {result.format}, {group.prompt.id}, reward {scored.total:g}", align="left")
+        console.print(
+            Text.assemble(printable(group.prompt.text), (printable(shortened(completion.text)), "bold")), soft_wrap=True
+        )
+
+
+def shown(evaluation: Evaluation) -> Iterator[tuple[Group, Completion, Reward]]:
+    every = [
+        (group, *pair) for group in evaluation.groups for pair in zip(group.completions, group.rewards, strict=True)
+    ]
+    if not evaluation.pass_at:
+        yield every[0]
+        return
+    for wanted in (True, False):
+        yield from [found for found in every if is_right(found[2]) == wanted][:1]
+
+
+def shortened(text: str) -> str:
+    if len(text) <= LONGEST_SHOWN:
+        return text
+    half = LONGEST_SHOWN // 2
+    return f"{text[:half]}\n[… {len(text) - 2 * half} characters …]\n{text[-half:]}"
+
+
+def printable(text: str) -> str:
+    """A model's escape sequences do not reach the terminal."""
+    return text.replace("\x1b", "␛")

@@ -1,0 +1,212 @@
+"""`rayzero submit`: send a run to a Ray cluster as a job, tell whether it is still running, follow it to its end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import re
+import sys
+import time
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import aiohttp
+from ray.exceptions import AuthenticationError
+from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
+from ray.util.state import list_nodes
+from rich.console import Console
+
+from orchestrator.config.recipe import ConfigError
+from orchestrator.config.schema import RunConfig
+from orchestrator.submit.job import EXCLUDES, SECRETS, Job, job
+
+DEFAULT_ADDRESS = "http://127.0.0.1:8265"
+NO_AGENT = "No available agent to submit job"
+ADVICE_ON_AGENT = (
+    " If the cluster has long started, another Ray on the head node may hold the port of its agent (52365): start the cluster "
+    "with `ray start --dashboard-agent-listen-port` and a free one"
+)
+START_TIMEOUT_S = 60.0
+RECONNECT_S = 2.0
+MAX_RECONNECTS = 30
+
+
+class SubmissionError(RuntimeError):
+    """The cluster cannot be reached, or does not take the job."""
+
+
+class Cluster(Protocol):
+    """What is used of Ray's JobSubmissionClient."""
+
+    def list_jobs(self) -> list[JobDetails]: ...
+    def submit_job(
+        self, *, entrypoint: str, submission_id: str, runtime_env: dict[str, object], metadata: dict[str, str]
+    ) -> str: ...
+    def get_job_info(self, job_id: str) -> JobDetails: ...
+    def tail_job_logs(self, job_id: str) -> AsyncIterator[str]: ...
+
+
+def submit_run(
+    config: RunConfig,
+    recipe: str | None,
+    overrides: Sequence[str],
+    console: Console,
+    *,
+    address: str | None = None,
+    working_dir: str = ".",
+    also_send: Sequence[str] = (),
+    follow_it: bool = False,
+) -> int:
+    """Submit `config`, which `recipe` and `overrides` describe. Returns the exit code; see `follow`.
+
+    Raises ConfigError before anything is sent, SubmissionError when the cluster does not take the job.
+    """
+    folder = Path(working_dir).resolve()
+    if not folder.is_dir():
+        raise ConfigError(f"--working-dir {working_dir}: there is no such folder")
+    address = (address or os.environ.get("RAY_API_SERVER_ADDRESS") or DEFAULT_ADDRESS).rstrip("/")
+    cluster = connect(address)
+    sent = job(config, recipe, overrides, folder, count_nodes(address), os.environ, also_send)
+    submission_id = send(sent, config.name, cluster)
+    tell(sent, submission_id, address, console)
+    return follow(cluster, submission_id, address) if follow_it else 0
+
+
+def connect(address: str) -> JobSubmissionClient:
+    """Raises ConfigError for what is not a dashboard's address, SubmissionError when no cluster answers there."""
+    if not address.startswith(("http://", "https://")):
+        raise ConfigError(f"--address {address}: give the URL of the cluster's dashboard, such as {DEFAULT_ADDRESS}")
+    # Ray would let RAY_ADDRESS, of some other cluster, win over the address that it is given.
+    os.environ["RAY_API_SERVER_ADDRESS"] = address
+    # It would end a followed log with how its connection was closed.
+    logging.getLogger("ray.dashboard.modules.job.sdk").setLevel(logging.WARNING)
+    try:
+        return JobSubmissionClient(address)
+    except AuthenticationError as error:
+        raise SubmissionError(
+            f"the cluster at {address} wants a token: export RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN=… or the file "
+            f"~/.ray/auth_token of its head (`ray get-auth-token` prints it there) ({first_line(error)})"
+        ) from error
+    except (OSError, RuntimeError) as error:
+        raise SubmissionError(
+            f"no Ray cluster answers at {address}: start one with `ray start --head`, or open a tunnel to its dashboard "
+            f"and give that with --address ({first_line(error)})"
+        ) from error
+
+
+def count_nodes(address: str) -> int:
+    """Nodes of the cluster that are alive."""
+    return len(list_nodes(address=address, filters=[("state", "=", "ALIVE")], raise_on_missing_output=False))
+
+
+def send(sent: Job, name: str, cluster: Cluster) -> str:
+    """Returns the id of the job. Raises SubmissionError while an earlier one of run `name` is running."""
+    submission_id = next_id(name, cluster.list_jobs())
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while True:
+        try:
+            return cluster.submit_job(
+                entrypoint=sent.entrypoint,
+                submission_id=submission_id,
+                runtime_env=sent.runtime_env,
+                metadata=sent.metadata | {"attempt": submission_id.rpartition("~")[2]},
+            )
+        except (OSError, RuntimeError, ValueError) as error:
+            has_no_agent = NO_AGENT in str(error)
+            # A dashboard that has just started answers, but cannot start jobs for the first seconds.
+            if has_no_agent and time.monotonic() < deadline:
+                time.sleep(RECONNECT_S)
+                continue
+            advice = ADVICE_ON_AGENT if has_no_agent else ""
+            raise SubmissionError(
+                f"the cluster did not take job {submission_id}: {first_line(error)}{advice}"
+            ) from error
+
+
+def next_id(name: str, jobs: Sequence[JobDetails]) -> str:
+    """The next id of run `name`, `rayzero-<name>~<attempt>`: runs' names hold no tilde. Raises SubmissionError."""
+    attempts = [0]
+    for each in jobs:
+        found = re.fullmatch(rf"rayzero-{re.escape(name)}~(\d+)", each.submission_id or "")
+        if found is None:
+            continue
+        if not each.status.is_terminal():
+            raise SubmissionError(
+                f"job {each.submission_id} of run {name!r} is {each.status.value.lower()} and would write to the same run "
+                f"directory: wait for it, stop it with `ray job stop {each.submission_id}`, or choose another name "
+                f"(name={name}-2)"
+            )
+        attempts.append(int(found[1]))
+    return f"rayzero-{name}~{max(attempts) + 1}"
+
+
+def tell(sent: Job, submission_id: str, address: str, console: Console) -> None:
+    """Say what was sent, what was not, and what to do next. Names of variables, never their values."""
+    names = ", ".join(sent.runtime_env["env_vars"])
+    unsent = [name for name in SECRETS if name in os.environ]
+    lines = [
+        f"job {submission_id} on {address}",
+        f"  command    {sent.entrypoint}",
+        f"  sent       {sent.runtime_env['working_dir']} without {' '.join(EXCLUDES)}",
+        f"  variables  {names}",
+        f"  run        {sent.metadata['runs_dir']}/{sent.metadata['job_name']}; the same command resumes it",
+        f"follow it:  ray job logs {submission_id} --follow --address {address}",
+        f"stop it:    ray job stop {submission_id} --address {address}   (it finishes its step and saves first)",
+    ]
+    if unsent:
+        lines.insert(4, f"  not sent   {', '.join(unsent)}: set them on the cluster's nodes (docs/deploy.md)")
+    console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
+
+
+def follow(cluster: Cluster, submission_id: str, address: str) -> int:
+    """Print the job's log until it ends. 0: succeeded; 1: failed or stopped; 130: Ctrl-C, and the job goes on."""
+    try:
+        info = asyncio.run(print_log(cluster, submission_id))
+    except KeyboardInterrupt:
+        print(
+            f"\nno longer following; job {submission_id} goes on. "
+            f"Stop it with: ray job stop {submission_id} --address {address}",
+            file=sys.stderr,
+        )
+        return 130
+    if info.status is JobStatus.SUCCEEDED:
+        return 0
+    stopped = info.status is JobStatus.STOPPED
+    reason = "was stopped; the same command resumes it" if stopped else first_line(info.message)
+    print(f"error: job {submission_id}: {reason}", file=sys.stderr)
+    return 1
+
+
+async def print_log(cluster: Cluster, submission_id: str) -> JobDetails:
+    """Returns when the job has ended. A lost connection is taken up again where it broke off.
+
+    Raises SubmissionError when it stays lost.
+    """
+    num_printed, num_failures = 0, 0
+    while True:
+        num_read = 0
+        try:
+            async for text in cluster.tail_job_logs(submission_id):
+                # A new connection tells the log from its beginning.
+                print(text[max(0, num_printed - num_read) :], end="", flush=True)
+                num_read += len(text)
+                num_printed = max(num_printed, num_read)
+            info = cluster.get_job_info(submission_id)
+        except (OSError, RuntimeError, aiohttp.ClientError) as error:
+            num_failures += 1
+            if num_failures > MAX_RECONNECTS:
+                raise SubmissionError(
+                    f"lost the connection to job {submission_id}, which goes on if the cluster does: {first_line(error)}"
+                ) from error
+        else:
+            num_failures = 0
+            if info.status.is_terminal():
+                return info
+        await asyncio.sleep(RECONNECT_S)
+
+
+def first_line(message: object) -> str:
+    """What a long message begins with; Ray's hold whole logs."""
+    return str(message).strip().partition("\n")[0]

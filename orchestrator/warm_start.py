@@ -1,0 +1,139 @@
+"""Supervised training: the loop, what it learns from, and the warm start of a run, which is this loop and a cache."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+from rich.console import Console
+from rich.progress import Progress
+
+from learner.config import WarmStartConfig
+from orchestrator.base_model import keep_first, max_positions, warm_start_folder
+from orchestrator.config.schema import RunConfig
+from orchestrator.fleet.learner_group import LearnerGroup
+from orchestrator.interrupt import Interrupt
+from orchestrator.records.metrics import Clock
+from rollout.supervised.examples import Examples, PairExamples, TraceExamples
+from rollout.supervised.pairs import LengthLimit, read_pairs
+from rollout.types.prompts import SupervisedExample
+
+AfterStep = Callable[[int, Mapping[str, float], bool], None]
+"""(step, its metrics, whether the training leaves after it)."""
+Show = Callable[[int, Mapping[str, float]], None]
+
+LINES = 15
+"""Progress lines of a whole training where the terminal is a file or a pipe."""
+
+
+class SupervisedLearner(Protocol):
+    """The group of learner ranks, as far as the loop knows it."""
+
+    def supervised_update(self, step: int, examples: Sequence[SupervisedExample]) -> dict[str, float]: ...
+
+
+def fit(
+    learner: SupervisedLearner,
+    examples: Examples,
+    warm: WarmStartConfig,
+    interrupt: Interrupt,
+    after_step: AfterStep,
+    last_step: int = 0,
+) -> int:
+    """Teach `examples`, from the step after `last_step`. Returns the last step done, fewer than all when interrupted."""
+    for step in range(last_step + 1, warm.num_steps + 1):
+        clock = Clock()
+        with clock("update"):
+            metrics = learner.supervised_update(step, examples.take(warm.sequences_per_step))
+        # Asked once: a signal that comes while the step is saved is for the next step.
+        is_leaving = interrupt.requested or step == warm.num_steps
+        after_step(step, metrics | clock.seconds(), is_leaving)
+        last_step = step
+        if is_leaving:
+            break
+    return last_step
+
+
+def check_data(config: RunConfig) -> None:
+    """Raises PairError for data that is not pairs: before the model, which may have to be downloaded first."""
+    if config.warm_start.num_steps and config.warm_start.data is not None:
+        read_pairs(config.warm_start.data)
+
+
+def supervised_examples(config: RunConfig, base: str, tokenizer: Any) -> PairExamples | TraceExamples:
+    """The pairs of `warm_start.data`, or else the task's traces. Raises ValueError, or PairError for a line of the file."""
+    warm = config.warm_start
+    if warm.data is None:
+        return TraceExamples(config.prompts, config.traces, tokenizer, warm.seed)
+    return PairExamples(warm.data, tokenizer, length_limits(config, base), warm.seed)
+
+
+def length_limits(config: RunConfig, base: str) -> list[LengthLimit]:
+    """What bounds prompt and completion together."""
+    key = "learner.max_tokens_per_microbatch"
+    limits = [LengthLimit(config.learner.max_tokens_per_microbatch, key, "raise it, or shorten the pair")]
+    positions = max_positions(base)
+    if positions is None:
+        return limits
+    if config.model.build is not None:
+        return [*limits, LengthLimit(positions, "model.build.max_position_embeddings", "raise it, or shorten the pair")]
+    fix = "shorten the pair, or choose a model.path of longer context"
+    return [*limits, LengthLimit(positions, "the model's max_position_embeddings", fix)]
+
+
+def warm_start_examples(config: RunConfig, base: str, tokenizer: Any) -> Examples | None:
+    """What the warm start teaches, checked before anything starts; None when there is none, or the cache has it."""
+    if config.warm_start.num_steps == 0 or warm_start_folder(config).exists():
+        return None
+    return supervised_examples(config, base, tokenizer)
+
+
+def warm_started_model(
+    config: RunConfig,
+    base: str,
+    examples: Examples | None,
+    learner: LearnerGroup,
+    console: Console,
+    interrupt: Interrupt,
+) -> str | None:
+    """The folder that reinforcement learning starts from; trained now where there are `examples`.
+
+    None when the user interrupted the training, which is then done from the start the next time.
+    """
+    warm = config.warm_start
+    if warm.num_steps == 0:
+        return base
+    folder = warm_start_folder(config)
+    if examples is None:
+        console.print(f"warm start: cached in {folder}")
+        return str(folder)
+    # All the weights are trained, with adapters or without: a LoRA of the run then has the result as its base.
+    whole = config.model.model_copy(update={"lora": None})
+    learner.start(base, warm.applied_to(config.learner), warm.num_steps, temperature=1.0, model=whole)
+    with progress(console, "warm start", warm.num_steps) as show:
+        last_step = fit(learner, examples, warm, interrupt, lambda step, metrics, _: show(step, metrics))
+    if last_step < warm.num_steps:
+        return None
+    aside = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
+    learner.export(aside)
+    keep_first(aside, folder)
+    return str(folder)
+
+
+@contextmanager
+def progress(console: Console, title: str, num_steps: int, last_step: int = 0) -> Iterator[Show]:
+    """A bar with the loss; where nobody watches, some lines instead."""
+    every = max(1, num_steps // LINES)
+    with Progress(console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task(title, total=num_steps, completed=last_step)
+
+        def show(step: int, metrics: Mapping[str, float]) -> None:
+            loss = f"loss {metrics['optim/loss']:.3f}"
+            bar.update(task, completed=step, description=f"{title}, {loss}")
+            if not console.is_terminal and (step % every == 0 or step == num_steps):
+                seconds = f"{metrics['time/step_s']:.2f} s a step"
+                console.print(f"{title} {step}/{num_steps}  {loss}  {seconds}", highlight=False)
+
+        yield show
