@@ -20,7 +20,7 @@ from learner.algorithm.losses import kl_estimate
 from learner.algorithm.presets import PRESETS
 from learner.config import ModelConfig
 from learner.model.policy import load_policy, policy_inputs
-from learner.packing import Sequence, pack
+from learner.packing import TrainingSequence, pack
 from orchestrator.config.recipe import load
 from orchestrator.records.run_directory import RunDirectory
 
@@ -97,9 +97,9 @@ def kl_to_base(rollouts: list[dict[str, Any]], base: str, model: ModelConfig) ->
     return total / batch.computed_tokens
 
 
-def sequence(record: dict[str, Any], prompt_ids: list[int]) -> Sequence:
+def sequence(record: dict[str, Any], prompt_ids: list[int]) -> TrainingSequence:
     tokens = len(record["token_ids"])
-    return Sequence(
+    return TrainingSequence(
         token_ids=np.array([*prompt_ids, *record["token_ids"]], dtype=np.int32),
         num_prompt_tokens=len(prompt_ids),
         rollout_logprobs=np.array(record["rollout_logprobs"], dtype=np.float32),

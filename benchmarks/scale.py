@@ -116,7 +116,7 @@ def bytes_written(config: RunConfig) -> int:
 
 
 def idle(given: argparse.Namespace, folder: str) -> None:
-    """A pass looks at everything and finds nothing. Watched as `gather` does, generators are asked for their pulse."""
+    """A pass looks at everything and finds nothing. Watched as `gather` does, generators are asked for their heartbeat."""
     title = f"idle: {given.prompts} prompts in flight, none ready; medians of {PASSES} passes"
     columns = ("generators", "a pass, ms", "its main CPU, ms", "watching, % of a core", "abandon, s")
     table = Table(title, *columns)

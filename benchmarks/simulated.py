@@ -31,7 +31,7 @@ from rollout.config import SamplingConfig
 from rollout.types.completions import Completion, Group, Reward, RewardPart
 from rollout.types.prompts import Prompt
 from rollout.types.publishing import WeightBucket
-from rollout.types.sampling import Pulse
+from rollout.types.sampling import Heartbeat
 
 NUM_HOSTS = 4
 """Ray actors that the generators share."""
@@ -76,8 +76,8 @@ class EngineHost:
             self._unfinished[index] -= 1
             yield group_of(prompt, group_size, tuple(range(first, self._versions[index] + 1)))
 
-    async def pulse(self, index: int) -> Pulse:
-        return Pulse(os.getpid(), self._versions.get(index), self._unfinished[index], 0, time.monotonic_ns())
+    async def heartbeat(self, index: int) -> Heartbeat:
+        return Heartbeat(os.getpid(), self._versions.get(index), self._unfinished[index], 0, time.monotonic_ns())
 
     async def abandon(self, index: int) -> int:
         self._abandoned[index] += 1
@@ -212,7 +212,7 @@ class SimulatedFleet:
             pool or cast(RewardPool, ScoredAtOnce()),
             config.rollout,
             seed=config.seed,
-            revive=lambda: None,
+            serve_restarted=lambda: None,
         )
         self.learner = SimulatedLearner(lap, update_s, self.rollouts)
         self.generators.wait_until_ready()

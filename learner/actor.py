@@ -15,7 +15,7 @@ from learner.config import LearnerConfig, ModelConfig
 from learner.metrics import Update
 from rollout.types.completions import Group
 from rollout.types.prompts import SupervisedExample
-from rollout.types.publishing import IpcBucket, Manifest, TransferGroup, WeightBucket
+from rollout.types.publishing import IpcBucket, NcclGroup, WeightBucket, WeightManifest
 
 if TYPE_CHECKING:
     from learner.learner import Learner
@@ -100,7 +100,7 @@ class LearnerRank:
         """See ``Learner.weight_buckets``. To the caller a stream of object references, one for each bucket."""
         yield from self.learner.weight_buckets(max_bytes)
 
-    def weight_manifest(self) -> Manifest:
+    def weight_manifest(self) -> WeightManifest:
         """See ``Learner.weight_manifest``."""
         return self.learner.weight_manifest()
 
@@ -114,7 +114,7 @@ class LearnerRank:
     def ipc_end(self) -> None:
         self.learner.ipc.end()
 
-    def nccl_join(self, group: TransferGroup) -> None:
+    def nccl_join(self, group: NcclGroup) -> None:
         """See ``NcclSender.join``, and ``NcclSender`` for the next one."""
         self.learner.nccl.join(group)
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
-from collections.abc import Sequence as ListOf
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +12,7 @@ import torch
 
 from learner import metrics
 from learner.algorithm.advantages import adapted_kl_beta
-from learner.algorithm.credit import credited, kl_to_reference, needs_scores
+from learner.algorithm.credit import assign_advantages, kl_to_reference, needs_scores
 from learner.algorithm.objective import Objective, ObjectiveFunction, cross_entropy
 from learner.backend import checkpoint
 from learner.backend.backend import Backend, Rank
@@ -22,15 +21,15 @@ from learner.config import LearnerConfig, ModelConfig, check_together
 from learner.metrics import Update
 from learner.model.policy import add_value_head, layout_for, load_policy, resolve_attention
 from learner.model.reference import build_reference
-from learner.model.scoring import Scorer
-from learner.packing import Batch, Sequence, computed_of, pack, sequence_of, sequences_of
+from learner.model.scoring import LogprobPass
+from learner.packing import Batch, TrainingSequence, computed_of, pack, sequence_of, sequences_of
 from learner.parity import ParityError, check_parity, policy_versions
-from learner.stats import Tally
+from learner.stats import StatsAccumulator
 from learner.weights import gather
 from learner.weights.senders import IpcSender, NcclSender
 from rollout.types.completions import Group
 from rollout.types.prompts import SupervisedExample
-from rollout.types.publishing import Manifest, WeightBucket
+from rollout.types.publishing import WeightBucket, WeightManifest
 
 
 class Learner:
@@ -77,14 +76,14 @@ class Learner:
         self._backend = Backend(policy, config, model.dtype, rank)
         self._optimizer = Optimizer(config, self._backend, num_steps * config.updates_per_step)
         self._reference = build_reference(config.algorithm, model, folder, temperature, self._backend)
-        self._scorer = Scorer(config, self._backend, self._reference)
+        self._scorer = LogprobPass(config, self._backend, self._reference)
 
     @property
     def optimizer_steps(self) -> int:
         """How many were applied so far."""
         return self._optimizer.num_applied
 
-    def update(self, step: int, groups: ListOf[Group]) -> Update:
+    def update(self, step: int, groups: Sequence[Group]) -> Update:
         """Trains on the scored ``groups`` of ``step``; what it returns is the same on every rank.
 
         Completions without any gradient are not computed: they count in the loss's denominator, but not in the
@@ -96,33 +95,33 @@ class Learner:
             NonFiniteGradientError: more than ``max_skipped_updates`` updates in a row were skipped.
             ValueError: ``updates_per_step`` does not divide the groups, or one does not fit a microbatch.
         """
-        tally, applied = Tally(), []
+        stats, applied = StatsAccumulator(), []
         with nullcontext() if self._reference is None else self._reference.in_use():
-            sequences = self._credited(sequences_of(groups, self._on_policy_version(step)), groups, tally)
+            sequences = self._assign_advantages(sequences_of(groups, self._on_policy_version(step)), groups, stats)
             if self._scorer.asks_policy:
-                self._prove_parity(step, groups, tally)
+                self._prove_parity(step, groups, stats)
             batches = [self._pack(part) for part in self._parts(sequences)]
             for batch in batches:
-                self._forward_backward(batch, self._objective(batch), tally)
+                self._forward_backward(batch, self._objective(batch), stats)
                 if not self._scorer.asks_policy:
-                    self._prove_parity(step, groups, tally)
+                    self._prove_parity(step, groups, stats)
                 applied.append(self._optimizer.apply(step))
-        return self._report(groups, sequences, batches, tally.reduce(self._backend), applied)
+        return self._report(groups, sequences, batches, stats.reduce(self._backend), applied)
 
-    def supervised_update(self, step: int, examples: ListOf[SupervisedExample]) -> Update:
+    def supervised_update(self, step: int, examples: Sequence[SupervisedExample]) -> Update:
         """One optimizer step of cross entropy, per token, on the completions of ``examples``."""
         batch = self._pack([sequence_of(example) for example in examples])
-        tally = Tally()
-        self._forward_backward(batch, cross_entropy(batch), tally)
+        stats = StatsAccumulator()
+        self._forward_backward(batch, cross_entropy(batch), stats)
         applied = [self._optimizer.apply(step)]
-        found = metrics.optimizer_metrics([batch], tally.reduce(self._backend), applied, self._optimizer.learning_rate)
+        found = metrics.optimizer_metrics([batch], stats.reduce(self._backend), applied, self._optimizer.learning_rate)
         return Update(found, notices=notices_of(applied))
 
     def weight_buckets(self, max_bytes: int) -> Iterator[WeightBucket]:
         """The weights on rank 0, in buckets; elsewhere nothing. Every rank must exhaust it."""
         return gather.weight_buckets(self._backend, max_bytes)
 
-    def weight_manifest(self) -> Manifest:
+    def weight_manifest(self) -> WeightManifest:
         """What a publish consists of. Not collective."""
         return gather.manifest(self._backend)
 
@@ -172,12 +171,14 @@ class Learner:
         """The policy version that ``step`` updates; None where it has to be that of every token anyway."""
         return step - 1 if self._max_staleness else None
 
-    def _credited(self, sequences: list[Sequence], groups: ListOf[Group], tally: Tally) -> list[Sequence]:
+    def _assign_advantages(
+        self, sequences: list[TrainingSequence], groups: Sequence[Group], stats: StatsAccumulator
+    ) -> list[TrainingSequence]:
         """The groups' ``sequences`` with advantages, and with what policy, critic and reference said where that is needed."""
         algorithm = self.config.algorithm
         if needs_scores(algorithm):
-            sequences = self._scorer.scored(sequences, self._pack(sequences, skip_zero_advantage=False), tally)
-        sequences = credited(
+            sequences = self._scorer.scored(sequences, self._pack(sequences, skip_zero_advantage=False), stats)
+        sequences = assign_advantages(
             sequences, groups, algorithm, kl_beta=self.kl_beta, max_completion_tokens=self._max_completion_tokens
         )
         if needs_scores(algorithm) or not self._scorer.is_needed:
@@ -187,9 +188,9 @@ class Learner:
             for part in self._parts(sequences)
             for sequence in computed_of(part, skip_zero_advantage=self._skips_zero_advantage)
         ]
-        return self._scorer.scored(sequences, self._pack(computed, skip_zero_advantage=False), tally)
+        return self._scorer.scored(sequences, self._pack(computed, skip_zero_advantage=False), stats)
 
-    def _parts(self, sequences: ListOf[Sequence]) -> list[list[Sequence]]:
+    def _parts(self, sequences: Sequence[TrainingSequence]) -> list[list[TrainingSequence]]:
         """The sequences of each optimizer step: whole groups, as many in each."""
         prompts = list(dict.fromkeys(sequence.prompt_id for sequence in sequences))
         updates = self.config.updates_per_step
@@ -199,12 +200,12 @@ class Learner:
                 f"to a divisor of prompts_per_step, or prompts_per_step to a multiple of {updates}"
             )
         part_of = {prompt: position * updates // len(prompts) for position, prompt in enumerate(prompts)}
-        parts: list[list[Sequence]] = [[] for _ in range(updates)]
+        parts: list[list[TrainingSequence]] = [[] for _ in range(updates)]
         for sequence in sequences:
             parts[part_of[sequence.prompt_id]].append(sequence)
         return parts
 
-    def _pack(self, sequences: ListOf[Sequence], *, skip_zero_advantage: bool | None = None) -> Batch:
+    def _pack(self, sequences: Sequence[TrainingSequence], *, skip_zero_advantage: bool | None = None) -> Batch:
         return pack(
             sequences,
             rank=self._backend.rank.index,
@@ -222,14 +223,14 @@ class Learner:
             max_completion_tokens=self._max_completion_tokens,
         )
 
-    def _forward_backward(self, batch: Batch, objective: ObjectiveFunction, tally: Tally) -> None:
+    def _forward_backward(self, batch: Batch, objective: ObjectiveFunction, stats: StatsAccumulator) -> None:
         needs_distribution = self._reference is not None and self.config.algorithm.kl_estimator == "exact"
         for microbatch in batch.microbatches:
             reference = self._reference.distribution(microbatch) if self._reference and needs_distribution else None
-            tally.add(self._backend.forward_backward(microbatch, objective, reference))
+            stats.add(self._backend.forward_backward(microbatch, objective, reference))
 
-    def _prove_parity(self, step: int, groups: ListOf[Group], tally: Tally) -> None:
-        totals = tally.reduce(self._backend)
+    def _prove_parity(self, step: int, groups: Sequence[Group], stats: StatsAccumulator) -> None:
+        totals = stats.reduce(self._backend)
         try:
             check_parity(totals, self._parity_limit, step, policy_versions(groups))
         except ParityError:
@@ -238,11 +239,11 @@ class Learner:
 
     def _report(
         self,
-        groups: ListOf[Group],
-        sequences: ListOf[Sequence],
-        batches: ListOf[Batch],
+        groups: Sequence[Group],
+        sequences: Sequence[TrainingSequence],
+        batches: Sequence[Batch],
         totals: dict[str, float],
-        applied: ListOf[Applied],
+        applied: Sequence[Applied],
     ) -> Update:
         algorithm = self.config.algorithm
         found = metrics.update_metrics(batches, totals, sequences, groups)
@@ -257,6 +258,6 @@ class Learner:
         return Update(found, metrics.advantages_by_group(sequences, groups), notices_of(applied))
 
 
-def notices_of(applied: ListOf[Applied]) -> list[str]:
+def notices_of(applied: Sequence[Applied]) -> list[str]:
     """What a person should read of the optimizer steps."""
     return [step.notice for step in applied if step.notice is not None]

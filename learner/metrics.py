@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence as ListOf
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from learner.algorithm.settings import AlgorithmConfig
-from learner.packing import Batch, Sequence
+from learner.packing import Batch, TrainingSequence
 from rollout.types.completions import Group
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class Update:
 
 
 def optimizer_metrics(
-    batches: ListOf[Batch], totals: Metrics, applied: ListOf[Applied], learning_rate: float
+    batches: Sequence[Batch], totals: Metrics, applied: Sequence[Applied], learning_rate: float
 ) -> Metrics:
     """What every kind of update reports; means over the optimizer steps where there were several."""
     grad_norms = [step.grad_norm for step in applied if step.grad_norm is not None]
@@ -47,7 +47,7 @@ def optimizer_metrics(
 
 
 def update_metrics(
-    batches: ListOf[Batch], totals: Metrics, sequences: ListOf[Sequence], groups: ListOf[Group]
+    batches: Sequence[Batch], totals: Metrics, sequences: Sequence[TrainingSequence], groups: Sequence[Group]
 ) -> Metrics:
     """What an update from rewards reports besides; per-token means over the trained tokens, in nats."""
     trained_tokens = _trained_tokens(batches)
@@ -70,7 +70,7 @@ def update_metrics(
 
 
 def reference_kl(
-    batches: ListOf[Batch], totals: Metrics, kls: ListOf[np.ndarray], config: AlgorithmConfig
+    batches: Sequence[Batch], totals: Metrics, kls: Sequence[np.ndarray], config: AlgorithmConfig
 ) -> float | None:
     """Mean KL a token to the reference, by the recipe's estimator; None without a reference."""
     if config.kl_beta == 0:
@@ -80,7 +80,7 @@ def reference_kl(
     return totals["reference_kl"] / _trained_tokens(batches)
 
 
-def critic_metrics(batches: ListOf[Batch], totals: Metrics, sequences: ListOf[Sequence]) -> Metrics:
+def critic_metrics(batches: Sequence[Batch], totals: Metrics, sequences: Sequence[TrainingSequence]) -> Metrics:
     """How good the critic is; explained variance is 1 for a perfect one, 0 for a constant one, and may be negative."""
     trained_tokens = _trained_tokens(batches)
     pairs = [(s.returns, s.old_values) for s in sequences if s.returns is not None and s.old_values is not None]
@@ -93,11 +93,11 @@ def critic_metrics(batches: ListOf[Batch], totals: Metrics, sequences: ListOf[Se
     }
 
 
-def advantages_by_group(sequences: ListOf[Sequence], groups: ListOf[Group]) -> list[list[float]]:
+def advantages_by_group(sequences: Sequence[TrainingSequence], groups: Sequence[Group]) -> list[list[float]]:
     """Each completion's advantage, the mean over its tokens."""
     of_completion = iter(float(sequence.advantages.mean()) for sequence in sequences)
     return [[next(of_completion) for _ in group.completions] for group in groups]
 
 
-def _trained_tokens(batches: ListOf[Batch]) -> int:
+def _trained_tokens(batches: Sequence[Batch]) -> int:
     return sum(batch.computed_tokens for batch in batches)

@@ -10,8 +10,7 @@ Shape legend: ``_R`` rows, ``_L`` positions of a row, ``_T`` the completion toke
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from collections.abc import Sequence as ListOf
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,11 +21,11 @@ from numpy.typing import NDArray
 from rollout.types.completions import Group, Logprobs
 from rollout.types.prompts import SupervisedExample, Tokens
 
-Layout = Literal["rows", "flat"]
+PackingLayout = Literal["rows", "flat"]
 
 
 @dataclass(frozen=True, slots=True)
-class Sequence:
+class TrainingSequence:
     """A prompt and a completion of it on one string of tokens, with what the update knows of each completion token."""
 
     token_ids: Tokens
@@ -63,7 +62,7 @@ class Sequence:
         return bool(self.advantages.any())
 
 
-Rows = list[list[Sequence]]
+Rows = list[list[TrainingSequence]]
 """The sequences of each row of a microbatch."""
 
 
@@ -87,9 +86,9 @@ class Microbatch:
     """0 where a token is left out of the loss, else 1."""
     on_policy: Float32[np.ndarray, " T"]
     """1 where the weights before this step sampled the token's completion, else 0."""
-    sequences: tuple[Sequence, ...]
+    sequences: tuple[TrainingSequence, ...]
     old_logprobs: Float32[np.ndarray, " T"] | None = None
-    """This and those below as in ``Sequence``."""
+    """This and those below as in ``TrainingSequence``."""
     ref_logprobs: Float32[np.ndarray, " T"] | None = None
     old_values: Float32[np.ndarray, " T"] | None = None
     returns: Float32[np.ndarray, " T"] | None = None
@@ -118,14 +117,14 @@ class Batch:
     or ranks would reduce different statistics."""
 
 
-def sequences_of(groups: Iterable[Group], version: int | None = None) -> list[Sequence]:
+def sequences_of(groups: Iterable[Group], version: int | None = None) -> list[TrainingSequence]:
     """The groups' completions as sequences, in order and without credit yet.
 
     Those that another policy version than ``version`` sampled, wholly or in part, are not on policy; without one all are.
     """
     pairs = [(group.prompt, completion) for group in groups for completion in group.completions]
     return [
-        Sequence(
+        TrainingSequence(
             token_ids=np.concatenate([prompt.token_ids, completion.token_ids]),
             num_prompt_tokens=len(prompt.token_ids),
             rollout_logprobs=completion.rollout_logprobs,
@@ -138,10 +137,10 @@ def sequences_of(groups: Iterable[Group], version: int | None = None) -> list[Se
     ]
 
 
-def sequence_of(example: SupervisedExample) -> Sequence:
+def sequence_of(example: SupervisedExample) -> TrainingSequence:
     """The example as a sequence of advantage 1: cross entropy is the policy gradient at full credit."""
     num_tokens = len(example.completion_ids)
-    return Sequence(
+    return TrainingSequence(
         token_ids=np.concatenate([example.prompt_ids, example.completion_ids]),
         num_prompt_tokens=len(example.prompt_ids),
         rollout_logprobs=np.zeros(num_tokens, dtype=np.float32),
@@ -150,12 +149,12 @@ def sequence_of(example: SupervisedExample) -> Sequence:
 
 
 def pack(
-    sequences: ListOf[Sequence],
+    sequences: Sequence[TrainingSequence],
     *,
     rank: int,
     num_ranks: int,
     max_tokens: int,
-    layout: Layout,
+    layout: PackingLayout,
     skip_zero_advantage: bool,
 ) -> Batch:
     """The share of rank ``rank`` of ``sequences``, in microbatches of at most ``max_tokens`` tokens, padding included.
@@ -182,7 +181,7 @@ def pack(
     )
 
 
-def computed_of(sequences: ListOf[Sequence], *, skip_zero_advantage: bool) -> list[Sequence]:
+def computed_of(sequences: Sequence[TrainingSequence], *, skip_zero_advantage: bool) -> list[TrainingSequence]:
     """Those that need a forward pass: not masked, and with ``skip_zero_advantage`` not without gradient.
 
     If that leaves none, the first stays: the parity of sampler and learner is proven in every step.
@@ -192,7 +191,7 @@ def computed_of(sequences: ListOf[Sequence], *, skip_zero_advantage: bool) -> li
     return computed or list((kept or sequences)[:1])
 
 
-def _check(sequence: Sequence, max_tokens: int) -> None:
+def _check(sequence: TrainingSequence, max_tokens: int) -> None:
     if sequence.num_tokens > max_tokens:
         raise ValueError(
             f"a sequence has {sequence.num_tokens} tokens, but max_tokens_per_microbatch is {max_tokens}: raise it to "
@@ -202,9 +201,9 @@ def _check(sequence: Sequence, max_tokens: int) -> None:
         raise ValueError("a sequence has an empty prompt: nothing predicts its first token; give it a prompt token")
 
 
-def _balance(sequences: ListOf[Sequence], num_ranks: int) -> list[list[Sequence]]:
+def _balance(sequences: Sequence[TrainingSequence], num_ranks: int) -> list[list[TrainingSequence]]:
     """Longest processing time first: each sequence, longest first, goes to the rank with the fewest tokens."""
-    shares: list[list[Sequence]] = [[] for _ in range(num_ranks)]
+    shares: list[list[TrainingSequence]] = [[] for _ in range(num_ranks)]
     loads = [0] * num_ranks
     for sequence in sorted(sequences, key=lambda sequence: -sequence.num_tokens):
         rank = loads.index(min(loads))
@@ -213,9 +212,9 @@ def _balance(sequences: ListOf[Sequence], num_ranks: int) -> list[list[Sequence]
     return shares
 
 
-def _cut(sequences: ListOf[Sequence], max_tokens: int, layout: Layout) -> list[Rows]:
+def _cut(sequences: Sequence[TrainingSequence], max_tokens: int, layout: PackingLayout) -> list[Rows]:
     """Microbatches of sequences that come longest first, so that rows of one microbatch are of like length."""
-    microbatches: list[list[Sequence]] = []
+    microbatches: list[list[TrainingSequence]] = []
     for sequence in sequences:
         last = microbatches[-1] if microbatches else []
         if layout == "rows":
@@ -265,11 +264,11 @@ def _lay_out(rows: Rows) -> Microbatch:
     )
 
 
-def _if_known(parts: ListOf[NDArray | None]) -> NDArray | None:
+def _if_known(parts: Sequence[NDArray | None]) -> NDArray | None:
     """The parts, one behind the other. Either all sequences of an update know an array, or none does."""
     known = [part for part in parts if part is not None]
     return _concatenate(known, np.float32) if len(known) == len(parts) else None
 
 
-def _concatenate(parts: ListOf[NDArray], dtype: type) -> NDArray:
+def _concatenate(parts: Sequence[NDArray], dtype: type) -> NDArray:
     return np.concatenate([np.empty(0, dtype), *parts]).astype(dtype, copy=False)

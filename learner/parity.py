@@ -14,7 +14,7 @@ The update was not applied. Likely causes, in the order to check them:
     max_staleness did not arrive; look for its error in the generators' logs.
   - The weights arrived but are not what runs: on CPUs a tied LM head's packed copy must be rebuilt after an update.
     Restart the generators; if the gap goes away, finish_weight_update does not rebuild what it should.
-  - Sampler and learner disagree on the distribution: sampling.temperature must be what the learner was given, top_p 1,
+  - StepBatches and learner disagree on the distribution: sampling.temperature must be what the learner was given, top_p 1,
     top_k off, and vLLM's logprobs_mode "processed_logprobs".
   - Precision: the generator's dtype must be model.dtype. bfloat16 explains a mean gap of some 0.01 nats, not more; if
     every other cause is excluded, raise learner.max_logprob_gap."""
@@ -42,7 +42,7 @@ class ParityError(RuntimeError):
 def check_parity(totals: Mapping[str, float], limit: float, step: int, versions: tuple[int, ...]) -> None:
     """Raises ParityError where the mean gap passes ``limit`` on tokens sampled on policy, or STALE_LIMIT on all tokens.
 
-    ``totals`` are sums over tokens, as ``learner.algorithm.objective.compared`` makes them.
+    ``totals`` are sums over tokens, as ``learner.algorithm.objective.mismatch_totals`` makes them.
     """
     gaps = [(totals["logprob_gap"] / totals["compared"], max(limit, STALE_LIMIT))]
     if totals["on_policy"]:

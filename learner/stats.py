@@ -11,7 +11,7 @@ from learner.algorithm.losses import Stats
 from learner.backend.backend import Backend
 
 
-class Tally:
+class StatsAccumulator:
     """Adds up stats; keeps the largest of those named ``…_max``."""
 
     def __init__(self) -> None:

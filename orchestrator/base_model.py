@@ -38,7 +38,7 @@ def base_model(config: RunConfig) -> str:
     if config.model.build is None:
         assert config.model.path is not None
         return check_model(config.model.path)
-    folder = cache_folder() / f"built-{key(begun_from(config))}"
+    folder = cache_folder() / f"built-{key(base_cache_key(config))}"
     if not folder.exists():
         # Imported here: it loads torch, which a run whose policy is cached does not need in this process.
         from learner.model.build import build_model
@@ -109,10 +109,10 @@ def check_context(config: RunConfig, model: str) -> None:
 
 def warm_start_folder(config: RunConfig) -> Path:
     """Where the cache keeps this recipe's warm-started policy. Raises PairError when its data cannot be read."""
-    return cache_folder() / f"warm-{key(warm_started_from(config))}"
+    return cache_folder() / f"warm-{key(warm_start_cache_key(config))}"
 
 
-def begun_from(config: RunConfig) -> dict[str, Any]:
+def base_cache_key(config: RunConfig) -> dict[str, Any]:
     """Every setting that decides the policy before any training."""
     if config.model.build is not None:
         return {"build": config.model.build.model_dump(mode="json"), "seed": config.warm_start.seed}
@@ -123,7 +123,7 @@ def begun_from(config: RunConfig) -> dict[str, Any]:
     return {"path": str(folder.resolve()) if files else config.model.path, "files": files}
 
 
-def warm_started_from(config: RunConfig) -> dict[str, Any]:
+def warm_start_cache_key(config: RunConfig) -> dict[str, Any]:
     """Every setting that decides the warm-started policy."""
     learner = ("num_ranks", "zero_stage", "optimizer")
     warm = config.warm_start
@@ -136,7 +136,7 @@ def warm_started_from(config: RunConfig) -> dict[str, Any]:
         }
     )
     return (
-        begun_from(config)
+        base_cache_key(config)
         | {"warm_start": warm.model_dump(mode="json", exclude={"data"}), "dtype": config.model.dtype}
         | {"learner": {name: getattr(config.learner, name) for name in learner}}
         | taught

@@ -28,7 +28,7 @@ class StaleGroupError(RuntimeError):
 
 
 @dataclass(frozen=True, slots=True)
-class Sampled:
+class StepBatch:
     """What was sampled for one step."""
 
     groups: list[Group]
@@ -42,7 +42,7 @@ class Sampled:
     def everything(self) -> list[Group]:
         return self.groups + self.replaced
 
-    def credited(self, advantages: Sequence[Sequence[float]]) -> list[tuple[Group, Sequence[float]]]:
+    def assign_advantages(self, advantages: Sequence[Sequence[float]]) -> list[tuple[Group, Sequence[float]]]:
         """Everything with its advantages, of which those that were trained on are given; the others taught nothing."""
         untrained = [[0.0] * len(group.completions) for group in self.replaced]
         return list(zip(self.everything, [*advantages, *untrained], strict=True))
@@ -54,7 +54,7 @@ class Sampled:
         }
 
 
-class Sampler:
+class StepBatches:
     """Keeps the prompts of the next `max_staleness` steps in flight."""
 
     def __init__(self, rollouts: Rollouts, prompts: PromptStream, config: RunConfig) -> None:
@@ -64,7 +64,7 @@ class Sampler:
         self._ahead: dict[int, list[Prompt]] = {}
         """Prompts that were asked for, by step."""
 
-    def sample(self, step: int) -> Sampled:
+    def sample(self, step: int) -> StepBatch:
         """Sample and score the groups of `step`.
 
         While some have no spread, as many fresh prompts are sampled, in at most ``resample_rounds`` further rounds
@@ -92,7 +92,7 @@ class Sampler:
                 break
             num_rounds += 1
             asked = self._ask(self._config.prompts_per_step - len(groups))
-        return Sampled(groups, replaced, num_rounds)
+        return StepBatch(groups, replaced, num_rounds)
 
     def state(self) -> dict[str, Any]:
         """What `restore` needs to go on after the step that was sampled last: the prompts taken, not what was sampled."""
@@ -132,4 +132,7 @@ def as_json(prompt: Prompt) -> dict[str, Any]:
 
 
 def from_json(row: Mapping[str, Any]) -> Prompt:
-    return Prompt(**(dict(row) | {"token_ids": np.array(row["token_ids"], dtype=np.int32)}))
+    fields = dict(row) | {"token_ids": np.array(row["token_ids"], dtype=np.int32)}
+    if "task" in fields:  # how checkpoints called the grader before format 2
+        fields["grader"] = fields.pop("task")
+    return Prompt(**fields)

@@ -84,10 +84,10 @@ def run_plan(given: argparse.Namespace, console: Console) -> int:
     config = load(*recipe_and_overrides(given.arguments))
     print_plan(config, console)
     if given.gpu is not None:
-        from orchestrator.plan.gpu_models import gpu_of
+        from orchestrator.plan.gpu_models import gpu_model
         from orchestrator.plan.memory_table import print_memory
 
-        print_memory(config, gpu_of(given.gpu), console)
+        print_memory(config, gpu_model(given.gpu), console)
     return 0
 
 

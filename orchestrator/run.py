@@ -46,14 +46,14 @@ def run(config: RunConfig, console: Console) -> bool:
             f"to start afresh, choose another name (name={config.name}-2)."
         )
         return True
-    beginning = begin(config)
+    inputs = prepare_run(config)
     # Only now, so that settings which are refused are not left behind as those that the next attempt would have to keep.
     directory = RunDirectory(config)
-    with directory.alone():
+    with directory.lock():
         latest = checkpoints.latest()  # another command may have ended since
         directory.log_to_file()
         # A fresh run's step 0 is the evaluation before training, which a run killed before its first checkpoint repeats.
-        directory.forget_after(latest.step if latest else -1)
+        directory.truncate_after(latest.step if latest else -1)
         if latest is not None:
             console.print(f"resuming run {config.name!r} after step {latest.step}")
             logger.info("a new command resumes the run after step %d", latest.step)
@@ -61,7 +61,7 @@ def run(config: RunConfig, console: Console) -> bool:
         with ray_cluster(dashboard=config.placement.dashboard) as dashboard, Interrupt(console) as interrupt:
             if dashboard:
                 console.print(f"Ray dashboard: {dashboard}", highlight=False)
-            is_complete = train_on_cluster(config, beginning, directory, checkpoints, console, interrupt)
+            is_complete = train_on_cluster(config, inputs, directory, checkpoints, console, interrupt)
     if not is_complete:
         console.print(f"left cleanly. The same command resumes run {config.name!r}.")
         return False
@@ -70,7 +70,7 @@ def run(config: RunConfig, console: Console) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Beginning:
+class RunInputs:
     """What a run starts from."""
 
     base: str
@@ -80,7 +80,7 @@ class Beginning:
     """Of the warm start; None when there is none to do."""
 
 
-def begin(config: RunConfig) -> Beginning:
+def prepare_run(config: RunConfig) -> RunInputs:
     """Everything that can be refused without a cluster: a wrong line of data is not found out after minutes."""
     check_data(config)
     base = base_model(config)
@@ -88,24 +88,24 @@ def begin(config: RunConfig) -> Beginning:
     tokenizer = load_tokenizer(base)
     prompts = PromptStream(config.prompts, tokenizer)
     check_held_out(prompts, config)  # a prompt that does not fit is refused now
-    return Beginning(base, prompts, warm_start_examples(config, base, tokenizer))
+    return RunInputs(base, prompts, warm_start_examples(config, base, tokenizer))
 
 
 def train_on_cluster(
     config: RunConfig,
-    beginning: Beginning,
+    inputs: RunInputs,
     directory: RunDirectory,
     checkpoints: Checkpoints,
     console: Console,
     interrupt: Interrupt,
 ) -> bool:
     """Start the actors, warm-start, train, export. False when interrupted."""
-    base = beginning.base
+    base = inputs.base
     fleet = RayFleet(config, engine_spec(config, base, load_weights=False))
     try:
         interrupt.begin()
         with fleet.learning():
-            folder = warm_started_model(config, base, beginning.examples, fleet.learner, console, interrupt)
+            folder = warm_started_model(config, base, inputs.examples, fleet.learner, console, interrupt)
             if folder is None:
                 return False
 
@@ -116,7 +116,7 @@ def train_on_cluster(
         fleet.wait_until_ready()
         tracker = build_trackers(config, directory, console)
         try:
-            last_step = train_on(config, beginning.prompts, fleet, start, directory, checkpoints, tracker, interrupt)
+            last_step = train_on(config, inputs.prompts, fleet, start, directory, checkpoints, tracker, interrupt)
         finally:
             tracker.close()
         if last_step < config.num_steps:
@@ -138,7 +138,7 @@ def train_on(
     interrupt: Interrupt,
 ) -> int:
     """`train` and export; when the learner is lost, once more from the last checkpoint. Returns the last step done."""
-    beginning = prompts.state()
+    inputs = prompts.state()
     is_lost = False
     while True:
         try:
@@ -161,8 +161,8 @@ def train_on(
                 config.placement.max_learner_restarts,
                 latest.step if latest else 0,
             )
-            directory.forget_after(latest.step if latest else -1)
-            prompts.restore(beginning)
+            directory.truncate_after(latest.step if latest else -1)
+            prompts.restore(inputs)
 
 
 def log_peak_memory(fleet: RayFleet) -> None:

@@ -53,10 +53,10 @@ def run_supervised(config: RunConfig, console: Console) -> bool:
     examples = supervised_examples(config, base, load_tokenizer(base))
     # Only now, so that data which is refused leaves no settings behind that the next attempt would have to keep.
     directory = RunDirectory(config)
-    with directory.alone():
+    with directory.lock():
         latest = checkpoints.latest()  # another command may have ended since
         directory.log_to_file()
-        directory.forget_after(latest.step if latest else 0)
+        directory.truncate_after(latest.step if latest else 0)
         if isinstance(examples, PairExamples):
             console.print(f"{len(examples)} pairs in {config.warm_start.data}", highlight=False)
         if latest is not None:

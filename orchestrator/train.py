@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from orchestrator.batches import Sampler
+from orchestrator.batches import StepBatches
 from orchestrator.config.schema import RunConfig
 from orchestrator.evaluate.evaluation import held_out_metrics
 from orchestrator.fleet.fleet import Fleet
@@ -31,15 +31,15 @@ def train(
         with fleet.generating():
             return held_out_metrics(fleet.rollouts, prompts, config)
 
-    sampler = Sampler(fleet.rollouts, prompts, config)
-    last_step = restore(checkpoints, fleet, sampler)
+    batches = StepBatches(fleet.rollouts, prompts, config)
+    last_step = restore(checkpoints, fleet, batches)
     if last_step == 0:
         tracker.log(0, held_out())
     logger.info("training begins after step %d", last_step)
     for step in range(last_step + 1, config.num_steps + 1):
         clock = Clock()
         with clock("rollout"), fleet.generating():
-            sampled = sampler.sample(step)
+            sampled = batches.sample(step)
         with clock("update"), fleet.learning():
             update = fleet.learner.update(step, sampled.groups)
         with clock("publish"), fleet.generating():
@@ -50,17 +50,17 @@ def train(
         if is_due(step, config.evaluation.every_steps, config.num_steps):
             with clock("evaluation"):
                 metrics |= held_out()
-        tracker.log(step, metrics | clock.seconds(), sampled.credited(update.advantages))
+        tracker.log(step, metrics | clock.seconds(), sampled.assign_advantages(update.advantages))
         is_leaving = interrupt.requested  # asked once: a signal that comes while the step is saved is for the next step
         if is_leaving or is_due(step, config.checkpoint.every_steps, config.num_steps):
-            checkpoints.save(step, fleet.learner, sampler.state())
+            checkpoints.save(step, fleet.learner, batches.state())
         last_step = step
         if is_leaving:
             break
     return last_step
 
 
-def restore(checkpoints: Checkpoints, fleet: Fleet, sampler: Sampler) -> int:
+def restore(checkpoints: Checkpoints, fleet: Fleet, batches: StepBatches) -> int:
     """Take up the newest whole checkpoint, and publish its weights. Returns its step, 0 on a fresh run."""
     checkpoint = checkpoints.latest()
     if checkpoint is not None:
@@ -69,7 +69,7 @@ def restore(checkpoints: Checkpoints, fleet: Fleet, sampler: Sampler) -> int:
     with fleet.generating():
         fleet.publish(version=last_step)
     if checkpoint is not None:
-        sampler.restore(checkpoint.prompts)  # asks for what was in flight, of generators that have the weights
+        batches.restore(checkpoint.prompts)  # asks for what was in flight, of generators that have the weights
     return last_step
 
 

@@ -10,8 +10,8 @@ import ray
 from rollout.config import RolloutConfig, SamplingConfig
 from rollout.types.completions import Group
 from rollout.types.prompts import Prompt, Tokens
-from rollout.types.publishing import IpcBucket, Manifest, TransferGroup, WeightBucket
-from rollout.types.sampling import EngineSpec, Pulse
+from rollout.types.publishing import IpcBucket, NcclGroup, WeightBucket, WeightManifest
+from rollout.types.sampling import EngineSpec, Heartbeat
 
 
 class Generator:
@@ -45,9 +45,9 @@ class Generator:
         """Yield unscored groups as they finish (a Ray streaming generator); ends early when they are abandoned."""
         yield from self._engine.generate(prompts, sampling, group_size, seed)
 
-    def pulse(self) -> Pulse:
+    def heartbeat(self) -> Heartbeat:
         """A sign of life, at once, whatever the engine does. No answer: the process hangs, or all threads are taken."""
-        return self._engine.pulse()
+        return self._engine.heartbeat()
 
     def abandon(self) -> int:
         """Abort every unfinished prompt between two decoding steps, and end the streams; returns how many there were.
@@ -60,7 +60,7 @@ class Generator:
         """See ``Engine.stage``. Buckets are arguments so that Ray fetches them."""
         self._engine.stage(ticket, version, buckets)
 
-    def stage_manifest(self, ticket: int, version: int, manifest: Manifest) -> None:
+    def stage_manifest(self, ticket: int, version: int, manifest: WeightManifest) -> None:
         """See ``Engine.stage``, for weights that travel at the commit."""
         self._engine.stage(ticket, version, manifest=manifest)
 
@@ -72,7 +72,7 @@ class Generator:
         """See ``Engine.drop``."""
         self._engine.drop(ticket)
 
-    def join_group(self, group: TransferGroup | None, rank: int) -> None:
+    def join_group(self, group: NcclGroup | None, rank: int) -> None:
         """See ``Engine.join``."""
         self._engine.join(group, rank)
 

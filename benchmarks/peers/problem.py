@@ -13,7 +13,7 @@ from transformers import AutoTokenizer
 from learner.config import BuildConfig, ModelConfig
 from learner.model.build import build_model
 from learner.model.policy import Policy, load_policy, policy_inputs
-from learner.packing import Sequence, pack, sequences_of
+from learner.packing import TrainingSequence, pack, sequences_of
 from rollout.types.completions import Completion, Group, Reward
 from rollout.types.prompts import Prompt
 
@@ -64,7 +64,7 @@ def make_group(folder: Path, policy: Policy, rng: np.random.Generator, index: in
     """Ragged prompts and completions, the first cut off at the limit; rollout logprobs near the policy's."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
     text = "+".join(str(number) for number in rng.integers(0, 60, 1 + 2 * index))
-    prompt = Prompt(str(index), np.array(tokenizer(text).input_ids, np.int32), text, task="none", answer={})
+    prompt = Prompt(str(index), np.array(tokenizer(text).input_ids, np.int32), text, grader="none", answer={})
     completions = []
     for length in (MAX_COMPLETION_TOKENS, *rng.integers(1, MAX_COMPLETION_TOKENS, GROUP_SIZE - 1)):
         tokens = rng.integers(2, 60, length).astype(np.int32)
@@ -79,7 +79,7 @@ def make_group(folder: Path, policy: Policy, rng: np.random.Generator, index: in
     return Group(prompt, tuple(completions), tuple(Reward(float(reward), ()) for reward in rewards))
 
 
-def logprobs_of(policy: Policy, sequence: Sequence) -> np.ndarray:
+def logprobs_of(policy: Policy, sequence: TrainingSequence) -> np.ndarray:
     """Of the sequence's completion, nats."""
     batch = pack([sequence], rank=0, num_ranks=1, max_tokens=64, layout="rows", skip_zero_advantage=False)
     with torch.no_grad():

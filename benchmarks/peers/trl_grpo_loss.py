@@ -8,7 +8,7 @@ TRL stays out of the project's environment, in a folder "$PEERS"; what it requir
 TRL's side is a real ``GRPOTrainer``, on the CPU in float32. Its ``rollout_func`` hands over the completions; from there
 on the code is TRL's: rewards, advantages, masks, log-probabilities of the old policy and of the reference, the split
 into microbatches, ``compute_loss``. vLLM never runs: for TRL's correction of sampler mismatch ``use_vllm`` is set on
-the finished trainer. Rayzero's side is what ``learner.learner`` puts together, without DeepSpeed: ``credited``,
+the finished trainer. Rayzero's side is what ``learner.learner`` puts together, without DeepSpeed: ``assign_advantages``,
 ``pack`` for two ranks whose parts are added, ``Policy``, ``Objective``.
 
 Exits 1 unless advantages, loss and gradient (as such, and over its largest element) are within 1e-5 where both sides
@@ -43,7 +43,7 @@ from benchmarks.peers.problem import (
     make_problem,
 )
 from benchmarks.peers.trl_cases import Case, different_cases, equal_cases
-from learner.algorithm.credit import credited
+from learner.algorithm.credit import assign_advantages
 from learner.algorithm.objective import Objective
 from learner.algorithm.settings import AlgorithmConfig
 from learner.model.policy import PolicyOutput, policy_inputs
@@ -92,7 +92,7 @@ def rayzero(case: Case, problem: Problem) -> Outcome:
     config, policy = AlgorithmConfig(**case.ours), problem.policy
     groups = problem.groups_of(case.flat_reward)
     known: Settings = {"kl_beta": config.kl_beta, "max_completion_tokens": MAX_COMPLETION_TOKENS}
-    sequences = credited(sequences_of(groups), groups, config, **known)
+    sequences = assign_advantages(sequences_of(groups), groups, config, **known)
     if not case.on_policy:
         policy.model.load_state_dict(problem.old)
         sequences = [replace(sequence, old_logprobs=logprobs_of(policy, sequence)) for sequence in sequences]

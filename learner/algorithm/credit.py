@@ -1,8 +1,8 @@
-"""Scored groups to credited sequences: where the recipe's baseline, scale, KL and length settings meet."""
+"""Scored groups to assign_advantages sequences: where the recipe's baseline, scale, KL and length settings meet."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence as ListOf
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -19,7 +19,7 @@ from learner.algorithm.advantages import (
 )
 from learner.algorithm.losses import kl_estimate
 from learner.algorithm.settings import AlgorithmConfig
-from learner.packing import Sequence
+from learner.packing import TrainingSequence
 from rollout.types.completions import Completion, Group
 
 Arrays = list[NDArray[np.float64]]
@@ -30,14 +30,14 @@ def needs_scores(config: AlgorithmConfig) -> bool:
     return config.uses_critic or (config.kl_beta > 0 and config.kl_placement == "reward")
 
 
-def credited(
-    sequences: ListOf[Sequence],
-    groups: ListOf[Group],
+def assign_advantages(
+    sequences: Sequence[TrainingSequence],
+    groups: Sequence[Group],
     config: AlgorithmConfig,
     *,
     kl_beta: float,
     max_completion_tokens: int,
-) -> list[Sequence]:
+) -> list[TrainingSequence]:
     """``sequences``, those of ``groups`` in order, with advantages, the critic's returns, and masks.
 
     Where ``needs_scores``, the sequences must know the log-probabilities and values that it takes.
@@ -47,7 +47,7 @@ def credited(
     punishments = [overlong_punishment(completion, config, max_completion_tokens) for completion in completions]
     rewards = [reward + punishment for reward, punishment in zip(rewards, punishments, strict=True)]
     kls = [kl_to_reference(sequence, config) for sequence in sequences]
-    returns: ListOf[NDArray | None] = [None] * len(sequences)
+    returns: Sequence[NDArray | None] = [None] * len(sequences)
     if config.needs_groups:
         advantages = _against_group(sequences, groups, rewards, kls, kl_beta, config)
     else:
@@ -66,9 +66,9 @@ def credited(
 
 
 def _against_group(
-    sequences: ListOf[Sequence],
-    groups: ListOf[Group],
-    rewards: ListOf[float],
+    sequences: Sequence[TrainingSequence],
+    groups: Sequence[Group],
+    rewards: Sequence[float],
     kls: Arrays,
     kl_beta: float,
     config: AlgorithmConfig,
@@ -87,8 +87,12 @@ def _against_group(
 
 
 def _against_step(
-    sequences: ListOf[Sequence], rewards: ListOf[float], kls: Arrays, kl_beta: float, config: AlgorithmConfig
-) -> tuple[Arrays, ListOf[NDArray | None]]:
+    sequences: Sequence[TrainingSequence],
+    rewards: Sequence[float],
+    kls: Arrays,
+    kl_beta: float,
+    config: AlgorithmConfig,
+) -> tuple[Arrays, Sequence[NDArray | None]]:
     """A credit for each token, and the critic's returns where there is one."""
     paid = [token_rewards(reward, kl_T, kl_beta) for reward, kl_T in zip(rewards, kls, strict=True)]
     scale = config.advantage_scale == "batch_std"
@@ -114,7 +118,7 @@ def overlong_punishment(completion: Completion, config: AlgorithmConfig, max_com
     )
 
 
-def kl_to_reference(sequence: Sequence, config: AlgorithmConfig) -> NDArray[np.float64]:
+def kl_to_reference(sequence: TrainingSequence, config: AlgorithmConfig) -> NDArray[np.float64]:
     """The KL a token that the reward pays for, nats; zeros where it pays for none."""
     if config.kl_beta == 0 or config.kl_placement == "loss":
         return np.zeros(sequence.num_completion_tokens)

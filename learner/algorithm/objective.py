@@ -57,7 +57,7 @@ class Objective:
         stats: Stats = {"entropy": output.entropy_T.detach().sum()}
         old_logprobs_T = output.logprobs_T.detach()
         if not self._batch.knows_old_logprobs:  # one optimizer step: the policy before it is the policy now
-            stats |= compared(old_logprobs_T, microbatch)
+            stats |= mismatch_totals(old_logprobs_T, microbatch)
         else:
             assert microbatch.old_logprobs is not None
             old_logprobs_T = _like(microbatch.old_logprobs, old_logprobs_T)
@@ -134,7 +134,7 @@ class Objective:
         return self._config.value_loss_weight * loss_T
 
 
-def compared(old_logprobs_T: PerToken, microbatch: Microbatch) -> Stats:
+def mismatch_totals(old_logprobs_T: PerToken, microbatch: Microbatch) -> Stats:
     """``mismatch_stats``, over how many tokens they are, and the same of those on policy alone."""
     rollout_logprobs_T = _like(microbatch.rollout_logprobs, old_logprobs_T)
     on_policy_T = _like(microbatch.on_policy, old_logprobs_T)

@@ -41,7 +41,7 @@ class AlgorithmConfig(Settings, frozen=True):
     dual_clip: float | None = Field(default=None, gt=1)
     """Bounds the loss of a negative advantage at this many times the advantage, however large the ratio; 3 is usual."""
     loss_aggregation: Literal["token_mean", "sequence_mean", "constant"] = "sequence_mean"
-    """``token_mean`` weighs tokens alike (DAPO), ``sequence_mean`` completions alike (GRPO), ``constant`` divides
+    """``token_mean`` weighs tokens group_by_sampling (DAPO), ``sequence_mean`` completions group_by_sampling (GRPO), ``constant`` divides
     by completions times the sampling limit (Dr. GRPO)."""
 
     kl_beta: float = Field(default=0.0, ge=0)

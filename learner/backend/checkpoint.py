@@ -73,7 +73,7 @@ def load(backend: Backend, folder: Path) -> dict[str, Any]:
 
 
 def _layout(backend: Backend) -> dict[str, Any]:
-    """What must be alike in the learner that saves and the one that loads, in the order in which it is best told."""
+    """What must be group_by_sampling in the learner that saves and the one that loads, in the order in which it is best told."""
     policy = backend.policy
     return {
         "num_ranks": backend.rank.world_size,

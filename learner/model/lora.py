@@ -23,7 +23,7 @@ FINGERPRINT_ELEMENTS = 1024
 
 
 def add_adapters(model: PreTrainedModel, config: LoraConfig) -> PeftModel:
-    """Puts adapters into ``model``, in its dtype, and freezes all else. They start as the identity, alike on all ranks.
+    """Puts adapters into ``model``, in its dtype, and freezes all else. They start as the identity, group_by_sampling on all ranks.
 
     ``model`` keeps its class; an adapted ``q_proj.weight`` becomes ``q_proj.base_layer.weight``, beside
     ``q_proj.lora_A.default.weight`` and ``q_proj.lora_B.default.weight``. The caller's random state is untouched.

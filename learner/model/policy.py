@@ -21,7 +21,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from learner.config import ModelConfig
 from learner.model.logprobs import token_scores
 from learner.model.lora import add_adapters, base_fingerprint
-from learner.packing import Layout, Microbatch
+from learner.packing import Microbatch, PackingLayout
 
 
 class PolicyOutput(NamedTuple):
@@ -157,7 +157,7 @@ def resolve_attention(config: ModelConfig) -> str:
     return "flash_attention_2" if usable else "sdpa"
 
 
-def layout_for(attention: str) -> Layout:
+def layout_for(attention: str) -> PackingLayout:
     """The microbatch layout in which an attention implementation is fastest."""
     return "flat" if attention == "flash_attention_2" else "rows"
 

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence as ListOf
+from collections.abc import Sequence
 from dataclasses import replace
 
 from numpy.typing import NDArray
 from torch import Tensor
 
 from learner.algorithm.credit import needs_scores
-from learner.algorithm.objective import compared
+from learner.algorithm.objective import mismatch_totals
 from learner.backend.backend import Backend
 from learner.config import LearnerConfig
 from learner.model.reference import Reference
-from learner.packing import Batch, Microbatch, Sequence
-from learner.stats import Tally
+from learner.packing import Batch, Microbatch, TrainingSequence
+from learner.stats import StatsAccumulator
 
 
-class Scorer:
+class LogprobPass:
     """Knows who must be asked, and asks. Collective."""
 
     def __init__(self, config: LearnerConfig, backend: Backend, reference: Reference | None) -> None:
@@ -33,14 +33,16 @@ class Scorer:
     def is_needed(self) -> bool:
         return self.asks_policy or self._reference is not None
 
-    def scored(self, sequences: ListOf[Sequence], batch: Batch, tally: Tally) -> list[Sequence]:
+    def scored(
+        self, sequences: Sequence[TrainingSequence], batch: Batch, stats: StatsAccumulator
+    ) -> list[TrainingSequence]:
         """``sequences``, those in ``batch`` with what was said of them, on every rank.
 
-        Adds to ``tally`` how far the policy is from the sampler, if it was asked.
+        Adds to ``stats`` how far the policy is from the sampler, if it was asked.
         """
         found: dict[int, dict[str, NDArray]] = {}
         for microbatch in batch.microbatches:
-            said = self._ask(microbatch, tally)
+            said = self._ask(microbatch, stats)
             lengths = [sequence.num_completion_tokens for sequence in microbatch.sequences]
             parts = {name: tensor.cpu().split(lengths) for name, tensor in said.items() if lengths}
             for position, sequence in enumerate(microbatch.sequences):
@@ -48,12 +50,12 @@ class Scorer:
         known = {index: arrays for of_rank in self._backend.gather(found) for index, arrays in of_rank.items()}
         return [replace(sequence, **known.get(sequence.index, {})) for sequence in sequences]
 
-    def _ask(self, microbatch: Microbatch, tally: Tally) -> dict[str, Tensor]:
-        """Fields of ``Sequence``, for all the microbatch's tokens."""
+    def _ask(self, microbatch: Microbatch, stats: StatsAccumulator) -> dict[str, Tensor]:
+        """Fields of ``TrainingSequence``, for all the microbatch's tokens."""
         said: dict[str, Tensor] = {}
         if self.asks_policy:
             output = self._backend.score(microbatch)
-            tally.add(compared(output.logprobs_T, microbatch))
+            stats.add(mismatch_totals(output.logprobs_T, microbatch))
             said["old_logprobs"] = output.logprobs_T
             if self._uses_critic:
                 said["old_values"] = output.values_T

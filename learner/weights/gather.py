@@ -19,7 +19,7 @@ from transformers import AutoTokenizer
 
 from learner.backend.backend import Backend
 from learner.model.lora import ADAPTER, Weight, adapter_weights, merged_weights
-from rollout.types.publishing import Manifest, WeightBucket
+from rollout.types.publishing import WeightBucket, WeightManifest
 
 EXPORT_BUCKET_BYTES = 2**30
 """Weights gathered at a time for an export."""
@@ -36,10 +36,10 @@ def weight_buckets(backend: Backend, max_bytes: int) -> Iterator[WeightBucket]:
     return _gathered(backend, merged_weights(backend.policy.model), max_bytes)
 
 
-def manifest(backend: Backend) -> Manifest:
+def manifest(backend: Backend) -> WeightManifest:
     """What ``device_weights`` will send, known without gathering anything."""
     weights = list(merged_weights(backend.policy.model))
-    return Manifest(
+    return WeightManifest(
         names=tuple(weight.name for weight in weights),
         dtypes=tuple(str(weight.parameter.dtype).removeprefix("torch.") for weight in weights),
         shapes=tuple(tuple(getattr(weight.parameter, "ds_shape", weight.parameter.shape)) for weight in weights),

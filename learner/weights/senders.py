@@ -14,7 +14,7 @@ import torch
 
 from learner.backend.backend import Backend
 from learner.weights.gather import device_weights, manifest
-from rollout.types.publishing import IpcBucket, TransferGroup
+from rollout.types.publishing import IpcBucket, NcclGroup
 
 
 class IpcSender:
@@ -71,7 +71,7 @@ class NcclSender:
         self._group: Any = None
         self._buffer_bytes = 0
 
-    def join(self, group: TransferGroup) -> None:
+    def join(self, group: NcclGroup) -> None:
         """Leaves the former group, if there is one, and joins ``group`` as its rank 0; waits for all the others."""
         if not self._backend.rank.is_first:
             return
@@ -126,7 +126,7 @@ class NcclSender:
             src=0,
             post_iter_func=lambda named: named[1],
             buffer_size_bytes=self._buffer_bytes,
-            num_buffers=TransferGroup.NUM_BUFFERS,
+            num_buffers=NcclGroup.NUM_BUFFERS,
         )
 
 

@@ -42,7 +42,7 @@ class RemoteCallError(RuntimeError):
     """An actor did not answer in time, or died."""
 
 
-class GeneratorsSpentError(RemoteCallError):
+class RestartBudgetExceededError(RemoteCallError):
     """No generator may be started again, and one more is needed."""
 
 

@@ -33,7 +33,7 @@ class Outcomes:
         return Outcomes(later.answered, self.refused | later.refused, self.late | later.late, self.died | later.died)
 
 
-def settle(
+def gather_calls(
     calls: Mapping[str, Any],
     call: str,
     timeout_s: float,
@@ -43,7 +43,7 @@ def settle(
 ) -> Outcomes:
     """Waits for all `calls`, by name of the generator, and says what became of each. One that fails fails no other.
 
-    `advice` is what to do about one that is late. Of those whose handles are in `generators`, one that does not even answer a pulse for `hang_timeout_s` counts as dead.
+    `advice` is what to do about one that is late. Of those whose handles are in `generators`, one that does not even answer a heartbeat for `hang_timeout_s` counts as dead.
     """
     deadline = time.monotonic() + timeout_s
     pending = {ref: name for name, ref in calls.items()}

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from orchestrator.config.resolve import resolve_backend
+from orchestrator.config.resolve import resolve_transport
 from rewards.config import RewardConfigError
 from rewards.parts.format import LEAD_IN
 from rewards.registry import check, functions_of
-from rollout.prompts.config import QuestionsConfig
+from rollout.prompts.config import TaskConfig
 
 if TYPE_CHECKING:
     from orchestrator.config.schema import RunConfig
@@ -26,7 +26,7 @@ def misfits(config: RunConfig) -> Iterator[str]:
         yield from colocated_misfits(config)
     if config.placement.mode != "auto":
         try:
-            resolve_backend(config.rollout.publish_backend, config.placement.mode)
+            resolve_transport(config.rollout.publish_backend, config.placement.mode)
         except ValueError as error:
             yield str(error)
     if config.rollout.hang_timeout_s >= config.rollout.stall_timeout_s:
@@ -103,7 +103,7 @@ def build_misfits(config: RunConfig) -> Iterator[str]:
         )
     if config.prompts.chat:
         yield "prompts.chat = true with model.build: a built tokenizer has no chat template; set it to false"
-    largest = max(largest_integer(questions) for questions in config.prompts.kinds.values())
+    largest = max(largest_integer(questions) for questions in config.prompts.tasks.values())
     if largest > build.max_integer:
         yield (
             f"model.build.max_integer = {build.max_integer}: the tokenizer has no token for {largest}, which "
@@ -134,7 +134,7 @@ def colocated_misfits(config: RunConfig) -> Iterator[str]:
 def reward_misfits(config: RunConfig) -> Iterator[str]:
     """Rewards that do not fit the tasks, or the way in which these are asked."""
     parts: dict[str, set[str]] = {}
-    for questions in config.prompts.kinds.values():
+    for questions in config.prompts.tasks.values():
         try:
             check(questions.marked_by, config.rewards)
         except RewardConfigError as error:
@@ -170,7 +170,7 @@ def correctness_misfits(config: RunConfig, parts: Mapping[str, set[str]]) -> Ite
         )
 
 
-def largest_integer(questions: QuestionsConfig) -> int:
+def largest_integer(questions: TaskConfig) -> int:
     """The largest that a generated Countdown problem or its solution holds; 0 where nothing is known about them."""
     countdown = questions.countdown
     return countdown.largest_integer if questions.task == "countdown" and countdown.source == "generated" else 0

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from orchestrator.cluster.layout import Mode
 
-Backend = Literal["ray", "ipc", "nccl"]
-BACKENDS: dict[Mode, Backend] = {"cpu": "ray", "colocated": "ipc", "pods": "nccl"}
+TransportName = Literal["ray", "ipc", "nccl"]
+BEST_TRANSPORT: dict[Mode, TransportName] = {"cpu": "ray", "colocated": "ipc", "pods": "nccl"}
 """What `auto` means where."""
 UNFIT = {
     "ipc": "it passes buffers within a GPU that generator and learner share",
@@ -16,12 +16,12 @@ UNFIT = {
 }
 
 
-def resolve_backend(setting: Literal["auto", "ray", "ipc", "nccl"], mode: Mode) -> Backend:
+def resolve_transport(setting: Literal["auto", "ray", "ipc", "nccl"], mode: Mode) -> TransportName:
     """`rollout.publish_backend` where generators and learner are placed as `mode` says.
 
     Raises ValueError for one that cannot work there.
     """
-    best = BACKENDS[mode]
+    best = BEST_TRANSPORT[mode]
     if setting in ("auto", "ray", best):
         return best if setting == "auto" else setting
     raise ValueError(

@@ -19,11 +19,11 @@ SUPERVISED_ONLY = {"supervised_only": True}
 """Context of validating a recipe for `rayzero sft`."""
 
 
-class Settings(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
+class Section(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
     """Frozen, and unknown keys are refused."""
 
 
-class EvaluationConfig(Settings, frozen=True):
+class EvaluationConfig(Section, frozen=True):
     """Measurements on the held-out prompts: before the first step, after the last, and between."""
 
     every_steps: int = Field(default=0, ge=0)
@@ -56,7 +56,7 @@ class EvaluationConfig(Settings, frozen=True):
         return self
 
 
-class CheckpointConfig(Settings, frozen=True):
+class CheckpointConfig(Section, frozen=True):
     """What a killed run can resume from."""
 
     every_steps: int = Field(default=10, ge=1)
@@ -65,7 +65,7 @@ class CheckpointConfig(Settings, frozen=True):
     """How many checkpoints stay. Two, so that one torn by a full disk leaves the other."""
 
 
-class PlacementConfig(Settings, frozen=True):
+class PlacementConfig(Section, frozen=True):
     """Which processes share which hardware."""
 
     mode: Literal["auto", "cpu", "colocated", "pods"] = "auto"
@@ -84,7 +84,7 @@ class PlacementConfig(Settings, frozen=True):
     """How often in one run a learner that lost a rank is built anew, to go on from the last checkpoint."""
 
 
-class TrackingConfig(Settings, frozen=True):
+class TrackingConfig(Section, frozen=True):
     """Where metrics go, beside the run directory."""
 
     wandb: bool = False
@@ -95,7 +95,7 @@ class TrackingConfig(Settings, frozen=True):
     """Write every prompt, completion, reward and advantage of each step (compressed)."""
 
 
-class RunConfig(Settings, frozen=True):
+class RunConfig(Section, frozen=True):
     """One run, whole."""
 
     name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9._-]+$")

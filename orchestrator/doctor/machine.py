@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.doctor.finding import Finding, broken, ok, warning
-from orchestrator.doctor.pins import Kind
+from orchestrator.doctor.pins import Distribution
 
 GIB = 2**30
 MIN_MEMORY = 3 * GIB
@@ -62,7 +62,7 @@ def memory(file: Path = Path("/proc/meminfo")) -> tuple[int, int]:
     return int(lines["MemTotal"].split()[0]) * 1024, int(lines["MemAvailable"].split()[0]) * 1024
 
 
-def check_cpu(cores: int, quota: float | None, flags: frozenset[str], kind: Kind, machine: str = "") -> Finding:
+def check_cpu(cores: int, quota: float | None, flags: frozenset[str], kind: Distribution, machine: str = "") -> Finding:
     """`machine` as platform.machine() says."""
     usable = min(cores, quota or cores)
     found = f"{usable:g} usable cores"

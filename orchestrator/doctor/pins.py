@@ -10,7 +10,7 @@ from typing import Literal
 
 from orchestrator.doctor.finding import Finding, ok, warning
 
-Kind = Literal["cpu", "gpu"]
+Distribution = Literal["cpu", "gpu"]
 """Which set of packages this machine needs."""
 
 _PIN = re.compile(r'([\w.-]+)(?:\[[^\]]*\])? *== *([^\s;]+)(?: *; *extra *== *["\'](\w+)["\'])?')
@@ -54,7 +54,7 @@ def installed_requirements() -> tuple[list[str], str]:
         return [], ""
 
 
-def pins(lines: Iterable[str], kind: Kind) -> dict[str, str]:
+def pins(lines: Iterable[str], kind: Distribution) -> dict[str, str]:
     """Name -> version that `lines` pin, for everybody and for this kind of machine."""
     matches = [match for line in lines if (match := _PIN.match(line.strip()))]
     return {normal(match[1]): match[2] for match in matches if match[3] in (None, kind)}

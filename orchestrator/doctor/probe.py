@@ -26,7 +26,7 @@ os._exit(0)
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ProbeOutcome:
     """How it went."""
 
     status: Literal["done", "failed", "crashed", "hung"]
@@ -37,7 +37,7 @@ class Outcome:
     """Why: the last line of a traceback, or the signal. When done, all that was printed."""
 
 
-def probe(code: str, timeout_s: float, environment: Mapping[str, str] | None = None) -> Outcome:
+def probe(code: str, timeout_s: float, environment: Mapping[str, str] | None = None) -> ProbeOutcome:
     """Run `code`, which may fill the dictionary ``facts``, with this Python and, beside our own, these variables."""
     start = time.monotonic()
     child = subprocess.Popen(
@@ -54,15 +54,15 @@ def probe(code: str, timeout_s: float, environment: Mapping[str, str] | None = N
         output, complaints = child.communicate(timeout=timeout_s)
     except subprocess.TimeoutExpired:
         end(child)
-        return Outcome("hung", time.monotonic() - start, words=f"no answer within {timeout_s:g} s")
+        return ProbeOutcome("hung", time.monotonic() - start, words=f"no answer within {timeout_s:g} s")
     seconds = time.monotonic() - start
     said, _, facts = output.rpartition(MARK)
     if child.returncode == 0 and MARK in output:
-        return Outcome("done", seconds, json.loads(facts), (said + complaints).strip())
+        return ProbeOutcome("done", seconds, json.loads(facts), (said + complaints).strip())
     if child.returncode < 0:
-        return Outcome("crashed", seconds, words=f"died of {signal.Signals(-child.returncode).name}")
+        return ProbeOutcome("crashed", seconds, words=f"died of {signal.Signals(-child.returncode).name}")
     lines = complaints.strip().splitlines() or [f"ended with exit code {child.returncode} and no word"]
-    return Outcome("failed", seconds, words=lines[-1][:300])
+    return ProbeOutcome("failed", seconds, words=lines[-1][:300])
 
 
 def end(child: subprocess.Popen[str]) -> None:

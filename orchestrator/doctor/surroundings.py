@@ -10,13 +10,13 @@ from pathlib import Path
 
 from orchestrator.doctor.finding import Finding, broken, ok, warning
 from orchestrator.doctor.machine import Space
-from orchestrator.doctor.pins import Kind
+from orchestrator.doctor.pins import Distribution
 
 HUB = "https://huggingface.co"
 TRUE = {"1", "ON", "YES", "TRUE"}
 
 
-def check_variables(environment: Mapping[str, str], kind: Kind) -> list[Finding]:
+def check_variables(environment: Mapping[str, str], kind: Distribution) -> list[Finding]:
     """Variables that runs have come to grief with."""
     found = [*gpu_variables(environment)] if kind == "gpu" else []
     proxies = sorted(name for name in environment if name.lower() in ("http_proxy", "https_proxy", "all_proxy"))

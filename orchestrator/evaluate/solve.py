@@ -17,7 +17,7 @@ from orchestrator.base_model import check_context
 from orchestrator.config.recipe import ConfigError
 from orchestrator.config.schema import RunConfig
 from orchestrator.evaluate.models import config_for, tokenizer_of
-from rollout.prompts.config import QuestionsConfig
+from rollout.prompts.config import TaskConfig
 from rollout.tasks.base import Problem
 from rollout.types.prompts import Prompt
 
@@ -55,11 +55,11 @@ def solve(model: str, question: str, recipe: str | None, answer: str | None, att
 
 def asked(config: RunConfig, question: str, answer: str | None) -> Problem:
     """The question as a problem of the recipe's task. Raises ConfigError when it is none."""
-    if len(config.prompts.kinds) > 1:
+    if len(config.prompts.tasks) > 1:
         raise ConfigError(
-            f"the recipe mixes the questions of {sorted(config.prompts.kinds)}: name a recipe of one kind with --recipe"
+            f"the recipe mixes the questions of {sorted(config.prompts.tasks)}: name a recipe of one kind with --recipe"
         )
-    questions = next(iter(config.prompts.kinds.values()))
+    questions = next(iter(config.prompts.tasks.values()))
     if questions.task == "countdown":
         return countdown_problem(questions, question, answer)
     from rollout.tasks.registry import task_module
@@ -78,7 +78,7 @@ def asked(config: RunConfig, question: str, answer: str | None) -> Problem:
     )
 
 
-def countdown_problem(questions: QuestionsConfig, question: str, answer: str | None) -> Problem:
+def countdown_problem(questions: TaskConfig, question: str, answer: str | None) -> Problem:
     """Countdown's question says itself what is right."""
     from rollout.tasks import countdown
 
@@ -135,9 +135,9 @@ def engine(model: str, config: RunConfig, tokenizer: Any) -> Iterator[Engine]:
 
 def is_answer_known(prompt: Prompt, config: RunConfig) -> bool:
     """Whether there is something to check against: what verifies an answer, or a task that needs nothing."""
-    if prompt.answer.keys() - {"extraction"} or prompt.task in config.rewards.tasks:
+    if prompt.answer.keys() - {"extraction"} or prompt.grader in config.rewards.tasks:
         return True
-    return "correctness" not in import_module(f"rewards.tasks.{prompt.task}").PARTS
+    return "correctness" not in import_module(f"rewards.tasks.{prompt.grader}").PARTS
 
 
 def verdict(prompt: Prompt, text: str, config: RunConfig, console: Console) -> bool | None:
@@ -148,7 +148,7 @@ def verdict(prompt: Prompt, text: str, config: RunConfig, console: Console) -> b
     outcome = asyncio.run(marked(prompt, prompt.assistant_prefix + text, config))
     if outcome.status != "ok":
         console.print(
-            f"[yellow]not checked:[/] {prompt.task} cannot mark it by --answer alone ({escape(outcome.reason)})"
+            f"[yellow]not checked:[/] {prompt.grader} cannot mark it by --answer alone ({escape(outcome.reason)})"
             if outcome.status == "error"
             else f"[yellow]not checked:[/] {outcome.reason}"
         )
@@ -166,7 +166,7 @@ async def marked(prompt: Prompt, text: str, config: RunConfig) -> Outcome:
     from rewards.registry import functions_of
     from rewards.workers.supervisor import Mark, Supervisor
 
-    function = next(found for found in functions_of(prompt.task, config.rewards) if found.marks_task)
+    function = next(found for found in functions_of(prompt.grader, config.rewards) if found.marks_task)
     changed = asyncio.Event()
     mark = Mark(function, text, prompt.answer, changed.set)
     supervisor = Supervisor(config.rewards.memory_gib)
@@ -183,7 +183,7 @@ async def marked(prompt: Prompt, text: str, config: RunConfig) -> Outcome:
 
 def why_wrong(prompt: Prompt, text: str) -> str:
     """The first thing that is wrong, as far as the task can say it."""
-    if prompt.task == "countdown":
+    if prompt.grader == "countdown":
         from rewards.tasks.countdown import mark
 
         return mark(prompt.assistant_prefix + text, prompt.answer).reason

@@ -1,6 +1,6 @@
 """Whether a model can be trained on a task at all, told from an evaluation before training.
 
-Group-relative advantages are 0 where all completions of a prompt are rewarded alike, so only groups with right and wrong
+Group-relative advantages are 0 where all completions of a prompt are rewarded group_by_sampling, so only groups with right and wrong
 completions teach what is right (DAPO, arXiv:2503.14476, section 3.2, throws the others away for that reason). What counts is
 therefore not the accuracy but how it is spread over the prompts.
 """

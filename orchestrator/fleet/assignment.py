@@ -24,7 +24,7 @@ class Request:
     """Seconds of the monotonic clock."""
 
 
-def dealt(requests: Sequence[Request], in_flight: Mapping[str, int]) -> dict[str, list[Request]]:
+def assign_requests(requests: Sequence[Request], in_flight: Mapping[str, int]) -> dict[str, list[Request]]:
     """Each prompt to the generator with the fewest groups in flight, the first of them where that is a tie.
 
     With nothing in flight that is a fixed deal, so that a resumed run repeats every batch to the last bit; when
@@ -43,14 +43,14 @@ def dealt(requests: Sequence[Request], in_flight: Mapping[str, int]) -> dict[str
     return shares
 
 
-def alike(requests: Sequence[Request]) -> Iterator[list[Request]]:
-    """Neighbours that are sampled alike."""
+def group_by_sampling(requests: Sequence[Request]) -> Iterator[list[Request]]:
+    """Neighbours that are sampled group_by_sampling."""
     for _, same in groupby(requests, key=lambda request: (request.sampling, request.group_size)):
         yield list(same)
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class Throughput:
     """How fast the last groups came. Times are of the monotonic clock."""
 
     sampled: float = 0.0
@@ -59,11 +59,11 @@ class Pace:
     reward_wait_s: float = 0.0
     """How long their rewards kept the caller waiting after that."""
 
-    def after(self, groups: Sequence[Group], times: Sequence[tuple[float, float]]) -> Pace:
+    def after(self, groups: Sequence[Group], times: Sequence[tuple[float, float]]) -> Throughput:
         """The pace of `groups`, by when each was asked for and sampled; what ran ahead counts from those before on."""
         if not groups:
             return self
         sampled = max(end for _, end in times)
         seconds = sampled - max(self.sampled, min(submitted for submitted, _ in times))
         tokens = sum(group.num_completion_tokens for group in groups)
-        return Pace(sampled, tokens / seconds if seconds > 0 else 0.0, time.monotonic() - sampled)
+        return Throughput(sampled, tokens / seconds if seconds > 0 else 0.0, time.monotonic() - sampled)

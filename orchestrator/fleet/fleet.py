@@ -11,9 +11,9 @@ from typing import Any, Protocol
 
 from learner.metrics import Update
 from orchestrator.cluster.calls import TICK_S, ready_of
-from orchestrator.cluster.outcomes import settle
+from orchestrator.cluster.outcomes import gather_calls
 from orchestrator.cluster.placement import Placement
-from orchestrator.config.resolve import resolve_backend
+from orchestrator.config.resolve import resolve_transport
 from orchestrator.config.schema import RunConfig
 from orchestrator.fleet.generators import Generators
 from orchestrator.fleet.learner_group import LearnerGroup
@@ -44,7 +44,7 @@ class Rollouts(Protocol):
     def metrics(self) -> dict[str, float]: ...
 
 
-class Learner(Protocol):
+class LearnerService(Protocol):
     """The group of learner ranks, as one."""
 
     def update(self, step: int, groups: Sequence[Group]) -> Update: ...
@@ -58,7 +58,7 @@ class Fleet(Protocol):
     @property
     def rollouts(self) -> Rollouts: ...
     @property
-    def learner(self) -> Learner: ...
+    def learner(self) -> LearnerService: ...
     def generating(self) -> AbstractContextManager[None]: ...
     def learning(self) -> AbstractContextManager[None]: ...
     def publish(self, version: int) -> None: ...
@@ -75,10 +75,10 @@ class RolloutFleet:
         self.generators = Generators(
             self._boot, config.rollout, have_weights=engine.load_weights, retire=placement.remove_generator
         )
-        tasks = {questions.marked_by for questions in config.prompts.kinds.values()}
+        tasks = {questions.marked_by for questions in config.prompts.tasks.values()}
         self.rewards = RewardPool(config.rewards, f"{config.name}/reward", sorted(tasks), placement.reward_options)
         self.rollouts = RolloutStream(
-            self.generators, self.rewards, config.rollout, seed=config.seed, revive=self._revive
+            self.generators, self.rewards, config.rollout, seed=config.seed, serve_restarted=self._serve_restarted
         )
 
     def wait_until_ready(self) -> None:
@@ -99,7 +99,7 @@ class RolloutFleet:
             **self.placement.generator_options(index),
         ).remote(self._engine, self._config.rollout)
 
-    def _revive(self) -> None:
+    def _serve_restarted(self) -> None:
         """Engines that load weights by themselves serve as soon as they stand."""
 
     def _call_generators(self, method: str, but: Container[str] = ()) -> dict[str, Any]:
@@ -107,7 +107,7 @@ class RolloutFleet:
         this."""
         standing = self.generators.standing.items()
         calls = {name: getattr(actor, method).remote() for name, actor in standing if name not in but}
-        outcomes = settle(calls, method, CONTROL_TIMEOUT_S)
+        outcomes = gather_calls(calls, method, CONTROL_TIMEOUT_S)
         for name, reason in (outcomes.failed | outcomes.died).items():
             self.rollouts.lose(name, reason)
         return outcomes.answered
@@ -121,7 +121,7 @@ class RayFleet(RolloutFleet):
         placement = Placement.of(config)
         try:
             config = with_fractions(config, placement.mode, placement.gpu_gib)
-            backend = resolve_backend(config.rollout.publish_backend, placement.mode)
+            backend = resolve_transport(config.rollout.publish_backend, placement.mode)
             rollout = config.rollout.model_copy(update={"publish_backend": backend})
             config = config.model_copy(update={"rollout": rollout})
             self._shares_gpu = placement.mode == "colocated"
@@ -197,7 +197,7 @@ class RayFleet(RolloutFleet):
     def _new_transport(self) -> Transport:
         rollout = self._config.rollout
         return make_transport(
-            resolve_backend(rollout.publish_backend, self.placement.mode), rollout.tensor_parallel_size
+            resolve_transport(rollout.publish_backend, self.placement.mode), rollout.tensor_parallel_size
         )
 
     def _put_to_sleep(self) -> None:
@@ -214,11 +214,11 @@ class RayFleet(RolloutFleet):
 
     def _unresponsive(self, generators: Mapping[str, Any]) -> dict[str, str]:
         """Those that are dead or do not even say that they live, and why."""
-        pulses = {name: actor.pulse.remote() for name, actor in generators.items()}
-        outcomes = settle(pulses, "pulse", self._config.rollout.hang_timeout_s)
+        heartbeats = {name: actor.heartbeat.remote() for name, actor in generators.items()}
+        outcomes = gather_calls(heartbeats, "heartbeat", self._config.rollout.hang_timeout_s)
         return outcomes.died | outcomes.failed
 
-    def _revive(self) -> None:
+    def _serve_restarted(self) -> None:
         """When no generator samples any more, those that were started again must not wait for the end of the step."""
         if self._version is not None:
             self.publish(self._version)
@@ -237,7 +237,7 @@ class RayFleet(RolloutFleet):
             return
         logger.info("%d generators are wanted, %d there are", wanted, len(self.generators.names))
         for name in self.generators.names[wanted:]:
-            self.rollouts.take_back(name)
+            self.rollouts.requeue(name)
         self.generators.resize(wanted)
 
     def peak_memory_gib(self) -> dict[str, float]:

@@ -15,7 +15,7 @@ from typing import Any
 
 import ray
 
-from orchestrator.cluster.calls import GeneratorsSpentError, ready_of, result_of, wait_for
+from orchestrator.cluster.calls import RestartBudgetExceededError, ready_of, result_of, wait_for
 from rollout.config import RolloutConfig
 
 logger = logging.getLogger(__name__)
@@ -91,7 +91,7 @@ class Generators:
         self.settle()
 
     def settle(self) -> None:
-        """Take note of starts that ended; never waits. Raises GeneratorsSpentError after too many that failed."""
+        """Take note of starts that ended; never waits. Raises RestartBudgetExceededError after too many that failed."""
         ended = ready_of(self.refs(), 0.0)
         for name, start in list(self._starting.items()):
             if start.ready in ended:
@@ -115,11 +115,11 @@ class Generators:
     def lose(self, name: str, reason: str) -> None:
         """End a generator that is dead or of no use, and start its successor.
 
-        Raises GeneratorsSpentError when `rollout.max_restarts` successors were started already.
+        Raises RestartBudgetExceededError when `rollout.max_restarts` successors were started already.
         """
         self._end(name)
         if self.restarts == self._config.max_restarts:
-            raise GeneratorsSpentError(
+            raise RestartBudgetExceededError(
                 f"{name} is lost: {reason}. {self.restarts} generators were started again in this run, as many as "
                 "rollout.max_restarts allows: look at that generator's log"
             )
@@ -174,7 +174,7 @@ class Generators:
     def _waits_too_long(self, name: str) -> None:
         message = f"{name} has not started within {self._timeout_s:g} s"
         if not self._serving and not self._ready:
-            raise GeneratorsSpentError(f"{message}, and no other generator is left: {ADVICE}")
+            raise RestartBudgetExceededError(f"{message}, and no other generator is left: {ADVICE}")
         logger.warning("%s, for want of a place or because it hangs; the run goes on with the others", message)
 
 

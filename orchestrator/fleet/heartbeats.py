@@ -12,7 +12,7 @@ from ray.exceptions import RayError
 from orchestrator.cluster.calls import ready_of, result_of
 
 EVERY_S = 2.0
-"""Seconds between two pulses of a generator that has prompts."""
+"""Seconds between two heartbeats of a generator that has prompts."""
 
 
 @dataclass(eq=False)
@@ -50,7 +50,7 @@ class Heartbeats:
             if heart.call in answered:
                 self._listen(name, heart, now)
             if heart.call is None and now - heart.asked >= EVERY_S:
-                heart.call, heart.asked = busy[name].pulse.remote(), now
+                heart.call, heart.asked = busy[name].heartbeat.remote(), now
         return {
             name: self._reason(heart)
             for name, heart in self._hearts.items()
@@ -60,12 +60,12 @@ class Heartbeats:
     def _listen(self, name: str, heart: _Heart, now: float) -> None:
         call, heart.call = heart.call, None
         try:
-            pulse = result_of(call, name, "pulse")
+            heartbeat = result_of(call, name, "heartbeat")
         except (RayError, RuntimeError):  # dead: its stream tells, sooner than a deadline would
             return
-        if not self._must_decode or pulse.decoding_steps != heart.decoding_steps or pulse.num_unfinished == 0:
+        if not self._must_decode or heartbeat.decoding_steps != heart.decoding_steps or heartbeat.num_unfinished == 0:
             heart.moved = now
-        heart.decoding_steps, heart.num_unfinished = pulse.decoding_steps, pulse.num_unfinished
+        heart.decoding_steps, heart.num_unfinished = heartbeat.decoding_steps, heartbeat.num_unfinished
 
     def _reason(self, heart: _Heart) -> str:
         if heart.call is not None:

@@ -13,8 +13,8 @@ import ray
 from learner.actor import LearnerActor, actor_options
 from learner.config import LearnerConfig, ModelConfig
 from learner.metrics import Update
-from orchestrator.cluster.calls import Background, GeneratorsSpentError, RemoteCallError, wait_for
-from orchestrator.cluster.outcomes import settle
+from orchestrator.cluster.calls import Background, RemoteCallError, RestartBudgetExceededError, wait_for
+from orchestrator.cluster.outcomes import gather_calls
 from orchestrator.cluster.placement import Placement
 from orchestrator.config.schema import RunConfig
 from rollout.types.completions import Group
@@ -157,13 +157,13 @@ def answers(
     """What the ranks answer. Raises LearnerLostError when one of them is late or dead, else what a rank raised."""
     try:
         return wait_for(calls, method, timeout_s, advice, beside)
-    except GeneratorsSpentError:  # of what goes on beside
+    except RestartBudgetExceededError:  # of what goes on beside
         raise
     except RemoteCallError as error:
         raise LearnerLostError(str(error)) from error
     except Exception as error:
         # A rank whose peer dies in a collective call says so at once, which may be before Ray tells of the death.
-        died = settle(calls, method, DEATH_IS_KNOWN_S).died
+        died = gather_calls(calls, method, DEATH_IS_KNOWN_S).died
         if died:
             raise LearnerLostError("; ".join(died.values())) from error
         raise

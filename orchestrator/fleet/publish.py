@@ -24,7 +24,7 @@ class PublishError(RuntimeError):
 
 
 @dataclass(slots=True)
-class Progress:
+class PublishProgress:
     """Where each generator stands in one publish."""
 
     waiting: dict[str, Any]
@@ -67,11 +67,11 @@ def publish(
         PublishError: nobody runs `version`; or one refuses the weights, and then nobody else got them either.
         LearnerLostError: a learner rank is dead or late.
     """
-    progress = Progress(dict(generators))
+    progress = PublishProgress(dict(generators))
     for is_last in (False, True):
         attempt = Attempt(sender, version, time.monotonic_ns(), timeout_s, bucket_bytes, hang_timeout_s)
         try:
-            failed = tried(transport, attempt, progress, is_last)
+            failed = run_attempt(transport, attempt, progress, is_last)
         except BaseException:
             transport.drop(attempt, progress.waiting)
             raise
@@ -89,7 +89,7 @@ def publish(
     return progress.lost
 
 
-def tried(transport: Transport, attempt: Attempt, progress: Progress, is_last: bool) -> dict[str, str]:
+def run_attempt(transport: Transport, attempt: Attempt, progress: PublishProgress, is_last: bool) -> dict[str, str]:
     """One attempt; moves `progress` on. Returns why those that still wait have failed."""
     staged = transport.stage(attempt, progress.waiting)
     progress.lose(staged.died)

@@ -15,10 +15,10 @@ from typing import Any
 
 from ray.exceptions import RayError
 
-from orchestrator.cluster.calls import GeneratorsSpentError, RemoteCallError, ready_of, result_of
-from orchestrator.cluster.outcomes import settle
+from orchestrator.cluster.calls import RemoteCallError, RestartBudgetExceededError, ready_of, result_of
+from orchestrator.cluster.outcomes import gather_calls
 from orchestrator.cluster.watchdog import Watchdog
-from orchestrator.fleet.assignment import Pace, Request, alike, dealt
+from orchestrator.fleet.assignment import Request, Throughput, assign_requests, group_by_sampling
 from orchestrator.fleet.generators import Generators
 from orchestrator.fleet.heartbeats import EVERY_S, Heartbeats
 from rewards.workers.pool import RewardPool
@@ -42,14 +42,14 @@ class RolloutStream:
         config: RolloutConfig,
         *,
         seed: int,
-        revive: Callable[[], None],
+        serve_restarted: Callable[[], None],
     ) -> None:
-        """`revive` gives the current weights to generators that stand without; called when none is left that samples."""
+        """`serve_restarted` gives the current weights to generators that stand without; called when none is left that samples."""
         self._generators = generators
         self._rewards = rewards
         self._config = config
         self._seed = seed
-        self._revive = revive
+        self._serve_restarted = serve_restarted
         self._heartbeats = Heartbeats(config.hang_timeout_s)
         self._queue: list[Request] = []
         self._in_flight: dict[str, dict[str, Request]] = {}
@@ -59,8 +59,8 @@ class RolloutStream:
         self._sampled: dict[str, tuple[float, float]] = {}
         """When the group of a prompt was asked for and when it had been sampled; of all that were not gathered yet."""
         self._scored: dict[str, Group] = {}
-        self._pace = Pace()
-        self._watchdog = Watchdog(self._whom)
+        self._throughput = Throughput()
+        self._watchdog = Watchdog(self._describe_pending)
 
     def collect(self, prompts: Sequence[Prompt], sampling: SamplingConfig, group_size: int) -> list[Group]:
         """`submit` and `gather`."""
@@ -90,7 +90,7 @@ class RolloutStream:
             if self._watchdog.quiet_for_s > self._config.stall_timeout_s:
                 self._report_stall(missing)
         groups = [self._scored.pop(prompt.id) for prompt in prompts]
-        self._pace = self._pace.after(groups, [self._sampled.pop(prompt.id) for prompt in prompts])
+        self._throughput = self._throughput.after(groups, [self._sampled.pop(prompt.id) for prompt in prompts])
         return groups
 
     def refs(self) -> list[Any]:
@@ -115,13 +115,13 @@ class RolloutStream:
 
     def lose(self, name: str, reason: str) -> None:
         """Replace a generator that is dead or of no use; what it had not finished is sampled by others."""
-        count = self.take_back(name)
+        count = self.requeue(name)
         again = f"; {count} unfinished prompts are sampled again" if count else ""
         self._generators.lose(name, reason + again)
         self._watchdog.moved()
         self._hand_out()
 
-    def take_back(self, name: str) -> int:
+    def requeue(self, name: str) -> int:
         """Put what a generator has not finished back into the queue, ahead of all else. Returns how many prompts."""
         requests = self._in_flight.pop(name, {})
         self._streams = {stream: whose for stream, whose in self._streams.items() if whose != name}
@@ -132,10 +132,10 @@ class RolloutStream:
         """Drop everything that was submitted and not gathered: the same prompts may be submitted again."""
         busy = [name for name, requests in self._in_flight.items() if requests]
         for name in list(self._in_flight):
-            self.take_back(name)
+            self.requeue(name)
         self._queue.clear()
         calls = {name: self._generators.serving[name].abandon.remote() for name in busy}
-        outcomes = settle(calls, "abandon", ABANDON_TIMEOUT_S)
+        outcomes = gather_calls(calls, "abandon", ABANDON_TIMEOUT_S)
         for name, reason in (outcomes.failed | outcomes.died).items():
             self.lose(name, reason)
         while self._rewards.num_pending:  # bounded by the rewards' own deadlines
@@ -147,8 +147,8 @@ class RolloutStream:
     def metrics(self) -> dict[str, float]:
         """Of the last `gather`: how fast was sampled, how long rewards kept it waiting; and what is in flight now."""
         return {
-            "rollout/tokens_per_s": self._pace.tokens_per_s,
-            "time/reward_wait_s": self._pace.reward_wait_s,
+            "rollout/tokens_per_s": self._throughput.tokens_per_s,
+            "time/reward_wait_s": self._throughput.reward_wait_s,
             "system/in_flight_groups": float(len(self._queue) + sum(map(len, self._in_flight.values()))),
             "system/generators": float(len(self._generators.serving)),
             "system/generator_restarts": float(self._generators.restarts),
@@ -161,13 +161,13 @@ class RolloutStream:
         if not self._queue or not serving:
             return
         queue, self._queue = self._queue, []
-        shares = dealt(queue, {name: len(self._in_flight.get(name, ())) for name in serving})
+        shares = assign_requests(queue, {name: len(self._in_flight.get(name, ())) for name in serving})
         for name, share in shares.items():
-            for same in alike(share):
+            for same in group_by_sampling(share):
                 self._generate(name, same)
 
     def _generate(self, name: str, share: Sequence[Request]) -> None:
-        """One call for all of them: a batch that is added at once is computed alike every time."""
+        """One call for all of them: a batch that is added at once is computed group_by_sampling every time."""
         first = share[0]
         prompts = [request.prompt for request in share]
         call = self._generators.serving[name].generate.remote(prompts, first.sampling, first.group_size, self._seed)
@@ -183,7 +183,7 @@ class RolloutStream:
             del self._streams[stream]
         except UnpublishedError:
             # A commit failed half way and dropped them. It is tried again, and if that fails the publish loses the generator.
-            self.take_back(name)
+            self.requeue(name)
         except (RemoteCallError, EngineStoppedError, RayError) as error:
             self.lose(name, str(error))
         else:
@@ -196,15 +196,17 @@ class RolloutStream:
         """Until one samples again. Bounded by the deadlines of starting one."""
         while not self._generators.standing:
             if not self._generators.names:
-                raise GeneratorsSpentError("no generator is left, and none may be started again (rollout.max_restarts)")
+                raise RestartBudgetExceededError(
+                    "no generator is left, and none may be started again (rollout.max_restarts)"
+                )
             ready_of(self._generators.refs(), EVERY_S)
             self._watchdog.look()
         if not self._generators.serving:
-            self._revive()
+            self._serve_restarted()
         self._watchdog.moved()
         self._hand_out()
 
-    def _whom(self) -> str:
+    def _describe_pending(self) -> str:
         """Who is waited for, in words."""
         parts = [
             f"{name} ({len(requests)} prompts, {min(requests)} the first)"
@@ -220,6 +222,6 @@ class RolloutStream:
     def _report_stall(self, missing: set[str]) -> None:
         raise RemoteCallError(
             f"no group finished for {self._config.stall_timeout_s:g} s; {len(missing)} are missing, waiting for "
-            f"{self._whom()}. Raise rollout.stall_timeout_s if completions really take that long; else look at the log of "
+            f"{self._describe_pending()}. Raise rollout.stall_timeout_s if completions really take that long; else look at the log of "
             "who is waited for"
         )

@@ -17,9 +17,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
-from orchestrator.cluster.outcomes import Outcomes, settle
+from orchestrator.cluster.outcomes import Outcomes, gather_calls
 from orchestrator.fleet.learner_group import LearnerLostError, answers
-from rollout.types.publishing import IpcBucket, TransferGroup
+from rollout.types.publishing import IpcBucket, NcclGroup
 
 ADVICE = "raise rollout.publish_timeout_s if the model is large; else look at its log, it may hang"
 ABORT_S = 30.0
@@ -55,7 +55,7 @@ class Attempt:
     """Of each phase."""
     bucket_bytes: int
     hang_timeout_s: float = 60.0
-    """After which a generator that does not even answer a pulse counts as dead."""
+    """After which a generator that does not even answer a heartbeat counts as dead."""
 
     def deadlines(self, generators: Generators) -> tuple[float, Generators, float]:
         """As `settle` takes them."""
@@ -85,11 +85,11 @@ class RayTransport:
         buckets = attempt.sender.weight_buckets(attempt.bucket_bytes, attempt.timeout_s)
         staged = (attempt.ticket, attempt.version, *buckets)
         calls = {name: generator.stage_weights.remote(*staged) for name, generator in generators.items()}
-        return settle(calls, f"stage_weights(version {attempt.version})", *attempt.deadlines(generators), ADVICE)
+        return gather_calls(calls, f"stage_weights(version {attempt.version})", *attempt.deadlines(generators), ADVICE)
 
     def commit(self, attempt: Attempt, generators: Generators) -> Outcomes:
         calls = {name: generator.commit_weights.remote(attempt.ticket) for name, generator in generators.items()}
-        return settle(calls, f"commit_weights(version {attempt.version})", *attempt.deadlines(generators), ADVICE)
+        return gather_calls(calls, f"commit_weights(version {attempt.version})", *attempt.deadlines(generators), ADVICE)
 
     def drop(self, attempt: Attempt, generators: Generators) -> None:
         drop_staged(attempt, generators)
@@ -143,8 +143,8 @@ class NcclTransport:
         sending = attempt.sender.transfer_calls("nccl_broadcast", attempt.timeout_s)
         # Both ends give up at the deadline by themselves; this waits for them to say so.
         patience_s = attempt.timeout_s + ABORT_S
-        outcomes = settle(receiving, f"commit_weights(version {attempt.version})", patience_s, advice=ADVICE)
-        sent = settle(sending, "nccl_broadcast", ABORT_S)
+        outcomes = gather_calls(receiving, f"commit_weights(version {attempt.version})", patience_s, advice=ADVICE)
+        sent = gather_calls(sending, "nccl_broadcast", ABORT_S)
         check_sender(sent, is_excused=bool(outcomes.failed or outcomes.died))
         if len(outcomes.answered) == len(generators):
             self._members = members
@@ -159,11 +159,11 @@ class NcclTransport:
         address, port = next(iter(from_sender(attempt, "reserve_address").values()))
         ranks = nccl_ranks(list(generators), self._tensor_parallel_size)
         world_size = 1 + self._tensor_parallel_size * len(generators)
-        group = TransferGroup(address, port, world_size, attempt.bucket_bytes)
+        group = NcclGroup(address, port, world_size, attempt.bucket_bytes)
         joining = {name: generator.join_group.remote(group, ranks[name]) for name, generator in generators.items()}
         sending = attempt.sender.transfer_calls("nccl_join", group)
-        outcomes = settle(joining, "join_group", attempt.timeout_s, advice=ADVICE)
-        check_sender(settle(sending, "nccl_join", ABORT_S), is_excused=False)
+        outcomes = gather_calls(joining, "join_group", attempt.timeout_s, advice=ADVICE)
+        check_sender(gather_calls(sending, "nccl_join", ABORT_S), is_excused=False)
         if len(outcomes.answered) == len(generators):
             self._members = dict(generators)
         return outcomes
@@ -184,7 +184,7 @@ def nccl_ranks(names: Sequence[str], tensor_parallel_size: int) -> dict[str, int
 def call_all(generators: Generators, method: str, deadline: float, *args: Any) -> Outcomes:
     """One method of all `generators`, to be answered by `deadline` on the monotonic clock."""
     calls = {name: getattr(generator, method).remote(*args) for name, generator in generators.items()}
-    return settle(calls, method, max(0.0, deadline - time.monotonic()))
+    return gather_calls(calls, method, max(0.0, deadline - time.monotonic()))
 
 
 def stage_manifest(attempt: Attempt, generators: Generators) -> Outcomes:

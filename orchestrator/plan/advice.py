@@ -8,7 +8,7 @@ from typing import Any
 
 from orchestrator.config.recipe import apply_overrides, parse_value, validate
 from orchestrator.config.schema import RunConfig
-from orchestrator.plan.gpu_models import Gpu
+from orchestrator.plan.gpu_models import GpuModel
 from orchestrator.plan.memory_plan import MemoryPlan, memory_plan, planned_fraction
 from orchestrator.plan.model_shapes import PUBLISHED, shape_of
 from orchestrator.plan.terms import ALWAYS, GIB, reference_kind
@@ -40,7 +40,7 @@ class Step:
         return {phase: (self.before.needed_bytes(phase) - self.after.needed_bytes(phase)) / GIB for phase in ALWAYS}
 
 
-def advice(config: RunConfig, gpu: Gpu) -> list[Step]:
+def advice(config: RunConfig, gpu: GpuModel) -> list[Step]:
     """Changes that end with a run that fits, or as many as there are. Nothing for one that fits."""
     plan = memory_plan(config, shape_of(config.model), gpu)
     if plan.fits:
@@ -61,7 +61,7 @@ def overrides_of(steps: Sequence[Step]) -> list[str]:
     return [*(f"{key}={value}" for key, value in settings.items()), share]
 
 
-def _chosen(config: RunConfig, gpu: Gpu) -> list[Change]:
+def _chosen(config: RunConfig, gpu: GpuModel) -> list[Change]:
     """Every change that brings the run nearer to fitting, until it fits."""
     chosen: list[Change] = []
     changed, plan = config, _planned(config, gpu)
@@ -79,7 +79,7 @@ def _chosen(config: RunConfig, gpu: Gpu) -> list[Change]:
     return chosen
 
 
-def _needed(config: RunConfig, gpu: Gpu, chosen: Sequence[Change]) -> list[Change]:
+def _needed(config: RunConfig, gpu: GpuModel, chosen: Sequence[Change]) -> list[Change]:
     """``chosen`` without what later changes have made needless, the costliest first."""
     kept = list(chosen)
     for change in reversed(chosen):
@@ -109,7 +109,7 @@ def _changed(config: RunConfig, changes: Sequence[Change]) -> RunConfig:
     return validate(settings)
 
 
-def _planned(config: RunConfig, gpu: Gpu) -> MemoryPlan:
+def _planned(config: RunConfig, gpu: GpuModel) -> MemoryPlan:
     """The plan with vLLM's share as large as it may be."""
     shape = shape_of(config.model)
     return memory_plan(config, shape, gpu, planned_fraction(config, shape, gpu.gib))

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from orchestrator.cluster.layout import Mode
 from orchestrator.config.recipe import ConfigError
 from orchestrator.config.schema import RunConfig
-from orchestrator.plan.gpu_models import Gpu
+from orchestrator.plan.gpu_models import GpuModel
 from orchestrator.plan.memory_plan import memory_plan, planned_fraction, planned_learner_fraction
 from orchestrator.plan.model_shapes import shape_of
 
@@ -35,7 +35,7 @@ def with_fractions(config: RunConfig, mode: Mode, gpu_gib: Callable[[], float]) 
         raise ConfigError(
             f"{error}; or give rollout.gpu_memory_fraction and learner.gpu_memory_fraction, which are planned otherwise"
         ) from error
-    gpu = Gpu(f"{(gib := gpu_gib()):.2f} GiB", gib)
+    gpu = GpuModel(f"{(gib := gpu_gib()):.2f} GiB", gib)
     if rollout.gpu_memory_fraction is None:
         fraction = planned_fraction(config, shape, gib)
         logger.info("rollout.gpu_memory_fraction = %g, on GPUs of %s: %s", fraction.value, gpu.name, fraction.reason)

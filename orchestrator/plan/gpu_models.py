@@ -27,17 +27,17 @@ SMALLEST_GIB = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Gpu:
+class GpuModel:
     name: str
     gib: float
     """What CUDA reports as the total, GiB."""
 
 
-def gpu_of(text: str) -> Gpu:
+def gpu_model(text: str) -> GpuModel:
     """The GPU that `--gpu` names: a name of ``GPUS``, or a size in GiB. Raises ConfigError."""
     name = re.sub(r"^rtx[ _-]?", "", text.lower())
     if name in GPUS:
-        return Gpu(name, GPUS[name])
+        return GpuModel(name, GPUS[name])
     try:
         gib = float(name.removesuffix("gib"))
     except ValueError:
@@ -45,4 +45,4 @@ def gpu_of(text: str) -> Gpu:
     # Written so that "nan" is refused too.
     if not SMALLEST_GIB <= gib < 1e6:
         raise ConfigError(f"--gpu {text}: neither a size in GiB, such as 23.6, nor one of {', '.join(GPUS)}")
-    return Gpu(f"{gib:g} GiB", gib)
+    return GpuModel(f"{gib:g} GiB", gib)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from orchestrator.config.recipe import ConfigError
 from orchestrator.config.schema import RunConfig
 from orchestrator.plan.generator_memory import KV_BLOCK, generator_terms, kv_bytes_per_token
-from orchestrator.plan.gpu_models import Gpu
+from orchestrator.plan.gpu_models import GpuModel
 from orchestrator.plan.host_memory import host_terms
 from orchestrator.plan.learner_memory import learner_terms
 from orchestrator.plan.model_shapes import ModelShape, check_split
@@ -63,7 +63,7 @@ class KvCache:
 class MemoryPlan:
     """What one GPU holds in each phase; where generator and learner do not share one, each of the two."""
 
-    gpu: Gpu
+    gpu: GpuModel
     sizes: Sizes
     colocated: bool
     fraction: Fraction
@@ -113,7 +113,7 @@ class MemoryPlan:
         return not any(self.problems())
 
 
-def memory_plan(config: RunConfig, shape: ModelShape, gpu: Gpu, fraction: Fraction | None = None) -> MemoryPlan:
+def memory_plan(config: RunConfig, shape: ModelShape, gpu: GpuModel, fraction: Fraction | None = None) -> MemoryPlan:
     """The plan of ``config`` with a model of ``shape`` on GPUs like ``gpu``, and vLLM's share as given, else the recipe's,
     else as planned. Raises ConfigError for a run on cores."""
     if config.placement.mode == "cpu":

@@ -9,13 +9,13 @@ from rich.table import Table
 
 from orchestrator.config.schema import RunConfig
 from orchestrator.plan.advice import Step, advice, overrides_of
-from orchestrator.plan.gpu_models import Gpu
+from orchestrator.plan.gpu_models import GpuModel
 from orchestrator.plan.memory_plan import MARGIN, MemoryPlan, memory_plan
 from orchestrator.plan.model_shapes import shape_of
 from orchestrator.plan.terms import ALWAYS, GIB
 
 
-def print_memory(config: RunConfig, gpu: Gpu, console: Console) -> None:
+def print_memory(config: RunConfig, gpu: GpuModel, console: Console) -> None:
     """What the run holds on ``gpu``, term by term, whether that fits, and what to change if not.
 
     Raises ConfigError for a run on cores, and for a model whose config cannot be had.

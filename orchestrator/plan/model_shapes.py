@@ -12,7 +12,7 @@ from learner.config import LoraConfig, ModelConfig
 from orchestrator.config.recipe import ConfigError
 
 FAMILIES = ("qwen2", "qwen3", "llama", "mistral")
-"""What ``model_type`` may be; their layers are alike but for biases and norms."""
+"""What ``model_type`` may be; their layers are group_by_sampling but for biases and norms."""
 
 CONFIG_KEYS = (
     *("model_type", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim"),

@@ -89,7 +89,7 @@ def task_line(config: RunConfig) -> str:
     kinds = [
         f"{'' if name == questions.task else f'{name}: '}{questions.task} from "
         f"{getattr(questions.settings, 'source', 'generated')}"
-        for name, questions in prompts.kinds.items()
+        for name, questions in prompts.tasks.items()
     ]
     stages = f", in {len(prompts.curriculum.stages)} stages" if prompts.curriculum.stages else ""
     return f"{'; '.join(kinds)}{stages}, asked {prompts.format}, {prompts.num_held_out} problems held out"

@@ -55,7 +55,7 @@ class RunDirectory:
             for folder in (self.path, self.rollouts, self.checkpoints):
                 folder.mkdir(parents=True, exist_ok=True)
         # A command that is refused must not leave its settings to the run that it was refused for.
-        with self.alone(), self._writing():
+        with self.lock(), self._writing():
             self._check_same_run(config)
             # Not pydantic's own JSON, which turns infinity into null.
             write_atomically(self.path / "config.json", json.dumps(config.model_dump(mode="json"), indent=2) + "\n")
@@ -99,7 +99,7 @@ class RunDirectory:
         text = zstandard.decompress(self._rollouts_file(step).read_bytes()).decode()
         return [json.loads(line) for line in text.splitlines()]
 
-    def forget_after(self, step: int) -> None:
+    def truncate_after(self, step: int) -> None:
         """Remove metrics and rollouts of later steps, which a resumed run does again."""
         kept = [line for line in self.metrics() if line["step"] <= step]
         write_atomically(self._metrics_file, "".join(json.dumps(line) + "\n" for line in kept))
@@ -115,7 +115,7 @@ class RunDirectory:
         logging.getLogger().setLevel(logging.INFO)
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
+    def lock(self) -> Iterator[None]:
         """Within it no other command trains into this directory, where two would undo each other's work.
 
         Raises RunDirectoryError while another does, on this machine or on one that shares the folder. The lock ends with the

@@ -55,7 +55,7 @@ class Job:
 
     @property
     def task(self) -> str:
-        return self.ticket.group.prompt.task
+        return self.ticket.group.prompt.grader
 
 
 class Ledger:
@@ -73,7 +73,7 @@ class Ledger:
 
     def enqueue(self, group: Group) -> Ticket:
         """Queues a group as one job. Raises RewardConfigError when the settings cannot mark its task."""
-        ticket = Ticket(group, self.functions_of(group.prompt.task))
+        ticket = Ticket(group, self.functions_of(group.prompt.grader))
         self.num_pending += 1
         if ticket.is_done:
             self.finished.append(ticket)

@@ -16,11 +16,11 @@ from vllm.sampling_params import RequestOutputKind
 from rollout.config import RolloutConfig, SamplingConfig
 from rollout.engine.increments import increments
 from rollout.engine.step_loop import EngineStoppedError, StepLoop
-from rollout.engine.versioned import Sampled, VersionedEngine
+from rollout.engine.versioned import SampledRequest, VersionedEngine
 from rollout.types.completions import Completion, Group, Logprobs
 from rollout.types.prompts import Prompt, Tokens
-from rollout.types.publishing import IpcBucket, Manifest, TransferGroup, WeightBucket
-from rollout.types.sampling import EngineSpec, Pulse
+from rollout.types.publishing import IpcBucket, NcclGroup, WeightBucket, WeightManifest
+from rollout.types.sampling import EngineSpec, Heartbeat
 from rollout.weights.staging import Staged, StagingArea, UnpublishedError, expected_shapes, manifest_of
 
 T = TypeVar("T")
@@ -76,17 +76,19 @@ class Engine:
         request = (prompt.id, {"prompt_token_ids": self._fitting(prompt, sampling).token_ids.tolist()}, params)
         return increments((sampled.outputs[0].token_ids for sampled in self._loop.stream([request])), self._decode)
 
-    def pulse(self) -> Pulse:
+    def heartbeat(self) -> Heartbeat:
         """A sign of life, at once: it does not wait for the decoding step that runs."""
         loop = self._loop
-        return Pulse(os.getpid(), loop.engine.version, loop.num_unfinished, loop.num_waiting_calls, loop.decoding_steps)
+        return Heartbeat(
+            os.getpid(), loop.engine.version, loop.num_unfinished, loop.num_waiting_calls, loop.decoding_steps
+        )
 
     def abandon(self) -> int:
         """Abort every unfinished prompt between two steps; returns how many. Their `generate` ends without them."""
         return self._loop.abandon()
 
     def stage(
-        self, ticket: int, version: int, buckets: Sequence[WeightBucket] = (), manifest: Manifest | None = None
+        self, ticket: int, version: int, buckets: Sequence[WeightBucket] = (), manifest: WeightManifest | None = None
     ) -> None:
         """Check a version and keep it for `commit`; decoding goes on. `manifest`: where the weights travel at the commit.
 
@@ -131,7 +133,7 @@ class Engine:
         version = self._staging.take(ticket).version
         return self._update(lambda engine: engine.finish_update(version))
 
-    def join(self, group: TransferGroup | None, rank: int) -> None:
+    def join(self, group: NcclGroup | None, rank: int) -> None:
         """Leave the former group, if there is one, and join `group` with this engine's workers, the first as `rank`."""
         self._loop.call(lambda engine: engine.connect(group, rank))
 
@@ -181,7 +183,7 @@ class Engine:
             )
         return prompt
 
-    def _group(self, prompt: Prompt, sampled: Sampled) -> Group:
+    def _group(self, prompt: Prompt, sampled: SampledRequest) -> Group:
         outputs = sorted(sampled.outputs, key=lambda output: output.index)
         return Group(prompt, tuple(self._completion(output, sampled.policy_versions) for output in outputs))
 
@@ -196,7 +198,7 @@ class Engine:
         )
 
 
-def names_and_shapes(weights: Manifest | IpcBucket) -> dict[str, Any]:
+def names_and_shapes(weights: WeightManifest | IpcBucket) -> dict[str, Any]:
     """As vLLM's weight-transfer engines want them."""
     return {
         "names": list(weights.names),

@@ -11,14 +11,14 @@ from vllm.config import WeightTransferConfig
 from vllm.inputs import TokensPrompt
 
 from rollout.config import RolloutConfig
-from rollout.types.publishing import TransferGroup
+from rollout.types.publishing import NcclGroup
 from rollout.types.sampling import EngineSpec
 from rollout.weights import object_store
 from rollout.weights.staging import UnpublishedError
 
 
 @dataclass(frozen=True, slots=True)
-class Sampled:
+class SampledRequest:
     """What a step has of a request: vLLM's CompletionOutputs, and the policy versions that sampled them so far.
 
     Most requests have it once, when they are finished; those that are streamed have it at every step.
@@ -66,15 +66,15 @@ class VersionedEngine:
         """Whether there is something to decode; not while weights are being replaced."""
         return not self.is_updating and self._engine.has_unfinished_requests()
 
-    def step(self) -> list[Sampled]:
+    def step(self) -> list[SampledRequest]:
         """Decode one token of every running request; return those that this finished, and what is new of streamed ones."""
         return [self._sampled(output) for output in self._engine.step()]
 
-    def _sampled(self, output: Any) -> Sampled:
+    def _sampled(self, output: Any) -> SampledRequest:
         versions = tuple(self._versions[output.request_id])
         if output.finished:
             del self._versions[output.request_id]
-        return Sampled(output.request_id, output.outputs, versions, output.finished)
+        return SampledRequest(output.request_id, output.outputs, versions, output.finished)
 
     def replace_weights(self, update_infos: Iterable[dict[str, Any]], version: int) -> int:
         """Load all of `update_infos`, which vLLM's weight-transfer engine understands, and run `version`."""
@@ -109,7 +109,7 @@ class VersionedEngine:
         self.is_updating = False
         self._engine.collective_rpc("drop_weight_update")
 
-    def connect(self, group: TransferGroup | None, rank: int) -> None:
+    def connect(self, group: NcclGroup | None, rank: int) -> None:
         """Leave the transfer group, if there is one, and join `group`, this engine's first worker as `rank`."""
         self._engine.collective_rpc("shutdown_weight_transfer_engine")
         if group is not None:
@@ -123,7 +123,7 @@ class VersionedEngine:
         self._engine.wake_up()
 
 
-def nccl_init_info(group: TransferGroup, rank: int) -> dict[str, Any]:
+def nccl_init_info(group: NcclGroup, rank: int) -> dict[str, Any]:
     """The init info of vLLM's nccl engine for workers that join `group` from `rank` on."""
     return {
         "master_address": group.address,

@@ -39,7 +39,7 @@ TaskName = Literal[
 ]
 
 
-class QuestionsConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
+class TaskConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
     """A task, its settings, and the wording of its questions."""
 
     task: TaskName = "countdown"
@@ -125,7 +125,7 @@ class QuestionsConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docs
         return {key: value for key, value in dump(self).items() if key not in others}
 
 
-class MixtureEntry(QuestionsConfig, frozen=True):
+class MixtureEntry(TaskConfig, frozen=True):
     """One of several kinds of questions. What it does not say is as in `prompts`."""
 
     weight: float = Field(default=1.0, ge=0.0)
@@ -156,7 +156,7 @@ class CurriculumConfig(BaseModel, frozen=True, extra="forbid", use_attribute_doc
     sources that list their problems; 0: never."""
 
 
-class PromptsConfig(QuestionsConfig, frozen=True):
+class PromptsConfig(TaskConfig, frozen=True):
     """What is asked, and in which words."""
 
     format: PromptFormat = "zero_shot"
@@ -183,7 +183,7 @@ class PromptsConfig(QuestionsConfig, frozen=True):
     curriculum: CurriculumConfig = CurriculumConfig()
 
     @property
-    def kinds(self) -> Mapping[str, QuestionsConfig]:
+    def tasks(self) -> Mapping[str, TaskConfig]:
         """Every kind of question by name: the mixture's, or the one that there is."""
         return self.mixture or {self.task: self}
 
@@ -198,7 +198,7 @@ class PromptsConfig(QuestionsConfig, frozen=True):
         """Fill in each mixture entry what it does not say; wording only from the same task."""
         if not isinstance(settings, dict) or not isinstance(settings.get("mixture"), dict):
             return settings
-        own = {key: settings[key] for key in QuestionsConfig.model_fields if key in settings}
+        own = {key: settings[key] for key in TaskConfig.model_fields if key in settings}
         task = own.get("task", cls.model_fields["task"].default)
         shared = {key: value for key, value in own.items() if key not in ("template", "natural_template", "example")}
         mixture = {}
@@ -223,8 +223,8 @@ class PromptsConfig(QuestionsConfig, frozen=True):
             yield "mixture: every weight is 0, so nothing would be asked; give at least one entry a weight"
         for number, stage in enumerate(self.curriculum.stages, start=1):
             where = f"curriculum.stages, number {number}"
-            if unknown := set(stage.weights) - set(self.kinds):
-                yield f"{where}: no mixture entry is called {sorted(unknown)[0]!r}; there are {sorted(self.kinds)}"
+            if unknown := set(stage.weights) - set(self.tasks):
+                yield f"{where}: no mixture entry is called {sorted(unknown)[0]!r}; there are {sorted(self.tasks)}"
             if not any(stage.weights.values()) or any(weight < 0 for weight in stage.weights.values()):
                 yield f"{where}: weights = {stage.weights} must be 0 or more, and one of them more"
             if number < len(self.curriculum.stages) and stage.num_steps is None and stage.pass_rate is None:

@@ -11,7 +11,7 @@ from rollout.tasks.base import MAX_DRAWS, Problem
 from rollout.tasks.registry import problem_source
 
 
-class Kind(NamedTuple):
+class Draw(NamedTuple):
     """A problem, and the name in `prompts.mixture` of what it is an instance of."""
 
     name: str
@@ -24,17 +24,17 @@ class Mixture:
     def __init__(self, config: PromptsConfig, held_out_weights: Mapping[str, float]) -> None:
         """`held_out_weights` say how `num_held_out` is divided. Raises ValueError when a source has too few problems."""
         self._seed = config.seed
-        self._tasks = {name: questions.task for name, questions in config.kinds.items()}
-        counts = shares(config.num_held_out, {name: held_out_weights.get(name, 0.0) for name in config.kinds})
+        self._tasks = {name: questions.task for name, questions in config.tasks.items()}
+        counts = shares(config.num_held_out, {name: held_out_weights.get(name, 0.0) for name in config.tasks})
         self._sources = {
-            name: problem_source(questions, counts[name], config.seed) for name, questions in config.kinds.items()
+            name: problem_source(questions, counts[name], config.seed) for name, questions in config.tasks.items()
         }
-        self.held_out = [Kind(name, problem) for name, source in self._sources.items() for problem in source.held_out]
+        self.held_out = [Draw(name, problem) for name, source in self._sources.items() for problem in source.held_out]
         # Kinds of one task may overlap: a problem held out of one must not be trained on as another.
         self._held_out_keys = {(self._tasks[name], problem.key) for name, problem in self.held_out}
         self._indices = dict.fromkeys(self._sources, 0)
 
-    def draw(self, position: int, weights: Mapping[str, float], is_dropped: Callable[[str, str], bool]) -> Kind:
+    def draw(self, position: int, weights: Mapping[str, float], is_dropped: Callable[[str, str], bool]) -> Draw:
         """The problem for a position of the run.
 
         `is_dropped(kind, key)` is asked of those that a source lists. Raises ValueError when all are held out or dropped.
@@ -50,7 +50,7 @@ class Mixture:
             self._indices[name] += 1
             is_held_out = (self._tasks[name], problem.key) in self._held_out_keys
             if not is_held_out and not (self.is_listed(name) and is_dropped(name, problem.key)):
-                return Kind(name, problem)
+                return Draw(name, problem)
         raise NothingLeftError(name)
 
     def is_listed(self, kind: str) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 
 from rollout.prompts.config import PromptsConfig
 from rollout.prompts.curriculum import Curriculum, SolvedProblems, training_id
-from rollout.prompts.mixture import Kind, Mixture, NothingLeftError
+from rollout.prompts.mixture import Draw, Mixture, NothingLeftError
 from rollout.prompts.template import Template, Tokenizer
 from rollout.types.completions import Group
 from rollout.types.prompts import Prompt, PromptFormat
@@ -85,7 +85,7 @@ class PromptStream:
         is_one_shot = random.Random(f"format/{self._config.seed}/{position}").random() < self._one_shot_share
         return self._template.prompt(training_id(position), problem, "one_shot" if is_one_shot else None, name)
 
-    def _draw(self, position: int) -> Kind:
+    def _draw(self, position: int) -> Draw:
         weights, has_dropped = self._curriculum.weights, self._solved.has_dropped
         try:
             return self._mixture.draw(position, weights, has_dropped)

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from rollout.prompts.config import PromptsConfig, QuestionsConfig
+from rollout.prompts.config import PromptsConfig, TaskConfig
 from rollout.tasks.base import Problem
 from rollout.types.prompts import Prompt, PromptFormat, Tokens
 
@@ -37,7 +37,7 @@ class Template:
 
         Raises ValueError when it is longer than `prompts.max_prompt_tokens`.
         """
-        questions = self._config.kinds[kind] if kind else self._config
+        questions = self._config.tasks[kind] if kind else self._config
         format = format or self._config.format
         text = self.text(problem, format, questions)
         # A chat template has written its own special tokens; a base model's text gets the tokenizer's (often none).
@@ -51,7 +51,7 @@ class Template:
             id=prompt_id,
             token_ids=token_ids,
             text=text,
-            task=questions.marked_by,
+            grader=questions.marked_by,
             answer=problem.answer if format != "natural" else {**problem.answer, "extraction": "natural"},
             assistant_prefix=self.prefix(format),
             format=format,
@@ -60,9 +60,7 @@ class Template:
             difficulty=problem.difficulty,
         )
 
-    def text(
-        self, problem: Problem, format: PromptFormat = "zero_shot", questions: QuestionsConfig | None = None
-    ) -> str:
+    def text(self, problem: Problem, format: PromptFormat = "zero_shot", questions: TaskConfig | None = None) -> str:
         """The whole prompt as text."""
         questions = questions or self._config
         wording, prefix = questions.wording(format), self.prefix(format)

@@ -17,7 +17,7 @@ from rollout.tasks.base import Problem, ProblemSource, WorkedExample
 
 if TYPE_CHECKING:
     from rollout.config import TracesConfig
-    from rollout.prompts.config import PromptsConfig, QuestionsConfig
+    from rollout.prompts.config import PromptsConfig, TaskConfig
 
 PACKAGE = "rollout.tasks"
 
@@ -46,7 +46,7 @@ def task_module(task: str) -> Task:
     return cast(Task, import_module(f"{PACKAGE}.{task}"))
 
 
-def problem_source(questions: QuestionsConfig, num_held_out: int, seed: int) -> ProblemSource:
+def problem_source(questions: TaskConfig, num_held_out: int, seed: int) -> ProblemSource:
     """The problems of one kind of questions."""
     return task_module(questions.task).source(questions.settings, num_held_out, seed)
 

@@ -24,8 +24,8 @@ class Prompt:
     """Unique in a run, the same after a resume: ``train/000123`` or ``held_out/000017``."""
     token_ids: Tokens
     text: str
-    task: str
-    """Name of the task, which is also the name of the module in ``rewards`` that marks it."""
+    grader: str
+    """Name of the module in ``rewards/tasks`` that grades the answers."""
     answer: Mapping[str, Any]
     """What the task's reward needs; for Countdown ``{"numbers": [3, 7, 9], "target": 33}``."""
     assistant_prefix: str = ""

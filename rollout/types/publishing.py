@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True)
-class Manifest:
+class WeightManifest:
     """What a version of the weights consists of, in the order in which it is sent."""
 
     names: tuple[str, ...]
@@ -70,7 +70,7 @@ class IpcBucket:
 
 
 @dataclass(frozen=True, slots=True)
-class TransferGroup:
+class NcclGroup:
     """Where learner rank 0 (NCCL rank 0) and the workers of all generators meet to broadcast weights."""
 
     address: str

@@ -20,10 +20,10 @@ class EngineSpec:
 
 
 @dataclass(frozen=True, slots=True)
-class Pulse:
+class Heartbeat:
     """A sign of life of a generator, answered beside its decoding.
 
-    No pulse: the process hangs. Two pulses with unfinished requests (or waiting calls) and equal `decoding_steps`: the
+    No heartbeat: the process hangs. Two heartbeats with unfinished requests (or waiting calls) and equal `decoding_steps`: the
     engine hangs. Otherwise it works, be it slowly.
     """
 

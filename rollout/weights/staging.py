@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 
 from rollout.engine.step_loop import EngineStoppedError
-from rollout.types.publishing import Manifest, WeightBucket
+from rollout.types.publishing import WeightBucket, WeightManifest
 
 Shapes = Mapping[str, tuple[int, ...]]
 """Shapes by the names of a Hugging Face checkpoint."""
@@ -30,7 +30,7 @@ class Staged:
     ticket: int
     """Names the attempt at a publish that it belongs to; a later attempt has a larger one."""
     version: int
-    manifest: Manifest
+    manifest: WeightManifest
     buckets: tuple[WeightBucket, ...] = ()
     """The weights themselves, where they travel ahead: views into Ray's object store, not copies."""
 
@@ -86,16 +86,16 @@ def expected_shapes(model_folder: Path | str) -> dict[str, tuple[int, ...]]:
     return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
 
 
-def manifest_of(buckets: Sequence[WeightBucket]) -> Manifest:
+def manifest_of(buckets: Sequence[WeightBucket]) -> WeightManifest:
     """What the buckets hold together."""
-    return Manifest(
+    return WeightManifest(
         names=tuple(name for bucket in buckets for name in bucket.names),
         dtypes=tuple(dtype for bucket in buckets for dtype in bucket.dtypes),
         shapes=tuple(array.shape for bucket in buckets for array in bucket.arrays),
     )
 
 
-def check_whole(manifest: Manifest, expected: Shapes) -> None:
+def check_whole(manifest: WeightManifest, expected: Shapes) -> None:
     """Raises StagingError unless `manifest` has every expected weight once, in its shape, and no other."""
     found = dict(zip(manifest.names, manifest.shapes, strict=True))
     troubles = {

@@ -10,8 +10,8 @@ import pytest
 import ray
 
 from orchestrator.records.trackers.ray_metrics import meanings, metric_name
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 DASHBOARD: dict[str, Any] = json.loads((ROOT / "deploy" / "grafana" / "rayzero.json").read_text())
 PANELS: list[dict[str, Any]] = DASHBOARD["panels"]
 CHARTS = [panel for panel in PANELS if panel["type"] != "row"]

@@ -13,8 +13,8 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 
 from orchestrator.cli import recipe_and_overrides
 from orchestrator.config.recipe import load
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 DOCKERFILES = [DEPLOY / "docker" / name for name in ("Dockerfile", "Dockerfile.cpu")]

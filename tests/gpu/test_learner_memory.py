@@ -15,7 +15,7 @@ from learner.config import LearnerConfig, ModelConfig
 from learner.learner import Learner
 from rollout.types.completions import Group
 from tests.learner.test_learner import assert_close, weights_of
-from tests.learner.tiny import BUILD, MAX_COMPLETION_TOKENS, TEMPERATURE, learner_config
+from tests.support.tiny import BUILD, MAX_COMPLETION_TOKENS, TEMPERATURE, learner_config
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(600)]
 BF16 = ModelConfig(build=BUILD, dtype="bfloat16")

@@ -6,7 +6,7 @@ import pytest
 
 from learner.model.build import build_model
 from rollout.types.completions import Group
-from tests.learner.tiny import BUILD, make_groups
+from tests.support.tiny import BUILD, make_groups
 
 
 @pytest.fixture(scope="session")

@@ -22,8 +22,8 @@ from learner.parity import ParityError
 from learner.weights.gather import tensors_of
 from rollout.types.completions import Group
 from rollout.types.prompts import SupervisedExample
-from tests.learner.oracle import oracle_update
-from tests.learner.tiny import MAX_COMPLETION_TOKENS, MODEL, TEMPERATURE, learner_config, sequence_logprobs
+from tests.support.oracle import oracle_update
+from tests.support.tiny import MAX_COMPLETION_TOKENS, MODEL, TEMPERATURE, learner_config, sequence_logprobs
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.filterwarnings("ignore:.*torch.distributed:FutureWarning")]
 

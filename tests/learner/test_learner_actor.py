@@ -15,9 +15,9 @@ from learner.config import LearnerConfig
 from learner.parity import ParityError
 from learner.weights.gather import tensors_of
 from rollout.types.completions import Group
-from tests.learner.oracle import oracle_update
 from tests.learner.test_learner import assert_close, stale
-from tests.learner.tiny import MAX_COMPLETION_TOKENS, MODEL, TEMPERATURE, learner_config
+from tests.support.oracle import oracle_update
+from tests.support.tiny import MAX_COMPLETION_TOKENS, MODEL, TEMPERATURE, learner_config
 
 DEADLINE_S = 120
 

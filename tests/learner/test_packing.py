@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from learner.model.policy import load_policy, policy_inputs
-from learner.packing import Batch, Microbatch, Sequence, computed_of, pack, sequence_of, sequences_of
+from learner.packing import Batch, Microbatch, TrainingSequence, computed_of, pack, sequence_of, sequences_of
 from rollout.types.completions import Completion, Group
 from rollout.types.prompts import Prompt, SupervisedExample
-from tests.learner.tiny import MODEL, TEMPERATURE, sequence_logprobs
+from tests.support.tiny import MODEL, TEMPERATURE, sequence_logprobs
 
 shapes = st.lists(
     st.tuples(
@@ -26,11 +26,11 @@ LARGEST = 9 + 20
 PER_TOKEN = ("rollout_logprobs", "advantages", "old_logprobs", "ref_logprobs", "old_values", "returns")
 
 
-def make_sequences(shapes: list[tuple[int, int, float, bool]]) -> list[Sequence]:
+def make_sequences(shapes: list[tuple[int, int, float, bool]]) -> list[TrainingSequence]:
     """Sequences whose tokens are all different, so that one that is lost or doubled shows."""
     counter = iter(range(10**6))
     return [
-        Sequence(
+        TrainingSequence(
             token_ids=np.array([next(counter) for _ in range(prompt + completion)], np.int32),
             num_prompt_tokens=prompt,
             rollout_logprobs=-np.arange(1, completion + 1, dtype=np.float32),
@@ -42,7 +42,9 @@ def make_sequences(shapes: list[tuple[int, int, float, bool]]) -> list[Sequence]
     ]
 
 
-def pack_all(sequences: list[Sequence], num_ranks: int, layout, skip: bool, max_tokens: int = 64) -> list[Batch]:
+def pack_all(
+    sequences: list[TrainingSequence], num_ranks: int, layout, skip: bool, max_tokens: int = 64
+) -> list[Batch]:
     return [
         pack(sequences, rank=rank, num_ranks=num_ranks, max_tokens=max_tokens, layout=layout, skip_zero_advantage=skip)
         for rank in range(num_ranks)
@@ -157,7 +159,7 @@ def test_sequences_of_groups_and_of_examples() -> None:
         return Completion(np.array(tokens, np.int32), logprobs, finish_reason="stop", policy_versions=(1,), text="")
 
     def prompt(id: str, *tokens: int) -> Prompt:
-        return Prompt(id, np.array(tokens, np.int32), text="", task="countdown", answer={})
+        return Prompt(id, np.array(tokens, np.int32), text="", grader="countdown", answer={})
 
     groups = [
         Group(prompt("a", 1, 2), (completion(3), completion(4, 5))),
@@ -184,7 +186,7 @@ def test_packed_forward_equals_one_sequence_at_a_time(layout, folder) -> None:
     policy = load_policy(folder, MODEL, TEMPERATURE)
     rng = np.random.default_rng(0)
     sequences = [
-        Sequence(
+        TrainingSequence(
             token_ids=rng.integers(2, 60, prompt + 7).astype(np.int32),
             num_prompt_tokens=prompt,
             rollout_logprobs=np.zeros(7, np.float32),

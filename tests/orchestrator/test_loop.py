@@ -11,7 +11,7 @@ from orchestrator.config.recipe import load
 from orchestrator.interrupt import Interrupt
 from orchestrator.records.checkpoints import Checkpoints
 from orchestrator.train import train
-from tests.orchestrator.groups import scored_group
+from tests.support.groups import scored_group
 
 
 class FakePrompts:

@@ -14,8 +14,9 @@ from orchestrator.evaluate.models import config_for
 from orchestrator.records.metrics import Clock, rollout_metrics
 from orchestrator.records.run_directory import RunDirectory, RunDirectoryError
 from orchestrator.report.summary import draw_curve, summary_table
-from tests.orchestrator.groups import scored_group
-from tests.orchestrator.test_evaluation import paid
+from tests.orchestrator.evaluate.test_evaluation import paid
+from tests.support.groups import scored_group
+from tests.support.paths import ROOT
 
 
 def test_rollout_metrics_count_what_they_say() -> None:
@@ -29,7 +30,7 @@ def test_rollout_metrics_count_what_they_say() -> None:
 
 
 def test_every_metric_is_explained_in_the_documentation() -> None:
-    documented = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text()
+    documented = (ROOT / "docs" / "metrics.md").read_text()
     groups = [scored_group("a", [True, False])]
     keys = {*rollout_metrics(groups), *Clock().seconds()}
     keys |= {*rollout_metrics([paid("a", 1.0, 2.0)])}
@@ -57,7 +58,7 @@ def test_metrics_and_rollouts_survive_and_a_torn_line_is_left_out(config) -> Non
     with (directory.path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 4, "reward/to')
     assert [line["step"] for line in directory.metrics()] == [0, 1, 2, 3]
-    directory.forget_after(2)
+    directory.truncate_after(2)
     assert [line["step"] for line in directory.metrics()] == [0, 1, 2]
     assert sorted(path.name for path in directory.rollouts.iterdir())[-1] == "step_000002.jsonl.zst"
     record = directory.read_rollouts(2)[0]
@@ -100,13 +101,13 @@ def test_a_limit_that_is_infinite_does_not_keep_a_run_from_being_resumed(tmp_pat
 def test_a_second_command_for_the_same_run_is_refused_until_the_first_ends(config) -> None:
     first, second = RunDirectory(config), RunDirectory(config)
     refused = rf"being trained into by another command \(process {os.getpid()} on .*choose another name"
-    with first.alone(), pytest.raises(RunDirectoryError, match=refused), second.alone():
+    with first.lock(), pytest.raises(RunDirectoryError, match=refused), second.lock():
         pass
     before = (first.path / "config.json").read_text()
-    with first.alone(), pytest.raises(RunDirectoryError, match=refused):
+    with first.lock(), pytest.raises(RunDirectoryError, match=refused):
         RunDirectory(config.model_copy(update={"num_steps": 99}))
     assert (first.path / "config.json").read_text() == before
-    with second.alone():
+    with second.lock():
         pass
 
 
@@ -118,11 +119,11 @@ def test_a_lock_ends_with_the_process_that_held_it(config) -> None:
         stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert holder.stdout is not None and holder.stdout.readline() == "held\n"
-    with pytest.raises(RunDirectoryError), directory.alone():
+    with pytest.raises(RunDirectoryError), directory.lock():
         pass
     holder.kill()
     holder.wait()
-    with directory.alone():
+    with directory.lock():
         pass
 
 
@@ -140,12 +141,12 @@ def test_a_lock_that_cannot_be_made_says_where(config) -> None:
     directory = RunDirectory(config)
     (directory.path / ".lock").unlink()
     (directory.path / ".lock").mkdir()
-    with pytest.raises(RunDirectoryError, match=r"cannot write the run directory .*Is a directory"), directory.alone():
+    with pytest.raises(RunDirectoryError, match=r"cannot write the run directory .*Is a directory"), directory.lock():
         pass
 
 
 def test_a_start_that_failed_before_its_first_figure_binds_nobody(config, tmp_path) -> None:
-    RunDirectory(config).forget_after(-1)  # as every start does
+    RunDirectory(config).truncate_after(-1)  # as every start does
     mended = load(None, [f"runs_dir={tmp_path}", "name=one", "learner.learning_rate=0.5"])
     directory = RunDirectory(mended)
     assert '"learning_rate": 0.5' in (directory.path / "config.json").read_text()

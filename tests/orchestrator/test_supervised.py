@@ -13,7 +13,7 @@ from orchestrator.records.run_directory import RunDirectoryError
 from orchestrator.sft import plan, refuse_other_command, run_supervised
 from orchestrator.warm_start import fit, warm_start_examples
 from rollout.supervised.pairs import PairError
-from tests.orchestrator.sums import RECIPE, write_pairs
+from tests.support.sums import RECIPE, write_pairs
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@ from __future__ import annotations
 import importlib
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,8 +12,8 @@ from rewards.config import RewardConfigError, RewardsConfig
 from rewards.function import RewardFunction, import_function
 from rewards.registry import UnknownPartError, UnknownTaskError, check, functions_of
 from rewards.tasks import countdown
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 DEFAULT = RewardsConfig()
 
 

@@ -13,8 +13,9 @@ from rewards.config import RewardsConfig
 from rewards.function import Outcome, RewardFunction, call
 from rewards.registry import GENERAL, check, functions_of, tasks
 from rewards.score import compose
+from tests.support.paths import ROOT
 
-PAGE = (Path(__file__).resolve().parents[2] / "docs" / "rewards.md").read_text("utf-8")
+PAGE = (ROOT / "docs" / "rewards.md").read_text("utf-8")
 RECIPES = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
 PROBLEM = {"numbers": [3, 7, 9], "target": 34}
 THOUGHT = "Let me solve this step by step.\n<think>3 * 9 = 27</think>\n"

@@ -1,0 +1,54 @@
+"""How much a slow generator holds up the others: steps that are sampled by generators of unequal speed, without their machines."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from orchestrator.fleet.assignment import Request, assign_requests
+from rollout.config import SamplingConfig
+
+PROMPTS_PER_STEP, NUM_STEPS = 12, 100
+
+
+def request(number: int) -> Request:
+    return Request(SimpleNamespace(id=f"train/{number}"), SamplingConfig(), 4, 0.0)
+
+
+def seconds_per_step(groups_per_s: dict[str, float], max_staleness: int) -> float:
+    """Of a loop that only samples: it asks for a step `max_staleness` steps before it gathers it. Each generator samples one
+    group after the other."""
+    now, idle_from = 0.0, dict.fromkeys(groups_per_s, 0.0)
+    finished: dict[int, list[tuple[str, float]]] = {}
+    for step in range(NUM_STEPS):
+        for later in range(step, step + max_staleness + 1):
+            if later in finished:
+                continue
+            unfinished = [who for ends in finished.values() for who, end in ends if end > now]
+            shares = assign_requests(
+                [request(number) for number in range(PROMPTS_PER_STEP)],
+                {name: unfinished.count(name) for name in groups_per_s},
+            )
+            finished[later] = []
+            for name, share in shares.items():
+                for _ in share:
+                    idle_from[name] = max(now, idle_from[name]) + 1 / groups_per_s[name]
+                    finished[later].append((name, idle_from[name]))
+        now = max(now, *(end for _, end in finished[step]))
+    return now / NUM_STEPS
+
+
+@pytest.mark.parametrize(("slowness", "max_staleness"), [(1, 0), (1, 1), (1.5, 1), (2, 1), (2, 2), (3, 2)])
+def test_a_generator_up_to_one_more_than_the_staleness_times_as_slow_holds_up_nobody(slowness, max_staleness) -> None:
+    speeds = {"generator-0": 1.0, "generator-1": 1 / slowness}
+    both_always_busy = PROMPTS_PER_STEP / sum(speeds.values())
+    assert seconds_per_step(speeds, max_staleness) < 1.05 * both_always_busy
+
+
+def test_without_staleness_every_step_waits_for_the_slow_one() -> None:
+    """The deal is fixed then, so that a resumed run repeats it."""
+    assert seconds_per_step({"generator-0": 1.0, "generator-1": 0.5}, 0) == PROMPTS_PER_STEP / 2 / 0.5
+
+
+def test_a_much_slower_one_is_waited_for_less_than_if_it_had_its_half() -> None:
+    speeds = {"generator-0": 1.0, "generator-1": 0.1}
+    assert seconds_per_step(speeds, 1) < 0.7 * PROMPTS_PER_STEP / 2 / 0.1

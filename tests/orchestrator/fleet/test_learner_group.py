@@ -1,0 +1,128 @@
+"""What the driver makes of a rank that dies, whatever is heard of it first. Real actors, with nothing in them."""
+
+import os
+import signal
+import sys
+import time
+
+import pytest
+import ray
+from ray.exceptions import OutOfMemoryError
+
+from orchestrator.cluster.calls import RemoteCallError, RestartBudgetExceededError, result_of
+from orchestrator.cluster.ray_cluster import ray_cluster
+from orchestrator.config.recipe import load
+from orchestrator.fleet import learner_group
+from orchestrator.fleet.generators import Generators
+from orchestrator.fleet.heartbeats import Heartbeats
+from orchestrator.fleet.learner_group import LearnerLostError, answers
+from orchestrator.fleet.rollouts import RolloutStream
+
+pytestmark = pytest.mark.slow
+# Ray's workers cannot import this file: its actors travel by value.
+ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _cluster():
+    with ray_cluster():
+        yield
+
+
+class Rank:
+    def update(self, does: str) -> str:
+        if does == "dies":
+            time.sleep(1.0)  # after its peer has complained
+            os.kill(os.getpid(), signal.SIGKILL)
+        if does == "complains":
+            raise RuntimeError("Connection closed by peer")
+        if does == "waits":
+            time.sleep(60)
+        return does
+
+
+def ask(*does: str) -> dict[str, ray.ObjectRef]:
+    ranks = [ray.remote(num_cpus=0)(Rank).remote() for _ in does]
+    ray.get([rank.update.remote("starts") for rank in ranks])
+    return {
+        f"learner-{index}": rank.update.remote(what) for index, (rank, what) in enumerate(zip(ranks, does, strict=True))
+    }
+
+
+def test_a_rank_whose_peer_died_complains_first_and_the_learner_is_lost() -> None:
+    with pytest.raises(LearnerLostError, match="learner-1 died during update"):
+        answers(ask("complains", "dies"), "update", 30)
+
+
+def test_what_a_living_rank_raises_is_raised_as_it_is(monkeypatch) -> None:
+    monkeypatch.setattr(learner_group, "DEATH_IS_KNOWN_S", 0.5)
+    with pytest.raises(RuntimeError, match="Connection closed by peer"):
+        answers(ask("complains", "waits"), "update", 30)
+
+
+def test_a_rank_that_says_nothing_is_lost_at_the_deadline() -> None:
+    with pytest.raises(LearnerLostError, match="learner-1 did not answer update within 1 s"):
+        answers(ask("done", "waits"), "update", 1)
+
+
+def test_generators_that_are_spent_beside_are_no_loss_of_the_learner() -> None:
+    class Spent:
+        def refs(self):
+            return []
+
+        def advance(self, ready):
+            raise RestartBudgetExceededError("generator-0 is lost")
+
+    with pytest.raises(RestartBudgetExceededError):
+        answers(ask("waits"), "update", 30, beside=Spent())
+
+
+def test_an_actor_that_ray_killed_for_memory_is_dead(monkeypatch) -> None:
+    def get(ref, timeout):
+        raise OutOfMemoryError("the node ran low on memory")
+
+    monkeypatch.setattr(ray, "get", get)
+    with pytest.raises(RemoteCallError, match=r"learner-0 died during update: .*the node ran low on memory"):
+        result_of(None, "learner-0", "update")
+
+
+def test_without_a_generator_and_without_one_that_starts_nobody_is_waited_for() -> None:
+    config = load(None, ["rollout.num_generators=1", "rollout.max_restarts=0"]).rollout
+    generators = Generators(lambda index, restarts: ray.remote(num_cpus=0)(Idle).remote(), config, have_weights=True)
+    generators.wait_until_ready()
+    with pytest.raises(RestartBudgetExceededError, match=r"as many as rollout\.max_restarts allows"):
+        generators.lose("generator-0", "a test")
+    stream = RolloutStream(generators, NoRewards(), config, seed=0, serve_restarted=lambda: None)
+    with pytest.raises(RestartBudgetExceededError, match="no generator is left"):
+        stream._wait_for_a_generator()
+
+
+class Idle:
+    def ready(self) -> int:
+        return os.getpid()
+
+
+class NoRewards:
+    is_full = False
+    num_pending = 0
+
+    def refs(self):
+        return []
+
+
+def test_time_in_which_nobody_looked_is_not_added_to_a_deadline_that_begins_now(monkeypatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr("orchestrator.fleet.heartbeats.time.monotonic", lambda: now)
+    heartbeats = Heartbeats(hang_timeout_s=10)
+    frozen = ray.remote(num_cpus=0)(Frozen).remote()
+    now = 1500.0  # nobody looked while the engines loaded
+    assert heartbeats.hanging({"generator-0": frozen}) == {}
+    for _ in range(8):
+        now += 2.0
+        found = heartbeats.hanging({"generator-0": frozen})
+    assert "has not answered for 10 s" in found["generator-0"]
+
+
+class Frozen:
+    def heartbeat(self):
+        time.sleep(60)

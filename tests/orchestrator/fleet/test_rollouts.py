@@ -1,0 +1,115 @@
+"""Who is given which prompts, and when nobody is given any more."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from orchestrator.fleet.rollouts import RolloutStream
+from rollout.config import RolloutConfig, SamplingConfig
+from rollout.weights.staging import UnpublishedError
+
+SAMPLING = SamplingConfig()
+
+
+class FakeGenerator:
+    """Remembers what it was asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[list[str]] = []
+        self.generate = SimpleNamespace(remote=self._generate)
+
+    def _generate(self, prompts, sampling, group_size, seed):
+        self.asked.append([prompt.id for prompt in prompts])
+        return f"stream {id(self)} {len(self.asked)}"
+
+
+class FakeGenerators:
+    def __init__(self, count: int) -> None:
+        self.serving = {f"generator-{index}": FakeGenerator() for index in range(count)}
+        self.lost: list[str] = []
+
+    def refs(self):
+        return []
+
+    def lose(self, name, reason):
+        self.lost.append(name)
+        del self.serving[name]
+
+
+class FakePool:
+    is_full = False
+
+    def refs(self):
+        return ["a reward worker"]
+
+
+def prompts(first: int, count: int) -> list[SimpleNamespace]:
+    return [SimpleNamespace(id=f"train/{number}") for number in range(first, first + count)]
+
+
+def names(first: int, *more: int) -> list[str]:
+    return [f"train/{number}" for number in (first, *more)]
+
+
+@pytest.fixture
+def generators() -> FakeGenerators:
+    return FakeGenerators(2)
+
+
+@pytest.fixture
+def pool() -> FakePool:
+    return FakePool()
+
+
+@pytest.fixture
+def stream(generators, pool) -> RolloutStream:
+    return RolloutStream(generators, pool, RolloutConfig(), seed=0, serve_restarted=lambda: None)
+
+
+def test_prompts_are_dealt_in_turn_and_then_to_whoever_has_fewest(stream, generators) -> None:
+    first, second = generators.serving.values()
+    stream.submit(prompts(0, 5), SAMPLING, 4)
+    assert (first.asked, second.asked) == ([names(0, 2, 4)], [names(1, 3)])
+    stream.submit(prompts(5, 3), SAMPLING, 4)
+    assert (first.asked[1:], second.asked[1:]) == ([names(6)], [names(5, 7)])
+
+
+def test_what_a_lost_generator_had_goes_to_the_others_in_its_order(stream, generators) -> None:
+    second = generators.serving["generator-1"]
+    stream.submit(prompts(0, 5), SAMPLING, 4)
+    stream.lose("generator-0", "it died")
+    assert generators.lost == ["generator-0"]
+    assert second.asked == [names(1, 3), names(0, 2, 4)]
+
+
+def test_whose_weights_were_dropped_in_a_publish_is_not_lost(stream, generators, monkeypatch) -> None:
+    """The publish tries again; by the time its prompts are assign_requests anew it has a whole version, or was lost by the publish."""
+    first, second = generators.serving.values()
+    stream.submit(prompts(0, 4), SAMPLING, 4)
+    (broken,) = [call for call, name in stream._streams.items() if name == "generator-0"]
+
+    def fail(*_):
+        raise UnpublishedError("a publish failed half way")
+
+    monkeypatch.setattr("orchestrator.fleet.rollouts.result_of", fail)
+    monkeypatch.setattr("orchestrator.fleet.rollouts.next", lambda call: call, raising=False)
+    stream._take(broken)
+    stream._hand_out()
+    assert generators.lost == [] and [*generators.serving] == ["generator-0", "generator-1"]
+    assert (first.asked, second.asked) == ([names(0, 2), names(0, 2)], [names(1, 3)])
+
+
+def test_prompts_wait_while_there_is_nobody(stream, generators) -> None:
+    stream.lose("generator-0", "it died")
+    stream.lose("generator-1", "it died")
+    stream.submit(prompts(0, 2), SAMPLING, 4)
+    late = generators.serving["generator-1"] = FakeGenerator()
+    stream.submit(prompts(2, 1), SAMPLING, 4)
+    assert late.asked == [names(0, 1, 2)]
+
+
+def test_a_pool_that_is_behind_is_given_nothing_more(stream, pool) -> None:
+    stream.submit(prompts(0, 2), SAMPLING, 4)
+    assert len(stream.refs()) == 3
+    pool.is_full = True
+    assert stream.refs() == ["a reward worker"], "finished groups wait with the generators"

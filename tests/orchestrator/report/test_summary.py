@@ -1,0 +1,67 @@
+"""The table and the curve at the end of a run that was measured in several formats."""
+
+from pathlib import Path
+
+from rich.console import Console
+
+from orchestrator.evaluate.evaluation import summarize
+from orchestrator.records.metrics import rollout_metrics
+from orchestrator.report.summary import draw_curve, summary_table
+from tests.orchestrator.evaluate.test_evaluation import paid
+from tests.support.groups import scored_group
+
+
+def figures(right: int, prefix: str) -> dict[str, float]:
+    """Of twenty prompts with one completion each, so many of which are right."""
+    groups = [scored_group(str(index), [index < right]) for index in range(20)]
+    return summarize(groups, groups).metrics(prefix)
+
+
+def table_rows(lines) -> list[list[str]]:
+    console = Console(record=True, width=160, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
+    console.print(summary_table(lines))
+    split = [line.replace("┃", "│").split("│")[1:-1] for line in console.export_text().splitlines()]
+    return [[cell.strip() for cell in cells] for cells in split if cells]
+
+
+def test_formats_stand_side_by_side_with_their_changes() -> None:
+    lines = [
+        {"step": 0} | figures(4, "eval") | figures(2, "eval/natural"),
+        {"step": 9} | figures(10, "eval") | figures(3, "eval/natural"),
+    ]
+    header, before, after, change, *rest = table_rows(lines)
+    assert header == ["", "", "the recipe's format", "natural"]
+    assert before[:2] == ["pass@1 (sampled)", "before (step 0)"] and after[:2] == ["", "after (step 9)"]
+    assert [cell.partition(" ")[0] for cell in before[2:]] == ["20.0%", "10.0%"]
+    assert change == ["", "change", "+30.0 points", "+5.0 points"]
+    assert len(rest) % 3 == 0
+
+
+def test_a_format_that_was_added_later_has_no_before() -> None:
+    lines = [{"step": 0} | figures(4, "eval"), {"step": 9} | figures(10, "eval") | figures(3, "eval/one_shot")]
+    _, before, after, change, *_ = table_rows(lines)
+    assert (before[3], change[3]) == ("", "") and after[3].startswith("15.0% ± ")
+
+
+def test_every_format_has_a_curve(tmp_path: Path, monkeypatch) -> None:
+    from matplotlib import pyplot
+
+    labels: list[str] = []
+    monkeypatch.setattr(pyplot, "close", lambda figure: labels.extend(figure.axes[0].get_legend_handles_labels()[1]))
+    training = rollout_metrics([scored_group("a", [True, False])])
+    lines = [
+        {"step": step} | figures(4 + step, "eval") | figures(2, "eval/natural") | (training if step else {})
+        for step in (0, 1)
+    ]
+    draw_curve(lines, tmp_path / "curve.png", "one")
+    assert {"held-out pass@1, 95% interval, the recipe's format", "held-out pass@1, 95% interval, natural"} <= {*labels}
+    assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_rewards_of_several_formats_are_numbers_not_rates() -> None:
+    def rewards(value: float, prefix: str) -> dict[str, float]:
+        return summarize([paid("a", value), paid("b", value + 0.1)]).metrics(prefix)
+
+    lines = [{"step": step} | rewards(step, "eval") | rewards(2 * step, "eval/natural") for step in (1, 3)]
+    text = str(table_rows(lines))
+    assert "+2.000" in text and "+4.000" in text and "%" not in text

@@ -1,0 +1,332 @@
+"""What a box keeps away from the code in it, and that nothing is left of it afterwards. Programs here attack for real."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import textwrap
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from rewards.sandbox import plain
+from rewards.sandbox.box import Box, Limits, SandboxError, check_protections, protections
+from rewards.sandbox.trial import judged
+from tests.support.paths import ROOT, SUPPORT
+
+DENY = SUPPORT / "deny_calls.py"
+UNSHARE, MOUNT, LANDLOCK = ("272", "165", "444") if os.uname().machine == "x86_64" else ("97", "40", "444")
+
+
+def run(
+    program: str, given: str = "", time_limit_s: float = 2.0, memory_mib: int = 512
+) -> tuple[str, int | None] | None:
+    """What a program prints in a box, and its exit code; None when it was late."""
+    (requests, ask), (answers, reply) = os.pipe(), os.pipe()
+    job = {"program": textwrap.dedent(program), "time_limit_s": time_limit_s}
+    limits = Limits(time_s=20, memory_mib=memory_mib)
+    try:
+        with Box("programs", job, limits, channel={"requests": requests, "replies": reply}) as box:
+            box.active()
+            assert plain.read(answers, time.monotonic() + 20) == {"ready": True}
+            plain.write(ask, {"input": given})
+            answer = plain.read(answers, time.monotonic() + 20)
+            return None if "late" in answer else tuple(answer["ran"])
+    finally:
+        for end in (requests, ask, answers, reply):
+            os.close(end)
+
+
+def test_the_workers_umask_does_not_matter() -> None:
+    before = os.umask(0o077)
+    try:
+        assert run("import json, tempfile; print(json.dumps(1))") == ("1\n", 0)
+    finally:
+        os.umask(before)
+
+
+def test_everything_is_protected_here_by_more_than_one_step() -> None:
+    found = protections()
+    assert set(found) == {"network", "files", "processes"}
+    assert all(len(steps) >= 2 for steps in found.values()), found
+    check_protections()
+
+
+def test_a_program_runs_as_usual() -> None:
+    program = """
+        import atexit, heapq, sys, threading
+        atexit.register(lambda: print("at exit"))
+        sys.setrecursionlimit(10**6)
+        threading.stack_size(2**26)
+        def depth(n): return 0 if n == 0 else 1 + depth(n - 1)
+        threading.Thread(target=lambda: print(depth(30_000), input(), heapq.nsmallest(1, [3, 1]))).start()
+        if __name__ == "__main__":
+            with open("notes", "w") as file: file.write("x")
+            print(open("notes").read())
+    """
+    output, exit_code = run(program, "given\n")
+    assert (sorted(output.splitlines()), exit_code) == (["30000 given [1]", "at exit", "x"], 0)
+
+
+def test_it_finds_nothing_of_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    secret = tmp_path / "run" / "metrics.jsonl"
+    secret.parent.mkdir()
+    secret.write_text("secret")
+    monkeypatch.setenv("WANDB_API_KEY", "secret")
+    with secret.open():
+        output, _ = run(f"""
+            import os, sys
+            print(sorted(os.environ), os.getcwd(), os.path.exists("/proc/self"), os.path.exists("/etc"))
+            print([number for number in range(3, 256) if os.path.exists(f"/dev/fd/{{number}}")])
+            for path in ("/etc/passwd", "/proc/1/environ", {str(secret)!r}, {str(Path(__file__))!r}, {str(Path.home() / ".bashrc")!r}):
+                try: print(path, open(path).read())
+                except OSError as error: print("refused")
+            for number in range(3, 256):
+                try: print("open", number, os.fstat(number))
+                except OSError: pass
+            print(os.listdir({str(Path(os.__file__).parent)!r} + "/site-packages"))
+        """)
+    lines = output.splitlines()
+    assert lines[0] == "['LANG', 'MALLOC_ARENA_MAX', 'PYTHONHASHSEED'] /tmp False False"
+    assert lines[1:] == ["[]", *["refused"] * 5, "[]"]
+
+
+def test_it_reaches_no_network(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.socket(socket.AF_UNIX) as local:
+        local.bind(str(tmp_path / "socket"))
+        local.listen()
+        output, _ = run(f"""
+            import ctypes, os, socket
+            for family, address in ((socket.AF_INET, ("127.0.0.1", {server.getsockname()[1]})), (socket.AF_UNIX, {str(tmp_path / "socket")!r})):
+                try: socket.socket(family).connect(address); print("connected")
+                except OSError as error: print("refused")
+            print(ctypes.CDLL(None).socket(2, 1, 0))
+        """)
+    assert output.split() == ["refused", "refused", "-1"]
+
+
+def test_it_starts_ends_and_reads_no_process() -> None:
+    victim = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    output, _ = run(f"""
+        import ctypes, os, signal, subprocess
+        libc = ctypes.CDLL(None)
+        def attempt(what):
+            try: return what()
+            except OSError: return "refused"
+        print(attempt(os.fork), attempt(lambda: subprocess.run(["true"])), attempt(lambda: os.posix_spawn("/bin/true", ["true"], {{}})))
+        for process in ({victim.pid}, os.getppid(), -1):
+            print(attempt(lambda: os.kill(process, signal.SIGKILL)), libc.ptrace(16, process, 0, 0))
+        print(attempt(os.setsid), attempt(lambda: os.execv("/proc/self/exe", ["python"])), attempt(lambda: open(f"/proc/{{os.getppid()}}/mem")))
+        print(libc.unshare(0x10000000), libc.mount(b"none", b"/tmp", b"tmpfs", 0, 0), libc.chroot(b"/tmp"), libc.setuid(0))
+        libc.syscall.restype = ctypes.c_long
+        print([libc.syscall(number, 0, 0, 0, 0, 0) for number in (425, 321, 298, 323, 101, 310, 250)])
+    """)
+    lines = output.splitlines()
+    assert lines[:5] == ["refused refused refused", *["refused -1"] * 3, "refused refused refused"]
+    assert lines[5] == "-1 -1 -1 -1"
+    assert lines[6] == str([-1] * 7)
+    assert victim.poll() is None
+    victim.kill()
+    victim.wait()
+
+
+def test_what_it_writes_is_small_and_gone() -> None:
+    before = set(Path("/tmp").iterdir())
+    output, _ = run("""
+        import os
+        total = 0
+        for number in range(100):
+            try:
+                with open(f"/tmp/file-{number}-of-a-box", "wb") as file:
+                    for _ in range(64): total += file.write(bytes(2**20))
+            except OSError: break
+        print(total <= 16 * 2**20, total > 0)
+        for path in ("/file", "/dev/file", "/usr/file", "/work/file", "/root/file", "/dev/shm/file"):
+            try: open(path, "w"); print("written")
+            except OSError: print("refused")
+        for change in (lambda: os.symlink("/etc/passwd", "/tmp/link"), lambda: os.link("/dev/null", "/tmp/null"), lambda: os.mkfifo("/tmp/fifo"), lambda: os.chmod("/tmp", 0), lambda: os.memfd_create("x")):
+            try: change(); print("done")
+            except OSError: print("refused")
+    """)
+    assert output.splitlines() == ["True True", *["refused"] * 11]
+    assert not {path for path in set(Path("/tmp").iterdir()) - before if "of-a-box" in path.name}
+
+
+@pytest.mark.slow
+def test_memory_threads_output_and_time_are_bounded() -> None:
+    assert run("print(len(bytearray(2**30)))") == ("", 1)
+    many_threads = """
+        import threading, time
+        count = 0
+        try:
+            while count < 1000: threading.Thread(target=time.sleep, args=(20,), daemon=True).start(); count += 1
+        except RuntimeError: pass
+        print(count < 100, flush=True)
+        import os; os._exit(0)
+    """
+    assert run(many_threads) == ("True\n", 0)
+    assert run("while True: print('x' * 10_000)") == ("", None)
+    assert run("while True: pass", time_limit_s=0.2) is None
+    assert run("import time; time.sleep(60)", time_limit_s=0.2) is None
+    stubborn = "import signal\nfor n in range(1, 32):\n  try: signal.signal(n, signal.SIG_IGN)\n  except (OSError, ValueError): pass\n"
+    assert run(f"{stubborn}while True: pass", time_limit_s=0.2) is None
+
+
+def test_nothing_outlives_the_worker_that_started_it(tmp_path: Path) -> None:
+    """The pool kills workers that are late with SIGKILL: they cannot clean up."""
+    script = tmp_path / "worker.py"
+    script.write_text(
+        "from rewards import code\n"
+        "answer = {'kind': 'function', 'functions': ['f'], 'tests': 'assert f()', 'time_limit_s': 100, 'total_time_limit_s': 100}\n"
+        "code.judge('import time\\ndef f(): time.sleep(100)', answer)\n"
+    )
+    worker = subprocess.Popen([sys.executable, str(script)], env={"PYTHONPATH": str(ROOT)}, start_new_session=True)
+    boxes = _eventually(lambda: len(found := _children(worker.pid)) == 2 and found)
+    inside = _eventually(lambda: len(found := [child for box in boxes for child in _children(box)]) == 2 and found)
+    worker.send_signal(signal.SIGKILL)
+    worker.wait()
+    _eventually(lambda: not any(Path(f"/proc/{process}/cmdline").exists() for process in [*boxes, *inside]))
+
+
+def test_a_supervisor_that_is_killed_takes_its_box_along() -> None:
+    (requests, ask), (answers, reply) = os.pipe(), os.pipe()
+    channel = {"requests": requests, "replies": reply}
+    with Box("programs", {"program": "", "time_limit_s": 1}, Limits(20), channel=channel) as box:
+        box.active()
+        assert plain.read(answers, time.monotonic() + 20) == {"ready": True}  # now it waits, as nobody asks it anything
+        (supervisor,) = [process for process in _children(os.getpid()) if "launcher.py" in _command(process)]
+        (inside,) = _children(supervisor)
+        os.kill(supervisor, signal.SIGKILL)
+        _eventually(lambda: _is_gone(inside))
+    for end in (requests, ask, answers, reply):
+        os.close(end)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("denied", "missing"),
+    [((UNSHARE,), ""), ((MOUNT,), ""), ((UNSHARE, LANDLOCK), "files")],
+    ids=["no namespaces", "no mounts", "no namespaces and no Landlock"],
+)
+def test_a_machine_that_forbids_something(denied: tuple[str, ...], missing: str) -> None:
+    """As containers do it: by a seccomp filter over all that the worker starts."""
+    code = f"""
+import ctypes
+from pathlib import Path
+from rewards.sandbox.box import SandboxError
+from rewards import code
+ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER: what is left of a box becomes a child of this process
+answer = {{"kind": "function", "functions": ["f"], "tests": "assert f(1) == 2", "time_limit_s": 5}}
+sleep = {{"kind": "stdio", "tests": [["", "1"]], "time_limit_s": 60, "total_time_limit_s": 0.5}}
+attacks = ["open('/etc/passwd')", "open({__file__!r})", "import socket; socket.socket()", "import os; os.fork()", "import os; os.kill(os.getppid(), 9)",
+    "import os; os._exit(0)", "open('/tmp/left-by-a-box', 'w')", "import os; os.mkdir('/tmp/left-by-a-box')", "open('/dev/shm/left', 'w')"]
+try:
+    code.prepare()
+    print(code.judge("def f(x): return x + 1", answer).is_correct)
+    print([code.judge(attack + "\\ndef f(x): return x + 1", answer).is_correct for attack in attacks])
+    print(code.judge("import time; time.sleep(300)", sleep).passed, [path.read_text() for path in Path("/proc/self/task").glob("*/children")])
+except SandboxError as error:
+    print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, str(DENY), *denied, "--", sys.executable, "-c", code],
+        cwd=ROOT, capture_output=True, text=True, timeout=120, check=True,
+    )  # fmt: skip
+    if missing:
+        assert f"nothing protects {missing};" in done.stdout and "--security-opt" in done.stdout
+    else:
+        assert done.stdout.splitlines() == ["True", str([False] * 9), "0 ['']"]
+    assert not Path("/tmp/left-by-a-box").exists()
+
+
+def test_an_ordinary_user_gets_the_same_protection() -> None:
+    """Root becomes a user who owns nothing, if that one can run a Python; whoever is not root is an ordinary user already."""
+    nobody = {"user": 65534, "group": 65534, "extra_groups": []} if os.geteuid() == 0 else {}
+    pythons = [path for path in (sys.executable, "/usr/bin/python3") if _runs(path, nobody)]
+    python, user = (pythons[0], nobody) if pythons else (sys.executable, {})
+    code = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from rewards.sandbox.box import protections
+from rewards import code
+print({what for what, steps in protections().items() if len(steps) < 2})
+answer = {"kind": "function", "functions": ["f"], "tests": "assert f(1) == 2", "time_limit_s": 5}
+print(code.judge("def f(x): return x + 1", answer).is_correct, code.judge("open('/etc/passwd')\\ndef f(x): return x + 1", answer).is_correct)
+"""
+    with _readable_by_all(ROOT / "rewards") as folder:
+        command = [python, "-c", code, folder]
+        done = subprocess.run(command, cwd="/", capture_output=True, text=True, timeout=120, **user)
+    assert done.stdout.splitlines() == ["set()", "True False"], done.stderr
+
+
+def test_a_box_that_cannot_start_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SandboxError, match="KeyError: 'nonsense'"), Box("nonsense", {}, Limits(5)) as box:
+        box.active()
+
+
+def test_what_the_judge_cannot_do_in_its_time_is_no_verdict() -> None:
+    limits = {"time_limit_s": 60, "total_time_limit_s": 60}
+    problem = {"kind": "function", "functions": ["f"], "context": "", "tests": "while True: pass\nassert f()", **limits}
+    job = {"program": "def f(): return 1", "context": "", "time_limit_s": 60}
+    assert judged("functions", job, problem, Limits(time_s=0.5)) is None
+
+
+def _children(process: int) -> list[int]:
+    found = []
+    for folder in Path(f"/proc/{process}/task").iterdir():
+        found += [int(child) for child in (folder / "children").read_text().split()]
+    return found
+
+
+def _command(process: int) -> str:
+    return Path(f"/proc/{process}/cmdline").read_text()
+
+
+def _is_gone(process: int) -> bool:
+    """Dead, if only as a zombie: whoever adopts orphans in this process need not be in a hurry to bury them."""
+    try:
+        return not _command(process)
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+def _eventually(look):
+    deadline = time.monotonic() + 60
+    while not (found := _look(look)):
+        assert time.monotonic() < deadline, "it never happened"
+        time.sleep(0.02)
+    return found
+
+
+def _look(look):
+    try:
+        return look()
+    except FileNotFoundError:  # a process ended meanwhile
+        return None
+
+
+def _runs(python: str, user: dict) -> bool:
+    """Whether that user can run it, and it is new enough for the project."""
+    try:
+        check = [python, "-c", "import sys; sys.exit(sys.version_info < (3, 11))"]
+        return subprocess.run(check, cwd="/", capture_output=True, **user).returncode == 0
+    except OSError:
+        return False
+
+
+@contextlib.contextmanager
+def _readable_by_all(package: Path) -> Iterator[str]:
+    """A folder with a copy of the package: the checkout may lie where other users have no access, as may pytest's folders."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        shutil.copytree(package, Path(folder) / package.name, ignore=shutil.ignore_patterns("__pycache__"))
+        for path in (Path(folder), *Path(folder).rglob("*")):
+            path.chmod(0o755)
+        yield folder

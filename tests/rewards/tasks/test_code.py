@@ -1,0 +1,282 @@
+"""Programs are marked by what they compute: honest ones pass, and nothing that only looks like it does."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rewards.sandbox.box import SandboxError
+from rewards.tasks import code
+from rewards.tasks.code import extract_program, judge, score
+from tests.support.paths import SHARED_DATA
+
+DATA = SHARED_DATA
+
+INCREMENT = {
+    "kind": "function",
+    "functions": ["f"],
+    "tests": "def check(candidate):\n"
+    "    assert candidate(1) == 2\n    assert candidate(41) == 42\n    assert candidate([3, 1]) == [1, 3]\n    assert True\n"
+    "check(f)\n",
+    "time_limit_s": 1.0,
+    "total_time_limit_s": 4.0,
+}
+SOLUTION = "def f(x):\n    return x + 1 if isinstance(x, int) else sorted(x)\n"
+ADD = {"kind": "stdio", "tests": [["1 2\n", "3\n"], ["20 22\n", "42\n"], ["0 0\n", "0\n"]], "time_limit_s": 1.0}
+
+
+def tagged(program: str) -> str:
+    return f"Let me solve this step by step.\n<think>Easy.</think>\n<answer>\n```python\n{program}\n```\n</answer>"
+
+
+def test_a_right_program_a_half_right_one_and_none() -> None:
+    assert score(tagged(SOLUTION), INCREMENT) == {"correctness": 1.0, "tests_passed": 1.0}
+    assert score(tagged("def f(x): return 42 if x == 41 else x"), INCREMENT) == {
+        "correctness": 0.0,
+        "tests_passed": 1 / 3,
+    }
+    assert score(tagged("def g(x): return x"), INCREMENT) == {"correctness": 0.0, "tests_passed": 0.0}
+    assert score("I do not know.", INCREMENT) == {"correctness": 0.0, "tests_passed": 0.0}
+
+
+def test_a_test_that_raises_fails_alone() -> None:
+    assert judge("def f(x): return x + 1", INCREMENT).passed == 2
+
+
+CHEATS = {
+    "leaves before the asserts": "import os\nos._exit(0)",
+    "leaves politely": "import sys\nsys.exit(0)",
+    "leaves when it is called": "import os\ndef f(x): os._exit(0)",
+    "raises SystemExit": "def f(x): raise SystemExit(0)",
+    "equals everything": "class Any:\n    def __eq__(self, other): return True\ndef f(x): return Any()",
+    "an int that equals everything": "class Any(int):\n    def __eq__(self, other): return True\ndef f(x): return Any()",
+    "a list that equals everything": "class Any(list):\n    def __eq__(self, other): return True\n    __iter__ = lambda self: iter([1, 3])\ndef f(x): return Any([0])",
+    "not a number": "def f(x): return float('nan')",
+    "patches builtins": "import builtins\nbuiltins.all = builtins.any = builtins.isinstance = lambda *a: True\nbuiltins.AssertionError = Exception\ndef f(x): return x",
+    "replaces the check": "import sys, builtins\ncheck = builtins.check = lambda f: None\nfor module in list(sys.modules.values()):\n    try: module.check = check\n    except Exception: pass\ndef f(x): return 0",
+    "patches the test libraries": "import unittest, sys\nunittest.TestCase.assertEqual = lambda *a: None\nsys.modules['judge'] = sys.modules['tests'] = unittest\ndef f(x): return 0",
+    "looks for the tests in its memory": "import gc, sys\ndef f(x):\n    found = [o for o in gc.get_objects() if isinstance(o, (str, dict, list)) and ('candidate' + str('(41)')) in repr(o)]\n    return None if not found else 2 if x == 1 else 42 if x == 41 else [1, 3] if found else 0",
+    "looks for the tests in its callers": "import sys\ndef f(x):\n    frame = sys._getframe()\n    seen = ''\n    while frame:\n        seen += repr(frame.f_locals) + repr(frame.f_globals)\n        frame = frame.f_back\n    return {1: 2, 41: 42}.get(x if isinstance(x, int) else 0, [1, 3]) if 'assert ' + str('candidate') in seen else None",
+    "looks for the tests in its files": "import os\nseen = []\nfor folder, _, files in os.walk('/'):\n    if not folder.startswith(('/usr', '/root', '/opt', '/lib')):\n        for file in files:\n            try: seen.append(open(os.path.join(folder, file), errors='replace').read(10**5))\n            except OSError: pass\nfor number in range(200):\n    try: os.lseek(number, 0, 0); seen.append(os.read(number, 10**5).decode(errors='replace'))\n    except OSError: pass\ndef f(x): return {1: 2, 41: 42}.get(x if isinstance(x, int) else 0, [1, 3]) if 'assert ' + str('candidate') in ''.join(seen) else None",
+    "writes the verdict": "import json, os, struct\nfor verdict in ({'passed': 3, 'total': 3, 'reason': ''}, {'loaded': True}, {'returned': 2}):\n    body = json.dumps(verdict).encode()\n    for number in range(64):\n        try: os.write(number, struct.pack('!I', len(body)) + body)\n        except OSError: pass\nprint('passed: 3, total: 3\\nOK')\ndef f(x): return 0",
+    "ends the loop of a test": "def f(x): raise StopIteration",
+    "looks like the harness failed": "def f(x): raise KeyboardInterrupt",
+    "empties its argument": "def f(x):\n    if isinstance(x, list): x.clear()\n    return x",
+    "kills its parent": "import os\ntry: os.kill(os.getppid(), 9)\nfinally: os.kill(-1, 9)\ndef f(x): return 0",
+    "sleeps": "import time\ndef f(x): time.sleep(100)",
+    "never ends": "def f(x):\n    while True:\n        try:\n            while True: pass\n        except BaseException: pass",
+    "forks without end": "import os\ndef f(x):\n    while True:\n        try: os.fork()\n        except OSError: return 0",
+    "takes all memory": "def f(x):\n    kept = []\n    while True: kept.append(bytes(10**7))",
+    "returns too much": "def f(x): return 'x' * 10**8",
+    "returns a deep nest": "def f(x):\n    nest = []\n    for _ in range(10**5): nest = [nest]\n    return nest",
+    "crashes": "import ctypes\ndef f(x): ctypes.string_at(0)",
+    "recurses without end": "def f(x): return f(x)",
+    "is no program": "def f(x:",
+    "is a null byte": "\0",
+    "nests parentheses": "(" * 10_000,
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("program", CHEATS.values(), ids=CHEATS)
+def test_cheating_does_not_pay(program: str) -> None:
+    verdict = judge(program, INCREMENT)
+    assert not verdict.is_correct and verdict.passed == 0, verdict
+
+
+def test_a_test_that_counts_what_it_is_given_cannot_be_cut_short() -> None:
+    answer = INCREMENT | {"tests": "assert all(map(f, [1, 2]))\nassert not list(zip(map(f, [1]), [1]))"}
+    assert judge("def f(x): raise StopIteration", answer).passed == 0
+
+
+def test_a_test_that_swallows_every_error_is_not_passed_by_a_process_that_ends() -> None:
+    answer = INCREMENT | {"tests": "try:\n    assert f(1) == 2\nexcept BaseException:\n    pass"}
+    assert not judge("import os\ndef f(x): os._exit(0)", answer).is_correct
+
+
+def test_exceptions_cross_as_their_builtin_type() -> None:
+    tests = "try:\n    f(0)\nexcept ValueError as error:\n    assert str(error) == 'below 1'\nelse:\n    assert False\n"
+    answer = INCREMENT | {"tests": tests.replace("assert False", "assert f is None")}
+    assert judge("def f(x): raise ValueError('below 1')", answer).is_correct
+    assert judge("class Low(ValueError): pass\ndef f(x): raise Low('below 1')", answer).is_correct
+    assert not judge("def f(x): raise TypeError('below 1')", answer).is_correct
+    assert not judge("def f(x): return 0", answer).is_correct
+
+
+def test_an_argument_is_a_copy() -> None:
+    answer = INCREMENT | {"tests": "numbers = [3, 1]\nf(numbers)\nassert numbers == [3, 1]"}
+    assert judge("def f(numbers): numbers.sort()", answer).is_correct
+
+
+def test_the_prompts_own_functions_in_a_test_are_the_prompts() -> None:
+    context = "def double(x):\n    return 2 * x\n\ndef halve(x):\n"
+    answer = INCREMENT | {"functions": ["halve"], "context": context + '    """Undoes double."""\n'}
+    answer |= {"tests": "assert halve(double(7)) == 7"}
+    assert judge("def halve(x): return x // 2", answer).is_correct
+    assert judge("def halve(x): return double(x) // 4", answer).is_correct
+    assert not judge("def double(x): return x\ndef halve(x): return x", answer).is_correct
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "a, b = map(int, input().split())\nprint(a + b)",
+        "import sys\nsys.stdout.write(f'{sum(map(int, sys.stdin.buffer.read().split()))}  \\n\\n')",
+        "def main():\n    print(sum(map(int, open(0).read().split())))\n    exit()\nif __name__ == '__main__':\n    main()",
+    ],
+)
+def test_programs_that_read_and_print(program: str) -> None:
+    assert score(tagged(program), ADD) == {"correctness": 1.0, "tests_passed": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("program", "passed"),
+    [
+        ("print(3)", 1),
+        ("print(sum(map(int, input().split())))\nraise ValueError", 0),
+        ("print(sum(map(int, input().split())), flush=True)\nimport os\nos._exit(1)", 0),
+        ("print('3 42 0')", 0),
+        (
+            "import os\nfor number in range(100):\n    try: print(os.pread(number, 1000, 0))\n    except OSError: pass",
+            0,
+        ),
+        ("count = open('count', 'a+')\ncount.write('x')\ncount.seek(0)\nprint([3, 42, 1][len(count.read()) - 1])", 2),
+        ("while True: print('x' * 1000)", 0),
+        ("while True: pass", 0),
+    ],
+)
+def test_programs_that_do_not_do_it(program: str, passed: int) -> None:
+    verdict = judge(program, ADD)
+    assert (verdict.passed, verdict.total) == (passed, 3)
+
+
+@pytest.mark.parametrize(
+    ("printed", "expected", "is_same"),
+    [
+        ("1  2\n3", "1 2\n3\n", True), ("1 2", "1 2 3", False), ("YES", "yes", False), ("0.3333333", "0.33333333", True),
+        ("0.34", "0.33", False), ("7.0", "7", False), ("nan", "1.5", False), ("1e999", "1.5", False), ("", "", True),
+    ],
+)  # fmt: skip
+def test_outputs_are_compared_by_their_words(printed: str, expected: str, is_same: bool) -> None:
+    from rewards.sandbox.judge import prints_the_same
+
+    assert prints_the_same(printed, expected) is is_same
+
+
+@pytest.mark.parametrize(
+    ("text", "program"),
+    [
+        ("<answer>\nx = 1\n</answer>", "\nx = 1\n"),
+        ("<answer>```python\nx = 1\n```</answer>", "x = 1"),
+        ("<answer>\n```python\nx = 1\n```\n</answer>", "x = 1"),
+        ("<answer>\nx = 1</answer> or <answer>\nx = 2</answer>", "\nx = 2"),
+        ("<answer>\nx = 1</answer> or <answer>\nx = 2", "\nx = 1"),
+        ("```python\nx = 1\n```\n<answer>\nx = 2</answer>", "\nx = 2"),
+        ("```python\nx = 1\n```\nNo:\n```py\nx = 2\n```\nSo be it.", "x = 2"),
+        ("```python\nx = 1\n```\n```bash\nls\n```", "x = 1"),
+        ("```python\nx = 1\n```\n```python\nx = 2", "x = 1"),
+        ("1. Do:\n   ```python\n   if x:\n       y = 1\n   ```\n", "if x:\n    y = 1"),
+        ("```\nx = 1\n```", "x = 1"),
+        ("x = 1", None),
+        ("<answer></answer>", None),
+        ("<answer>" + "x" * 100_001 + "</answer>", None),
+    ],
+)
+def test_where_the_program_is(text: str, program: str | None) -> None:
+    assert extract_program(text) == program
+
+
+def test_a_bare_body_goes_on_where_the_prompt_ended() -> None:
+    answer = INCREMENT | {"context": 'def f(x):\n    """Adds 1, or sorts."""\n', "extraction": "natural"}
+    body = "    if isinstance(x, int):\n        return x + 1\n\n    return sorted(x)\n\n\ndef g(x):\n    return 1\n# and so on"
+    assert score(body, answer)["correctness"] == 1.0
+    assert score("    pass\n", answer)["correctness"] == 0.0
+    assert score(f"So:\n```python\n{SOLUTION}```", answer)["correctness"] == 1.0
+    del answer["extraction"]
+    assert score(body, answer)["correctness"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"tests": "assert f("}, "no Python"),
+        ({"tests": "f(1)"}, "no test"),
+        ({"tests": "assert True"}, "no test"),
+        ({"tests": "import no_such_module\nassert f(1) == 2"}, "its tests raise ModuleNotFoundError"),
+        ({"context": "1 / 0"}, "its context raises ZeroDivisionError"),
+        ({"tests": "assert f(int) == 2"}, "something else than plain data"),
+        ({"kind": "stdio", "tests": []}, "no tests"),
+        ({"kind": "essay"}, "must be function or stdio"),
+    ],
+)
+def test_a_problem_that_nobody_can_pass_is_an_error_and_not_a_zero(change: dict[str, object], reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        judge(SOLUTION, INCREMENT | change)
+
+
+def test_a_recipe_can_ask_for_protection_and_does_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    from rewards.sandbox import box
+
+    monkeypatch.setitem(box.GUARDS, "everything", (frozenset({"a miracle"}),))
+    monkeypatch.setattr(box, "is_guarded", lambda what, active: what != "everything")
+    with pytest.raises(SandboxError, match=r"nothing protects everything; .* rewards.parameters.code.require"):
+        judge(SOLUTION, INCREMENT, require=["network", "everything"])
+    code.prepare()
+    with pytest.raises(ValueError, match=r"names \['netwrok'\]: known are network"):
+        code.prepare(require=["netwrok"])
+
+
+def humaneval() -> list[tuple[dict[str, object], str]]:
+    """Each problem's answer and canonical solution."""
+    rows = [json.loads(line) for line in (DATA / "humaneval.jsonl").read_text().splitlines()]
+    return [
+        (
+            {
+                "kind": "function",
+                "functions": [row["entry_point"]],
+                "context": row["prompt"],
+                "tests": f"{row['test']}\ncheck({row['entry_point']})\n",
+                "total_time_limit_s": 60.0,
+                "time_limit_s": 20.0,  # a machine that is busy with other tests
+            },
+            row["canonical_solution"],
+        )
+        for row in rows
+    ]
+
+
+def outcomes(cases: list[tuple[str, dict[str, object]]]) -> list[dict[str, float]]:
+    with ThreadPoolExecutor(2) as threads:
+        return list(threads.map(lambda case: score(*case), cases))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not DATA.is_dir(), reason="the shared data is not here")
+def test_all_of_humaneval_passes_and_empty_functions_never_do() -> None:
+    problems = humaneval()
+    assert len(problems) == 164
+    whole = outcomes([(tagged(f"{answer['context']}{body}"), answer) for answer, body in problems])
+    empty = outcomes([(tagged(f"{answer['context']}    pass\n"), answer) for answer, _ in problems])
+    assert [parts["correctness"] for parts in whole] == [1.0] * 164
+    assert [parts["correctness"] for parts in empty] == [0.0] * 164
+    assert all(parts["tests_passed"] == 1.0 for parts in whole)
+
+
+MUTATIONS = st.lists(st.tuples(st.integers(0, 400), st.sampled_from(["", "\n", "```", "    ", "return ", "os._exit(0)", "</answer>", "(", "\0", "é", "\ud800"])), max_size=6)  # fmt: skip
+
+
+@pytest.mark.slow
+@given(st.text(max_size=200) | MUTATIONS.map(lambda edits: mutated(tagged("def f(x):\n    return 0\n"), edits)))
+@settings(max_examples=60)
+def test_any_text_is_marked_and_none_by_chance_right(text: str) -> None:
+    assert score(text, INCREMENT | {"extraction": "natural"})["correctness"] == 0.0
+
+
+def mutated(text: str, edits: list[tuple[int, str]]) -> str:
+    for position, new in edits:
+        text = text[:position] + new + text[position + len(new) :]
+    return text

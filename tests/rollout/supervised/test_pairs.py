@@ -1,0 +1,127 @@
+"""Pairs of prompt and completion: read and checked line by line, tokenized, in a seeded order."""
+
+import json
+
+import pytest
+
+from rollout.supervised.examples import PairExamples
+from rollout.supervised.pairs import LengthLimit, PairError, encode_pairs, read_pairs
+from tests.support.byte_tokenizer import Bytes
+
+GOOD = '{"prompt": "1+1=", "completion": "2"}'
+
+
+def file_of(tmp_path, *lines: str) -> str:
+    (tmp_path / "pairs.jsonl").write_text("\n".join(lines))
+    return str(tmp_path / "pairs.jsonl")
+
+
+def test_pairs_are_read_by_line_and_more_columns_do_not_matter(tmp_path) -> None:
+    chat = [{"role": "user", "content": "hi"}]
+    path = file_of(tmp_path, GOOD, "", json.dumps({"prompt": chat, "completion": "ho", "source": 7}), "")
+    first, second = read_pairs(path)
+    assert (first.prompt, first.completion, first.where) == ("1+1=", "2", f"{path}, line 1")
+    assert (second.prompt, second.completion, second.where) == (chat, "ho", f"{path}, line 3")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{", "line 2 is not JSON"),
+        ("[1, 2]", "line 2 is not an object"),
+        ('{"completion": "2"}', "line 2 has no 'prompt': it has 'completion'"),
+        ('{"promt": "1", "completion": "2"}', "line 2 has no 'prompt', but 'promt': rename it"),
+        ('{"prompt": "1", "completions": "2"}', "line 2 has no 'completion', but 'completions': rename it"),
+        ("{}", "line 2 has no 'prompt': it has no keys"),
+        ('{"prompt": "1", "completion": " "}', "line 2: completion = ' ' must be text and not empty"),
+        ('{"prompt": "1", "completion": 2}', "line 2: completion = 2 must be text"),
+        ('{"prompt": "", "completion": "2"}', "line 2: prompt = '' must be text, or a list of messages"),
+        ('{"prompt": [], "completion": "2"}', r"line 2: prompt = \[\] must be text, or a list of messages"),
+        ('{"prompt": [{"content": "1"}], "completion": "2"}', "line 2: prompt = .* a list of messages"),
+    ],
+)
+def test_a_line_that_is_no_pair_is_named(tmp_path, line, message) -> None:
+    with pytest.raises(PairError, match=message):
+        read_pairs(file_of(tmp_path, GOOD, line, GOOD))
+
+
+def test_a_file_that_is_missing_empty_or_not_text_says_what_to_do(tmp_path) -> None:
+    with pytest.raises(PairError, match="no such file"):
+        read_pairs(str(tmp_path / "nothing"))
+    with pytest.raises(PairError, match="Is a directory"):
+        read_pairs(str(tmp_path))
+    with pytest.raises(PairError, match="has no lines"):
+        read_pairs(file_of(tmp_path, "", "  "))
+    (tmp_path / "binary").write_bytes(b"\xff\xfe")
+    with pytest.raises(PairError, match="not UTF-8"):
+        read_pairs(str(tmp_path / "binary"))
+
+
+def test_prompt_and_completion_are_tokenized_apart_and_end_with_eos(tmp_path) -> None:
+    tokenizer = Bytes()
+    tokenizer.chat_template = "yes"
+    chat = json.dumps({"prompt": [{"role": "user", "content": "hi"}], "completion": "ho"})
+    text, worded = encode_pairs(read_pairs(file_of(tmp_path, GOOD, chat)), tokenizer, [])
+    assert bytes(text.prompt_ids.tolist()) == b"1+1=" and text.completion_ids.tolist() == [ord("2"), 0]
+    assert bytes(worded.prompt_ids.tolist()) == b"<user>hi<assistant>"
+    assert {array.dtype.name for array in (text.prompt_ids, text.completion_ids)} == {"int32"}
+
+
+def test_what_the_tokenizer_cannot_do_is_told_with_the_line(tmp_path) -> None:
+    chat = json.dumps({"prompt": [{"role": "user", "content": "hi"}], "completion": "ho"})
+    pairs = read_pairs(file_of(tmp_path, GOOD, chat))
+    with pytest.raises(PairError, match=r"line 2: prompt is a list of messages, but .* no chat template"):
+        list(encode_pairs(pairs, Bytes(), []))
+    endless = Bytes()
+    endless.eos_token_id = None
+    with pytest.raises(PairError, match="no eos token"):
+        list(encode_pairs(pairs, endless, []))
+
+    class Strict(Bytes):
+        chat_template = "yes"
+
+        def apply_chat_template(self, conversation, **kwargs):
+            raise RuntimeError("roles must alternate")
+
+    with pytest.raises(PairError, match="line 2: the chat template refuses its messages: roles must alternate"):
+        list(encode_pairs(pairs, Strict(), []))
+
+
+def test_a_pair_may_be_as_long_as_the_limit_and_no_longer(tmp_path) -> None:
+    pairs = read_pairs(file_of(tmp_path, GOOD))
+    assert list(encode_pairs(pairs, Bytes(), [LengthLimit(6, "a", "b")]))
+    with pytest.raises(PairError, match=r"line 1 has 6 tokens, above the\.key = 5: raise it"):
+        list(encode_pairs(pairs, Bytes(), [LengthLimit(9, "a", "b"), LengthLimit(5, "the.key", "raise it")]))
+
+
+@pytest.fixture
+def many(tmp_path) -> str:
+    return file_of(tmp_path, *(json.dumps({"prompt": f"{n}", "completion": f"{n}"}) for n in range(7)))
+
+
+def taught(examples: PairExamples, count: int) -> list[str]:
+    return [bytes(example.prompt_ids.tolist()).decode() for example in examples.take(count)]
+
+
+def test_every_epoch_has_every_pair_in_another_order(many) -> None:
+    examples = PairExamples(many, Bytes(), [], seed=0)
+    epochs = [taught(examples, 7) for _ in range(4)]
+    assert all(sorted(epoch) == [str(n) for n in range(7)] for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) > 1
+    assert taught(PairExamples(many, Bytes(), [], seed=1), 28) != [text for epoch in epochs for text in epoch]
+
+
+def test_a_resumed_order_goes_on_across_epochs(many) -> None:
+    whole = taught(PairExamples(many, Bytes(), [], seed=0), 30)
+    first = PairExamples(many, Bytes(), [], seed=0)
+    assert taught(first, 12) == whole[:12]
+    second = PairExamples(many, Bytes(), [], seed=0)
+    second.restore(json.loads(json.dumps(first.state())))
+    assert taught(second, 18) == whole[12:]
+
+
+def test_a_file_that_changed_is_not_resumed_from(many, tmp_path) -> None:
+    state = PairExamples(many, Bytes(), [], seed=0).state()
+    changed = PairExamples(file_of(tmp_path, GOOD), Bytes(), [], seed=0)
+    with pytest.raises(PairError, match="has changed since the checkpoint"):
+        changed.restore(state)

@@ -1,0 +1,31 @@
+"""The policies that tiny recipes build read and write what their recipes ask for."""
+
+import pytest
+
+from orchestrator.config.recipe import load
+from rollout.prompts.stream import PromptStream
+from rollout.supervised.examples import TraceExamples
+from rollout.supervised.period_count import TOKENS as PERIOD_COUNT_TOKENS
+from rollout.supervised.word_problems import TOKENS as WORD_PROBLEMS_TOKENS
+from tests.support.built_tokenizer import built_tokenizer
+
+
+@pytest.mark.parametrize("name", ["period-count-tiny", "reasoning-gym-tiny", "word-problems-tiny"])
+def test_a_policy_has_the_tokens_of_every_prompt_and_every_trace_and_room_for_both(name, tmp_path) -> None:
+    recipe = load(name)
+    tokenizer = built_tokenizer(recipe, tmp_path)
+    stream = PromptStream(recipe.prompts, tokenizer)
+    held_out = {prompt.text for prompt in stream.held_out()}
+    for prompt in stream.take(200):
+        assert tokenizer.decode(prompt.token_ids) == prompt.text
+    for example in TraceExamples(recipe.prompts, recipe.traces, tokenizer, 0).take(400):
+        assert len(example.completion_ids) <= recipe.sampling.max_completion_tokens
+        assert tokenizer.decode(example.prompt_ids) not in held_out
+
+
+@pytest.mark.parametrize(
+    ("name", "tokens"), [("period-count-tiny", PERIOD_COUNT_TOKENS), ("word-problems-tiny", WORD_PROBLEMS_TOKENS)]
+)
+def test_a_recipes_words_are_those_of_its_grammar(name, tokens) -> None:
+    build = load(name).model.build
+    assert build is not None and sorted(build.words) == sorted(tokens)

@@ -1,0 +1,180 @@
+"""Questions of one's own: files of any columns, marked by any reward; what is missing is named."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from orchestrator.config.recipe import ConfigError, load
+from rewards.tasks import countdown, exact_match, gsm8k, multiple_choice
+from rollout.prompts.config import PromptsConfig
+from rollout.prompts.stream import PromptStream
+from rollout.tasks.datasets import RowError
+from rollout.tasks.jsonl import Config, source
+from tests.support.byte_tokenizer import Bytes
+from tests.support.paths import SHARED_DATA
+
+DATA = SHARED_DATA
+CITIES = [
+    {"q": f"Which city is number {n}?", "a": f"City {n}", "level": n % 3, "hints": {"first": "C", "last": str(n)}}
+    for n in range(12)
+]
+
+
+def file_of(tmp_path: Path, rows: list[dict], name: str = "rows.jsonl") -> str:
+    path = tmp_path / name
+    if name.endswith(".jsonl"):
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    elif name.endswith(".json"):
+        path.write_text(json.dumps(rows))
+    else:
+        import pyarrow
+        import pyarrow.parquet
+
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    return str(path)
+
+
+def config(path: str, **settings) -> Config:
+    return Config(source=path, **{"question_column": "q", "answer_column": "a", **settings})
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.json", "rows.parquet"])
+def test_a_file_of_any_columns_is_asked_and_marked_by_the_reward_it_names(tmp_path, name) -> None:
+    settings = config(file_of(tmp_path, CITIES, name), difficulty_column="level")
+    problems = source(settings, 3, 0)
+    everything = [*problems.held_out, *(problems.train(index) for index in range(9))]
+    assert sorted(problem.fields["question"] for problem in everything) == sorted(row["q"] for row in CITIES)
+    assert problems.num_problems == 9
+    for problem in everything:
+        number = problem.answer["answer"].removeprefix("City ")
+        assert problem.difficulty == str(int(number) % 3)
+        assert exact_match.score(f"<answer>city {number}</answer>", problem.answer)["correctness"] == 1.0
+
+
+def test_every_column_is_a_field_of_the_template(tmp_path) -> None:
+    rows = [row | {"note": None if index % 2 else "ä"} for index, row in enumerate(CITIES)]
+    prompts = PromptsConfig(
+        task="jsonl",
+        chat=False,
+        num_held_out=1,
+        template="{question}|{q}|{level}|{hints}|{note}",
+        jsonl=config(file_of(tmp_path, rows)),
+    )
+    for prompt in PromptStream(prompts, Bytes()).take(12):
+        question, again, level, hints, note = prompt.text.split("|")
+        number = int(question.split()[-1][:-1])
+        assert question == again and level == str(number % 3) and note == ("" if number % 2 else "ä")
+        assert json.loads(hints) == {"first": "C", "last": str(number)}
+        assert prompt.grader == "exact_match" and prompt.source == "jsonl"
+
+
+def test_a_template_must_show_the_question(tmp_path) -> None:
+    with pytest.raises(ValueError, match=r"template must show \{question\} or \{q\}, or nobody"):
+        PromptsConfig(task="jsonl", chat=False, template="{level}", jsonl=config(file_of(tmp_path, CITIES)))
+
+
+def test_a_path_leads_into_nested_columns(tmp_path) -> None:
+    rows = [
+        {"prompt": [{"role": "user", "content": f"What is {n} + 1?"}], "reward_model": {"ground_truth": str(n + 1)}}
+        for n in range(5)
+    ]
+    settings = Config(
+        source=file_of(tmp_path, rows),
+        question_column="prompt.0.content",
+        answer_column="reward_model.ground_truth",
+        reward="gsm8k",
+    )
+    problem = source(settings, 1, 0).train(0)
+    n = int(problem.fields["question"].split()[2])
+    assert problem.answer == {"answer": str(n + 1)} and settings.marked_by == "gsm8k"
+    assert gsm8k.score(f"<answer>{n + 1}</answer>", problem.answer)["correctness"] == 1.0
+
+
+def test_a_reward_that_reads_more_than_the_answer_gets_more_columns(tmp_path) -> None:
+    rows = [{"q": f"Make {n + 7} of 3, 4, {n}.", "nums": [3, 4, n], "target": n + 7} for n in range(5)]
+    settings = config(
+        file_of(tmp_path, rows),
+        answer_column="target",
+        answer_columns={"numbers": "nums", "target": "target"},
+        reward="countdown",
+    )
+    problem = source(settings, 1, 0).train(0)
+    n = problem.answer["target"] - 7
+    assert problem.answer == {"answer": n + 7, "numbers": [3, 4, n], "target": n + 7}
+    assert countdown.score(f"<answer>3 + 4 + {n}</answer>", problem.answer)["correctness"] == 1.0
+
+
+def test_held_out_problems_come_from_their_own_file_and_are_not_trained_on(tmp_path) -> None:
+    own = file_of(tmp_path, CITIES)
+    held_out = file_of(
+        tmp_path, [CITIES[0] | {"q": "Which  CITY is number 0?"}, {"q": "New?", "a": "yes"}], "test.jsonl"
+    )
+    problems = source(config(own, held_out_source=held_out), 2, 0)
+    assert {problem.fields["question"] for problem in problems.held_out} == {"Which  CITY is number 0?", "New?"}
+    trained = {problems.train(index).fields["question"] for index in range(40)}
+    assert trained == {row["q"] for row in CITIES[1:]}
+
+
+def test_a_key_column_says_what_is_the_same_problem(tmp_path) -> None:
+    rows = [{"q": f"Wording {n} of question {n // 2}", "a": "x", "id": n // 2} for n in range(8)]
+    problems = source(config(file_of(tmp_path, rows), key_column="id"), 2, 0)
+    held_out = {problem.key for problem in problems.held_out}
+    assert problems.num_problems == 2 and not held_out & {problems.train(index).key for index in range(8)}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"answer_column": "aa"},
+            r"rows\.jsonl, row 0: no column 'aa'; did you mean 'a'\? there are 'q', 'a', 'level'",
+        ),
+        ({"question_column": "hints"}, r"row 0: column 'hints' is nested; name a part.*'hints\.first', 'hints\.last'"),
+        ({"answer_column": "hints.middle"}, r"row 0: no column 'hints\.middle'; .*there are 'q'"),
+        ({"answer_columns": {"options": "choices"}}, r"row 0: no column 'choices'; there are"),
+        ({"answer_columns": {"answer": "a"}}, "set answer_column instead"),
+    ],
+)
+def test_a_wrong_column_is_refused_with_row_column_and_what_there_is(tmp_path, changes, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        source(config(file_of(tmp_path, CITIES), **changes), 1, 0)
+
+
+def test_an_empty_answer_names_its_row(tmp_path) -> None:
+    for empty in (None, ""):
+        rows = [*CITIES[:4], CITIES[4] | {"a": empty}]
+        with pytest.raises(RowError, match=r"row 4: column 'a' is empty; leave the row out"):
+            source(config(file_of(tmp_path, rows)), 1, 0)
+
+
+def test_no_source_and_a_missing_file_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"prompts\.jsonl\.source is not set"):
+        source(Config(), 1, 0)
+    with pytest.raises(FileNotFoundError, match=r"prompts\.jsonl\.source = 'none\.jsonl': no such file"):
+        source(Config(source="none.jsonl"), 1, 0)
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="the data of real problems is not here")
+def test_real_data_sets_of_other_columns_need_settings_only() -> None:
+    solutions = source(Config(source=str(DATA / "gsm8k_train_1000.jsonl"), reward="gsm8k"), 100, 0)
+    for problem in map(solutions.train, range(0, 900, 9)):
+        final = problem.answer["answer"].split("####")[1]
+        assert gsm8k.score(f"<answer>{final}</answer>", problem.answer)["correctness"] == 1.0
+    choices = Config(
+        source=str(DATA / "aqua_dev.jsonl"),
+        answer_column="correct",
+        answer_columns={"options": "options"},
+        reward="multiple_choice",
+    )
+    for problem in map(source(choices, 10, 0).train, range(100)):
+        letter = problem.answer["answer"]
+        wrong = "B" if letter == "A" else "A"
+        assert multiple_choice.score(f"<answer>{letter}</answer>", problem.answer)["correctness"] == 1.0
+        assert multiple_choice.score(f"<answer>{wrong}</answer>", problem.answer)["correctness"] == 0.0
+
+
+def test_a_reward_that_there_is_not_is_refused_when_the_recipe_is_loaded() -> None:
+    with pytest.raises(ConfigError, match=r"'gsm9k'.*did you mean 'gsm8k'"):
+        load("jsonl-4090", ["prompts.jsonl.reward=gsm9k"])
+    load("jsonl-4090", ["prompts.jsonl.reward=mine", "rewards.tasks.mine=my_rewards:score"])

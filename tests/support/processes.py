@@ -1,0 +1,76 @@
+"""What the tests of the pool ask the kernel about processes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+
+def state(pid: int) -> str:
+    """``R``, ``S``, ``Z``, …; empty when there is no such process."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+def children(pid: int) -> list[int]:
+    """Processes that ``pid`` started and has not waited for, zombies too."""
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
+def parent(pid: int) -> int:
+    """0 when there is no such process."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+
+
+def command(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+def descendants(pid: int) -> list[int]:
+    """All that it started, directly or not, by any of its threads."""
+    started = []
+    with suppress(FileNotFoundError, ProcessLookupError):
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            started += [int(child) for child in (thread / "children").read_text().split()]
+    return [one for child in started for one in (child, *descendants(child))]
+
+
+def wait_until(condition: Callable[[], bool], limit_s: float = 60.0) -> bool:
+    end = time.monotonic() + limit_s
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def is_gone(pid: int) -> bool:
+    """Whether it no longer runs; one that waits for its parent to notice does not."""
+    return state(pid) in ("", "Z")
+
+
+def fork_servers() -> dict[int, int]:
+    """Process id of each -> that of the worker that started it. Their children look like them, but have them as parents."""
+    pids = [int(folder.name) for folder in Path("/proc").glob("[0-9]*")]
+    lines = {pid: command(pid).split("\0") for pid in pids}
+    group_by_sampling = {
+        pid: int(line[-2]) for pid, line in lines.items() if "fork_server.main()" in "".join(line[2:4])
+    }
+    return {pid: worker for pid, worker in group_by_sampling.items() if parent(pid) not in group_by_sampling}
+
+
+def all_end(pids: list[int]) -> bool:
+    return wait_until(lambda: all(is_gone(pid) for pid in pids))

@@ -1,0 +1,61 @@
+"""A tiny policy and tiny groups, for the learner's tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import AutoModelForCausalLM
+
+from learner.config import AlgorithmConfig, BuildConfig, LearnerConfig, ModelConfig
+from rollout.types.completions import Completion, Group, Reward
+from rollout.types.prompts import Prompt
+
+TAGS = ("</think>", "<answer>", "</answer>")
+BUILD = BuildConfig(
+    hidden_size=32,
+    num_layers=2,
+    num_heads=2,
+    num_kv_heads=1,
+    intermediate_size=48,
+    max_integer=99,
+    words=(*"+-*=() \n", ", ", " off ", " no\n", " yes\n", "Numbers:", "\nTarget: ", *TAGS),
+)
+MODEL = ModelConfig(build=BUILD, dtype="float32", attention="sdpa")
+TEMPERATURE = 0.8
+MAX_COMPLETION_TOKENS = 16
+
+
+def learner_config(algorithm: AlgorithmConfig | None = None, **settings: Any) -> LearnerConfig:
+    """Small microbatches, so that there are several, and an epsilon that keeps Adam from magnifying rounding."""
+    defaults = {"learning_rate": 1e-2, "adam_eps": 1e-3, "max_tokens_per_microbatch": 64, "max_logprob_gap": 1e3}
+    return LearnerConfig(**(defaults | settings), algorithm=algorithm or AlgorithmConfig())
+
+
+def make_groups(folder: Path, seed: int, num_groups: int = 6, group_size: int = 4) -> list[Group]:
+    """Groups of random tokens whose rollout logprobs are those of the model in ``folder``; one has no spread."""
+    rng = np.random.default_rng(seed)
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    return [_group(model, rng, f"{seed}/{index}", group_size, spread=index != 1) for index in range(num_groups)]
+
+
+def _group(model: torch.nn.Module, rng: np.random.Generator, id: str, group_size: int, spread: bool) -> Group:
+    prompt = Prompt(
+        id, rng.integers(2, 60, rng.integers(1, 9)).astype(np.int32), text="", grader="countdown", answer={}
+    )
+    completions = []
+    for _ in range(group_size):
+        tokens = rng.integers(2, 60, rng.integers(1, MAX_COMPLETION_TOKENS + 1)).astype(np.int32)
+        logprobs = sequence_logprobs(model, prompt.token_ids, tokens).detach().float().numpy()
+        completions.append(Completion(tokens, logprobs, finish_reason="stop", policy_versions=(3,), text=""))
+    rewards = rng.normal(size=group_size) if spread else np.ones(group_size)
+    return Group(prompt, tuple(completions), tuple(Reward(float(reward), ()) for reward in rewards))
+
+
+def sequence_logprobs(model: torch.nn.Module, prompt_ids: np.ndarray, completion_ids: np.ndarray) -> torch.Tensor:
+    """Logprobs of one completion by the plainest means: one sequence, all logits, ``log_softmax``."""
+    token_ids = torch.from_numpy(np.concatenate([prompt_ids, completion_ids])).long()
+    logits = model(input_ids=token_ids[None]).logits[0, len(prompt_ids) - 1 : -1] / TEMPERATURE
+    return logits.double().log_softmax(-1).gather(1, token_ids[len(prompt_ids) :, None])[:, 0]
