@@ -220,7 +220,7 @@ def simulation(
 ) -> Iterator[tuple[SimulatedFleet, Meter]]:
     """A fleet and the tracker to train it with. Ray must have been started; the fleet's actors end with the context."""
     pool = RewardPool(config.rewards, f"{config.name}/reward", ["countdown"]) if real_rewards else None
-    meter = Meter(config, FileTracker(RunDirectory(config), config))
+    meter = Meter(config, FileTracker(RunDirectory(config).open(), config))
     fleet = SimulatedFleet(config, meter.lap, pool, engine_s, update_s)
     try:
         yield fleet, meter

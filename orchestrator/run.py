@@ -40,7 +40,9 @@ def run(config: RunConfig, console: Console) -> bool:
     checkpoints = checkpoints_of(config)
     latest = checkpoints.latest()
     refuse_other_command(config, latest, "train")
-    if latest is not None and latest.step >= config.num_steps and RunDirectory(config).final.exists():
+    directory = RunDirectory(config)
+    if latest is not None and latest.step >= config.num_steps and directory.final.exists():
+        directory.check_settings()
         console.print(
             f"run {config.name!r} is complete at step {latest.step}. To train on, raise num_steps; "
             f"to start afresh, choose another name (name={config.name}-2)."
@@ -48,8 +50,7 @@ def run(config: RunConfig, console: Console) -> bool:
         return True
     inputs = prepare_run(config)
     # Only now, so that settings which are refused are not left behind as those that the next attempt would have to keep.
-    directory = RunDirectory(config)
-    with directory.lock():
+    with directory.open().lock():
         latest = checkpoints.latest()  # another command may have ended since
         directory.log_to_file()
         # A fresh run's step 0 is the evaluation before training, which a run killed before its first checkpoint repeats.

@@ -42,18 +42,19 @@ def run_supervised(config: RunConfig, console: Console) -> bool:
     checkpoints = checkpoints_of(config)
     latest = checkpoints.latest()
     refuse_other_command(config, latest, "sft")
-    if latest is not None and latest.step >= num_steps and (final := RunDirectory(config).final).exists():
+    directory = RunDirectory(config)
+    if latest is not None and latest.step >= num_steps and directory.final.exists():
+        directory.check_settings()
         console.print(
             f"run {config.name!r} is complete at step {latest.step}. To train on, start another one from its model: "
-            f"name={config.name}-2 model.path={final}"
+            f"name={config.name}-2 model.path={directory.final}"
         )
         return True
     check_data(config)
     base = base_model(config)
     examples = supervised_examples(config, base, load_tokenizer(base))
     # Only now, so that data which is refused leaves no settings behind that the next attempt would have to keep.
-    directory = RunDirectory(config)
-    with directory.lock():
+    with directory.open().lock():
         latest = checkpoints.latest()  # another command may have ended since
         directory.log_to_file()
         directory.truncate_after(latest.step if latest else 0)

@@ -10,7 +10,7 @@ import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Self
 
 import numpy as np
 import zstandard
@@ -46,19 +46,49 @@ class RunDirectoryError(RuntimeError):
 
 
 class RunDirectory:
-    """`runs/<name>/`. Opening it creates it, or checks that it belongs to the same run."""
+    """`runs/<name>/`: where a run's files are. Asking writes nothing; `open` makes the folder the run's own."""
 
     def __init__(self, config: RunConfig) -> None:
-        """Raises RunDirectoryError when it cannot be written, holds a run of other settings, or is being trained into."""
         self.path = config.directory.resolve()
+        self._config = config
+
+    def open(self) -> Self:
+        """Create the folders and write config.json, so that the run can begin or go on here. Return the directory itself.
+
+        Raises RunDirectoryError when it cannot be written, holds a run of other settings, or is being trained into.
+        """
         with self._writing():
             for folder in (self.path, self.rollouts, self.checkpoints):
                 folder.mkdir(parents=True, exist_ok=True)
         # A command that is refused must not leave its settings to the run that it was refused for.
         with self.lock(), self._writing():
-            self._check_same_run(config)
+            self.check_settings()
             # Not pydantic's own JSON, which turns infinity into null.
-            write_atomically(self.path / "config.json", json.dumps(config.model_dump(mode="json"), indent=2) + "\n")
+            settings = json.dumps(self._config.model_dump(mode="json"), indent=2)
+            write_atomically(self.path / "config.json", settings + "\n")
+        return self
+
+    def check_settings(self) -> None:
+        """Raise RunDirectoryError when the folder holds a run of other settings than `MAY_CHANGE` allows."""
+        file = self.path / "config.json"
+        # A start that failed before anything came of it binds nobody: the settings it had may be why it failed.
+        has_begun = self.metrics() or any(self.checkpoints.glob("*")) or self.final.exists()
+        if not (file.exists() and has_begun):
+            return
+        try:
+            before = json.loads(file.read_text())
+        except json.JSONDecodeError as error:
+            raise RunDirectoryError(
+                f"{file} is not JSON ({error}): remove {self.path} or choose another name"
+            ) from error
+        changed = list(differences(before, self._config.model_dump(mode="json"), MAY_CHANGE))
+        if changed:
+            name = self._config.name
+            raise RunDirectoryError(
+                f"the run {name!r} in {self.path} was started with other settings:\n  "
+                + "\n  ".join(changed)
+                + f"\nSet them back to resume it, choose another name (name={name}-2), or remove that folder"
+            )
 
     @property
     def rollouts(self) -> Path:
@@ -159,26 +189,6 @@ class RunDirectory:
 
     def _rollouts_file(self, step: int) -> Path:
         return self.rollouts / f"step_{step:06d}.jsonl.zst"
-
-    def _check_same_run(self, config: RunConfig) -> None:
-        file = self.path / "config.json"
-        # A start that failed before anything came of it binds nobody: the settings it had may be why it failed.
-        has_begun = self.metrics() or any(self.checkpoints.iterdir()) or self.final.exists()
-        if not (file.exists() and has_begun):
-            return
-        try:
-            before = json.loads(file.read_text())
-        except json.JSONDecodeError as error:
-            raise RunDirectoryError(
-                f"{file} is not JSON ({error}): remove {self.path} or choose another name"
-            ) from error
-        changed = list(differences(before, config.model_dump(mode="json"), MAY_CHANGE))
-        if changed:
-            raise RunDirectoryError(
-                f"the run {config.name!r} in {self.path} was started with other settings:\n  "
-                + "\n  ".join(changed)
-                + f"\nSet them back to resume it, choose another name (name={config.name}-2), or remove that folder"
-            )
 
 
 def differences(before: Any, now: Any, may_change: Sequence[str] = (), key: str = "") -> Iterator[str]:

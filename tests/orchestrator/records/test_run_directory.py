@@ -1,0 +1,163 @@
+"""The run directory: what it holds, whose it is, and who may write into it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from orchestrator.config.recipe import load
+from orchestrator.config.schema import RunConfig
+from orchestrator.evaluate.models import config_for
+from orchestrator.records.run_directory import RunDirectory, RunDirectoryError
+from tests.support.groups import scored_group
+
+
+@pytest.fixture
+def config(tmp_path: Path):
+    return load(None, [f"runs_dir={tmp_path}", "name=one"])
+
+
+def test_metrics_and_rollouts_survive_and_a_torn_line_is_left_out(config) -> None:
+    directory = RunDirectory(config).open()
+    for step in range(4):
+        directory.log_metrics(step, {"reward/total": step / 10})
+        directory.write_rollouts(step, [scored_group(f"p{step}", [True, False])], [[0.7, -0.7]])
+    with (directory.path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 4, "reward/to')
+    assert [line["step"] for line in directory.metrics()] == [0, 1, 2, 3]
+    directory.truncate_after(2)
+    assert [line["step"] for line in directory.metrics()] == [0, 1, 2]
+    assert sorted(path.name for path in directory.rollouts.iterdir())[-1] == "step_000002.jsonl.zst"
+    record = directory.read_rollouts(2)[0]
+    assert (record["prompt_id"], record["reward"], record["advantage"]) == ("p2", 1.0, 0.7)
+    assert record["parts"]["correctness"] == {"value": 1.0, "status": "ok"}
+
+
+def test_the_same_name_with_other_settings_is_refused_and_says_which(config, tmp_path) -> None:
+    RunDirectory(config).open().log_metrics(0, {})
+    changed = load(None, [f"runs_dir={tmp_path}", "name=one", "learner.learning_rate=0.5", "num_steps=99"])
+    with pytest.raises(RunDirectoryError, match=r"learner\.learning_rate was 0\.0004, now 0\.5") as caught:
+        RunDirectory(changed).open()
+    assert "num_steps" not in str(caught.value)
+
+
+def test_what_a_run_needs_of_a_machine_may_change_when_it_is_resumed(config, tmp_path) -> None:
+    RunDirectory(config).open().log_metrics(0, {})
+    elsewhere = ["rollout.num_generators=1", "rollout.cpus_per_generator=0.1", "rewards.num_workers=3"]
+    RunDirectory(load(None, [f"runs_dir={tmp_path}", "name=one", *elsewhere])).open()
+    with pytest.raises(RunDirectoryError, match=r"rollout\.max_batched_tokens was 8192, now 4096"):
+        RunDirectory(load(None, [f"runs_dir={tmp_path}", "name=one", "rollout.max_batched_tokens=4096"])).open()
+
+
+@pytest.mark.parametrize(
+    "setting", ["learner.max_logprob_gap=0.1", "learner.max_tokens_per_microbatch=4096", "rewards.max_failed_share=0.5"]
+)
+def test_what_an_error_says_to_change_may_change(config, tmp_path, setting) -> None:
+    RunDirectory(config).open().log_metrics(0, {})
+    RunDirectory(load(None, [f"runs_dir={tmp_path}", "name=one", setting])).open()
+
+
+def test_a_limit_that_is_infinite_does_not_keep_a_run_from_being_resumed(tmp_path) -> None:
+    settings = [f"runs_dir={tmp_path}", "name=one", "learner.max_grad_norm=inf"]
+    RunDirectory(load(None, settings)).open().log_metrics(0, {})
+    RunDirectory(load(None, settings)).open()
+    asked = config_for(str(tmp_path / "one" / "final"), None, ())
+    assert asked.learner.max_grad_norm == float("inf")
+
+
+def test_a_second_command_for_the_same_run_is_refused_until_the_first_ends(config) -> None:
+    first, second = RunDirectory(config).open(), RunDirectory(config).open()
+    refused = rf"being trained into by another command \(process {os.getpid()} on .*choose another name"
+    with first.lock(), pytest.raises(RunDirectoryError, match=refused), second.lock():
+        pass
+    before = (first.path / "config.json").read_text()
+    with first.lock(), pytest.raises(RunDirectoryError, match=refused):
+        RunDirectory(config.model_copy(update={"num_steps": 99})).open()
+    assert (first.path / "config.json").read_text() == before
+    with second.lock():
+        pass
+
+
+def test_a_lock_ends_with_the_process_that_held_it(config) -> None:
+    directory = RunDirectory(config).open()
+    holder = subprocess.Popen(
+        [sys.executable, "-c", "import fcntl, sys, time; f = open(sys.argv[1], 'a+'); fcntl.flock(f, fcntl.LOCK_EX); "
+         "print('held', flush=True); time.sleep(60)", str(directory.path / ".lock")],
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+    with pytest.raises(RunDirectoryError), directory.lock():
+        pass
+    holder.kill()
+    holder.wait()
+    with directory.lock():
+        pass
+
+
+def test_a_lock_that_cannot_be_made_says_where(config) -> None:
+    directory = RunDirectory(config).open()
+    (directory.path / ".lock").unlink()
+    (directory.path / ".lock").mkdir()
+    with pytest.raises(RunDirectoryError, match=r"cannot write the run directory .*Is a directory"), directory.lock():
+        pass
+
+
+def test_a_start_that_failed_before_its_first_figure_binds_nobody(config, tmp_path) -> None:
+    RunDirectory(config).open().truncate_after(-1)  # as every start does
+    mended = load(None, [f"runs_dir={tmp_path}", "name=one", "learner.learning_rate=0.5"])
+    directory = RunDirectory(mended).open()
+    assert '"learning_rate": 0.5' in (directory.path / "config.json").read_text()
+
+
+def test_a_run_directory_that_cannot_be_written_says_why(tmp_path) -> None:
+    blocker = tmp_path / "file"
+    blocker.write_text("")
+    with pytest.raises(RunDirectoryError, match=r"cannot write the run directory .*Not a directory.*set runs_dir"):
+        RunDirectory(load(None, [f"runs_dir={blocker}", "name=one"])).open()
+
+
+def test_a_disk_that_fills_up_during_the_run_says_how_to_go_on(config) -> None:
+    directory = RunDirectory(config).open()
+    (directory.path / "metrics.jsonl").symlink_to("/dev/full")
+    with pytest.raises(RunDirectoryError, match=r"No space left on device.*resumes from the last checkpoint"):
+        directory.log_metrics(1, {"reward/total": 1.0})
+
+
+def test_a_config_that_is_not_json_says_what_to_remove(config) -> None:
+    RunDirectory(config).open().log_metrics(0, {})
+    (config.directory / "config.json").write_text("{")
+    with pytest.raises(RunDirectoryError, match="is not JSON"):
+        RunDirectory(config).open()
+
+
+def test_config_json_is_the_whole_resolved_run(config) -> None:
+    written = json.loads((RunDirectory(config).open().path / "config.json").read_text())
+    assert RunConfig.model_validate(written) == config
+
+
+def test_asking_a_finished_run_leaves_its_settings_as_they_were(config) -> None:
+    directory = RunDirectory(config).open()
+    directory.log_metrics(0, {})
+    directory.final.mkdir()
+    before = (directory.path / "config.json").read_bytes()
+    asked = RunDirectory(config.model_copy(update={"num_steps": 1}))
+    asked.check_settings()
+    assert asked.final.exists() and asked.metrics() == [{"step": 0}]
+    assert (directory.path / "config.json").read_bytes() == before
+
+
+def test_asking_about_a_run_that_does_not_exist_creates_nothing(config, tmp_path) -> None:
+    directory = RunDirectory(config)
+    directory.check_settings()
+    assert directory.metrics() == [] and not directory.final.exists()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_finished_run_that_is_asked_for_other_settings_is_refused(config) -> None:
+    directory = RunDirectory(config).open()
+    directory.final.mkdir()
+    with pytest.raises(RunDirectoryError, match="group_size was 8, now 4"):
+        RunDirectory(config.model_copy(update={"group_size": 4})).check_settings()
