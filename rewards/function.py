@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
+
+from rollout.types.names import nearest
 
 MAX_REASON_CHARACTERS = 500
 
@@ -87,12 +88,6 @@ def check_parameters(declared: RewardFunction, function: Callable[..., Any]) -> 
             raise TypeError(
                 f"{declared.path} needs its parameter {name}: set rewards.parameters.{declared.name}.{name}"
             )
-
-
-def nearest(name: str, names: Mapping[str, Any] | set[str]) -> str:
-    """How an error ends that met an unknown ``name``: the nearest right one, or all."""
-    close = difflib.get_close_matches(name, names, n=1)
-    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(sorted(names)) or 'none'}"
 
 
 def call(declared: RewardFunction, function: Callable[..., Any], text: str, answer: Mapping[str, Any]) -> Outcome:

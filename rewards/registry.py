@@ -14,7 +14,8 @@ from pathlib import Path
 
 from rewards import tasks as tasks_package
 from rewards.config import RewardConfigError, RewardsConfig
-from rewards.function import RewardFunction, check_parameters, import_function, nearest
+from rewards.function import RewardFunction, check_parameters, import_function
+from rollout.types.names import nearest
 
 GENERAL = {
     "format": "rewards.parts.format:strict",
@@ -116,8 +117,8 @@ def _check_names(config: RewardsConfig, own: dict[str, str]) -> None:
         for name in named:
             if name not in callable_names:
                 raise UnknownPartError(
-                    f"rewards.{key}.{name}: no function has that name; {nearest(name, callable_names)} "
-                    "A task's parts are computed together: name the task"
+                    f"rewards.{key}.{name}: no function has that name (a task's parts are computed together: name the "
+                    f"task); {nearest(name, callable_names)}"
                 )
 
 
@@ -127,12 +128,12 @@ def _check_wanted(task: str, config: RewardsConfig, provided: set[str]) -> None:
             continue
         if not _is_task(task, config):
             raise UnknownTaskError(
-                f"nothing marks task {task!r}; {nearest(task, {*tasks(), *config.tasks})} To add it, write rewards/tasks/{task}.py "
-                f"with PARTS and a function score, or set rewards.tasks.{task}"
+                f"nothing marks task {task!r}: write rewards/tasks/{task}.py with PARTS and a function score, or set "
+                f"rewards.tasks.{task}; {nearest(task, {*tasks(), *config.tasks})}"
             )
         raise UnknownPartError(
-            f"{key}: task {task!r} has no such part; {nearest(name, {*provided, *GENERAL, *config.ensembles})} A part of "
-            "your own comes from rewards.functions"
+            f"{key}: task {task!r} has no such part (a part of your own comes from rewards.functions); "
+            f"{nearest(name, {*provided, *GENERAL, *config.ensembles})}"
         )
 
 

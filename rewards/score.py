@@ -13,8 +13,9 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from rewards.config import EnsembleConfig, RewardConfigError, RewardsConfig
-from rewards.function import Outcome, RewardFunction, nearest
+from rewards.function import Outcome, RewardFunction
 from rollout.types.completions import Reward, RewardPart
+from rollout.types.names import nearest
 
 COMBINE: dict[str, Callable[[list[float]], float]] = {"max": max, "min": min, "sum": math.fsum}
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import Any
+
+from rollout.types.names import closest
 
 PRESETS: dict[str, dict[str, Any]] = {
     # DeepSeekMath, arXiv:2402.03300, equation 3; its KL is off, as in R1-Zero reproductions that fit one card.
@@ -61,7 +62,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 def preset_settings(name: Any) -> dict[str, Any]:
     """The knobs that preset ``name`` sets. Raises ValueError, with the nearest name, when there is none."""
     if not isinstance(name, str) or name not in PRESETS:
-        close = difflib.get_close_matches(str(name).lower(), PRESETS, n=1, cutoff=0.4)
-        hint = f"did you mean {close[0]!r}? " if close else ""
+        close = closest(str(name), PRESETS)
+        hint = f"did you mean {close!r}? " if close else ""
         raise ValueError(f"preset is {name!r}: {hint}there are {', '.join(PRESETS)}")
     return PRESETS[name]

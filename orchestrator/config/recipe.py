@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, get_origin
 from pydantic import BaseModel, ValidationError
 
 from orchestrator.config.schema import SUPERVISED_ONLY, RunConfig
+from rollout.types.names import nearest
 
 RECIPES = Path(__file__).resolve().parents[2] / "deploy" / "recipes"
 DEFAULT_RECIPE = "countdown-tiny"
@@ -116,9 +116,3 @@ def fields_of(location: Sequence[str]) -> list[str]:
         candidates = [annotation, *getattr(annotation, "__args__", ())]
         model = next(kind for kind in candidates if isinstance(kind, type) and issubclass(kind, BaseModel))
     return list(model.model_fields)
-
-
-def nearest(name: str, names: Sequence[str]) -> str:
-    """A hint: the name that was probably meant, or all of them."""
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    return f"did you mean {close[0]!r}?" if close else f"known are {', '.join(names)}"

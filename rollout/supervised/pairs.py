@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rollout.prompts.template import Tokenizer, encode, encode_completion
+from rollout.types.names import closest
 from rollout.types.prompts import SupervisedExample, Tokens
 
 KEYS = ("prompt", "completion")
@@ -141,8 +141,8 @@ def are_messages(value: Any) -> bool:
 
 def instead_of(name: str, names: Sequence[str]) -> str:
     """What the line has instead of the key `name`: one of its keys that looks like it, or else all of them."""
-    close = difflib.get_close_matches(name, [other for other in names if other not in KEYS], n=1, cutoff=0.5)
-    return f", but {close[0]!r}: rename it" if close else f": it has {', '.join(map(repr, names)) or 'no keys'}"
+    close = closest(name, [other for other in names if other not in KEYS])
+    return f", but {close!r}: rename it" if close else f": it has {', '.join(map(repr, names)) or 'no keys'}"
 
 
 def unreadable(path: str, error: OSError) -> PairError:

@@ -11,7 +11,6 @@ its values
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Mapping
 from typing import Any, Self
@@ -21,6 +20,7 @@ from pydantic import Field, model_validator
 from rollout.tasks.base import ListedProblems, Problem, WorkedExample
 from rollout.tasks.datasets import Row, RowError, same_question
 from rollout.tasks.listed import ListedConfig, listed_problems
+from rollout.types.names import closest
 
 TEMPLATE = (
     "{question}\nShow your work in <think> </think> tags. And return the final answer in <answer> </answer> tags."
@@ -116,8 +116,8 @@ def value_at(row: Row, column: str, where: str) -> Any:
 
 def columns_of(row: Row, column: str) -> str:
     """A hint: the column that was probably meant, and all there are."""
-    close = difflib.get_close_matches(column, row, n=1, cutoff=0.6)
-    return (f"did you mean {close[0]!r}? " if close else "") + f"there are {', '.join(map(repr, row))}"
+    close = closest(column, row)
+    return (f"did you mean {close!r}? " if close else "") + f"there are {', '.join(map(repr, row))}"
 
 
 def shown(value: Any) -> str:

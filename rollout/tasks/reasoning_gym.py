@@ -12,15 +12,14 @@ most 15 kB (rectangle_count). rewards/tasks/reasoning_gym.py mends ARC's.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
 import random
-from collections.abc import Iterable
 from typing import Any, Self
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 
 from rollout.tasks.base import DrawnProblems, Problem, WorkedExample
+from rollout.types.names import nearest
 
 TEMPLATE = (
     "{question}\nShow your work in <think> </think> tags. And return the final answer in <answer> </answer> tags, "
@@ -142,9 +141,3 @@ def made_dataset(dataset: DatasetConfig, seed: int) -> Any:
         return create_dataset(dataset.name, seed=seed, **size, **dataset.settings)
     except (AssertionError, TypeError, ValueError) as error:
         raise ValueError(f"{where} refuses settings = {dataset.settings}: {error}") from error
-
-
-def nearest(name: str, names: Iterable[str]) -> str:
-    """The name that was probably meant, or all of them."""
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    return f"did you mean {close[0]!r}?" if close else f"there are {', '.join(sorted(names))}"

@@ -115,9 +115,9 @@ def test_mistakes_are_found_before_anything_starts(task: str, settings: dict[str
 
 
 def test_unknown_task_gets_the_nearest_name() -> None:
-    with pytest.raises(UnknownTaskError, match="'countdwon'; did you mean 'countdown'"):
+    with pytest.raises(UnknownTaskError, match=r"'countdwon'.*did you mean 'countdown'"):
         check("countdwon", DEFAULT)
-    with pytest.raises(UnknownTaskError, match=r"known: .*countdown.* rewards\.tasks\.zebra"):
+    with pytest.raises(UnknownTaskError, match=r"rewards\.tasks\.zebra; there are .*countdown"):
         check("zebra", DEFAULT)
     with pytest.raises(UnknownTaskError):
         check("registry", DEFAULT)

@@ -1,0 +1,20 @@
+"""Hints for names that nothing has."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+def closest(name: str, known: Iterable[str]) -> str | None:
+    """Return the name of `known` that `name` was probably meant to be, whatever its case; None when none is like it."""
+    by_lowercase = {other.lower(): other for other in sorted(known)}
+    close = difflib.get_close_matches(name.lower(), by_lowercase, n=1)
+    return by_lowercase[close[0]] if close else None
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return the hint that ends an error about an unknown `name`: the name of `known` that is like it, else all of them."""
+    known = sorted(known)
+    close = closest(name, known)
+    return f"did you mean {close!r}?" if close else f"there are {', '.join(known) or 'none'}"
