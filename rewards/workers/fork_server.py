@@ -97,7 +97,7 @@ class ForkServer:
     def _start(self) -> None:
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         # The path first: the module may stand where only this process looks.
-        code = f"import sys; sys.path[:] = {sys.path!r}; from rewards import fork_server; fork_server.main()"
+        code = f"import sys; sys.path[:] = {sys.path!r}; from rewards.workers import fork_server; fork_server.main()"
         with theirs:
             subprocess.run(
                 [sys.executable, "-u", "-c", code, str(theirs.fileno()), str(os.getpid())],

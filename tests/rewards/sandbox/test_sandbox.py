@@ -184,7 +184,7 @@ def test_nothing_outlives_the_worker_that_started_it(tmp_path: Path) -> None:
     """The pool kills workers that are late with SIGKILL: they cannot clean up."""
     script = tmp_path / "worker.py"
     script.write_text(
-        "from rewards import code\n"
+        "from rewards.tasks import code\n"
         "answer = {'kind': 'function', 'functions': ['f'], 'tests': 'assert f()', 'time_limit_s': 100, 'total_time_limit_s': 100}\n"
         "code.judge('import time\\ndef f(): time.sleep(100)', answer)\n"
     )
@@ -222,7 +222,7 @@ def test_a_machine_that_forbids_something(denied: tuple[str, ...], missing: str)
 import ctypes
 from pathlib import Path
 from rewards.sandbox.box import SandboxError
-from rewards import code
+from rewards.tasks import code
 ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER: what is left of a box becomes a child of this process
 answer = {{"kind": "function", "functions": ["f"], "tests": "assert f(1) == 2", "time_limit_s": 5}}
 sleep = {{"kind": "stdio", "tests": [["", "1"]], "time_limit_s": 60, "total_time_limit_s": 0.5}}
@@ -256,7 +256,7 @@ def test_an_ordinary_user_gets_the_same_protection() -> None:
 import sys
 sys.path.insert(0, sys.argv[1])
 from rewards.sandbox.box import protections
-from rewards import code
+from rewards.tasks import code
 print({what for what, steps in protections().items() if len(steps) < 2})
 answer = {"kind": "function", "functions": ["f"], "tests": "assert f(1) == 2", "time_limit_s": 5}
 print(code.judge("def f(x): return x + 1", answer).is_correct, code.judge("open('/etc/passwd')\\ndef f(x): return x + 1", answer).is_correct)
