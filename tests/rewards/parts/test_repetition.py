@@ -64,6 +64,6 @@ def test_impossible_settings_are_refused(size: int, penalty: float) -> None:
 @pytest.mark.skipif(not DATA.exists(), reason=f"the shared completions are not on this machine: {DATA}")
 @pytest.mark.parametrize(("size", "num_loops"), [(3, 113), (20, 49)])
 def test_how_many_real_completions_it_takes_for_loops(size: int, num_loops: int) -> None:
-    """The figures of docs/rewards.md."""
+    """The figures of docs/experiments.md."""
     texts = [json.loads(line)["completion"].partition("<|")[0] for line in DATA.read_text().splitlines()]
     assert sum(repetition(text, {}, ngram_size=size) < -0.3 for text in texts) == num_loops
