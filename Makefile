@@ -2,13 +2,16 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: train test lint bench install
+.PHONY: train test test-all lint bench install
 
 train: install          ## train the embedded default: a small model learns Countdown on the CPU in about ten minutes
 	$(BIN)/rayzero train $(ARGS)
 
-test: install           ## every test that this machine can run (GPU tests only where there is a GPU)
+test: install           ## the tests that this machine can run in a quarter of an hour
 	$(BIN)/python -m pytest $(ARGS)
+
+test-all: install       ## those too that take minutes each; GPU tests only where there is a GPU
+	$(BIN)/python -m pytest -m "long or not long" $(ARGS)
 
 lint: install           ## ruff and mypy
 	$(BIN)/ruff check .

@@ -28,6 +28,12 @@ def pytest_collection_modifyitems(config, items) -> None:
     items[:] = [item for item in items if item not in gpu]
 
 
+def pytest_terminal_summary(terminalreporter) -> None:
+    """Name the command that runs what was left out."""
+    if terminalreporter.config.option.markexpr == "not long":
+        terminalreporter.write_line("Tests that take minutes each were left out: `make test-all` runs them too.")
+
+
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory) -> Path:
     """The default recipe's policy, untrained."""

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.test_run import metrics, start, train, wait_for_step
+from tests.e2e.test_run import FOUR_STEPS
+from tests.support.commands import Workplace
 from tests.support.paths import WARM_START
 
 pytestmark = pytest.mark.slow
@@ -20,29 +21,25 @@ LORA = [
     "checkpoint.every_steps=1",
     "num_steps=3",
     "rollout.num_generators=1",
+    "learner.num_ranks=1",  # two are in test_layouts.py
 ]
 
 
 @pytest.fixture(scope="module")
-def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("lora")
+def workplace(tmp_path_factory: pytest.TempPathFactory, shared_cluster) -> Workplace:
+    return Workplace(tmp_path_factory.mktemp("lora"), "train", *FOUR_STEPS, *LORA, environment=shared_cluster)
 
 
 @pytest.fixture(scope="module")
-def resumed(workplace: Path) -> Path:
+def resumed(workplace: Workplace) -> Path:
     """The directory of a run that was asked to leave after its first step, and then went on to its end."""
-    process = start(workplace, "resumed", *LORA)
-    wait_for_step(workplace, "resumed", 1, process)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=120) == 130
-    done = train(workplace, "resumed", *LORA)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "resuming run 'resumed'" in done.stdout
-    return workplace / "runs" / "resumed"
+    assert workplace.stop_after("resumed", 1, signal.SIGTERM) == 130
+    assert "resuming run 'resumed'" in workplace.succeed("resumed")
+    return workplace.run("resumed")
 
 
-def test_generators_run_the_merged_weights(workplace: Path, resumed: Path) -> None:
-    lines = metrics(workplace, "resumed")
+def test_generators_run_the_merged_weights(workplace: Workplace, resumed: Path) -> None:
+    lines = workplace.metrics("resumed")
     assert [line["step"] for line in lines] == [0, 1, 2, 3]
     assert max(line["rollout/logprob_gap"] for line in lines[1:]) < 1e-5
 

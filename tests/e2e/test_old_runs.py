@@ -1,14 +1,12 @@
 """A run directory that an earlier version wrote is resumed to the figures that version reached."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.support.commands import Workplace
 from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.slow
@@ -20,23 +18,14 @@ SAME = ("reward/", "rollout/completion_tokens", "eval/reward", "eval/completion_
 """Metrics that a resume must reproduce; others are times, or round-off."""
 
 
-def test_a_run_of_an_earlier_version_goes_on_to_the_same_figures(tmp_path: Path) -> None:
-    run = tmp_path / "runs" / "old"
-    shutil.copytree(OLD_RUN, run)
-    overrides = ["name=old", f"runs_dir={tmp_path / 'runs'}"]
-    done = subprocess.run(
-        [sys.executable, "-m", "orchestrator.cli", "train", str(OLD_RUN / "recipe.toml"), *overrides],
-        env=os.environ | {"RAYZERO_CACHE": str(tmp_path / "cache")},
-        capture_output=True,
-        text=True,
-        timeout=500,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "resuming run 'old' after step 2" in done.stdout
-    lines = {line["step"]: line for line in map(json.loads, (run / "metrics.jsonl").read_text().splitlines())}
+def test_a_run_of_an_earlier_version_goes_on_to_the_same_figures(tmp_path: Path, shared_cluster) -> None:
+    workplace = Workplace(tmp_path, "train", str(OLD_RUN / "recipe.toml"), environment=shared_cluster)
+    shutil.copytree(OLD_RUN, workplace.run("old"))
+    assert "resuming run 'old' after step 2" in workplace.succeed("old")
+    lines = {line["step"]: line for line in workplace.metrics("old")}
     assert list(lines) == [0, 1, 2, 3, 4]
     for expected in map(json.loads, (OLD_RUN / "expected.jsonl").read_text().splitlines()):
         same = {key: value for key, value in expected.items() if key.startswith(SAME)}
         assert len(same) > 5
         assert {key: lines[expected["step"]][key] for key in same} == pytest.approx(same, rel=1e-4, abs=1e-6)
-    assert (run / "final" / "model.safetensors").exists()
+    assert (workplace.run("old") / "final" / "model.safetensors").exists()

@@ -1,26 +1,26 @@
 """A whole run of another task than Countdown: PPO on Period count, from its warm start to `rayzero eval`."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
+from tests.support.commands import rayzero
+
 pytestmark = pytest.mark.slow
 
-SMALL = ["num_steps=10", "warm_start.num_steps=200", "prompts.num_held_out=48", "evaluation.every_steps=0"]
+SMALL = [
+    "rollout.num_generators=1",
+    "rollout.threads_per_generator=2",
+    "num_steps=10",
+    "warm_start.num_steps=200",
+    "prompts.num_held_out=48",
+    "evaluation.every_steps=0",
+]
 
 
-def rayzero(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
-    environment = os.environ | {"RAYZERO_CACHE": str(folder / "cache")}
-    command = [sys.executable, "-m", "orchestrator.cli", *arguments]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500)
-
-
-def test_ppo_raises_the_number_of_full_stops_and_nothing_speaks_of_right_answers(tmp_path) -> None:
-    done = rayzero(tmp_path, "train", "period-count-tiny", f"runs_dir={tmp_path}", *SMALL)
+def test_ppo_raises_the_number_of_full_stops_and_nothing_speaks_of_right_answers(tmp_path, shared_cluster) -> None:
+    environment = {"RAYZERO_CACHE": str(tmp_path / "cache"), **shared_cluster}
+    done = rayzero("train", "period-count-tiny", f"runs_dir={tmp_path}", *SMALL, environment=environment)
     assert done.returncode == 0, done.stdout + done.stderr
     run = tmp_path / "period-count-tiny"
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
@@ -29,8 +29,8 @@ def test_ppo_raises_the_number_of_full_stops_and_nothing_speaks_of_right_answers
     assert not [key for line in lines for key in line if "pass_at" in key or "format" in key]
     assert "mean reward" in done.stdout and "rayzero eval" in done.stdout and "rayzero solve" not in done.stdout
     assert (run / "curve.png").stat().st_size > 10_000
-    evaluated = rayzero(tmp_path, "eval", str(run / "final"), "--num-prompts", "8", "rollout.num_generators=1")
+    evaluated = rayzero("eval", str(run / "final"), "--num-prompts", "8", environment=environment)
     assert evaluated.returncode == 0, evaluated.stderr
     assert "mean reward" in evaluated.stdout and "pass@" not in evaluated.stdout
-    refused = rayzero(tmp_path, "solve", str(run / "final"), "4 7 3 -> 25")
+    refused = rayzero("solve", str(run / "final"), "4 7 3 -> 25")
     assert refused.returncode == 2 and "the model cannot be asked this" in refused.stderr

@@ -1,17 +1,15 @@
 """Whole runs on real Ray, vLLM and DeepSpeed, as a user starts, kills and resumes them."""
 
 import contextlib
-import hashlib
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
+from tests.support.commands import Workplace, rayzero
 from tests.support.small import SMALL
 
 pytestmark = pytest.mark.slow
@@ -27,79 +25,36 @@ TIMING = ("time/", "rollout/tokens_per_s", "system/")
 
 
 @pytest.fixture(scope="module")
-def workplace(tmp_path_factory):
+def workplace(tmp_path_factory) -> Workplace:
     """A folder for runs and one for the cache of warm starts, shared by the tests of this file."""
-    return tmp_path_factory.mktemp("workplace")
-
-
-def command(workplace: Path, name: str, *overrides: str) -> list[str]:
-    where = [f"runs_dir={workplace / 'runs'}", f"name={name}"]
-    return [sys.executable, "-m", "orchestrator.cli", "train", *FOUR_STEPS, *where, *overrides]
-
-
-def environment(workplace: Path) -> dict[str, str]:
-    return os.environ | {"RAYZERO_CACHE": str(workplace / "cache"), "WANDB_MODE": "offline"}
-
-
-def train(workplace: Path, name: str, *overrides: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        command(workplace, name, *overrides), env=environment(workplace), capture_output=True, text=True, timeout=500
-    )
-
-
-def start(workplace: Path, name: str, *overrides: str) -> subprocess.Popen:
-    with (workplace / f"{name}.out").open("w") as output:
-        return subprocess.Popen(
-            command(workplace, name, *overrides), env=environment(workplace), stdout=output, stderr=subprocess.STDOUT
-        )
-
-
-def wait_for_step(workplace: Path, name: str, step: int, process: subprocess.Popen) -> None:
-    deadline = time.monotonic() + 300
-    while not any(line["step"] >= step for line in metrics(workplace, name)):
-        assert process.poll() is None, (workplace / f"{name}.out").read_text()
-        assert time.monotonic() < deadline, f"step {step} never came"
-        time.sleep(0.05)
-
-
-def metrics(workplace: Path, name: str) -> list[dict]:
-    file = workplace / "runs" / name / "metrics.jsonl"
-    lines = file.read_text().splitlines() if file.exists() else []
-    return [json.loads(line) for line in lines if line.endswith("}")]
+    return Workplace(tmp_path_factory.mktemp("workplace"), "train", *FOUR_STEPS, environment={"WANDB_MODE": "offline"})
 
 
 def untimed(lines: list[dict]) -> list[dict]:
     return [{key: value for key, value in line.items() if not key.startswith(TIMING)} for line in lines]
 
 
-def weights_digest(workplace: Path, name: str) -> str:
-    file = workplace / "runs" / name / "final" / "model.safetensors"
-    return hashlib.sha256(file.read_bytes()).hexdigest()
-
-
 @pytest.fixture(scope="module")
-def whole(workplace: Path) -> subprocess.CompletedProcess:
-    """A run that nobody disturbs."""
-    done = train(workplace, "whole", "tracking.wandb=true")
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done
+def whole(workplace: Workplace) -> str:
+    """What a run printed that nobody disturbs."""
+    return workplace.succeed("whole", "tracking.wandb=true")
 
 
 def test_a_run_leaves_a_model_a_curve_and_its_completions(workplace, whole) -> None:
-    run = workplace / "runs" / "whole"
-    assert [line["step"] for line in metrics(workplace, "whole")] == [0, 1, 2, 3, 4]
+    run = workplace.run("whole")
+    assert [line["step"] for line in workplace.metrics("whole")] == [0, 1, 2, 3, 4]
     assert (run / "curve.png").stat().st_size > 10_000
     assert sorted(path.name for path in (run / "rollouts").iterdir()) == [
         f"step_{n:06d}.jsonl.zst" for n in (1, 2, 3, 4)
     ]
     assert [path.name for path in sorted((run / "checkpoints").iterdir())] == ["step_000002", "step_000004"]
-    assert "held-out problems" in whole.stdout and "change" in whole.stdout
-    assert "rayzero solve" in whole.stdout
+    assert "held-out problems" in whole and "change" in whole
+    assert "rayzero solve" in whole
     assert list((run / "wandb").glob("offline-run-*/*.wandb"))
 
 
 def test_sampler_and_learner_agree_at_every_step(workplace, whole) -> None:
-    gaps = [line["rollout/logprob_gap"] for line in metrics(workplace, "whole")[1:]]
+    gaps = [line["rollout/logprob_gap"] for line in workplace.metrics("whole")[1:]]
     assert max(gaps) < 1e-5
 
 
@@ -107,25 +62,20 @@ def test_the_trained_model_loads_in_transformers_and_differs_from_the_start(work
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    final = workplace / "runs" / "whole" / "final"
+    final = workplace.run("whole") / "final"
     model = AutoModelForCausalLM.from_pretrained(final)
     tokenizer = AutoTokenizer.from_pretrained(final)
     text = "Numbers: 3 7 9\nTarget: 33\n"
     assert tokenizer.decode(tokenizer.encode(text)) == text
     assert model(input_ids=torch.tensor([tokenizer.encode(text)])).logits.isfinite().all()
-    warm = next((workplace / "cache").glob("warm-*"))
+    warm = next((workplace.folder / "cache").glob("warm-*"))
     assert (warm / "model.safetensors").read_bytes() != (final / "model.safetensors").read_bytes()
 
 
 def test_solve_loads_it_in_vllm(workplace, whole) -> None:
-    final = str(workplace / "runs" / "whole" / "final")
-    rayzero = [sys.executable, "-m", "orchestrator.cli"]
-    solved = subprocess.run(
-        [*rayzero, "solve", final, "Using the numbers [4, 7, 3], create an equation that equals 25", "--attempts", "3"],
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    final = str(workplace.run("whole") / "final")
+    question = "Using the numbers [4, 7, 3], create an equation that equals 25"
+    solved = rayzero("solve", final, question, "--attempts", "3")
     assert "Numbers: 4 7 3\nTarget: 25" in solved.stdout
     assert solved.stdout.count("right") + solved.stdout.count("wrong:") + solved.stdout.count("no answer:") >= 3
     assert solved.returncode in (0, 1), solved.stderr
@@ -146,43 +96,43 @@ def reward_workers(driver: int) -> list[int]:
 
 
 def test_a_run_resumes_bit_for_bit_after_reward_workers_a_sigterm_and_a_sigkill(workplace, whole) -> None:
-    process = start(workplace, "disturbed")
-    wait_for_step(workplace, "disturbed", 0, process)
+    process = workplace.start("disturbed")
+    workplace.wait_for_step("disturbed", 0, process)
     killed = reward_workers(process.pid)
     assert killed
     for pid in killed:
         os.kill(pid, signal.SIGKILL)
-    wait_for_step(workplace, "disturbed", 1, process)
+    workplace.wait_for_step("disturbed", 1, process)
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=120) == 130
-    assert "left cleanly" in (workplace / "disturbed.out").read_text()
-    last_step = metrics(workplace, "disturbed")[-1]["step"]
-    assert (workplace / "runs" / "disturbed" / "checkpoints" / f"step_{last_step:06d}").exists()
+    assert "left cleanly" in workplace.output("disturbed")
+    last_step = workplace.metrics("disturbed")[-1]["step"]
+    assert (workplace.run("disturbed") / "checkpoints" / f"step_{last_step:06d}").exists()
 
-    process = start(workplace, "disturbed")
-    wait_for_step(workplace, "disturbed", 3, process)
+    process = workplace.start("disturbed")
+    workplace.wait_for_step("disturbed", 3, process)
     time.sleep(0.3)  # well into step 4, which ends no sooner than this
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert f"resuming run 'disturbed' after step {last_step}" in (workplace / "disturbed.out").read_text()
-    assert not (workplace / "runs" / "disturbed" / "final").exists()
+    assert f"resuming run 'disturbed' after step {last_step}" in workplace.output("disturbed")
+    assert not (workplace.run("disturbed") / "final").exists()
 
-    resumed = train(workplace, "disturbed")
+    resumed = workplace.finish("disturbed")
     assert resumed.returncode == 0, resumed.stdout + resumed.stderr
     assert "resuming run 'disturbed' after step" in resumed.stdout
-    assert untimed(metrics(workplace, "disturbed")) == untimed(metrics(workplace, "whole"))
-    assert weights_digest(workplace, "disturbed") == weights_digest(workplace, "whole")
+    assert untimed(workplace.metrics("disturbed")) == untimed(workplace.metrics("whole"))
+    assert workplace.weights_digest("disturbed") == workplace.weights_digest("whole")
 
 
 def test_a_finished_run_is_left_alone(workplace, whole) -> None:
-    before = weights_digest(workplace, "whole")
-    again = train(workplace, "whole")
+    before = workplace.weights_digest("whole")
+    again = workplace.finish("whole")
     assert again.returncode == 0 and "complete at step 4" in again.stdout
-    assert weights_digest(workplace, "whole") == before
+    assert workplace.weights_digest("whole") == before
 
 
 def test_changed_settings_do_not_resume_somebody_elses_run(workplace, whole) -> None:
-    refused = train(workplace, "whole", "learner.learning_rate=0.1")
+    refused = workplace.finish("whole", "learner.learning_rate=0.1")
     assert refused.returncode == 1
     assert "learner.learning_rate was 0.0004, now 0.1" in refused.stderr
 
@@ -191,27 +141,27 @@ def test_a_damaged_checkpoint_is_not_resumed_from(workplace, whole) -> None:
     """Both checkpoints of a finished run are damaged, and its final model removed: the run must not start over."""
     import shutil
 
-    runs = workplace / "runs"
+    runs = workplace.folder / "runs"
     shutil.copytree(runs / "whole", runs / "damaged")
     settings = json.loads((runs / "damaged" / "config.json").read_text()) | {"name": "damaged"}
     (runs / "damaged" / "config.json").write_text(json.dumps(settings))
     for manifest in (runs / "damaged" / "checkpoints").glob("*/manifest.json"):
         manifest.write_text("{")
-    refused = train(workplace, "damaged")
+    refused = workplace.finish("damaged")
     assert refused.returncode == 1
     assert "is damaged" in refused.stderr and "restore one from a backup" in refused.stderr
-    assert len(metrics(workplace, "damaged")) == 5
+    assert len(workplace.metrics("damaged")) == 5
 
 
 def test_a_run_that_waits_for_resources_is_left_at_once(workplace, whole) -> None:
-    process = start(workplace, "waiting", "rollout.cpus_per_generator=50", "placement.wait_for_resources_s=3600")
-    log, deadline = workplace / "runs" / "waiting" / "log.txt", time.monotonic() + 120
+    process = workplace.start("waiting", "rollout.cpus_per_generator=50", "placement.wait_for_resources_s=3600")
+    log, deadline = workplace.run("waiting") / "log.txt", time.monotonic() + 120
     while not (log.exists() and "waiting for nodes" in log.read_text()):
-        assert process.poll() is None and time.monotonic() < deadline, (workplace / "waiting.out").read_text()
+        assert process.poll() is None and time.monotonic() < deadline, workplace.output("waiting")
         time.sleep(0.1)
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=60) == 130
-    assert "the same command resumes" in (workplace / "waiting.out").read_text()
+    assert "the same command resumes" in workplace.output("waiting")
 
 
 @pytest.mark.parametrize(
@@ -223,13 +173,12 @@ def test_a_run_that_waits_for_resources_is_left_at_once(workplace, whole) -> Non
     ],
 )
 def test_wrong_input_ends_a_run_with_a_clear_error(workplace, whole, overrides, message) -> None:
-    refused = train(workplace, "wrong-" + overrides[0].split("=")[0], *overrides)
+    refused = workplace.finish("wrong-" + overrides[0].split("=")[0], *overrides)
     assert refused.returncode in (1, 2)
     assert message in refused.stderr
     assert "Traceback" not in refused.stderr
 
 
 def test_eval_of_a_folder_that_is_no_model(workplace) -> None:
-    rayzero = [sys.executable, "-m", "orchestrator.cli"]
-    refused = subprocess.run([*rayzero, "eval", str(workplace)], capture_output=True, text=True, timeout=120)
+    refused = rayzero("eval", str(workplace.folder))
     assert refused.returncode == 1 and "is not a model: it has no config.json" in refused.stderr

@@ -1,10 +1,6 @@
 """Whole runs of the small tasks: what the workers mark is right, and one of them learns; docs/experiments.md has both."""
 
-import json
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,10 +9,18 @@ import pytest
 from orchestrator.config.recipe import load
 from orchestrator.records.run_directory import RunDirectory
 from tests.rollout.tasks.test_word_problems_prompts import steps_told
+from tests.support.commands import Workplace
 
 pytestmark = pytest.mark.slow
 
-SMALL = ["num_steps=6", "prompts.num_held_out=64", "evaluation.every_steps=0", "evaluation.completions_per_prompt=4"]
+SMALL = [
+    "rollout.num_generators=1",
+    "rollout.threads_per_generator=2",
+    "num_steps=6",
+    "prompts.num_held_out=64",
+    "evaluation.every_steps=0",
+    "evaluation.completions_per_prompt=4",
+]
 
 
 def sum_of(prompt: str) -> int:
@@ -30,15 +34,16 @@ def told(prompt: str) -> int:
     return int(steps_told(prompt.removesuffix("<think>"))[-1].split("=")[1])
 
 
-def train(folder: Path, recipe: str, *overrides: str) -> tuple[RunDirectory, dict, dict]:
+@pytest.fixture
+def workplace(tmp_path: Path, shared_cluster) -> Workplace:
+    return Workplace(tmp_path, "train", environment=shared_cluster)
+
+
+def train(workplace: Workplace, recipe: str, *overrides: str) -> tuple[RunDirectory, dict, dict]:
     """The run's directory, and its first and last metrics."""
-    overrides = (f"runs_dir={folder}", *SMALL, *overrides)
-    command = [sys.executable, "-m", "orchestrator.cli", "train", recipe, *overrides]
-    environment = os.environ | {"RAYZERO_CACHE": str(folder / "cache")}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500)
-    assert done.returncode == 0, done.stdout + done.stderr
-    directory = RunDirectory(load(recipe, overrides))
-    before, *_, after = [json.loads(line) for line in (directory.path / "metrics.jsonl").read_text().splitlines()]
+    workplace.succeed(recipe, recipe, *SMALL, *overrides)
+    directory = RunDirectory(load(recipe, [f"runs_dir={workplace.folder / 'runs'}", *SMALL, *overrides]))
+    before, *_, after = workplace.metrics(recipe)
     return directory, before, after
 
 
@@ -51,17 +56,17 @@ def check_marks(directory: RunDirectory, truth: Callable[[str], int]) -> None:
     assert 0 < sum(rights) < len(rights)
 
 
-def test_reasoning_gyms_sums_are_marked_right_and_the_policy_learns_to_go_on_to_their_end(tmp_path) -> None:
+def test_reasoning_gyms_sums_are_marked_right_and_the_policy_learns_to_go_on_to_their_end(workplace) -> None:
     sums = '[{name="chain_sum", settings={min_terms=4, max_terms=4, max_digits=1}}]'
     directory, before, after = train(
-        tmp_path, "reasoning-gym-tiny", f"prompts.reasoning_gym.datasets={sums}", "warm_start.num_steps=250"
+        workplace, "reasoning-gym-tiny", f"prompts.reasoning_gym.datasets={sums}", "warm_start.num_steps=250"
     )
     check_marks(directory, sum_of)
     assert after["eval/completion_tokens"] > before["eval/completion_tokens"] + 2
     assert after["eval/pass_at_1"] > before["eval/pass_at_1"]
 
 
-def test_word_problems_are_marked_right(tmp_path) -> None:
+def test_word_problems_are_marked_right(workplace) -> None:
     few = ("num_steps=2", "prompts.num_held_out=8", "prompts.word_problems.max_number=12", "warm_start.num_steps=120")
-    directory, *_ = train(tmp_path, "word-problems-tiny", *few)
+    directory, *_ = train(workplace, "word-problems-tiny", *few)
     check_marks(directory, told)
