@@ -1,46 +1,77 @@
-"""Exact arithmetic over untrusted text: a tokenizer, a recursive-descent parser and a stack machine.
-Where expressions stand in running prose is found by rewards/parsing/equations.py.
+"""Parse expressions out of untrusted text, and evaluate arithmetic exactly.
 
-    expression = term   (("+" | "-") term)*
-    term       = factor (("*" | "/") factor)*
-    factor     = number | "(" expression ")"
+This is the only parser of expressions: a tokenizer and a recursive descent whose recursion is bounded. A Grammar says
+what an expression may hold; Countdown's is ARITHMETIC, and rewards/parsing/formulas.py has a wider one.
+rewards/parsing/equations.py finds the expressions in running prose.
 
-A number is a run of ASCII digits. There is no unary minus: Countdown combines the given numbers by binary operations,
-and with a sign -7 would be a number that was not given, a free "- -" a filler. No power, no decimals, no implicit
-multiplication.
+    expression = term    (("+" | "-") term)*
+    term       = operand (("*" | "/") operand)*
+    operand    = atom                                        without signs
+               | ("+" | "-") operand | atom ["**" operand]   with signs
+    atom       = number | name | function "(" expression ")" | "(" expression ")"
 
-Spellings. Of the 384 real completions this was checked on, 52 write ``\\times`` and 42 ``\\div`` (six of them in a tagged answer);
-models that write plain prose use × ÷ and − (13, 7 and 8 of 1,200 GSM8K solutions). ``\\cdot``, · and ``\\left(`` are
-what other models write. All of them have one meaning only and are accepted. ``\\frac`` (two answers, both wrong) would
-need a grammar of braces, and ``x`` is a letter: not accepted.
+A number is a run of ASCII digits. ARITHMETIC has no unary minus: Countdown combines the given numbers by binary
+operations, and with a sign -7 would be a number that was not given, a free "- -" a filler. It has no power, no decimals
+and no implicit multiplication.
+
+Spellings. Of the 384 real completions this was checked on, 52 write ``\\times`` and 42 ``\\div`` (six of them in a
+tagged answer); models that write plain prose use × ÷ and − (13, 7 and 8 of 1,200 GSM8K solutions). ``\\cdot``, · and
+``\\left(`` are what other models write. All of them have one meaning only and are accepted. ``\\frac`` (two answers,
+both wrong) would need a grammar of braces, and ``x`` is a letter: not accepted.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, field
 from fractions import Fraction
 
 MAX_CHARACTERS = 500
 MAX_TOKENS = 100
 MAX_DIGITS = 10
+"""Digits of a whole number."""
 MAX_DEPTH = 32
+"""Parentheses, signs and powers inside one another."""
+MAX_EXPONENT = 20
 MAX_MAGNITUDE = 10**30
 """Largest numerator or denominator of a value on the way. Six numbers of up to 100 stay below 10**12."""
 
-_TOKEN = re.compile(r"([0-9]+)|(\\times|\\cdot|\\div|\\left\(|\\right\)|[-+*/()×·÷−])")
-_SPACE = " \t\r\n"
-_SPELLINGS = {
-    **{"×": "*", "·": "*", "\\times": "*", "\\cdot": "*", "÷": "/", "\\div": "/", "−": "-"},
-    **{"\\left(": "(", "\\right)": ")"},
-}
+Token = int | float | str
+"""A number, a name, or one of ``+ - * / ** ( )``; in a parsed expression NEGATE too."""
+NEGATE = "negate"
 
-Token = int | str
-"""A number, or one of ``+ - * / ( )``."""
+_SPACE = " \t\r\n"
+_EXPONENT = re.compile(rf"n(?:{NEGATE})?(?:n(?:{NEGATE})?/)?")
 
 
 class ExpressionError(ValueError):
     """The text is not an expression that can be evaluated within the limits; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grammar:
+    """What an expression may hold besides whole numbers, the four operations and parentheses."""
+
+    token: re.Pattern[str]
+    """Its groups ``whole``, ``decimal`` and ``name``, if any; a match of none is an operator or a parenthesis."""
+    spellings: Mapping[str, str] = field(default_factory=dict)
+    """Other spellings of operators and parentheses."""
+    names: Set[str] = frozenset()
+    functions: Set[str] = frozenset()
+    """Functions of one argument."""
+    has_signs: bool = False
+    max_tokens: int = MAX_TOKENS
+
+
+ARITHMETIC = Grammar(
+    re.compile(r"(?P<whole>[0-9]+)|\\times|\\cdot|\\div|\\left\(|\\right\)|[-+*/()×·÷−]"),
+    {
+        **{"×": "*", "·": "*", "\\times": "*", "\\cdot": "*", "÷": "/", "\\div": "/", "−": "-"},
+        **{"\\left(": "(", "\\right)": ")"},
+    },
+)
+"""Countdown's expressions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +83,14 @@ class Expression:
 
     @property
     def numbers(self) -> tuple[int, ...]:
-        """The numbers in the order they were written."""
+        """The whole numbers in the order they were written."""
         return tuple(token for token in self.postfix if isinstance(token, int))
 
     def value(self, exact_division: bool = False) -> Fraction:
-        """The exact value. Raises ExpressionError on division by zero and past MAX_MAGNITUDE.
+        """Return the exact value of an expression of ARITHMETIC.
 
-        With ``exact_division`` also where a quotient is not whole, as in the game's rules on television.
+        Raises ExpressionError on division by zero, past MAX_MAGNITUDE, and with ``exact_division`` also where a
+        quotient is not whole, as in the game's rules on television.
         """
         stack: list[Fraction] = []
         for token in self.postfix:
@@ -73,13 +105,12 @@ class Expression:
         return stack.pop()
 
 
-def parse(text: str) -> Expression:
-    """Parses one expression that spans the whole text. Raises ExpressionError on anything else."""
-    return _Parser(tokenize(text)).whole()
+def parse(text: str, grammar: Grammar = ARITHMETIC) -> Expression:
+    """Parse one expression that spans the whole text. Raises ExpressionError on anything else, and past the limits."""
+    return _Parser(_tokenize(text, grammar), grammar).parse()
 
 
-def tokenize(text: str) -> list[Token]:
-    """Splits text into tokens. Raises ExpressionError on a character that has no place, and past the limits."""
+def _tokenize(text: str, grammar: Grammar) -> list[Token]:
     if len(text) > MAX_CHARACTERS:
         raise ExpressionError(f"{len(text)} characters, more than {MAX_CHARACTERS}")
     tokens: list[Token] = []
@@ -88,35 +119,43 @@ def tokenize(text: str) -> list[Token]:
         if text[position] in _SPACE:
             position += 1
             continue
-        match = _TOKEN.match(text, position)
+        match = grammar.token.match(text, position)
         if match is None:
             raise ExpressionError(f"unexpected {text[position]!r}")
-        tokens.append(_token(match))
+        tokens.append(_token(match, grammar))
         position = match.end()
-    if len(tokens) > MAX_TOKENS:
-        raise ExpressionError(f"{len(tokens)} numbers and operators, more than {MAX_TOKENS}")
+    if len(tokens) > grammar.max_tokens:
+        raise ExpressionError(f"{len(tokens)} numbers and operators, more than {grammar.max_tokens}")
     return tokens
 
 
-def _token(match: re.Match[str]) -> Token:
-    digits, symbol = match.groups()
-    if digits is None:
-        return _SPELLINGS.get(symbol, symbol)
-    if len(digits) > MAX_DIGITS:
-        raise ExpressionError(f"a number of {len(digits)} digits, more than {MAX_DIGITS}")
-    return int(digits)
+def _token(match: re.Match[str], grammar: Grammar) -> Token:
+    text = match[0]
+    match match.lastgroup:
+        case "whole":
+            if len(text) > MAX_DIGITS:
+                raise ExpressionError(f"a number of {len(text)} digits, more than {MAX_DIGITS}")
+            return int(text)
+        case "decimal":
+            return float(text)
+        case "name":
+            if text not in grammar.names and text not in grammar.functions:
+                raise ExpressionError(f"{text[:80]} is not arithmetic over {sorted(grammar.names)}")
+    return grammar.spellings.get(text, text)
 
 
 class _Parser:
-    """Recursive descent over tokens; recursion is bounded by MAX_DEPTH."""
+    """Recursive descent over tokens; the recursion is bounded by MAX_DEPTH."""
 
-    def __init__(self, tokens: list[Token]) -> None:
+    def __init__(self, tokens: list[Token], grammar: Grammar) -> None:
         self._tokens = tokens
+        self._grammar = grammar
+        self._operand = self._signed if grammar.has_signs else self._atom
         self._position = 0
         self._depth = 0
         self._postfix: list[Token] = []
 
-    def whole(self) -> Expression:
+    def parse(self) -> Expression:
         if not self._tokens:
             raise ExpressionError("empty")
         self._expression()
@@ -136,37 +175,80 @@ class _Parser:
             self._postfix.append(operator)
 
     def _term(self) -> None:
-        self._factor()
+        self._operand()
         while self._next in ("*", "/"):
             operator = self._take()
-            self._factor()
+            self._operand()
             self._postfix.append(operator)
 
-    def _factor(self) -> None:
+    def _signed(self) -> None:
+        if self._next not in ("+", "-"):
+            self._power()
+            return
+        sign = self._take()
+        self._enter()
+        self._signed()
+        self._depth -= 1
+        if sign == "-":
+            self._postfix.append(NEGATE)
+
+    def _power(self) -> None:
+        start = len(self._postfix)
+        self._atom()
+        if self._next != "**":
+            return
+        if "**" in self._postfix[start:]:
+            raise ExpressionError("a power of a power")
+        self._position += 1
+        exponent = len(self._postfix)
+        self._enter()
+        self._signed()
+        self._depth -= 1
+        _check_exponent(self._postfix[exponent:])
+        self._postfix.append("**")
+
+    def _atom(self) -> None:
         if self._next is None:
             raise ExpressionError("ends where a number should be")
         token = self._take()
-        if isinstance(token, int):
-            self._postfix.append(token)
-        elif token == "(":
+        if token == "(":
             self._parenthesized()
+        elif token in self._grammar.functions and self._next == "(":
+            self._position += 1
+            self._parenthesized()
+            self._postfix.append(token)
+        elif not isinstance(token, str) or token in self._grammar.names:
+            self._postfix.append(token)
         else:
             raise ExpressionError(f"{token!r} where a number should be")
 
     def _parenthesized(self) -> None:
-        self._depth += 1
-        if self._depth > MAX_DEPTH:
-            raise ExpressionError(f"parentheses nested deeper than {MAX_DEPTH}")
+        self._enter()
         self._expression()
         if self._next != ")":
             raise ExpressionError("a parenthesis that is not closed")
         self._position += 1
         self._depth -= 1
 
+    def _enter(self) -> None:
+        self._depth += 1
+        if self._depth > MAX_DEPTH:
+            raise ExpressionError(f"nested deeper than {MAX_DEPTH}")
+
     def _take(self) -> Token:
         token = self._tokens[self._position]
         self._position += 1
         return token
+
+
+def _check_exponent(postfix: Sequence[Token]) -> None:
+    """Raise ExpressionError unless an exponent is a whole number up to MAX_EXPONENT, or a fraction of two."""
+    shape = "".join(
+        token if isinstance(token, str) else "n" if isinstance(token, int) and token <= MAX_EXPONENT else "x"
+        for token in postfix
+    )
+    if not _EXPONENT.fullmatch(shape):
+        raise ExpressionError(f"an exponent that is neither a whole number up to {MAX_EXPONENT} nor a fraction of two")
 
 
 def _apply(operator: Token, left: Fraction, right: Fraction) -> Fraction:

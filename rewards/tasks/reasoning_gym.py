@@ -39,8 +39,9 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
+from rewards.parsing.arithmetic import ExpressionError
 from rewards.parsing.extraction import extract_answer, is_natural
-from rewards.parsing.formulas import FormulaError, check_formula
+from rewards.parsing.formulas import check_formula
 from rewards.tasks.countdown import check
 
 PARTS = ("correctness", "score")
@@ -93,7 +94,7 @@ def may_be_read(name: str, given: str, answer: Mapping[str, Any]) -> bool:
         return True
     try:
         check_formula(given, variables_of(name, answer))
-    except FormulaError:
+    except ExpressionError:
         return False
     return True
 
