@@ -182,6 +182,14 @@ def test_names_in_snake_case_are_ours(page: Page) -> None:
     assert named <= WORDS | OTHER_PROJECTS
 
 
+def test_the_calls_that_the_dashboard_shows_exist() -> None:
+    """Task names such as `countdown/generator-0.generate`, and `.commit_weights` after one."""
+    shells = [ROOT / "rollout" / "actor.py", ROOT / "learner" / "actor.py", ROOT / "rewards" / "workers" / "worker.py"]
+    methods = {name for path in shells for name in re.findall(r"    (?:async )?def (\w+)", SOURCES[path])}
+    spans = Page(ROOT / "docs" / "dashboard.md").spans
+    assert {call[1] for span in spans if (call := re.fullmatch(r"(?:\w+/\w+-\d+)?\.(\w+)", span))} <= methods
+
+
 def is_code(name: str) -> bool:
     """Whether `name` is a module, or something that a module defines."""
     parts = name.split(".")
