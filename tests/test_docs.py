@@ -7,6 +7,7 @@ import builtins
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
+from importlib import import_module
 from typing import Any, get_args, get_origin
 
 import pytest
@@ -154,6 +155,8 @@ def is_setting(name: str) -> bool:
             model = model_in(get_args(model)[1])
         elif part in model.model_fields:
             model = model_in(model.model_fields[part].annotation)
+        elif "task" in model.model_fields and (ROOT / "rollout" / "tasks" / f"{part}.py").exists():
+            model = import_module(f"rollout.tasks.{part}").SETTINGS
         else:
             return False
     return True
