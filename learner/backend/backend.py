@@ -20,6 +20,7 @@ from learner.algorithm.losses import Stats
 from learner.algorithm.objective import ObjectiveFunction
 from learner.backend.gradients import GradientWatch
 from learner.config import Dtype, LearnerConfig
+from learner.memory import REDUCE_BUCKET_ELEMENTS
 from learner.model.policy import Distribution, Policy, PolicyOutput, policy_inputs
 from learner.packing import Microbatch
 
@@ -29,9 +30,6 @@ if not torch.cuda.is_available():
 
 import deepspeed
 from deepspeed.utils import logger
-
-REDUCE_BUCKET_ELEMENTS = 50_000_000
-"""Elements reduced or gathered at a time; DeepSpeed's own 500 million take 1 to 2 GiB of a 24 GB card."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-LOGITS_PER_CHUNK = 2**24
-"""Logits held at a time; 64 MiB in float32, of which two copies live at once, or three with a reference."""
+from learner.memory import LOGITS_PER_CHUNK
 
 
 class TokenScores(NamedTuple):

@@ -21,8 +21,8 @@ GPUS = {
     "h100": 79.1,
     "h200": 139.7,
 }
-"""About what CUDA reports as a card's total, GiB: drivers and error correction keep a little of what is on the box. Some are from
-public reports, others from memory; give a size in GiB to be sure."""
+"""About what CUDA reports as a card's total, GiB: drivers and error correction keep a little of what is on the box.
+Some are from public reports, others from memory; give a size in GiB to be sure."""
 SMALLEST_GIB = 1.0
 
 

@@ -8,15 +8,15 @@ from rich.console import Console
 from rich.table import Table
 
 from orchestrator.config.schema import RunConfig
-from orchestrator.plan.advice import Step, advice, overrides_of
+from orchestrator.plan.advice import AdviceStep, advice, overrides_of
 from orchestrator.plan.gpu_models import GpuModel
 from orchestrator.plan.memory_plan import MARGIN, MemoryPlan, memory_plan
 from orchestrator.plan.model_shapes import shape_of
-from orchestrator.plan.terms import ALWAYS, GIB
+from rollout.types.memory_terms import ALWAYS, GIB
 
 
 def print_memory(config: RunConfig, gpu: GpuModel, console: Console) -> None:
-    """What the run holds on ``gpu``, term by term, whether that fits, and what to change if not.
+    """Print what the run holds on ``gpu``, term by term, and what to change if that does not fit.
 
     Raises ConfigError for a run on cores, and for a model whose config cannot be had.
     """
@@ -31,12 +31,12 @@ def print_memory(config: RunConfig, gpu: GpuModel, console: Console) -> None:
 
 
 def gpu_table(plan: MemoryPlan) -> Table:
-    """A line for each term, a column for each phase."""
+    """Return a table with a line for each term and a column for each phase."""
     sizes = plan.sizes
     shared = "one GPU, shared" if plan.colocated else "a GPU for each actor"
     table = Table(
-        title=f"memory on {plan.gpu.name} ({plan.gpu.gib:g} GiB), {shared}, GiB · P = {sizes.P:,}, trained T = {sizes.T:,}, "
-        f"ranks N = {sizes.N}",
+        title=f"memory on {plan.gpu.name} ({plan.gpu.gib:g} GiB), {shared}, GiB · P = {sizes.P:,}, "
+        f"trained T = {sizes.T:,}, ranks N = {sizes.N}",
         box=None,
         pad_edge=False,
         title_justify="left",
@@ -68,10 +68,11 @@ def host_table(plan: MemoryPlan) -> Table:
 
 
 def summary(plan: MemoryPlan) -> list[str]:
+    """Return the lines about the KV cache and vLLM's share."""
     cache = plan.kv_cache
     lines = [
-        f"KV cache: {cache.num_tokens:,} tokens of {cache.bytes_per_token:,} bytes, so {cache.num_completions} completions of "
-        f"full length ({cache.tokens_per_completion} tokens, prompt included) at once; "
+        f"KV cache: {cache.num_tokens:,} tokens of {cache.bytes_per_token:,} bytes, so {cache.num_completions} "
+        f"completions of full length ({cache.tokens_per_completion} tokens, prompt included) at once; "
         f"rollout.max_concurrent_completions is {cache.wanted_completions}",
         f"rollout.gpu_memory_fraction {plan.fraction.value:g}: {plan.fraction.reason}",
     ]
@@ -86,8 +87,8 @@ def verdict(plan: MemoryPlan) -> list[str]:
     return ["does not fit:", *(f"  {problem}" for problem in plan.problems())]
 
 
-def changes(steps: Sequence[Step]) -> list[str]:
-    """The advice, a line for each change."""
+def changes(steps: Sequence[AdviceStep]) -> list[str]:
+    """Return the advice, a line for each change."""
     if not steps:
         return []
     lines = ["what to change, cheapest first, each on top of those before it:"]

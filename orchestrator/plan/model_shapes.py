@@ -1,24 +1,23 @@
-"""The tensors of a dense decoder, from its config alone: nothing is loaded."""
+"""The shape of a model from its config alone: nothing is loaded."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from learner.config import LoraConfig, ModelConfig
+from learner.config import ModelConfig
 from orchestrator.config.recipe import ConfigError
+from rollout.types.model_shape import ModelShape
 
 FAMILIES = ("qwen2", "qwen3", "llama", "mistral")
-"""What ``model_type`` may be; their layers are group_by_sampling but for biases and norms."""
+"""The ``model_type`` that a plan knows; their layers differ in biases and norms only."""
 
 CONFIG_KEYS = (
     *("model_type", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim"),
     *("intermediate_size", "vocab_size", "tie_word_embeddings", "attention_bias", "mlp_bias"),
 )
-"""What is read of a config of transformers."""
+"""The keys that are read of a config of transformers."""
 
 
 class UnknownShapeError(ConfigError):
@@ -26,92 +25,13 @@ class UnknownShapeError(ConfigError):
 
 
 def check_split(num_heads: int, size: int, model: str) -> None:
-    """Raises ConfigError when a model cannot be split over ``size`` GPUs: each has whole attention heads (vLLM)."""
+    """Raise ConfigError when ``size`` GPUs cannot share a model: vLLM gives each of them whole attention heads."""
     if num_heads % size:
         fitting = ", ".join(str(count) for count in range(1, num_heads + 1) if num_heads % count == 0)
         raise ConfigError(
-            f"rollout.tensor_parallel_size = {size} does not divide the {num_heads} attention heads of {model}: set it to one "
-            f"of {fitting}"
+            f"rollout.tensor_parallel_size = {size} does not divide the {num_heads} attention heads of {model}: set it "
+            f"to one of {fitting}"
         )
-
-
-@dataclass(frozen=True, slots=True)
-class ModelShape:
-    """What decides the size of every tensor."""
-
-    family: str
-    hidden_size: int
-    num_layers: int
-    num_heads: int
-    num_kv_heads: int
-    head_size: int
-    intermediate_size: int
-    vocab_size: int
-    tie_embeddings: bool
-
-    @property
-    def query_size(self) -> int:
-        """Width of all query heads together."""
-        return self.num_heads * self.head_size
-
-    @property
-    def kv_size(self) -> int:
-        """Width of all key heads together, and of all value heads."""
-        return self.num_kv_heads * self.head_size
-
-    @property
-    def has_head_norms(self) -> bool:
-        """Whether queries and keys are normalised, head by head."""
-        return self.family == "qwen3"
-
-    @property
-    def linears(self) -> dict[str, tuple[int, int]]:
-        """``(out, in)`` of each linear layer in a block."""
-        hidden, query, kv, inner = self.hidden_size, self.query_size, self.kv_size, self.intermediate_size
-        attention = {
-            "q_proj": (query, hidden),
-            "k_proj": (kv, hidden),
-            "v_proj": (kv, hidden),
-            "o_proj": (hidden, query),
-        }
-        return attention | {"gate_proj": (inner, hidden), "up_proj": (inner, hidden), "down_proj": (hidden, inner)}
-
-    @property
-    def tensors(self) -> list[tuple[int, ...]]:
-        """The shape of every parameter, a tied LM head once."""
-        block: list[tuple[int, ...]] = [*self.linears.values(), (self.hidden_size,), (self.hidden_size,)]
-        if self.family == "qwen2":
-            block += [(self.query_size,), (self.kv_size,), (self.kv_size,)]
-        if self.has_head_norms:
-            block += [(self.head_size,), (self.head_size,)]
-        matrix = (self.vocab_size, self.hidden_size)
-        return [matrix] * (1 if self.tie_embeddings else 2) + block * self.num_layers + [(self.hidden_size,)]
-
-    @property
-    def num_parameters(self) -> int:
-        return sum(map(math.prod, self.tensors))
-
-    @property
-    def largest_tensor(self) -> int:
-        """Elements of the largest parameter, mostly the embedding."""
-        return max(map(math.prod, self.tensors))
-
-    def adapters(self, lora: LoraConfig) -> list[tuple[int, int]]:
-        """The shapes of the adapters that ``lora`` puts into the model. Raises ConfigError for a layer that it has not."""
-        targets = lora.target_modules
-        for target in () if targets == "all-linear" else targets:
-            if target.rpartition(".")[2] not in self.linears:
-                raise ConfigError(
-                    f"model.lora.target_modules names {target!r}, which is no linear layer that can have an adapter: use names "
-                    f'out of {", ".join(self.linears)}, or "all-linear"'
-                )
-        chosen = [
-            shape
-            for name, shape in self.linears.items()
-            if targets == "all-linear" or any(target.rpartition(".")[2] == name for target in targets)
-        ]
-        pairs = [pair for out, into in chosen for pair in ((lora.rank, into), (out, lora.rank))]
-        return pairs * self.num_layers
 
 
 def _qwen(family: str, hidden: int, layers: int, heads: tuple[int, int, int], inner: int) -> ModelShape:
@@ -131,7 +51,7 @@ same sizes."""
 
 
 def shape_of(model: ModelConfig) -> ModelShape:
-    """The shape of the recipe's policy: as built, or as the config of the model at ``model.path`` says.
+    """Return the shape of the recipe's policy: as built, or as the config of the model at ``model.path`` says.
 
     Raises ConfigError for a model whose config cannot be had, UnknownShapeError for one that is none of ``FAMILIES``.
     """
@@ -150,7 +70,7 @@ def shape_of(model: ModelConfig) -> ModelShape:
 
 
 def shape_from(config: Mapping[str, Any], name: str) -> ModelShape:
-    """The shape that a config of transformers describes, all its keys given. Raises UnknownShapeError."""
+    """Return the shape that a config of transformers describes, with all ``CONFIG_KEYS``. Raises UnknownShapeError."""
     family = config["model_type"]
     has_biases = family in ("qwen3", "llama") and (config.get("attention_bias") or config.get("mlp_bias"))
     if family not in FAMILIES or has_biases:
@@ -184,8 +104,8 @@ def _hugging_face_config(path: str) -> dict[str, Any]:
         config = AutoConfig.from_pretrained(path).get_text_config()
     except (OSError, ValueError) as error:
         raise ConfigError(
-            f"the config of model.path = {path!r} is neither in a folder of that name nor on the hub as seen from here: "
-            "set model.path to a folder that holds the model's config.json, nothing else is read; without a config "
-            f"known are {', '.join(PUBLISHED)} and their -Instruct and -Base ({type(error).__name__})"
+            f"the config of model.path = {path!r} is neither in a folder of that name nor on the hub as seen from "
+            "here: set model.path to a folder that holds the model's config.json, nothing else is read; without a "
+            f"config known are {', '.join(PUBLISHED)} and their -Instruct and -Base ({type(error).__name__})"
         ) from error
     return {key: getattr(config, key, None) for key in CONFIG_KEYS}

@@ -14,7 +14,7 @@ def closest(name: str, known: Iterable[str]) -> str | None:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Return the hint that ends an error about an unknown `name`: the name of `known` that is like it, else all of them."""
+    """Return the end of an error about an unknown `name`: the one of `known` that is like it, or else all of them."""
     known = sorted(known)
     close = closest(name, known)
     return f"did you mean {close!r}?" if close else f"there are {', '.join(known) or 'none'}"

@@ -5,11 +5,12 @@ import json
 import pytest
 
 from learner.config import LoraConfig
+from learner.memory import adapter_shapes, layer_bytes
 from orchestrator.config.recipe import ConfigError, load
 from orchestrator.plan.gpu_models import gpu_model
-from orchestrator.plan.learner_memory import layer_bytes
 from orchestrator.plan.memory_plan import memory_plan
-from orchestrator.plan.model_shapes import PUBLISHED, ModelShape, shape_from, shape_of
+from orchestrator.plan.model_shapes import PUBLISHED, shape_from, shape_of
+from rollout.types.model_shape import ModelShape
 
 UNTIED = ModelShape("llama", 64, 3, 4, 2, 16, 160, 500, tie_embeddings=False)
 
@@ -70,7 +71,7 @@ def test_adapters_are_those_that_the_learner_makes(targets) -> None:
     model = transformers_model(shape, "meta")
     add_adapters(model, config.lora)
     trained = [tuple(parameter.shape) for parameter in model.parameters() if parameter.requires_grad]
-    assert sorted(trained) == sorted(shape.adapters(config.lora))
+    assert sorted(trained) == sorted(adapter_shapes(shape, config.lora))
 
 
 @pytest.mark.parametrize("family", ["qwen2", "qwen3"])
@@ -129,10 +130,11 @@ def test_models_of_other_kinds_are_refused_by_name() -> None:
 
 
 def test_an_adapter_for_a_layer_that_is_not_there_is_refused_with_those_that_are() -> None:
-    shape = shape_of(load("countdown-4090").model)
+    config = load("countdown-4090", ['model.lora={rank=4, target_modules=["q_proj", "vproj"]}'])
+    shape = shape_of(config.model)
     with pytest.raises(ConfigError, match=r"model\.lora\.target_modules names 'vproj'.*q_proj, k_proj"):
-        shape.adapters(LoraConfig(rank=4, target_modules=("q_proj", "vproj")))
-    assert shape.adapters(LoraConfig(rank=4, target_modules=("self_attn.q_proj",)))
+        memory_plan(config, shape, gpu_model("4090"))
+    assert adapter_shapes(shape, LoraConfig(rank=4, target_modules=("self_attn.q_proj",)))
 
 
 def test_a_split_that_vllm_refuses_is_refused_by_the_plan() -> None:

@@ -1,0 +1,223 @@
+"""The memory that a rank of the learner takes, as DeepSpeed 0.19.8 and transformers 5.19.0 are written.
+
+No GPU has confirmed it. The limits that the learner keeps to stand here too, so that the plan can read them without
+loading torch.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from learner.config import LearnerConfig, LoraConfig, ModelConfig
+from rollout.types.memory_terms import CUDA_CONTEXT, GIB, LEARNING, WEIGHT_BYTES, MemoryTerm
+from rollout.types.model_shape import ModelShape
+
+REDUCE_BUCKET_ELEMENTS = 50_000_000
+"""Elements reduced or gathered at a time; DeepSpeed's own 500 million take 1 to 2 GiB of a 24 GB card."""
+LOGITS_PER_CHUNK = 2**24
+"""Logits held at a time; 64 MiB in float32, of which two copies live at once, or three with a reference."""
+NORM = 8
+"""Bytes of an element while a gradient's norm is taken: in float64, a tensor at a time."""
+PROCESS = 3 * GIB
+"""Bytes of host memory for the code and libraries of one rank."""
+
+
+@dataclass(frozen=True, slots=True)
+class LearnerSizes:
+    """The numbers that the formulas are made of, by the letters they have there."""
+
+    shape: ModelShape
+    P: int
+    """Parameters, the critic's among them."""
+    T: int
+    """Parameters that are trained."""
+    largest: int
+    """Elements of the largest trained tensor."""
+    N: int
+    """Ranks of the learner."""
+    b: int
+    """Bytes of one weight."""
+
+    @classmethod
+    def of(cls, learner: LearnerConfig, model: ModelConfig, shape: ModelShape) -> LearnerSizes:
+        """Return the sizes of a model of ``shape``. Raises ValueError for adapters of a layer that it has not."""
+        hidden = shape.hidden_size
+        critic = (hidden * hidden + 2 * hidden + 1) if learner.algorithm.uses_critic else 0
+        if model.lora is None:
+            trained, added, largest = shape.num_parameters, 0, shape.largest_tensor
+        else:
+            adapters = [math.prod(pair) for pair in adapter_shapes(shape, model.lora)]
+            trained = added = sum(adapters)
+            largest = max(adapters)
+        parameters = shape.num_parameters + added + critic
+        return cls(shape, parameters, trained + critic, largest, learner.num_ranks, WEIGHT_BYTES[model.dtype])
+
+
+def adapter_shapes(shape: ModelShape, lora: LoraConfig) -> list[tuple[int, int]]:
+    """Return the shapes of the adapters that ``lora`` adds. Raises ValueError for a layer that the model has not."""
+    targets = lora.target_modules
+    for target in () if targets == "all-linear" else targets:
+        if target.rpartition(".")[2] not in shape.linears:
+            raise ValueError(
+                f"model.lora.target_modules names {target!r}, which is no linear layer that can have an adapter: use "
+                "names "
+                f'out of {", ".join(shape.linears)}, or "all-linear"'
+            )
+    chosen = [
+        size
+        for name, size in shape.linears.items()
+        if targets == "all-linear" or any(target.rpartition(".")[2] == name for target in targets)
+    ]
+    pairs = [pair for out, into in chosen for pair in ((lora.rank, into), (out, lora.rank))]
+    return pairs * shape.num_layers
+
+
+def reference_kind(learner: LearnerConfig, model: ModelConfig) -> Literal["none", "base", "copy", "offloaded"]:
+    """Return the reference that ``learner.algorithm`` needs, with ``auto`` decided."""
+    algorithm = learner.algorithm
+    if algorithm.kl_beta == 0:
+        return "none"
+    if algorithm.reference == "auto":
+        return "base" if model.lora is not None else "copy"
+    return algorithm.reference
+
+
+def learner_terms(learner: LearnerConfig, model: ModelConfig, sizes: LearnerSizes) -> list[MemoryTerm]:
+    """Return the terms of one rank, on its GPU."""
+    return [
+        MemoryTerm("learner", "CUDA context", CUDA_CONTEXT, "about 800 MiB a process"),
+        *_kept(learner, model, sizes),
+        *_gradients(learner, sizes),
+        *_activations(learner, model, sizes),
+    ]
+
+
+def _kept(learner: LearnerConfig, model: ModelConfig, sizes: LearnerSizes) -> list[MemoryTerm]:
+    """Return what stays from step to step, except a reference that waits in host memory."""
+    stage, b, P, T = learner.zero_stage, sizes.b, sizes.P, sizes.T
+    N, over = (sizes.N, " / N") if stage > 0 else (1, "")
+    share, over_share = (N, over) if stage == 3 else (1, "")
+    terms = [MemoryTerm("learner", "weights", b * P / share, f"{b} P{over_share}")]
+    if learner.offload_optimizer:
+        terms.append(MemoryTerm("learner", "offload's buffer", b * sizes.largest, f"{b} × largest trained tensor"))
+    else:
+        if stage > 0:
+            terms.append(MemoryTerm("learner", "master weights", 4 * T / N, f"4 T{over}, float32"))
+        moment = 2 if learner.optimizer == "adamw_8bit" else 8
+        terms.append(MemoryTerm("learner", "optimizer moments", moment * T / N, f"{moment} T{over}"))
+    whole, formula = b * sizes.shape.num_parameters, f"{b} × the base's parameters"
+    match reference_kind(learner, model):
+        case "copy":
+            terms.append(MemoryTerm("learner", "reference, copy", whole, formula))
+        case "offloaded":
+            terms.append(MemoryTerm("learner", "reference, offloaded", whole, formula, LEARNING))
+    return terms
+
+
+def _gradients(learner: LearnerConfig, sizes: LearnerSizes) -> list[MemoryTerm]:
+    """Return the gradients, and what becomes of them in the optimizer step."""
+    stage, offload = learner.zero_stage, learner.offload_optimizer
+    b, T, N = sizes.b, sizes.T, sizes.N
+    backward: float
+    step: float
+    if stage == 3:
+        return _zero3_gradients(sizes, offload)
+    if stage == 0:
+        backward, formula = b * T, f"{b} T"
+        step, step_formula = b * T + NORM * sizes.largest, f"{b} T + {NORM} × largest tensor"
+    elif offload:
+        # Stage 2 hands gradients to the host as they come, a bucket at a time, stage 1 all of them in the step.
+        whole = b * T if stage == 1 else 0
+        moving = b * REDUCE_BUCKET_ELEMENTS + 2 * b * sizes.largest
+        moving_formula = f"bucket + {2 * b} × largest tensor"
+        backward, formula = (whole, f"{b} T, whole") if whole else (moving, moving_formula)
+        step = whole + moving + NORM * sizes.largest
+        step_formula = (f"{b} T + " if whole else "") + f"bucket + {2 * b + NORM} × largest tensor"
+    else:
+        # The rank's part, flattened, and in float32: all three at once.
+        flat = (2 * b + (4 if b < 4 else 0)) * T / N
+        if stage == 1:
+            backward, formula = b * T, f"{b} T, whole"
+            step = max(b * T + b * T / N, flat) + b * REDUCE_BUCKET_ELEMENTS
+            step_formula = f"max({b} T + {b} T / N, 8 T / N: part, flat, float32) + bucket"
+        else:
+            backward = 2 * b * T / N + b * REDUCE_BUCKET_ELEMENTS + b * sizes.largest
+            formula = f"{2 * b} T / N: the sum, and a microbatch's; + bucket + {b} × largest tensor"
+            step, step_formula = flat, "8 T / N: part, flat, float32"
+        step = max(step, b * T / N + NORM * sizes.largest)
+    return [
+        MemoryTerm("learner", "gradients", backward, formula, ("backward",)),
+        MemoryTerm("learner", "gradients, applied", step, step_formula, ("optimizer step",)),
+    ]
+
+
+def _zero3_gradients(sizes: LearnerSizes, offload: bool) -> list[MemoryTerm]:
+    """Return the gradients of ZeRO 3, which are allocated once and kept.
+
+    Whole layers are gathered as they are needed, up to DeepSpeed's limit.
+    """
+    b, part = sizes.b, sizes.T / sizes.N
+    applied, formula = (0.0, "") if offload else (4 * part, "4 T / N, float32; or ")
+    applied, formula = max(applied, NORM * sizes.largest), f"{formula}{NORM} × largest tensor"
+    kept = [] if offload else [MemoryTerm("learner", "gradients, kept", b * part, f"{b} T / N")]
+    return [
+        *kept,
+        MemoryTerm("learner", "gathered weights", b * min(sizes.P, 10**9), f"{b} × min(P, 1e9)", LEARNING),
+        MemoryTerm("learner", "gradients", 2 * b * REDUCE_BUCKET_ELEMENTS, "2 buckets", ("backward",)),
+        MemoryTerm("learner", "gradients, applied", applied, formula, ("optimizer step",)),
+    ]
+
+
+def _activations(learner: LearnerConfig, model: ModelConfig, sizes: LearnerSizes) -> list[MemoryTerm]:
+    """Return the activations and logits of one microbatch."""
+    tokens, shape, b = learner.max_tokens_per_microbatch, sizes.shape, sizes.b
+    layer = layer_bytes(shape, b)
+    if learner.gradient_checkpointing:
+        kept, formula = b * shape.hidden_size * shape.num_layers + 2 * layer, f"tokens × ({b} H L + 2 layers)"
+    else:
+        kept, formula = layer * (shape.num_layers + 1), "tokens × (L + 1) layers"
+    kept += (8 + 4 * b) * shape.hidden_size
+    formula += f"; a layer {layer:,} bytes a token"
+    is_exact = reference_kind(learner, model) != "none" and learner.algorithm.kl_estimator == "exact"
+    copies = 5 if is_exact else 4
+    chunk = copies * 4 * min(LOGITS_PER_CHUNK, tokens * shape.vocab_size)
+    return [
+        MemoryTerm("learner", "activations", tokens * kept, formula, ("backward",)),
+        MemoryTerm("learner", "logits chunk", chunk, f"{copies} copies of 2^24 in float32", ("backward",)),
+    ]
+
+
+def layer_bytes(shape: ModelShape, b: int) -> int:
+    """Return the bytes a token that a block of transformers' keeps for its backward pass; ``b`` is those of a weight.
+
+    Two norms: the input in float32, normalised, and the output. Attention: queries, keys, values (repeated for every
+    query head) and the output twice. The feed-forward: gate, its activation, up, and their product.
+    """
+    norms = 2 * (4 + 2 * b) * shape.hidden_size
+    head_norms = (4 + b) * (shape.query_size + shape.kv_size) if shape.has_head_norms else 0
+    return norms + head_norms + 5 * b * shape.query_size + 4 * b * shape.intermediate_size
+
+
+def learner_host_terms(learner: LearnerConfig, model: ModelConfig, sizes: LearnerSizes) -> list[MemoryTerm]:
+    """Return the terms of all ranks together in host memory."""
+    b, T, N = sizes.b, sizes.T, sizes.N
+    base = b * sizes.shape.num_parameters
+    terms = [
+        MemoryTerm("learner", "processes", N * PROCESS, f"{N} × 3 GiB"),
+        MemoryTerm("learner", "weights on their way", base, f"{b} P, in Ray's object store"),
+    ]
+    if learner.offload_optimizer:
+        pinned = 2 * _pinned(4 * T / N) + _pinned(b * T / N)
+        sums = b * T / N if learner.zero_stage > 1 else 0
+        formula = f"N × (8 T / N + 4 T / N and 4 T / N and {b} T / N, each pinned: a power of 2)"
+        terms.append(MemoryTerm("learner", "offloaded optimizer", N * (8 * T / N + pinned + sums), formula))
+    if reference_kind(learner, model) == "offloaded":
+        terms.append(MemoryTerm("learner", "reference", N * base, f"N × {b} × the base's parameters"))
+    return terms
+
+
+def _pinned(num_bytes: float) -> int:
+    """Return the bytes that PyTorch's allocator of page-locked memory takes for ``num_bytes``."""
+    return 1 << max(0, math.ceil(num_bytes) - 1).bit_length()
