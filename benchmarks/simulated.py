@@ -83,14 +83,14 @@ class EngineHost:
         self._abandoned[index] += 1
         return self._unfinished.pop(index, 0)
 
-    async def stage_weights(self, index: int, ticket: int, version: int, *buckets: WeightBucket) -> None:
+    async def stage_weights(self, index: int, attempt_id: int, version: int, *buckets: WeightBucket) -> None:
         self._staged[index] = version
 
-    async def commit_weights(self, index: int, ticket: int) -> int:
+    async def commit_weights(self, index: int, attempt_id: int) -> int:
         self._versions[index] = self._staged.pop(index)
         return self._versions[index]
 
-    async def drop_weights(self, index: int, ticket: int) -> None:
+    async def drop_weights(self, index: int, attempt_id: int) -> None:
         self._staged.pop(index, None)
 
 
@@ -151,7 +151,7 @@ class SimulatedLearner:
     def weight_buckets(self, max_bytes: int, timeout_s: float | None = None) -> list[Any]:
         return [ray.put(self._bucket)]
 
-    def transfer_calls(self, method: str, *args: Any) -> dict[str, Any]:
+    def call_ranks(self, method: str, *args: Any) -> dict[str, Any]:
         return {}
 
     def save(self, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Supervised training: the loop, what it learns from, and the warm start of a run, which is this loop and a cache."""
+"""Supervised training: its loop, its examples, and the warm start of a run, which is this loop and a cache."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from typing import Any, Protocol
 from rich.console import Console
 from rich.progress import Progress
 
-from learner.config import WarmStartConfig
+from learner.config import ModelConfig, WarmStartConfig
 from orchestrator.base_model import keep_first, max_positions, warm_start_folder
+from orchestrator.config.resolve import ResolvedRun
 from orchestrator.config.schema import RunConfig
 from orchestrator.fleet.learner_group import LearnerGroup
 from orchestrator.interrupt import Interrupt
@@ -42,7 +43,7 @@ def fit(
     after_step: AfterStep,
     last_step: int = 0,
 ) -> int:
-    """Teach `examples`, from the step after `last_step`. Returns the last step done, fewer than all when interrupted."""
+    """Teach `examples`, from the step after `last_step`. Return the last step done, fewer than all when interrupted."""
     for step in range(last_step + 1, warm.num_steps + 1):
         clock = Clock()
         with clock("update"):
@@ -57,13 +58,16 @@ def fit(
 
 
 def check_data(config: RunConfig) -> None:
-    """Raises PairError for data that is not pairs: before the model, which may have to be downloaded first."""
+    """Raise PairError for data that is not pairs, before the model is looked for, which may have to be downloaded."""
     if config.warm_start.num_steps and config.warm_start.data is not None:
         read_pairs(config.warm_start.data)
 
 
 def supervised_examples(config: RunConfig, base: str, tokenizer: Any) -> PairExamples | TraceExamples:
-    """The pairs of `warm_start.data`, or else the task's traces. Raises ValueError, or PairError for a line of the file."""
+    """Return the pairs of `warm_start.data`, or else the task's traces.
+
+    Raises ValueError, or PairError for a line of the file.
+    """
     warm = config.warm_start
     if warm.data is None:
         return TraceExamples(config.prompts, config.traces, tokenizer, warm.seed)
@@ -71,7 +75,7 @@ def supervised_examples(config: RunConfig, base: str, tokenizer: Any) -> PairExa
 
 
 def length_limits(config: RunConfig, base: str) -> list[LengthLimit]:
-    """What bounds prompt and completion together."""
+    """Return what bounds the tokens of prompt and completion together."""
     key = "learner.max_tokens_per_microbatch"
     limits = [LengthLimit(config.learner.max_tokens_per_microbatch, key, "raise it, or shorten the pair")]
     positions = max_positions(base)
@@ -84,34 +88,32 @@ def length_limits(config: RunConfig, base: str) -> list[LengthLimit]:
 
 
 def warm_start_examples(config: RunConfig, base: str, tokenizer: Any) -> Examples | None:
-    """What the warm start teaches, checked before anything starts; None when there is none, or the cache has it."""
+    """Return what the warm start teaches, checked; None when there is no warm start, or the cache has its result."""
     if config.warm_start.num_steps == 0 or warm_start_folder(config).exists():
         return None
     return supervised_examples(config, base, tokenizer)
 
 
 def warm_started_model(
-    config: RunConfig,
-    base: str,
+    run: ResolvedRun,
     examples: Examples | None,
     learner: LearnerGroup,
     console: Console,
     interrupt: Interrupt,
 ) -> str | None:
-    """The folder that reinforcement learning starts from; trained now where there are `examples`.
+    """Return the folder that reinforcement learning starts from; train it now where there are `examples`.
 
     None when the user interrupted the training, which is then done from the start the next time.
     """
-    warm = config.warm_start
+    warm = run.config.warm_start
     if warm.num_steps == 0:
-        return base
-    folder = warm_start_folder(config)
+        return run.engine.model_folder
+    folder = warm_start_folder(run.config)
     if examples is None:
         console.print(f"warm start: cached in {folder}")
         return str(folder)
     # All the weights are trained, with adapters or without: a LoRA of the run then has the result as its base.
-    whole = config.model.model_copy(update={"lora": None})
-    learner.start(base, warm.applied_to(config.learner), warm.num_steps, temperature=1.0, model=whole)
+    start_supervised(learner, run.config.model.model_copy(update={"lora": None}))
     with progress(console, "warm start", warm.num_steps) as show:
         last_step = fit(learner, examples, warm, interrupt, lambda step, metrics, _: show(step, metrics))
     if last_step < warm.num_steps:
@@ -122,9 +124,16 @@ def warm_started_model(
     return str(folder)
 
 
+def start_supervised(learner: LearnerGroup, model: ModelConfig) -> None:
+    """Give each rank the run's policy before any training, as `model` computes it, and the warm start's optimizer."""
+    run = learner.run
+    warm = run.config.warm_start
+    learner.start(run.engine.model_folder, warm.applied_to(run.learner), warm.num_steps, temperature=1.0, model=model)
+
+
 @contextmanager
 def progress(console: Console, title: str, num_steps: int, last_step: int = 0) -> Iterator[Show]:
-    """A bar with the loss; where nobody watches, some lines instead."""
+    """Show a bar with the loss; where nobody watches, print some lines instead."""
     every = max(1, num_steps // LINES)
     with Progress(console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task(title, total=num_steps, completed=last_step)

@@ -56,35 +56,35 @@ class Generator:
         """
         return self._engine.abandon()
 
-    def stage_weights(self, ticket: int, version: int, *buckets: WeightBucket) -> None:
+    def stage_weights(self, attempt_id: int, version: int, *buckets: WeightBucket) -> None:
         """See ``Engine.stage``. Buckets are arguments so that Ray fetches them."""
-        self._engine.stage(ticket, version, buckets)
+        self._engine.stage(attempt_id, version, buckets)
 
-    def stage_manifest(self, ticket: int, version: int, manifest: WeightManifest) -> None:
+    def stage_manifest(self, attempt_id: int, version: int, manifest: WeightManifest) -> None:
         """See ``Engine.stage``, for weights that travel at the commit."""
-        self._engine.stage(ticket, version, manifest=manifest)
+        self._engine.stage(attempt_id, version, manifest=manifest)
 
-    def commit_weights(self, ticket: int, timeout_s: float | None = None) -> int:
+    def commit_weights(self, attempt_id: int, timeout_s: float | None = None) -> int:
         """See ``Engine.commit``."""
-        return self._engine.commit(ticket, timeout_s)
+        return self._engine.commit(attempt_id, timeout_s)
 
-    def drop_weights(self, ticket: int) -> None:
+    def drop_weights(self, attempt_id: int) -> None:
         """See ``Engine.drop``."""
-        self._engine.drop(ticket)
+        self._engine.drop(attempt_id)
 
     def join_group(self, group: NcclGroup | None, rank: int) -> None:
         """See ``Engine.join``."""
         self._engine.join(group, rank)
 
-    def begin_commit(self, ticket: int) -> None:
+    def begin_commit(self, attempt_id: int) -> None:
         """See ``Engine.begin_commit``; and ``Engine`` for the next two."""
-        self._engine.begin_commit(ticket)
+        self._engine.begin_commit(attempt_id)
 
     def load_bucket(self, bucket: IpcBucket) -> None:
         self._engine.load(bucket)
 
-    def finish_commit(self, ticket: int) -> int:
-        return self._engine.finish_commit(ticket)
+    def finish_commit(self, attempt_id: int) -> int:
+        return self._engine.finish_commit(attempt_id)
 
     def policy_version(self) -> int | None:
         return self._engine.policy_version

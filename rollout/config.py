@@ -76,8 +76,3 @@ class RolloutConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstr
     publish_bucket_mib: int = Field(default=256, ge=1)
     """Weights travel in pieces of about this size, or of one parameter where that is larger, MiB. With `ipc` the learner's
     GPU holds one such piece during a publish, with `nccl` both ends hold two."""
-
-    @property
-    def share_of_gpu(self) -> float:
-        """``gpu_memory_fraction``; where nobody has set or planned it, nobody else is on the GPU."""
-        return 0.9 if self.gpu_memory_fraction is None else self.gpu_memory_fraction

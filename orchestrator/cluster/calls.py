@@ -1,12 +1,18 @@
-"""Deadlines for remote calls: one that passes it names the actor, the call, how long it took, and what to do."""
+"""The one way to wait for calls of actors, with a deadline.
+
+`wait_for` wants every answer, and raises for the first that fails. `gather_calls` says what became of each. Whoever is
+late is named, with the call, how long it took, and what to do.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from itertools import dropwhile
 from textwrap import shorten
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import ray
 from ray.exceptions import (
@@ -32,8 +38,6 @@ DEATHS = (
 """What Ray raises for an actor that is dead or will never live; most are no RayActorError."""
 TICK_S = 1.0
 """Longest wait before what else goes on is looked after, seconds."""
-
-
 MAX_REASON_CHARS = 600
 """Of an exception's text; the whole of it, and its traceback, are in log.txt."""
 
@@ -47,10 +51,10 @@ class RestartBudgetExceededError(RemoteCallError):
 
 
 class Background(Protocol):
-    """What goes on while a call is waited for."""
+    """Work that goes on while a call is waited for."""
 
     def refs(self) -> Sequence[Any]:
-        """What it waits for itself."""
+        """Return the references that it waits for itself."""
         ...
 
     def advance(self, ready: Sequence[Any]) -> None:
@@ -58,37 +62,114 @@ class Background(Protocol):
         ...
 
 
+FindHanging = Callable[[Collection[str]], Mapping[str, str]]
+"""Of the named actors that a call still waits for, those that hang, each with the reason. Never waits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcomes:
+    """What became of a call to several actors. Each is in one of these; failures map to what a person should read."""
+
+    answered: dict[str, Any] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
+    late: dict[str, str] = field(default_factory=dict)
+    died: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def failed(self) -> dict[str, str]:
+        """Those that live, and did not do it."""
+        return self.refused | self.late
+
+    def then(self, later: Outcomes) -> Outcomes:
+        """Return what became of them all after another call to those that had answered."""
+        return Outcomes(later.answered, self.refused | later.refused, self.late | later.late, self.died | later.died)
+
+
 def wait_for(
     calls: Mapping[str, Any], call: str, timeout_s: float, advice: str, beside: Background | None = None
 ) -> dict[str, Any]:
-    """Results by actor name. `calls` maps an actor's name to the reference it returned from `call`.
+    """Return the results by actor name.
 
-    What goes on `beside` is looked after meanwhile. Raises RemoteCallError for an actor that is late or died; what the
-    call itself raised is raised as it is.
+    Args:
+        calls: the reference that each actor returned from `call`, by the actor's name.
+        advice: what to do about an actor that is late.
+        beside: what to look after meanwhile.
+
+    Raises RemoteCallError for an actor that is late or died; what the call itself raised is raised as it is. The first
+    failure is raised even while others still wait: they may wait for the one that failed.
+    """
+    results: dict[str, Any] = {}
+    for name, answer in _answers(calls, call, timeout_s, beside=beside):
+        results[name] = answer()
+    if late := sorted(calls.keys() - results.keys()):
+        raise RemoteCallError(f"{', '.join(late)} did not answer {call} within {timeout_s:g} s: {advice}")
+    return {name: results[name] for name in calls}
+
+
+def gather_calls(
+    calls: Mapping[str, Any],
+    call: str,
+    timeout_s: float,
+    advice: str = "look at that generator's log, it may hang",
+    find_hanging: FindHanging | None = None,
+) -> Outcomes:
+    """Wait for all `calls`, by actor name, and return what became of each. One that fails fails no other.
+
+    An actor that `find_hanging` names counts as dead, and is waited for no longer.
+    """
+    outcomes, pending = Outcomes(), set(calls)
+    for name, answer in _answers(calls, call, timeout_s, find_hanging=find_hanging):
+        pending.discard(name)
+        try:
+            outcomes.answered[name] = answer()
+        except RemoteCallError as error:
+            outcomes.died[name] = str(error)
+        except Exception as error:  # noqa: BLE001  one actor's trouble; whoever asked decides what it means
+            outcomes.refused[name] = f"{name} refused {call}: {type(error).__name__}: {error}"
+    late = f"did not answer {call} within {timeout_s:g} s: {advice}"
+    outcomes.late.update({name: f"{name} {late}" for name in calls if name in pending})
+    return outcomes
+
+
+def _answers(
+    calls: Mapping[str, Any],
+    call: str,
+    timeout_s: float,
+    beside: Background | None = None,
+    find_hanging: FindHanging | None = None,
+) -> Iterator[tuple[str, Callable[[], Any]]]:
+    """Yield each actor's name as its call ends, with a function that returns or raises what came of it.
+
+    Ends when all calls have, or when the time is up and no more of them has ended.
     """
     deadline = time.monotonic() + timeout_s
-    # The first failure is raised even while others still wait: they may wait for the one that failed.
     pending = {ref: name for name, ref in calls.items()}
-    results: dict[str, Any] = {}
     watchdog = Watchdog(lambda: f"{', '.join(sorted(pending.values()))} to answer {call}")
     while pending:
         left = deadline - time.monotonic()
         ready = ready_of([*pending, *(beside.refs() if beside else ())], min(max(0.0, left), TICK_S))
         if beside is not None:
             beside.advance(ready)
-        for ref in [ref for ref in ready if ref in pending]:
+        ended = [ref for ref in ready if ref in pending]
+        for ref in ended:
             name = pending.pop(ref)
-            results[name] = result_of(ref, name, call)
+            yield name, partial(result_of, ref, name, call)
             watchdog.moved()
         watchdog.look()
-        if pending and left <= 0 and not ready:
-            names = ", ".join(sorted(pending.values()))
-            raise RemoteCallError(f"{names} did not answer {call} within {timeout_s:g} s: {advice}")
-    return {name: results[name] for name in calls}
+        hanging = find_hanging(pending.values()) if find_hanging else {}
+        pending = {ref: name for ref, name in pending.items() if name not in hanging}
+        for name, reason in hanging.items():
+            yield name, partial(_raise, RemoteCallError(f"{name} hangs in {call}: {reason}"))
+        if left <= 0 and not ended:
+            return
+
+
+def _raise(error: Exception) -> NoReturn:
+    raise error
 
 
 def ready_of(refs: Sequence[Any], timeout_s: float) -> list[Any]:
-    """Those that are ready, once one is or the time is up; waits even where there is nothing to wait for."""
+    """Return those that are ready, once one is or the time is up. Without any, wait for that time all the same."""
     if not refs:
         time.sleep(timeout_s)
         return []
@@ -98,7 +179,7 @@ def ready_of(refs: Sequence[Any], timeout_s: float) -> list[Any]:
 
 
 def result_of(ref: Any, name: str, call: str) -> Any:
-    """The value of a finished call of the actor `name`."""
+    """Return the value of a finished call of the actor `name`. Raises RemoteCallError when the actor died."""
     try:
         return ray.get(ref, timeout=60)
     except RayTaskError as error:
@@ -111,7 +192,7 @@ def result_of(ref: Any, name: str, call: str) -> Any:
 
 
 def reason_of(error: RayError) -> str:
-    """Why an actor is dead, in one line: what its constructor raised, or else what Ray says first."""
+    """Return why an actor is dead, in one line: what its constructor raised, or else what Ray says first."""
     lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     if not getattr(error, "actor_init_failed", False):
         return lines[0]

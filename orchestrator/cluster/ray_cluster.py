@@ -9,7 +9,6 @@ from contextlib import contextmanager
 
 import ray
 
-from orchestrator.config.schema import default_num_cpus
 from orchestrator.doctor.cluster import check_ray_address
 
 
@@ -19,7 +18,7 @@ class ClusterError(RuntimeError):
 
 @contextmanager
 def ray_cluster(*, num_cpus: int | None = None, dashboard: bool = False) -> Iterator[str | None]:
-    """Joins the cluster that RAY_ADDRESS names (as in a submitted job), or starts one here and stops it afterwards.
+    """Join the cluster that RAY_ADDRESS names (as in a submitted job), or start one here and stop it afterwards.
 
     Args:
         num_cpus: of a cluster that is started here; default: the cores that this process may use.
@@ -47,3 +46,8 @@ def ray_cluster(*, num_cpus: int | None = None, dashboard: bool = False) -> Iter
         yield f"http://{context.dashboard_url}" if context.dashboard_url else None
     finally:
         ray.shutdown()
+
+
+def default_num_cpus() -> int:
+    """Return the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0))

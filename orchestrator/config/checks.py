@@ -3,32 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import Literal
 
-from orchestrator.config.resolve import resolve_transport
+from learner.config import check_together
+from orchestrator.cluster.layout import Mode
+from orchestrator.config.schema import RunConfig
 from rewards.config import RewardConfigError
 from rewards.parts.format import LEAD_IN
 from rewards.registry import check, functions_of
 from rollout.prompts.config import TaskConfig
+from rollout.types.publishing import TransportName
 
-if TYPE_CHECKING:
-    from orchestrator.config.schema import RunConfig
+BEST_TRANSPORT: dict[Mode, TransportName] = {"cpu": "ray", "colocated": "ipc", "pods": "nccl"}
+"""What `rollout.publish_backend = "auto"` means where."""
+UNFIT = {
+    "ipc": "it passes buffers within a GPU that generator and learner share",
+    "nccl": "it joins processes that have a GPU each",
+}
+"""Why a transport does not work elsewhere."""
 
 
-def misfits(config: RunConfig) -> Iterator[str]:
-    """What keeps a run from being trained as `config` says, found without starting anything."""
-    yield from warm_start_misfits(config)
-    yield from batch_misfits(config)
-    yield from length_misfits(config)
-    yield from build_misfits(config)
-    yield from reward_misfits(config)
+def conflicts(config: RunConfig) -> Iterator[str]:
+    """Yield what keeps a run from being trained as `config` says, found without starting anything."""
+    yield from supervised_conflicts(config)
+    yield from batch_conflicts(config)
+    yield from length_conflicts(config)
+    yield from build_conflicts(config)
+    yield from reward_conflicts(config)
     if config.placement.mode == "colocated":
-        yield from colocated_misfits(config)
-    if config.placement.mode != "auto":
-        try:
-            resolve_transport(config.rollout.publish_backend, config.placement.mode)
-        except ValueError as error:
-            yield str(error)
+        yield from colocated_conflicts(config)
+    yield from transport_conflicts(config)
     if config.rollout.hang_timeout_s >= config.rollout.stall_timeout_s:
         yield (
             f"rollout.hang_timeout_s = {config.rollout.hang_timeout_s:g} is not below rollout.stall_timeout_s = "
@@ -36,8 +40,40 @@ def misfits(config: RunConfig) -> Iterator[str]:
         )
 
 
-def warm_start_misfits(config: RunConfig) -> Iterator[str]:
-    """Warm starts that no traces can be made for."""
+def supervised_conflicts(config: RunConfig) -> Iterator[str]:
+    """Yield what keeps `rayzero sft` too from training, which neither samples nor grades."""
+    try:
+        check_together(config.learner, config.model)
+    except ValueError as error:
+        yield str(error)
+    yield from warm_start_conflicts(config)
+
+
+def transport_conflicts(config: RunConfig) -> Iterator[str]:
+    """Yield why weights cannot travel as the recipe says, where it also says how actors are placed."""
+    if config.placement.mode != "auto":
+        try:
+            resolve_transport(config.rollout.publish_backend, config.placement.mode)
+        except ValueError as error:
+            yield str(error)
+
+
+def resolve_transport(setting: Literal["auto", "ray", "ipc", "nccl"], mode: Mode) -> TransportName:
+    """Return the transport that `rollout.publish_backend` means where generators and learner are placed as `mode` says.
+
+    Raises ValueError for one that cannot work there.
+    """
+    best = BEST_TRANSPORT[mode]
+    if setting in ("auto", "ray", best):
+        return best if setting == "auto" else setting
+    raise ValueError(
+        f'rollout.publish_backend = "{setting}" does not work where placement is "{mode}": {UNFIT[setting]}; '
+        f'set it to "{best}"' + ("" if best == "ray" else ' or "ray"') + ', or leave it at "auto"'
+    )
+
+
+def warm_start_conflicts(config: RunConfig) -> Iterator[str]:
+    """Yield why no traces can be made for the warm start."""
     if config.warm_start.num_steps == 0 or config.warm_start.data is not None:
         return
     if config.model.build is None:
@@ -55,8 +91,8 @@ def warm_start_misfits(config: RunConfig) -> Iterator[str]:
         )
 
 
-def batch_misfits(config: RunConfig) -> Iterator[str]:
-    """Batches that nothing could be learned from, or that do not divide."""
+def batch_conflicts(config: RunConfig) -> Iterator[str]:
+    """Yield why nothing could be learned from a batch, or why it does not divide into updates."""
     if config.sampling.temperature == 0:
         yield (
             "sampling.temperature = 0: every completion of a group would be the same and nothing could be learned; "
@@ -76,8 +112,8 @@ def batch_misfits(config: RunConfig) -> Iterator[str]:
         )
 
 
-def length_misfits(config: RunConfig) -> Iterator[str]:
-    """Sequences that do not fit where they have to."""
+def length_conflicts(config: RunConfig) -> Iterator[str]:
+    """Yield which sequences do not fit where they have to."""
     overlong = config.learner.algorithm.overlong_buffer_tokens
     if overlong >= config.sampling.max_completion_tokens:
         yield (
@@ -91,8 +127,8 @@ def length_misfits(config: RunConfig) -> Iterator[str]:
         )
 
 
-def build_misfits(config: RunConfig) -> Iterator[str]:
-    """Questions that a built policy cannot read."""
+def build_conflicts(config: RunConfig) -> Iterator[str]:
+    """Yield which questions a built policy cannot read."""
     build = config.model.build
     if build is None:
         return
@@ -111,8 +147,8 @@ def build_misfits(config: RunConfig) -> Iterator[str]:
         )
 
 
-def colocated_misfits(config: RunConfig) -> Iterator[str]:
-    """What keeps generator i and learner rank i from taking turns on GPU i."""
+def colocated_conflicts(config: RunConfig) -> Iterator[str]:
+    """Yield what keeps generator i and learner rank i from taking turns on GPU i."""
     generators, ranks = config.rollout.num_generators, config.learner.num_ranks
     if generators != ranks:
         yield (
@@ -131,8 +167,8 @@ def colocated_misfits(config: RunConfig) -> Iterator[str]:
         )
 
 
-def reward_misfits(config: RunConfig) -> Iterator[str]:
-    """Rewards that do not fit the tasks, or the way in which these are asked."""
+def reward_conflicts(config: RunConfig) -> Iterator[str]:
+    """Yield which rewards do not fit the tasks, or the way in which these are asked."""
     parts: dict[str, set[str]] = {}
     for questions in config.prompts.tasks.values():
         try:
@@ -142,7 +178,7 @@ def reward_misfits(config: RunConfig) -> Iterator[str]:
             return
         functions = functions_of(questions.marked_by, config.rewards)
         parts[questions.task] = {part for function in functions for part in function.parts}
-    yield from correctness_misfits(config, parts)
+    yield from correctness_conflicts(config, parts)
     rewards = config.rewards
     weighed = {*rewards.weights, *(name for each in rewards.ensembles.values() for name in each.weights)}
     lead_in = config.prompts.assistant_prefix.partition("<think>")[0].strip()
@@ -154,8 +190,8 @@ def reward_misfits(config: RunConfig) -> Iterator[str]:
         )
 
 
-def correctness_misfits(config: RunConfig, parts: Mapping[str, set[str]]) -> Iterator[str]:
-    """Pass rates that are asked for and cannot be told; `parts` are the reward parts by task."""
+def correctness_conflicts(config: RunConfig, parts: Mapping[str, set[str]]) -> Iterator[str]:
+    """Yield which pass rates are asked for and cannot be known; `parts` are the reward parts by task."""
     unmarked = sorted(task for task, names in parts.items() if "correctness" not in names)
     rates = [stage.pass_rate for stage in config.prompts.curriculum.stages if stage.pass_rate is not None]
     if unmarked and len(unmarked) < len(parts):
@@ -171,7 +207,7 @@ def correctness_misfits(config: RunConfig, parts: Mapping[str, set[str]]) -> Ite
 
 
 def largest_integer(questions: TaskConfig) -> int:
-    """The largest that a generated Countdown problem or its solution holds; 0 where nothing is known about them."""
+    """Return the largest integer of generated Countdown problems and solutions; 0 where nothing is known about them."""
     countdown = questions.countdown
     return countdown.largest_integer if questions.task == "countdown" and countdown.source == "generated" else 0
 

@@ -9,7 +9,8 @@ from typing import Any, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from orchestrator.config.schema import SUPERVISED_ONLY, RunConfig
+from orchestrator.config.checks import conflicts, supervised_conflicts
+from orchestrator.config.schema import RunConfig
 from rollout.types.names import nearest
 
 RECIPES = Path(__file__).resolve().parents[2] / "deploy" / "recipes"
@@ -23,7 +24,7 @@ class ConfigError(ValueError):
 
 
 def load(recipe: str | None, overrides: Sequence[str] = (), *, supervised_only: bool = False) -> RunConfig:
-    """The run that a recipe (a file, or a name in deploy/recipes) and `key=value` overrides describe.
+    """Return the run that a recipe (a file, or a name in deploy/recipes) and `key=value` overrides describe.
 
     With `supervised_only`, as `rayzero sft` runs it, sections that it does not use need not fit each other.
 
@@ -40,7 +41,7 @@ def load(recipe: str | None, overrides: Sequence[str] = (), *, supervised_only: 
 
 
 def find(recipe: str) -> Path:
-    """The recipe's file. Raises ConfigError with the nearest recipe's name."""
+    """Return the recipe's file. Raises ConfigError with the nearest recipe's name."""
     for path in (Path(recipe), RECIPES / f"{recipe}.toml", RECIPES / recipe):
         if path.is_file():
             return path
@@ -49,9 +50,9 @@ def find(recipe: str) -> Path:
 
 
 def apply_overrides(settings: dict[str, Any], overrides: Sequence[str]) -> None:
-    """Set what the command line says. A preset there takes the place of the settings' whole algorithm section.
+    """Set what the command line says. A preset there replaces the settings' whole algorithm section.
 
-    Else a preset would lose against knobs that the recipe chose for another algorithm.
+    Otherwise it would lose against knobs that the recipe chose for another algorithm.
     """
     presets = [override for override in overrides if override.startswith(PRESET_KEY + "=")]
     if presets and isinstance(settings.get("learner"), dict):
@@ -82,15 +83,19 @@ def parse_value(text: str) -> Any:
 
 
 def validate(settings: Mapping[str, Any], *, supervised_only: bool = False) -> RunConfig:
-    """Raises ConfigError with a line for each mistake."""
+    """Check settings each by itself, then all together. Raises ConfigError that says what is wrong, a line a mistake."""
     try:
-        return RunConfig.model_validate(settings, context=SUPERVISED_ONLY if supervised_only else None)
+        config = RunConfig.model_validate(settings)
     except ValidationError as error:
         raise ConfigError("\n".join(describe(mistake) for mistake in error.errors())) from None
+    # `rayzero sft` neither samples nor grades: what only those need must not stop it.
+    for conflict in supervised_conflicts(config) if supervised_only else conflicts(config):
+        raise ConfigError(conflict)
+    return config
 
 
 def describe(mistake: Mapping[str, Any]) -> str:
-    """One line: key, value, what is wrong, what would be right."""
+    """Return one line: key, value, what is wrong, what would be right."""
     location = [str(part) for part in mistake["loc"]]
     key = ".".join(location)
     match mistake["type"]:
@@ -106,7 +111,7 @@ def describe(mistake: Mapping[str, Any]) -> str:
 
 
 def fields_of(location: Sequence[str]) -> list[str]:
-    """The keys that the section at `location` has."""
+    """Return the keys that the section at `location` has."""
     model: Any = RunConfig
     parts = iter(location)
     for part in parts:
@@ -114,5 +119,5 @@ def fields_of(location: Sequence[str]) -> list[str]:
         if get_origin(annotation) in (dict, tuple):
             next(parts, None)  # a name of the user's own, or a position
         candidates = [annotation, *getattr(annotation, "__args__", ())]
-        model = next(kind for kind in candidates if isinstance(kind, type) and issubclass(kind, BaseModel))
+        model = next(each for each in candidates if isinstance(each, type) and issubclass(each, BaseModel))
     return list(model.model_fields)

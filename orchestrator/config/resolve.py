@@ -1,30 +1,125 @@
-"""Which transport carries the weights of a run, by where its actors are placed."""
+"""From what the user said to what will happen: every setting that a recipe leaves open is decided here, once."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
 
-if TYPE_CHECKING:
-    from orchestrator.cluster.layout import Mode
+from learner.algorithm.settings import AlgorithmConfig
+from learner.config import LearnerConfig
+from orchestrator.cluster.layout import Layout
+from orchestrator.config.checks import resolve_transport
+from orchestrator.config.recipe import ConfigError
+from orchestrator.config.schema import RunConfig
+from orchestrator.plan.gpu_models import GpuModel
+from orchestrator.plan.memory_plan import memory_plan, planned_fraction, planned_learner_fraction
+from orchestrator.plan.model_shapes import shape_of
+from rollout.types.publishing import TransportName
+from rollout.types.sampling import UNSHARED_FRACTION, EngineSpec
 
-TransportName = Literal["ray", "ipc", "nccl"]
-BEST_TRANSPORT: dict[Mode, TransportName] = {"cpu": "ray", "colocated": "ipc", "pods": "nccl"}
-"""What `auto` means where."""
-UNFIT = {
-    "ipc": "it passes buffers within a GPU that generator and learner share",
-    "nccl": "it joins processes that have a GPU each",
-}
+logger = logging.getLogger(__name__)
 
 
-def resolve_transport(setting: Literal["auto", "ray", "ipc", "nccl"], mode: Mode) -> TransportName:
-    """`rollout.publish_backend` where generators and learner are placed as `mode` says.
+@dataclass(frozen=True, slots=True)
+class ResolvedRun:
+    """What will happen in a run. Made by `resolve` before any actor starts, and never changed."""
 
-    Raises ValueError for one that cannot work there.
+    config: RunConfig
+    """What the user said. Where a setting was left open, its resolved value is in one of the fields below."""
+    layout: Layout
+    """Which actors there are, where, and whether two of them share a GPU."""
+    engine: EngineSpec
+    """What each generator's engine is built from, with its share of the GPU and its transport."""
+    learner: LearnerConfig
+    """The settings that each learner rank trains with, mismatch correction and share of the GPU decided."""
+
+
+def resolve(config: RunConfig, layout: Layout, model: str, gpu_gib: Callable[[], float]) -> ResolvedRun:
+    """Decide what `config` leaves open, for actors placed as `layout` says.
+
+    Args:
+        model: folder or hub name of the policy that generators and learner begin with.
+        gpu_gib: measures the memory of the smallest GPU, GiB; called only where a share of it has to be planned.
+
+    Raises ConfigError for a shared GPU and a model whose memory cannot be planned, ValueError for a transport that does
+    not work where the actors are.
     """
-    best = BEST_TRANSPORT[mode]
-    if setting in ("auto", "ray", best):
-        return best if setting == "auto" else setting
-    raise ValueError(
-        f'rollout.publish_backend = "{setting}" does not work where placement is "{mode}": {UNFIT[setting]}; '
-        f'set it to "{best}"' + ("" if best == "ray" else ' or "ray"') + ', or leave it at "auto"'
+    is_training = bool(layout.generators and layout.ranks)
+    generator_fraction, learner_fraction = config.rollout.gpu_memory_fraction, config.learner.gpu_memory_fraction
+    transport: TransportName = "ray"  # where nothing is published, the one that needs nothing
+    if is_training:
+        transport = resolve_transport(config.rollout.publish_backend, layout.mode)
+        generator_fraction, learner_fraction = plan_fractions(config, layout, gpu_gib)
+    return ResolvedRun(
+        config,
+        layout,
+        engine_spec(config, model, load_weights=not layout.ranks, fraction=generator_fraction, transport=transport),
+        config.learner.model_copy(
+            update={"algorithm": corrected_algorithm(config), "gpu_memory_fraction": learner_fraction}
+        ),
     )
+
+
+def engine_spec(
+    config: RunConfig,
+    model: str,
+    *,
+    load_weights: bool,
+    fraction: float | None = None,
+    transport: TransportName = "ray",
+) -> EngineSpec:
+    """Return what an engine for `model` is built from. `fraction`: its share of the GPU, if any was given or planned."""
+    return EngineSpec(
+        model,
+        config.model.dtype,
+        config.max_model_len,
+        load_weights,
+        reads_text=bool(config.sampling.stop),
+        gpu_memory_fraction=UNSHARED_FRACTION if fraction is None else fraction,
+        transport=transport,
+    )
+
+
+def corrected_algorithm(config: RunConfig) -> AlgorithmConfig:
+    """Return the algorithm to train with: `mismatch_correction = "auto"` corrects where sampling runs ahead."""
+    algorithm = config.learner.algorithm
+    if config.max_staleness == 0 or algorithm.mismatch_correction != "auto":
+        return algorithm
+    return algorithm.model_copy(update={"mismatch_correction": "truncated"})
+
+
+def plan_fractions(
+    config: RunConfig, layout: Layout, gpu_gib: Callable[[], float]
+) -> tuple[float | None, float | None]:
+    """Return the generator's and the learner's share of a GPU's memory; None where nothing limits it.
+
+    A share that the recipe gives stands, and the others come from the memory plan. Raises ConfigError for a shared GPU
+    and a model whose memory cannot be planned.
+    """
+    generator, learner = config.rollout.gpu_memory_fraction, config.learner.gpu_memory_fraction
+    plans_learner = layout.mode == "colocated" and learner is None
+    if layout.mode == "cpu" or not (plans_learner or generator is None):
+        return generator, learner
+    try:
+        shape = shape_of(config.model)
+    except ConfigError as error:
+        if layout.mode == "pods":
+            return generator, learner
+        raise ConfigError(
+            f"{error}; or give rollout.gpu_memory_fraction and learner.gpu_memory_fraction, which are planned otherwise"
+        ) from error
+    config = config.model_copy(update={"placement": config.placement.model_copy(update={"mode": layout.mode})})
+    gpu = GpuModel(f"{(gib := gpu_gib()):.2f} GiB", gib)
+    fraction = None
+    if generator is None:
+        fraction = planned_fraction(config, shape, gib)
+        logger.info("rollout.gpu_memory_fraction = %g, on GPUs of %s: %s", fraction.value, gpu.name, fraction.reason)
+        generator = fraction.value
+    if plans_learner:
+        planned = planned_learner_fraction(config, shape, gib)
+        logger.info("learner.gpu_memory_fraction = %g: %s", planned.value, planned.reason)
+        learner = planned.value
+    for problem in memory_plan(config, shape, gpu, fraction).problems():
+        logger.warning("the memory plan says that %s; `rayzero plan` says what to change", problem)
+    return generator, learner

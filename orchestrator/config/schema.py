@@ -1,22 +1,17 @@
-"""RunConfig: what a recipe file says, with the command line's overrides, checked before anything heavy loads."""
+"""RunConfig: what a recipe file says, with the command line's overrides. Nothing heavy is imported here."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import BaseModel, Field, PositiveInt, ValidationInfo, field_validator, model_validator
+from pydantic import BaseModel, Field, PositiveInt, field_validator, model_validator
 
-from learner.config import LearnerConfig, ModelConfig, WarmStartConfig, check_together
-from orchestrator.config.checks import misfits, warm_start_misfits
+from learner.config import LearnerConfig, ModelConfig, WarmStartConfig
 from rewards.config import RewardsConfig
 from rollout.config import RolloutConfig, SamplingConfig, TracesConfig
 from rollout.prompts.config import PromptsConfig
 from rollout.types.prompts import PromptFormat
-
-SUPERVISED_ONLY = {"supervised_only": True}
-"""Context of validating a recipe for `rayzero sft`."""
 
 
 class Section(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
@@ -69,15 +64,16 @@ class PlacementConfig(Section, frozen=True):
     """Which processes share which hardware."""
 
     mode: Literal["auto", "cpu", "colocated", "pods"] = "auto"
-    """`cpu`: everything on cores. `colocated`: generator i and learner rank i take turns on GPU i. `pods`: each generator
-    and each learner rank has GPUs of its own. `auto`: pods where GPUs are enough for that, else colocated where they are
-    enough for that; cpu where there is none. On a cluster that scales up name the mode."""
+    """`cpu`: everything on cores. `colocated`: generator i and learner rank i take turns on GPU i. `pods`: each
+    generator and each learner rank has GPUs of its own. `auto`: pods where GPUs are enough for that, else colocated
+    where they are enough for that; cpu where there is none. On a cluster that scales up name the mode."""
     dashboard: bool = False
     """Start Ray's dashboard with a cluster that this run starts itself."""
     wait_for_resources_s: float = Field(default=0.0, ge=0)
     """How long to wait for nodes to join a cluster that is too small, seconds. 0: stop at once."""
     start_timeout_s: float = Field(default=300.0, gt=0)
-    """Deadline for the actors to get their resources, where the cluster is large enough but busy, and to start, seconds."""
+    """Deadline for the actors to get their resources, where the cluster is large enough but busy, and to start,
+    seconds."""
     update_timeout_s: float = Field(default=3600.0, gt=0)
     """Deadline of one update on the learner, seconds."""
     max_learner_restarts: int = Field(default=3, ge=0)
@@ -111,8 +107,9 @@ class RunConfig(Section, frozen=True):
     group_size: int = Field(ge=1)
     """Completions of one prompt; at least 2 where advantages compare them, which they do in most presets."""
     max_staleness: int = Field(default=0, ge=0, le=8)
-    """Steps that sampling may run ahead of the weights. 0: on-policy, sampling and updates take turns. 1 or 2: sampling goes
-    on during the update, and new weights land between two decoding steps; not with `placement.mode = "colocated"`."""
+    """Steps that sampling may run ahead of the weights. 0: on-policy, sampling and updates take turns. 1 or 2: sampling
+    goes on during the update, and new weights land between two decoding steps; not with
+    `placement.mode = "colocated"`."""
     model: ModelConfig
     warm_start: WarmStartConfig = WarmStartConfig()
     traces: TracesConfig = TracesConfig()
@@ -136,15 +133,6 @@ class RunConfig(Section, frozen=True):
         return self.prompts.max_prompt_tokens + self.sampling.max_completion_tokens
 
     @property
-    def trains_with(self) -> LearnerConfig:
-        """The learner's settings, `auto` resolved by how far sampling may run ahead."""
-        algorithm = self.learner.algorithm
-        if self.max_staleness == 0 or algorithm.mismatch_correction != "auto":
-            return self.learner
-        corrected = algorithm.model_copy(update={"mismatch_correction": "truncated"})
-        return self.learner.model_copy(update={"algorithm": corrected})
-
-    @property
     def directory(self) -> Path:
         return Path(self.runs_dir).expanduser() / self.name
 
@@ -158,17 +146,3 @@ class RunConfig(Section, frozen=True):
                 f"the home folder of {Path(runs_dir).parts[0]} is not known; give the whole path"
             ) from None
         return runs_dir
-
-    @model_validator(mode="after")
-    def _check_across_sections(self, info: ValidationInfo) -> Self:
-        check_together(self.learner, self.model)
-        # `rayzero sft` neither samples nor scores: what only those need must not stop it.
-        samples = info.context != SUPERVISED_ONLY
-        for message in misfits(self) if samples else warm_start_misfits(self):
-            raise ValueError(message)
-        return self
-
-
-def default_num_cpus() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0))

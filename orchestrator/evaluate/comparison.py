@@ -14,11 +14,12 @@ from orchestrator.cluster.layout import EVALUATION
 from orchestrator.cluster.placement import Placement
 from orchestrator.cluster.ray_cluster import ray_cluster
 from orchestrator.config.recipe import ConfigError
+from orchestrator.config.resolve import resolve
 from orchestrator.config.schema import RunConfig
 from orchestrator.evaluate.evaluation import Evaluation, evaluate, held_out_prompts, num_right
 from orchestrator.evaluate.models import NamedModel, tokenizer_of
 from orchestrator.evaluate.statistics import Difference, paired_difference
-from orchestrator.fleet.fleet import RolloutFleet, engine_spec
+from orchestrator.fleet.fleet import RolloutFleet
 from rollout.prompts.stream import PromptStream
 from rollout.types.prompts import Prompt, PromptFormat
 
@@ -102,7 +103,7 @@ def running(model: NamedModel, position: int, config: RunConfig) -> Iterator[Rol
     # The name of an actor that was killed is not free at once, so each model's fleet has names of its own.
     config = config.model_copy(update={"name": f"{config.name}-{position}"})
     with Placement.of(config, EVALUATION) as placement:
-        fleet = RolloutFleet(config, engine_spec(config, model.path, load_weights=True), placement)
+        fleet = RolloutFleet(resolve(config, placement.layout, model.path, placement.gpu_gib), placement)
         try:
             fleet.wait_until_ready()
             yield fleet

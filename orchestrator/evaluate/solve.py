@@ -116,14 +116,14 @@ def worded(problem: Problem, config: RunConfig, tokenizer: Any, attempt: int) ->
 @contextmanager
 def engine(model: str, config: RunConfig, tokenizer: Any) -> Iterator[Engine]:
     """An engine in this process: no cluster for one question."""
-    from orchestrator.fleet.fleet import engine_spec
+    from orchestrator.config.resolve import engine_spec
     from rollout.actor import environment
 
     os.environ.update(environment(config.rollout))
     from rollout.engine.engine import Engine
 
     started = Engine(
-        engine_spec(config, model, load_weights=True),
+        engine_spec(config, model, load_weights=True, fraction=config.rollout.gpu_memory_fraction),
         config.rollout,
         lambda token_ids: str(tokenizer.decode(token_ids.tolist(), skip_special_tokens=True)),
     )

@@ -7,13 +7,12 @@ import time
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from learner.metrics import Update
-from orchestrator.cluster.calls import TICK_S, ready_of
-from orchestrator.cluster.outcomes import gather_calls
+from orchestrator.cluster.calls import TICK_S, gather_calls, ready_of
 from orchestrator.cluster.placement import Placement
-from orchestrator.config.resolve import resolve_transport
+from orchestrator.config.resolve import ResolvedRun, resolve
 from orchestrator.config.schema import RunConfig
 from orchestrator.fleet.generators import Generators
 from orchestrator.fleet.learner_group import LearnerGroup
@@ -21,13 +20,11 @@ from orchestrator.fleet.publish import PublishError, publish
 from orchestrator.fleet.rollouts import RolloutStream
 from orchestrator.fleet.scale import requested_generators
 from orchestrator.fleet.transports import Transport, make_transport
-from orchestrator.plan.fractions import with_fractions
 from rewards.workers.pool import RewardPool
 from rollout.actor import MAX_CONCURRENCY, GeneratorActor, environment
 from rollout.config import SamplingConfig
 from rollout.types.completions import Group
 from rollout.types.prompts import Prompt
-from rollout.types.sampling import EngineSpec
 
 logger = logging.getLogger(__name__)
 
@@ -67,13 +64,13 @@ class Fleet(Protocol):
 class RolloutFleet:
     """Generators and reward workers on a Ray cluster: enough to evaluate a model. Closing it ends them all."""
 
-    def __init__(self, config: RunConfig, engine: EngineSpec, placement: Placement) -> None:
-        """Starts the actors where `placement` has room for them, without waiting for them; `wait_until_ready` does."""
-        self._config = config
-        self._engine = engine
+    def __init__(self, run: ResolvedRun, placement: Placement) -> None:
+        """Start the actors where `placement` has room for them, without waiting for them; `wait_until_ready` does."""
+        self.run = run
+        self._config = config = run.config
         self.placement = placement
         self.generators = Generators(
-            self._boot, config.rollout, have_weights=engine.load_weights, retire=placement.remove_generator
+            self._boot, config.rollout, have_weights=run.engine.load_weights, retire=placement.remove_generator
         )
         tasks = {questions.marked_by for questions in config.prompts.tasks.values()}
         self.rewards = RewardPool(config.rewards, f"{config.name}/reward", sorted(tasks), placement.reward_options)
@@ -97,7 +94,7 @@ class RolloutFleet:
             max_concurrency=MAX_CONCURRENCY,
             runtime_env={"env_vars": environment(self._config.rollout)},
             **self.placement.generator_options(index),
-        ).remote(self._engine, self._config.rollout)
+        ).remote(self.run.engine, self._config.rollout)
 
     def _serve_restarted(self) -> None:
         """Engines that load weights by themselves serve as soon as they stand."""
@@ -116,25 +113,29 @@ class RolloutFleet:
 class RayFleet(RolloutFleet):
     """All the actors of a training run."""
 
-    def __init__(self, config: RunConfig, engine: EngineSpec) -> None:
-        """Raises PlacementError when the cluster is too small or too busy, before anything is started."""
+    def __init__(self, run: ResolvedRun, placement: Placement) -> None:
+        """Start all actors; `placement` is given back when the fleet is closed."""
+        self._shares_gpu = run.layout.mode == "colocated"
+        self._version: int | None = None
+        self._refused: int | None = None
+        """How many generators were asked for in vain."""
+        super().__init__(run, placement)
+        self._transport = self._new_transport()
+        if self._shares_gpu:
+            # vLLM measures free memory while it starts: nobody else may use the GPU then.
+            self.wait_until_ready()
+        self._generators_awake = True
+        self.learner = LearnerGroup(run, placement, beside=self.rollouts)
+
+    @classmethod
+    def start(cls, config: RunConfig, model: str) -> Self:
+        """Take a place on the cluster, decide what the recipe leaves open, and start all actors.
+
+        Raises PlacementError when the cluster is too small or too busy, before anything is started; as `resolve` does.
+        """
         placement = Placement.of(config)
         try:
-            config = with_fractions(config, placement.mode, placement.gpu_gib)
-            backend = resolve_transport(config.rollout.publish_backend, placement.mode)
-            rollout = config.rollout.model_copy(update={"publish_backend": backend})
-            config = config.model_copy(update={"rollout": rollout})
-            self._shares_gpu = placement.mode == "colocated"
-            self._version: int | None = None
-            self._refused: int | None = None
-            """How many generators were asked for in vain."""
-            super().__init__(config, engine, placement)
-            self._transport = self._new_transport()
-            if self._shares_gpu:
-                # vLLM measures free memory while it starts: nobody else may use the GPU then.
-                self.wait_until_ready()
-            self._generators_awake = True
-            self.learner = LearnerGroup(config, placement, beside=self.rollouts)
+            return cls(resolve(config, placement.layout, model, placement.gpu_gib), placement)
         except BaseException:
             placement.close()
             raise
@@ -195,10 +196,7 @@ class RayFleet(RolloutFleet):
             start(self.learner)
 
     def _new_transport(self) -> Transport:
-        rollout = self._config.rollout
-        return make_transport(
-            resolve_transport(rollout.publish_backend, self.placement.mode), rollout.tensor_parallel_size
-        )
+        return make_transport(self.run.engine.transport, self._config.rollout.tensor_parallel_size)
 
     def _put_to_sleep(self) -> None:
         """All generators, those too that are being started again: one that starts takes its share of the GPU awake.
@@ -249,10 +247,3 @@ class RayFleet(RolloutFleet):
         super().close()
         self.learner.close()
         self.placement.close()
-
-
-def engine_spec(config: RunConfig, model: str, *, load_weights: bool) -> EngineSpec:
-    """What the recipe's engines are built from."""
-    return EngineSpec(
-        model, config.model.dtype, config.max_model_len, load_weights, reads_text=bool(config.sampling.stop)
-    )

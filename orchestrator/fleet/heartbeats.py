@@ -1,15 +1,15 @@
-"""Which generators hang: a process that does not answer, or an engine with prompts that decodes nothing."""
+"""Find generators that hang: a process that does not answer, or an engine with prompts that decodes nothing."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ray.exceptions import RayError
 
-from orchestrator.cluster.calls import ready_of, result_of
+from orchestrator.cluster.calls import FindHanging, ready_of, result_of
 
 EVERY_S = 2.0
 """Seconds between two heartbeats of a generator that has prompts."""
@@ -17,7 +17,7 @@ EVERY_S = 2.0
 
 @dataclass(eq=False)
 class _Heart:
-    """What is known of one generator."""
+    """Keeps what is known of one generator."""
 
     moved: float
     """When it last decoded something, or had nothing to decode; seconds of the monotonic clock."""
@@ -31,14 +31,17 @@ class Heartbeats:
     """Asks the generators that have prompts how they are, and keeps the deadline of those that do not move."""
 
     def __init__(self, hang_timeout_s: float, *, must_decode: bool = True) -> None:
-        """`must_decode`: whether one that answers and has prompts hangs when it decodes nothing, as while it loads weights."""
+        """`must_decode`: whether a generator that answers hangs when it has prompts and decodes nothing.
+
+        Set it to false while weights are replaced, as nothing is decoded then.
+        """
         self._hang_timeout_s = hang_timeout_s
         self._must_decode = must_decode
         self._hearts: dict[str, _Heart] = {}
         self._looked = time.monotonic()
 
     def hanging(self, busy: Mapping[str, Any]) -> dict[str, str]:
-        """Those of the `busy` generators, actors by name, that hang, each with the reason. Never waits."""
+        """Return which of the `busy` generators, actors by name, hang, each with the reason. Never waits."""
         now = time.monotonic()
         gap, self._looked = now - self._looked, now
         self._hearts = {name: self._hearts.get(name) or _Heart(now) for name in busy}
@@ -74,3 +77,13 @@ class Heartbeats:
             f"its engine has {heart.num_unfinished} unfinished prompts and has decoded nothing for "
             f"{self._hang_timeout_s:g} s (rollout.hang_timeout_s)"
         )
+
+
+def silent_among(generators: Mapping[str, Any], hang_timeout_s: float) -> FindHanging:
+    """Return what tells `gather_calls` which of these generators, actors by name, do not even answer a heartbeat."""
+    heartbeats = Heartbeats(hang_timeout_s, must_decode=False)
+
+    def find(pending: Collection[str]) -> dict[str, str]:
+        return heartbeats.hanging({name: generators[name] for name in pending})
+
+    return find

@@ -13,10 +13,9 @@ import ray
 from learner.actor import LearnerActor, actor_options
 from learner.config import LearnerConfig, ModelConfig
 from learner.metrics import Update
-from orchestrator.cluster.calls import Background, RemoteCallError, RestartBudgetExceededError, wait_for
-from orchestrator.cluster.outcomes import gather_calls
+from orchestrator.cluster.calls import Background, RemoteCallError, RestartBudgetExceededError, gather_calls, wait_for
 from orchestrator.cluster.placement import Placement
-from orchestrator.config.schema import RunConfig
+from orchestrator.config.resolve import ResolvedRun
 from rollout.types.completions import Group
 from rollout.types.prompts import SupervisedExample
 
@@ -36,9 +35,10 @@ class LearnerLostError(RemoteCallError):
 class LearnerGroup:
     """Calls every rank, with a deadline. All methods are collective, and raise LearnerLostError."""
 
-    def __init__(self, config: RunConfig, placement: Placement, beside: Background | None = None) -> None:
-        """Starts the ranks. `beside`: what to look after while one waits for them."""
-        self._config = config
+    def __init__(self, run: ResolvedRun, placement: Placement, beside: Background | None = None) -> None:
+        """Start the ranks. `beside`: what to look after while one waits for them."""
+        self.run = run
+        self._config = run.config
         self._placement = placement
         self._beside = beside
         self.restarts = 0
@@ -46,14 +46,14 @@ class LearnerGroup:
         self._ranks = self._boot()
 
     def _boot(self) -> list[Any]:
-        options = actor_options(self._config.learner, use_gpu=self._placement.mode != "cpu")
+        options = actor_options(self.run.learner, use_gpu=self.run.layout.mode != "cpu")
         # A killed actor's name is not free at once, so a successor gets its own.
         suffix = f"-restart-{self.restarts}" if self.restarts else ""
         return [
             LearnerActor.options(
                 name=f"{self._config.name}/learner-{rank}{suffix}", **options | self._placement.learner_options(rank)
             ).remote()
-            for rank in range(self._config.learner.num_ranks)
+            for rank in range(self.run.learner.num_ranks)
         ]
 
     def restart(self) -> None:
@@ -71,8 +71,6 @@ class LearnerGroup:
         model: ModelConfig | None = None,
     ) -> None:
         """Build the policy from `folder` on every rank; replaces what an earlier start built. `model`: else the run's."""
-        # The share of the GPU is the ranks', whatever they train: that of the run's config, as planned.
-        learner = learner.model_copy(update={"gpu_memory_fraction": self._config.learner.gpu_memory_fraction})
         reservation = {self._name(0): self._ranks[0].reserve_address.remote()}
         master = self._started(reservation, "reserve_address")[self._name(0)]
         calls = {
@@ -121,8 +119,8 @@ class LearnerGroup:
         answers(ends, "weight_buckets", timeout_s or self._config.placement.update_timeout_s)
         return list(streams[0])
 
-    def transfer_calls(self, method: str, *args: Any) -> dict[str, Any]:
-        """Calls of one of the ranks' methods that send weights, by rank; the caller waits for them, and for generators."""
+    def call_ranks(self, method: str, *args: Any) -> dict[str, Any]:
+        """Call a method of every rank. Returns the pending calls by the rank's name, for the caller to wait for."""
         return {self._name(rank): getattr(actor, method).remote(*args) for rank, actor in enumerate(self._ranks)}
 
     def peak_memory_gib(self) -> dict[str, float]:

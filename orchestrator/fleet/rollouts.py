@@ -15,8 +15,7 @@ from typing import Any
 
 from ray.exceptions import RayError
 
-from orchestrator.cluster.calls import RemoteCallError, RestartBudgetExceededError, ready_of, result_of
-from orchestrator.cluster.outcomes import gather_calls
+from orchestrator.cluster.calls import RemoteCallError, RestartBudgetExceededError, gather_calls, ready_of, result_of
 from orchestrator.cluster.watchdog import Watchdog
 from orchestrator.fleet.assignment import Request, Throughput, assign_requests, group_by_sampling
 from orchestrator.fleet.generators import Generators

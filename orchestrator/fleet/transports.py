@@ -1,4 +1,4 @@
-"""How the weights of one publish travel: the calls to both ends, in the two phases stage and commit.
+"""How the weights of one publish travel: the calls to both ends, in two phases, stage and commit.
 
 =========  ============================================  =====================================================
 transport  stage                                         commit
@@ -15,11 +15,12 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
-from orchestrator.cluster.outcomes import Outcomes, gather_calls
+from orchestrator.cluster.calls import Outcomes, gather_calls
+from orchestrator.fleet.heartbeats import silent_among
 from orchestrator.fleet.learner_group import LearnerLostError, answers
-from rollout.types.publishing import IpcBucket, NcclGroup
+from rollout.types.publishing import IpcBucket, NcclGroup, TransportName
 
 ADVICE = "raise rollout.publish_timeout_s if the model is large; else look at its log, it may hang"
 ABORT_S = 30.0
@@ -32,14 +33,14 @@ Generators = Mapping[str, Any]
 
 
 class WeightSender(Protocol):
-    """The learner's side."""
+    """The learner, as far as a publish knows it."""
 
     def weight_buckets(self, max_bytes: int, timeout_s: float | None = None) -> list[Any]:
-        """References to all buckets of weights, fetched from the learner once."""
+        """Return references to all buckets of the weights, which leave the learner once."""
         ...
 
-    def transfer_calls(self, method: str, *args: Any) -> dict[str, Any]:
-        """Pending calls of `method`, of every rank by name."""
+    def call_ranks(self, method: str, *args: Any) -> dict[str, Any]:
+        """Call `method` of every rank. Returns the pending calls by the rank's name."""
         ...
 
 
@@ -49,28 +50,28 @@ class Attempt:
 
     sender: WeightSender
     version: int
-    ticket: int
-    """What generators know this attempt by; larger than that of any attempt before."""
+    id: int
+    """By which generators know this attempt; larger than that of any attempt before."""
     timeout_s: float
     """Of each phase."""
     bucket_bytes: int
     hang_timeout_s: float = 60.0
     """After which a generator that does not even answer a heartbeat counts as dead."""
 
-    def deadlines(self, generators: Generators) -> tuple[float, Generators, float]:
-        """As `settle` takes them."""
-        return self.timeout_s, generators, self.hang_timeout_s
+    def gather(self, calls: Mapping[str, Any], call: str, generators: Generators) -> Outcomes:
+        """Return what became of calls of these generators, within this attempt's deadlines."""
+        return gather_calls(calls, call, self.timeout_s, ADVICE, silent_among(generators, self.hang_timeout_s))
 
 
 class Transport(Protocol):
-    """Raises LearnerLostError when the sending side is dead or late."""
+    """A way for weights to travel. Each method raises LearnerLostError when the learner is dead or late."""
 
     def stage(self, attempt: Attempt, generators: Generators) -> Outcomes:
-        """All that can fail while every generator goes on with its old version."""
+        """Do all that can fail while every generator goes on with its old version."""
         ...
 
     def commit(self, attempt: Attempt, generators: Generators) -> Outcomes:
-        """Replace the weights of generators that have staged; answers are the versions that they then run."""
+        """Replace the weights of generators that have staged. Their answers are the versions that they then run."""
         ...
 
     def drop(self, attempt: Attempt, generators: Generators) -> None:
@@ -83,13 +84,13 @@ class RayTransport:
 
     def stage(self, attempt: Attempt, generators: Generators) -> Outcomes:
         buckets = attempt.sender.weight_buckets(attempt.bucket_bytes, attempt.timeout_s)
-        staged = (attempt.ticket, attempt.version, *buckets)
+        staged = (attempt.id, attempt.version, *buckets)
         calls = {name: generator.stage_weights.remote(*staged) for name, generator in generators.items()}
-        return gather_calls(calls, f"stage_weights(version {attempt.version})", *attempt.deadlines(generators), ADVICE)
+        return attempt.gather(calls, f"stage_weights(version {attempt.version})", generators)
 
     def commit(self, attempt: Attempt, generators: Generators) -> Outcomes:
-        calls = {name: generator.commit_weights.remote(attempt.ticket) for name, generator in generators.items()}
-        return gather_calls(calls, f"commit_weights(version {attempt.version})", *attempt.deadlines(generators), ADVICE)
+        calls = {name: generator.commit_weights.remote(attempt.id) for name, generator in generators.items()}
+        return attempt.gather(calls, f"commit_weights(version {attempt.version})", generators)
 
     def drop(self, attempt: Attempt, generators: Generators) -> None:
         drop_staged(attempt, generators)
@@ -105,13 +106,13 @@ class IpcTransport:
         deadline = time.monotonic() + attempt.timeout_s
         try:
             from_sender(attempt, "ipc_begin", attempt.bucket_bytes)
-            outcomes = call_all(generators, "begin_commit", deadline, attempt.ticket)
+            outcomes = call_all(generators, "begin_commit", deadline, attempt.id)
             for bucket in ipc_buckets(attempt):
                 loading = {name: generators[name] for name in outcomes.answered}
                 # Answered by all before the next bucket is asked for: it will be in the same buffer.
                 outcomes = outcomes.then(call_all(loading, "load_bucket", deadline, bucket))
             loaded = {name: generators[name] for name in outcomes.answered}
-            return outcomes.then(call_all(loaded, "finish_commit", deadline, attempt.ticket))
+            return outcomes.then(call_all(loaded, "finish_commit", deadline, attempt.id))
         finally:
             from_sender(attempt, "ipc_end")
 
@@ -137,13 +138,13 @@ class NcclTransport:
                 return without_group(joined)
         members, self._members = self._members, {}
         receiving = {
-            name: generator.commit_weights.remote(attempt.ticket, attempt.timeout_s)
+            name: generator.commit_weights.remote(attempt.id, attempt.timeout_s)
             for name, generator in generators.items()
         }
-        sending = attempt.sender.transfer_calls("nccl_broadcast", attempt.timeout_s)
+        sending = attempt.sender.call_ranks("nccl_broadcast", attempt.timeout_s)
         # Both ends give up at the deadline by themselves; this waits for them to say so.
-        patience_s = attempt.timeout_s + ABORT_S
-        outcomes = gather_calls(receiving, f"commit_weights(version {attempt.version})", patience_s, advice=ADVICE)
+        wait_s = attempt.timeout_s + ABORT_S
+        outcomes = gather_calls(receiving, f"commit_weights(version {attempt.version})", wait_s, ADVICE)
         sent = gather_calls(sending, "nccl_broadcast", ABORT_S)
         check_sender(sent, is_excused=bool(outcomes.failed or outcomes.died))
         if len(outcomes.answered) == len(generators):
@@ -161,28 +162,28 @@ class NcclTransport:
         world_size = 1 + self._tensor_parallel_size * len(generators)
         group = NcclGroup(address, port, world_size, attempt.bucket_bytes)
         joining = {name: generator.join_group.remote(group, ranks[name]) for name, generator in generators.items()}
-        sending = attempt.sender.transfer_calls("nccl_join", group)
-        outcomes = gather_calls(joining, "join_group", attempt.timeout_s, advice=ADVICE)
+        sending = attempt.sender.call_ranks("nccl_join", group)
+        outcomes = gather_calls(joining, "join_group", attempt.timeout_s, ADVICE)
         check_sender(gather_calls(sending, "nccl_join", ABORT_S), is_excused=False)
         if len(outcomes.answered) == len(generators):
             self._members = dict(generators)
         return outcomes
 
 
-def make_transport(backend: Literal["ray", "ipc", "nccl"], tensor_parallel_size: int) -> Transport:
-    """The transport of a resolved `rollout.publish_backend`."""
-    if backend == "nccl":
+def make_transport(name: TransportName, tensor_parallel_size: int) -> Transport:
+    """Return the transport of that name. `tensor_parallel_size`: workers of each generator."""
+    if name == "nccl":
         return NcclTransport(tensor_parallel_size)
-    return IpcTransport() if backend == "ipc" else RayTransport()
+    return IpcTransport() if name == "ipc" else RayTransport()
 
 
 def nccl_ranks(names: Sequence[str], tensor_parallel_size: int) -> dict[str, int]:
-    """The first NCCL rank of each generator's workers; rank 0 is the learner's."""
+    """Return the first NCCL rank of each generator's workers; rank 0 is the learner's."""
     return {name: 1 + index * tensor_parallel_size for index, name in enumerate(names)}
 
 
 def call_all(generators: Generators, method: str, deadline: float, *args: Any) -> Outcomes:
-    """One method of all `generators`, to be answered by `deadline` on the monotonic clock."""
+    """Call one method of all `generators`, to be answered by `deadline` on the monotonic clock."""
     calls = {name: getattr(generator, method).remote(*args) for name, generator in generators.items()}
     return gather_calls(calls, method, max(0.0, deadline - time.monotonic()))
 
@@ -191,21 +192,21 @@ def stage_manifest(attempt: Attempt, generators: Generators) -> Outcomes:
     """Agree on what will be sent, where the weights themselves travel at the commit."""
     manifest = next(iter(from_sender(attempt, "weight_manifest").values()))
     deadline = time.monotonic() + attempt.timeout_s
-    return call_all(generators, "stage_manifest", deadline, attempt.ticket, attempt.version, manifest)
+    return call_all(generators, "stage_manifest", deadline, attempt.id, attempt.version, manifest)
 
 
 def drop_staged(attempt: Attempt, generators: Generators) -> None:
-    """Waits a little, so that the object store is free again; who is late drops it when it wakes up."""
-    call_all(generators, "drop_weights", time.monotonic() + DROP_S, attempt.ticket)
+    """Wait a little, so that the object store is free again; who is late drops it when it wakes up."""
+    call_all(generators, "drop_weights", time.monotonic() + DROP_S, attempt.id)
 
 
 def from_sender(attempt: Attempt, method: str, *args: Any) -> dict[str, Any]:
-    """Answers of all learner ranks, by name."""
-    return answers(attempt.sender.transfer_calls(method, *args), method, attempt.timeout_s, ADVICE)
+    """Return the answers of all learner ranks, by name."""
+    return answers(attempt.sender.call_ranks(method, *args), method, attempt.timeout_s, ADVICE)
 
 
 def ipc_buckets(attempt: Attempt) -> Iterator[IpcBucket]:
-    """All buckets, one after the other, each with the handles of all ranks' GPUs."""
+    """Yield all buckets, one after the other, each with the handles of all ranks' GPUs."""
     while True:
         by_rank = [bucket for bucket in from_sender(attempt, "ipc_next").values() if bucket is not None]
         if not by_rank:
@@ -215,14 +216,14 @@ def ipc_buckets(attempt: Attempt) -> Iterator[IpcBucket]:
 
 
 def check_sender(sent: Outcomes, *, is_excused: bool) -> None:
-    """Raises LearnerLostError for a rank that is gone; for one that gave up, unless a generator `is_excused` for it."""
+    """Raise LearnerLostError for a rank that is dead or late, and for one that gave up unless that `is_excused`."""
     gone = sent.died | sent.late | ({} if is_excused else sent.refused)
     if gone:
         raise LearnerLostError("; ".join(gone.values()))
 
 
 def without_group(joined: Outcomes) -> Outcomes:
-    """What is said of generators that were ready to join a group which was not formed."""
+    """Return the outcomes with generators refused that were ready to join a group which was not formed."""
     reason = "did not get weights: the group to broadcast them was not formed, because " + "; ".join(
         (joined.died | joined.failed).values()
     )

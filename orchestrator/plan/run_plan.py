@@ -9,6 +9,7 @@ from rich.table import Table
 
 from learner.algorithm.settings import AlgorithmConfig
 from learner.config import LearnerConfig, OptimizerConfig
+from orchestrator.config.resolve import corrected_algorithm
 from orchestrator.config.schema import RunConfig
 
 
@@ -48,7 +49,7 @@ def notices(config: RunConfig) -> list[str]:
     """Settings that are allowed, and that runs have come to grief with."""
     updates, algorithm = config.learner.updates_per_step, config.learner.algorithm
     found = []
-    if config.trains_with != config.learner:
+    if corrected_algorithm(config) != algorithm:
         found.append(
             f"max_staleness {config.max_staleness}: weights that are up to as many steps old sample part of each batch, so "
             f"mismatch_correction is switched on, truncated at {algorithm.mismatch_high:g}; "

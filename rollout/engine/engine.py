@@ -88,38 +88,42 @@ class Engine:
         return self._loop.abandon()
 
     def stage(
-        self, ticket: int, version: int, buckets: Sequence[WeightBucket] = (), manifest: WeightManifest | None = None
+        self,
+        attempt_id: int,
+        version: int,
+        buckets: Sequence[WeightBucket] = (),
+        manifest: WeightManifest | None = None,
     ) -> None:
         """Check a version and keep it for `commit`; decoding goes on. `manifest`: where the weights travel at the commit.
 
         Raises StagingError when it is not a whole version of this engine's model, or damaged.
         """
         manifest = manifest or manifest_of(buckets)
-        self._staging.stage(Staged(ticket, version, manifest, tuple(buckets)))
+        self._staging.stage(Staged(attempt_id, version, manifest, tuple(buckets)))
 
-    def drop(self, ticket: int) -> None:
+    def drop(self, attempt_id: int) -> None:
         """Forget what was staged, and give up an update that has begun: prompts in flight then end with UnpublishedError,
         and new ones are refused, until a whole version has come."""
-        self._staging.drop(ticket)
+        self._staging.drop(attempt_id)
         if self._loop.engine.is_updating:
             self._loop.call(lambda engine: engine.drop_update())
             self._loop.abandon(UnpublishedError(HALF_LOADED))
 
-    def commit(self, ticket: int, timeout_s: float | None = None) -> int:
-        """Replace all weights between two decoding steps by what `ticket` staged; returns the version now in use.
+    def commit(self, attempt_id: int, timeout_s: float | None = None) -> int:
+        """Replace all weights between two decoding steps by what `attempt_id` staged; returns the version now in use.
 
         `timeout_s`: how long NCCL may take, where it brings them. Raises StagingError when nothing is staged (any more).
         Fails as a whole, like `drop`, when loading fails.
         """
-        staged = self._staging.take(ticket)
+        staged = self._staging.take(attempt_id)
         infos = [{"bucket": bucket} for bucket in staged.buckets]
         if timeout_s is not None:
             infos = [names_and_shapes(staged.manifest) | {"timeout_s": timeout_s}]
         return self._update(lambda engine: engine.replace_weights(infos, staged.version))
 
-    def begin_commit(self, ticket: int) -> None:
+    def begin_commit(self, attempt_id: int) -> None:
         """Begin to replace the weights, which then come by `load`; `finish_commit` ends it. Nothing is decoded between."""
-        self._staging.check(ticket)
+        self._staging.check(attempt_id)
         self._update(lambda engine: engine.begin_update())
 
     def load(self, bucket: IpcBucket) -> None:
@@ -128,9 +132,9 @@ class Engine:
         info = names_and_shapes(bucket) | buffer
         self._update(lambda engine: engine.load(info))
 
-    def finish_commit(self, ticket: int) -> int:
+    def finish_commit(self, attempt_id: int) -> int:
         """Take the loaded weights into use, and return their version."""
-        version = self._staging.take(ticket).version
+        version = self._staging.take(attempt_id).version
         return self._update(lambda engine: engine.finish_update(version))
 
     def join(self, group: NcclGroup | None, rank: int) -> None:
@@ -139,9 +143,9 @@ class Engine:
 
     def update_weights(self, buckets: Sequence[WeightBucket], version: int) -> int:
         """Stage and commit at once. Raises StagingError."""
-        ticket = time.monotonic_ns()
-        self.stage(ticket, version, buckets)
-        return self.commit(ticket)
+        attempt_id = time.monotonic_ns()
+        self.stage(attempt_id, version, buckets)
+        return self.commit(attempt_id)
 
     def sleep(self) -> None:
         """Give the GPU memory to the learner."""

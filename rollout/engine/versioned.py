@@ -39,7 +39,7 @@ class VersionedEngine:
 
     def __init__(self, spec: EngineSpec, config: RolloutConfig) -> None:
         self._engine = LLMEngine.from_engine_args(engine_args(spec, config))
-        if config.publish_backend == "ipc":
+        if spec.transport == "ipc":
             self._engine.collective_rpc("init_weight_transfer_engine", args=({"packed": True},))
         # A model folder's own weights are version 0; without any there is none until the first publish.
         self.version: int | None = 0 if spec.load_weights else None
@@ -150,13 +150,13 @@ def engine_args(spec: EngineSpec, config: RolloutConfig) -> EngineArgs:
         max_num_batched_tokens=max(config.max_batched_tokens, spec.max_model_len),
         tensor_parallel_size=config.tensor_parallel_size,
         distributed_executor_backend="uni" if config.tensor_parallel_size == 1 else "mp",
-        gpu_memory_utilization=config.share_of_gpu,
+        gpu_memory_utilization=spec.gpu_memory_fraction,
         enforce_eager=not config.compile,
         enable_sleep_mode=has_gpu(),
         skip_tokenizer_init=not spec.reads_text,
         # Logprobs of the distribution that was sampled from, after the temperature.
         logprobs_mode="processed_logprobs",
-        weight_transfer_config=WeightTransferConfig(backend=object_store.ENGINES[config.publish_backend]),
+        weight_transfer_config=WeightTransferConfig(backend=object_store.ENGINES[spec.transport]),
         worker_extension_cls="rollout.weights.object_store.WorkerExtension",
         disable_log_stats=True,
     )

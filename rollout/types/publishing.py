@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+TransportName = Literal["ray", "ipc", "nccl"]
+"""How the weights of a publish travel: through Ray's object store, within a shared GPU, or between GPUs."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from rollout.types.publishing import TransportName
+
+UNSHARED_FRACTION = 0.9
+"""vLLM's share of a GPU that no learner uses, where no other share is given or planned."""
+
 
 @dataclass(frozen=True, slots=True)
 class EngineSpec:
@@ -17,6 +22,10 @@ class EngineSpec:
     """False when the first weights will be published: the folder then only needs its config."""
     reads_text: bool = False
     """Whether the engine looks at text while it samples, which texts that stop a completion need."""
+    gpu_memory_fraction: float = UNSHARED_FRACTION
+    """vLLM's share of the GPU's memory, weights and KV cache together."""
+    transport: TransportName = "ray"
+    """How published weights reach the engine."""
 
 
 @dataclass(frozen=True, slots=True)

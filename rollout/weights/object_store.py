@@ -20,11 +20,10 @@ from vllm.distributed.weight_transfer.base import (
 )
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 
-from rollout.types.publishing import WeightBucket
+from rollout.types.publishing import TransportName, WeightBucket
 
-ENGINES = {"auto": "ray", "ray": "ray", "ipc": "ipc", "nccl": "nccl_with_deadline"}
-"""vLLM's name of the engine for each `rollout.publish_backend`. `auto` is resolved by who starts generators to train
-with; elsewhere nothing is published."""
+ENGINES: dict[TransportName, str] = {"ray": "ray", "ipc": "ipc", "nccl": "nccl_with_deadline"}
+"""vLLM's name of the weight-transfer engine of each transport."""
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""What is checked before new weights are taken into use, and where they wait meanwhile."""
+"""Check new weights, and keep them until they are taken into use."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class StagingError(ValueError):
 class Staged:
     """A version that was checked and can be committed."""
 
-    ticket: int
-    """Names the attempt at a publish that it belongs to; a later attempt has a larger one."""
+    attempt_id: int
+    """Of the attempt at a publish that it belongs to; a later attempt has a larger one."""
     version: int
     manifest: WeightManifest
     buckets: tuple[WeightBucket, ...] = ()
@@ -42,7 +42,7 @@ class StagingArea:
         """`expected`: says which weights a whole version of the engine's model has; asked once, at the first publish."""
         self._expected = cache(expected)
         self._staged: Staged | None = None
-        self._oldest_valid = 0  # smallest ticket that was neither dropped nor overtaken
+        self._oldest_valid = 0  # smallest id of an attempt that was neither dropped nor overtaken
         self._lock = threading.Lock()
 
     def stage(self, staged: Staged) -> None:
@@ -50,34 +50,34 @@ class StagingArea:
         check_whole(staged.manifest, self._expected())
         check_intact(staged.buckets)
         with self._lock:
-            if staged.ticket < self._oldest_valid:
+            if staged.attempt_id < self._oldest_valid:
                 raise StagingError(f"version {staged.version} was dropped while it was staged")
-            self._oldest_valid, self._staged = staged.ticket, staged
+            self._oldest_valid, self._staged = staged.attempt_id, staged
 
-    def check(self, ticket: int) -> Staged:
-        """What `ticket` staged. Raises StagingError when it is not there any more."""
+    def check(self, attempt_id: int) -> Staged:
+        """Return what the attempt staged. Raises StagingError when it is not there any more."""
         staged = self._staged
-        if staged is None or staged.ticket != ticket:
+        if staged is None or staged.attempt_id != attempt_id:
             raise StagingError("nothing is staged here for this publish: it was dropped, or the generator is a new one")
         return staged
 
-    def take(self, ticket: int) -> Staged:
-        """As `check`, and forget it."""
+    def take(self, attempt_id: int) -> Staged:
+        """Return what the attempt staged, and forget it. Raises StagingError as `check` does."""
         with self._lock:
-            staged = self.check(ticket)
+            staged = self.check(attempt_id)
             self._staged = None
         return staged
 
-    def drop(self, ticket: int) -> None:
-        """Forget what `ticket` or an earlier one staged, and what it may still be about to stage."""
+    def drop(self, attempt_id: int) -> None:
+        """Forget what this attempt or an earlier one staged, and what it may still be about to stage."""
         with self._lock:
-            self._oldest_valid = max(self._oldest_valid, ticket + 1)
-            if self._staged is not None and self._staged.ticket <= ticket:
+            self._oldest_valid = max(self._oldest_valid, attempt_id + 1)
+            if self._staged is not None and self._staged.attempt_id <= attempt_id:
                 self._staged = None
 
 
 def expected_shapes(model_folder: Path | str) -> dict[str, tuple[int, ...]]:
-    """The weights of the model in `model_folder`, from its config alone."""
+    """Return the shapes of the weights of the model in `model_folder`, from its config alone."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -87,7 +87,7 @@ def expected_shapes(model_folder: Path | str) -> dict[str, tuple[int, ...]]:
 
 
 def manifest_of(buckets: Sequence[WeightBucket]) -> WeightManifest:
-    """What the buckets hold together."""
+    """Return what the buckets hold together."""
     return WeightManifest(
         names=tuple(name for bucket in buckets for name in bucket.names),
         dtypes=tuple(dtype for bucket in buckets for dtype in bucket.dtypes),
@@ -96,7 +96,7 @@ def manifest_of(buckets: Sequence[WeightBucket]) -> WeightManifest:
 
 
 def check_whole(manifest: WeightManifest, expected: Shapes) -> None:
-    """Raises StagingError unless `manifest` has every expected weight once, in its shape, and no other."""
+    """Raise StagingError unless `manifest` has every expected weight once, in its shape, and no other."""
     found = dict(zip(manifest.names, manifest.shapes, strict=True))
     troubles = {
         "lack": [name for name in expected if name not in found],
@@ -110,18 +110,18 @@ def check_whole(manifest: WeightManifest, expected: Shapes) -> None:
             if name in expected and shape != expected[name]
         ],
     }
-    if told := "; ".join(f"{what} {listed(names)}" for what, names in troubles.items() if names):
-        raise StagingError(f"the published weights are not those of this generator's model: they {told}")
+    if found_wrong := "; ".join(f"{what} {listed(names)}" for what, names in troubles.items() if names):
+        raise StagingError(f"the published weights are not those of this generator's model: they {found_wrong}")
 
 
 def check_intact(buckets: Sequence[WeightBucket]) -> None:
-    """Raises StagingError for arrays that are not those that were sent."""
+    """Raise StagingError for arrays that are not those that were sent."""
     for bucket in buckets:
         if not bucket.is_intact:
             raise StagingError(f"the bucket with {listed(bucket.names)} arrived damaged: its checksum is another")
 
 
 def listed(names: Sequence[str], most: int = 3) -> str:
-    """The first few names, and how many more there are."""
+    """Return the first few names, and how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more

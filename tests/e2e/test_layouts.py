@@ -18,6 +18,7 @@ from orchestrator.cluster.layout import SUPERVISED
 from orchestrator.cluster.placement import Placement
 from orchestrator.cluster.ray_cluster import ray_cluster
 from orchestrator.config.recipe import load
+from orchestrator.config.resolve import resolve
 from orchestrator.config.schema import RunConfig
 from orchestrator.fleet.fleet import RayFleet
 from orchestrator.fleet.learner_group import LearnerGroup
@@ -25,7 +26,6 @@ from orchestrator.fleet.publish import publish
 from orchestrator.run import load_tokenizer
 from rollout.prompts.stream import PromptStream
 from rollout.types.completions import Group, Reward, RewardPart
-from rollout.types.sampling import EngineSpec
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -68,10 +68,11 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         config = run_config(1)
         base = base_model(config)
     with ray_cluster():
-        fleet = RayFleet(config, EngineSpec(base, "float32", config.max_model_len, load_weights=False))
+        fleet = RayFleet.start(config, base)
         fleet.wait_until_ready()
-        with Placement.of(run_config(2, "name=layouts-2"), SUPERVISED) as placement:
-            pair = LearnerGroup(run_config(2, "name=layouts-2"), placement)
+        two_ranks = run_config(2, "name=layouts-2")
+        with Placement.of(two_ranks, SUPERVISED) as placement:
+            pair = LearnerGroup(resolve(two_ranks, placement.layout, base, placement.gpu_gib), placement)
             yield Site(fleet, {1: fleet.learner, 2: pair}, PromptStream(config.prompts, load_tokenizer(base)), base)
         fleet.close()
 

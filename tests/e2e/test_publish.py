@@ -54,7 +54,7 @@ def run(tmp_path_factory):
         )
         base = base_model(config)
     with ray_cluster():
-        fleet = RayFleet(config, EngineSpec(base, "float32", config.max_model_len, load_weights=False))
+        fleet = RayFleet.start(config, base)
         fleet.wait_until_ready()
         prompts = PromptStream(config.prompts, load_tokenizer(base))
         yield config, fleet, prompts, base
@@ -98,9 +98,9 @@ def test_a_generator_left_one_version_behind_stops_the_run(fresh) -> None:
     fleet.learner.update(1, collect(fresh))
     behind, *others = fleet.generators.standing.values()
     for generator, buckets in ((behind, old), *((other, fleet.learner.weight_buckets(2**28)) for other in others)):
-        ticket = time.monotonic_ns()
-        ray.get(generator.stage_weights.remote(ticket, 1, *buckets))
-        assert ray.get(generator.commit_weights.remote(ticket)) == 1
+        attempt_id = time.monotonic_ns()
+        ray.get(generator.stage_weights.remote(attempt_id, 1, *buckets))
+        assert ray.get(generator.commit_weights.remote(attempt_id)) == 1
     with pytest.raises(ParityError, match=r"(?s)^step 2: .* nats a token on average.*stale weights") as caught:
         fleet.learner.update(2, collect(fresh))
     assert caught.value.mean_gap > caught.value.limit == 1e-3
@@ -146,7 +146,7 @@ def stream_of(actor, run, **settings) -> RolloutStream:
     rollout = config.rollout.model_copy(update={"num_generators": 1, "max_restarts": 0, **settings})
     generators = Generators(lambda index, restarts: actor, rollout, have_weights=True)
     generators.wait_until_ready()
-    return RolloutStream(generators, fleet.rewards, rollout, seed=0, revive=lambda: None)
+    return RolloutStream(generators, fleet.rewards, rollout, seed=0, serve_restarted=lambda: None)
 
 
 class Odd:
@@ -154,13 +154,13 @@ class Odd:
 
     version = None
 
-    def stage_weights(self, ticket, version, *buckets):
+    def stage_weights(self, attempt_id, version, *buckets):
         self.version = version
 
-    def commit_weights(self, ticket):
+    def commit_weights(self, attempt_id):
         return self.version
 
-    def drop_weights(self, ticket):
+    def drop_weights(self, attempt_id):
         """Nothing was kept."""
 
     def heartbeat(self):
@@ -170,22 +170,22 @@ class Odd:
 class Mistaken(Odd):
     """Confirms the version before."""
 
-    def commit_weights(self, ticket):
+    def commit_weights(self, attempt_id):
         return self.version - 1
 
 
 class Hanging(Odd):
-    def stage_weights(self, ticket, version, *buckets):
+    def stage_weights(self, attempt_id, version, *buckets):
         time.sleep(60)
 
 
 class Failing(Odd):
-    def stage_weights(self, ticket, version, *buckets):
+    def stage_weights(self, attempt_id, version, *buckets):
         raise ValueError("no parameter 'model.layers.9'")
 
 
 class HalfLoading(Odd):
-    def commit_weights(self, ticket):
+    def commit_weights(self, attempt_id):
         raise MemoryError("no room")
 
 

@@ -14,7 +14,7 @@ from orchestrator.base_model import base_model
 from orchestrator.cluster.ray_cluster import ray_cluster
 from orchestrator.config.recipe import load
 from orchestrator.config.schema import RunConfig
-from orchestrator.fleet.fleet import RayFleet, engine_spec
+from orchestrator.fleet.fleet import RayFleet
 from orchestrator.run import load_tokenizer
 from rollout.prompts.stream import PromptStream
 from rollout.types.completions import Group, Reward, RewardPart
@@ -58,10 +58,10 @@ def site(request: pytest.FixtureRequest, tmp_path, monkeypatch: pytest.MonkeyPat
     )
     base = base_model(config)
     with ray_cluster():
-        fleet = RayFleet(config, engine_spec(config, base, load_weights=False))
+        fleet = RayFleet.start(config, base)
         try:
             fleet.wait_until_ready()
-            fleet.learner.start(base, config.learner, config.num_steps, config.sampling.temperature)
+            fleet.learner.start(base, fleet.run.learner, config.num_steps, config.sampling.temperature)
             publish(fleet, 0)
             yield config, fleet, PromptStream(config.prompts, load_tokenizer(base))
         finally:

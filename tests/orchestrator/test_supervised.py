@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from orchestrator.command import refuse_other_command
 from orchestrator.config.recipe import ConfigError, load
 from orchestrator.interrupt import Interrupt
 from orchestrator.records.checkpoints import Checkpoint
 from orchestrator.records.run_directory import RunDirectoryError
-from orchestrator.sft import plan, refuse_other_command, run_supervised
+from orchestrator.sft import plan, run_supervised
 from orchestrator.warm_start import fit, warm_start_examples
 from rollout.supervised.pairs import PairError
 from tests.support.sums import RECIPE, write_pairs
@@ -86,7 +87,7 @@ def no_ray(monkeypatch, tmp_path):
     def refuse(**_):
         raise AssertionError("Ray was started")
 
-    monkeypatch.setattr("orchestrator.sft.ray_cluster", refuse)
+    monkeypatch.setattr("orchestrator.command.ray_cluster", refuse)
     monkeypatch.setenv("RAYZERO_CACHE", str(tmp_path / "cache"))
 
 

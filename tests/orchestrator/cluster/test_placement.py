@@ -21,7 +21,6 @@ from orchestrator.cluster.placement import Placement, PlacementError
 from orchestrator.config.recipe import ConfigError, load
 from orchestrator.config.schema import RunConfig
 from orchestrator.fleet.fleet import RayFleet
-from rollout.types.sampling import EngineSpec
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 # Ray's workers cannot import this file: its actors travel by value.
@@ -188,7 +187,7 @@ def test_the_group_goes_when_the_driver_fails(cluster: Cluster, tmp_path) -> Non
     # A fleet that fails while it starts leaves none behind either.
     colocated = load("countdown-80gb", [f"model.path={tmp_path / 'nowhere'}"])
     with pytest.raises(ConfigError):
-        RayFleet(colocated, EngineSpec(str(tmp_path), "bfloat16", 64, load_weights=False))
+        RayFleet.start(colocated, str(tmp_path))
     assert groups(colocated) == []
 
 

@@ -248,8 +248,8 @@ def test_models_share_one_cluster_and_the_engines_of_one_end_before_the_next_beg
             collect=lambda prompts, _, size: [scored_group(prompt.id, [True] * size) for prompt in prompts]
         )
 
-        def __init__(self, config, engine, placement) -> None:
-            self._model = Path(engine.model_folder).name
+        def __init__(self, run, placement) -> None:
+            self._model = Path(run.engine.model_folder).name
             events.append(f"start {self._model}")
 
         def wait_until_ready(self) -> None:
@@ -261,7 +261,7 @@ def test_models_share_one_cluster_and_the_engines_of_one_end_before_the_next_beg
     @contextmanager
     def noted(name: str):
         events.append(f"enter {name}")
-        yield
+        yield SimpleNamespace(layout=SimpleNamespace(mode="cpu", generators=(0,), ranks=()), gpu_gib=None)
         events.append(f"leave {name}")
 
     monkeypatch.setattr(comparison, "check_context", lambda *_: None)  # there are no such models

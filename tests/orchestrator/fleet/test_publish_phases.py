@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from orchestrator.cluster.outcomes import Outcomes
-from orchestrator.config.resolve import resolve_transport
+from orchestrator.cluster.calls import Outcomes
+from orchestrator.config.checks import resolve_transport
 from orchestrator.fleet.learner_group import LearnerLostError
 from orchestrator.fleet.publish import PublishError, publish
 
@@ -32,10 +32,10 @@ class ScriptedTransport:
         self.staged: list[list[str]] = []
         self.committed: list[list[str]] = []
         self.dropped: list[list[str]] = []
-        self.tickets: list[int] = []
+        self.attempt_ids: list[int] = []
 
     def stage(self, attempt: Any, generators: Any) -> Outcomes:
-        self.tickets.append(attempt.ticket)
+        self.attempt_ids.append(attempt.id)
         self.staged.append(list(generators))
         self.runs = dict.fromkeys(generators, self.old_version) | self.runs
         script = self._attempts[len(self.staged) - 1]
@@ -84,7 +84,7 @@ def test_what_fails_in_staging_changes_nothing_and_is_tried_again_as_a_whole(tro
         transport, lost = run(Script(stage={"b": trouble}), Script())
     assert transport.dropped == [["a", "b"]]
     assert transport.staged == [["a", "b"]] * 2 and transport.committed == [["a", "b"]]
-    assert transport.tickets[0] < transport.tickets[1]
+    assert transport.attempt_ids[0] < transport.attempt_ids[1]
     assert (transport.runs, lost) == ({"a": 7, "b": 7}, {})
     assert caplog.messages == [f"publishing version 7 failed and is tried again: b is {trouble}"]
 

@@ -13,6 +13,7 @@ from orchestrator.fleet.fleet import RayFleet
 from orchestrator.fleet.learner_group import LearnerLostError
 from orchestrator.fleet.transports import NcclTransport
 from orchestrator.interrupt import Interrupt
+from rollout.types.sampling import EngineSpec
 
 
 @pytest.fixture
@@ -112,7 +113,7 @@ def test_a_learner_that_is_lost_in_the_export_is_built_anew_and_exports(monkeypa
     kept = SimpleNamespace(
         state=dict, restore=lambda state: None, truncate_after=lambda step: None, latest=lambda: None, final=tmp_path
     )
-    run.train_on(config, kept, fleet, None, kept, kept, None, Interrupt(Console(quiet=True)))
+    run.train_and_export(config, kept, fleet, None, kept, kept, None, Interrupt(Console(quiet=True)))
     assert exports == [tmp_path, tmp_path] and fleet.learner.restarts == 1
 
 
@@ -120,8 +121,7 @@ def test_after_a_restart_of_the_learner_generators_join_a_new_group_with_it(even
     made = fleet(events, shares_gpu=False)
     made.rollouts = SimpleNamespace(abandon=lambda: events.append("abandon"))
     made.learner = SimpleNamespace(restart=lambda: events.append("restart"))
-    made._config = load(None, ["rollout.publish_backend=nccl", "placement.mode=pods"])
-    made.placement = SimpleNamespace(mode="pods")
+    made.run = SimpleNamespace(engine=EngineSpec("", "bfloat16", 64, load_weights=False, transport="nccl"))
     made._transport = NcclTransport(1)
     made._transport._members = {"generator-0": "as before"}
     made.restart_learner(lambda learner: events.append("start"))
@@ -160,5 +160,5 @@ def test_a_learner_is_built_anew_so_often_and_no_more(monkeypatch, lost_in_resta
     )
     config = load(None, ["placement.max_learner_restarts=3"])
     with pytest.raises(LearnerLostError, match=r"died during (start|update)"):
-        run.train_on(config, kept, fleet, None, kept, kept, None, Interrupt(Console(quiet=True)))
+        run.train_and_export(config, kept, fleet, None, kept, kept, None, Interrupt(Console(quiet=True)))
     assert (fleet.learner.restarts, fleet.trainings) == (3, num_trainings)

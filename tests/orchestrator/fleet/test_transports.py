@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.cluster.calls import RemoteCallError
-from orchestrator.cluster.outcomes import Outcomes
+from orchestrator.cluster.calls import Outcomes, RemoteCallError
 from orchestrator.fleet import learner_group, transports
 from orchestrator.fleet.learner_group import LearnerLostError
 from orchestrator.fleet.transports import Attempt, IpcTransport, NcclTransport, RayTransport, make_transport, nccl_ranks
@@ -53,7 +52,7 @@ class FakeSender:
     def weight_buckets(self, max_bytes: int, timeout_s: float | None = None) -> list[Any]:
         return ["bucket-0", "bucket-1"]
 
-    def transfer_calls(self, method: str, *args: Any) -> dict[str, Any]:
+    def call_ranks(self, method: str, *args: Any) -> dict[str, Any]:
         self.log.append(("learner", method, *args))
         if method in self.troubles:
             return {"learner-0": self.troubles[method]}
@@ -114,7 +113,7 @@ def pair(log: Log) -> dict[str, FakeGenerator]:
 
 @pytest.fixture
 def attempt(sender: FakeSender) -> Attempt:
-    return Attempt(sender, version=7, ticket=11, timeout_s=5, bucket_bytes=2**20)
+    return Attempt(sender, version=7, id=11, timeout_s=5, bucket_bytes=2**20)
 
 
 def methods(log: Log) -> list[str]:

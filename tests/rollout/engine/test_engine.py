@@ -205,10 +205,10 @@ def test_weights_that_are_no_whole_version_leave_the_engine_as_it_was(published,
 def test_staged_weights_change_nothing_until_they_are_committed(published, policy) -> None:
     before = drawn(generate(published))
     perturb(policy, 0.02)
-    ticket = time.monotonic_ns()
-    published.stage(ticket, 6, [bucket(policy)])
+    attempt_id = time.monotonic_ns()
+    published.stage(attempt_id, 6, [bucket(policy)])
     assert drawn(generate(published)) == before
-    assert published.commit(ticket) == 6
+    assert published.commit(attempt_id) == 6
     assert largest_gap(policy, generate(published), SAMPLING.temperature) < 1e-5
 
 

@@ -20,8 +20,8 @@ def bucket(*names: str) -> WeightBucket:
     return WeightBucket.of(names, ("float32",) * len(names), arrays)
 
 
-def staged(*buckets: WeightBucket, ticket: int = 1, version: int = 7) -> Staged:
-    return Staged(ticket, version, manifest_of(buckets), buckets)
+def staged(*buckets: WeightBucket, attempt_id: int = 1, version: int = 7) -> Staged:
+    return Staged(attempt_id, version, manifest_of(buckets), buckets)
 
 
 @pytest.fixture
@@ -86,23 +86,23 @@ def test_a_checksum_knows_arrays_of_any_size_and_type(dtype, size: int) -> None:
 
 
 def test_what_was_dropped_does_not_come_back(area: StagingArea) -> None:
-    area.stage(staged(bucket(*SHAPES), ticket=1))
+    area.stage(staged(bucket(*SHAPES), attempt_id=1))
     area.drop(1)
     with pytest.raises(StagingError, match="was dropped"):
         area.take(1)
     # It was late: the driver has given it up before it was staged.
     area.drop(2)
     with pytest.raises(StagingError, match="version 7 was dropped while it was staged"):
-        area.stage(staged(bucket(*SHAPES), ticket=2))
-    area.stage(staged(bucket(*SHAPES), ticket=3))
+        area.stage(staged(bucket(*SHAPES), attempt_id=2))
+    area.stage(staged(bucket(*SHAPES), attempt_id=3))
     area.drop(2)
-    assert area.take(3).ticket == 3
+    assert area.take(3).attempt_id == 3
 
 
 def test_an_attempt_that_was_overtaken_neither_replaces_nor_is_taken(area: StagingArea) -> None:
-    area.stage(staged(bucket(*SHAPES), ticket=5, version=8))
+    area.stage(staged(bucket(*SHAPES), attempt_id=5, version=8))
     with pytest.raises(StagingError, match="dropped"):
-        area.stage(staged(bucket(*SHAPES), ticket=4, version=7))
+        area.stage(staged(bucket(*SHAPES), attempt_id=4, version=7))
     with pytest.raises(StagingError, match="nothing is staged"):
         area.take(4)
     assert area.take(5).version == 8

@@ -1,0 +1,112 @@
+"""What `rayzero train` and `rayzero sft` have in common: a run is found, locked, resumed and left cleanly."""
+
+from __future__ import annotations
+
+import logging
+import time
+from abc import ABC, abstractmethod
+from typing import ClassVar, Generic, TypeVar
+
+from rich.console import Console
+
+from orchestrator.cluster.ray_cluster import ray_cluster
+from orchestrator.config.schema import RunConfig
+from orchestrator.interrupt import Interrupt
+from orchestrator.plan.run_plan import print_rows
+from orchestrator.records.checkpoints import Checkpoint, Checkpoints
+from orchestrator.records.run_directory import RunDirectory, RunDirectoryError
+
+logger = logging.getLogger(__name__)
+
+SUPERVISED_STATE = "supervised"
+"""Under this name a checkpoint of `rayzero sft` keeps the examples' state; one of `rayzero train` has no such name."""
+
+Inputs = TypeVar("Inputs")
+
+
+class Command(ABC, Generic[Inputs]):
+    """A command that trains a run, or resumes it. Subclasses say what is trained, and on what."""
+
+    name: ClassVar[str]
+
+    def __init__(self, config: RunConfig, console: Console) -> None:
+        self.config = config
+        self.console = console
+        self.directory = RunDirectory(config)
+        self.checkpoints = Checkpoints(self.directory.checkpoints, config.checkpoint.keep)
+
+    @property
+    @abstractmethod
+    def num_steps(self) -> int:
+        """Steps of the whole run."""
+
+    @abstractmethod
+    def plan(self) -> list[tuple[str, str]]:
+        """Return titles and lines of what will be done."""
+
+    @abstractmethod
+    def how_to_go_on(self) -> str:
+        """Return what to do with a run that is complete, to end the sentence `To train on, …`."""
+
+    @abstractmethod
+    def prepare(self) -> Inputs:
+        """Load what the run starts from. Refuse here all that can be refused without a cluster."""
+
+    @abstractmethod
+    def train(self, inputs: Inputs, latest: Checkpoint | None, interrupt: Interrupt) -> bool:
+        """Train on a cluster that stands, from the `latest` checkpoint on. Return False when interrupted."""
+
+    @abstractmethod
+    def report(self, seconds: float) -> None:
+        """Say what came of a run that is now complete, and how long this command took."""
+
+    def run(self) -> bool:
+        """Train, or resume. Return True when the run is complete, False when it was interrupted."""
+        start = time.monotonic()
+        print_rows(self.config.name, self.plan(), self.console)
+        latest = self.checkpoints.latest()
+        refuse_other_command(self.config, latest, self.name)
+        if latest is not None and latest.step >= self.num_steps and self.directory.final.exists():
+            self.directory.check_settings()
+            self.console.print(
+                f"run {self.config.name!r} is complete at step {latest.step}. To train on, {self.how_to_go_on()}"
+            )
+            return True
+        inputs = self.prepare()
+        # Only now, so that settings which are refused do not bind the next attempt.
+        with self.directory.open().lock():
+            is_complete = self._train_or_resume(inputs)
+        if not is_complete:
+            self.console.print(f"left cleanly. The same command resumes run {self.config.name!r}.")
+            return False
+        self.report(time.monotonic() - start)
+        return True
+
+    def _train_or_resume(self, inputs: Inputs) -> bool:
+        latest = self.checkpoints.latest()  # another command may have ended since
+        self.directory.log_to_file()
+        # A fresh run's step 0 is the evaluation before training, which a run killed before its first checkpoint repeats.
+        self.directory.truncate_after(latest.step if latest else -1)
+        if latest is not None:
+            self.console.print(f"resuming run {self.config.name!r} after step {latest.step}")
+            logger.info("a new command resumes the run after step %d", latest.step)
+        # In this order: starting Ray installs signal handlers of its own, which abort the process.
+        with ray_cluster(dashboard=self.config.placement.dashboard) as dashboard, Interrupt(self.console) as interrupt:
+            if dashboard:
+                self.console.print(f"Ray dashboard: {dashboard}", highlight=False)
+            return self.train(inputs, latest, interrupt)
+
+
+def refuse_other_command(config: RunConfig, latest: Checkpoint | None, command: str) -> None:
+    """Raise RunDirectoryError when the run of that name was made by the other of `sft` and `train`.
+
+    Both may come from one recipe, so that their settings do not tell them apart.
+    """
+    if latest is None:
+        return
+    other = "sft" if SUPERVISED_STATE in latest.prompts else "train"
+    if other != command:
+        raise RunDirectoryError(
+            f"the run {config.name!r} in {config.directory} is one of `rayzero {other}`: choose another name "
+            f"(name={config.name}-{command}) for `rayzero {command}`"
+        )
