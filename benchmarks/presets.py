@@ -20,7 +20,8 @@ from learner.algorithm.losses import kl_estimate
 from learner.algorithm.presets import PRESETS
 from learner.config import ModelConfig
 from learner.model.policy import load_policy, policy_inputs
-from learner.packing import TrainingSequence, pack
+from learner.packing import pack
+from learner.sequences import TrainingSequence
 from orchestrator.config.recipe import load
 from orchestrator.records.run_directory import RunDirectory
 

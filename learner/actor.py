@@ -67,11 +67,10 @@ class LearnerRank:
         num_steps: int,
         temperature: float,
         max_completion_tokens: int,
-        max_staleness: int = 0,
     ) -> None:
         """Builds this rank's Learner; see there. Returns once all ``config.num_ranks`` ranks have met."""
         # Imported here: this module also loads in the driver, which needs neither torch nor deepspeed.
-        from learner.backend.backend import Rank
+        from learner.backend.rank import Rank
         from learner.learner import Learner
 
         if self._learner is not None:
@@ -85,7 +84,6 @@ class LearnerRank:
             num_steps=num_steps,
             temperature=temperature,
             max_completion_tokens=max_completion_tokens,
-            max_staleness=max_staleness,
         )
 
     def update(self, step: int, groups: Sequence[Group]) -> Update:

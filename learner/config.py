@@ -9,8 +9,7 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from learner.algorithm.settings import AlgorithmConfig
-from learner.settings import Settings
+from learner.algorithm.settings import AlgorithmConfig, Settings
 
 Dtype = Literal["float32", "bfloat16"]
 

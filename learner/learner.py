@@ -12,19 +12,21 @@ import torch
 
 from learner import metrics
 from learner.algorithm.advantages import adapted_kl_beta
-from learner.algorithm.credit import assign_advantages, kl_to_reference, needs_scores
+from learner.algorithm.credit_assignment import assign_advantages, kl_to_reference
 from learner.algorithm.objective import Objective, ObjectiveFunction, cross_entropy
 from learner.backend import checkpoint
-from learner.backend.backend import Backend, Rank
+from learner.backend.forward_backward import Backend
 from learner.backend.optimizer import Applied, Optimizer
+from learner.backend.rank import Rank
+from learner.backend.stats import StatsAccumulator
 from learner.config import LearnerConfig, ModelConfig, check_together
 from learner.metrics import Update
+from learner.model.logprob_pass import LogprobPass
 from learner.model.policy import add_value_head, layout_for, load_policy, resolve_attention
 from learner.model.reference import build_reference
-from learner.model.scoring import LogprobPass
-from learner.packing import Batch, TrainingSequence, computed_of, pack, sequence_of, sequences_of
+from learner.packing import Batch, pack, split_by_update
 from learner.parity import ParityError, check_parity, policy_versions
-from learner.stats import StatsAccumulator
+from learner.sequences import TrainingSequence, select_computed, sequence_from_example, sequences_from_groups
 from learner.weights import gather
 from learner.weights.senders import IpcSender, NcclSender
 from rollout.types.completions import Group
@@ -45,8 +47,6 @@ class Learner:
         num_steps: steps of the whole run, over which the learning rate takes its course.
         temperature: of the sampling distribution; 1 for a warm start.
         max_completion_tokens: the sampling limit; a denominator where ``loss_aggregation`` is ``constant``.
-        max_staleness: steps that sampling may run ahead of the weights. At 0 the parity gate asks all tokens, above it
-            those that were sampled on policy.
     """
 
     def __init__(
@@ -59,7 +59,6 @@ class Learner:
         num_steps: int,
         temperature: float,
         max_completion_tokens: int,
-        max_staleness: int = 0,
     ) -> None:
         check_together(config, model)
         torch.set_num_threads(config.threads_per_rank)
@@ -67,7 +66,6 @@ class Learner:
         self.kl_beta = config.algorithm.kl_beta
         self._folder = folder
         self._max_completion_tokens = max_completion_tokens
-        self._max_staleness = max_staleness
         self._parity_limit = config.parity_limit(model.dtype)
         self._layout = layout_for(resolve_attention(model))
         policy = load_policy(folder, model, temperature)
@@ -76,7 +74,7 @@ class Learner:
         self._backend = Backend(policy, config, model.dtype, rank)
         self._optimizer = Optimizer(config, self._backend, num_steps * config.updates_per_step)
         self._reference = build_reference(config.algorithm, model, folder, temperature, self._backend)
-        self._scorer = LogprobPass(config, self._backend, self._reference)
+        self._logprob_pass = LogprobPass(config, self._backend, self._reference)
 
     @property
     def optimizer_steps(self) -> int:
@@ -84,11 +82,11 @@ class Learner:
         return self._optimizer.num_applied
 
     def update(self, step: int, groups: Sequence[Group]) -> Update:
-        """Trains on the scored ``groups`` of ``step``; what it returns is the same on every rank.
+        """Train on the scored ``groups`` of ``step``, and return the same metrics and advantages on every rank.
 
         Completions without any gradient are not computed: they count in the loss's denominator, but not in the
         per-token means of the metrics. The optimizer steps even if that leaves no gradient at all. An update whose
-        gradient is not finite is skipped, and said in the notices.
+        gradient is not finite is skipped, and the notices say so.
 
         Raises:
             ParityError: sampler and learner disagree on the sampled tokens; the policy is as it was.
@@ -97,25 +95,23 @@ class Learner:
         """
         stats, applied = StatsAccumulator(), []
         with nullcontext() if self._reference is None else self._reference.in_use():
-            sequences = self._assign_advantages(sequences_of(groups, self._on_policy_version(step)), groups, stats)
-            if self._scorer.asks_policy:
-                self._prove_parity(step, groups, stats)
-            batches = [self._pack(part) for part in self._parts(sequences)]
+            sequences = self._assign_advantages(sequences_from_groups(groups, version=step - 1), groups, stats)
+            batches = [self._pack(part) for part in split_by_update(sequences, self.config.updates_per_step)]
             for batch in batches:
                 self._forward_backward(batch, self._objective(batch), stats)
-                if not self._scorer.asks_policy:
+                if batch is batches[0]:
                     self._prove_parity(step, groups, stats)
                 applied.append(self._optimizer.apply(step))
         return self._report(groups, sequences, batches, stats.reduce(self._backend), applied)
 
     def supervised_update(self, step: int, examples: Sequence[SupervisedExample]) -> Update:
-        """One optimizer step of cross entropy, per token, on the completions of ``examples``."""
-        batch = self._pack([sequence_of(example) for example in examples])
+        """Take one optimizer step of cross entropy, averaged over the completion tokens of ``examples``."""
+        batch = self._pack([sequence_from_example(example) for example in examples])
         stats = StatsAccumulator()
         self._forward_backward(batch, cross_entropy(batch), stats)
         applied = [self._optimizer.apply(step)]
         found = metrics.optimizer_metrics([batch], stats.reduce(self._backend), applied, self._optimizer.learning_rate)
-        return Update(found, notices=notices_of(applied))
+        return Update(found, notices=metrics.notices_of(applied))
 
     def weight_buckets(self, max_bytes: int) -> Iterator[WeightBucket]:
         """The weights on rank 0, in buckets; elsewhere nothing. Every rank must exhaust it."""
@@ -167,43 +163,27 @@ class Learner:
         has_kl_loss = self._reference is not None and algorithm.kl_placement == "loss"
         return not (has_kl_loss or algorithm.uses_critic or algorithm.entropy_beta > 0)
 
-    def _on_policy_version(self, step: int) -> int | None:
-        """The policy version that ``step`` updates; None where it has to be that of every token anyway."""
-        return step - 1 if self._max_staleness else None
-
     def _assign_advantages(
         self, sequences: list[TrainingSequence], groups: Sequence[Group], stats: StatsAccumulator
     ) -> list[TrainingSequence]:
-        """The groups' ``sequences`` with advantages, and with what policy, critic and reference said where that is needed."""
+        """Return ``sequences`` with advantages, and with the log-probabilities and values that these or the loss need.
+
+        Where advantages need none, only the sequences that will have a gradient get them.
+        """
         algorithm = self.config.algorithm
-        if needs_scores(algorithm):
-            sequences = self._scorer.scored(sequences, self._pack(sequences, skip_zero_advantage=False), stats)
+        if algorithm.advantages_need_logprobs:
+            sequences = self._logprob_pass.run(sequences, self._pack(sequences, skip_zero_advantage=False), stats)
         sequences = assign_advantages(
             sequences, groups, algorithm, kl_beta=self.kl_beta, max_completion_tokens=self._max_completion_tokens
         )
-        if needs_scores(algorithm) or not self._scorer.is_needed:
+        if algorithm.advantages_need_logprobs or not self._logprob_pass.is_needed:
             return sequences
         computed = [
             sequence
-            for part in self._parts(sequences)
-            for sequence in computed_of(part, skip_zero_advantage=self._skips_zero_advantage)
+            for part in split_by_update(sequences, self.config.updates_per_step)
+            for sequence in select_computed(part, skip_zero_advantage=self._skips_zero_advantage)
         ]
-        return self._scorer.scored(sequences, self._pack(computed, skip_zero_advantage=False), stats)
-
-    def _parts(self, sequences: Sequence[TrainingSequence]) -> list[list[TrainingSequence]]:
-        """The sequences of each optimizer step: whole groups, as many in each."""
-        prompts = list(dict.fromkeys(sequence.prompt_id for sequence in sequences))
-        updates = self.config.updates_per_step
-        if len(prompts) % updates:
-            raise ValueError(
-                f"learner.updates_per_step is {updates}, which does not divide the step's {len(prompts)} groups: set it "
-                f"to a divisor of prompts_per_step, or prompts_per_step to a multiple of {updates}"
-            )
-        part_of = {prompt: position * updates // len(prompts) for position, prompt in enumerate(prompts)}
-        parts: list[list[TrainingSequence]] = [[] for _ in range(updates)]
-        for sequence in sequences:
-            parts[part_of[sequence.prompt_id]].append(sequence)
-        return parts
+        return self._logprob_pass.run(sequences, self._pack(computed, skip_zero_advantage=False), stats)
 
     def _pack(self, sequences: Sequence[TrainingSequence], *, skip_zero_advantage: bool | None = None) -> Batch:
         return pack(
@@ -255,9 +235,4 @@ class Learner:
             found |= {f"optim/kl_{algorithm.kl_estimator}": kl, "optim/kl_beta": self.kl_beta}
             if algorithm.kl_target is not None:
                 self.kl_beta = adapted_kl_beta(self.kl_beta, kl, algorithm.kl_target)
-        return Update(found, metrics.advantages_by_group(sequences, groups), notices_of(applied))
-
-
-def notices_of(applied: Sequence[Applied]) -> list[str]:
-    """What a person should read of the optimizer steps."""
-    return [step.notice for step in applied if step.notice is not None]
+        return Update(found, metrics.advantages_by_group(sequences, groups), metrics.notices_of(applied))

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from learner.algorithm.settings import AlgorithmConfig
-from learner.packing import Batch, TrainingSequence
+from learner.packing import Batch
+from learner.sequences import TrainingSequence
 from rollout.types.completions import Group
 
 if TYPE_CHECKING:
@@ -97,6 +98,11 @@ def advantages_by_group(sequences: Sequence[TrainingSequence], groups: Sequence[
     """Each completion's advantage, the mean over its tokens."""
     of_completion = iter(float(sequence.advantages.mean()) for sequence in sequences)
     return [[next(of_completion) for _ in group.completions] for group in groups]
+
+
+def notices_of(applied: Sequence[Applied]) -> list[str]:
+    """Return what a person should read of the optimizer steps."""
+    return [step.notice for step in applied if step.notice is not None]
 
 
 def _trained_tokens(batches: Sequence[Batch]) -> int:

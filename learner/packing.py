@@ -10,7 +10,7 @@ Shape legend: ``_R`` rows, ``_L`` positions of a row, ``_T`` the completion toke
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,48 +18,9 @@ import numpy as np
 from jaxtyping import Float32, Int64
 from numpy.typing import NDArray
 
-from rollout.types.completions import Group, Logprobs
-from rollout.types.prompts import SupervisedExample, Tokens
+from learner.sequences import TrainingSequence, select_computed
 
 PackingLayout = Literal["rows", "flat"]
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingSequence:
-    """A prompt and a completion of it on one string of tokens, with what the update knows of each completion token."""
-
-    token_ids: Tokens
-    num_prompt_tokens: int
-    rollout_logprobs: Logprobs
-    """Of the completion's tokens, as are all arrays below."""
-    advantages: Float32[np.ndarray, " T"]
-    index: int = 0
-    """Position among the sequences of its step."""
-    prompt_id: str = ""
-    is_masked: bool = False
-    """Left out of the loss and of its denominators."""
-    is_on_policy: bool = True
-    """Whether the weights before this step, and no older ones, sampled it: sampler and learner must agree on it then."""
-    old_logprobs: Float32[np.ndarray, " T"] | None = None
-    """The learner's before this step's updates; None where the training forward itself gives them."""
-    ref_logprobs: Float32[np.ndarray, " T"] | None = None
-    """The reference's; None where no KL estimate needs them."""
-    old_values: Float32[np.ndarray, " T"] | None = None
-    """The critic's before this step's updates; None without a critic."""
-    returns: Float32[np.ndarray, " T"] | None = None
-    """What the critic learns; None without one."""
-
-    @property
-    def num_tokens(self) -> int:
-        return len(self.token_ids)
-
-    @property
-    def num_completion_tokens(self) -> int:
-        return len(self.token_ids) - self.num_prompt_tokens
-
-    @property
-    def has_advantage(self) -> bool:
-        return bool(self.advantages.any())
 
 
 Rows = list[list[TrainingSequence]]
@@ -117,35 +78,23 @@ class Batch:
     or ranks would reduce different statistics."""
 
 
-def sequences_of(groups: Iterable[Group], version: int | None = None) -> list[TrainingSequence]:
-    """The groups' completions as sequences, in order and without credit yet.
+def split_by_update(sequences: Sequence[TrainingSequence], updates_per_step: int) -> list[list[TrainingSequence]]:
+    """Return the sequences of each optimizer step: whole groups, equally many in each.
 
-    Those that another policy version than ``version`` sampled, wholly or in part, are not on policy; without one all are.
+    Raises:
+        ValueError: ``updates_per_step`` does not divide the number of groups.
     """
-    pairs = [(group.prompt, completion) for group in groups for completion in group.completions]
-    return [
-        TrainingSequence(
-            token_ids=np.concatenate([prompt.token_ids, completion.token_ids]),
-            num_prompt_tokens=len(prompt.token_ids),
-            rollout_logprobs=completion.rollout_logprobs,
-            advantages=np.zeros(completion.num_tokens, dtype=np.float32),
-            index=index,
-            prompt_id=prompt.id,
-            is_on_policy=version is None or completion.policy_versions == (version,),
+    prompts = list(dict.fromkeys(sequence.prompt_id for sequence in sequences))
+    if len(prompts) % updates_per_step:
+        raise ValueError(
+            f"learner.updates_per_step is {updates_per_step}, which does not divide the step's {len(prompts)} groups: "
+            f"set it to a divisor of prompts_per_step, or prompts_per_step to a multiple of {updates_per_step}"
         )
-        for index, (prompt, completion) in enumerate(pairs)
-    ]
-
-
-def sequence_of(example: SupervisedExample) -> TrainingSequence:
-    """The example as a sequence of advantage 1: cross entropy is the policy gradient at full credit."""
-    num_tokens = len(example.completion_ids)
-    return TrainingSequence(
-        token_ids=np.concatenate([example.prompt_ids, example.completion_ids]),
-        num_prompt_tokens=len(example.prompt_ids),
-        rollout_logprobs=np.zeros(num_tokens, dtype=np.float32),
-        advantages=np.ones(num_tokens, dtype=np.float32),
-    )
+    update_of = {prompt: position * updates_per_step // len(prompts) for position, prompt in enumerate(prompts)}
+    updates: list[list[TrainingSequence]] = [[] for _ in range(updates_per_step)]
+    for sequence in sequences:
+        updates[update_of[sequence.prompt_id]].append(sequence)
+    return updates
 
 
 def pack(
@@ -159,14 +108,14 @@ def pack(
 ) -> Batch:
     """The share of rank ``rank`` of ``sequences``, in microbatches of at most ``max_tokens`` tokens, padding included.
 
-    The totals count all sequences but the masked ones, those too that are not computed; see ``computed_of``.
+    The totals count all sequences but the masked ones, those too that are not computed; see ``select_computed``.
 
     Raises:
         ValueError: a sequence is longer than ``max_tokens``, or has no prompt token to predict its first token from.
     """
     for sequence in sequences:
         _check(sequence, max_tokens)
-    computed = computed_of(sequences, skip_zero_advantage=skip_zero_advantage)
+    computed = select_computed(sequences, skip_zero_advantage=skip_zero_advantage)
     shares = [_cut(share, max_tokens, layout) for share in _balance(computed, num_ranks)]
     # Every rank runs the same number of microbatches, or the collectives of the backward pass hang.
     num_microbatches = max(len(share) for share in shares)
@@ -179,16 +128,6 @@ def pack(
         computed_tokens=sum(sequence.num_completion_tokens for sequence in computed),
         knows_old_logprobs=all(sequence.old_logprobs is not None for sequence in computed),
     )
-
-
-def computed_of(sequences: Sequence[TrainingSequence], *, skip_zero_advantage: bool) -> list[TrainingSequence]:
-    """Those that need a forward pass: not masked, and with ``skip_zero_advantage`` not without gradient.
-
-    If that leaves none, the first stays: the parity of sampler and learner is proven in every step.
-    """
-    kept = [sequence for sequence in sequences if not sequence.is_masked]
-    computed = [sequence for sequence in kept if sequence.has_advantage or not skip_zero_advantage]
-    return computed or list((kept or sequences)[:1])
 
 
 def _check(sequence: TrainingSequence, max_tokens: int) -> None:

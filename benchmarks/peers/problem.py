@@ -13,7 +13,8 @@ from transformers import AutoTokenizer
 from learner.config import BuildConfig, ModelConfig
 from learner.model.build import build_model
 from learner.model.policy import Policy, load_policy, policy_inputs
-from learner.packing import TrainingSequence, pack, sequences_of
+from learner.packing import pack
+from learner.sequences import TrainingSequence, sequences_from_groups
 from rollout.types.completions import Completion, Group, Reward
 from rollout.types.prompts import Prompt
 
@@ -72,7 +73,7 @@ def make_group(folder: Path, policy: Policy, rng: np.random.Generator, index: in
         if not is_cut_off:
             tokens[-1] = tokenizer.eos_token_id
         blank = Completion(tokens, np.zeros(length, np.float32), "length" if is_cut_off else "stop", (0,), "")
-        logprobs = logprobs_of(policy, sequences_of([Group(prompt, (blank,))])[0])
+        logprobs = logprobs_of(policy, sequences_from_groups([Group(prompt, (blank,))])[0])
         noise = rng.normal(0, 0.2, length).astype(np.float32)
         completions.append(replace(blank, rollout_logprobs=logprobs + noise))
     rewards = rng.normal(size=GROUP_SIZE).astype(np.float32)

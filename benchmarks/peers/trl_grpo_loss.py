@@ -43,11 +43,12 @@ from benchmarks.peers.problem import (
     make_problem,
 )
 from benchmarks.peers.trl_cases import Case, different_cases, equal_cases
-from learner.algorithm.credit import assign_advantages
+from learner.algorithm.credit_assignment import assign_advantages
 from learner.algorithm.objective import Objective
 from learner.algorithm.settings import AlgorithmConfig
 from learner.model.policy import PolicyOutput, policy_inputs
-from learner.packing import pack, sequences_of
+from learner.packing import pack
+from learner.sequences import sequences_from_groups
 from rollout.types.completions import Group
 
 TRL = "1.16.0"
@@ -92,7 +93,7 @@ def rayzero(case: Case, problem: Problem) -> Outcome:
     config, policy = AlgorithmConfig(**case.ours), problem.policy
     groups = problem.groups_of(case.flat_reward)
     known: Settings = {"kl_beta": config.kl_beta, "max_completion_tokens": MAX_COMPLETION_TOKENS}
-    sequences = assign_advantages(sequences_of(groups), groups, config, **known)
+    sequences = assign_advantages(sequences_from_groups(groups), groups, config, **known)
     if not case.on_policy:
         policy.model.load_state_dict(problem.old)
         sequences = [replace(sequence, old_logprobs=logprobs_of(policy, sequence)) for sequence in sequences]

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from learner.algorithm.presets import preset_settings
-from learner.settings import Settings
+
+
+class Settings(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
+    """Base of the learner's settings: frozen, and unknown keys are refused."""
 
 
 class AlgorithmConfig(Settings, frozen=True):
@@ -41,8 +44,8 @@ class AlgorithmConfig(Settings, frozen=True):
     dual_clip: float | None = Field(default=None, gt=1)
     """Bounds the loss of a negative advantage at this many times the advantage, however large the ratio; 3 is usual."""
     loss_aggregation: Literal["token_mean", "sequence_mean", "constant"] = "sequence_mean"
-    """``token_mean`` weighs tokens group_by_sampling (DAPO), ``sequence_mean`` completions group_by_sampling (GRPO), ``constant`` divides
-    by completions times the sampling limit (Dr. GRPO)."""
+    """``token_mean`` weighs all tokens equally (DAPO), ``sequence_mean`` all completions equally (GRPO), ``constant``
+    divides by completions times the sampling limit (Dr. GRPO)."""
 
     kl_beta: float = Field(default=0.0, ge=0)
     """Weight of the KL to the frozen reference. 0 loads no reference and saves its memory."""
@@ -123,6 +126,11 @@ class AlgorithmConfig(Settings, frozen=True):
     @property
     def uses_critic(self) -> bool:
         return self.baseline == "value"
+
+    @property
+    def advantages_need_logprobs(self) -> bool:
+        """Whether advantages depend on the policy, the critic or the reference, which must then be computed first."""
+        return self.uses_critic or (self.kl_beta > 0 and self.kl_placement == "reward")
 
     @property
     def needs_groups(self) -> bool:

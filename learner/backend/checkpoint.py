@@ -18,7 +18,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from learner.backend.backend import Backend
+from learner.backend.forward_backward import Backend
 from learner.model.lora import settings_of
 
 TAG = "deepspeed"

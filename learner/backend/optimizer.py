@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from learner.backend.backend import Backend
+from learner.backend.forward_backward import Backend
 from learner.backend.gradients import NonFiniteGradientError
 from learner.backend.schedule import learning_rate
 from learner.config import LearnerConfig

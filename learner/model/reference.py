@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from learner.algorithm.settings import AlgorithmConfig
-from learner.backend.backend import Backend
+from learner.backend.forward_backward import Backend
 from learner.config import ModelConfig
 from learner.model.policy import Distribution, Policy, load_policy, policy_inputs
 from learner.packing import Microbatch

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import AutoTokenizer
 
-from learner.backend.backend import Backend
+from learner.backend.forward_backward import Backend
 from learner.model.lora import ADAPTER, Weight, adapter_weights, merged_weights
 from rollout.types.publishing import WeightBucket, WeightManifest
 

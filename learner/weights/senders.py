@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from learner.backend.backend import Backend
+from learner.backend.forward_backward import Backend
 from learner.weights.gather import device_weights, manifest
 from rollout.types.publishing import IpcBucket, NcclGroup
 

@@ -83,7 +83,6 @@ class LearnerGroup:
                 num_steps=num_steps,
                 temperature=temperature,
                 max_completion_tokens=self._config.sampling.max_completion_tokens,
-                max_staleness=self._config.max_staleness,
             )
             for rank, actor in enumerate(self._ranks)
         }
@@ -96,8 +95,8 @@ class LearnerGroup:
     def supervised_update(self, step: int, examples: Sequence[SupervisedExample]) -> dict[str, float]:
         return self._told(self._call("supervised_update", step, list(examples))[0]).metrics
 
-    def save(self, folder: Path) -> None:
-        self._call("save", folder)
+    def save(self, folder: Path) -> dict[str, str]:
+        return self._call("save", folder)[0]
 
     def load(self, folder: Path) -> None:
         self._call("load", folder)

@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from learner.algorithm.settings import AlgorithmConfig
-from learner.backend.backend import Rank
+from learner.backend.rank import Rank
 from learner.config import LearnerConfig, ModelConfig
 from learner.learner import Learner
 from rollout.types.completions import Group
 from tests.learner.test_learner import assert_close, weights_of
-from tests.support.tiny import BUILD, MAX_COMPLETION_TOKENS, TEMPERATURE, learner_config
+from tests.support.tiny import BUILD, MAX_COMPLETION_TOKENS, TEMPERATURE, free_port, learner_config
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(600)]
 BF16 = ModelConfig(build=BUILD, dtype="bfloat16")
@@ -26,7 +26,7 @@ def start(folder: Path, config: LearnerConfig, model: ModelConfig = BF16) -> Lea
         config,
         model,
         folder,
-        Rank(master_port=29717),
+        Rank(master_port=free_port()),
         num_steps=10,
         temperature=TEMPERATURE,
         max_completion_tokens=MAX_COMPLETION_TOKENS,

@@ -16,7 +16,7 @@ import pytest
 import ray
 import torch
 
-from learner.backend.backend import limit_memory
+from learner.backend.rank import limit_memory
 from orchestrator.base_model import base_model
 from orchestrator.config.recipe import load
 from rollout.actor import MAX_CONCURRENCY, GeneratorActor, environment

@@ -14,8 +14,8 @@ import torch
 from safetensors.numpy import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from learner.backend import backend
-from learner.backend.backend import Rank
+from learner.backend import forward_backward
+from learner.backend.rank import Rank
 from learner.config import AlgorithmConfig, LearnerConfig, ModelConfig, WarmStartConfig
 from learner.learner import Learner
 from learner.parity import ParityError
@@ -23,7 +23,7 @@ from learner.weights.gather import tensors_of
 from rollout.types.completions import Group
 from rollout.types.prompts import SupervisedExample
 from tests.support.oracle import oracle_update
-from tests.support.tiny import MAX_COMPLETION_TOKENS, MODEL, TEMPERATURE, learner_config, sequence_logprobs
+from tests.support.tiny import MAX_COMPLETION_TOKENS, MODEL, TEMPERATURE, free_port, learner_config, sequence_logprobs
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.filterwarnings("ignore:.*torch.distributed:FutureWarning")]
 
@@ -33,7 +33,7 @@ def start(folder: Path, config: LearnerConfig, model: ModelConfig = MODEL, tempe
         config,
         model,
         folder,
-        Rank(master_port=29517),
+        Rank(master_port=free_port()),
         num_steps=10,
         temperature=temperature,
         max_completion_tokens=MAX_COMPLETION_TOKENS,
@@ -182,18 +182,28 @@ def test_stale_logprobs_stop_the_update_without_a_trace(folder, groups, settings
     learner = start(folder, learner_config(max_logprob_gap=None, **settings))
     before = weights_of(learner)
     with pytest.raises(ParityError) as caught:
-        learner.update(7, [stale(group) for group in groups])
+        learner.update(4, [stale(group) for group in groups])
     assert_close(weights_of(learner), before, atol=0)
-    learner.update(7, groups)
+    learner.update(4, groups)
     undisturbed = start(folder, learner_config(**settings))
-    undisturbed.update(7, groups)
+    undisturbed.update(4, groups)
     assert_close(weights_of(learner), weights_of(undisturbed), atol=0)
 
     error = pickle.loads(pickle.dumps(caught.value))
     assert (error.mean_gap, error.max_gap) == pytest.approx((0.5, 0.5), abs=1e-4)
-    assert (error.limit, error.step, error.versions) == (1e-3, 7, (3,))
-    for part in ("step 7", "0.5 nats", "limit on the average is 0.001", "[3]", "stale weights", "processed_logprobs"):
+    assert (error.limit, error.step, error.versions) == (1e-3, 4, (3,))
+    for part in ("step 4", "0.5 nats", "limit on the average is 0.001", "[3]", "stale weights", "processed_logprobs"):
         assert part in str(error)
+
+
+def test_groups_of_older_weights_may_differ_by_more_than_those_on_policy(folder, groups) -> None:
+    """All of them are of version 3, which step 4 updates and step 5 does not."""
+    older = [stale(group) for group in groups]
+    metrics = start(folder, learner_config(max_logprob_gap=None)).update(5, older).metrics
+    assert metrics["rollout/logprob_gap"] == pytest.approx(0.5, abs=1e-4)
+    with pytest.raises(ParityError, match=r"the limit on the average is 1\.") as caught:
+        start(folder, learner_config(max_logprob_gap=None)).update(5, [stale(stale(stale(group))) for group in groups])
+    assert caught.value.mean_gap == pytest.approx(1.5, abs=1e-4)
 
 
 def test_parity_is_proven_before_the_first_of_several_updates(folder, groups) -> None:
@@ -313,11 +323,11 @@ def test_a_learner_takes_no_more_of_a_gpu_than_its_share(monkeypatch) -> None:
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", told.append)
-    monkeypatch.setattr(backend, "join", lambda rank: None)
-    backend.limit_memory(None)
+    monkeypatch.setattr(forward_backward, "join_ranks", lambda rank: None)
+    forward_backward.limit_memory(None)
     assert told == []
     policy = SimpleNamespace(model=SimpleNamespace(gradient_checkpointing_enable=next_step))
     settings = {"gpu_memory_fraction": 0.3, "gradient_checkpointing": True}
     with pytest.raises(NextError):
-        backend.Backend(policy, learner_config().model_copy(update=settings), "float32", Rank())
+        forward_backward.Backend(policy, learner_config().model_copy(update=settings), "float32", Rank())
     assert told == [0.3]

@@ -9,9 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from learner.model.policy import load_policy, policy_inputs
-from learner.packing import Batch, Microbatch, TrainingSequence, computed_of, pack, sequence_of, sequences_of
-from rollout.types.completions import Completion, Group
-from rollout.types.prompts import Prompt, SupervisedExample
+from learner.packing import Batch, Microbatch, pack
+from learner.sequences import TrainingSequence, select_computed
 from tests.support.tiny import MODEL, TEMPERATURE, sequence_logprobs
 
 shapes = st.lists(
@@ -63,7 +62,7 @@ def test_every_token_once_in_as_many_microbatches_on_each_rank(layout, shapes, n
     batches = pack_all(sequences, num_ranks, layout, skip)
     kept = [s for s in sequences if not s.is_masked]
     computed = [s for s in kept if s.advantages[0] or not skip] or (kept or sequences)[:1]
-    assert [s.index for s in computed_of(sequences, skip_zero_advantage=skip)] == [s.index for s in computed]
+    assert [s.index for s in select_computed(sequences, skip_zero_advantage=skip)] == [s.index for s in computed]
     microbatches = microbatches_of(batches)
 
     targets = np.concatenate([microbatch.targets for microbatch in microbatches])
@@ -151,34 +150,6 @@ def test_a_sequence_that_does_not_fit_is_refused() -> None:
         pack_all(make_sequences([(10, 60, 1.0, False)]), 1, "rows", skip=True)
     with pytest.raises(ValueError, match="empty prompt"):
         pack_all(make_sequences([(0, 6, 1.0, False)]), 1, "rows", skip=True)
-
-
-def test_sequences_of_groups_and_of_examples() -> None:
-    def completion(*tokens: int) -> Completion:
-        logprobs = -np.array(tokens, np.float32)
-        return Completion(np.array(tokens, np.int32), logprobs, finish_reason="stop", policy_versions=(1,), text="")
-
-    def prompt(id: str, *tokens: int) -> Prompt:
-        return Prompt(id, np.array(tokens, np.int32), text="", grader="countdown", answer={})
-
-    groups = [
-        Group(prompt("a", 1, 2), (completion(3), completion(4, 5))),
-        Group(prompt("b", 6), (completion(7), completion(8))),
-    ]
-    sequences = sequences_of(groups)
-    assert [s.token_ids.tolist() for s in sequences] == [[1, 2, 3], [1, 2, 4, 5], [6, 7], [6, 8]]
-    assert [(s.index, s.prompt_id, s.num_prompt_tokens) for s in sequences] == [
-        (0, "a", 2),
-        (1, "a", 2),
-        (2, "b", 1),
-        (3, "b", 1),
-    ]
-    assert sequences[1].rollout_logprobs.tolist() == [-4.0, -5.0]
-    assert not any(s.has_advantage for s in sequences)
-
-    taught = sequence_of(SupervisedExample(np.array([1, 2], np.int32), np.array([3, 4, 5], np.int32)))
-    assert (taught.token_ids.tolist(), taught.num_prompt_tokens) == ([1, 2, 3, 4, 5], 2)
-    assert taught.advantages.tolist() == [1.0, 1.0, 1.0]
 
 
 @pytest.mark.parametrize("layout", ["rows", "flat"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,12 @@ def learner_config(algorithm: AlgorithmConfig | None = None, **settings: Any) ->
     """Small microbatches, so that there are several, and an epsilon that keeps Adam from magnifying rounding."""
     defaults = {"learning_rate": 1e-2, "adam_eps": 1e-3, "max_tokens_per_microbatch": 64, "max_logprob_gap": 1e3}
     return LearnerConfig(**(defaults | settings), algorithm=algorithm or AlgorithmConfig())
+
+
+def free_port() -> int:
+    """A port that nobody listens on, so that two test runs on one machine do not meet."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
 
 
 def make_groups(folder: Path, seed: int, num_groups: int = 6, group_size: int = 4) -> list[Group]:

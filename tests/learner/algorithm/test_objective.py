@@ -15,7 +15,8 @@ from pydantic import ValidationError
 from learner.algorithm.objective import Objective, cross_entropy
 from learner.algorithm.presets import PRESETS
 from learner.algorithm.settings import AlgorithmConfig
-from learner.packing import Batch, Microbatch, TrainingSequence, pack, sequence_of
+from learner.packing import Batch, Microbatch, pack
+from learner.sequences import TrainingSequence, sequence_from_example
 from rollout.types.prompts import SupervisedExample
 from tests.support import formulas
 from tests.support.formulas import SAID, Row
@@ -116,7 +117,7 @@ def draw_rows(shapes: list[tuple[int, int]], seed: int, *, knows_old: bool, some
     return rows
 
 
-def sequences_of(rows: list[Row], shapes: list[tuple[int, int]]) -> list[TrainingSequence]:
+def sequences_from_groups(rows: list[Row], shapes: list[tuple[int, int]]) -> list[TrainingSequence]:
     def array(values: list[float] | None) -> np.ndarray | None:
         return None if values is None else np.array(values, np.float32)
 
@@ -204,7 +205,7 @@ def check(config: AlgorithmConfig, shapes, seed: int, splits, *, knows_old: bool
     rows = draw_rows(shapes, seed, knows_old=knows_old, some_masked=seed % 2 == 0)
     # Without old log-probabilities the ratio is exactly 1, whatever the bounds.
     assume(not any(formulas.has_kink_nearby(row, config) for row in rows))
-    sequences = sequences_of(rows, shapes)
+    sequences = sequences_from_groups(rows, shapes)
     expected = formulas.objective(rows, config, 0.7 * config.kl_beta, LIMIT)
     for split in (WHOLE, *splits):
         found = computed(rows, sequences, config, split)
@@ -267,7 +268,7 @@ def test_stats_are_sums_over_the_tokens(shapes, seed: int, splits) -> None:
         ),
     }
     for split in splits:
-        stats = computed(rows, sequences_of(rows, shapes), config, split).stats
+        stats = computed(rows, sequences_from_groups(rows, shapes), config, split).stats
         del stats["loss"]
         assert stats == pytest.approx(expected, rel=1e-9, abs=1e-9)
 
@@ -280,7 +281,7 @@ def test_the_first_forward_pass_compares_itself_with_the_sampler(shapes, seed: i
     gaps = [abs(new - at) for row in rows for new, at in zip(row.logprobs, row.rollout, strict=True)]
     kls = [formulas.kl(at, new, "k3") for row in rows for new, at in zip(row.logprobs, row.rollout, strict=True)]
     for split in splits:
-        stats = computed(rows, sequences_of(rows, shapes), config, split).stats
+        stats = computed(rows, sequences_from_groups(rows, shapes), config, split).stats
         assert stats["compared"] == len(gaps)
         assert stats["logprob_gap"] == pytest.approx(sum(gaps))
         assert stats["logprob_gap_max"] == pytest.approx(max(gaps))
@@ -299,7 +300,7 @@ def test_every_surrogate_and_level_has_the_same_gradient_on_policy(shapes, seed:
     for surrogate in ("ppo_clip", "cispo", "policy_gradient"):
         for level in ("token", "sequence"):
             config = AlgorithmConfig(surrogate=surrogate, ratio_level=level, loss_aggregation="token_mean")
-            found = computed(rows, sequences_of(rows, shapes), config, WHOLE)
+            found = computed(rows, sequences_from_groups(rows, shapes), config, WHOLE)
             for mine, other in zip(found.slopes["logprobs"], expected, strict=True):
                 np.testing.assert_allclose(mine, other, rtol=1e-9, atol=1e-12)
 
@@ -314,7 +315,7 @@ def test_dr_grpo_does_not_see_how_long_other_completions_are(lengths: list[int],
     for drawn in (lengths, other_lengths):
         shapes = [(1, n) for n in drawn]
         rows = draw_rows(shapes, seed, knows_old=True, some_masked=False)
-        found.append(computed(rows, sequences_of(rows, shapes), config, WHOLE).slopes["logprobs"][0])
+        found.append(computed(rows, sequences_from_groups(rows, shapes), config, WHOLE).slopes["logprobs"][0])
     np.testing.assert_allclose(found[0], found[1], rtol=1e-12)
 
     shapes = [(1, n) for n in lengths]
@@ -322,7 +323,7 @@ def test_dr_grpo_does_not_see_how_long_other_completions_are(lengths: list[int],
         replace(row, advantages=[1.0] * len(row.advantages))
         for row in draw_rows(shapes, seed, knows_old=False, some_masked=False)
     ]
-    for of_row in computed(rows, sequences_of(rows, shapes), config, WHOLE).slopes["logprobs"]:
+    for of_row in computed(rows, sequences_from_groups(rows, shapes), config, WHOLE).slopes["logprobs"]:
         np.testing.assert_allclose(of_row, -1 / (len(lengths) * LIMIT), rtol=1e-12)
 
 
@@ -332,7 +333,7 @@ def test_gspo_with_one_token_a_completion_is_grpo(count: int, seed: int) -> None
     shapes = [(2, 1)] * count
     rows = draw_rows(shapes, seed, knows_old=True, some_masked=False)
     found = [
-        computed(rows, sequences_of(rows, shapes), AlgorithmConfig(ratio_level=level), WHOLE)
+        computed(rows, sequences_from_groups(rows, shapes), AlgorithmConfig(ratio_level=level), WHOLE)
         for level in ("token", "sequence")
     ]
     assert_same(found[0], found[1].loss, found[1].slopes)
@@ -345,7 +346,7 @@ def test_nothing_but_masked_completions_is_a_loss_of_zero(preset: str) -> None:
     rows = [replace(row, is_masked=True) for row in rows]
     config = AlgorithmConfig(preset=preset, entropy_beta=0.1)
     for split in (WHOLE, Split(4, "rows", LONGEST)):
-        found = computed(rows, sequences_of(rows, shapes), config, split)
+        found = computed(rows, sequences_from_groups(rows, shapes), config, split)
         assert found.loss == 0
         assert not any(slope for name in SAID for of_row in found.slopes[name] for slope in of_row)
 
@@ -356,7 +357,7 @@ def test_cross_entropy_of_a_supervised_update(shapes, seed: int, splits) -> None
     """Minus the mean log-probability of all completion tokens."""
     rows = draw_rows(shapes, seed, knows_old=False, some_masked=False)
     examples = [SupervisedExample(np.zeros(prompt, np.int32), np.zeros(n, np.int32)) for prompt, n in shapes]
-    sequences = [replace(sequence_of(example), index=i) for i, example in enumerate(examples)]
+    sequences = [replace(sequence_from_example(example), index=i) for i, example in enumerate(examples)]
     expected = -formulas.mean([logprob for row in rows for logprob in row.logprobs])
     total = sum(n for _, n in shapes)
     for split in splits:

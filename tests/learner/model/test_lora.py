@@ -17,8 +17,8 @@ from peft import PeftModel
 from safetensors.numpy import load_file
 from transformers import AutoModelForCausalLM
 
-from learner.backend import backend
-from learner.backend.backend import Rank
+from learner.backend import forward_backward
+from learner.backend.rank import Rank
 from learner.config import AlgorithmConfig, LoraConfig, ModelConfig
 from learner.learner import Learner
 from learner.model.lora import base_fingerprint, merged_weights
@@ -26,12 +26,12 @@ from learner.model.policy import load_policy
 from learner.weights.gather import tensors_of
 from rollout.types.completions import Group
 from tests.support import oracle
-from tests.support.tiny import MAX_COMPLETION_TOKENS, MODEL, TEMPERATURE, learner_config
+from tests.support.tiny import MAX_COMPLETION_TOKENS, MODEL, TEMPERATURE, free_port, learner_config
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.filterwarnings("ignore:.*torch.distributed:FutureWarning")]
 
 STAGES = [{"zero_stage": stage} for stage in range(4)]
-ALONE = Rank(master_port=29617)
+ALONE = Rank(master_port=free_port())
 
 
 def adapted(**settings: Any) -> ModelConfig:
@@ -81,7 +81,7 @@ def logits(model: torch.nn.Module) -> torch.Tensor:
 
 @pytest.fixture(autouse=True)
 def _nothing_is_too_small_to_share(monkeypatch) -> None:
-    monkeypatch.setattr(backend, "deepspeed_config", sharing_all(backend.deepspeed_config))
+    monkeypatch.setattr(forward_backward, "deepspeed_settings", sharing_all(forward_backward.deepspeed_settings))
 
 
 def sharing_all(settings: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
@@ -176,7 +176,9 @@ def test_bfloat16_rounds_the_sum_and_not_its_parts(folder, groups) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_two_ranks_train_save_and_export_as_one(folder, groups, more_groups, tmp_path) -> None:
-    ranks = torch.multiprocessing.spawn(be_rank, (folder, groups, more_groups, tmp_path), nprocs=2, join=False)
+    ranks = torch.multiprocessing.spawn(
+        be_rank, (free_port(), folder, groups, more_groups, tmp_path), nprocs=2, join=False
+    )
     while len(list(tmp_path.glob("done*"))) < 2:
         ranks.join(timeout=0.1)  # raises what a rank has raised
     # Killed, as Ray kills those of a run: gloo's threads now and then abort a rank that the other has left, or that ends.
@@ -192,11 +194,11 @@ def test_two_ranks_train_save_and_export_as_one(folder, groups, more_groups, tmp
             assert_close(load_file(resumed / file), load_file(whole / file))
 
 
-def be_rank(index: int, folder: Path, groups: list[Group], more_groups: list[Group], out: Path) -> None:
+def be_rank(index: int, port: int, folder: Path, groups: list[Group], more_groups: list[Group], out: Path) -> None:
     faulthandler.enable()  # should a rank crash, the test says where
-    backend.deepspeed_config = sharing_all(backend.deepspeed_config)
+    forward_backward.deepspeed_settings = sharing_all(forward_backward.deepspeed_settings)
     for stage in range(4):
-        whole, resumed = (start(folder, rank=Rank(index, 2, master_port=29618), zero_stage=stage) for _ in range(2))
+        whole, resumed = (start(folder, rank=Rank(index, 2, master_port=port), zero_stage=stage) for _ in range(2))
         whole.update(1, groups)
         whole.save(out / f"checkpoint{stage}")
         resumed.load(out / f"checkpoint{stage}")

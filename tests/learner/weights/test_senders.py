@@ -7,20 +7,20 @@ from pathlib import Path
 import pytest
 import torch
 
-from learner.backend import backend
-from learner.backend.backend import Rank
+from learner.backend import forward_backward
+from learner.backend.rank import Rank
 from learner.config import LoraConfig
 from learner.learner import Learner
 from learner.weights.gather import device_weights, tensors_of
 from learner.weights.senders import check_allocator, largest_bytes
 from rollout.types.completions import Group
 from tests.learner.model.test_lora import sharing_all
-from tests.support.tiny import MAX_COMPLETION_TOKENS, MODEL, TEMPERATURE, learner_config
+from tests.support.tiny import MAX_COMPLETION_TOKENS, MODEL, TEMPERATURE, free_port, learner_config
 
 
 @pytest.fixture(autouse=True)
 def _nothing_is_too_small_to_share(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backend, "deepspeed_config", sharing_all(backend.deepspeed_config))
+    monkeypatch.setattr(forward_backward, "deepspeed_settings", sharing_all(forward_backward.deepspeed_settings))
 
 
 def start(folder: Path, zero_stage: int = 0, lora: LoraConfig | None = None) -> Learner:
@@ -28,7 +28,7 @@ def start(folder: Path, zero_stage: int = 0, lora: LoraConfig | None = None) -> 
         learner_config(zero_stage=zero_stage),
         MODEL.model_copy(update={"lora": lora}),
         folder,
-        Rank(master_port=29719),
+        Rank(master_port=free_port()),
         num_steps=10,
         temperature=TEMPERATURE,
         max_completion_tokens=MAX_COMPLETION_TOKENS,

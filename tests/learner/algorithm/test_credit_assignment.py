@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from learner.algorithm.credit import assign_advantages, kl_to_reference, needs_scores, overlong_punishment
+from learner.algorithm.credit_assignment import assign_advantages, kl_to_reference, overlong_punishment
 from learner.algorithm.presets import PRESETS
 from learner.algorithm.settings import AlgorithmConfig
-from learner.packing import TrainingSequence, sequences_of
+from learner.sequences import TrainingSequence, sequences_from_groups
 from rollout.types.completions import Completion, Group, Reward
 from rollout.types.prompts import Prompt
 from tests.support import formulas
@@ -50,7 +50,7 @@ def draw(sizes: list[int], seed: int) -> tuple[list[Group], list[TrainingSequenc
             rewards[:] = 0.1
         prompt = Prompt(str(g), np.zeros(2, np.int32), text="", grader="countdown", answer={})
         groups.append(Group(prompt, tuple(completions), tuple(Reward(float(reward), ()) for reward in rewards)))
-    return groups, [with_scores(sequence, rng) for sequence in sequences_of(groups)]
+    return groups, [with_scores(sequence, rng) for sequence in sequences_from_groups(groups)]
 
 
 def with_scores(sequence: TrainingSequence, rng: np.random.Generator) -> TrainingSequence:
@@ -125,7 +125,7 @@ def test_groups_without_spread_have_exactly_no_credit(baseline, scale, sizes, se
     """Sequences without advantage are not computed, so that it must be 0, not nearly so."""
     groups, _ = draw(sizes, seed)
     flat = [group.scored(tuple(Reward(reward, ()) for _ in group.rewards)) for group in groups]
-    found = credit(sequences_of(flat), flat, AlgorithmConfig(baseline=baseline, advantage_scale=scale))
+    found = credit(sequences_from_groups(flat), flat, AlgorithmConfig(baseline=baseline, advantage_scale=scale))
     assert not any(sequence.has_advantage for sequence in found)
 
 
@@ -165,7 +165,7 @@ def test_a_punishment_is_taken_off_before_advantages_are_computed() -> None:
     )
     group = Group(prompt, completions, (Reward(1.0, ()), Reward(1.0, ())))
     config = AlgorithmConfig(preset="dapo", advantage_scale="none")
-    short, long = credit(sequences_of([group]), [group], config)
+    short, long = credit(sequences_from_groups([group]), [group], config)
     assert short.advantages.tolist() == [0.5] * 3
     assert long.advantages.tolist() == [-0.5] * LIMIT
 
@@ -183,11 +183,11 @@ def test_the_kl_of_the_reward(estimator) -> None:
         assert not kl_to_reference(sequence, config.model_copy(update=without)).any()
 
 
-def test_who_must_be_asked_first() -> None:
-    asked = {name for name in PRESETS if needs_scores(AlgorithmConfig(preset=name))}
-    assert asked == {"reinforce_pp", "ppo"}
-    assert needs_scores(AlgorithmConfig(preset="rloo", kl_beta=0.1))
-    assert not needs_scores(AlgorithmConfig(kl_beta=0.1))
+def test_which_advantages_need_logprobs_first() -> None:
+    needing = {name for name in PRESETS if AlgorithmConfig(preset=name).advantages_need_logprobs}
+    assert needing == {"reinforce_pp", "ppo"}
+    assert AlgorithmConfig(preset="rloo", kl_beta=0.1).advantages_need_logprobs
+    assert not AlgorithmConfig(kl_beta=0.1).advantages_need_logprobs
 
 
 def test_a_step_of_equal_rewards_teaches_reinforce_pp_nothing() -> None:

@@ -19,15 +19,10 @@ from learner.algorithm.advantages import (
 )
 from learner.algorithm.losses import kl_estimate
 from learner.algorithm.settings import AlgorithmConfig
-from learner.packing import TrainingSequence
+from learner.sequences import TrainingSequence
 from rollout.types.completions import Completion, Group
 
 Arrays = list[NDArray[np.float64]]
-
-
-def needs_scores(config: AlgorithmConfig) -> bool:
-    """Whether credit depends on what the policy, reference or critic says, so that they must be asked first."""
-    return config.uses_critic or (config.kl_beta > 0 and config.kl_placement == "reward")
 
 
 def assign_advantages(
@@ -40,7 +35,7 @@ def assign_advantages(
 ) -> list[TrainingSequence]:
     """``sequences``, those of ``groups`` in order, with advantages, the critic's returns, and masks.
 
-    Where ``needs_scores``, the sequences must know the log-probabilities and values that it takes.
+    Where ``config.advantages_need_logprobs``, the sequences must hold the log-probabilities and values that it takes.
     """
     completions = [completion for group in groups for completion in group.completions]
     rewards = [float(reward) for group in groups for reward in group.totals]

@@ -8,7 +8,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from learner.algorithm.losses import Stats
-from learner.backend.backend import Backend
+from learner.backend.forward_backward import Backend
 
 
 class StatsAccumulator:

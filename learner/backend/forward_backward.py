@@ -5,86 +5,29 @@ Two verbs do the work, ``forward_backward`` for each microbatch and ``optim_step
 
 from __future__ import annotations
 
-import os
-import warnings
-from dataclasses import dataclass
-from datetime import timedelta
-from importlib.util import find_spec
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 
 from learner.algorithm.losses import Stats
 from learner.algorithm.objective import ObjectiveFunction
+from learner.backend.deepspeed_settings import adamw_8bit, deepspeed_settings, parameter_groups
 from learner.backend.gradients import GradientWatch
+from learner.backend.rank import Rank, join_ranks, limit_memory
 from learner.config import Dtype, LearnerConfig
-from learner.memory import REDUCE_BUCKET_ELEMENTS
 from learner.model.policy import Distribution, Policy, PolicyOutput, policy_inputs
 from learner.packing import Microbatch
-
-if not torch.cuda.is_available():
-    # Read once, when deepspeed is imported, which otherwise guesses from the packages it finds.
-    os.environ.setdefault("DS_ACCELERATOR", "cpu")
-
-import deepspeed
-from deepspeed.utils import logger
-
-
-@dataclass(frozen=True, slots=True)
-class Rank:
-    """This process's place among the learner's ranks."""
-
-    index: int = 0
-    world_size: int = 1
-    master_addr: str = "127.0.0.1"
-    master_port: int = 29500
-
-    @property
-    def is_first(self) -> bool:
-        return self.index == 0
-
-
-def join(rank: Rank) -> None:
-    """Joins the process group of all ranks: nccl with GPUs, gloo without. Does nothing the second time."""
-    if dist.is_initialized():
-        return
-    if rank.master_addr == "127.0.0.1":
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    # DeepSpeed 0.19 calls collectives that torch 2.13 renamed, and torch says so at every call.
-    warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)
-    # LOCAL_RANK is 0 always: a rank sees one GPU, the one that Ray gave it in CUDA_VISIBLE_DEVICES.
-    os.environ |= {
-        "RANK": str(rank.index),
-        "WORLD_SIZE": str(rank.world_size),
-        "LOCAL_RANK": "0",
-        "MASTER_ADDR": rank.master_addr,
-        "MASTER_PORT": str(rank.master_port),
-    }
-    logger.setLevel("WARNING")
-    # DeepSpeed would compile its shared-memory collectives at start (90 s, and a C++ compiler), and they spin while
-    # they wait; gloo does neither.
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    backend = "nccl" if torch.cuda.is_available() else "gloo"
-    # The driver has a deadline for every call, and must learn from it which rank is late, not from a rank that gave up first.
-    deepspeed.init_distributed(dist_backend=backend, verbose=False, timeout=timedelta(days=1))
-
-
-def limit_memory(fraction: float | None) -> None:
-    """Tensors beyond this share of the GPU fail here, and leave the rest to who shares it. None: no limit of ours.
-
-    PyTorch's caching allocator counts; the CUDA context and NCCL's buffers, which it does not see, do not.
-    """
-    if fraction is not None and torch.cuda.is_available():
-        torch.cuda.set_per_process_memory_fraction(fraction)
 
 
 class Backend:
     """A policy in training. Every method is collective: all ranks call it, in the same order."""
 
     def __init__(self, policy: Policy, config: LearnerConfig, dtype: Dtype, rank: Rank) -> None:
-        join(rank)
+        import deepspeed  # only now: rank.py has chosen the accelerator
+
+        join_ranks(rank)
         limit_memory(config.gpu_memory_fraction)
         if config.gradient_checkpointing:
             policy.model.gradient_checkpointing_enable({"use_reentrant": False})
@@ -100,7 +43,7 @@ class Backend:
             model=policy,
             model_parameters=parameters,
             optimizer=adamw_8bit(parameters, config) if config.optimizer == "adamw_8bit" else None,
-            config=deepspeed_config(config, dtype),
+            config=deepspeed_settings(config, dtype),
         )
         self.device = torch.device(self.engine.device)
         self._clipped_norm: float | None = None
@@ -183,67 +126,3 @@ class Backend:
             self._clipped_norm = float(torch.nn.utils.clip_grad_norm_(self.policy.parameters(), max_grad_norm))
 
         self.engine.optimizer.register_step_pre_hook(clip)
-
-
-def parameter_groups(policy: Policy, value_lr_factor: float) -> list[tuple[list[nn.Parameter], float]]:
-    """What is trained, and at which multiple of the learning rate: the model, and the critic's head if there is one."""
-    model = [parameter for parameter in policy.model.parameters() if parameter.requires_grad]
-    head = [] if policy.value_head is None else list(policy.value_head.parameters())
-    return [(members, factor) for members, factor in ((model, 1.0), (head, value_lr_factor)) if members]
-
-
-def adamw_8bit(parameters: list[dict[str, Any]], config: LearnerConfig) -> torch.optim.Optimizer:
-    """bitsandbytes' AdamW, whose moments are kept in blocks of 8-bit numbers (arXiv:2110.02861).
-
-    Raises ValueError without a GPU or the package.
-    """
-    if not torch.cuda.is_available() or find_spec("bitsandbytes") is None:
-        raise ValueError(
-            'learner.optimizer is "adamw_8bit", which needs a GPU and the package bitsandbytes: install it, or set '
-            'learner.optimizer = "adamw"'
-        )
-    from bitsandbytes.optim import AdamW8bit
-
-    return AdamW8bit(
-        parameters,
-        lr=config.learning_rate,
-        betas=config.adam_betas,
-        eps=config.adam_eps,
-        weight_decay=config.weight_decay,
-    )
-
-
-def deepspeed_config(config: LearnerConfig, dtype: Dtype) -> dict[str, Any]:
-    """DeepSpeed's settings for ours. Pure.
-
-    ``managed_gradient_accumulation`` is off: the number of microbatches changes from step to step, and the optimizer
-    steps when told to. Clipping is off without ZeRO in float32, where ``Backend`` clips.
-    """
-    optimizer = {
-        "lr": config.learning_rate,
-        "betas": list(config.adam_betas),
-        "eps": config.adam_eps,
-        "weight_decay": config.weight_decay,
-        # PyTorch's own fused AdamW runs on CPUs and GPUs; DeepSpeed's kernels would be compiled at start.
-        "torch_adam": True,
-        "fused": True,
-    }
-    zero: dict[str, Any] = {
-        "stage": config.zero_stage,
-        "reduce_bucket_size": REDUCE_BUCKET_ELEMENTS,
-        "allgather_bucket_size": REDUCE_BUCKET_ELEMENTS,
-    }
-    if config.offload_optimizer:
-        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
-    own_optimizer = {} if config.optimizer == "adamw_8bit" else {"optimizer": {"type": "AdamW", "params": optimizer}}
-    return own_optimizer | {
-        "train_micro_batch_size_per_gpu": 1,
-        "managed_gradient_accumulation": False,
-        "gradient_clipping": 0.0 if config.zero_stage == 0 and dtype == "float32" else config.max_grad_norm,
-        "zero_optimization": zero,
-        "zero_force_ds_cpu_optimizer": False,
-        # DeepSpeed's list of optimizers known to work with ZeRO has its own and torch's; bitsandbytes' is not on it.
-        "zero_allow_untested_optimizer": config.optimizer == "adamw_8bit",
-        "bf16": {"enabled": dtype == "bfloat16"},
-        "steps_per_print": None,
-    }

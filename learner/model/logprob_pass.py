@@ -1,4 +1,4 @@
-"""What policy, critic and reference say about a step's completions before the update changes any of them."""
+"""A forward pass over a step's completions before its first update: what policy, critic and reference say of them."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from dataclasses import replace
 from numpy.typing import NDArray
 from torch import Tensor
 
-from learner.algorithm.credit import needs_scores
 from learner.algorithm.objective import mismatch_totals
-from learner.backend.backend import Backend
+from learner.backend.forward_backward import Backend
+from learner.backend.stats import StatsAccumulator
 from learner.config import LearnerConfig
 from learner.model.reference import Reference
-from learner.packing import Batch, Microbatch, TrainingSequence
-from learner.stats import StatsAccumulator
+from learner.packing import Batch, Microbatch
+from learner.sequences import TrainingSequence
 
 
 class LogprobPass:
-    """Knows who must be asked, and asks. Collective."""
+    """Compute the log-probabilities and values that advantages or the loss need. Collective."""
 
     def __init__(self, config: LearnerConfig, backend: Backend, reference: Reference | None) -> None:
         algorithm = config.algorithm
@@ -26,39 +26,39 @@ class LogprobPass:
         self._reference = reference if algorithm.kl_estimator != "exact" else None
         """None for an exact KL too, which takes whole distributions during the update."""
         self._uses_critic = algorithm.uses_critic
-        self.asks_policy = config.updates_per_step > 1 or needs_scores(algorithm)
-        """Whether ``old_logprobs`` are found by a pass of their own; else the update's own forward pass gives them."""
+        self._runs_policy = config.updates_per_step > 1 or algorithm.advantages_need_logprobs
+        """Whether this pass computes ``old_logprobs``; else the update's own forward pass gives them."""
 
     @property
     def is_needed(self) -> bool:
-        return self.asks_policy or self._reference is not None
+        return self._runs_policy or self._reference is not None
 
-    def scored(
+    def run(
         self, sequences: Sequence[TrainingSequence], batch: Batch, stats: StatsAccumulator
     ) -> list[TrainingSequence]:
-        """``sequences``, those in ``batch`` with what was said of them, on every rank.
+        """Return ``sequences``, those in ``batch`` with their log-probabilities and values filled in, on every rank.
 
-        Adds to ``stats`` how far the policy is from the sampler, if it was asked.
+        Add to ``stats`` how far the policy is from the sampler, if this pass runs the policy.
         """
         found: dict[int, dict[str, NDArray]] = {}
         for microbatch in batch.microbatches:
-            said = self._ask(microbatch, stats)
             lengths = [sequence.num_completion_tokens for sequence in microbatch.sequences]
-            parts = {name: tensor.cpu().split(lengths) for name, tensor in said.items() if lengths}
+            fields = self._fields(microbatch, stats)
+            parts = {name: tensor.cpu().split(lengths) for name, tensor in fields.items() if lengths}
             for position, sequence in enumerate(microbatch.sequences):
                 found[sequence.index] = {name: of_each[position].numpy() for name, of_each in parts.items()}
         known = {index: arrays for of_rank in self._backend.gather(found) for index, arrays in of_rank.items()}
         return [replace(sequence, **known.get(sequence.index, {})) for sequence in sequences]
 
-    def _ask(self, microbatch: Microbatch, stats: StatsAccumulator) -> dict[str, Tensor]:
-        """Fields of ``TrainingSequence``, for all the microbatch's tokens."""
-        said: dict[str, Tensor] = {}
-        if self.asks_policy:
+    def _fields(self, microbatch: Microbatch, stats: StatsAccumulator) -> dict[str, Tensor]:
+        """Return fields of ``TrainingSequence`` by name, each of shape [T] over the microbatch's completion tokens."""
+        fields: dict[str, Tensor] = {}
+        if self._runs_policy:
             output = self._backend.score(microbatch)
             stats.add(mismatch_totals(output.logprobs_T, microbatch))
-            said["old_logprobs"] = output.logprobs_T
+            fields["old_logprobs"] = output.logprobs_T
             if self._uses_critic:
-                said["old_values"] = output.values_T
+                fields["old_values"] = output.values_T
         if self._reference is not None:
-            said["ref_logprobs"] = self._reference.logprobs(microbatch)
-        return said
+            fields["ref_logprobs"] = self._reference.logprobs(microbatch)
+        return fields

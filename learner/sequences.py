@@ -1,0 +1,94 @@
+"""Training sequences: a prompt and a completion as one string of tokens. Pure numpy.
+
+Shape legend: ``_T`` the tokens of a completion.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float32
+
+from rollout.types.completions import Group, Logprobs
+from rollout.types.prompts import SupervisedExample, Tokens
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingSequence:
+    """A prompt and a completion of it on one string of tokens, with what the update knows of each completion token."""
+
+    token_ids: Tokens
+    num_prompt_tokens: int
+    rollout_logprobs: Logprobs
+    """Of the completion's tokens, as are all arrays below."""
+    advantages: Float32[np.ndarray, " T"]
+    index: int = 0
+    """Position among the sequences of its step."""
+    prompt_id: str = ""
+    is_masked: bool = False
+    """Left out of the loss and of its denominators."""
+    is_on_policy: bool = True
+    """Whether the weights before this step, and no older ones, sampled it: sampler and learner must agree on it then."""
+    old_logprobs: Float32[np.ndarray, " T"] | None = None
+    """The learner's before this step's updates; None where the training forward itself gives them."""
+    ref_logprobs: Float32[np.ndarray, " T"] | None = None
+    """The reference's; None where no KL estimate needs them."""
+    old_values: Float32[np.ndarray, " T"] | None = None
+    """The critic's before this step's updates; None without a critic."""
+    returns: Float32[np.ndarray, " T"] | None = None
+    """What the critic learns; None without one."""
+
+    @property
+    def num_tokens(self) -> int:
+        return len(self.token_ids)
+
+    @property
+    def num_completion_tokens(self) -> int:
+        return len(self.token_ids) - self.num_prompt_tokens
+
+    @property
+    def has_advantage(self) -> bool:
+        return bool(self.advantages.any())
+
+
+def sequences_from_groups(groups: Iterable[Group], version: int = 0) -> list[TrainingSequence]:
+    """Return the groups' completions as sequences, in order, with advantages of 0.
+
+    Those of which older weights than policy ``version`` sampled a token are not on policy.
+    """
+    pairs = [(group.prompt, completion) for group in groups for completion in group.completions]
+    return [
+        TrainingSequence(
+            token_ids=np.concatenate([prompt.token_ids, completion.token_ids]),
+            num_prompt_tokens=len(prompt.token_ids),
+            rollout_logprobs=completion.rollout_logprobs,
+            advantages=np.zeros(completion.num_tokens, dtype=np.float32),
+            index=index,
+            prompt_id=prompt.id,
+            is_on_policy=min(completion.policy_versions) >= version,
+        )
+        for index, (prompt, completion) in enumerate(pairs)
+    ]
+
+
+def sequence_from_example(example: SupervisedExample) -> TrainingSequence:
+    """The example as a sequence of advantage 1: cross entropy is the policy gradient at full credit."""
+    num_tokens = len(example.completion_ids)
+    return TrainingSequence(
+        token_ids=np.concatenate([example.prompt_ids, example.completion_ids]),
+        num_prompt_tokens=len(example.prompt_ids),
+        rollout_logprobs=np.zeros(num_tokens, dtype=np.float32),
+        advantages=np.ones(num_tokens, dtype=np.float32),
+    )
+
+
+def select_computed(sequences: Sequence[TrainingSequence], *, skip_zero_advantage: bool) -> list[TrainingSequence]:
+    """Those that need a forward pass: not masked, and with ``skip_zero_advantage`` not without gradient.
+
+    If that leaves none, the first stays: the parity of sampler and learner is proven in every step.
+    """
+    kept = [sequence for sequence in sequences if not sequence.is_masked]
+    computed = [sequence for sequence in kept if sequence.has_advantage or not skip_zero_advantage]
+    return computed or list((kept or sequences)[:1])
