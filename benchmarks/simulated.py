@@ -20,6 +20,7 @@ from zlib import crc32
 import numpy as np
 import ray
 
+from learner.backend.file_digests import file_digest
 from learner.metrics import Update
 from orchestrator.cluster.calls import wait_for
 from orchestrator.config.schema import RunConfig
@@ -154,9 +155,10 @@ class SimulatedLearner:
     def call_ranks(self, method: str, *args: Any) -> dict[str, Any]:
         return {}
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path) -> dict[str, str]:
         folder.mkdir()
         (folder / "nothing").touch()
+        return {"nothing": file_digest(folder / "nothing")}
 
     def load(self, folder: Path) -> None:
         """Nothing was learned."""

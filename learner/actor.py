@@ -123,9 +123,9 @@ class LearnerRank:
         """See ``Learner.export``."""
         self.learner.export(folder)
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path) -> dict[str, str]:
         """See ``Learner.save``."""
-        self.learner.save(folder)
+        return self.learner.save(folder)
 
     def load(self, folder: Path) -> None:
         """See ``Learner.load``."""

@@ -135,9 +135,12 @@ class Learner:
         """Writes the policy and its tokenizer as a Hugging Face folder."""
         gather.export(self._backend, self._folder, folder)
 
-    def save(self, folder: Path) -> None:
-        """Writes a checkpoint that ``load`` goes on from bit for bit."""
-        checkpoint.save(self._backend, folder, self._optimizer.state() | {"kl_beta": self.kl_beta})
+    def save(self, folder: Path) -> dict[str, str]:
+        """Write a checkpoint that ``load`` goes on from bit for bit, and return the digest of each of its files.
+
+        The digests are ``size:sha256`` in hexadecimal, by path within ``folder``, the same on every rank.
+        """
+        return checkpoint.save(self._backend, folder, self._optimizer.state() | {"kl_beta": self.kl_beta})
 
     def load(self, folder: Path) -> None:
         """Restores a checkpoint into a learner that has not saved one. Raises ValueError for another run's."""

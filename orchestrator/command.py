@@ -83,8 +83,8 @@ class Command(ABC, Generic[Inputs]):
         return True
 
     def _train_or_resume(self, inputs: Inputs) -> bool:
-        latest = self.checkpoints.latest()  # another command may have ended since
         self.directory.log_to_file()
+        latest = self.checkpoints.verify_latest()  # another command may have ended since
         # A fresh run's step 0 is the evaluation before training, which a run killed before its first checkpoint repeats.
         self.directory.truncate_after(latest.step if latest else -1)
         if latest is not None:

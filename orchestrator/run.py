@@ -151,7 +151,7 @@ def train_and_export(
             if fleet.learner.restarts == config.placement.max_learner_restarts:
                 raise
             is_lost = True
-            latest = checkpoints.latest()
+            latest = checkpoints.verify_latest()
             logger.warning(
                 "the learner is lost: %s. It is built anew (restart %d of at most %d) and goes on after step %d",
                 error,

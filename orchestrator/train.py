@@ -62,7 +62,7 @@ def train(
 
 def restore(checkpoints: Checkpoints, fleet: Fleet, batches: StepBatches) -> int:
     """Take up the newest whole checkpoint, and publish its weights. Returns its step, 0 on a fresh run."""
-    checkpoint = checkpoints.latest()
+    checkpoint = checkpoints.verify_latest()
     if checkpoint is not None:
         fleet.learner.load(checkpoint.learner_folder)
     last_step = checkpoint.step if checkpoint else 0

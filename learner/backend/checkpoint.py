@@ -15,9 +15,11 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
+from deepspeed import DeepSpeedEngine
+from deepspeed.runtime.checkpoint_engine.torch_checkpoint_engine import TorchCheckpointEngine
 from torch import nn
 
+from learner.backend.file_digests import DigestingFile, Digests, file_digest
 from learner.backend.forward_backward import Backend
 from learner.model.lora import settings_of
 
@@ -26,27 +28,36 @@ TAG = "deepspeed"
 MANIFEST = "learner.json"
 
 
-def save(backend: Backend, folder: Path, state: dict[str, Any]) -> None:
-    """Writes weights, optimizer state, every rank's random state and ``state`` to ``folder``. Collective.
+def save(backend: Backend, folder: Path, state: dict[str, Any]) -> Digests:
+    """Write weights, optimizer state, every rank's random state and ``state`` to ``folder``. Collective.
 
     ``state`` is what else its owner must know again, as JSON. The caller makes it atomic: a folder that was not wholly
-    written must not be loaded. Raises OSError when the ranks do not see the same folder.
+    written must not be loaded. Each rank hashes its files while it writes them.
+
+    Returns:
+        The digest of every file by its path in ``folder``, on every rank.
+
+    Raises:
+        OSError: the disk refuses, or the ranks do not see the same folder.
     """
-    with _without_frozen(backend.policy):
+    with _without_frozen(backend.policy), _digesting(backend.engine) as written:
         backend.engine.save_checkpoint(
             str(folder), tag=TAG, save_latest=False, exclude_frozen_parameters=backend.policy.adapters is not None
         )
-    torch.save(_random_state(), _random_file(folder, backend.rank.index))
+    written.save(_random_state(), str(_random_file(folder, backend.rank.index)))
     if backend.rank.is_first:
         (folder / MANIFEST).write_text(json.dumps(_layout(backend) | {"state": state}))
-    # A rank that returns may count on the files of all.
-    dist.barrier()
+    # A rank that returns may count on the files of all, for it has all their digests.
+    digests = {path: digest for of_rank in backend.gather(written.digests) for path, digest in of_rank.items()}
     missing = [rank for rank in range(backend.rank.world_size) if not _random_file(folder, rank).exists()]
     if missing:
         raise OSError(
             f"what ranks {missing} saved is not to be seen from rank {backend.rank.index}: runs_dir must be a folder that "
             "all nodes share"
         )
+    # What torch has not written is small: our JSON, and the scripts that DeepSpeed puts beside its files.
+    small = {path: file_digest(path) for path in folder.rglob("*") if path.is_file() and path not in digests}
+    return {str(path.relative_to(folder)): digest for path, digest in (digests | small).items()}
 
 
 def load(backend: Backend, folder: Path) -> dict[str, Any]:
@@ -73,7 +84,7 @@ def load(backend: Backend, folder: Path) -> dict[str, Any]:
 
 
 def _layout(backend: Backend) -> dict[str, Any]:
-    """What must be group_by_sampling in the learner that saves and the one that loads, in the order in which it is best told."""
+    """What must be the same in the learner that saves and the one that loads, in the order in which to report it."""
     policy = backend.policy
     return {
         "num_ranks": backend.rank.world_size,
@@ -115,6 +126,35 @@ def _toml(lora: dict[str, Any] | None) -> str:
     if lora is None:
         return "unset"
     return "{ " + ", ".join(f"{name} = {json.dumps(value)}" for name, value in lora.items()) + " }"
+
+
+class _DigestingWriter(TorchCheckpointEngine):
+    """Writes as DeepSpeed does by itself, and hashes on the way: a file of many gigabytes is not read again for it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.digests: dict[Path, str] = {}
+
+    def save(self, state_dict: Any, path: str) -> None:
+        file = DigestingFile(Path(path))
+        try:
+            torch.save(state_dict, file)
+        except RuntimeError as error:
+            # After a full disk torch still writes its table of contents, and tells of that failure only.
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
+        self.digests[Path(path)] = file.close()
+
+
+@contextmanager
+def _digesting(engine: DeepSpeedEngine) -> Iterator[_DigestingWriter]:
+    """Within it ``engine`` saves through the writer that this yields."""
+    usual, engine.checkpoint_engine = engine.checkpoint_engine, _DigestingWriter()
+    try:
+        yield engine.checkpoint_engine
+    finally:
+        engine.checkpoint_engine = usual
 
 
 @contextmanager

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from learner.backend.file_digests import file_digest
 from orchestrator.records.run_directory import write_atomically
 
 logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
+FORMAT = 2
+"""Version of what the manifest tells; one that names no version is of the first, which is read in the same way."""
 VISIBLE_S = 60.0
 """Seconds after which a file that another node wrote is to be seen here."""
 
@@ -25,7 +27,10 @@ VISIBLE_S = 60.0
 class Saveable(Protocol):
     """The learner, as far as checkpoints know it."""
 
-    def save(self, folder: Path) -> None: ...
+    def save(self, folder: Path) -> Mapping[str, str]:
+        """Write the state to `folder`, and return the digest of each file by its path within."""
+        ...
+
     def load(self, folder: Path) -> None: ...
 
 
@@ -53,18 +58,24 @@ class Checkpoints:
     def __init__(self, folder: Path, keep: int) -> None:
         self._folder = folder
         self._keep = keep
+        self._damage_read: dict[Path, str | None] = {}
+        """The damage of each checkpoint whose files were read; None where they are what was saved."""
 
     def save(self, step: int, learner: Saveable, prompts: Mapping[str, Any]) -> None:
-        """Save after `step`. Raises CheckpointError when the disk refuses; older checkpoints stay as they are."""
+        """Save after `step`. Older checkpoints stay as they are until this one is whole.
+
+        Raises CheckpointError when the disk refuses, or the learner's files cannot be seen from here.
+        """
         final = self._path(step)
         aside = final.with_name(final.name + ".tmp")
         try:
             shutil.rmtree(aside, ignore_errors=True)
             aside.mkdir(parents=True)
-            learner.save(aside / "learner")
-            await_files(aside / "learner")
-            seal(aside, {"step": step, "prompts": dict(prompts)})
+            digests = {f"learner/{name}": digest for name, digest in learner.save(aside / "learner").items()}
+            await_files(aside, digests)
+            seal(aside, {"format": FORMAT, "step": step, "prompts": dict(prompts)}, digests)
             shutil.rmtree(final, ignore_errors=True)  # an unsealed or damaged one of a run before the resume
+            self._damage_read.pop(final, None)
             aside.rename(final)
             sync(self._folder)
         except OSError as error:
@@ -78,20 +89,42 @@ class Checkpoints:
             shutil.rmtree(old, ignore_errors=True)
 
     def latest(self) -> Checkpoint | None:
-        """The newest checkpoint that is whole; None when there is none at all.
+        """Return the newest checkpoint that has all its files, by their sizes; None when there is none at all.
+
+        This reads manifests only: ask `verify_latest` for what is to be loaded.
 
         Raises CheckpointError when there are some but every one is damaged.
         """
+        return self._newest(self._damage_seen)
+
+    def verify_latest(self) -> Checkpoint | None:
+        """Return the newest checkpoint whose files are what was saved, by their digests; None when there is none at all.
+
+        A checkpoint is read once, however often this is asked. What it finds damaged, `latest` leaves aside too.
+
+        Raises CheckpointError when there are some but every one is damaged.
+        """
+
+        def read(folder: Path) -> str | None:
+            if folder not in self._damage_read:
+                self._damage_read[folder] = damage_of(folder, file_digest)
+            return self._damage_read[folder]
+
+        return self._newest(read)
+
+    def _damage_seen(self, folder: Path) -> str | None:
+        return self._damage_read.get(folder) or damage_of(folder, lambda path: f"{path.stat().st_size}:")
+
+    def _newest(self, damage_in: Callable[[Path], str | None]) -> Checkpoint | None:
         found = self._all()
         for folder in reversed(found):
-            damage = damage_of(folder)
+            damage = damage_in(folder)
             if damage is None:
-                state = json.loads((folder / MANIFEST).read_text())["state"]
-                return Checkpoint(state["step"], folder, state["prompts"])
+                return open_sealed(folder)
             logger.warning("checkpoint %s is damaged (%s) and left aside; trying the one before it", folder, damage)
         if found:
             raise CheckpointError(
-                f"every checkpoint in {self._folder} is damaged ({damage_of(found[-1])}): restore one from a backup, or "
+                f"every checkpoint in {self._folder} is damaged ({damage_in(found[-1])}): restore one from a backup, or "
                 "remove that folder to start the run from its beginning"
             )
         return None
@@ -103,31 +136,44 @@ class Checkpoints:
         return self._folder / f"step_{step:06d}"
 
 
-def await_files(folder: Path) -> None:
-    """Returns when the learner's files are here; those of another node may come late on a network's file system.
+def await_files(folder: Path, digests: Mapping[str, str]) -> None:
+    """Return when the learner's files are here; those of another node may come late on a network's file system.
 
     Raises CheckpointError when they do not come: sealed without them the checkpoint would be found empty by a resume.
     """
     deadline = time.monotonic() + VISIBLE_S
-    while not any(path.is_file() for path in folder.rglob("*")):
+    while absent := [name for name in digests if not (folder / name).is_file()]:
         if time.monotonic() > deadline:
             raise CheckpointError(
-                f"the learner has saved its state, and {folder} holds nothing here: it wrote on another node. "
-                "Set runs_dir to a folder that all nodes share"
+                f"the learner has saved its state, and {folder} does not hold {absent[0]} here: it was written on "
+                "another node. Set runs_dir to a folder that all nodes share"
             )
         time.sleep(0.2)
 
 
-def seal(folder: Path, state: Mapping[str, Any]) -> None:
+def seal(folder: Path, state: Mapping[str, Any], digests: Mapping[str, str]) -> None:
     """Write the manifest: what the folder must hold, by size and SHA-256. Everything is on the disk afterwards."""
-    files = {str(path.relative_to(folder)): fingerprint(path) for path in sorted(folder.rglob("*")) if path.is_file()}
-    for name in files:
+    for name in digests:
         sync(folder / name)
-    write_atomically(folder / MANIFEST, json.dumps({"state": state, "files": files}, indent=1))
+    write_atomically(folder / MANIFEST, json.dumps({"state": state, "files": dict(sorted(digests.items()))}, indent=1))
 
 
-def damage_of(folder: Path) -> str | None:
-    """What is wrong with a checkpoint; None when it is whole."""
+def open_sealed(folder: Path) -> Checkpoint:
+    """Return the checkpoint that a whole manifest tells of. Raises CheckpointError when a later version wrote it."""
+    state = json.loads((folder / MANIFEST).read_text())["state"]
+    if state.get("format", 1) > FORMAT:
+        raise CheckpointError(
+            f"the checkpoint {folder} was saved by a newer Rayzero (format {state['format']}; this one reads up to "
+            f"{FORMAT}): resume the run with that version"
+        )
+    return Checkpoint(state["step"], folder, state["prompts"])
+
+
+def damage_of(folder: Path, digest_of: Callable[[Path], str]) -> str | None:
+    """Return what is wrong with a checkpoint; None when it is whole.
+
+    `digest_of` gives a file's digest, or as much of its beginning as is to be compared.
+    """
     try:
         files = json.loads((folder / MANIFEST).read_text())["files"]
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -135,14 +181,9 @@ def damage_of(folder: Path) -> str | None:
     for name, expected in files.items():
         if not (folder / name).is_file():
             return f"{name} is missing"
-        if fingerprint(folder / name) != expected:
+        if not expected.startswith(digest_of(folder / name)):
             return f"{name} does not match its checksum"
     return None
-
-
-def fingerprint(path: Path) -> str:
-    with path.open("rb") as file:
-        return f"{path.stat().st_size}:{hashlib.file_digest(file, 'sha256').hexdigest()}"
 
 
 def sync(path: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from learner.backend.file_digests import file_digest
 from learner.metrics import Update
 from orchestrator.config.recipe import load
 from orchestrator.interrupt import Interrupt
@@ -99,6 +100,7 @@ class FakeFleet:
     def save(self, folder: Path):
         folder.mkdir()
         (folder / "updates").write_text(str(self.updates))
+        return {"updates": file_digest(folder / "updates")}
 
     def load(self, folder: Path):
         self.updates = int((folder / "updates").read_text())

@@ -1,11 +1,15 @@
 """Checkpoints: whole or not at all, and never a torn one."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
-from orchestrator.records.checkpoints import MANIFEST, CheckpointError, Checkpoints
+from learner.backend.file_digests import file_digest
+from orchestrator.records import checkpoints as module
+from orchestrator.records.checkpoints import FORMAT, MANIFEST, CheckpointError, Checkpoints
+from tests.support.paths import ROOT
 
 
 class FileLearner:
@@ -14,16 +18,17 @@ class FileLearner:
     def __init__(self, value: int = 0) -> None:
         self.value = value
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path) -> dict[str, str]:
         folder.mkdir()
         (folder / "weights.bin").write_text(str(self.value) * 1000)
+        return {"weights.bin": file_digest(folder / "weights.bin")}
 
     def load(self, folder: Path) -> None:
         self.value = int((folder / "weights.bin").read_text()[0])
 
 
 class FullDisk(FileLearner):
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path) -> dict[str, str]:
         super().save(folder)
         raise OSError(28, "No space left on device")
 
@@ -31,8 +36,9 @@ class FullDisk(FileLearner):
 class OnAnotherNode(FileLearner):
     """Its files are not to be seen here."""
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path) -> dict[str, str]:
         folder.mkdir()
+        return {"weights.bin": "1000:0"}
 
 
 @pytest.fixture
@@ -82,8 +88,9 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(checkpoints, dam
             (folder / MANIFEST).write_text((folder / MANIFEST).read_text()[:40])
         case "no manifest":
             (folder / MANIFEST).unlink()
-    assert checkpoints.latest().step == 1
+    assert checkpoints.verify_latest().step == 1
     assert "step_000002 is damaged" in caplog.text
+    assert checkpoints.latest().step == 1
 
 
 def test_a_later_one_that_is_damaged_does_not_push_out_what_is_saved_now(checkpoints, tmp_path) -> None:
@@ -118,3 +125,62 @@ def test_a_full_disk_keeps_the_earlier_ones_and_says_so(checkpoints) -> None:
     with pytest.raises(CheckpointError, match=r"step 2.*No space left on device.*Earlier ones are untouched"):
         checkpoints.save(2, FullDisk(2), {})
     assert checkpoints.latest().step == 1
+
+
+@pytest.fixture
+def hashed(monkeypatch) -> list[Path]:
+    """The files that the driver has read to hash them."""
+    read: list[Path] = []
+
+    def reading(path: Path) -> str:
+        read.append(path)
+        return file_digest(path)
+
+    monkeypatch.setattr(module, "file_digest", reading)
+    return read
+
+
+def test_a_save_hashes_nothing_on_the_driver_and_a_resume_reads_each_file_once(checkpoints, tmp_path, hashed) -> None:
+    for step in (1, 2):
+        checkpoints.save(step, FileLearner(step), {})
+    assert hashed == []
+    resumed = Checkpoints(tmp_path / "checkpoints", keep=2)
+    for asked in (resumed.latest, resumed.latest, resumed.verify_latest, resumed.verify_latest, resumed.latest):
+        assert asked().step == 2
+    assert hashed == [resumed.latest().learner_folder / "weights.bin"]
+
+
+def test_what_is_saved_again_is_read_again(checkpoints, hashed) -> None:
+    checkpoints.save(1, FileLearner(1), {})
+    checkpoints.verify_latest()
+    checkpoints.save(1, FileLearner(2), {})
+    checkpoints.verify_latest()
+    assert len(hashed) == 2
+
+
+def test_one_that_names_no_format_is_read_as_the_first_was(checkpoints) -> None:
+    checkpoints.save(3, FileLearner(3), {"position": 24})
+    file = checkpoints.latest().folder / MANIFEST
+    manifest = json.loads(file.read_text())
+    assert manifest["state"].pop("format") == FORMAT
+    file.write_text(json.dumps(manifest))
+    assert checkpoints.verify_latest().prompts == {"position": 24}
+
+
+def test_one_of_a_later_version_is_refused_and_no_older_one_taken_instead(checkpoints) -> None:
+    for step in (1, 2):
+        checkpoints.save(step, FileLearner(step), {})
+    file = checkpoints.latest().folder / MANIFEST
+    manifest = json.loads(file.read_text())
+    manifest["state"]["format"] = FORMAT + 1
+    file.write_text(json.dumps(manifest))
+    with pytest.raises(
+        CheckpointError, match=rf"newer Rayzero \(format {FORMAT + 1}.*resume the run with that version"
+    ):
+        checkpoints.latest()
+
+
+def test_one_that_the_version_before_sealed_is_verified(tmp_path) -> None:
+    shutil.copytree(ROOT / "tests" / "data" / "run-of-0.1.0" / "checkpoints", tmp_path / "checkpoints")
+    checkpoint = Checkpoints(tmp_path / "checkpoints", keep=2).verify_latest()
+    assert checkpoint.step == 2 and "format" not in (checkpoint.folder / MANIFEST).read_text()

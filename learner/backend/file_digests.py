@@ -1,0 +1,36 @@
+"""Digests of files: ``size:sha256``, computed while a file is written, or by reading it. Standard library only."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+Digests = dict[str, str]
+"""Digest of each file, by its path relative to a folder."""
+
+
+def file_digest(path: Path) -> str:
+    """Read a file and return its digest."""
+    with path.open("rb") as file:
+        return f"{path.stat().st_size}:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+
+
+class DigestingFile:
+    """A file that is written from its beginning to its end, and hashed on the way."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("wb")
+        self._hash = hashlib.sha256()
+
+    def write(self, data: bytes | memoryview) -> int:
+        self._hash.update(data)
+        return self._file.write(data)
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def close(self) -> str:
+        """Close the file and return its digest."""
+        size = self._file.tell()
+        self._file.close()
+        return f"{size}:{self._hash.hexdigest()}"
