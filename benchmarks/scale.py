@@ -36,6 +36,7 @@ from orchestrator.records.trackers.files import FileTracker
 from orchestrator.train import train
 from rewards.workers.pool import RewardPool
 from rollout.prompts.stream import PromptStream
+from rollout.types.sampling import SamplingRequest
 
 PASSES, PUBLISHES = 200, 20
 WATCH_S = 10.0
@@ -125,7 +126,8 @@ def idle(given: argparse.Namespace, folder: str) -> None:
         with simulation(config, engine_s=3600.0) as (fleet, _):
             stream = fleet.rollouts
             fleet.publish(version=0)
-            stream.submit(NumberedPrompts().take(given.prompts), config.sampling, config.group_size)
+            prompts = tuple(NumberedPrompts().take(given.prompts))
+            stream.submit(SamplingRequest(prompts, config.sampling, config.group_size, config.seed))
             wall, main = seconds_of(partial(look, stream, 0.0), PASSES)
             watched = share_of_core(stream, WATCH_S)
             abandoned, _ = seconds_of(stream.abandon, 1)

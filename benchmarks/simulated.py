@@ -28,11 +28,10 @@ from orchestrator.fleet.generators import Generators
 from orchestrator.fleet.publish import publish
 from orchestrator.fleet.rollouts import RolloutStream
 from rewards.workers.pool import RewardPool
-from rollout.config import SamplingConfig
 from rollout.types.completions import Completion, Group, Reward, RewardPart
 from rollout.types.prompts import Prompt
 from rollout.types.publishing import WeightBucket
-from rollout.types.sampling import Heartbeat
+from rollout.types.sampling import Heartbeat, SamplingRequest
 
 NUM_HOSTS = 4
 """Ray actors that the generators share."""
@@ -62,20 +61,18 @@ class EngineHost:
         return os.getpid()
 
     @ray.method(num_returns="streaming")
-    async def generate(
-        self, index: int, prompts: Sequence[Prompt], sampling: SamplingConfig, group_size: int, seed: int
-    ) -> AsyncIterator[Group]:
+    async def generate(self, index: int, request: SamplingRequest) -> AsyncIterator[Group]:
         """All prompts begin at once, as in vLLM, and their groups come as they finish."""
-        draws = np.random.default_rng([seed, index]).lognormal(0.0, 0.7, len(prompts))
+        draws = np.random.default_rng([request.seed, index]).lognormal(0.0, 0.7, len(request.prompts))
         first, abandoned, now = self._versions[index], self._abandoned[index], 0.0
-        self._unfinished[index] += len(prompts)
-        for prompt, moment in zip(prompts, np.sort(self._seconds * draws), strict=True):
+        self._unfinished[index] += len(request.prompts)
+        for prompt, moment in zip(request.prompts, np.sort(self._seconds * draws), strict=True):
             await asyncio.sleep(float(moment) - now)
             now = float(moment)
             if self._abandoned[index] != abandoned:
                 return
             self._unfinished[index] -= 1
-            yield group_of(prompt, group_size, tuple(range(first, self._versions[index] + 1)))
+            yield group_of(prompt, request.group_size, tuple(range(first, self._versions[index] + 1)))
 
     async def heartbeat(self, index: int) -> Heartbeat:
         return Heartbeat(os.getpid(), self._versions.get(index), self._unfinished[index], 0, time.monotonic_ns())
@@ -213,7 +210,6 @@ class SimulatedFleet:
             self.generators,
             pool or cast(RewardPool, ScoredAtOnce()),
             config.rollout,
-            seed=config.seed,
             serve_restarted=lambda: None,
         )
         self.learner = SimulatedLearner(lap, update_s, self.rollouts)

@@ -18,6 +18,7 @@ from orchestrator.fleet.fleet import Rollouts
 from rollout.prompts.stream import PromptStream
 from rollout.types.completions import Group
 from rollout.types.prompts import Prompt
+from rollout.types.sampling import SamplingRequest
 
 AHEAD = "ahead"
 """Where a checkpoint keeps the prompts that were asked for later steps; absent when there are none."""
@@ -112,7 +113,8 @@ class StepBatches:
         return prompts
 
     def _submit(self, prompts: Sequence[Prompt]) -> None:
-        self._rollouts.submit(prompts, self._config.sampling, self._config.group_size)
+        config = self._config
+        self._rollouts.submit(SamplingRequest(tuple(prompts), config.sampling, config.group_size, config.seed))
 
 
 def check_staleness(groups: Sequence[Group], step: int, max_staleness: int) -> None:

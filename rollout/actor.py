@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import ray
 
-from rollout.config import RolloutConfig, SamplingConfig
+from rollout.config import RolloutConfig
 from rollout.types.completions import Group
-from rollout.types.prompts import Prompt, Tokens
+from rollout.types.prompts import Tokens
 from rollout.types.publishing import IpcBucket, NcclGroup, WeightBucket, WeightManifest
-from rollout.types.sampling import EngineSpec, Heartbeat
+from rollout.types.sampling import EngineSpec, Heartbeat, SamplingRequest
 
 
 class Generator:
@@ -39,11 +39,9 @@ class Generator:
         return os.getpid()
 
     @ray.method(num_returns="streaming")
-    def generate(
-        self, prompts: Sequence[Prompt], sampling: SamplingConfig, group_size: int, seed: int
-    ) -> Iterator[Group]:
-        """Yield unscored groups as they finish (a Ray streaming generator); ends early when they are abandoned."""
-        yield from self._engine.generate(prompts, sampling, group_size, seed)
+    def generate(self, request: SamplingRequest) -> Iterator[Group]:
+        """Yield ungraded groups as they finish (a Ray streaming generator). Ends early when they are abandoned."""
+        yield from self._engine.generate(request)
 
     def heartbeat(self) -> Heartbeat:
         """A sign of life, at once, whatever the engine does. No answer: the process hangs, or all threads are taken."""

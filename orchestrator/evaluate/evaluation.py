@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from rewards.parts.markers import markers
 from rollout.prompts.stream import PromptStream
 from rollout.types.completions import Completion, Group, Reward
 from rollout.types.prompts import Prompt, PromptFormat
+from rollout.types.sampling import SamplingRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,10 +104,12 @@ def evaluate(rollouts: Rollouts, prompts: Sequence[Prompt], config: RunConfig) -
     are right or wrong."""
     settings = config.evaluation
     sampling = config.sampling.model_copy(update={"temperature": settings.temperature})
-    sampled = rollouts.collect(prompts, sampling, settings.completions_per_prompt)
+    request = SamplingRequest(tuple(prompts), sampling, settings.completions_per_prompt, config.seed)
+    sampled = rollouts.collect(request)
     greedy: Sequence[Group] = ()
     if sampled[0].pass_rate is not None:
-        greedy = rollouts.collect(prompts, sampling.model_copy(update={"temperature": 0.0}), 1)
+        greedily = sampling.model_copy(update={"temperature": 0.0})
+        greedy = rollouts.collect(replace(request, sampling=greedily, group_size=1))
     return summarize(sampled, greedy, settings.sizes)
 
 

@@ -4,38 +4,38 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from heapq import heapify, heapreplace
 from itertools import groupby
 
-from rollout.config import SamplingConfig
 from rollout.types.completions import Group
 from rollout.types.prompts import Prompt
+from rollout.types.sampling import SamplingRequest
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
-    """A prompt on its way to a group."""
+class PromptRequest:
+    """One prompt whose group was asked for and has not come yet: it waits for a generator, or is with one."""
 
     prompt: Prompt
-    sampling: SamplingConfig
-    group_size: int
+    batch: SamplingRequest
+    """What it was submitted with. The other prompts of the batch may be with other generators."""
     submitted: float
     """Seconds of the monotonic clock."""
 
 
-def assign_requests(requests: Sequence[Request], in_flight: Mapping[str, int]) -> dict[str, list[Request]]:
-    """Each prompt to the generator with the fewest groups in flight, the first of them where that is a tie.
+def assign_requests(requests: Sequence[PromptRequest], in_flight: Mapping[str, int]) -> dict[str, list[PromptRequest]]:
+    """Give each prompt to the generator with the fewest groups in flight, the first of them where that is a tie.
 
-    With nothing in flight that is a fixed deal, so that a resumed run repeats every batch to the last bit; when
-    sampling runs ahead, a slow generator gets less.
+    With nothing in flight each generator gets the same prompts every time, so that a resumed run repeats every batch
+    to the last bit. When sampling runs ahead, a slow generator gets fewer.
 
     Args:
-        in_flight: the number of groups that each generator has already.
+        in_flight: the number of groups that each generator has already, by its name.
     """
     loads = [(load, place, name) for place, (name, load) in enumerate(in_flight.items())]
     heapify(loads)
-    shares: dict[str, list[Request]] = {name: [] for name in in_flight}
+    shares: dict[str, list[PromptRequest]] = {name: [] for name in in_flight}
     for request in requests:
         load, place, name = loads[0]
         heapreplace(loads, (load + 1, place, name))
@@ -43,15 +43,19 @@ def assign_requests(requests: Sequence[Request], in_flight: Mapping[str, int]) -
     return shares
 
 
-def group_by_sampling(requests: Sequence[Request]) -> Iterator[list[Request]]:
-    """Neighbours that are sampled group_by_sampling."""
-    for _, same in groupby(requests, key=lambda request: (request.sampling, request.group_size)):
-        yield list(same)
+def group_by_sampling(requests: Sequence[PromptRequest]) -> Iterator[SamplingRequest]:
+    """Yield one request for each series of neighbours that are sampled under the same settings."""
+
+    def settings(request: PromptRequest) -> SamplingRequest:
+        return replace(request.batch, prompts=())
+
+    for common, series in groupby(requests, key=settings):
+        yield replace(common, prompts=tuple(request.prompt for request in series))
 
 
 @dataclass(frozen=True, slots=True)
 class Throughput:
-    """How fast the last groups came. Times are of the monotonic clock."""
+    """How fast the last groups came. Times are of the monotonic clock, in seconds."""
 
     sampled: float = 0.0
     """When the last of them had been sampled."""
@@ -60,7 +64,10 @@ class Throughput:
     """How long their rewards kept the caller waiting after that."""
 
     def after(self, groups: Sequence[Group], times: Sequence[tuple[float, float]]) -> Throughput:
-        """The pace of `groups`, by when each was asked for and sampled; what ran ahead counts from those before on."""
+        """Return the throughput of `groups`, by when each was asked for and sampled.
+
+        Of sampling that ran ahead only the time since the groups before counts.
+        """
         if not groups:
             return self
         sampled = max(end for _, end in times)

@@ -22,9 +22,9 @@ from orchestrator.fleet.scale import requested_generators
 from orchestrator.fleet.transports import Transport, make_transport
 from rewards.workers.pool import RewardPool
 from rollout.actor import MAX_CONCURRENCY, GeneratorActor, environment
-from rollout.config import SamplingConfig
 from rollout.types.completions import Group
 from rollout.types.prompts import Prompt
+from rollout.types.sampling import SamplingRequest
 
 logger = logging.getLogger(__name__)
 
@@ -33,11 +33,11 @@ CONTROL_TIMEOUT_S = 120.0
 
 
 class Rollouts(Protocol):
-    """Samples and scores."""
+    """Samples and grades."""
 
-    def submit(self, prompts: Sequence[Prompt], sampling: SamplingConfig, group_size: int) -> None: ...
+    def submit(self, request: SamplingRequest) -> None: ...
     def gather(self, prompts: Sequence[Prompt]) -> list[Group]: ...
-    def collect(self, prompts: Sequence[Prompt], sampling: SamplingConfig, group_size: int) -> list[Group]: ...
+    def collect(self, request: SamplingRequest) -> list[Group]: ...
     def metrics(self) -> dict[str, float]: ...
 
 
@@ -75,7 +75,7 @@ class RolloutFleet:
         tasks = {questions.marked_by for questions in config.prompts.tasks.values()}
         self.rewards = RewardPool(config.rewards, f"{config.name}/reward", sorted(tasks), placement.reward_options)
         self.rollouts = RolloutStream(
-            self.generators, self.rewards, config.rollout, seed=config.seed, serve_restarted=self._serve_restarted
+            self.generators, self.rewards, config.rollout, serve_restarted=self._serve_restarted
         )
 
     def wait_until_ready(self) -> None:

@@ -1,4 +1,4 @@
-"""Prompts in, scored groups out: keeps the generators and the reward workers busy at the same time.
+"""Prompts in, graded groups out: keep the generators and the reward workers busy at the same time.
 
     submit ──> queue ──> a generator ──> its group ──> the reward pool ──> gather
                  ^           │ it died, or hangs
@@ -17,14 +17,15 @@ from ray.exceptions import RayError
 
 from orchestrator.cluster.calls import RemoteCallError, RestartBudgetExceededError, gather_calls, ready_of, result_of
 from orchestrator.cluster.watchdog import Watchdog
-from orchestrator.fleet.assignment import Request, Throughput, assign_requests, group_by_sampling
+from orchestrator.fleet.assignment import PromptRequest, Throughput, assign_requests, group_by_sampling
 from orchestrator.fleet.generators import Generators
 from orchestrator.fleet.heartbeats import EVERY_S, Heartbeats
 from rewards.workers.pool import RewardPool
-from rollout.config import RolloutConfig, SamplingConfig
+from rollout.config import RolloutConfig
 from rollout.engine.step_loop import EngineStoppedError
 from rollout.types.completions import Group
 from rollout.types.prompts import Prompt
+from rollout.types.sampling import SamplingRequest
 from rollout.weights.staging import UnpublishedError
 
 ABANDON_TIMEOUT_S = 60.0
@@ -40,18 +41,16 @@ class RolloutStream:
         rewards: RewardPool,
         config: RolloutConfig,
         *,
-        seed: int,
         serve_restarted: Callable[[], None],
     ) -> None:
-        """`serve_restarted` gives the current weights to generators that stand without; called when none is left that samples."""
+        """`serve_restarted` gives generators that stand the current weights; called when none is left that samples."""
         self._generators = generators
         self._rewards = rewards
         self._config = config
-        self._seed = seed
         self._serve_restarted = serve_restarted
         self._heartbeats = Heartbeats(config.hang_timeout_s)
-        self._queue: list[Request] = []
-        self._in_flight: dict[str, dict[str, Request]] = {}
+        self._queue: list[PromptRequest] = []
+        self._in_flight: dict[str, dict[str, PromptRequest]] = {}
         """By generator, then by prompt id."""
         self._streams: dict[Any, str] = {}
         """Calls that stream groups back, and whose they are."""
@@ -61,19 +60,19 @@ class RolloutStream:
         self._throughput = Throughput()
         self._watchdog = Watchdog(self._describe_pending)
 
-    def collect(self, prompts: Sequence[Prompt], sampling: SamplingConfig, group_size: int) -> list[Group]:
-        """`submit` and `gather`."""
-        self.submit(prompts, sampling, group_size)
-        return self.gather(prompts)
+    def collect(self, request: SamplingRequest) -> list[Group]:
+        """Submit, and gather."""
+        self.submit(request)
+        return self.gather(request.prompts)
 
-    def submit(self, prompts: Sequence[Prompt], sampling: SamplingConfig, group_size: int) -> None:
-        """Have `group_size` completions of each prompt sampled and scored from now on; returns at once."""
+    def submit(self, request: SamplingRequest) -> None:
+        """Have a group of completions of each prompt sampled and graded from now on. Returns at once."""
         now = time.monotonic()
-        self._queue += [Request(prompt, sampling, group_size, now) for prompt in prompts]
+        self._queue += [PromptRequest(prompt, request, now) for prompt in request.prompts]
         self._hand_out()
 
     def gather(self, prompts: Sequence[Prompt]) -> list[Group]:
-        """The groups of submitted prompts, in the prompts' order; waits for them.
+        """Wait for the groups of submitted prompts, and return them in the prompts' order.
 
         A generator that dies or hangs is replaced, and its prompts are sampled by others. Raises RemoteCallError when
         that happens too often, or nothing is finished for `rollout.stall_timeout_s`.
@@ -93,7 +92,7 @@ class RolloutStream:
         return groups
 
     def refs(self) -> list[Any]:
-        """What is ready when there is something to do."""
+        """Return the references of which one is ready when there is something to do."""
         # A pool that is behind is given nothing more: finished groups wait with the generators.
         streams = [] if self._rewards.is_full else list(self._streams)
         return [*streams, *self._rewards.refs(), *self._generators.refs()]
@@ -144,7 +143,7 @@ class RolloutStream:
         self._scored.clear()
 
     def metrics(self) -> dict[str, float]:
-        """Of the last `gather`: how fast was sampled, how long rewards kept it waiting; and what is in flight now."""
+        """Return how fast the last `gather` was sampled and how long rewards kept it waiting, and what is in flight now."""
         return {
             "rollout/tokens_per_s": self._throughput.tokens_per_s,
             "time/reward_wait_s": self._throughput.reward_wait_s,
@@ -162,26 +161,21 @@ class RolloutStream:
         queue, self._queue = self._queue, []
         shares = assign_requests(queue, {name: len(self._in_flight.get(name, ())) for name in serving})
         for name, share in shares.items():
-            for same in group_by_sampling(share):
-                self._generate(name, same)
-
-    def _generate(self, name: str, share: Sequence[Request]) -> None:
-        """One call for all of them: a batch that is added at once is computed group_by_sampling every time."""
-        first = share[0]
-        prompts = [request.prompt for request in share]
-        call = self._generators.serving[name].generate.remote(prompts, first.sampling, first.group_size, self._seed)
-        self._streams[call] = name
-        self._in_flight.setdefault(name, {}).update({request.prompt.id: request for request in share})
+            # One call for all of them: a batch that is added at once is computed in the same way every time.
+            for request in group_by_sampling(share):
+                self._streams[serving[name].generate.remote(request)] = name
+            self._in_flight.setdefault(name, {}).update({request.prompt.id: request for request in share})
 
     def _take(self, stream: Any) -> None:
-        """The group that the stream has ready, on to the rewards; at the stream's end, or with its generator, forget it."""
+        """Pass the group that a stream has ready on to the rewards. Forget a stream that ended, or lost its generator."""
         name = self._streams[stream]
         try:
             group: Group = result_of(next(stream), name, "generate")
         except StopIteration:
             del self._streams[stream]
         except UnpublishedError:
-            # A commit failed half way and dropped them. It is tried again, and if that fails the publish loses the generator.
+            # A commit failed half way and dropped them. It is tried again; if that fails too, the publish loses the
+            # generator.
             self.requeue(name)
         except (RemoteCallError, EngineStoppedError, RayError) as error:
             self.lose(name, str(error))
@@ -192,7 +186,7 @@ class RolloutStream:
             self._watchdog.moved()
 
     def _wait_for_a_generator(self) -> None:
-        """Until one samples again. Bounded by the deadlines of starting one."""
+        """Wait until a generator samples again. Bounded by the deadlines of starting one."""
         while not self._generators.standing:
             if not self._generators.names:
                 raise RestartBudgetExceededError(
@@ -206,7 +200,7 @@ class RolloutStream:
         self._hand_out()
 
     def _describe_pending(self) -> str:
-        """Who is waited for, in words."""
+        """Return who is waited for, in words."""
         parts = [
             f"{name} ({len(requests)} prompts, {min(requests)} the first)"
             for name, requests in self._in_flight.items()
@@ -221,6 +215,6 @@ class RolloutStream:
     def _report_stall(self, missing: set[str]) -> None:
         raise RemoteCallError(
             f"no group finished for {self._config.stall_timeout_s:g} s; {len(missing)} are missing, waiting for "
-            f"{self._describe_pending()}. Raise rollout.stall_timeout_s if completions really take that long; else look at the log of "
-            "who is waited for"
+            f"{self._describe_pending()}. Raise rollout.stall_timeout_s if completions really take that long; else look at "
+            "the log of who is waited for"
         )

@@ -13,14 +13,14 @@ import numpy as np
 from vllm import SamplingParams
 from vllm.sampling_params import RequestOutputKind
 
-from rollout.config import RolloutConfig, SamplingConfig
+from rollout.config import RolloutConfig
 from rollout.engine.increments import increments
 from rollout.engine.step_loop import EngineStoppedError, StepLoop
 from rollout.engine.versioned import SampledRequest, VersionedEngine
 from rollout.types.completions import Completion, Group, Logprobs
 from rollout.types.prompts import Prompt, Tokens
 from rollout.types.publishing import IpcBucket, NcclGroup, WeightBucket, WeightManifest
-from rollout.types.sampling import EngineSpec, Heartbeat
+from rollout.types.sampling import EngineSpec, Heartbeat, SamplingRequest, SamplingSettings
 from rollout.weights.staging import Staged, StagingArea, UnpublishedError, expected_shapes, manifest_of
 
 T = TypeVar("T")
@@ -47,29 +47,27 @@ class Engine:
         """The version of the weights in use; None before the first publish."""
         return self._loop.call(lambda engine: engine.version)
 
-    def generate(
-        self, prompts: Sequence[Prompt], sampling: SamplingConfig, group_size: int, seed: int
-    ) -> Iterator[Group]:
-        """Yield the unscored group of each prompt as it finishes.
+    def generate(self, request: SamplingRequest) -> Iterator[Group]:
+        """Yield the ungraded group of each prompt as it finishes.
 
         Ends early, without an error, when the prompts are abandoned: the caller knows which groups it did not get.
         Raises PromptTooLongError before anything is sampled, UnpublishedError when the engine has no weights yet.
         """
-        by_id = {prompt.id: prompt for prompt in prompts}
-        if len(by_id) < len(prompts):
-            raise ValueError(f"{len(prompts) - len(by_id)} prompts share an id with another of the same call")
-        requests = [
+        by_id = {prompt.id: prompt for prompt in request.prompts}
+        if len(by_id) < len(request.prompts):
+            raise ValueError(f"{len(request.prompts) - len(by_id)} prompts share an id with another of the same call")
+        asked = [
             (
                 prompt.id,
-                {"prompt_token_ids": self._fitting(prompt, sampling).token_ids.tolist()},
-                sampling_params(sampling, group_size, prompt_seed(seed, prompt.id)),
+                {"prompt_token_ids": self._fitting(prompt, request.sampling).token_ids.tolist()},
+                sampling_params(request.sampling, request.group_size, prompt_seed(request.seed, prompt.id)),
             )
-            for prompt in prompts
+            for prompt in request.prompts
         ]
-        for sampled in self._loop.stream(requests):
+        for sampled in self._loop.stream(asked):
             yield self._group(by_id[sampled.request_id], sampled)
 
-    def stream(self, prompt: Prompt, sampling: SamplingConfig, seed: int) -> Iterator[str]:
+    def stream(self, prompt: Prompt, sampling: SamplingSettings, seed: int) -> Iterator[str]:
         """Yield the text of one completion in pieces, as it is sampled. Raises as `generate` does."""
         params = sampling_params(sampling, 1, prompt_seed(seed, prompt.id))
         params.output_kind = RequestOutputKind.DELTA
@@ -177,7 +175,7 @@ class Engine:
             self._loop.abandon(UnpublishedError(HALF_LOADED))
             raise
 
-    def _fitting(self, prompt: Prompt, sampling: SamplingConfig) -> Prompt:
+    def _fitting(self, prompt: Prompt, sampling: SamplingSettings) -> Prompt:
         needed = len(prompt.token_ids) + sampling.max_completion_tokens
         if needed > self._spec.max_model_len:
             raise PromptTooLongError(
@@ -211,7 +209,7 @@ def names_and_shapes(weights: WeightManifest | IpcBucket) -> dict[str, Any]:
     }
 
 
-def sampling_params(sampling: SamplingConfig, group_size: int, seed: int) -> SamplingParams:
+def sampling_params(sampling: SamplingSettings, group_size: int, seed: int) -> SamplingParams:
     """vLLM's sampling parameters for one whole group, returned once, when finished."""
     return SamplingParams(
         n=group_size,

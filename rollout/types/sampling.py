@@ -1,13 +1,46 @@
-"""What a generator is built from, and how it says that it lives."""
+"""What a generator is asked for, what it is built from, and how it says that it lives."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
+from rollout.types.prompts import Prompt
 from rollout.types.publishing import TransportName
 
 UNSHARED_FRACTION = 0.9
 """vLLM's share of a GPU that no learner uses, where no other share is given or planned."""
+
+
+class SamplingSettings(Protocol):
+    """How tokens are drawn, whatever type says so; a recipe's `[sampling]` section does."""
+
+    @property
+    def temperature(self) -> float:
+        """Divides the logits; 0 takes the likeliest token."""
+        ...
+
+    @property
+    def max_completion_tokens(self) -> int:
+        """Longest completion, in tokens."""
+        ...
+
+    @property
+    def stop(self) -> tuple[str, ...]:
+        """Texts that end a completion, and stay in it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingRequest:
+    """Prompts, and how to sample a group of completions for each of them."""
+
+    prompts: tuple[Prompt, ...]
+    sampling: SamplingSettings
+    group_size: int
+    """Completions of each prompt."""
+    seed: int
+    """Decides, with a prompt's id, what is drawn for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,15 +65,15 @@ class EngineSpec:
 class Heartbeat:
     """A sign of life of a generator, answered beside its decoding.
 
-    No heartbeat: the process hangs. Two heartbeats with unfinished requests (or waiting calls) and equal `decoding_steps`: the
-    engine hangs. Otherwise it works, be it slowly.
+    No heartbeat: the process hangs. Two heartbeats with unfinished prompts (or waiting calls) and equal
+    `decoding_steps`: the engine hangs. Otherwise it works, be it slowly.
     """
 
     pid: int
     policy_version: int | None
     """As in use at this moment; None while there are no whole weights."""
     num_unfinished: int
-    """Requests that the engine has and did not finish."""
+    """Prompts that the engine has and did not finish."""
     num_waiting_calls: int
     """Calls that wait for the next pause between two decoding steps."""
     decoding_steps: int

@@ -26,6 +26,7 @@ from orchestrator.fleet.publish import publish
 from orchestrator.run import load_tokenizer
 from rollout.prompts.stream import PromptStream
 from rollout.types.completions import Group, Reward, RewardPart
+from rollout.types.sampling import SamplingRequest
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -90,7 +91,7 @@ def publish_from(site: Site, learner: LearnerGroup, version: int) -> None:
 
 
 def collect(site: Site, config: RunConfig) -> list[Group]:
-    groups = site.fleet.rollouts.collect(site.prompts.take(16), config.sampling, 4)
+    groups = site.fleet.rollouts.collect(SamplingRequest(tuple(site.prompts.take(16)), config.sampling, 4, config.seed))
     # An untrained policy earns nothing; any spread will do to make an update.
     rewards = tuple(Reward(float(index), (RewardPart("correctness", 0.0),)) for index in range(4))
     return [group.scored(rewards) for group in groups]

@@ -28,7 +28,7 @@ from orchestrator.run import load_tokenizer
 from rollout.actor import Generator, environment
 from rollout.prompts.stream import PromptStream
 from rollout.types.completions import Reward, RewardPart
-from rollout.types.sampling import EngineSpec, Heartbeat
+from rollout.types.sampling import EngineSpec, Heartbeat, SamplingRequest
 
 pytestmark = pytest.mark.slow
 # Ray's workers cannot import this file: its actors travel by value.
@@ -72,7 +72,7 @@ def fresh(run):
 
 def collect(run, count: int = 16):
     config, fleet, prompts, _ = run
-    groups = fleet.rollouts.collect(prompts.take(count), config.sampling, 4)
+    groups = fleet.rollouts.collect(SamplingRequest(tuple(prompts.take(count)), config.sampling, 4, config.seed))
     # An untrained policy earns nothing; any spread will do to make an update.
     return [group.scored(tuple(spread(index) for index in range(4))) for group in groups]
 
@@ -134,7 +134,7 @@ def test_a_generator_with_a_stale_lm_head_stops_the_run(fresh) -> None:
         spec, config.rollout
     )
     publish(fleet.learner, {"generator-9": stale}, 0, timeout_s=120, bucket_bytes=2**28)
-    groups = stream_of(stale, fresh).collect(prompts.take(8), config.sampling, 4)
+    groups = stream_of(stale, fresh).collect(SamplingRequest(tuple(prompts.take(8)), config.sampling, 4, config.seed))
     ray.kill(stale)
     with pytest.raises(ParityError, match="LM head"):
         fleet.learner.update(1, [group.scored(tuple(spread(index) for index in range(4))) for group in groups])
@@ -146,7 +146,7 @@ def stream_of(actor, run, **settings) -> RolloutStream:
     rollout = config.rollout.model_copy(update={"num_generators": 1, "max_restarts": 0, **settings})
     generators = Generators(lambda index, restarts: actor, rollout, have_weights=True)
     generators.wait_until_ready()
-    return RolloutStream(generators, fleet.rewards, rollout, seed=0, serve_restarted=lambda: None)
+    return RolloutStream(generators, fleet.rewards, rollout, serve_restarted=lambda: None)
 
 
 class Odd:
@@ -268,7 +268,7 @@ def test_spoiled_weights_leave_every_generator_on_the_old_version_and_sampling_a
     fleet.learner.start(base, config.learner, config.num_steps, config.sampling.temperature)
     fleet.publish(version=0)
     asked = prompts.take(8)
-    before = fleet.rollouts.collect(asked, config.sampling, 4)
+    before = fleet.rollouts.collect(SamplingRequest(tuple(asked), config.sampling, 4, config.seed))
     fleet.learner.update(1, [group.scored(tuple(spread(index) for index in range(4))) for group in before])
     with pytest.raises(PublishError, match=message) as caught:
         publish(
@@ -280,7 +280,7 @@ def test_spoiled_weights_leave_every_generator_on_the_old_version_and_sampling_a
         )
     assert "generator-0" in str(caught.value) and "generator-1" in str(caught.value)
     assert versions(fleet) == [0, 0]
-    again = fleet.rollouts.collect(asked, config.sampling, 4)
+    again = fleet.rollouts.collect(SamplingRequest(tuple(asked), config.sampling, 4, config.seed))
     assert [tokens(group) for group in again] == [tokens(group) for group in before]
     assert {completion.policy_versions for group in again for completion in group.completions} == {(0,)}
 
@@ -323,7 +323,7 @@ def test_a_generator_that_dies_or_hangs_while_sampling_is_named(fresh, kind, mes
     odd = ray.remote(num_cpus=0)({"Dying": Dying, "Silent": Silent}[kind]).remote()
     stream = stream_of(odd, fresh, hang_timeout_s=3.0)
     with pytest.raises(RemoteCallError, match=f"generator-0 is lost: .*{message}"):
-        stream.collect(prompts.take(2), config.sampling, 4)
+        stream.collect(SamplingRequest(tuple(prompts.take(2)), config.sampling, 4, config.seed))
 
 
 class Cramped:
@@ -349,7 +349,7 @@ class Dying:
         return os.getpid()
 
     @ray.method(num_returns="streaming")
-    def generate(self, prompts, sampling, group_size, seed):
+    def generate(self, request):
         os.kill(os.getpid(), signal.SIGKILL)
         yield
 
@@ -362,7 +362,7 @@ class Silent:
         """Waits for generate."""
 
     @ray.method(num_returns="streaming")
-    def generate(self, prompts, sampling, group_size, seed):
+    def generate(self, request):
         time.sleep(60)
         yield
 

@@ -18,6 +18,7 @@ from orchestrator.fleet.fleet import RayFleet
 from orchestrator.run import load_tokenizer
 from rollout.prompts.stream import PromptStream
 from rollout.types.completions import Group, Reward, RewardPart
+from rollout.types.sampling import SamplingRequest
 
 pytestmark = [pytest.mark.gpu, pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -79,7 +80,7 @@ def publish(fleet: RayFleet, version: int) -> float:
 def collect(site: Site) -> list[Group]:
     config, fleet, prompts = site
     with fleet.generating():
-        sampled = fleet.rollouts.collect(prompts.take(16), config.sampling, 4)
+        sampled = fleet.rollouts.collect(SamplingRequest(tuple(prompts.take(16)), config.sampling, 4, config.seed))
     # An untrained policy earns nothing; any spread will do to make an update.
     rewards = tuple(Reward(float(index), (RewardPart("correctness", 0.0),)) for index in range(4))
     return [group.scored(rewards) for group in sampled]

@@ -22,7 +22,7 @@ from orchestrator.config.recipe import load
 from rollout.actor import MAX_CONCURRENCY, GeneratorActor, environment
 from rollout.config import RolloutConfig, SamplingConfig
 from rollout.types.prompts import Prompt
-from rollout.types.sampling import EngineSpec
+from rollout.types.sampling import EngineSpec, SamplingRequest
 
 pytestmark = [pytest.mark.gpu, pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -83,7 +83,7 @@ def generator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ray.ac
 
 def sampled(actor: ray.actor.ActorHandle) -> list[list[int]]:
     prompts = [Prompt(f"train/{index:06d}", np.arange(2, 9, dtype=np.int32), "", "countdown", {}) for index in range(8)]
-    stream = actor.generate.remote(prompts, SamplingConfig(max_completion_tokens=32), 2, 0)
+    stream = actor.generate.remote(SamplingRequest(tuple(prompts), SamplingConfig(max_completion_tokens=32), 2, 0))
     groups = sorted((ray.get(ref) for ref in stream), key=lambda group: group.prompt.id)
     return [completion.token_ids.tolist() for group in groups for completion in group.completions]
 

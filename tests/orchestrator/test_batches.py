@@ -41,7 +41,8 @@ class FakeRollouts:
         self.in_flight: list[str] = []
         self._without_spread = without_spread
 
-    def submit(self, prompts, sampling, group_size):
+    def submit(self, request):
+        prompts = request.prompts
         assert not {prompt.id for prompt in prompts} & {*self.in_flight}, "asked for twice"
         self.asked |= {prompt.id: (self.version, prompt) for prompt in prompts}
         self.in_flight += [prompt.id for prompt in prompts]

@@ -70,14 +70,14 @@ class FakeFleet:
         self.version = version
         self.events.append(("publish", version))
 
-    def collect(self, prompts, sampling, group_size):
-        assert self._phase == "generating" and prompts == ("held-out",)
+    def collect(self, request):
+        assert self._phase == "generating" and request.prompts == ("held-out",)
         self.events.append(("evaluate", self.version))
-        return [scored_group("held-out", [True] * group_size)]
+        return [scored_group("held-out", [True] * request.group_size)]
 
-    def submit(self, prompts, sampling, group_size):
-        self.events.append(("submit", self.version, prompts[0]))
-        self._versions |= dict.fromkeys(prompts, self.version)
+    def submit(self, request):
+        self.events.append(("submit", self.version, request.prompts[0]))
+        self._versions |= dict.fromkeys(request.prompts, self.version)
 
     def gather(self, prompts):
         assert self._phase == "generating"

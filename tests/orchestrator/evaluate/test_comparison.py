@@ -245,7 +245,7 @@ def test_models_share_one_cluster_and_the_engines_of_one_end_before_the_next_beg
 
     class Fleet:
         rollouts = SimpleNamespace(
-            collect=lambda prompts, _, size: [scored_group(prompt.id, [True] * size) for prompt in prompts]
+            collect=lambda request: [scored_group(prompt.id, [True] * request.group_size) for prompt in request.prompts]
         )
 
         def __init__(self, run, placement) -> None:

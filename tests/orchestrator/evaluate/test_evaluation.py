@@ -92,9 +92,9 @@ class Sampling:
         self.calls: list = []
         self._group = group
 
-    def collect(self, prompts, sampling, group_size):
-        self.calls.append((sampling, group_size))
-        return [self._group(prompt, group_size) for prompt in prompts]
+    def collect(self, request):
+        self.calls.append((request.sampling, request.group_size))
+        return [self._group(prompt, request.group_size) for prompt in request.prompts]
 
 
 def test_prompts_are_sampled_with_the_recipes_limit_and_stop_texts_and_once_greedily() -> None:

@@ -4,14 +4,16 @@ from types import SimpleNamespace
 
 import pytest
 
-from orchestrator.fleet.assignment import Request, assign_requests
+from orchestrator.fleet.assignment import PromptRequest, assign_requests
 from rollout.config import SamplingConfig
+from rollout.types.sampling import SamplingRequest
 
 PROMPTS_PER_STEP, NUM_STEPS = 12, 100
 
 
-def request(number: int) -> Request:
-    return Request(SimpleNamespace(id=f"train/{number}"), SamplingConfig(), 4, 0.0)
+def request(number: int) -> PromptRequest:
+    prompt = SimpleNamespace(id=f"train/{number}")
+    return PromptRequest(prompt, SamplingRequest((prompt,), SamplingConfig(), 4, 0), 0.0)
 
 
 def seconds_per_step(groups_per_s: dict[str, float], max_staleness: int) -> float:

@@ -92,7 +92,7 @@ def test_without_a_generator_and_without_one_that_starts_nobody_is_waited_for() 
     generators.wait_until_ready()
     with pytest.raises(RestartBudgetExceededError, match=r"as many as rollout\.max_restarts allows"):
         generators.lose("generator-0", "a test")
-    stream = RolloutStream(generators, NoRewards(), config, seed=0, serve_restarted=lambda: None)
+    stream = RolloutStream(generators, NoRewards(), config, serve_restarted=lambda: None)
     with pytest.raises(RestartBudgetExceededError, match="no generator is left"):
         stream._wait_for_a_generator()
 

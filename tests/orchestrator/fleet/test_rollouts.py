@@ -6,9 +6,8 @@ import pytest
 
 from orchestrator.fleet.rollouts import RolloutStream
 from rollout.config import RolloutConfig, SamplingConfig
+from rollout.types.sampling import SamplingRequest
 from rollout.weights.staging import UnpublishedError
-
-SAMPLING = SamplingConfig()
 
 
 class FakeGenerator:
@@ -18,8 +17,8 @@ class FakeGenerator:
         self.asked: list[list[str]] = []
         self.generate = SimpleNamespace(remote=self._generate)
 
-    def _generate(self, prompts, sampling, group_size, seed):
-        self.asked.append([prompt.id for prompt in prompts])
+    def _generate(self, request):
+        self.asked.append([prompt.id for prompt in request.prompts])
         return f"stream {id(self)} {len(self.asked)}"
 
 
@@ -43,8 +42,9 @@ class FakePool:
         return ["a reward worker"]
 
 
-def prompts(first: int, count: int) -> list[SimpleNamespace]:
-    return [SimpleNamespace(id=f"train/{number}") for number in range(first, first + count)]
+def request(first: int, count: int, temperature: float = 1.0) -> SamplingRequest:
+    prompts = tuple(SimpleNamespace(id=f"train/{number}") for number in range(first, first + count))
+    return SamplingRequest(prompts, SamplingConfig(temperature=temperature), group_size=4, seed=0)
 
 
 def names(first: int, *more: int) -> list[str]:
@@ -63,29 +63,41 @@ def pool() -> FakePool:
 
 @pytest.fixture
 def stream(generators, pool) -> RolloutStream:
-    return RolloutStream(generators, pool, RolloutConfig(), seed=0, serve_restarted=lambda: None)
+    return RolloutStream(generators, pool, RolloutConfig(), serve_restarted=lambda: None)
 
 
-def test_prompts_are_dealt_in_turn_and_then_to_whoever_has_fewest(stream, generators) -> None:
+def test_prompts_are_assigned_in_turn_and_then_to_whoever_has_fewest(stream, generators) -> None:
     first, second = generators.serving.values()
-    stream.submit(prompts(0, 5), SAMPLING, 4)
+    stream.submit(request(0, 5))
     assert (first.asked, second.asked) == ([names(0, 2, 4)], [names(1, 3)])
-    stream.submit(prompts(5, 3), SAMPLING, 4)
+    stream.submit(request(5, 3))
     assert (first.asked[1:], second.asked[1:]) == ([names(6)], [names(5, 7)])
+
+
+def test_prompts_of_one_generator_are_one_call_unless_they_are_sampled_otherwise(stream, generators) -> None:
+    first = generators.serving["generator-0"]
+    del generators.serving["generator-1"]
+    waiting, generators.serving = generators.serving, {}
+    stream.submit(request(0, 2))
+    stream.submit(request(2, 1))
+    stream.submit(request(3, 1, temperature=0.5))
+    generators.serving = waiting
+    stream.submit(request(4, 1))
+    assert first.asked == [names(0, 1, 2), names(3), names(4)]
 
 
 def test_what_a_lost_generator_had_goes_to_the_others_in_its_order(stream, generators) -> None:
     second = generators.serving["generator-1"]
-    stream.submit(prompts(0, 5), SAMPLING, 4)
+    stream.submit(request(0, 5))
     stream.lose("generator-0", "it died")
     assert generators.lost == ["generator-0"]
     assert second.asked == [names(1, 3), names(0, 2, 4)]
 
 
 def test_whose_weights_were_dropped_in_a_publish_is_not_lost(stream, generators, monkeypatch) -> None:
-    """The publish tries again; by the time its prompts are assign_requests anew it has a whole version, or was lost by the publish."""
+    """The publish tries again. When its prompts are assigned anew it has a whole version, or was lost by the publish."""
     first, second = generators.serving.values()
-    stream.submit(prompts(0, 4), SAMPLING, 4)
+    stream.submit(request(0, 4))
     (broken,) = [call for call, name in stream._streams.items() if name == "generator-0"]
 
     def fail(*_):
@@ -102,14 +114,14 @@ def test_whose_weights_were_dropped_in_a_publish_is_not_lost(stream, generators,
 def test_prompts_wait_while_there_is_nobody(stream, generators) -> None:
     stream.lose("generator-0", "it died")
     stream.lose("generator-1", "it died")
-    stream.submit(prompts(0, 2), SAMPLING, 4)
+    stream.submit(request(0, 2))
     late = generators.serving["generator-1"] = FakeGenerator()
-    stream.submit(prompts(2, 1), SAMPLING, 4)
+    stream.submit(request(2, 1))
     assert late.asked == [names(0, 1, 2)]
 
 
 def test_a_pool_that_is_behind_is_given_nothing_more(stream, pool) -> None:
-    stream.submit(prompts(0, 2), SAMPLING, 4)
+    stream.submit(request(0, 2))
     assert len(stream.refs()) == 3
     pool.is_full = True
     assert stream.refs() == ["a reward worker"], "finished groups wait with the generators"

@@ -15,7 +15,7 @@ from rollout.config import RolloutConfig, SamplingConfig
 from rollout.types.completions import Group
 from rollout.types.prompts import Prompt
 from rollout.types.publishing import WeightBucket
-from rollout.types.sampling import EngineSpec
+from rollout.types.sampling import EngineSpec, SamplingRequest
 from rollout.weights.staging import StagingError, UnpublishedError
 
 CONFIG = RolloutConfig(max_concurrent_completions=64)
@@ -52,12 +52,12 @@ def bucket(policy) -> WeightBucket:
     return WeightBucket.of(tuple(state), ("float32",) * len(state), tuple(state.values()))
 
 
-def prompts(count: int, length: int = 5) -> list[Prompt]:
+def prompts(count: int, length: int = 5) -> tuple[Prompt, ...]:
     rng = np.random.default_rng(0)
-    return [
+    return tuple(
         Prompt(f"train/{index:06d}", rng.integers(2, 60, length).astype(np.int32), "", "countdown", {})
         for index in range(count)
-    ]
+    )
 
 
 def drawn(groups: list[Group]) -> list[list[int]]:
@@ -67,7 +67,9 @@ def drawn(groups: list[Group]) -> list[list[int]]:
 def generate(
     engine, count: int = 6, group_size: int = 4, seed: int = 0, sampling: SamplingConfig = SAMPLING
 ) -> list[Group]:
-    return sorted(engine.generate(prompts(count), sampling, group_size, seed), key=lambda group: group.prompt.id)
+    return sorted(
+        engine.generate(SamplingRequest(prompts(count), sampling, group_size, seed)), key=lambda group: group.prompt.id
+    )
 
 
 @torch.no_grad()
@@ -121,7 +123,7 @@ def test_the_same_seed_gives_the_same_completions_and_another_does_not(published
 
 
 def test_completions_do_not_depend_on_what_else_is_in_the_batch(published) -> None:
-    alone = next(published.generate(prompts(1), SAMPLING, 4, 0))
+    alone = next(published.generate(SamplingRequest(prompts(1), SAMPLING, 4, 0)))
     together, *_ = generate(published, count=10)
     assert [c.token_ids.tolist() for c in alone.completions] == [c.token_ids.tolist() for c in together.completions]
 
@@ -175,7 +177,7 @@ def test_a_prefix_that_old_weights_read_is_read_again_by_new_ones(published, pol
     """Also while completions are on their way, when vLLM cannot empty its cache. A block of it is 128 tokens on the CPU."""
     (prompt,) = prompts(1, length=140)
     long = SamplingConfig(temperature=2.0, max_completion_tokens=56)
-    reader = threading.Thread(target=lambda: list(published.generate([prompt], long, 16, 0)))
+    reader = threading.Thread(target=lambda: list(published.generate(SamplingRequest((prompt,), long, 16, 0))))
     steps = published.heartbeat().decoding_steps
     reader.start()
     while published.heartbeat().decoding_steps < steps + 2:
@@ -183,7 +185,7 @@ def test_a_prefix_that_old_weights_read_is_read_again_by_new_ones(published, pol
     perturb(policy, 0.03)
     published.update_weights([bucket(policy)], version=6)
     assert published.heartbeat().num_unfinished == 1
-    groups = list(published.generate([replace(prompt, id="train/000001")], SAMPLING, 4, 0))
+    groups = list(published.generate(SamplingRequest((replace(prompt, id="train/000001"),), SAMPLING, 4, 0)))
     reader.join()
     assert largest_gap(policy, groups, SAMPLING.temperature) < 1e-5
 
@@ -266,7 +268,7 @@ def test_a_prompt_that_does_not_fit_is_refused_with_its_id_and_nothing_is_sample
 
     long = [*prompts(1), Prompt("train/000099", np.zeros(180, np.int32), "", "countdown", {})]
     with pytest.raises(PromptTooLongError, match=r"prompt train/000099 has 180 tokens.*needs 204.*holds 200"):
-        list(published.generate(long, SAMPLING, 2, 0))
+        list(published.generate(SamplingRequest(long, SAMPLING, 2, 0)))
     assert len(generate(published, 1)) == 1
 
 

@@ -8,7 +8,7 @@ import pytest
 from rollout.actor import environment
 from rollout.config import RolloutConfig, SamplingConfig
 from rollout.types.prompts import Prompt
-from rollout.types.sampling import EngineSpec
+from rollout.types.sampling import EngineSpec, SamplingRequest
 
 CONFIG = RolloutConfig(max_concurrent_completions=64, max_batched_tokens=100)
 
@@ -25,7 +25,9 @@ def test_prompts_that_do_not_fit_one_step_wait_for_the_next(tiny_model) -> None:
         for index in range(12)
     ]
     try:
-        groups = list(engine.generate(prompts, SamplingConfig(max_completion_tokens=8), 4, seed=0))
+        groups = list(
+            engine.generate(SamplingRequest(tuple(prompts), SamplingConfig(max_completion_tokens=8), 4, seed=0))
+        )
     finally:
         engine.close()
     assert sorted(group.prompt.id for group in groups) == [prompt.id for prompt in prompts]

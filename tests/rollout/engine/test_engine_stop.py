@@ -9,7 +9,7 @@ from transformers import AutoTokenizer
 from rollout.actor import environment
 from rollout.config import RolloutConfig, SamplingConfig
 from rollout.types.prompts import Prompt
-from rollout.types.sampling import EngineSpec
+from rollout.types.sampling import EngineSpec, SamplingRequest
 from tests.support.paths import WARM_START
 
 CONFIG = RolloutConfig(max_concurrent_completions=16)
@@ -35,7 +35,9 @@ def engine(tokenizer):
 def completions(engine, tokenizer, **sampling):
     ids = np.array(tokenizer.encode("Numbers: 3 7 9\nTarget: 33\n<think>"), dtype=np.int32)
     prompt = Prompt("train/000000", ids, "", "countdown", {})
-    (group,) = engine.generate([prompt], SamplingConfig(max_completion_tokens=200, **sampling), 8, seed=0)
+    (group,) = engine.generate(
+        SamplingRequest((prompt,), SamplingConfig(max_completion_tokens=200, **sampling), 8, seed=0)
+    )
     return group.completions
 
 
