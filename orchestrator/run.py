@@ -115,9 +115,9 @@ class TrainCommand(Command[RunInputs]):
         console.print(f"this command took {seconds / 60:.1f} minutes. In {relative(directory.path)}:", highlight=False)
         console.print("  final/         the trained model; metrics.jsonl, rollouts/, curve.png, log.txt beside it")
         commands = [f"rayzero eval {relative(directory.final)}"]
-        if config.prompts.task == "countdown":  # the task whose questions can be asked by hand
-            question = "Using the numbers [4, 7, 3], create an equation that equals 25"
-            commands.insert(0, f'rayzero solve {relative(directory.final)} "{question}"')
+        tasks = list(config.prompts.tasks.values())
+        if len(tasks) == 1 and tasks[0].example_question:  # of several, `rayzero solve` does not know which is meant
+            commands.insert(0, f'rayzero solve {relative(directory.final)} "{tasks[0].example_question}"')
         for label, command in zip(("try it:", ""), commands, strict=False):
             console.print(f"{label:<8} {command}", highlight=False, markup=False)
 

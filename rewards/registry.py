@@ -1,7 +1,8 @@
-"""Names -> the functions that mark: a task's own, this package's general parts, the user's.
+"""Find the functions that grade: a task's own, this package's general parts, the user's.
 
-A task is a module of this package with a function ``score`` and ``PARTS``, the names of what it returns; it is found by
-its file name. So a new task touches one file here, and nothing is imported before it is needed.
+A grader is a module with a function ``score`` and ``PARTS``, the names of the parts that it returns. Those of rewards/tasks
+are found by their file names, those of a user by their dotted paths, such as ``my_package.my_grader``. So a new task
+touches one file here, and nothing is imported before it is needed.
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ import importlib
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from types import ModuleType
 
 from rewards import tasks as tasks_package
 from rewards.config import RewardConfigError, RewardsConfig
 from rewards.function import RewardFunction, check_parameters, import_function
-from rollout.types.names import nearest
+from rollout.types.names import nearest, short_name
 
 GENERAL = {
     "format": "rewards.parts.format:strict",
@@ -29,51 +31,80 @@ GENERAL = {
 
 
 class UnknownTaskError(RewardConfigError):
-    """Nothing marks a task of that name."""
+    """Nothing grades a task of that name."""
 
 
 class UnknownPartError(RewardConfigError):
-    """The settings name a part or a function that there is not, or give two the same name."""
+    """The settings name a part or a function that does not exist, or give two the same name."""
 
 
 @functools.cache
 def tasks() -> tuple[str, ...]:
-    """The names of this package's own tasks, sorted. Read off the files, for importing all would take long."""
+    """Return the names of the graders in rewards/tasks, sorted. They are read off the files: importing all is slow."""
     files = (file for folder in tasks_package.__path__ for file in Path(folder).glob("*.py"))
     return tuple(
         sorted(file.stem for file in files if re.search(r"^def score\(", file.read_text("utf-8"), re.MULTILINE))
     )
 
 
-def check(task: str, config: RewardsConfig) -> None:
-    """Raises RewardConfigError when the settings cannot mark ``task``: before anything starts, without user code.
+def load_grader(grader: str) -> ModuleType:
+    """Import the module of a grader: one of rewards/tasks by its name, or a user's by its dotted path.
 
-    What only the user's own functions could tell, such as their parameters, their workers check.
+    Raises UnknownTaskError when it cannot be imported, or has no ``PARTS`` and ``score``.
     """
-    for function in functions_of(task, config):
-        if function.path.startswith("rewards."):
+    if "." not in grader:
+        return importlib.import_module(f"rewards.tasks.{grader}")
+    if short_name(grader) in tasks():
+        raise UnknownTaskError(f"the grader {grader!r} has the last name of one of rayzero's: rename its module")
+    try:
+        module = importlib.import_module(grader)
+    except ImportError as error:
+        raise UnknownTaskError(
+            f"the grader {grader!r} cannot be imported ({error}): install its package, or put the folder that holds it on "
+            "PYTHONPATH, on every machine"
+        ) from error
+    if missing := [name for name in ("PARTS", "score") if not hasattr(module, name)]:
+        raise UnknownTaskError(
+            f"the grader {grader!r} has no {' and no '.join(missing)}: it needs PARTS, the names of its parts, and a "
+            "function score(text, answer) that returns them"
+        )
+    return module
+
+
+def check(grader: str, config: RewardsConfig, others: Iterable[str] = ()) -> None:
+    """Check that the settings can grade a task, before anything starts. Nothing of `rewards.functions` is imported.
+
+    What only those functions could tell, such as their parameters, their workers check. ``others`` are the other graders
+    of the run, which may have parameters too. Raises RewardConfigError.
+    """
+    functions = functions_of(grader, config)
+    _check_parameter_names(config, {*tasks(), *map(short_name, (grader, *others))})
+    for function in functions:
+        if function.path.startswith(("rewards.", f"{grader}:")):
             try:
                 check_parameters(function, import_function(function.path))
             except TypeError as error:
                 raise UnknownPartError(str(error)) from None
 
 
-def functions_of(task: str, config: RewardsConfig) -> tuple[RewardFunction, ...]:
-    """What is called for each completion of ``task``: its ``score``, the general parts in use, the user's functions.
+def functions_of(grader: str, config: RewardsConfig) -> tuple[RewardFunction, ...]:
+    """Return what is called for each completion: the grader's ``score``, the general parts in use, the user's functions.
 
-    Raises UnknownTaskError when nothing marks the task, and UnknownPartError when a name is unknown or ambiguous, each with
-    the nearest right name.
+    Raises UnknownTaskError when there is no such grader, and UnknownPartError when a name is unknown or ambiguous, each
+    with the nearest right name.
     """
+    task = short_name(grader)
     own = {path.partition(":")[2]: path for path in config.functions}
     general = {name: GENERAL[name] for name in _wanted(config) if name in GENERAL}
     single = general | own
-    _check_names(config, own)
-    task_parts = _task_parts(task, config, single)
+    _check_names(task, config, own)
+    task_parts = _task_parts(grader, config, single)
     for name in task_parts:
         if name in single or name in config.ensembles:
             raise UnknownPartError(f"{name} is a part of task {task!r}: {_rename(name, config)}")
-    _check_wanted(task, config, {*single, *task_parts})
-    marking = {task: config.tasks.get(task, f"rewards.tasks.{task}:score")} if _is_task(task, config) else {}
+    _check_wanted(grader, config, {*single, *task_parts})
+    module = grader if "." in grader else f"rewards.tasks.{grader}"
+    graded = {task: config.tasks.get(task, f"{module}:score")} if _exists(grader, config) else {}
     return tuple(
         RewardFunction(
             name,
@@ -83,36 +114,38 @@ def functions_of(task: str, config: RewardsConfig) -> tuple[RewardFunction, ...]
             parameters=config.parameters.get(name, {}),
             deadline_s=config.deadlines_s.get(name, config.deadline_s),
         )
-        for name, path in (marking | single).items()
+        for name, path in (graded | single).items()
     )
 
 
 def _wanted(config: RewardsConfig) -> dict[str, str]:
-    """The parts that the settings ask for -> the first key that does."""
+    """Return the parts that the settings ask for, each with the first key that does."""
     keys = {name: f"rewards.weights.{name}" for name in config.weights if name not in config.ensembles}
     for ensemble, settings in config.ensembles.items():
         keys = {name: f"rewards.ensembles.{ensemble}.weights.{name}" for name in settings.weights} | keys
     return keys
 
 
-def _is_task(task: str, config: RewardsConfig) -> bool:
-    return task in config.tasks or task in tasks()
+def _exists(grader: str, config: RewardsConfig) -> bool:
+    return "." in grader or grader in config.tasks or grader in tasks()
 
 
-def _task_parts(task: str, config: RewardsConfig, single: Iterable[str]) -> tuple[str, ...]:
-    """The parts of the task's ``score``. What a user's own returns is taken to be what nothing else gives."""
-    if task in config.tasks:
+def _task_parts(grader: str, config: RewardsConfig, single: Iterable[str]) -> tuple[str, ...]:
+    """Return the parts of the task's ``score``. Those of a user's function are taken to be what nothing else gives."""
+    if short_name(grader) in config.tasks:
         return tuple(name for name in _wanted(config) if name not in single)
-    return tuple(importlib.import_module(f"rewards.tasks.{task}").PARTS) if task in tasks() else ()
+    return tuple(load_grader(grader).PARTS) if _exists(grader, config) else ()
 
 
-def _check_names(config: RewardsConfig, own: dict[str, str]) -> None:
-    known_tasks = {*tasks(), *config.tasks}
+def _check_names(task: str, config: RewardsConfig, own: dict[str, str]) -> None:
     for name in [*own, *config.ensembles]:
-        if name in GENERAL or name in known_tasks:
+        if name in GENERAL or name in {task, *tasks(), *config.tasks}:
             what = "a general part" if name in GENERAL else "a task"
             raise UnknownPartError(f"{name} is {what} of rayzero: {_rename(name, config)}")
-    callable_names = {*own, *GENERAL, *known_tasks}
+
+
+def _check_parameter_names(config: RewardsConfig, graders: set[str]) -> None:
+    callable_names = {*graders, *GENERAL, *config.tasks, *(path.partition(":")[2] for path in config.functions)}
     for key, named in (("parameters", config.parameters), ("deadlines_s", config.deadlines_s)):
         for name in named:
             if name not in callable_names:
@@ -122,13 +155,14 @@ def _check_names(config: RewardsConfig, own: dict[str, str]) -> None:
                 )
 
 
-def _check_wanted(task: str, config: RewardsConfig, provided: set[str]) -> None:
+def _check_wanted(grader: str, config: RewardsConfig, provided: set[str]) -> None:
+    task = short_name(grader)
     for name, key in _wanted(config).items():
         if name in provided:
             continue
-        if not _is_task(task, config):
+        if not _exists(grader, config):
             raise UnknownTaskError(
-                f"nothing marks task {task!r}: write rewards/tasks/{task}.py with PARTS and a function score, or set "
+                f"nothing grades task {task!r}: write rewards/tasks/{task}.py with PARTS and a function score, or set "
                 f"rewards.tasks.{task}; {nearest(task, {*tasks(), *config.tasks})}"
             )
         raise UnknownPartError(

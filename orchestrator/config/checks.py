@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Literal
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Literal
 
 from learner.config import check_together
 from orchestrator.cluster.layout import Mode
@@ -11,7 +12,7 @@ from orchestrator.config.schema import RunConfig
 from rewards.config import RewardConfigError
 from rewards.parts.format import LEAD_IN
 from rewards.registry import check, functions_of
-from rollout.prompts.config import TaskConfig
+from rollout.types.names import short_name
 from rollout.types.publishing import TransportName
 
 BEST_TRANSPORT: dict[Mode, TransportName] = {"cpu": "ray", "colocated": "ipc", "pods": "nccl"}
@@ -81,14 +82,7 @@ def warm_start_conflicts(config: RunConfig) -> Iterator[str]:
             f"warm_start.num_steps = {config.warm_start.num_steps} with model.path: synthetic traces are for a policy from "
             "model.build; set warm_start.data to a JSONL file of prompt and completion, or warm_start.num_steps = 0"
         )
-    countdown = config.prompts.countdown
-    is_beyond_traces = countdown.source != "generated" or countdown.numbers_per_problem > 3
-    if config.prompts.task == "countdown" and is_beyond_traces:
-        yield (
-            f"prompts.countdown has source = {countdown.source!r} and numbers_per_problem = "
-            f"{countdown.numbers_per_problem}: the warm start's traces are about generated problems of at most three "
-            "numbers; change them or set warm_start.num_steps = 0"
-        )
+    yield from mistakes_of(config.prompts.check_traces)
 
 
 def batch_conflicts(config: RunConfig) -> Iterator[str]:
@@ -139,12 +133,8 @@ def build_conflicts(config: RunConfig) -> Iterator[str]:
         )
     if config.prompts.chat:
         yield "prompts.chat = true with model.build: a built tokenizer has no chat template; set it to false"
-    largest = max(largest_integer(questions) for questions in config.prompts.tasks.values())
-    if largest > build.max_integer:
-        yield (
-            f"model.build.max_integer = {build.max_integer}: the tokenizer has no token for {largest}, which "
-            "prompts.countdown's max_number, max_target or max_intermediate allows; raise it"
-        )
+    for task in config.prompts.tasks.values():
+        yield from mistakes_of(task.check_max_integer, build.max_integer)
 
 
 def colocated_conflicts(config: RunConfig) -> Iterator[str]:
@@ -170,14 +160,17 @@ def colocated_conflicts(config: RunConfig) -> Iterator[str]:
 def reward_conflicts(config: RunConfig) -> Iterator[str]:
     """Yield which rewards do not fit the tasks, or the way in which these are asked."""
     parts: dict[str, set[str]] = {}
-    for questions in config.prompts.tasks.values():
+    tasks = config.prompts.tasks.values()
+    graders = {task.grader for task in tasks}
+    if doubled := [name for name, count in Counter(map(short_name, graders)).items() if count > 1]:
+        yield f"prompts.mixture: two graders are called {doubled[0]!r}, of {sorted(graders)}: rename the module of one"
+    for task in tasks:
         try:
-            check(questions.marked_by, config.rewards)
+            check(task.grader, config.rewards, graders)
         except RewardConfigError as error:
             yield str(error)
             return
-        functions = functions_of(questions.marked_by, config.rewards)
-        parts[questions.task] = {part for function in functions for part in function.parts}
+        parts[task.name] = {part for function in functions_of(task.grader, config.rewards) for part in function.parts}
     yield from correctness_conflicts(config, parts)
     rewards = config.rewards
     weighed = {*rewards.weights, *(name for each in rewards.ensembles.values() for name in each.weights)}
@@ -196,20 +189,22 @@ def correctness_conflicts(config: RunConfig, parts: Mapping[str, set[str]]) -> I
     rates = [stage.pass_rate for stage in config.prompts.curriculum.stages if stage.pass_rate is not None]
     if unmarked and len(unmarked) < len(parts):
         yield (
-            f"prompts.mixture: answers of task {unmarked[0]!r} are not right or wrong (no part correctness), those of others "
-            "are: no pass rate could be told of the mixture; train on it in a run of its own"
+            f"prompts.mixture: answers of task {unmarked[0]!r} are not right or wrong (no part correctness), those of "
+            "others are: no pass rate could be told of the mixture; train on it in a run of its own"
         )
     elif unmarked and rates:
         yield (
-            f"prompts.curriculum.stages: pass_rate = {rates[0]}, but answers of task {unmarked[0]!r} are not right or wrong "
-            "(no part correctness): end that stage by num_steps"
+            f"prompts.curriculum.stages: pass_rate = {rates[0]}, but answers of task {unmarked[0]!r} are not right or "
+            "wrong (no part correctness): end that stage by num_steps"
         )
 
 
-def largest_integer(questions: TaskConfig) -> int:
-    """Return the largest integer of generated Countdown problems and solutions; 0 where nothing is known about them."""
-    countdown = questions.countdown
-    return countdown.largest_integer if questions.task == "countdown" and countdown.source == "generated" else 0
+def mistakes_of(check_settings: Callable[..., None], *arguments: Any) -> Iterator[str]:
+    """Yield what a check raises."""
+    try:
+        check_settings(*arguments)
+    except ValueError as error:
+        yield str(error)
 
 
 def divisors(number: int) -> list[int]:

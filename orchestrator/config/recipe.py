@@ -11,6 +11,9 @@ from pydantic import BaseModel, ValidationError
 
 from orchestrator.config.checks import conflicts, supervised_conflicts
 from orchestrator.config.schema import RunConfig
+from rollout.prompts.config import PromptsConfig
+from rollout.tasks.base import load_task
+from rollout.tasks.config import TaskConfig
 from rollout.types.names import nearest
 
 RECIPES = Path(__file__).resolve().parents[2] / "deploy" / "recipes"
@@ -87,37 +90,41 @@ def validate(settings: Mapping[str, Any], *, supervised_only: bool = False) -> R
     try:
         config = RunConfig.model_validate(settings)
     except ValidationError as error:
-        raise ConfigError("\n".join(describe(mistake) for mistake in error.errors())) from None
+        raise ConfigError("\n".join(describe(mistake, settings) for mistake in error.errors())) from None
     # `rayzero sft` neither samples nor grades: what only those need must not stop it.
     for conflict in supervised_conflicts(config) if supervised_only else conflicts(config):
         raise ConfigError(conflict)
     return config
 
 
-def describe(mistake: Mapping[str, Any]) -> str:
+def describe(mistake: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
     """Return one line: key, value, what is wrong, what would be right."""
     location = [str(part) for part in mistake["loc"]]
     key = ".".join(location)
     match mistake["type"]:
         case "extra_forbidden":
-            return f"{key} = {mistake['input']!r}: unknown key; {nearest(location[-1], fields_of(location[:-1]))}"
+            return f"{key} = {mistake['input']!r}: unknown key; {nearest(location[-1], fields_of(location[:-1], settings))}"
         case "missing":
             return f"{key}: missing; the recipe must set it"
         case "value_error":
             message = str(mistake["ctx"]["error"])
             return message if message.startswith(key) else f"{key}: {message}"
         case _:
-            return f"{key} = {mistake['input']!r}: {mistake['msg'].lower()}"
+            return f"{key} = {mistake['input']!r}: {mistake['msg'][0].lower()}{mistake['msg'][1:]}"
 
 
-def fields_of(location: Sequence[str]) -> list[str]:
-    """Return the keys that the section at `location` has."""
+def fields_of(location: Sequence[str], settings: Mapping[str, Any]) -> list[str]:
+    """Return the keys that the section at `location` may have in such settings."""
+    tasks = PromptsConfig.sections(settings.get("prompts", {}))
     model: Any = RunConfig
     parts = iter(location)
     for part in parts:
+        if issubclass(model, TaskConfig) and part in tasks:
+            model = load_task(tasks[part]).SETTINGS
+            continue
         annotation = model.model_fields[part].annotation
         if get_origin(annotation) in (dict, tuple):
             next(parts, None)  # a name of the user's own, or a position
         candidates = [annotation, *getattr(annotation, "__args__", ())]
         model = next(each for each in candidates if isinstance(each, type) and issubclass(each, BaseModel))
-    return list(model.model_fields)
+    return [*model.model_fields, *(tasks if issubclass(model, TaskConfig) else ())]

@@ -1,14 +1,11 @@
-"""One question to a model: its answer as it is sampled, and then whether it is right."""
+"""Ask a model one question, show its answer as it is sampled, and say whether it is right."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-import re
-import string
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -17,8 +14,9 @@ from orchestrator.base_model import check_context
 from orchestrator.config.recipe import ConfigError
 from orchestrator.config.schema import RunConfig
 from orchestrator.evaluate.models import config_for, tokenizer_of
-from rollout.prompts.config import TaskConfig
+from rewards.registry import functions_of, load_grader
 from rollout.tasks.base import Problem
+from rollout.types.names import short_name
 from rollout.types.prompts import Prompt
 
 if TYPE_CHECKING:
@@ -27,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def solve(model: str, question: str, recipe: str | None, answer: str | None, attempts: int, console: Console) -> bool:
-    """Let the model answer, `attempts` times, and check each answer. True when one is right, or none can be checked.
+    """Let the model answer `attempts` times and check each answer. Return True when one is right, or none can be checked.
 
     Raises ConfigError for a question that the recipe's task cannot be asked, PolicyError for a model that there is not
     or that holds too few tokens.
@@ -35,7 +33,7 @@ def solve(model: str, question: str, recipe: str | None, answer: str | None, att
     if attempts < 1:
         raise ConfigError(f"--attempts {attempts}: must be 1 or more")
     config = config_for(model, recipe, ())
-    problem = asked(config, question, answer)
+    problem = read_question(config, question, answer)
     tokenizer = tokenizer_of(model)
     check_context(config, model)
     prompts = [worded(problem, config, tokenizer, attempt) for attempt in range(attempts)]
@@ -53,69 +51,33 @@ def solve(model: str, question: str, recipe: str | None, answer: str | None, att
     return any(verdict is not False for verdict in verdicts)
 
 
-def asked(config: RunConfig, question: str, answer: str | None) -> Problem:
-    """The question as a problem of the recipe's task. Raises ConfigError when it is none."""
+def read_question(config: RunConfig, question: str, answer: str | None) -> Problem:
+    """Return the question as a problem of the recipe's task. Raises ConfigError when it is none."""
     if len(config.prompts.tasks) > 1:
         raise ConfigError(
             f"the recipe mixes the questions of {sorted(config.prompts.tasks)}: name a recipe of one kind with --recipe"
         )
-    questions = next(iter(config.prompts.tasks.values()))
-    if questions.task == "countdown":
-        return countdown_problem(questions, question, answer)
-    from rollout.tasks.registry import task_module
-
-    needed = task_module(questions.task).fields(questions.settings)
-    shown = {name for _, name, _, _ in string.Formatter().parse(questions.wording(config.prompts.format)) if name}
-    if len(needed) != 1 or not shown <= set(needed[0]):
-        raise ConfigError(
-            f"prompts.task = {questions.task!r} asks with {' and '.join(f'{{{name}}}' for name in sorted(shown))}, which "
-            "one question does not fill: use `rayzero eval`, which prints completions, or name another recipe with --recipe"
-        )
-    return Problem(
-        fields=dict.fromkeys(needed[0], question),
-        answer={} if answer is None else {"answer": answer},
-        key=question,
-    )
-
-
-def countdown_problem(questions: TaskConfig, question: str, answer: str | None) -> Problem:
-    """Countdown's question says itself what is right."""
-    from rollout.tasks import countdown
-
-    if answer is not None:
-        raise ConfigError("--answer is not for Countdown: what is right follows from the numbers and the target")
-    numbers, target = parse_question(question)
-    return countdown.problem(numbers, target, questions.countdown.must_use_all, questions.countdown.exact_division)
-
-
-def parse_question(question: str) -> tuple[list[int], int]:
-    """Numbers and target: the last whole number is the target, those before it the numbers.
-
-    Raises ConfigError when there are fewer than three numbers in the question.
-    """
-    found = [int(digits) for digits in re.findall(r"(?<![\d.])\d{1,9}(?!\d|\.\d)", question)]
-    if len(found) < 3:
-        raise ConfigError(
-            f"{question!r} does not name at least two numbers and a target: write "
-            '"Using the numbers [4, 7, 3], create an equation that equals 25"'
-        )
-    return found[:-1], found[-1]
+    (task,) = config.prompts.tasks.values()
+    try:
+        return task.read_question(question, answer, config.prompts.format)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
 def worded(problem: Problem, config: RunConfig, tokenizer: Any, attempt: int) -> Prompt:
-    """The prompt of one attempt; its id, and so its seed, is its own."""
+    """Return the prompt of one attempt. Its id, and so its seed, is its own. Raises ConfigError when it is too long."""
     from rollout.prompts.template import Template
 
-    kind = next(iter(config.prompts.mixture), "")
+    name = next(iter(config.prompts.mixture), "")
     try:
-        return Template(config.prompts, tokenizer).prompt(f"solve/{attempt}", problem, None, kind)
+        return Template(config.prompts, tokenizer).prompt(f"solve/{attempt}", problem, None, name)
     except ValueError as error:
         raise ConfigError(f"the model cannot be asked this: {error}") from error
 
 
 @contextmanager
 def engine(model: str, config: RunConfig, tokenizer: Any) -> Iterator[Engine]:
-    """An engine in this process: no cluster for one question."""
+    """Start an engine in this process, since one question needs no cluster; close it at the end."""
     from orchestrator.config.resolve import engine_spec
     from rollout.actor import environment
 
@@ -134,21 +96,21 @@ def engine(model: str, config: RunConfig, tokenizer: Any) -> Iterator[Engine]:
 
 
 def is_answer_known(prompt: Prompt, config: RunConfig) -> bool:
-    """Whether there is something to check against: what verifies an answer, or a task that needs nothing."""
-    if prompt.answer.keys() - {"extraction"} or prompt.grader in config.rewards.tasks:
+    """Return whether an answer can be checked: there is a reference, or the grader needs none."""
+    if prompt.answer.keys() - {"extraction"} or short_name(prompt.grader) in config.rewards.tasks:
         return True
-    return "correctness" not in import_module(f"rewards.tasks.{prompt.grader}").PARTS
+    return "correctness" not in load_grader(prompt.grader).PARTS
 
 
 def verdict(prompt: Prompt, text: str, config: RunConfig, console: Console) -> bool | None:
-    """Print what the task's own marking says of the answer. None when it is neither right nor wrong."""
+    """Print what the task's grader says of the answer. Return None when it is neither right nor wrong."""
     if not is_answer_known(prompt, config):
         console.print("[yellow]not checked:[/] say with --answer what is right")
         return None
-    outcome = asyncio.run(marked(prompt, prompt.assistant_prefix + text, config))
+    outcome = asyncio.run(grade(prompt, prompt.assistant_prefix + text, config))
     if outcome.status != "ok":
         console.print(
-            f"[yellow]not checked:[/] {prompt.grader} cannot mark it by --answer alone ({escape(outcome.reason)})"
+            f"[yellow]not checked:[/] {prompt.grader} cannot grade it by --answer alone ({escape(outcome.reason)})"
             if outcome.status == "error"
             else f"[yellow]not checked:[/] {outcome.reason}"
         )
@@ -157,13 +119,12 @@ def verdict(prompt: Prompt, text: str, config: RunConfig, console: Console) -> b
         console.print(", ".join(f"{part} {value:g}" for part, value in outcome.marks.items()))
         return None
     is_right = outcome.marks["correctness"] == 1.0
-    console.print("[green]right[/]" if is_right else f"[red]wrong:[/] {escape(why_wrong(prompt, text))}")
+    console.print("[green]right[/]" if is_right else f"[red]wrong:[/] {escape(why_wrong(prompt, text, config))}")
     return is_right
 
 
-async def marked(prompt: Prompt, text: str, config: RunConfig) -> Outcome:
-    """What the task's function makes of the assistant's turn, in a process that can be killed."""
-    from rewards.registry import functions_of
+async def grade(prompt: Prompt, text: str, config: RunConfig) -> Outcome:
+    """Return what the task's grader makes of the assistant's turn, in a process that can be killed."""
     from rewards.workers.supervisor import Mark, Supervisor
 
     function = next(found for found in functions_of(prompt.grader, config.rewards) if found.marks_task)
@@ -181,13 +142,13 @@ async def marked(prompt: Prompt, text: str, config: RunConfig) -> Outcome:
         supervisor.close()
 
 
-def why_wrong(prompt: Prompt, text: str) -> str:
-    """The first thing that is wrong, as far as the task can say it."""
-    if prompt.grader == "countdown":
-        from rewards.tasks.countdown import mark
-
-        return mark(prompt.assistant_prefix + text, prompt.answer).reason
-    return f"the reference is {prompt.answer['answer']}"
+def why_wrong(prompt: Prompt, text: str, config: RunConfig) -> str:
+    """Return the first thing that is wrong, as far as the grader can say it."""
+    is_replaced = short_name(prompt.grader) in config.rewards.tasks
+    explain = None if is_replaced else getattr(load_grader(prompt.grader), "explain", None)
+    if explain is None:
+        return f"the reference is {prompt.answer['answer']}"
+    return str(explain(prompt.assistant_prefix + text, prompt.answer))
 
 
 def show(text: str, console: Console, style: str | None = None) -> None:

@@ -72,8 +72,8 @@ class RolloutFleet:
         self.generators = Generators(
             self._boot, config.rollout, have_weights=run.engine.load_weights, retire=placement.remove_generator
         )
-        tasks = {questions.marked_by for questions in config.prompts.tasks.values()}
-        self.rewards = RewardPool(config.rewards, f"{config.name}/reward", sorted(tasks), placement.reward_options)
+        graders = {task.grader for task in config.prompts.tasks.values()}
+        self.rewards = RewardPool(config.rewards, f"{config.name}/reward", sorted(graders), placement.reward_options)
         self.rollouts = RolloutStream(
             self.generators, self.rewards, config.rollout, serve_restarted=self._serve_restarted
         )

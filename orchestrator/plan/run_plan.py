@@ -87,13 +87,12 @@ def model_line(config: RunConfig) -> str:
 
 def task_line(config: RunConfig) -> str:
     prompts = config.prompts
-    kinds = [
-        f"{'' if name == questions.task else f'{name}: '}{questions.task} from "
-        f"{getattr(questions.settings, 'source', 'generated')}"
-        for name, questions in prompts.tasks.items()
+    tasks = [
+        f"{'' if name == task.name else f'{name}: '}{task.task} from {getattr(task.settings, 'source', 'generated')}"
+        for name, task in prompts.tasks.items()
     ]
     stages = f", in {len(prompts.curriculum.stages)} stages" if prompts.curriculum.stages else ""
-    return f"{'; '.join(kinds)}{stages}, asked {prompts.format}, {prompts.num_held_out} problems held out"
+    return f"{'; '.join(tasks)}{stages}, asked {prompts.format}, {prompts.num_held_out} problems held out"
 
 
 def batch_line(config: RunConfig) -> str:

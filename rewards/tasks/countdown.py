@@ -84,6 +84,11 @@ def score(text: str, answer: Mapping[str, Any]) -> dict[str, float]:
     }
 
 
+def explain(text: str, answer: Mapping[str, Any]) -> str:
+    """Return the first thing that is wrong with a completion, for people."""
+    return mark(text, answer).reason
+
+
 def mark(text: str, answer: Mapping[str, Any]) -> Verdict:
     """Whether the text's answer solves the problem, and why not. Raises KeyError as ``score`` does."""
     rules = Rules.of(answer)

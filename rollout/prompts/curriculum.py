@@ -1,4 +1,4 @@
-"""Where a run is in its curriculum: the stage, and the problems that have nothing left to teach."""
+"""The state of a run's curriculum: its stage, and the problems that have nothing left to teach."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from rollout.types.prompts import Prompt
 
 
 class Curriculum:
-    """Stages by difficulty, one after the other: by steps, or by the pass rate that was measured."""
+    """Stages of increasing difficulty. A stage ends after some steps, or at a measured pass rate."""
 
     def __init__(self, config: CurriculumConfig, weights: Mapping[str, float]) -> None:
-        """`weights` are the shares where there are no stages."""
+        """`weights` are the tasks' shares where there are no stages."""
         self._config = config
         self._weights = weights
         self._stage = 0
@@ -25,20 +25,20 @@ class Curriculum:
 
     @property
     def weights(self) -> Mapping[str, float]:
-        """Shares of the kinds of questions now."""
+        """The tasks' shares of the prompts now, by name."""
         stages = self._config.stages
         return stages[self._stage].weights if stages else self._weights
 
     @property
     def last_weights(self) -> Mapping[str, float]:
-        """Shares at the end of the run: what it is all for, and what an evaluation asks."""
+        """The tasks' shares in the last stage, which are also those of an evaluation."""
         stages = self._config.stages
         return stages[-1].weights if stages else self._weights
 
     def observe(self, groups: Iterable[Group], next_position: int) -> None:
-        """Take note of a step's scored groups; they may end the stage, and the next one begins at `next_position`.
+        """Count a step's graded groups. They may end the stage; the next one then begins at `next_position`.
 
-        Where sampling runs ahead, groups of the stage before come first: they say nothing about this one.
+        Where sampling runs ahead, groups of the previous stage come first. They are left out.
         """
         rates = [group.pass_rate for group in groups if position_of(group.prompt) >= self._first]
         if not self._config.stages or not rates:
@@ -56,7 +56,7 @@ class Curriculum:
         return by_steps or by_rate
 
     def metrics(self) -> dict[str, float]:
-        """Empty without stages."""
+        """Return the stage and its pass rate; nothing without stages."""
         if not self._config.stages:
             return {}
         measured = {"curriculum/stage_pass_rate": mean(self._window)} if self._window else {}
@@ -76,18 +76,19 @@ class Curriculum:
 
 
 class SolvedProblems:
-    """Problems whose last groups were right throughout: no spread, no advantage, nothing to learn."""
+    """Problems whose last groups were all right. Such groups have no spread, so nothing can be learned from them."""
 
     def __init__(self, drop_after: int) -> None:
-        """`drop_after` groups in a row; 0 drops nothing."""
+        """Drop a problem after `drop_after` such groups in a row; 0 drops nothing."""
         self._drop_after = drop_after
-        self._streaks: dict[str, dict[str, int]] = {}  # by kind of question and problem
+        self._streaks: dict[str, dict[str, int]] = {}  # by the entry's name and the problem's key
 
-    def has_dropped(self, kind: str, key: str) -> bool:
-        return self._is_long(self._streaks.get(kind, {}).get(key, 0))
+    def has_dropped(self, name: str, key: str) -> bool:
+        """Return whether the problem of that entry and key is dropped."""
+        return self._is_long(self._streaks.get(name, {}).get(key, 0))
 
     def observe(self, group: Group) -> None:
-        """Take note of a scored group of a problem that can be dropped."""
+        """Count a graded group of a problem that can be dropped."""
         if self._drop_after == 0:
             return
         streaks, key = self._streaks.setdefault(group.prompt.source, {}), group.prompt.key
@@ -96,32 +97,32 @@ class SolvedProblems:
         else:
             streaks.pop(key, None)
 
-    def forget(self, kind: str) -> bool:
-        """Take back all problems of that kind. Whether any was dropped."""
-        return any(map(self._is_long, self._streaks.pop(kind, {}).values()))
+    def forget(self, name: str) -> bool:
+        """Ask all problems of that entry again. Returns whether any of them was dropped."""
+        return any(map(self._is_long, self._streaks.pop(name, {}).values()))
 
     def _is_long(self, streak: int) -> bool:
         return 0 < self._drop_after <= streak
 
     def metrics(self) -> dict[str, float]:
-        """Empty when nothing is ever dropped."""
+        """Return the number of dropped problems; nothing where none is ever dropped."""
         dropped = sum(self._is_long(streak) for streaks in self._streaks.values() for streak in streaks.values())
         return {"curriculum/dropped_prompts": float(dropped)} if self._drop_after else {}
 
     def state(self) -> dict[str, dict[str, int]]:
-        return {kind: dict(streaks) for kind, streaks in self._streaks.items()}
+        return {name: dict(streaks) for name, streaks in self._streaks.items()}
 
     def restore(self, state: Mapping[str, Mapping[str, int]]) -> None:
-        self._streaks = {kind: dict(streaks) for kind, streaks in state.items()}
+        self._streaks = {name: dict(streaks) for name, streaks in state.items()}
 
 
 def training_id(position: int) -> str:
-    """The id of the prompt at a position of the run."""
+    """Return the id of the prompt at a position of the run."""
     return f"train/{position:06d}"
 
 
 def position_of(prompt: Prompt) -> int:
-    """Inverse of `training_id`."""
+    """Return the position in the run of a prompt: the inverse of `training_id`."""
     return int(prompt.id.removeprefix("train/"))
 
 

@@ -35,11 +35,11 @@ class PromptStream:
         self.held_out = lru_cache(maxsize=None)(self._held_out)
 
     def take(self, count: int) -> list[Prompt]:
-        """The next `count` training prompts."""
+        """Return the next `count` training prompts."""
         return [self._next() for _ in range(count)]
 
     def observe(self, groups: Sequence[Group]) -> None:
-        """End a step, whose scored groups these are: the curriculum goes by them."""
+        """End a step whose graded groups these are; they may end a stage of the curriculum."""
         self._curriculum.observe(groups, self._position)
         for group in groups:
             if self._mixture.is_listed(group.prompt.source):
@@ -47,19 +47,19 @@ class PromptStream:
         self._step += 1
 
     def metrics(self) -> dict[str, float]:
-        """`curriculum/` metrics: where the run is. Empty when nothing about the prompts changes over it."""
+        """Return the `curriculum/` metrics; none where the prompts stay the same over the run."""
         share = {"curriculum/one_shot_share": self._one_shot_share} if self._config.one_shot_steps else {}
         return self._curriculum.metrics() | self._solved.metrics() | share
 
     def _held_out(self, format: PromptFormat | None = None) -> list[Prompt]:
-        """The evaluation's prompts, in the recipe's format or another; none of their problems is ever trained on."""
+        """Return the prompts of evaluations, in the recipe's format or another. None is ever trained on."""
         return [
             self._template.prompt(f"held_out/{position:06d}", problem, format, name)
             for position, (name, problem) in enumerate(self._mixture.held_out)
         ]
 
     def state(self) -> dict[str, Any]:
-        """What `restore` needs to go on from here."""
+        """Return what `restore` needs to go on from here."""
         return {
             "position": self._position,
             "step": self._step,
@@ -90,7 +90,7 @@ class PromptStream:
         try:
             return self._mixture.draw(position, weights, has_dropped)
         except NothingLeftError as error:
-            if not self._solved.forget(error.kind):
+            if not self._solved.forget(error.name):
                 raise
-            logger.warning("every problem of %r was dropped as solved: all of them are asked again", error.kind)
+            logger.warning("every problem of %r was dropped as solved: all of them are asked again", error.name)
             return self._mixture.draw(position, weights, has_dropped)

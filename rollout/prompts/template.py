@@ -1,4 +1,4 @@
-"""Problems to prompts: wording, format, chat template, token ids."""
+"""Make problems prompts: their wording, format, chat template and token ids."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from rollout.prompts.config import PromptsConfig, TaskConfig
+from rollout.prompts.config import PromptsConfig
 from rollout.tasks.base import Problem
+from rollout.tasks.config import TaskConfig
 from rollout.types.prompts import Prompt, PromptFormat, Tokens
 
 
 class Tokenizer(Protocol):
-    """The part of a Hugging Face tokenizer that wording needs."""
+    """The part of a Hugging Face tokenizer that prompts are made with."""
 
     chat_template: Any
     eos_token_id: Any
@@ -22,9 +23,10 @@ class Tokenizer(Protocol):
 
 
 class Template:
-    """Words problems as the recipe says. Raises ValueError at once when the tokenizer cannot do that."""
+    """The recipe's way to put problems into words."""
 
     def __init__(self, config: PromptsConfig, tokenizer: Tokenizer) -> None:
+        """Raises ValueError when the recipe wants a chat template and the tokenizer has none."""
         if config.chat and not tokenizer.chat_template:
             raise ValueError(
                 "prompts.chat = true, but the model's tokenizer has no chat template: set prompts.chat = false"
@@ -32,38 +34,41 @@ class Template:
         self._config = config
         self._tokenizer = tokenizer
 
-    def prompt(self, prompt_id: str, problem: Problem, format: PromptFormat | None = None, kind: str = "") -> Prompt:
-        """The prompt of a problem of that kind (a name of `prompts.mixture`), in the recipe's format or another.
+    def prompt(self, prompt_id: str, problem: Problem, format: PromptFormat | None = None, name: str = "") -> Prompt:
+        """Return the prompt of a problem, in the recipe's format or another.
 
-        Raises ValueError when it is longer than `prompts.max_prompt_tokens`.
+        Args:
+            name: the task's name in `prompts.tasks`; empty: the task that `prompts` itself describes.
+
+        Raises ValueError when the prompt is longer than `prompts.max_prompt_tokens`.
         """
-        questions = self._config.tasks[kind] if kind else self._config
+        task = self._config.tasks[name] if name else self._config
         format = format or self._config.format
-        text = self.text(problem, format, questions)
+        text = self.text(problem, format, task)
         # A chat template has written its own special tokens; a base model's text gets the tokenizer's (often none).
         token_ids = encode(self._tokenizer, text, f"prompt {prompt_id}", add_special_tokens=not self._config.chat)
         if len(token_ids) > self._config.max_prompt_tokens:
             raise ValueError(
-                f"prompt {prompt_id} has {len(token_ids)} tokens in the format {format}, above prompts.max_prompt_tokens = "
-                f"{self._config.max_prompt_tokens}: raise it, or shorten the template or the example"
+                f"prompt {prompt_id} has {len(token_ids)} tokens in the format {format}, above prompts.max_prompt_tokens "
+                f"= {self._config.max_prompt_tokens}: raise it, or shorten the template or the example"
             )
         return Prompt(
             id=prompt_id,
             token_ids=token_ids,
             text=text,
-            grader=questions.marked_by,
+            grader=task.grader,
             answer=problem.answer if format != "natural" else {**problem.answer, "extraction": "natural"},
             assistant_prefix=self.prefix(format),
             format=format,
-            source=kind or questions.task,
+            source=name or task.name,
             key=problem.key,
             difficulty=problem.difficulty,
         )
 
-    def text(self, problem: Problem, format: PromptFormat = "zero_shot", questions: TaskConfig | None = None) -> str:
-        """The whole prompt as text."""
-        questions = questions or self._config
-        wording, prefix = questions.wording(format), self.prefix(format)
+    def text(self, problem: Problem, format: PromptFormat = "zero_shot", task: TaskConfig | None = None) -> str:
+        """Return the whole prompt as text. Raises ValueError for a template with fields that the problem lacks."""
+        task = task or self._config
+        wording, prefix = task.wording(format), self.prefix(format)
         try:
             turns = [wording.format(**problem.fields)]
         except KeyError as error:  # a task of any columns finds out now which there are
@@ -71,7 +76,7 @@ class Template:
                 f"the template shows {{{error.args[0]}}}, and there are only {sorted(problem.fields)}: name one of these"
             ) from None
         if format == "one_shot":
-            example = questions.worked_example
+            example = task.worked_example
             turns = [wording.format(**example.fields), prefix + example.completion, *turns]
         if not self._config.chat:
             return "\n\n".join(joined(turns, prefix))
@@ -82,24 +87,27 @@ class Template:
         opened = str(self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
         if format == "one_shot" and turns[1].strip() not in opened:  # Qwen3's leaves out what is in <think> tags
             raise ValueError(
-                "the model's chat template leaves out a part of the worked example's answer, probably its reasoning: set "
-                "prompts.chat = false, or write the example into prompts.template and ask zero_shot"
+                "the model's chat template leaves out a part of the worked example's answer, probably its reasoning: "
+                "set prompts.chat = false, or write the example into prompts.template and ask zero_shot"
             )
         return opened + prefix
 
     def prefix(self, format: PromptFormat) -> str:
-        """How the assistant's turn begins."""
+        """Return the text that the assistant's turn begins with."""
         return "" if format == "natural" else self._config.assistant_prefix
 
 
 def joined(turns: list[str], prefix: str) -> list[str]:
-    """Bare text: each question runs on into its answer; the last one into the prefix."""
+    """Return bare text: each question with its answer behind it, the last one with the prefix."""
     answers = [*turns[1::2], prefix]
     return [question + answer for question, answer in zip(turns[0::2], answers, strict=True)]
 
 
 def encode(tokenizer: Tokenizer, text: str, what: str, *, add_special_tokens: bool) -> Tokens:
-    """The tokens of `text`. Raises ValueError, which names `what`, for text that a word-level tokenizer does not cover."""
+    """Return the tokens of `text`.
+
+    Raises ValueError, which names `what`, for text that a tokenizer of whole words does not know.
+    """
     try:
         return np.array(tokenizer.encode(text, add_special_tokens=add_special_tokens), dtype=np.int32)
     except Exception as error:
@@ -110,6 +118,6 @@ def encode(tokenizer: Tokenizer, text: str, what: str, *, add_special_tokens: bo
 
 
 def encode_completion(tokenizer: Tokenizer, text: str, what: str) -> Tokens:
-    """The tokens of `text` as a whole completion: the end-of-sequence token is its last. Raises ValueError as `encode`."""
+    """Return the tokens of a whole completion, the end-of-sequence token last. Raises ValueError as `encode` does."""
     tokens = encode(tokenizer, text, what, add_special_tokens=False)
     return np.concatenate([tokens, np.array([tokenizer.eos_token_id], dtype=np.int32)])

@@ -22,6 +22,7 @@ from rollout.config import TracesConfig
 from rollout.prompts.config import PromptsConfig
 from rollout.tasks.base import MAX_DRAWS, Problem
 from rollout.tasks.countdown import GeneratedProblems
+from rollout.tasks.countdown_problems.settings import CountdownConfig
 
 
 class Step(NamedTuple):
@@ -37,9 +38,9 @@ class Step(NamedTuple):
 
 
 def traces(prompts: PromptsConfig, config: TracesConfig, seed: int) -> Iterator[tuple[Problem, str]]:
-    """Endless problems that are not held out, each with a search trace as its completion."""
+    """Yield endless problems that are not held out, each with a search trace as its completion."""
     rng = random.Random(f"traces/{seed}")
-    countdown = prompts.countdown
+    countdown: CountdownConfig = prompts.settings
     held_out = {problem.key for problem in GeneratedProblems(countdown, prompts.num_held_out, prompts.seed).held_out}
     any_solutions = {"min_numbers_per_problem": None, "min_solutions": 1, "max_solutions": None}
     sources = {
@@ -51,13 +52,13 @@ def traces(prompts: PromptsConfig, config: TracesConfig, seed: int) -> Iterator[
     settings = config.model_dump(exclude={"two_number_rate"})
     while True:
         count = 2 if rng.random() < config.two_number_rate else countdown.numbers_per_problem
-        problem = drawn_besides(held_out, sources[count], rng)
+        problem = draw_besides(held_out, sources[count], rng)
         numbers, target = problem.answer["numbers"], problem.answer["target"]
         yield problem, search_trace(numbers, target, rng, max_value=countdown.max_intermediate, **settings)
 
 
-def drawn_besides(keys: set[str], source: GeneratedProblems, rng: random.Random) -> Problem:
-    """A problem that has none of the keys. Raises ValueError when there seems to be none."""
+def draw_besides(keys: set[str], source: GeneratedProblems, rng: random.Random) -> Problem:
+    """Draw a problem that has none of the keys. Raises ValueError when there seems to be none."""
     for _ in range(MAX_DRAWS):
         problem = source.draw(rng)
         if problem.key not in keys:
@@ -79,20 +80,20 @@ def search_trace(
     max_lines: int = 9,
     max_value: int = 60,
 ) -> str:
-    """A completion that searches for an expression of two or three ``numbers`` with the value ``target``.
+    """Return a completion that searches for an expression of two or three ``numbers`` with the value ``target``.
 
     The search is blind but orderly: pairs of numbers in random order, all operators on one pair, in random
     order, before the next pair. That makes it easy to see what is left to try, so that the policy repeats
     few lines. The same state of ``rng`` gives the same text.
 
     Args:
-        give_up_rate: share of the traces that are impatient. Their patience is uniform in
-            1..``give_up_within``. It sets how much is left for reinforcement learning to gain.
-        give_up_within: the longest patience of an impatient trace, in lines.
-        oversight_rate: share of the other, patient traces that overlook every line with a solution. They
-            show how a search without success ends: in an answer, before the limit on tokens.
-        max_lines: the patience of the other traces, in lines. Three numbers have at most nine lines, of at
-            most 24 tokens each, so 9 always finds a solution if there is one.
+        give_up_rate: share of the traces that give up early, after 1 to ``give_up_within`` lines, each
+            number as likely. It sets how much is left for reinforcement learning to gain.
+        give_up_within: the most lines of a trace that gives up early.
+        oversight_rate: share of the other traces that overlook every line with a solution. They show how
+            a search without success ends: in an answer, before the limit on tokens.
+        max_lines: the most lines of the other traces. Three numbers have at most nine lines, of at most 24
+            tokens each, so 9 always finds a solution if there is one.
         max_value: the largest value that a step may reach; the smallest is 0. The tokenizer needs a token
             for each.
 
@@ -102,15 +103,15 @@ def search_trace(
     lines = list(_search(numbers, rng, max_value))
     if not lines:
         raise ValueError(f"the numbers {list(numbers)} make nothing within 0..{max_value}")
-    patience = max_lines
+    num_lines = max_lines
     if rng.random() < give_up_rate:
-        patience = rng.randint(1, give_up_within)
+        num_lines = rng.randint(1, give_up_within)
     elif rng.random() < oversight_rate:
         misses = [line for line in lines if all(step.value != target for _, step in line[1])]
         lines = misses or lines
 
     text, answer = "", ""
-    for first, attempts in lines[:patience]:
+    for first, attempts in lines[:num_lines]:
         verdicts = []
         for expression, step in attempts:
             answer = expression  # the last attempt is the answer, right or wrong
@@ -126,17 +127,17 @@ def search_trace(
 def _search(
     numbers: Sequence[int], rng: random.Random, max_value: int
 ) -> Iterator[tuple[Step, list[tuple[str, Step]]]]:
-    """First steps in the order of the search, each with its attempts: an expression and its last step."""
+    """Yield first steps in the order of the search, each with its attempts: an expression and its last step."""
     if len(numbers) not in (2, 3):
         raise ValueError(f"a trace needs two or three numbers, not {len(numbers)}")
     pairs = [(0, 1)] if len(numbers) == 2 else [(0, 1), (0, 2), (1, 2)]
-    tried = set()
+    seen = set()
     for i, j in rng.sample(pairs, len(pairs)):
         steps = _steps(numbers[i], numbers[j], max_value)
         for first in rng.sample(steps, len(steps)):
-            if first in tried:  # two of the numbers are equal
+            if first in seen:  # two of the numbers are equal
                 continue
-            tried.add(first)
+            seen.add(first)
             inner = f"{first.left}{first.operator}{first.right}"
             if len(numbers) == 2:
                 yield first, [(inner, first)]
@@ -152,7 +153,7 @@ def _search(
 
 
 def _steps(a: int, b: int, max_value: int) -> list[Step]:
-    """What ``a`` and ``b`` make within ``0..max_value``. The larger always comes first: half the arithmetic."""
+    """Return what ``a`` and ``b`` make within ``0..max_value``. The larger comes first, which halves the arithmetic."""
     a, b = max(a, b), min(a, b)
     steps = [Step(a, "+", b, a + b), Step(a, "-", b, a - b), Step(a, "*", b, a * b)]
     return [step for step in steps if step.value <= max_value]

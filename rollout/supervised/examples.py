@@ -1,10 +1,11 @@
-"""Supervised examples: endless, in a seeded order that a resumed training takes up where it stopped."""
+"""Endless supervised examples, in a seeded order that a resumed training continues where it stopped."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
+from importlib import import_module
 from itertools import islice
 from typing import Any, Protocol
 
@@ -13,28 +14,27 @@ from rollout.prompts.config import PromptsConfig
 from rollout.prompts.template import Template, Tokenizer, encode_completion
 from rollout.supervised.pairs import LengthLimit, PairError, encode_pairs, fingerprint, read_pairs
 from rollout.tasks.base import Problem
-from rollout.tasks.registry import traces
 from rollout.types.prompts import SupervisedExample
 
 
 class Examples(Protocol):
-    """What a supervised training learns from."""
+    """The examples that a supervised training learns from."""
 
     def take(self, count: int) -> list[SupervisedExample]:
-        """The next `count` examples."""
+        """Return the next `count` examples."""
         ...
 
     def state(self) -> dict[str, Any]:
-        """What `restore` needs to go on from here."""
+        """Return what `restore` needs to go on from here."""
         ...
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from there; called once, before any `take`."""
+        """Go on from that state. To be called once, before any `take`."""
         ...
 
 
 class PairExamples:
-    """The pairs of a JSONL file, shuffled anew each epoch."""
+    """The pairs of a JSONL file, shuffled anew for each epoch."""
 
     def __init__(self, path: str, tokenizer: Tokenizer, limits: list[LengthLimit], seed: int) -> None:
         """Raises PairError for a file, or a line, that cannot be trained on."""
@@ -59,17 +59,17 @@ class PairExamples:
         return {"position": self._position, "data": self._fingerprint}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Raises PairError when the file is another than the one the position is about."""
+        """Go on from that state. Raises PairError when the file has changed since."""
         if state["data"] != self._fingerprint:
             raise PairError(
-                f"warm_start.data = {self._path!r} has changed since the checkpoint: put the old file back to resume, or choose "
-                "another name to start afresh"
+                f"warm_start.data = {self._path!r} has changed since the checkpoint: put the old file back to resume, "
+                "or choose another name to start afresh"
             )
         self._position = state["position"]
 
 
 class TraceExamples:
-    """The task's synthetic traces, worded as the recipe's prompts are."""
+    """The task's synthetic traces, with prompts in the recipe's words."""
 
     def __init__(self, prompts: PromptsConfig, config: TracesConfig, tokenizer: Tokenizer, seed: int) -> None:
         """Raises ValueError when the task has no traces, or the tokenizer cannot encode its prompts."""
@@ -94,3 +94,17 @@ class TraceExamples:
     def _example(self, problem: Problem, text: str) -> SupervisedExample:
         completion = encode_completion(self._tokenizer, text, "a trace of the warm start")
         return SupervisedExample(self._template.prompt("warm_start", problem).token_ids, completion)
+
+
+def traces(prompts: PromptsConfig, config: TracesConfig, seed: int) -> Iterator[tuple[Problem, str]]:
+    """Return endless problems that are not held out, each with a completion to imitate.
+
+    Raises ValueError when the task has no traces.
+    """
+    if prompts.traces is None:
+        raise ValueError(
+            f"prompts.task = {prompts.task!r} has no synthetic traces for a warm start: set warm_start.data to a JSONL "
+            "file of prompt and completion, or warm_start.num_steps = 0"
+        )
+    endless: Iterator[tuple[Problem, str]] = import_module(prompts.traces).traces(prompts, config, seed)
+    return endless

@@ -4,8 +4,8 @@ A trace is the text of one completion. After the opening `the old cat` it may be
 
      sleeps quietly. my brave dog runs near the small house and waits.
 
-How many sentences there are, and how long each is, varies. So the policy can end a sentence early and can begin another
-one, does both now and then, and reinforcement learning finds that it pays.
+Traces differ in the number of sentences and in their lengths. So the policy can end a sentence early and begin another
+one. It does both now and then, and reinforcement learning finds that it pays.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from rollout.config import TracesConfig
 from rollout.prompts.config import PromptsConfig
 from rollout.tasks.base import Problem
-from rollout.tasks.period_count import ADJECTIVES, DETERMINERS, NOUNS, Config, draw_opening, source
+from rollout.tasks.period_count import ADJECTIVES, DETERMINERS, NOUNS, PeriodCountConfig, draw_opening, source
 
 VERBS = ("sleeps", "runs", "sings", "waits", "jumps", "hides", "dances", "smiles", "walks", "looks")
 ADVERBS = ("quietly", "slowly", "quickly", "again", "today", "alone", "outside", "here")
@@ -37,17 +37,17 @@ TOKENS = (
 
 
 def traces(prompts: PromptsConfig, config: TracesConfig, seed: int) -> Iterator[tuple[Problem, str]]:
-    """Endless openings that are not held out, each with a continuation. `config` is Countdown's and not looked at."""
+    """Yield endless openings that are not held out, each with a continuation. `config` is not used."""
     rng = random.Random(f"traces/{seed}")
-    settings = prompts.period_count
+    settings: PeriodCountConfig = prompts.settings
     openings = source(settings, prompts.num_held_out, prompts.seed)
     while True:
         problem = openings.draw(rng)
         yield problem, continuation(problem.fields["opening"], settings, rng)
 
 
-def continuation(opening: str, config: Config, rng: random.Random) -> str:
-    """The rest of the opened sentence, and up to `max_sentences` - 1 whole ones."""
+def continuation(opening: str, config: PeriodCountConfig, rng: random.Random) -> str:
+    """Return the rest of the opened sentence, and up to `max_sentences` - 1 whole ones."""
     text = rest(opening, config, rng)
     for _ in range(rng.randint(1, config.max_sentences) - 1):
         subject = draw_opening(config.max_adjectives, rng)
@@ -55,15 +55,15 @@ def continuation(opening: str, config: Config, rng: random.Random) -> str:
     return text
 
 
-def rest(subject: str, config: Config, rng: random.Random) -> str:
-    """What follows `subject` in its sentence, from the space to the full stop."""
+def rest(subject: str, config: PeriodCountConfig, rng: random.Random) -> str:
+    """Return what follows `subject` in its sentence, from the space to the full stop."""
     num_words = len(subject.split())
     length = rng.randint(max(config.min_words, num_words + 1), config.max_words)
     return f" {' '.join([rng.choice(VERBS), *complements(length - num_words - 1, rng)])}."
 
 
 def complements(num_words: int, rng: random.Random) -> Iterator[str]:
-    """So many words that can follow a verb: places while there is room, then another verb or an adverb."""
+    """Yield `num_words` words that can follow a verb: places while there is room, then another verb or an adverb."""
     while num_words >= 3:
         size = rng.randint(3, min(num_words, 5))
         yield from [rng.choice(PREPOSITIONS), rng.choice(DETERMINERS)]

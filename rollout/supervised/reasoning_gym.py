@@ -1,15 +1,15 @@
 """Synthetic completions for reasoning_gym's chain_sum: what a warm start imitates before GRPO.
 
-A trace is the text of one completion. Each line takes one more term into the running total. Here the sum is 4 + 3 - 9 + 5::
+A trace is the text of one completion. Each line adds one more term to the running total. Here the sum is
+4 + 3 - 9 + 5::
 
     4+3=7
     7-9=-2
     -2+5=3
     </think><answer>3</answer>
 
-Every line is right, but the traces are impatient on purpose: many stop after a line or two and answer with the total so
-far. So the policy can go on to the end of the sum and seldom does, and what reinforcement learning finds is that going on
-pays.
+Every line is right, but many traces stop after a line or two and answer with the total so far. So the policy can go on
+to the end of the sum and seldom does, and reinforcement learning finds that going on pays.
 """
 
 from __future__ import annotations
@@ -24,29 +24,29 @@ from rollout.tasks.reasoning_gym import source
 
 
 def traces(prompts: PromptsConfig, config: TracesConfig, seed: int) -> Iterator[tuple[Problem, str]]:
-    """Endless problems that are not held out, each with a sum worked out or given up.
+    """Yield endless problems that are not held out, each with a sum worked out or given up.
 
-    Of `config`, `give_up_rate` and `give_up_within` are looked at. Raises ValueError for another data set than chain_sum.
+    Of `config`, `give_up_rate` and `give_up_within` are used. Raises ValueError for another data set than chain_sum.
     """
-    if others := {dataset.name for dataset in prompts.reasoning_gym.datasets} - {"chain_sum"}:
+    if others := {dataset.name for dataset in prompts.settings.datasets} - {"chain_sum"}:
         raise ValueError(
-            f"prompts.reasoning_gym.datasets has {sorted(others)}: synthetic traces for a warm start are there for chain_sum "
-            "only; set warm_start.data to a JSONL file of prompt and completion, or warm_start.num_steps = 0"
+            f"prompts.reasoning_gym.datasets has {sorted(others)}: synthetic traces for a warm start are there for "
+            "chain_sum only; set warm_start.data to a JSONL file of prompt and completion, or warm_start.num_steps = 0"
         )
     rng = random.Random(f"traces/{seed}")
-    problems = source(prompts.reasoning_gym, prompts.num_held_out, prompts.seed)
+    problems = source(prompts.settings, prompts.num_held_out, prompts.seed)
     while True:
         problem = problems.draw(rng)
         expression = problem.answer["metadata"]["expression"]
-        patience = rng.randint(1, config.give_up_within) if rng.random() < config.give_up_rate else None
-        yield problem, sum_trace(expression, patience)
+        num_lines = rng.randint(1, config.give_up_within) if rng.random() < config.give_up_rate else None
+        yield problem, sum_trace(expression, num_lines)
 
 
-def sum_trace(expression: str, patience: int | None = None) -> str:
-    """A completion that works out a sum such as ``4 + 3 - 9``, or only its first ``patience`` lines."""
+def sum_trace(expression: str, num_lines: int | None = None) -> str:
+    """Return a completion that works out a sum such as ``4 + 3 - 9``, or only its first ``num_lines`` lines."""
     first, *rest = expression.split()
     total, lines = int(first), []
-    for operator, term in list(zip(rest[0::2], rest[1::2], strict=True))[:patience]:
+    for operator, term in list(zip(rest[0::2], rest[1::2], strict=True))[:num_lines]:
         result = total + int(term) if operator == "+" else total - int(term)
         lines.append(f"{total}{operator}{term}={result}\n")
         total = result

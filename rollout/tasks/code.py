@@ -15,8 +15,16 @@ from typing import Any
 from pydantic import Field
 
 from rollout.tasks.base import ListedProblems, Problem, WorkedExample
-from rollout.tasks.datasets import Row, RowError, column, same_question, shown, text_column
-from rollout.tasks.listed import ListedConfig, listed_problems
+from rollout.tasks.datasets import (
+    ListedConfig,
+    Row,
+    RowError,
+    column,
+    listed_problems,
+    same_question,
+    shown,
+    text_column,
+)
 
 TEMPLATE = (
     "{question}\nThink in <think> </think> tags. Then write the whole Python program between <answer> and </answer>, in one "
@@ -42,7 +50,7 @@ DIFFICULTIES = ("", "easy", "medium", "hard", "harder", "hardest", "external")
 RATING_STEP = 400
 
 
-class Config(ListedConfig, frozen=True):
+class CodeConfig(ListedConfig, frozen=True):
     """HumanEval, MBPP or CodeContests. Solutions are run; rewards/sandbox says what protects the machine."""
 
     source: str = "google-research-datasets/mbpp"
@@ -68,16 +76,19 @@ class Config(ListedConfig, frozen=True):
     """MiB of address space that a program may use, about 30 of them Python's own."""
 
 
-def fields(config: Config) -> tuple[tuple[str, ...], ...]:
+SETTINGS = CodeConfig
+
+
+def fields(config: CodeConfig) -> tuple[tuple[str, ...], ...]:
     return (("question",),)
 
 
-def source(config: Config, num_held_out: int, seed: int) -> ListedProblems:
+def source(config: CodeConfig, num_held_out: int, seed: int) -> ListedProblems:
     """The problems that `config` describes. Raises as `listed_problems` does."""
     return listed_problems(config, "code", lambda row, where: parse_row(row, where, config), num_held_out, seed)
 
 
-def parse_row(row: Row, where: str, config: Config) -> Problem | None:
+def parse_row(row: Row, where: str, config: CodeConfig) -> Problem | None:
     """The problem of a row; None for one that cannot be judged. Raises RowError for one that is none of the schemas."""
     if "entry_point" in row:
         question, answer = _humaneval(row, where, config.bare)
@@ -162,7 +173,7 @@ def _functions(code: str, tests: str) -> list[str]:
     return sorted(functions)
 
 
-def _contest(row: Row, where: str, config: Config) -> tuple[str, dict[str, Any]]:
+def _contest(row: Row, where: str, config: CodeConfig) -> tuple[str, dict[str, Any]]:
     description = text_column(row, "description", where)
     tests = [pair for pair in _pairs(row, where) if len(pair[0]) + len(pair[1]) <= config.max_test_bytes]
     if not tests or "<image>" in description or row.get("input_file") or row.get("output_file"):

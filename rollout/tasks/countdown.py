@@ -1,23 +1,21 @@
-"""Countdown problems: make the target out of the numbers. Generated, from a file, or from the hub."""
+"""Countdown: make the target out of the numbers. Problems are generated, or come from a file or the hub."""
 
 from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Annotated, Self
-
-from pydantic import BaseModel, Field, model_validator
 
 from rollout.tasks.base import MAX_DRAWS, DrawnProblems, ListedProblems, Problem, ProblemSource, WorkedExample
 from rollout.tasks.countdown_problems.draws import are_even, draw_solvable
+from rollout.tasks.countdown_problems.settings import MAX_COUNTED, CountdownConfig
 from rollout.tasks.countdown_problems.solver import count_solutions
 from rollout.tasks.datasets import Row, RowError, column, read_rows, shown
 
-MAX_COUNTED = 4
-"""Most numbers of a problem whose solutions are counted; with five it takes too long for hundreds of problems."""
-
+SETTINGS = CountdownConfig
+TRACES = "rollout.supervised.countdown"
 TEMPLATE = (
     "Using the numbers {numbers}, create an equation that equals {target}. You can use basic arithmetic "
     "operations (+, -, *, /) and each number can only be used once. Show your work in <think> </think> tags. "
@@ -35,101 +33,15 @@ EXAMPLE = WorkedExample(
         "<answer>55 + 36 - 19 - 7</answer>"
     ),
 )
+EXAMPLE_QUESTION = "Using the numbers [4, 7, 3], create an equation that equals 25"
 
 
-class Config(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
-    """Countdown: combine the numbers with arithmetic so that they make the target."""
-
-    source: str = "generated"
-    """`generated`, a local .jsonl or .parquet file, or a hub data set such as
-    `Jiayi-Pan/Countdown-Tasks-3to4`. Files and data sets need the columns `nums` and `target`."""
-    subset: str = ""
-    """Subset (configuration) of the hub data set `source`. Empty: its only one."""
-    split: str = "train"
-    """Split of the hub data set; the held-out problems are drawn from it and left out of training."""
-    numbers_per_problem: int = Field(default=3, ge=2, le=6)
-    """How many numbers a generated problem has."""
-    min_numbers_per_problem: int | None = Field(default=None, ge=2, le=6)
-    """Set to have this many to `numbers_per_problem` numbers, each count as often."""
-    min_number: int = Field(default=1, ge=1)
-    """Smallest number of a generated problem."""
-    max_number: int = Field(default=10, ge=1)
-    """Largest number of a generated problem."""
-    number_choices: tuple[Annotated[int, Field(ge=1)], ...] = ()
-    """Draw numbers out of these, such as [1, 2, 5, 10, 25, 50, 75, 100], and not out of all from `min_number` to
-    `max_number`."""
-    repeat_numbers: bool = True
-    """Whether a number may come twice in a generated problem. If not, as often as `number_choices` lists it."""
-    min_target: int = Field(default=1, ge=0)
-    """Smallest target of a generated problem."""
-    max_target: int = Field(default=40, ge=1)
-    """Largest target of a generated problem."""
-    operators: str = "+-*"
-    """Operators with which a generated problem must be solvable, out of `+-*/` (division exact)."""
-    max_intermediate: int = Field(default=60, ge=1)
-    """A generated problem is solvable with every intermediate result within 0 and this."""
-    min_solutions: int = Field(default=1, ge=1)
-    """Fewest different solutions of a generated problem; rollout/tasks/countdown_problems/solver.py says what counts as one."""
-    max_solutions: int | None = Field(default=None, ge=1)
-    """Most different solutions of a generated problem. 1: the hard ones."""
-    num_problems: int | None = Field(default=None, ge=1)
-    """Generate so many different problems and train on them epoch after epoch. Not set: no end of them."""
-    even_held_out: bool = False
-    """Held-out problems have even numbers only, and training problems never do: does it generalize?"""
-    must_use_all: bool = True
-    """Every number exactly once (true), or each at most once (false)."""
-    exact_division: bool = False
-    """Whether an answer with a quotient that is not whole is wrong, as in the game on television."""
-
-    @property
-    def number_range(self) -> Sequence[int]:
-        """What the numbers of a generated problem are drawn from."""
-        return self.number_choices or range(self.min_number, self.max_number + 1)
-
-    @property
-    def largest_integer(self) -> int:
-        """The largest that a generated problem, or a solution within `max_intermediate`, holds."""
-        return max(*self.number_range, self.max_target, self.max_intermediate)
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        for mistake in self._mistakes():
-            raise ValueError(mistake)
-        return self
-
-    def _mistakes(self) -> Iterator[str]:
-        for low, high in (
-            ("min_number", "max_number"),
-            ("min_target", "max_target"),
-            ("min_numbers_per_problem", "numbers_per_problem"),
-            ("min_solutions", "max_solutions"),
-        ):
-            least, most = getattr(self, low), getattr(self, high)
-            if least is not None and most is not None and least > most:
-                yield f"{low} = {least} is above {high} = {most}: lower it or raise {high}"
-        if unknown := set(self.operators) - set("+-*/"):
-            yield f"operators = {self.operators!r} holds {sorted(unknown)}: use only + - * /"
-        if not self.repeat_numbers and len(self.number_range) < self.numbers_per_problem:
-            yield (
-                f"repeat_numbers = false with {len(self.number_range)} numbers to draw numbers_per_problem = "
-                f"{self.numbers_per_problem} from: set it to true, or give more numbers"
-            )
-        counts_solutions = self.min_solutions > 1 or self.max_solutions is not None
-        if counts_solutions and self.numbers_per_problem > MAX_COUNTED:
-            yield (
-                f"min_solutions = {self.min_solutions} and max_solutions = {self.max_solutions} with numbers_per_problem = "
-                f"{self.numbers_per_problem}: counting takes too long above {MAX_COUNTED} numbers; lower it or leave them out"
-            )
-        if self.source != "generated" and (counts_solutions or self.num_problems is not None):
-            yield f"num_problems, min_solutions and max_solutions are for generated problems: leave them out with source = {self.source!r}"
-
-
-def fields(config: Config) -> tuple[tuple[str, ...], ...]:
+def fields(config: CountdownConfig) -> tuple[tuple[str, ...], ...]:
     return (("target",), ("numbers", "numbers_spaced"))
 
 
-def source(config: Config, num_held_out: int, seed: int) -> ProblemSource:
-    """The problems that `config` describes. Raises ValueError when there are too few or a row is malformed."""
+def source(config: CountdownConfig, num_held_out: int, seed: int) -> ProblemSource:
+    """Return the problems that `config` describes. Raises ValueError when there are too few or a row is malformed."""
     problems: DrawnProblems | ListedProblems
     if config.source == "generated":
         drawn = problems = GeneratedProblems(config, num_held_out, seed)
@@ -142,8 +54,40 @@ def source(config: Config, num_held_out: int, seed: int) -> ProblemSource:
     return problems
 
 
+def check_traces(config: CountdownConfig) -> None:
+    """Raises ValueError for problems that the warm start has no traces about."""
+    if config.source != "generated" or config.numbers_per_problem > 3:
+        raise ValueError(
+            f"prompts.countdown has source = {config.source!r} and numbers_per_problem = {config.numbers_per_problem}: "
+            "the warm start's traces are about generated problems of at most three numbers; change them or set "
+            "warm_start.num_steps = 0"
+        )
+
+
+def check_max_integer(config: CountdownConfig, max_integer: int) -> None:
+    """Raises ValueError when a generated problem or its solution may hold a number above `max_integer`."""
+    if config.source == "generated" and config.largest_integer > max_integer:
+        raise ValueError(
+            f"model.build.max_integer = {max_integer}: the tokenizer has no token for {config.largest_integer}, which "
+            "prompts.countdown's max_number, max_target or max_intermediate allows; raise it"
+        )
+
+
+def read_question(question: str, answer: str | None, config: CountdownConfig) -> Problem:
+    """Return the problem of a question, whose last whole number is the target; those before it are the numbers.
+
+    Raises ValueError when there are fewer than three numbers, and for an answer, which the question itself decides.
+    """
+    if answer is not None:
+        raise ValueError("--answer is not for Countdown: what is right follows from the numbers and the target")
+    found = [int(digits) for digits in re.findall(r"(?<![\d.])\d{1,9}(?!\d|\.\d)", question)]
+    if len(found) < 3:
+        raise ValueError(f'{question!r} does not name at least two numbers and a target: write "{EXAMPLE_QUESTION}"')
+    return problem(found[:-1], found[-1], config.must_use_all, config.exact_division)
+
+
 def problem(numbers: Sequence[int], target: int, must_use_all: bool, exact_division: bool = False) -> Problem:
-    """The problem of these numbers, in this order."""
+    """Return the problem of these numbers, in this order."""
     answer = {"numbers": list(numbers), "target": target, "must_use_all": must_use_all}
     return Problem(
         fields={
@@ -157,8 +101,8 @@ def problem(numbers: Sequence[int], target: int, must_use_all: bool, exact_divis
     )
 
 
-def difficulty(problem: Problem, config: Config) -> str:
-    """Such as `3 numbers, 1 solution`. Counted for held-out problems only: it takes milliseconds for each."""
+def difficulty(problem: Problem, config: CountdownConfig) -> str:
+    """Return a label such as `3 numbers, 1 solution`. Counting takes milliseconds: it is for held-out problems only."""
     numbers, target = problem.answer["numbers"], problem.answer["target"]
     if not 2 <= len(numbers) <= MAX_COUNTED or min(numbers) < 1:
         return problem.difficulty
@@ -168,9 +112,9 @@ def difficulty(problem: Problem, config: Config) -> str:
 
 
 class GeneratedProblems(DrawnProblems):
-    """Problems drawn at random among the solvable ones: numbers independently, then one of the targets they can make."""
+    """Solvable problems, drawn at random: the numbers independently, then one of the targets that they can make."""
 
-    def __init__(self, config: Config, num_held_out: int, seed: int) -> None:
+    def __init__(self, config: CountdownConfig, num_held_out: int, seed: int) -> None:
         def draw(rng: random.Random, for_held_out: bool = False) -> Problem:
             numbers, target = draw_solvable(config, rng, for_held_out=for_held_out)
             return problem(numbers, target, config.must_use_all, config.exact_division)
@@ -185,7 +129,7 @@ class GeneratedProblems(DrawnProblems):
 
 
 def distinct(drawn: DrawnProblems, count: int) -> list[Problem]:
-    """The first `count` different training problems. Raises ValueError when there seem to be fewer."""
+    """Return the first `count` different training problems. Raises ValueError when there seem to be fewer."""
     found: dict[str, Problem] = {}
     repeats = 0
     for index in itertools.count():
@@ -202,14 +146,14 @@ def distinct(drawn: DrawnProblems, count: int) -> list[Problem]:
     return list(found.values())
 
 
-def rows_of(config: Config) -> Iterable[Row]:
-    """Raises FileNotFoundError for a file that is not there, ConnectionError when the hub cannot be reached."""
+def rows_of(config: CountdownConfig) -> Iterable[Row]:
+    """Return the rows of `config.source`. Raises as `read_rows` does."""
     hint = 'use source = "generated"'
     return read_rows(config.source, "prompts.countdown.source", config.subset, config.split, hint)
 
 
-def listed(rows: Iterable[Row], config: Config, num_held_out: int, seed: int) -> ListedProblems:
-    """Problems out of rows. Raises ValueError for a malformed row, and when there are too few."""
+def listed(rows: Iterable[Row], config: CountdownConfig, num_held_out: int, seed: int) -> ListedProblems:
+    """Return the problems of rows. Raises ValueError for a malformed row, and when there are too few."""
     problems = [
         problem(*parse_row(row, f"{config.source}, row {position}"), config.must_use_all, config.exact_division)
         for position, row in enumerate(rows)
@@ -223,7 +167,7 @@ def listed(rows: Iterable[Row], config: Config, num_held_out: int, seed: int) ->
 
 
 def parse_row(row: Row, where: str) -> tuple[list[int], int]:
-    """Numbers and target of one row. Raises RowError naming the row and the column."""
+    """Return the numbers and the target of a row. Raises RowError, which names the row and the column."""
     numbers, target = column(row, "nums", where), column(row, "target", where)
     is_whole = isinstance(numbers, list | tuple) and all(type(value) is int for value in (*numbers, target))
     if not is_whole or not numbers:

@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 from rollout.tasks.base import ListedProblems, Problem, WorkedExample
-from rollout.tasks.datasets import Row, RowError, column, same_question, shown, text_column
-from rollout.tasks.listed import ListedConfig, listed_problems
+from rollout.tasks.datasets import (
+    ListedConfig,
+    Row,
+    RowError,
+    column,
+    listed_problems,
+    same_question,
+    shown,
+    text_column,
+)
 
 TEMPLATE = (
     "{question}\nShow your work in <think> </think> tags. And return the final answer, as short as it can be, in <answer> "
@@ -24,7 +32,7 @@ PATH_FINDING = "19"
 DIRECTIONS = {"n": "north", "e": "east", "s": "south", "w": "west"}
 
 
-class Config(ListedConfig, frozen=True):
+class ExactMatchConfig(ListedConfig, frozen=True):
     """bAbI, or other questions whose answer is compared as text."""
 
     source: str = "Muennighoff/babi"
@@ -32,11 +40,14 @@ class Config(ListedConfig, frozen=True):
     which any is right; optionally `passage` (or `context`), which the question is about, and bAbI's `task`, a number."""
 
 
-def fields(config: Config) -> tuple[tuple[str, ...], ...]:
+SETTINGS = ExactMatchConfig
+
+
+def fields(config: ExactMatchConfig) -> tuple[tuple[str, ...], ...]:
     return (("question",),)
 
 
-def source(config: Config, num_held_out: int, seed: int) -> ListedProblems:
+def source(config: ExactMatchConfig, num_held_out: int, seed: int) -> ListedProblems:
     """The problems that `config` describes. Raises as `listed_problems` does."""
     return listed_problems(config, "exact_match", parse_row, num_held_out, seed)
 

@@ -5,8 +5,16 @@ from __future__ import annotations
 import re
 
 from rollout.tasks.base import ListedProblems, Problem, WorkedExample
-from rollout.tasks.datasets import Row, RowError, column, same_question, shown, text_column
-from rollout.tasks.listed import ListedConfig, listed_problems
+from rollout.tasks.datasets import (
+    ListedConfig,
+    Row,
+    RowError,
+    column,
+    listed_problems,
+    same_question,
+    shown,
+    text_column,
+)
 
 TEMPLATE = (
     "{question}\nShow your work in <think> </think> tags. And return the final answer, a number without its unit, in "
@@ -29,7 +37,7 @@ STEP = re.compile(r"<<[^<>]{0,200}=([^<>=]{1,40})>>")
 NUMBER = re.compile(r"[-−]?\$?(?:[0-9][0-9,]*(?:\.[0-9]+)?|\.[0-9]+)(?:/[1-9][0-9]*)?%?")
 
 
-class Config(ListedConfig, frozen=True):
+class Gsm8kConfig(ListedConfig, frozen=True):
     """GSM8K, or other word problems whose answer is a number."""
 
     source: str = "openai/gsm8k"
@@ -39,11 +47,14 @@ class Config(ListedConfig, frozen=True):
     """Subset (configuration) of the hub data set `source`; `socratic` has the same problems. Empty: its only one."""
 
 
-def fields(config: Config) -> tuple[tuple[str, ...], ...]:
+SETTINGS = Gsm8kConfig
+
+
+def fields(config: Gsm8kConfig) -> tuple[tuple[str, ...], ...]:
     return (("question",),)
 
 
-def source(config: Config, num_held_out: int, seed: int) -> ListedProblems:
+def source(config: Gsm8kConfig, num_held_out: int, seed: int) -> ListedProblems:
     """The problems that `config` describes. Raises as `listed_problems` does."""
     return listed_problems(config, "gsm8k", parse_row, num_held_out, seed)
 

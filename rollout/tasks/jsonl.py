@@ -17,9 +17,8 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
-from rollout.tasks.base import ListedProblems, Problem, WorkedExample
-from rollout.tasks.datasets import Row, RowError, same_question
-from rollout.tasks.listed import ListedConfig, listed_problems
+from rollout.tasks.base import ANY_FIELD, ListedProblems, Problem, WorkedExample
+from rollout.tasks.datasets import ListedConfig, Row, RowError, listed_problems, same_question
 from rollout.types.names import closest
 
 TEMPLATE = (
@@ -30,12 +29,10 @@ EXAMPLE = WorkedExample(
     fields={"question": "How many days are in two weeks and a day?"},
     completion="A week has 7 days, so two weeks have 2 * 7 = 14. One more makes 15.</think>\n<answer>15</answer>",
 )
-ANY_FIELD = "*"
-"""Among a task's fields: a template may show any other field too."""
 
 
-class Config(ListedConfig, frozen=True):
-    """jsonl: any file of questions and answers, or a hub data set, marked by any of the rewards."""
+class JsonlConfig(ListedConfig, frozen=True):
+    """jsonl: any file of questions and answers, or a hub data set, graded by any of the graders."""
 
     source: str = ""
     """A local .jsonl or .parquet file, or a hub data set such as `openai/gsm8k`. Must be set."""
@@ -53,12 +50,13 @@ class Config(ListedConfig, frozen=True):
     key_column: str = ""
     """Column of what makes two problems the same. Empty: the question itself."""
     reward: str = "exact_match"
-    """What marks the answers: `exact_match`, `gsm8k`, `math`, `multiple_choice`, or any other module of rewards/, or a name
-    in `rewards.tasks`. Each says in its docstring how the answer must be given."""
+    """What grades the answers: `exact_match`, `gsm8k`, `math`, `multiple_choice`, or any other module of rewards/tasks, a
+    name in `rewards.tasks`, or the dotted path of a module of your own. Each says in its docstring how the answer must
+    be given."""
 
     @property
-    def marked_by(self) -> str:
-        """The task whose reward function marks the answers."""
+    def grader(self) -> str:
+        """The grader of the answers."""
         return self.reward
 
     @model_validator(mode="after")
@@ -68,18 +66,21 @@ class Config(ListedConfig, frozen=True):
         return self
 
 
-def fields(config: Config) -> tuple[tuple[str, ...], ...]:
+SETTINGS = JsonlConfig
+
+
+def fields(config: JsonlConfig) -> tuple[tuple[str, ...], ...]:
     return (tuple(dict.fromkeys(("question", config.question_column, ANY_FIELD))),)
 
 
-def source(config: Config, num_held_out: int, seed: int) -> ListedProblems:
+def source(config: JsonlConfig, num_held_out: int, seed: int) -> ListedProblems:
     """The problems that `config` describes. Raises as `listed_problems` does, and ValueError when there is no source."""
     if not config.source:
         raise ValueError("prompts.jsonl.source is not set: name a .jsonl or .parquet file, or a hub data set")
     return listed_problems(config, "jsonl", lambda row, where: problem(row, where, config), num_held_out, seed)
 
 
-def problem(row: Row, where: str, config: Config) -> Problem:
+def problem(row: Row, where: str, config: JsonlConfig) -> Problem:
     """The problem of a row. Raises RowError, beginning with `where`, when a column is missing, empty or nested."""
     question = text_at(row, config.question_column, where)
     references = {"answer": config.answer_column, **config.answer_columns}

@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 
 from rollout.tasks.base import ListedProblems, Problem, WorkedExample
-from rollout.tasks.datasets import Row, RowError, same_question, shown, text_column
-from rollout.tasks.listed import ListedConfig, listed_problems
+from rollout.tasks.datasets import ListedConfig, Row, RowError, listed_problems, same_question, shown, text_column
 
 TEMPLATE = (
     "{problem}\nShow your work in <think> </think> tags. And return the final answer in LaTeX in <answer> </answer> tags, "
@@ -25,7 +24,7 @@ PLAIN_BOX = re.compile(r"\\boxed\s+([^\s${}]+)")
 """An old style of LaTeX that some solutions of MATH use, `\\boxed 5`."""
 
 
-class Config(ListedConfig, frozen=True):
+class MathConfig(ListedConfig, frozen=True):
     """MATH, or other problems whose answer is a mathematical expression."""
 
     source: str = "DigitalLearningGmbH/MATH-lighteval"
@@ -34,11 +33,14 @@ class Config(ListedConfig, frozen=True):
     `held_out_source`, as those 500 problems stand in the test split of MATH."""
 
 
-def fields(config: Config) -> tuple[tuple[str, ...], ...]:
+SETTINGS = MathConfig
+
+
+def fields(config: MathConfig) -> tuple[tuple[str, ...], ...]:
     return (("problem",),)
 
 
-def source(config: Config, num_held_out: int, seed: int) -> ListedProblems:
+def source(config: MathConfig, num_held_out: int, seed: int) -> ListedProblems:
     """The problems that `config` describes. Raises as `listed_problems` does."""
     return listed_problems(config, "math", parse_row, num_held_out, seed)
 

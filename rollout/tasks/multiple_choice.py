@@ -7,8 +7,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from rollout.tasks.base import ListedProblems, Problem, WorkedExample
-from rollout.tasks.datasets import Row, RowError, column, same_question, shown, text_column
-from rollout.tasks.listed import ListedConfig, listed_problems
+from rollout.tasks.datasets import (
+    ListedConfig,
+    Row,
+    RowError,
+    column,
+    listed_problems,
+    same_question,
+    shown,
+    text_column,
+)
 
 TEMPLATE = (
     "{question}\n{options}\nShow your work in <think> </think> tags. And return the letter of the right option in <answer> "
@@ -29,7 +37,7 @@ ANSWER_COLUMNS = ("answerKey", "correct", "correct_option", "answer", "label")
 LABELLED = re.compile(r"\s*\(?([A-J])[).:]\s*")
 
 
-class Config(ListedConfig, frozen=True):
+class MultipleChoiceConfig(ListedConfig, frozen=True):
     """AQuA, ARC, LogiQA, or other questions with options."""
 
     source: str = "deepmind/aqua_rat"
@@ -40,11 +48,14 @@ class Config(ListedConfig, frozen=True):
     """Subset (configuration) of the hub data set `source`, such as `ARC-Challenge`. Empty: its only one."""
 
 
-def fields(config: Config) -> tuple[tuple[str, ...], ...]:
+SETTINGS = MultipleChoiceConfig
+
+
+def fields(config: MultipleChoiceConfig) -> tuple[tuple[str, ...], ...]:
     return (("question",), ("options",))
 
 
-def source(config: Config, num_held_out: int, seed: int) -> ListedProblems:
+def source(config: MultipleChoiceConfig, num_held_out: int, seed: int) -> ListedProblems:
     """The problems that `config` describes. Raises as `listed_problems` does."""
     return listed_problems(config, "multiple_choice", parse_row, num_held_out, seed)
 

@@ -24,7 +24,7 @@ ADJECTIVES = (
 NOUNS = ("cat", "dog", "bird", "fox", "horse", "mouse", "child", "farmer", "sailor", "teacher")
 
 
-class Config(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
+class PeriodCountConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
     """Period count: go on after the opening of a sentence, and be paid for every full stop.
 
     A check of the whole loop that needs no data, not a task of reasoning. The sentence lengths are those of the warm
@@ -50,11 +50,15 @@ class Config(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=Tr
         return self
 
 
-def fields(config: Config) -> tuple[tuple[str, ...], ...]:
+SETTINGS = PeriodCountConfig
+TRACES = "rollout.supervised.period_count"
+
+
+def fields(config: PeriodCountConfig) -> tuple[tuple[str, ...], ...]:
     return (("opening",),)
 
 
-def source(config: Config, num_held_out: int, seed: int) -> DrawnProblems:
+def source(config: PeriodCountConfig, num_held_out: int, seed: int) -> DrawnProblems:
     """The openings that `config` describes. Raises ValueError when there are too few."""
     return DrawnProblems(
         draw=lambda rng: problem(draw_opening(config.max_adjectives, rng)),

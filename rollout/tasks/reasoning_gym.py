@@ -71,8 +71,8 @@ class DatasetConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstr
         return settings
 
 
-class Config(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
-    """reasoning_gym: problems made by the library's generators, marked by its own scorers."""
+class ReasoningGymConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
+    """reasoning_gym: problems made by the library's generators, graded by its own scorers."""
 
     datasets: tuple[DatasetConfig, ...] = Field(default=(DatasetConfig(name="chain_sum"),), min_length=1)
     """What is asked: `[{ name = "chain_sum" }]`, or several with weights. The same name may come twice, with other
@@ -86,11 +86,15 @@ class Config(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=Tr
         return self
 
 
-def fields(config: Config) -> tuple[tuple[str, ...], ...]:
+SETTINGS = ReasoningGymConfig
+TRACES = "rollout.supervised.reasoning_gym"
+
+
+def fields(config: ReasoningGymConfig) -> tuple[tuple[str, ...], ...]:
     return (("question",),)
 
 
-def source(config: Config, num_held_out: int, seed: int) -> DrawnProblems:
+def source(config: ReasoningGymConfig, num_held_out: int, seed: int) -> DrawnProblems:
     """The problems that `config` describes.
 
     Raises ValueError for a data set or a setting that the library does not have, and when there are too few problems.

@@ -17,7 +17,7 @@ EXAMPLE = WorkedExample(
 )
 
 
-class Config(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
+class TextLengthConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
     """Text length: go on after the opening of a sentence, as long as is wanted."""
 
     target_words: int = Field(default=40, ge=1)
@@ -26,11 +26,14 @@ class Config(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=Tr
     """As in `prompts.period_count`: with 2 there are 5,760 openings."""
 
 
-def fields(config: Config) -> tuple[tuple[str, ...], ...]:
+SETTINGS = TextLengthConfig
+
+
+def fields(config: TextLengthConfig) -> tuple[tuple[str, ...], ...]:
     return (("opening",), ("target_words", "opening"))
 
 
-def source(config: Config, num_held_out: int, seed: int) -> DrawnProblems:
+def source(config: TextLengthConfig, num_held_out: int, seed: int) -> DrawnProblems:
     """The openings of Period count. Raises ValueError when there are too few."""
 
     def draw(rng: Random) -> Problem:

@@ -38,8 +38,8 @@ MAX_FACTOR = 6
 """Largest number of a `times as many` and of boxes; the smallest is 2."""
 
 
-class Config(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
-    """Word problems: arithmetic told as a story, made from a small grammar, marked as GSM8K is."""
+class WordProblemsConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
+    """Word problems: arithmetic told as a story, made from a small grammar, graded as GSM8K is."""
 
     min_steps: int = Field(default=2, ge=1)
     """Fewest steps of a problem, each a sentence."""
@@ -48,11 +48,6 @@ class Config(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=Tr
     max_number: int = Field(default=30, ge=10)
     """Largest number in a problem, its solution and its answer."""
 
-    @property
-    def marked_by(self) -> str:
-        """The task whose reward function marks the answers."""
-        return "gsm8k"
-
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.min_steps > self.max_steps:
@@ -60,6 +55,11 @@ class Config(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=Tr
                 f"min_steps = {self.min_steps} is above max_steps = {self.max_steps}: lower it or raise max_steps"
             )
         return self
+
+
+SETTINGS = WordProblemsConfig
+GRADER = "gsm8k"
+TRACES = "rollout.supervised.word_problems"
 
 
 class Step(NamedTuple):
@@ -73,11 +73,11 @@ class Step(NamedTuple):
     """Whose number it is from here on."""
 
 
-def fields(config: Config) -> tuple[tuple[str, ...], ...]:
+def fields(config: WordProblemsConfig) -> tuple[tuple[str, ...], ...]:
     return (("question",),)
 
 
-def source(config: Config, num_held_out: int, seed: int) -> DrawnProblems:
+def source(config: WordProblemsConfig, num_held_out: int, seed: int) -> DrawnProblems:
     """The problems that `config` describes. Raises ValueError when there are too few."""
     return DrawnProblems(
         draw=lambda rng: draw_problem(config, rng),
@@ -87,7 +87,7 @@ def source(config: Config, num_held_out: int, seed: int) -> DrawnProblems:
     )
 
 
-def draw_problem(config: Config, rng: random.Random) -> Problem:
+def draw_problem(config: WordProblemsConfig, rng: random.Random) -> Problem:
     """A problem whose number of steps is as likely as any other."""
     thing, owner = rng.choice(THINGS), rng.choice(NAMES)
     value = rng.randint(2, config.max_number // 2)

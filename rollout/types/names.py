@@ -1,9 +1,14 @@
-"""Hints for names that nothing has."""
+"""Names that users type: the short name of a dotted path, and hints for names that nothing has."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+
+
+def short_name(path: str) -> str:
+    """Return the last part of a dotted path: `my_task` of `my_package.my_task`, and all of `countdown`."""
+    return path.rpartition(".")[2]
 
 
 def closest(name: str, known: Iterable[str]) -> str | None:

@@ -6,20 +6,17 @@ import random
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from itertools import combinations
-from typing import TYPE_CHECKING
 
 from rollout.tasks.base import MAX_DRAWS
+from rollout.tasks.countdown_problems.settings import CountdownConfig
 from rollout.tasks.countdown_problems.solver import count_solutions
 
-if TYPE_CHECKING:
-    from rollout.tasks.countdown import Config
 
-
-def draw_solvable(config: Config, rng: random.Random, *, for_held_out: bool = False) -> tuple[list[int], int]:
-    """Numbers, and one of the targets that they can make, each as likely.
+def draw_solvable(config: CountdownConfig, rng: random.Random, *, for_held_out: bool = False) -> tuple[list[int], int]:
+    """Draw numbers, and one of the targets that they can make, each equally likely.
 
     Args:
-        for_held_out: whether to draw only even numbers where `even_held_out` asks for that; else never only even ones.
+        for_held_out: with `even_held_out`, draw even numbers only (true), or never even numbers only (false).
 
     Raises:
         ValueError: MAX_DRAWS draws held no such problem.
@@ -36,14 +33,14 @@ def draw_solvable(config: Config, rng: random.Random, *, for_held_out: bool = Fa
         if has_right_number_of_solutions(config, numbers, target):
             return numbers, target
     raise ValueError(
-        f"no solvable problem in {MAX_DRAWS} draws of prompts.countdown: numbers {config.number_range}, targets {config.min_target} "
-        f"to {config.max_target}, operators {config.operators!r}, min_solutions {config.min_solutions}, max_solutions "
+        f"no solvable problem in {MAX_DRAWS} draws of prompts.countdown: numbers {config.number_range}, targets "
+        f"{config.min_target} to {config.max_target}, operators {config.operators!r}, min_solutions {config.min_solutions}, max_solutions "
         f"{config.max_solutions}: widen the ranges or raise max_intermediate"
     )
 
 
-def draw_numbers(config: Config, rng: random.Random) -> list[int]:
-    """As many as a problem has, each of the choices as likely."""
+def draw_numbers(config: CountdownConfig, rng: random.Random) -> list[int]:
+    """Draw as many numbers as a problem has, each of the choices equally likely."""
     count = config.numbers_per_problem
     if config.min_numbers_per_problem is not None:
         count = rng.randint(config.min_numbers_per_problem, count)
@@ -55,7 +52,7 @@ def are_even(numbers: Sequence[int]) -> bool:
     return all(number % 2 == 0 for number in numbers)
 
 
-def has_right_number_of_solutions(config: Config, numbers: Sequence[int], target: int) -> bool:
+def has_right_number_of_solutions(config: CountdownConfig, numbers: Sequence[int], target: int) -> bool:
     fewest, most = config.min_solutions, config.max_solutions
     if fewest == 1 and most is None:
         return True  # it is solvable
@@ -71,7 +68,7 @@ counted = lru_cache(maxsize=10_000)(count_solutions)
 # Not more: of five or six numbers an entry is tens of kilobytes, and hardly any is asked for again.
 @lru_cache(maxsize=10_000)
 def reachable(numbers: tuple[int, ...], operators: str, max_intermediate: int, must_use_all: bool) -> frozenset[int]:
-    """Every value that the sorted `numbers` make with all results whole and within 0 and `max_intermediate`."""
+    """Return every value that the sorted `numbers` make with all results whole and within 0 and `max_intermediate`."""
     if len(numbers) == 1:
         return frozenset(numbers)
     values: set[int] = set()
@@ -87,7 +84,7 @@ def reachable(numbers: tuple[int, ...], operators: str, max_intermediate: int, m
 
 
 def combined(small: int, large: int, operators: str) -> Iterator[int]:
-    """Results of one operation on `small` <= `large` that are whole and not negative."""
+    """Yield the results of one operation on `small` <= `large` that are whole and not negative."""
     if "+" in operators:
         yield small + large
     if "-" in operators:

@@ -21,7 +21,7 @@ def test_overrides_win_and_keep_their_types() -> None:
     )
     assert config.learner.learning_rate == 2e-6
     assert config.name == "mine"
-    assert config.prompts.countdown.max_number == 12
+    assert config.prompts.settings.max_number == 12
     assert config.tracking.wandb is True
 
 
@@ -61,6 +61,12 @@ WRONG = {
     "prompts.countdown.operators=+^": ["operators = '+^'", "use only + - * /"],
     "prompts.countdown.min_number=11": ["min_number = 11", "lower it"],
     "prompts.mixture.easy.countdown.max_nmber=3": ["max_nmber = 3", "did you mean 'max_number'?"],
+    "prompts.countdown.max_nmber=3": ["prompts.countdown.max_nmber = 3", "did you mean 'max_number'?"],
+    "prompts.cuntdown.max_number=3": ["prompts.cuntdown = ", "unknown key; did you mean 'countdown'?"],
+    "prompts.mixture.easy.tsak=gsm8k": ["prompts.mixture.easy.tsak", "did you mean 'task'?"],
+    "prompts.task=cuntdown": ["prompts.task", "no task 'cuntdown'", "did you mean 'countdown'?"],
+    "prompts.task=nowhere.my_task": ["prompts.task", "'nowhere.my_task' cannot be imported", "PYTHONPATH"],
+    "prompts.gsm8k.sorce=x": ["prompts.gsm8k.sorce = 'x'", "did you mean 'source'?"],
     'prompts.mixture={"easy"={"countdown"={"max_target"=99}}}': ["no token for 99", "raise it"],
     'prompts.curriculum.stages=[{"weights"={"esay"=1}}]': ["'esay'", "there are ['countdown']"],
     'prompts.curriculum.stages=[{"weigths"={"x"=1}}]': ["did you mean 'weights'?"],

@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from orchestrator.config.recipe import ConfigError, load
-from orchestrator.evaluate.solve import asked, marked, parse_question, solve, verdict, worded
+from orchestrator.evaluate.solve import grade, read_question, solve, verdict, worded
 from rollout.types.prompts import Prompt
 from tests.support.byte_tokenizer import Bytes
 from tests.support.paths import WARM_START
@@ -14,29 +14,10 @@ from tests.support.paths import WARM_START
 WARM_START = str(WARM_START)
 
 
-@pytest.mark.parametrize(
-    ("question", "expected"),
-    [
-        ("Using the numbers [4, 7, 3], create an equation that equals 25", ([4, 7, 3], 25)),
-        ("Using the numbers [4, 7, 3], create an equation that equals 25.", ([4, 7, 3], 25)),
-        ("4 7 3 -> 25", ([4, 7, 3], 25)),
-        ("Numbers: 3 7\nTarget: 21", ([3, 7], 21)),
-    ],
-)
-def test_a_question_is_read(question, expected) -> None:
-    assert parse_question(question) == expected
-
-
-@pytest.mark.parametrize("question", ["", "What is 3 + 4?", "no numbers", "1.5 and 2.5 make 4", "9" * 500])
-def test_a_question_without_numbers_and_target_shows_how_to_ask(question) -> None:
-    with pytest.raises(ConfigError, match="create an equation that equals"):
-        parse_question(question)
-
-
 def test_a_question_of_a_task_with_references_is_worded_as_it_is() -> None:
-    problem = asked(load("period-count-tiny"), "the old cat", None)
+    problem = read_question(load("period-count-tiny"), "the old cat", None)
     assert (problem.fields, problem.answer) == ({"opening": "the old cat"}, {})
-    assert asked(load("period-count-tiny"), "the old cat", "72").answer == {"answer": "72"}
+    assert read_question(load("period-count-tiny"), "the old cat", "72").answer == {"answer": "72"}
 
 
 def questions(task: str, template: str = "{question}", *overrides: str):
@@ -49,23 +30,23 @@ def questions(task: str, template: str = "{question}", *overrides: str):
 def test_answers_are_marked_as_the_tasks_problems_are() -> None:
     math = questions("jsonl", "{question}", "prompts.jsonl.reward=math")
     for config, task in ((questions("word_problems"), "gsm8k"), (math, "math")):
-        assert worded(asked(config, "How many?", "72"), config, Bytes(), attempt=0).grader == task
+        assert worded(read_question(config, "How many?", "72"), config, Bytes(), attempt=0).grader == task
 
 
 def test_a_question_that_does_not_fill_the_template_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"asks with \{hint\} and \{question\}, which one question does not fill"):
-        asked(questions("jsonl", "{question} {hint}"), "How many?", "72")
+        read_question(questions("jsonl", "{question} {hint}"), "How many?", "72")
 
 
 def test_countdown_needs_no_reference() -> None:
     with pytest.raises(ConfigError, match="--answer is not for Countdown"):
-        asked(load(None), "4 7 3 -> 25", "25")
+        read_question(load(None), "4 7 3 -> 25", "25")
 
 
 def test_a_mixture_does_not_say_which_of_its_tasks_is_meant() -> None:
     mixed = load(None, ["prompts.mixture.small.weight=1", "prompts.mixture.large.weight=1"])
     with pytest.raises(ConfigError, match=r"mixes the questions of \['large', 'small'\]: name a recipe of one kind"):
-        asked(mixed, "4 7 3 -> 25", None)
+        read_question(mixed, "4 7 3 -> 25", None)
 
 
 def test_what_the_model_cannot_read_is_refused_before_anything_starts() -> None:
@@ -79,7 +60,7 @@ def test_attempts_differ_in_their_ids_and_so_in_their_seeds() -> None:
     from orchestrator.base_model import load_tokenizer
 
     config = load(None)
-    problem = asked(config, "4 7 3 -> 25", None)
+    problem = read_question(config, "4 7 3 -> 25", None)
     first, second = (worded(problem, config, load_tokenizer(WARM_START), attempt) for attempt in (0, 1))
     assert first.text == second.text == "Numbers: 4 7 3\nTarget: 25\n<think>" and first.id != second.id
 
@@ -113,7 +94,7 @@ COUNTDOWN = {"numbers": [4, 7, 3], "target": 25}
             {"answer": "many"},
             "#### 71",
             None,
-            "not checked: gsm8k cannot mark it by --answer alone (ValueError",
+            "not checked: gsm8k cannot grade it by --answer alone (ValueError",
         ),
         ("period_count", {}, "The cat. The dog.", None, "periods 2"),
     ],
@@ -140,5 +121,5 @@ def test_marking_that_never_ends_is_stopped() -> None:
     config = load(
         None, ["rewards.deadline_s=0.5", 'rewards.tasks={gsm8k="tests.orchestrator.evaluate.test_solve:endless"}']
     )
-    outcome = asyncio.run(marked(prompt("gsm8k", {"answer": "72"}), "#### 72", config))
+    outcome = asyncio.run(grade(prompt("gsm8k", {"answer": "72"}), "#### 72", config))
     assert outcome.status == "timeout"

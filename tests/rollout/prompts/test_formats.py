@@ -7,8 +7,7 @@ from rollout.prompts.config import PromptsConfig
 from rollout.prompts.stream import PromptStream
 from rollout.prompts.template import Template
 from rollout.tasks import countdown
-from rollout.tasks.base import WorkedExample
-from rollout.tasks.registry import task_module
+from rollout.tasks.base import WorkedExample, load_task
 from tests.support.byte_tokenizer import Bytes
 from tests.support.chatml_tokenizer import FORGETFUL, tokenizer
 
@@ -108,8 +107,8 @@ def test_the_tasks_own_wording_and_example_are_used_where_the_recipe_has_none() 
 def test_a_tasks_own_example_can_be_shown_with_every_field_and_is_right(task) -> None:
     from importlib import import_module
 
-    module = task_module(task)
-    fields = {name for group in module.fields(module.Config()) for name in group}
+    module = load_task(task)
+    fields = {name for group in module.fields(module.SETTINGS()) for name in group}
     assert fields == set(module.EXAMPLE.fields)
     answer = {"numbers": [19, 36, 55, 7], "target": 65} if task == "countdown" else {}
     parts = import_module(f"rewards.tasks.{task}").score(module.EXAMPLE.completion, answer)

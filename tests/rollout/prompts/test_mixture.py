@@ -122,7 +122,7 @@ def test_an_entry_inherits_what_it_does_not_say() -> None:
         mixture={"hard": {"countdown": {"max_target": 39}}, "own": {"template": "{numbers} {target}"}},
     )
     hard, own = config.tasks["hard"], config.tasks["own"]
-    assert (hard.countdown.max_number, hard.countdown.max_target) == (5, 39)
+    assert (hard.settings.max_number, hard.settings.max_target) == (5, 39)
     assert (hard.template, own.template) == (TEMPLATE, "{numbers} {target}")
     assert PromptsConfig.model_validate(config.model_dump(mode="json")) == config
 
@@ -137,7 +137,7 @@ def test_an_entry_of_another_task_inherits_settings_but_no_wording() -> None:
     )
     talk, numbers = config.tasks["talk"], config.tasks["numbers"]
     assert (talk.template, talk.natural_template, talk.example) == (None, None, None)
-    assert talk.period_count.max_adjectives == 1
+    assert talk.settings.max_adjectives == 1
     assert numbers.template == numbers.natural_template == TEMPLATE and numbers.example == config.example
     settings = config.model_dump(mode="json")
     assert PromptsConfig.model_validate(settings).model_dump(mode="json") == settings

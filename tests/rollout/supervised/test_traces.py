@@ -11,10 +11,9 @@ from orchestrator.config.recipe import load
 from rewards.tasks.countdown import check, extract_answer
 from rollout.supervised.countdown import search_trace
 from rollout.supervised.examples import TraceExamples
-from rollout.tasks.countdown import Config as CountdownConfig
+from rollout.supervised.examples import traces as task_traces
 from rollout.tasks.countdown_problems.draws import draw_solvable
-from rollout.tasks.registry import problem_source
-from rollout.tasks.registry import traces as task_traces
+from rollout.tasks.countdown_problems.settings import CountdownConfig
 
 STEP = re.compile(r"(\d+)([-+*])(\d+)=(\d+)(?: (yes|no))?")
 APPLY = {"+": int.__add__, "-": int.__sub__, "*": int.__mul__}
@@ -70,7 +69,7 @@ def test_examples_fit_the_recipe_and_teach_no_held_out_problem(tiny_model) -> No
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
     held_out = {
         (tuple(sorted(problem.answer["numbers"])), problem.answer["target"])
-        for problem in problem_source(config.prompts, config.prompts.num_held_out, config.prompts.seed).held_out
+        for problem in config.prompts.source(config.prompts.num_held_out, config.prompts.seed).held_out
     }
     for example in TraceExamples(config.prompts, config.traces, tokenizer, config.warm_start.seed).take(400):
         assert len(example.prompt_ids) <= config.prompts.max_prompt_tokens
@@ -109,7 +108,7 @@ def test_traces_teach_no_held_out_problem_under_any_setting(changes) -> None:
     recipe = load(None)
     countdown = CountdownConfig(**changes)
     prompts = recipe.prompts.model_copy(update={"countdown": countdown, "num_held_out": 40})
-    held_out = {problem.key for problem in problem_source(prompts, 40, prompts.seed).held_out}
+    held_out = {problem.key for problem in prompts.source(40, prompts.seed).held_out}
     taught = {problem.key for problem, _ in islice(task_traces(prompts, recipe.traces, 0), 400)}
     assert len(held_out) == 40 and not held_out & taught
 
@@ -133,6 +132,6 @@ def test_resumed_traces_go_on_where_they_stopped(tiny_model) -> None:
 
 def test_a_task_without_traces_says_what_to_do_instead() -> None:
     config = load(None)
-    prompts = config.prompts.model_copy(update={"task": "gsm"})
-    with pytest.raises(ValueError, match=r"'gsm' has no synthetic traces.*set warm_start\.data"):
+    prompts = config.prompts.model_copy(update={"task": "gsm8k"})
+    with pytest.raises(ValueError, match=r"'gsm8k' has no synthetic traces.*set warm_start\.data"):
         task_traces(prompts, config.traces, 0)

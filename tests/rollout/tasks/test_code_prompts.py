@@ -12,7 +12,7 @@ from rewards.tasks.code import judge
 from rollout.prompts.config import PromptsConfig
 from rollout.prompts.stream import PromptStream
 from rollout.tasks import code
-from rollout.tasks.code import Config
+from rollout.tasks.code import CodeConfig
 from rollout.tasks.datasets import RowError
 from tests.support.byte_tokenizer import Bytes
 from tests.support.paths import SHARED_DATA
@@ -49,7 +49,7 @@ CONTEST = {
 
 
 def problem(row: dict[str, Any], **settings: Any):
-    return code.parse_row(row, "row 0", Config(**settings))
+    return code.parse_row(row, "row 0", CodeConfig(**settings))
 
 
 def test_humaneval() -> None:
@@ -140,14 +140,14 @@ def test_held_out_problems_are_never_trained_on(tmp_path: Path) -> None:
 def test_another_file_may_be_held_out(tmp_path: Path) -> None:
     for name, row in (("train", MBPP), ("eval", HUMANEVAL)):
         (tmp_path / f"{name}.jsonl").write_text(json.dumps(row) + "\n")
-    config = Config(source=str(tmp_path / "train.jsonl"), held_out_source=str(tmp_path / "eval.jsonl"))
+    config = CodeConfig(source=str(tmp_path / "train.jsonl"), held_out_source=str(tmp_path / "eval.jsonl"))
     found = code.source(config, 1, 0)
     assert "total" in found.held_out[0].fields["question"] and "largest" in found.train(0).fields["question"]
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="the shared data is not here")
 def test_all_of_humaneval_is_asked() -> None:
-    found = code.source(Config(source=str(DATA / "humaneval.jsonl")), 64, 0)
+    found = code.source(CodeConfig(source=str(DATA / "humaneval.jsonl")), 64, 0)
     assert len(found.held_out) == 64 and found.num_problems == 100
     answer = found.train(0).answer
     assert json.loads(json.dumps(answer)) == answer and judge(answer["answer"], answer).is_correct

@@ -10,7 +10,7 @@ from rewards.tasks import countdown, exact_match, gsm8k, multiple_choice
 from rollout.prompts.config import PromptsConfig
 from rollout.prompts.stream import PromptStream
 from rollout.tasks.datasets import RowError
-from rollout.tasks.jsonl import Config, source
+from rollout.tasks.jsonl import JsonlConfig, source
 from tests.support.byte_tokenizer import Bytes
 from tests.support.paths import SHARED_DATA
 
@@ -35,8 +35,8 @@ def file_of(tmp_path: Path, rows: list[dict], name: str = "rows.jsonl") -> str:
     return str(path)
 
 
-def config(path: str, **settings) -> Config:
-    return Config(source=path, **{"question_column": "q", "answer_column": "a", **settings})
+def config(path: str, **settings) -> JsonlConfig:
+    return JsonlConfig(source=path, **{"question_column": "q", "answer_column": "a", **settings})
 
 
 @pytest.mark.parametrize("name", ["rows.jsonl", "rows.json", "rows.parquet"])
@@ -79,7 +79,7 @@ def test_a_path_leads_into_nested_columns(tmp_path) -> None:
         {"prompt": [{"role": "user", "content": f"What is {n} + 1?"}], "reward_model": {"ground_truth": str(n + 1)}}
         for n in range(5)
     ]
-    settings = Config(
+    settings = JsonlConfig(
         source=file_of(tmp_path, rows),
         question_column="prompt.0.content",
         answer_column="reward_model.ground_truth",
@@ -87,7 +87,7 @@ def test_a_path_leads_into_nested_columns(tmp_path) -> None:
     )
     problem = source(settings, 1, 0).train(0)
     n = int(problem.fields["question"].split()[2])
-    assert problem.answer == {"answer": str(n + 1)} and settings.marked_by == "gsm8k"
+    assert problem.answer == {"answer": str(n + 1)} and settings.grader == "gsm8k"
     assert gsm8k.score(f"<answer>{n + 1}</answer>", problem.answer)["correctness"] == 1.0
 
 
@@ -150,18 +150,18 @@ def test_an_empty_answer_names_its_row(tmp_path) -> None:
 
 def test_no_source_and_a_missing_file_are_refused() -> None:
     with pytest.raises(ValueError, match=r"prompts\.jsonl\.source is not set"):
-        source(Config(), 1, 0)
+        source(JsonlConfig(), 1, 0)
     with pytest.raises(FileNotFoundError, match=r"prompts\.jsonl\.source = 'none\.jsonl': no such file"):
-        source(Config(source="none.jsonl"), 1, 0)
+        source(JsonlConfig(source="none.jsonl"), 1, 0)
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="the data of real problems is not here")
 def test_real_data_sets_of_other_columns_need_settings_only() -> None:
-    solutions = source(Config(source=str(DATA / "gsm8k_train_1000.jsonl"), reward="gsm8k"), 100, 0)
+    solutions = source(JsonlConfig(source=str(DATA / "gsm8k_train_1000.jsonl"), reward="gsm8k"), 100, 0)
     for problem in map(solutions.train, range(0, 900, 9)):
         final = problem.answer["answer"].split("####")[1]
         assert gsm8k.score(f"<answer>{final}</answer>", problem.answer)["correctness"] == 1.0
-    choices = Config(
+    choices = JsonlConfig(
         source=str(DATA / "aqua_dev.jsonl"),
         answer_column="correct",
         answer_columns={"options": "options"},

@@ -145,7 +145,7 @@ QUESTIONS = [{"question": f"What is {i} + 1?", "answer": str(i + 1)} for i in ra
 
 
 def config(task: str, **settings: str) -> Any:
-    return TASKS[task].Config(**settings)  # type: ignore[attr-defined]
+    return TASKS[task].SETTINGS(**settings)  # type: ignore[attr-defined]
 
 
 def test_train_and_held_out_are_disjoint_though_questions_stand_twice(tmp_path: Path) -> None:
@@ -200,7 +200,7 @@ def test_which_splits_of_a_hub_data_set_are_asked_for(split: str, monkeypatch: p
 @pytest.mark.parametrize("task", TASKS)
 def test_the_wording_shows_what_there_is_and_the_example_is_right(task: str) -> None:
     module = TASKS[task]
-    groups = module.fields(module.Config())  # type: ignore[attr-defined]
+    groups = module.fields(module.SETTINGS())  # type: ignore[attr-defined]
     for template in (module.TEMPLATE, module.NATURAL_TEMPLATE):  # type: ignore[attr-defined]
         shown = {name for _, name, _, _ in string.Formatter().parse(template) if name}
         assert all(shown & set(group) for group in groups)

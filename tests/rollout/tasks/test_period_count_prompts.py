@@ -10,8 +10,7 @@ from rollout.prompts.config import PromptsConfig
 from rollout.prompts.stream import PromptStream
 from rollout.supervised.examples import TraceExamples
 from rollout.supervised.period_count import continuation, traces
-from rollout.tasks.period_count import ADJECTIVES, DETERMINERS, NOUNS, source
-from rollout.tasks.period_count import Config as PeriodCountConfig
+from rollout.tasks.period_count import ADJECTIVES, DETERMINERS, NOUNS, PeriodCountConfig, source
 from tests.support.built_tokenizer import built_tokenizer
 from tests.support.byte_tokenizer import Bytes
 
@@ -71,7 +70,7 @@ def test_a_long_opening_makes_its_sentence_longer_not_wrong() -> None:
 def test_traces_are_seeded_and_about_openings_that_are_not_held_out() -> None:
     prompts = settings(num_held_out=200)
     config = load("period-count-tiny")
-    held_out = {problem.fields["opening"] for problem in source(prompts.period_count, 200, prompts.seed).held_out}
+    held_out = {problem.fields["opening"] for problem in source(prompts.settings, 200, prompts.seed).held_out}
     first = [next(endless) for endless in [traces(prompts, config.traces, 0)] for _ in range(500)]
     second = [next(endless) for endless in [traces(prompts, config.traces, 0)] for _ in range(500)]
     assert first == second

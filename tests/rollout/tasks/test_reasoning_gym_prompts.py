@@ -14,14 +14,14 @@ from rewards.tasks.reasoning_gym import score
 from rollout.prompts.config import PromptsConfig
 from rollout.prompts.stream import PromptStream
 from rollout.supervised.reasoning_gym import sum_trace, traces
-from rollout.tasks.reasoning_gym import Config, source
+from rollout.tasks.reasoning_gym import ReasoningGymConfig, source
 from tests.support.byte_tokenizer import Bytes
 
 SUMS = {"name": "chain_sum", "settings": {"min_terms": 3, "max_terms": 4, "max_digits": 1}}
 
 
-def config(*datasets) -> Config:
-    return Config(datasets=datasets)
+def config(*datasets) -> ReasoningGymConfig:
+    return ReasoningGymConfig(datasets=datasets)
 
 
 def test_problems_are_seeded_and_reproducible_by_index() -> None:
@@ -107,7 +107,7 @@ def test_questions_are_worded_in_every_format() -> None:
 
 def test_a_trace_works_a_sum_out_or_stops_after_so_many_lines() -> None:
     assert sum_trace("4 + 3 - 9 + 5") == "4+3=7\n7-9=-2\n-2+5=3\n</think><answer>3</answer>"
-    assert sum_trace("4 + 3 - 9 + 5", patience=1) == "4+3=7\n</think><answer>7</answer>"
+    assert sum_trace("4 + 3 - 9 + 5", num_lines=1) == "4+3=7\n</think><answer>7</answer>"
     rng = random.Random(0)
     for _ in range(200):
         terms = [rng.choice((1, -1)) * rng.randint(1, 9) for _ in range(rng.randint(1, 6))]

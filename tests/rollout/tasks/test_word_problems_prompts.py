@@ -11,7 +11,7 @@ from rewards.parts.process import process
 from rewards.tasks.gsm8k import score
 from rollout.prompts.stream import PromptStream
 from rollout.supervised.word_problems import solution, traces
-from rollout.tasks.word_problems import Config, source
+from rollout.tasks.word_problems import WordProblemsConfig, source
 from tests.support.byte_tokenizer import Bytes
 
 TOLD = (
@@ -42,7 +42,7 @@ def steps_told(question: str) -> list[str]:
 
 
 def test_stories_tell_their_arithmetic_in_whole_numbers_within_the_range() -> None:
-    problems = source(Config(min_steps=1, max_steps=5, max_number=30), 10, 0)
+    problems = source(WordProblemsConfig(min_steps=1, max_steps=5, max_number=30), 10, 0)
     counts = Counter()
     for index in range(600):
         problem = problems.train(index)
@@ -58,18 +58,18 @@ def test_stories_tell_their_arithmetic_in_whole_numbers_within_the_range() -> No
 
 def test_who_is_asked_about_owns_the_number() -> None:
     for index in range(200):
-        question = source(Config(), 1, 0).train(index).fields["question"]
+        question = source(WordProblemsConfig(), 1, 0).train(index).fields["question"]
         owners = re.findall(r"^(\w+) has|(\w+) has \d+ times", question)
         last_owner = [name for pair in owners for name in pair if name][-1]
         assert f"does {last_owner} have now?" in question
 
 
 def test_problems_are_seeded_and_never_held_out() -> None:
-    problems, again = source(Config(), 60, 0), source(Config(), 60, 0)
+    problems, again = source(WordProblemsConfig(), 60, 0), source(WordProblemsConfig(), 60, 0)
     held_out = {problem.key for problem in problems.held_out}
     assert len(held_out) == 60 and not held_out & {problems.train(index).key for index in range(500)}
     assert [problems.train(index) for index in (7, 3)] == [again.train(index) for index in (7, 3)]
-    assert source(Config(), 60, 1).train(7) != problems.train(7)
+    assert source(WordProblemsConfig(), 60, 1).train(7) != problems.train(7)
 
 
 def test_answers_are_marked_as_gsm8ks_and_steps_are_paid_by_process() -> None:
@@ -85,7 +85,7 @@ def test_answers_are_marked_as_gsm8ks_and_steps_are_paid_by_process() -> None:
 def test_a_trace_takes_the_steps_or_the_first_of_them() -> None:
     steps = ["4+8=12", "12*3=36", "36/6=6"]
     assert solution(steps) == "4+8=12\n12*3=36\n36/6=6\n</think><answer>6</answer>"
-    assert solution(steps, patience=1) == "4+8=12\n</think><answer>12</answer>"
+    assert solution(steps, num_steps=1) == "4+8=12\n</think><answer>12</answer>"
 
 
 def test_patience_decides_how_many_traces_are_right() -> None:

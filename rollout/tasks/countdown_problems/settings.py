@@ -1,0 +1,103 @@
+"""Settings of Countdown problems."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Self
+
+from pydantic import BaseModel, Field, model_validator
+
+MAX_COUNTED = 4
+"""Most numbers of a problem whose solutions are counted; with five it takes too long for hundreds of problems."""
+
+
+class CountdownConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
+    """Countdown: combine the numbers with arithmetic so that they make the target."""
+
+    source: str = "generated"
+    """`generated`, a local .jsonl or .parquet file, or a hub data set such as
+    `Jiayi-Pan/Countdown-Tasks-3to4`. Files and data sets need the columns `nums` and `target`."""
+    subset: str = ""
+    """Subset (configuration) of the hub data set `source`. Empty: its only one."""
+    split: str = "train"
+    """Split of the hub data set; the held-out problems are drawn from it and left out of training."""
+    numbers_per_problem: int = Field(default=3, ge=2, le=6)
+    """How many numbers a generated problem has."""
+    min_numbers_per_problem: int | None = Field(default=None, ge=2, le=6)
+    """Set to have this many to `numbers_per_problem` numbers, each count as often."""
+    min_number: int = Field(default=1, ge=1)
+    """Smallest number of a generated problem."""
+    max_number: int = Field(default=10, ge=1)
+    """Largest number of a generated problem."""
+    number_choices: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    """Draw numbers out of these, such as [1, 2, 5, 10, 25, 50, 75, 100], and not out of all from `min_number` to
+    `max_number`."""
+    repeat_numbers: bool = True
+    """Whether a number may come twice in a generated problem. If not, it comes as often as `number_choices` lists it."""
+    min_target: int = Field(default=1, ge=0)
+    """Smallest target of a generated problem."""
+    max_target: int = Field(default=40, ge=1)
+    """Largest target of a generated problem."""
+    operators: str = "+-*"
+    """Operators with which a generated problem must be solvable, out of `+-*/` (division exact)."""
+    max_intermediate: int = Field(default=60, ge=1)
+    """A generated problem is solvable with every intermediate result within 0 and this."""
+    min_solutions: int = Field(default=1, ge=1)
+    """Fewest different solutions of a generated problem; rollout/tasks/countdown_problems/solver.py says what counts as
+    one."""
+    max_solutions: int | None = Field(default=None, ge=1)
+    """Most different solutions of a generated problem. 1: the hard ones."""
+    num_problems: int | None = Field(default=None, ge=1)
+    """Generate so many different problems and train on them epoch after epoch. Not set: no end of them."""
+    even_held_out: bool = False
+    """Held-out problems have even numbers only, and training problems never do: does it generalize?"""
+    must_use_all: bool = True
+    """Every number exactly once (true), or each at most once (false)."""
+    exact_division: bool = False
+    """Whether an answer with a quotient that is not whole is wrong, as in the game on television."""
+
+    @property
+    def number_range(self) -> Sequence[int]:
+        """The numbers that a generated problem is drawn from."""
+        return self.number_choices or range(self.min_number, self.max_number + 1)
+
+    @property
+    def largest_integer(self) -> int:
+        """The largest number in a generated problem, or in a solution within `max_intermediate`."""
+        return max(*self.number_range, self.max_target, self.max_intermediate)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for mistake in self._mistakes():
+            raise ValueError(mistake)
+        return self
+
+    def _mistakes(self) -> Iterator[str]:
+        for low, high in (
+            ("min_number", "max_number"),
+            ("min_target", "max_target"),
+            ("min_numbers_per_problem", "numbers_per_problem"),
+            ("min_solutions", "max_solutions"),
+        ):
+            least, most = getattr(self, low), getattr(self, high)
+            if least is not None and most is not None and least > most:
+                yield f"{low} = {least} is above {high} = {most}: lower it or raise {high}"
+        if unknown := set(self.operators) - set("+-*/"):
+            yield f"operators = {self.operators!r} holds {sorted(unknown)}: use only + - * /"
+        if not self.repeat_numbers and len(self.number_range) < self.numbers_per_problem:
+            yield (
+                f"repeat_numbers = false with {len(self.number_range)} numbers to draw numbers_per_problem = "
+                f"{self.numbers_per_problem} from: set it to true, or give more numbers"
+            )
+        counts_solutions = self.min_solutions > 1 or self.max_solutions is not None
+        if counts_solutions and self.numbers_per_problem > MAX_COUNTED:
+            yield (
+                f"min_solutions = {self.min_solutions} and max_solutions = {self.max_solutions} with numbers_per_problem "
+                f"= {self.numbers_per_problem}: counting takes too long above {MAX_COUNTED} numbers; lower it or leave "
+                "them out"
+            )
+        if self.source != "generated" and (counts_solutions or self.num_problems is not None):
+            yield (
+                "num_problems, min_solutions and max_solutions are for generated problems: leave them out with source = "
+                f"{self.source!r}"
+            )
