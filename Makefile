@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: train test test-all lint bench install
+.PHONY: train test test-all lint bench docs install
 
 train: install          ## train the embedded default: a small model learns Countdown on the CPU in about ten minutes
 	$(BIN)/rayzero train $(ARGS)
@@ -20,6 +20,9 @@ lint: install           ## ruff and mypy
 
 bench: install          ## seconds by phase, tokens/s and memory of the default's step
 	$(BIN)/python -m benchmarks.step $(ARGS)
+
+docs: install           ## docs/metrics.md, from the meanings in the code
+	$(BIN)/python -m orchestrator.records.meanings.page > docs/metrics.md
 
 install:
 	@$(PYTHON) deploy/install.py

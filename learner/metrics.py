@@ -1,4 +1,4 @@
-"""Totals over tokens to the metrics of a step. Pure. What each key means is said in docs/metrics.md."""
+"""Totals over tokens to the metrics of a step. Pure. orchestrator/records/meanings/ says what each key means."""
 
 from __future__ import annotations
 

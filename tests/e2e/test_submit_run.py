@@ -15,7 +15,7 @@ from ray.job_submission import JobStatus
 from ray.util.state import list_actors, list_tasks
 
 from orchestrator.config.recipe import RECIPES
-from orchestrator.records.trackers.ray_metrics import meanings, metric_name
+from orchestrator.records.trackers.ray_metrics import description, metric_name
 from tests.support.paths import WARM_START
 from tests.support.ray_head import RayHead
 from tests.support.small import SMALL
@@ -132,7 +132,7 @@ def test_the_endpoint_has_every_number_of_the_newest_step(running: Watched) -> N
 def test_a_metric_says_what_it_means_and_whose_it_is(running: Watched) -> None:
     families = {family.name: family for family in running.families()}
     reward = families["ray_rayzero_reward_total"]
-    assert reward.type == "gauge" and reward.documentation == meanings()["reward/total"]
+    assert reward.type == "gauge" and reward.documentation == description("reward/total")
     assert [sample.labels["run"] for sample in reward.samples] == [running.name]
     assert families["ray_rayzero_steps"].type == "counter"
 

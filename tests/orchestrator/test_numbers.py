@@ -10,7 +10,6 @@ from orchestrator.records.metrics import Clock, rollout_metrics
 from orchestrator.report.summary import draw_curve, summary_table
 from tests.orchestrator.evaluate.test_evaluation import paid
 from tests.support.groups import scored_group
-from tests.support.paths import ROOT
 
 
 def test_rollout_metrics_count_what_they_say() -> None:
@@ -21,14 +20,6 @@ def test_rollout_metrics_count_what_they_say() -> None:
     assert metrics["reward/timeouts"] == 2
     assert metrics["rollout/sampled_tokens"] == 16
     assert metrics["rollout/groups_without_spread"] == 0.5
-
-
-def test_every_metric_is_explained_in_the_documentation() -> None:
-    documented = (ROOT / "docs" / "metrics.md").read_text()
-    groups = [scored_group("a", [True, False])]
-    keys = {*rollout_metrics(groups), *Clock().seconds()}
-    keys |= {*rollout_metrics([paid("a", 1.0, 2.0)])}
-    assert not [key for key in keys if f"`{key}`" not in documented]
 
 
 def test_the_clock_accounts_for_all_of_a_step() -> None:

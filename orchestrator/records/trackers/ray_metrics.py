@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Mapping
-from pathlib import Path
 
 from ray.util.metrics import Counter, Gauge
 
+from orchestrator.records.meanings.table import find_metric
 from orchestrator.records.trackers.base import Credited
 
-DOCUMENTED = Path(__file__).resolve().parents[3] / "docs" / "metrics.md"
 REPEAT_S = 1.0
 """Seconds after which values are given to Ray again. Ray's report interval is never shorter."""
 
@@ -20,13 +19,13 @@ class RayMetricsTracker:
     """A gauge for each metric key, tagged with the run's name, and a counter of steps.
 
     Ray gives all of them the prefix `ray_`, and the counter the suffix `_total`. A gauge keeps its value until a step
-    logs that key again, so the held-out figures stay between two evaluations. Nothing waits for Ray's metrics agent: the
-    values lie in this process until the agent is told, every RAY_metrics_report_interval_ms, or never where there is none.
+    logs that key again, so the held-out figures stay between two evaluations. Nothing waits for Ray's metrics agent:
+    the values stay in this process until the agent is told, every RAY_metrics_report_interval_ms, or never where there
+    is none.
     """
 
     def __init__(self, run: str) -> None:
         self._tags = {"run": run}
-        self._meanings = meanings()
         self._gauges: dict[str, Gauge] = {}
         self._values: dict[str, float] = {}
         self._steps = Counter("rayzero_steps", "steps done since the run was started or resumed", tag_keys=("run",))
@@ -59,17 +58,17 @@ class RayMetricsTracker:
 
     def _gauge(self, key: str) -> Gauge:
         if key not in self._gauges:
-            meaning = self._meanings.get(key, key)
-            self._gauges[key] = Gauge(metric_name(key), meaning.encode("ascii", "replace").decode(), tag_keys=("run",))
+            text = description(key).encode("ascii", "replace").decode()
+            self._gauges[key] = Gauge(metric_name(key), text, tag_keys=("run",))
         return self._gauges[key]
 
 
 def metric_name(key: str) -> str:
-    """A metric's name in Ray: `rayzero_time_update_s` for `time/update_s`."""
+    """Return a metric's name in Ray: `rayzero_time_update_s` for `time/update_s`."""
     return "rayzero_" + re.sub(r"\W", "_", key, flags=re.ASCII)
 
 
-def meanings() -> dict[str, str]:
-    """What docs/metrics.md says of each key; empty where the documentation is not installed."""
-    text = DOCUMENTED.read_text() if DOCUMENTED.exists() else ""
-    return dict(re.findall(r"^\| `([\w/]+)` \| (.+?) \|", text, re.MULTILINE))
+def description(key: str) -> str:
+    """Return the meaning of a metric; the key itself where nothing is known of it."""
+    metric = find_metric(key)
+    return metric.meaning if metric else key

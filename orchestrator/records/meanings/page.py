@@ -1,0 +1,40 @@
+"""Print docs/metrics.md: ``make docs``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from orchestrator.records.meanings.metric import MetricSection
+from orchestrator.records.meanings.table import SECTIONS
+
+INTRODUCTION = """\
+# What does this metric mean, and what is healthy?
+
+Every line of `runs/<name>/metrics.jsonl` is a step; step 0 is the evaluation before training.
+Grafana charts the same numbers ([dashboard](dashboard.md)). Units end names: `_s` seconds,
+`_tokens` tokens. The unit reward is that of `rewards.weights`. Shares and means are over the step's
+completions unless an entry says otherwise.
+
+This page is made by `make docs` from `orchestrator/records/meanings/`: change the entry there.
+"""
+HEAD = "| key | unit | meaning | healthy | when it is not |\n| --- | --- | --- | --- | --- |"
+
+
+def page() -> str:
+    """Return the page in Markdown."""
+    return "\n".join([INTRODUCTION, *(line for section in SECTIONS for line in lines(section))])
+
+
+def lines(section: MetricSection) -> Iterator[str]:
+    """Yield a section's heading, introduction and table."""
+    yield f"## {section.prefix}/\n"
+    if section.introduction:
+        yield f"{section.introduction}\n"
+    yield HEAD
+    for metric in section.metrics:
+        yield f"| `{metric.key}` | {metric.unit} | {metric.meaning} | {metric.healthy} | {metric.otherwise} |"
+    yield ""
+
+
+if __name__ == "__main__":
+    print(page(), end="")

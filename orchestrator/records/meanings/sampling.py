@@ -1,0 +1,112 @@
+"""Metrics of what was sampled, how it was graded, and where the prompts came from."""
+
+from __future__ import annotations
+
+from orchestrator.records.meanings.metric import MetricMeaning as Metric
+from orchestrator.records.meanings.metric import MetricSection
+
+REWARD = MetricSection(
+    "reward",
+    "",
+    (
+        Metric("reward/total", "reward", "mean weighted reward, which is what the policy is trained on", "rises",
+               "flat for 20 steps: look at `rollout/groups_without_spread`; near its maximum all completions agree and "
+               "nothing is left to learn"),
+        Metric("reward/correctness", "0 to 1", "share of right answers", "rises with `eval/pass_at_1`",
+               "rises alone: the policy learns the training prompts only"),
+        Metric("reward/answer_tags", "0 to 1", "share of completions with a filled `<answer>…</answer>`",
+               "above 0.95 after some steps", "falls: look at `rollout/truncated`"),
+        Metric("reward/format", "0 to 1", "mean of the strict format: 1, or 0.5 with words around the answer, or 0",
+               "above 0.9 after some steps", "falls: look at `rollout/truncated`"),
+        Metric("reward/tag_pairs", "0 to 2", "mean number of right pairs of tags", "near 2",
+               "falls: look at `rollout/truncated`"),
+        Metric("reward/closeness", "0 to 1", "mean closeness of numeric answers: 1 is right, 0 is no answer",
+               "rises before `reward/correctness` does"),
+        Metric("reward/process", "0 to 1", "share of steps of the reference solution that a completion contains",
+               "rises with `reward/correctness`", "rises alone: the policy lists numbers; weigh it less"),
+        Metric("reward/length", "-1 to 0", "mean length penalty", "near 0",
+               "falls: completions run long; look at `rollout/completion_tokens`"),
+        Metric("reward/repetition", "0 or below", "mean repetition penalty", "near 0",
+               "falls: completions loop; lower `learner.learning_rate`, or weigh it more"),
+        Metric("reward/tests_passed", "0 to 1", "share of tests that a program passes (task code)",
+               "rises before `reward/correctness` does"),
+        Metric("reward/score", "0 to 1", "mean of the library's own score, with partial credit (task reasoning_gym)",
+               "rises"),
+        Metric("reward/words", "0 to 1", "mean closeness to the wanted length (task text_length)", "rises"),
+        Metric("reward/periods", "count", "mean number of full stops of a completion (task period_count)",
+               "rises slowly: the KL holds it back",
+               "jumps, and completions are dots: raise `learner.algorithm.kl_beta`"),
+        Metric("reward/timeouts", "count", "completions whose grading passed its deadline", "0",
+               "a grader hangs: log.txt names the prompt; raise `rewards.deadline_s` only if the work is honest"),
+        Metric("reward/errors", "count", "completions that could not be graded", "0", "log.txt has the exception"),
+        Metric("reward/correctness/<source>", "0 to 1",
+               "share of right answers to the questions of one entry of `prompts.mixture`; only with a mixture",
+               "rises"),
+        Metric("reward/<name>", "reward", "mean of an ensemble of `rewards.ensembles`, or of a function of your own"),
+    ),
+)  # fmt: skip
+
+ROLLOUT = MetricSection(
+    "rollout",
+    "",
+    (
+        Metric("rollout/completion_tokens", "tokens", "mean length of a completion", "moves slowly",
+               "grows without reward: lower `sampling.max_completion_tokens`"),
+        Metric("rollout/sampled_tokens", "tokens", "all tokens sampled in the step"),
+        Metric("rollout/truncated", "0 to 1", "share of completions cut off at `sampling.max_completion_tokens`",
+               "below 0.05", "raise that limit"),
+        Metric("rollout/tokens_per_s", "tokens/s",
+               "sampled tokens of all generators a second, until the last completion", "steady",
+               "falls over a run: a few long completions keep all others waiting"),
+        Metric("rollout/share/<source>", "0 to 1",
+               "share of prompts from one entry of `prompts.mixture`; only with a mixture", "as its weight says"),
+        Metric("rollout/groups_without_spread", "0 to 1",
+               "share of groups whose rewards are all equal, from which nothing is learned", "below 0.7",
+               "the problems are too easy or too hard for the policy"),
+        Metric("rollout/logprob_gap", "nats",
+               "mean absolute difference between the learner's and the generators' logprobs of the sampled tokens",
+               "1e-6 in float32, 1e-2 in bfloat16",
+               "above `learner.max_logprob_gap` the run stops and says why: stale weights, most likely"),
+        Metric("rollout/logprob_gap_max", "nats", "the largest such difference", "1e-4 in float32"),
+        Metric("rollout/mismatch_kl", "nats", "k3 estimate of KL(generator ‖ learner) a token", "below 1e-3",
+               "as `rollout/logprob_gap`"),
+        Metric("rollout/mismatch_weight", "ratio",
+               "mean weight that the mismatch correction gives a token; only with `mismatch_correction`",
+               "0.99 to 1.01",
+               "the generators sample another distribution than the learner trains; look at `rollout/logprob_gap` "
+               "first"),
+        Metric("rollout/mismatch_bounded", "0 to 1",
+               "share of tokens whose weight was capped or masked; only with `mismatch_correction`", "below 0.01",
+               "training throws tokens away: repair the mismatch rather than widen the bounds"),
+        Metric("rollout/replaced_groups", "count",
+               "groups without spread that fresh prompts replaced; `reward/` and `rollout/` metrics include them",
+               "below `prompts_per_step`", "most of the rollout is thrown away: the prompts are too easy or too hard"),
+        Metric("rollout/resample_rounds", "count", "further rounds of sampling that the replacement took",
+               "below `resample_rounds`", "always at the limit: steps are filled with groups without spread"),
+        Metric("rollout/staleness", "steps",
+               "mean distance between the oldest weights that sampled a completion and the weights in training",
+               "0 with `max_staleness = 0`, else at most `max_staleness`",
+               "always at its limit: sampling is far ahead of the learner; a lower `max_staleness` costs no time"),
+        Metric("rollout/staleness_max", "steps", "the largest such distance", "at most `max_staleness`"),
+        Metric("rollout/mixed_versions", "0 to 1", "share of completions that more than one policy version sampled",
+               "0 with `max_staleness = 0`"),
+    ),
+)  # fmt: skip
+
+CURRICULUM = MetricSection(
+    "curriculum",
+    """Only with `prompts.curriculum` or `prompts.one_shot_steps`. The values are those by which the
+step's prompts were drawn.""",
+    (
+        Metric("curriculum/stage", "number", "the current stage, counted from 1", "rises",
+               "stays: its `pass_rate` is too high; lower it, or give the stage `num_steps` too"),
+        Metric("curriculum/stage_pass_rate", "0 to 1",
+               "share of right completions, over the stage's last `window_groups` groups",
+               "rises to the stage's `pass_rate`", "as above"),
+        Metric("curriculum/dropped_prompts", "count",
+               "problems left out because their last `drop_solved_after` groups were all right",
+               "below the number of problems", "near all of them: harder problems are needed"),
+        Metric("curriculum/one_shot_share", "0 to 1", "share of prompts that show the worked example first",
+               "falls from 1 to 0"),
+    ),
+)  # fmt: skip

@@ -1,0 +1,101 @@
+"""Metrics of evaluations, of the text, of time, and of the actors."""
+
+from __future__ import annotations
+
+from orchestrator.records.meanings.metric import MetricMeaning as Metric
+from orchestrator.records.meanings.metric import MetricSection
+
+EVAL = MetricSection(
+    "eval",
+    """Measured on the held-out prompts, in the recipe's own format. Figures of another format that
+`evaluation.formats` names stand under its name, such as `eval/natural/pass_at_1`.
+
+An estimate has its uncertainty under the same key with `_ci95`: the distance to the farther end of
+its 95% interval over prompts. Shares have Wilson's interval, which is not symmetric, and
+`eval/reward` a normal one ([evaluation](evaluation.md)). Tasks whose answers are not right or wrong
+have neither pass@k, nor greedy completions, nor lengths of right and wrong ones.""",
+    (
+        Metric("eval/reward", "reward",
+               "mean weighted reward of the sampled completions, in the units of `rewards.weights`", "rises"),
+        Metric("eval/pass_at_1", "0 to 1", "share of sampled completions that are right", "rises"),
+        Metric("eval/<estimate>_ci95", "as the estimate",
+               "distance from the estimate to the farther end of its 95% interval"),
+        Metric("eval/pass_at_<k>", "0 to 1",
+               "chance that one of k completions is right (unbiased, Chen et al. 2021); each k of "
+               "`evaluation.pass_at`, or else `evaluation.completions_per_prompt`", "rises"),
+        Metric("eval/greedy_pass_at_1", "0 to 1", "share of greedy completions that are right", "rises"),
+        Metric("eval/format_rate", "0 to 1",
+               "share of completions in the format asked for: the part `format` is 1 where the recipe weighs it, else "
+               "`answer_tags`; absent where it weighs neither", "near 1"),
+        Metric("eval/completion_tokens", "tokens", "mean length of the sampled completions"),
+        Metric("eval/right_completion_tokens", "tokens",
+               "mean length of right completions; absent while there is none"),
+        Metric("eval/wrong_completion_tokens", "tokens", "mean length of wrong completions", "longer than right ones",
+               "grows first when a policy begins to ramble"),
+        Metric("eval/unmarked", "0 to 1",
+               "share of completions that got no grade, because of a deadline or an error of a reward; they count as "
+               "wrong", "0", "log.txt has the exception"),
+        Metric("eval/truncated", "0 to 1", "share of completions cut off at `sampling.max_completion_tokens`",
+               "below 0.05", "raise that limit"),
+        Metric("eval/marker/<behaviour>", "0 to 1",
+               "share of completions that show a behaviour, named as under marker/ below"),
+        Metric("eval/<format>/<figure>", "as the figure",
+               "any figure above, of prompts asked in another format of `evaluation.formats`"),
+    ),
+)  # fmt: skip
+
+MARKER = MetricSection(
+    "marker",
+    """Shares of completions in whose text a behaviour was detected. A marker shows that the words are
+there, not that they are true: measure whether verdicts are right before claiming that verification
+emerged.""",
+    (
+        Metric("marker/verification", "0 to 1", "share of completions that check a result against the target"),
+        Metric("marker/backtracking", "0 to 1", "share of completions that give up an attempt for another"),
+        Metric("marker/step_by_step", "0 to 1", "share of completions with explicit steps"),
+        Metric("marker/shows_calculation", "0 to 1",
+               "share of completions that write out an operation with its result, right or wrong"),
+        Metric("marker/exploration", "0 to 1", "share of completions with more than one attempt"),
+    ),
+)  # fmt: skip
+
+TIME = MetricSection(
+    "time",
+    "",
+    (
+        Metric("time/rollout_s", "s", "sampling and grading", "most of the step"),
+        Metric("time/reward_wait_s", "s",
+               "the part of it in which rewards were missing after the last completion was sampled",
+               "below 5% of the step", "raise `rewards.num_workers`"),
+        Metric("time/update_s", "s", "the learner's update"),
+        Metric("time/publish_s", "s", "new weights to every generator", "below 0.5 s on the default"),
+        Metric("time/evaluation_s", "s", "the evaluation, where one was due"),
+        Metric("time/step_s", "s", "the whole step"),
+        Metric("time/other_s", "s", "what no phase accounts for: orchestration, logging", "below 5% of the step"),
+    ),
+)  # fmt: skip
+
+SYSTEM = MetricSection(
+    "system",
+    """Which actors there are and what waits. These depend on timing, and differ between runs that
+learn the same.""",
+    (
+        Metric("system/reward_queue", "count",
+               "groups that the reward workers had not handed back when the step was logged",
+               "0 with `max_staleness = 0`; small otherwise",
+               "grows: grading is slower than sampling; raise `rewards.num_workers`"),
+        Metric("system/reward_worker_restarts", "count",
+               "reward workers replaced, dead or silent, since this command began", "0",
+               "rises steadily: log.txt names the worker; too little memory, most likely"),
+        Metric("system/in_flight_groups", "count",
+               "groups that generators were sampling, or that waited for one, when the step was logged",
+               "0 with `max_staleness = 0`, else up to `max_staleness × prompts_per_step`"),
+        Metric("system/generators", "count", "generators that sample with the current weights",
+               "`rollout.num_generators`", "lower: one is starting again; log.txt says why"),
+        Metric("system/generator_restarts", "count", "generators replaced, dead or hanging, since this command began",
+               "0", "log.txt says what was seen of each"),
+        Metric("system/learner_restarts", "count",
+               "times that all learner ranks were replaced because one was lost, since this command began", "0",
+               "log.txt says which rank and why; the host's memory, most likely"),
+    ),
+)  # fmt: skip
