@@ -218,15 +218,11 @@ def test_metrics_exist(page: Page) -> None:
 
 @EVERY_PAGE
 def test_prose_is_wrapped(page: Page) -> None:
-    if page.path.name == "metrics.md":
-        pytest.skip("is being rewritten")
     assert not page.long_lines
 
 
 @pytest.mark.parametrize("page", SHORT, ids=lambda page: page.path.name)
 def test_paragraphs_are_short(page: Page) -> None:
-    if page.path.name == "metrics.md":
-        pytest.skip("is being rewritten")
     assert not [text for text in page.paragraphs if len(text.split()) > 80]
 
 
