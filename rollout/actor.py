@@ -1,4 +1,4 @@
-"""The Ray actor around a generation engine. Thin: everything worth testing is in engine.py."""
+"""The Ray actor around a generation engine. All that it does, the engine does."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rollout.types.sampling import EngineSpec, Heartbeat, SamplingRequest
 
 
 class Generator:
-    """Hosts one engine. Generation and control calls run on threads of their own, so they never wait for each other."""
+    """Hosts one engine. Streams, heartbeats and other calls have threads of their own, and never wait for each other."""
 
     def __init__(self, spec: EngineSpec, config: RolloutConfig) -> None:
         # Imported here: this module also loads in the driver, which needs neither vLLM nor torch.
@@ -35,20 +35,21 @@ class Generator:
         return ray.get_runtime_context().get_actor_name() or super().__repr__()
 
     def ready(self) -> int:
-        """This process's id, once the engine stands."""
+        """Return this process's id, once the engine stands."""
         return os.getpid()
 
-    @ray.method(num_returns="streaming")
+    @ray.method(num_returns="streaming", concurrency_group="generate")
     def generate(self, request: SamplingRequest) -> Iterator[Group]:
         """Yield ungraded groups as they finish (a Ray streaming generator). Ends early when they are abandoned."""
         yield from self._engine.generate(request)
 
+    @ray.method(concurrency_group="heartbeat")
     def heartbeat(self) -> Heartbeat:
-        """A sign of life, at once, whatever the engine does. No answer: the process hangs, or all threads are taken."""
+        """Return a sign of life at once, whatever the engine does. No answer: the process hangs."""
         return self._engine.heartbeat()
 
     def abandon(self) -> int:
-        """Abort every unfinished prompt between two decoding steps, and end the streams; returns how many there were.
+        """Abort every unfinished prompt between two decoding steps, and end the streams. Return how many there were.
 
         A stream that is read simply ends, after the groups that had finished. The same prompts can be asked again.
         """
@@ -94,14 +95,14 @@ class Generator:
         self._engine.wake()
 
     def peak_memory_gib(self) -> float:
-        """Largest resident memory of this process so far, GiB."""
+        """Return the largest resident memory of this process so far, GiB."""
         import resource
 
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 def environment(config: RolloutConfig) -> dict[str, str]:
-    """Variables that must stand before vLLM is imported."""
+    """Return the variables that must be set before vLLM is imported."""
     return {
         # The engine lives in the actor's own process: it starts in a third of the time, and dies with it.
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
@@ -119,7 +120,8 @@ def environment(config: RolloutConfig) -> dict[str, str]:
     }
 
 
-GeneratorActor = ray.remote(Generator)
+CONCURRENCY = {"max_concurrency": 8, "concurrency_groups": {"generate": 16, "heartbeat": 1}}
+"""Ray's options for the calls that a generator answers at once: a stream for each step in flight and for prompts that a
+lost generator left; a heartbeat, which no other call can delay; and eight others, of publishing and control."""
 
-MAX_CONCURRENCY = 32
-"""Calls that a generator answers at once: a stream for each step in flight, and control calls beside them."""
+GeneratorActor = ray.remote(**CONCURRENCY)(Generator)

@@ -21,7 +21,7 @@ from orchestrator.fleet.rollouts import RolloutStream
 from orchestrator.fleet.scale import requested_generators
 from orchestrator.fleet.transports import Transport, make_transport
 from rewards.workers.pool import RewardPool
-from rollout.actor import MAX_CONCURRENCY, GeneratorActor, environment
+from rollout.actor import GeneratorActor, environment
 from rollout.types.completions import Group
 from rollout.types.prompts import Prompt
 from rollout.types.sampling import SamplingRequest
@@ -91,7 +91,6 @@ class RolloutFleet:
         """The actor of a generator. A killed actor's name is not free at once, so a successor gets its own."""
         return GeneratorActor.options(
             name=f"{self._config.name}/generator-{index}" + (f"-restart-{restarts}" if restarts else ""),
-            max_concurrency=MAX_CONCURRENCY,
             runtime_env={"env_vars": environment(self._config.rollout)},
             **self.placement.generator_options(index),
         ).remote(self.run.engine, self._config.rollout)

@@ -40,7 +40,7 @@ class Engine:
         self._spec = spec
         self._decode = decode
         self._staging = StagingArea(partial(expected_shapes, spec.model_folder))
-        self._loop = StepLoop(VersionedEngine(spec, config))
+        self._loop = StepLoop(partial(VersionedEngine, spec, config))
 
     @property
     def policy_version(self) -> int | None:

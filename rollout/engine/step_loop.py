@@ -1,4 +1,4 @@
-"""One thread owns an engine. Everybody else asks it, and it answers between two decoding steps.
+"""One thread builds an engine, steps it, and answers everybody else between two decoding steps.
 
 An engine may be touched by one thread only, and a lock would starve whoever waits beside a busy loop
 (each step retakes it at once). So callers queue what they want, and the loop empties the queue first.
@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 class Output(Protocol):
-    """What an engine returns for a request: once, finished; or, where it is streamed, step by step."""
+    """Returned by an engine for a request: once, finished; or, where it is streamed, step by step."""
 
     @property
     def request_id(self) -> str: ...
@@ -51,24 +51,26 @@ T = TypeVar("T")
 class StepLoop(Generic[E]):
     """Steps an engine while it has requests, and runs queued calls between the steps."""
 
-    def __init__(self, engine: E) -> None:
-        self._engine = engine
+    def __init__(self, build: Callable[[], E]) -> None:
+        """Return once the engine that `build` makes stands. Raises what `build` raises."""
         self._calls: SimpleQueue[tuple[Callable[[E], Any], Future[Any]] | None] = SimpleQueue()  # None: stop
         self._readers: dict[str, SimpleQueue[Any]] = {}  # by request id; touched by the loop's thread only
         self._stop_reason: str | None = None
         self._lock = threading.Lock()  # orders `call` against the end of the loop; never held while stepping
         self._decoding_steps = 0
-        self._thread = threading.Thread(target=self._run, name="engine-step-loop", daemon=True)
+        built: Future[E] = Future()
+        self._thread = threading.Thread(target=self._run, args=(build, built), name="engine-step-loop", daemon=True)
         self._thread.start()
+        self._engine = built.result()
 
     @property
     def engine(self) -> E:
-        """The engine itself, for reading plain attributes; all else belongs into `call`."""
+        """The engine itself, for reading plain attributes; everything else goes through `call`."""
         return self._engine
 
     @property
     def decoding_steps(self) -> int:
-        """Done so far. Like the next two it is read beside the loop, without waiting for it."""
+        """Steps done so far. Like the next two this is read beside the loop, without waiting for it."""
         return self._decoding_steps
 
     @property
@@ -134,7 +136,7 @@ class StepLoop(Generic[E]):
     def abandon(self, error: Exception | None = None) -> int:
         """Abort every unfinished request between two steps, and end their streams, with `error` if there is one.
 
-        Returns how many there were. Afterwards the same ids can be asked again at once.
+        Returns the number of requests. Afterwards the same ids can be asked again at once.
         """
 
         def drop(engine: E) -> int:
@@ -152,11 +154,17 @@ class StepLoop(Generic[E]):
         self._calls.put(None)
         self._thread.join(timeout=30)
 
-    def _run(self) -> None:
+    def _run(self, build: Callable[[], E], built: Future[E]) -> None:
+        try:
+            engine = build()
+        except BaseException as error:  # noqa: BLE001  the constructor waits for it, and raises it there
+            built.set_exception(error)
+            return
+        built.set_result(engine)
         reason = "the engine was closed"
         try:
-            while self._answer_calls():
-                outputs = self._engine.step()
+            while self._answer_calls(engine):
+                outputs = engine.step()
                 self._decoding_steps += 1
                 for output in outputs:
                     reader = self._readers[output.request_id]
@@ -169,15 +177,15 @@ class StepLoop(Generic[E]):
         finally:
             self._stop(reason)
 
-    def _answer_calls(self) -> bool:
-        """Run what is queued; with nothing to decode, wait for it. False when asked to stop."""
-        while not self._calls.empty() or not self._engine.has_unfinished_requests():
+    def _answer_calls(self, engine: E) -> bool:
+        """Run what is queued; with nothing to decode, wait for it. Return False when asked to stop."""
+        while not self._calls.empty() or not engine.has_unfinished_requests():
             call = self._calls.get()
             if call is None:
                 return False
             action, future = call
             try:
-                future.set_result(action(self._engine))
+                future.set_result(action(engine))
             except Exception as error:  # noqa: BLE001  the caller's to handle: the loop outlives a refused request
                 future.set_exception(error)
         return True

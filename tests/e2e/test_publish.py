@@ -25,7 +25,7 @@ from orchestrator.fleet.publish import PublishError, publish
 from orchestrator.fleet.rollouts import RolloutStream
 from orchestrator.fleet.transports import RayTransport
 from orchestrator.run import load_tokenizer
-from rollout.actor import Generator, environment
+from rollout.actor import CONCURRENCY, Generator, environment
 from rollout.prompts.stream import PromptStream
 from rollout.types.completions import Reward, RewardPart
 from rollout.types.sampling import EngineSpec, Heartbeat, SamplingRequest
@@ -109,7 +109,10 @@ def test_a_generator_left_one_version_behind_stops_the_run(fresh) -> None:
 
 def test_after_the_gate_the_learner_is_as_it_was_and_a_new_publish_mends_the_run(fresh) -> None:
     _, fleet, _, _ = fresh
-    fleet.learner.update(1, collect(fresh))  # not published: the generators still run version 0
+    old = fleet.learner.weight_buckets(2**28)
+    fleet.learner.update(1, collect(fresh))
+    stale = ThroughHands(fleet.learner, lambda buckets: old)  # the generators say version 1, and still run version 0
+    assert publish(stale, fleet.generators.standing, 1, timeout_s=60, bucket_bytes=2**28) == {}
     with pytest.raises(ParityError):
         fleet.learner.update(2, collect(fresh))
     fleet.publish(version=1)
@@ -129,10 +132,8 @@ class StaleHead(Generator):
 def test_a_generator_with_a_stale_lm_head_stops_the_run(fresh) -> None:
     config, fleet, prompts, base = fresh
     spec = EngineSpec(base, "float32", config.max_model_len, load_weights=False)
-    stale = ray.remote(num_cpus=0)(StaleHead)
-    stale = stale.options(max_concurrency=2, runtime_env={"env_vars": environment(config.rollout)}).remote(
-        spec, config.rollout
-    )
+    options = {"num_cpus": 0, "runtime_env": {"env_vars": environment(config.rollout)}, **CONCURRENCY}
+    stale = ray.remote(**options)(StaleHead).remote(spec, config.rollout)
     publish(fleet.learner, {"generator-9": stale}, 0, timeout_s=120, bucket_bytes=2**28)
     groups = stream_of(stale, fresh).collect(SamplingRequest(tuple(prompts.take(8)), config.sampling, 4, config.seed))
     ray.kill(stale)

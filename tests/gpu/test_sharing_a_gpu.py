@@ -19,7 +19,7 @@ import torch
 from learner.backend.rank import limit_memory
 from orchestrator.base_model import base_model
 from orchestrator.config.recipe import load
-from rollout.actor import MAX_CONCURRENCY, GeneratorActor, environment
+from rollout.actor import GeneratorActor, environment
 from rollout.config import RolloutConfig, SamplingConfig
 from rollout.types.prompts import Prompt
 from rollout.types.sampling import EngineSpec, SamplingRequest
@@ -74,7 +74,7 @@ def generator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ray.ac
         model = base_model(load(None, ["warm_start.num_steps=0"]))
     before = used_gib()
     ray.init(address="local", include_dashboard=False, _node_ip_address="127.0.0.1", log_to_driver=False)
-    options = {"num_gpus": 0.5, "max_concurrency": MAX_CONCURRENCY, "runtime_env": {"env_vars": environment(config)}}
+    options = {"num_gpus": 0.5, "runtime_env": {"env_vars": environment(config)}}
     actor = GeneratorActor.options(**options).remote(EngineSpec(model, "bfloat16", 128, load_weights=True), config)
     ray.get(actor.ready.remote(), timeout=600)
     yield actor, before

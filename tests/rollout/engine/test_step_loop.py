@@ -69,7 +69,7 @@ def loop():
     loops = []
 
     def start(engine):
-        loops.append(StepLoop(engine))
+        loops.append(StepLoop(lambda: engine))
         return loops[-1]
 
     yield start
@@ -205,7 +205,7 @@ def test_a_pulse_tells_an_engine_that_hangs_from_one_that_is_slow(loop) -> None:
 
 
 def test_closing_ends_a_reader_that_waits() -> None:
-    started = StepLoop(CountingEngine(step_s=0.001))
+    started = StepLoop(lambda: CountingEngine(step_s=0.001))
     errors: list[Exception] = []
 
     def read() -> None:
@@ -220,3 +220,24 @@ def test_closing_ends_a_reader_that_waits() -> None:
     started.close()
     reader.join(timeout=10)
     assert len(errors) == 1
+
+
+def test_the_thread_that_steps_an_engine_has_built_it() -> None:
+    built_by = []
+
+    def build() -> CountingEngine:
+        built_by.append(threading.get_ident())
+        return CountingEngine()
+
+    started = StepLoop(build)
+    assert [done.request_id for done in started.stream([("a", None, 2)])] == ["a"]
+    assert {*built_by} == started.engine.threads and threading.get_ident() not in built_by
+    started.close()
+
+
+def test_an_engine_that_cannot_be_built_says_so_to_whoever_wants_it() -> None:
+    def build() -> CountingEngine:
+        raise MemoryError("no room for the cache")
+
+    with pytest.raises(MemoryError, match="no room for the cache"):
+        StepLoop(build)
