@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import ray
 
-from orchestrator.doctor.cluster import check_ray_address
+from orchestrator.cluster.ray_address import check_ray_address
 
 
 class ClusterError(RuntimeError):
@@ -27,9 +27,9 @@ def ray_cluster(*, num_cpus: int | None = None, dashboard: bool = False) -> Iter
     Yields the dashboard's URL, None where there is none. Raises ClusterError at once where Ray would try for minutes.
     """
     address = os.environ.get("RAY_ADDRESS")
-    finding = check_ray_address(address)
-    if finding.status == "broken":
-        raise ClusterError(f"RAY_ADDRESS = {address!r}: {finding.found}. {finding.fix}")
+    checked = check_ray_address(address)
+    if not checked.is_usable:
+        raise ClusterError(f"RAY_ADDRESS = {address!r}: {checked.found}. {checked.fix}")
     if address:
         context = ray.init(log_to_driver=False, logging_level=logging.ERROR)
     else:

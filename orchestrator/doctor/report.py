@@ -1,4 +1,4 @@
-"""The doctor's table, for people and for machines."""
+"""The findings of `rayzero doctor`, as a table for people and as JSON for machines."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from collections import Counter
 from collections.abc import Sequence
 
 from orchestrator.doctor.examination import examine
-from orchestrator.doctor.finding import Finding, Status
+from orchestrator.doctor.runner import Finding, Status
 
 COLORS: dict[Status, str] = {"ok": "32", "warning": "33", "broken": "31"}
 STATUS_WIDTH, NAME_WIDTH = 9, 19
 
 
 def doctor(*, as_json: bool) -> int:
-    """Examine this machine and print the findings. 0 when nothing is broken, else 1."""
+    """Examine this machine and print the findings. Return 0 when nothing is broken, else 1."""
     findings = examine(say_progress)
     if sys.stderr.isatty():
         print("\r\033[K", end="", file=sys.stderr, flush=True)
@@ -35,14 +35,17 @@ def exit_code(findings: Sequence[Finding]) -> int:
 
 
 def say_progress(waiting: Sequence[str]) -> None:
-    """One line that overwrites itself, in a terminal only."""
+    """Print the checks under way on a line that overwrites itself, in a terminal only."""
     if sys.stderr.isatty():
         line = f"examining (about 30 s): {', '.join(waiting)}"
         print(f"\r\033[K{line[: shutil.get_terminal_size().columns - 1]}", end="", file=sys.stderr, flush=True)
 
 
 def table(findings: Sequence[Finding], width: int, *, in_color: bool = False) -> str:
-    """A line for what is fine; below each other one what was expected, and the fix. What is broken comes last, where eyes are."""
+    """Return a line for each finding; below one that is not ok stand what was expected, and the fix.
+
+    What is broken comes last, where eyes are.
+    """
     lines = []
     for finding in sorted(findings, key=lambda finding: list(COLORS).index(finding.status)):
         status = f"{finding.status:<{STATUS_WIDTH}}"
@@ -57,6 +60,7 @@ def table(findings: Sequence[Finding], width: int, *, in_color: bool = False) ->
 
 
 def entry(status: str, name: str, text: str, width: int) -> list[str]:
+    """Return the lines of one text, wrapped below its status and name."""
     margin = STATUS_WIDTH + NAME_WIDTH
     # Commands are to be copied: never cut a word or an option in two.
     wrapped = textwrap.wrap(text, max(width - margin, 30), break_long_words=False, break_on_hyphens=False) or [""]

@@ -1,0 +1,236 @@
+"""Facts about this host, read from files of the system and from nvidia-smi. Nothing is judged here."""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+GIB = 2**30
+CGROUPS = Path("/sys/fs/cgroup")
+OWN_CGROUPS = Path("/proc/self/cgroup")
+PROC = Path("/proc")
+GPU_FIELDS = "index,uuid,name,memory.total,memory.free,compute_cap,compute_mode,driver_version"
+
+
+def gib(amount: float) -> str:
+    return f"{amount / GIB:.1f} GiB"
+
+
+@dataclass(frozen=True)
+class Space:
+    """The room in a file system, bytes."""
+
+    total: int
+    free: int
+    writable: bool = True
+
+
+def space(folder: Path) -> Space:
+    """Return the room where `folder` is, or would be made."""
+    there = folder.absolute()
+    while not there.exists():
+        there = there.parent
+    usage = shutil.disk_usage(there)
+    return Space(usage.total, usage.free, os.access(there, os.W_OK | os.X_OK))
+
+
+def cpu_flags(file: Path = PROC / "cpuinfo") -> frozenset[str]:
+    """Return the processor's abilities, such as avx2; empty where the file does not say."""
+    try:
+        line = next((line for line in file.read_text().splitlines() if line.startswith("flags")), "")
+    except OSError:
+        line = ""
+    return frozenset(line.partition(":")[2].split())
+
+
+def memory(file: Path = PROC / "meminfo") -> tuple[int, int]:
+    """Return the total and the available memory, bytes."""
+    lines = dict(line.split(":", 1) for line in file.read_text().splitlines() if ":" in line)
+    return int(lines["MemTotal"].split()[0]) * 1024, int(lines["MemAvailable"].split()[0]) * 1024
+
+
+def control_groups(root: Path = CGROUPS, own: Path = OWN_CGROUPS) -> Iterator[Path]:
+    """Yield the folders of this process's control groups, versions 1 and 2, from its own up to the container's."""
+    try:
+        lines = own.read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        top = root / controllers if controllers else root
+        group = top / path.strip("/")
+        while group != top:
+            yield group
+            group = group.parent
+        yield top
+
+
+def container_limit(*names: str, root: Path = CGROUPS, own: Path = OWN_CGROUPS) -> int | None:
+    """Return the lowest limit that one of these files sets, such as ``memory.max``; None without a limit."""
+    files = (group / name for group in control_groups(root, own) for name in names)
+    values = [file.read_text().strip() for file in files if file.is_file()]
+    # Version 1 says "no limit" by a huge number, version 2 by "max".
+    return min((int(value) for value in values if value.isdecimal() and int(value) < 2**60), default=None)
+
+
+def container_cores(root: Path = CGROUPS, own: Path = OWN_CGROUPS) -> float | None:
+    """Return how many cores may be busy at once; None without a limit."""
+    quotas = []
+    for group in control_groups(root, own):
+        if (group / "cpu.max").is_file():
+            quotas.append((group / "cpu.max").read_text().split())
+        elif (group / "cpu.cfs_quota_us").is_file():
+            quotas.append([(group / f"cpu.cfs_{what}_us").read_text().strip() for what in ("quota", "period")])
+    return min((int(quota) / int(period) for quota, period in quotas if quota.isdecimal()), default=None)
+
+
+@dataclass(frozen=True)
+class Process:
+    """One of this machine's processes, as far as this user sees them."""
+
+    pid: int
+    parent: int
+    command: str
+
+    @property
+    def name(self) -> str:
+        """The name of the program, or of the script that Python runs."""
+        program, *arguments = self.command.split() or ["?"]
+        script = next((argument for argument in arguments if argument.endswith(".py")), None)
+        return Path(script if script and "python" in program else program).name
+
+    @property
+    def is_ray(self) -> bool:
+        files = [argument for argument in self.command.split() if argument.startswith("/")]
+        return (
+            self.name in ("gcs_server", "raylet")
+            or self.command.startswith("ray::")
+            or any("-packages/ray/" in file for file in files)
+        )
+
+
+def processes(proc: Path = PROC) -> list[Process]:
+    """Return all processes that can be seen, without those that end meanwhile."""
+    found = []
+    for folder in proc.glob("[0-9]*"):
+        try:
+            command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+            stat = (folder / "stat").read_text()
+            found.append(Process(int(folder.name), int(stat.rpartition(")")[2].split()[1]), command))
+        except (OSError, ValueError, IndexError):
+            continue
+    return found
+
+
+def listeners(ports: Iterable[int], proc: Path = PROC) -> dict[int, int | None]:
+    """Return the ports that are listened on, each with the process; None for one that is not ours to see.
+
+    Connects to nothing.
+    """
+    inodes: dict[str, int] = {}
+    for table in ("net/tcp", "net/tcp6"):
+        try:
+            lines = (proc / table).read_text().splitlines()[1:]
+        except OSError:
+            continue
+        for cells in (line.split() for line in lines):
+            port = int(cells[1].rpartition(":")[2], 16)
+            if cells[3] == "0A" and port in ports:  # 0A: LISTEN
+                inodes[f"socket:[{cells[9]}]"] = port
+    found: dict[int, int | None] = dict.fromkeys(inodes.values())
+    for link in proc.glob("[0-9]*/fd/*") if inodes else ():
+        try:
+            target = str(link.readlink())
+        except OSError:
+            continue
+        if target in inodes:
+            found[inodes[target]] = int(link.parts[-3])
+    return found
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One line of nvidia-smi; memory in MiB, None where it does not say."""
+
+    index: str
+    uuid: str
+    name: str
+    total_mib: int | None
+    free_mib: int | None
+    compute_capability: str
+    compute_mode: str
+    users: tuple[str, ...] = ()
+    """Processes on it, such as ``python (pid 12, 900 MiB)``. In a container those outside are not seen."""
+
+
+@dataclass(frozen=True)
+class Driver:
+    """The NVIDIA driver and its GPUs."""
+
+    version: str
+    cuda: tuple[int, int] | None
+    """The newest CUDA that it supports."""
+    gpus: tuple[Gpu, ...]
+    failure: str = ""
+    """The words of nvidia-smi when it failed."""
+
+
+def nvidia_smi(*arguments: str) -> str:
+    """Return what nvidia-smi prints. Raises OSError when it is not there, RuntimeError when it fails or hangs."""
+    try:
+        done = subprocess.run(["nvidia-smi", *arguments], capture_output=True, text=True, timeout=15, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise RuntimeError("nvidia-smi hangs") from error
+    if done.returncode:
+        raise RuntimeError((done.stdout + done.stderr).strip()[:300] or f"nvidia-smi ended with {done.returncode}")
+    return done.stdout
+
+
+def read_driver(ask: Callable[..., str] = nvidia_smi) -> Driver | None:
+    """Return the driver; None on a machine without nvidia-smi."""
+    try:
+        table = rows(ask(f"--query-gpu={GPU_FIELDS}", "--format=csv,noheader,nounits"))
+        header = ask()
+    except OSError:
+        return None
+    except RuntimeError as error:
+        return Driver("", None, (), str(error))
+    cards = [row for row in table if len(row) == 8]
+    users = read_users(ask) if cards else []
+    cuda = re.search(r"CUDA (?:UMD )?Version: *(\d+)\.(\d+)", header)
+    return Driver(
+        version=cards[0][7] if cards else "",
+        cuda=(int(cuda[1]), int(cuda[2])) if cuda else None,
+        gpus=tuple(
+            Gpu(index, uuid, name, number(total), number(free), capability, mode, users_of(uuid, users))
+            for index, uuid, name, total, free, capability, mode, _ in cards
+        ),
+    )
+
+
+def read_users(ask: Callable[..., str]) -> list[list[str]]:
+    """Return GPU, process, its name and MiB of each user; empty for a driver that does not tell."""
+    try:
+        return rows(ask("--query-compute-apps=gpu_uuid,pid,process_name,used_memory", "--format=csv,noheader,nounits"))
+    except RuntimeError:
+        return []
+
+
+def users_of(uuid: str, users: Sequence[Sequence[str]]) -> tuple[str, ...]:
+    return tuple(
+        f"{Path(row[2]).name} (pid {row[1]}, {row[3]} MiB)" for row in users if len(row) == 4 and row[0] == uuid
+    )
+
+
+def rows(text: str) -> list[list[str]]:
+    return [[cell.strip() for cell in row] for row in csv.reader(text.splitlines()) if row]
+
+
+def number(cell: str) -> int | None:
+    return int(cell) if cell.isdecimal() else None

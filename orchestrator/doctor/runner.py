@@ -1,0 +1,163 @@
+"""Findings, and how checks are run: all at once, so that one that fails or hangs keeps no other from its answer.
+
+The doctor uses the standard library only, and runs on Python 3.10 too: it has to answer where nothing else does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Status = Literal["ok", "warning", "broken"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the doctor's table."""
+
+    name: str
+    status: Status
+    """``broken``: a run fails, or computes what was not asked for. ``warning``: some runs do, or they are slow."""
+    found: str
+    expected: str = ""
+    """Empty when what was found is as expected."""
+    fix: str = ""
+    """A command or a sentence; never empty unless the status is ok."""
+
+
+def ok(name: str, found: str) -> Finding:
+    return Finding(name, "ok", found)
+
+
+def warning(name: str, found: str, expected: str, fix: str) -> Finding:
+    return Finding(name, "warning", found, expected, fix)
+
+
+def broken(name: str, found: str, expected: str, fix: str) -> Finding:
+    return Finding(name, "broken", found, expected, fix)
+
+
+Progress = Callable[[Sequence[str]], None]
+"""Called with the names of the checks that are still under way."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """Some findings about one thing."""
+
+    name: str
+    run: Callable[[], Sequence[Finding]]
+    deadline_s: float = 20.0
+
+
+Answers = queue.SimpleQueue[tuple[int, Sequence[Finding]]]
+
+
+def run_checks(checks: Sequence[Check], progress: Progress) -> list[Finding]:
+    """Return the findings in the checks' order. A check that raises, or passes its deadline, is a finding itself."""
+    answers: Answers = queue.SimpleQueue()
+    for index, check in enumerate(checks):
+        # Daemons: a check that hangs must not keep the process from ending.
+        threading.Thread(target=answer, args=(index, check, answers), daemon=True).start()
+    start = time.monotonic()
+    found: dict[int, Sequence[Finding]] = {}
+    while waiting := {index: check for index, check in enumerate(checks) if index not in found}:
+        progress([check.name for check in waiting.values()])
+        try:
+            index, findings = answers.get(timeout=0.2)
+            found.setdefault(index, findings)
+        except queue.Empty:
+            elapsed = time.monotonic() - start
+            found.update({index: [no_answer(check)] for index, check in waiting.items() if elapsed > check.deadline_s})
+    return [finding for index in range(len(checks)) for finding in found[index]]
+
+
+def answer(index: int, check: Check, answers: Answers) -> None:
+    """Run one check and put its findings into `answers`."""
+    try:
+        findings = check.run()
+    except Exception as error:  # noqa: BLE001  whatever is wrong with this machine, the other checks go on
+        why = f"could not be checked: {type(error).__name__}: {error}"[:300]
+        findings = [warning(check.name, why, "an answer", "mend what is broken first; if this stays, please report it")]
+    answers.put((index, findings))
+
+
+def no_answer(check: Check) -> Finding:
+    """Return the finding about a check that hangs."""
+    found = f"did not answer within {check.deadline_s:g} s"
+    fix = "look for a disk, a network or a driver that hangs: dmesg | tail"
+    return warning(check.name, found, "an answer", fix)
+
+
+MARK = "rayzero-doctor-facts:"
+# The alarm ends a child whose parent was killed. At the end no library gets to crash while it tidies up.
+FRAME = """import json, os, signal, sys
+signal.alarm({alarm_s})
+facts = {{}}
+{code}
+sys.stderr.flush()
+print("\\n{mark}" + json.dumps(facts), flush=True)
+os._exit(0)
+"""
+
+
+@dataclass(frozen=True)
+class ProbeOutcome:
+    """The end of a line of Python that ran in a process of its own."""
+
+    status: Literal["done", "failed", "crashed", "hung"]
+    seconds: float
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """What the code put into its dictionary ``facts``; empty unless done."""
+    words: str = ""
+    """Why: the last line of a traceback, or the signal. When done, all that was printed."""
+
+
+def probe(code: str, timeout_s: float, environment: Mapping[str, str] | None = None) -> ProbeOutcome:
+    """Run `code` with this Python in a process of its own, where it may raise, crash or hang.
+
+    It may fill the dictionary ``facts``. `environment` holds variables to set beside our own.
+    """
+    start = time.monotonic()
+    child = subprocess.Popen(
+        [sys.executable, "-c", FRAME.format(code=code, mark=MARK, alarm_s=int(timeout_s) + 10)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **(environment or {})},
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    )
+    try:
+        output, complaints = child.communicate(timeout=timeout_s)
+    except subprocess.TimeoutExpired:
+        end(child)
+        return ProbeOutcome("hung", time.monotonic() - start, words=f"no answer within {timeout_s:g} s")
+    seconds = time.monotonic() - start
+    said, _, facts = output.rpartition(MARK)
+    if child.returncode == 0 and MARK in output:
+        return ProbeOutcome("done", seconds, json.loads(facts), (said + complaints).strip())
+    if child.returncode < 0:
+        return ProbeOutcome("crashed", seconds, words=f"died of {signal.Signals(-child.returncode).name}")
+    lines = complaints.strip().splitlines() or [f"ended with exit code {child.returncode} and no word"]
+    return ProbeOutcome("failed", seconds, words=lines[-1][:300])
+
+
+def end(child: subprocess.Popen[str]) -> None:
+    """Kill the child and what it started."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGKILL)
+    # A grandchild that left the group may still hold the pipes: do not wait for it.
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        child.communicate(timeout=2)
