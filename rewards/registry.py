@@ -1,8 +1,8 @@
 """Find the functions that grade: a task's own, this package's general parts, the user's.
 
-A grader is a module with a function ``score`` and ``PARTS``, the names of the parts that it returns. Those of rewards/tasks
-are found by their file names, those of a user by their dotted paths, such as ``my_package.my_grader``. So a new task
-touches one file here, and nothing is imported before it is needed.
+A grader is a module with a function ``score`` and ``PARTS``, the names of the parts that it returns. Those of
+rewards/tasks are found by their file names, those of a user by their dotted paths, such as ``my_package.my_grader``. So
+a new task touches one file here, and nothing is imported before it is needed.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ def load_grader(grader: str) -> ModuleType:
         module = importlib.import_module(grader)
     except ImportError as error:
         raise UnknownTaskError(
-            f"the grader {grader!r} cannot be imported ({error}): install its package, or put the folder that holds it on "
-            "PYTHONPATH, on every machine"
+            f"the grader {grader!r} cannot be imported ({error}): install its package, or put the folder that holds it "
+            "on PYTHONPATH, on every machine"
         ) from error
     if missing := [name for name in ("PARTS", "score") if not hasattr(module, name)]:
         raise UnknownTaskError(
@@ -74,8 +74,8 @@ def load_grader(grader: str) -> ModuleType:
 def check(grader: str, config: RewardsConfig, others: Iterable[str] = ()) -> None:
     """Check that the settings can grade a task, before anything starts. Nothing of `rewards.functions` is imported.
 
-    What only those functions could tell, such as their parameters, their workers check. ``others`` are the other graders
-    of the run, which may have parameters too. Raises RewardConfigError.
+    What only those functions could tell, such as their parameters, is checked by the workers. ``others`` are the other
+    graders of the run, which may have parameters too. Raises RewardConfigError.
     """
     functions = functions_of(grader, config)
     _check_parameter_names(config, {*tasks(), *map(short_name, (grader, *others))})
@@ -88,7 +88,7 @@ def check(grader: str, config: RewardsConfig, others: Iterable[str] = ()) -> Non
 
 
 def functions_of(grader: str, config: RewardsConfig) -> tuple[RewardFunction, ...]:
-    """Return what is called for each completion: the grader's ``score``, the general parts in use, the user's functions.
+    """Return what is called for each completion: the grader's ``score``, general parts in use, the user's functions.
 
     Raises UnknownTaskError when there is no such grader, and UnknownPartError when a name is unknown or ambiguous, each
     with the nearest right name.

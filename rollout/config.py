@@ -1,4 +1,4 @@
-"""Settings of traces, sampling and generation engines. Validated without loading anything heavy."""
+"""Settings of traces, sampling and generation engines. Validating them loads nothing heavy."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ class TracesConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstri
     """
 
     give_up_rate: float = Field(default=0.75, ge=0, le=1)
-    """Share of impatient traces. They leave reinforcement learning something to find: persistence."""
+    """Share of the traces that give up early. They leave reinforcement learning something to find: persistence."""
     give_up_within: int = Field(default=2, ge=1)
-    """Longest patience of an impatient trace, in lines."""
+    """Most lines of a trace that gives up early."""
     oversight_rate: float = Field(default=0.15, ge=0, le=1)
     """Share of the other traces that overlook every solution. They show how a fruitless search ends."""
     max_lines: int = Field(default=9, ge=1)
-    """Patience of the other traces, in lines. Nine lines try everything that three numbers can make."""
+    """Most lines of the other traces. Nine lines try everything that three numbers can make."""
     two_number_rate: float = Field(default=0.33, ge=0, le=1)
     """Share of the traces about two numbers only, which teach the arithmetic."""
 
@@ -50,8 +50,8 @@ class RolloutConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstr
     tensor_parallel_size: int = Field(default=1, ge=1)
     """GPUs of one engine. Raise it only when the model does not fit one card."""
     gpu_memory_fraction: float | None = Field(default=None, gt=0.0, lt=1.0)
-    """vLLM's share of the GPU's memory, weights and KV cache together. Unset: what the memory plan says (`rayzero plan`), and
-    0.9 where nothing is trained."""
+    """vLLM's share of the GPU's memory, weights and KV cache together. Unset: the memory plan's figure (`rayzero
+    plan`), and 0.9 where nothing is trained."""
     cpu_kv_cache_gib: int = Field(default=1, ge=1)
     """KV cache of each engine on the CPU, GiB."""
     max_concurrent_completions: int = Field(default=256, ge=1)
@@ -65,14 +65,14 @@ class RolloutConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstr
     hang_timeout_s: float = Field(default=60.0, gt=0)
     """A generator with prompts that decodes nothing for this long, or does not answer, is replaced; seconds."""
     max_restarts: int = Field(default=10, ge=0)
-    """Generators that may be replaced in one run, dead or hanging; one more stops it."""
+    """Generators that may be replaced in one run because they died or hang; one more stops the run."""
     stall_timeout_s: float = Field(default=300.0, gt=0)
-    """No group finished anywhere for this long while some are in flight: the run stops and says so, seconds."""
+    """The run stops when no group has finished anywhere for this long while some are in flight; seconds."""
     publish_backend: Literal["auto", "ray", "ipc", "nccl"] = "auto"
-    """How weights travel: `ray` through the object store, anywhere; `ipc` within a GPU that generator and learner share;
-    `nccl` between GPUs. `auto`: what the placement allows that is fastest. See docs/publishing.md."""
+    """How weights travel: `ray` through the object store, anywhere; `ipc` within a GPU that generator and learner
+    share; `nccl` between GPUs. `auto`: the fastest that the placement allows. See docs/publishing.md."""
     publish_timeout_s: float = Field(default=120.0, gt=0)
-    """Deadline of each of a publish's two phases, stage and commit, seconds. The whole is tried twice."""
+    """Deadline of each of a publish's two phases, stage and commit, seconds. One that fails is tried once more."""
     publish_bucket_mib: int = Field(default=256, ge=1)
-    """Weights travel in pieces of about this size, or of one parameter where that is larger, MiB. With `ipc` the learner's
-    GPU holds one such piece during a publish, with `nccl` both ends hold two."""
+    """Weights travel in buckets of about this size, or of one parameter where that is larger, MiB. With `ipc` the
+    learner's GPU holds one bucket during a publish, with `nccl` both ends hold two."""

@@ -37,7 +37,8 @@ def conflicts(config: RunConfig) -> Iterator[str]:
     if config.rollout.hang_timeout_s >= config.rollout.stall_timeout_s:
         yield (
             f"rollout.hang_timeout_s = {config.rollout.hang_timeout_s:g} is not below rollout.stall_timeout_s = "
-            f"{config.rollout.stall_timeout_s:g}: the run would stop before a generator that hangs is replaced; lower it"
+            f"{config.rollout.stall_timeout_s:g}: the run would stop before a generator that hangs is replaced; lower "
+            "it"
         )
 
 
@@ -79,8 +80,9 @@ def warm_start_conflicts(config: RunConfig) -> Iterator[str]:
         return
     if config.model.build is None:
         yield (
-            f"warm_start.num_steps = {config.warm_start.num_steps} with model.path: synthetic traces are for a policy from "
-            "model.build; set warm_start.data to a JSONL file of prompt and completion, or warm_start.num_steps = 0"
+            f"warm_start.num_steps = {config.warm_start.num_steps} with model.path: synthetic traces are for a policy "
+            "from model.build; set warm_start.data to a JSONL file of prompt and completion, or warm_start.num_steps = "
+            "0"
         )
     yield from mistakes_of(config.prompts.check_traces)
 
@@ -101,8 +103,8 @@ def batch_conflicts(config: RunConfig) -> Iterator[str]:
     algorithm = config.learner.algorithm
     if config.group_size == 1 and algorithm.needs_groups:
         yield (
-            f'group_size = 1 with learner.algorithm.baseline = "{algorithm.baseline}", which compares the completions of '
-            "a prompt: every advantage would be 0; set group_size to 2 at least, 8 is usual"
+            f'group_size = 1 with learner.algorithm.baseline = "{algorithm.baseline}", which compares the completions '
+            "of a prompt: every advantage would be 0; set group_size to 2 at least, 8 is usual"
         )
 
 
@@ -178,8 +180,8 @@ def reward_conflicts(config: RunConfig) -> Iterator[str]:
     allowed = str(rewards.parameters.get("format", {}).get("lead_in", LEAD_IN)).strip()
     if "format" in weighed and lead_in not in ("", allowed):
         yield (
-            f"prompts.assistant_prefix begins with {lead_in!r}, which the part format would take for a mistake of every "
-            f"completion: set rewards.parameters.format.lead_in = {lead_in!r}"
+            f"prompts.assistant_prefix begins with {lead_in!r}, which the part format would take for a mistake of "
+            f"every completion: set rewards.parameters.format.lead_in = {lead_in!r}"
         )
 
 
@@ -200,7 +202,7 @@ def correctness_conflicts(config: RunConfig, parts: Mapping[str, set[str]]) -> I
 
 
 def mistakes_of(check_settings: Callable[..., None], *arguments: Any) -> Iterator[str]:
-    """Yield what a check raises."""
+    """Yield the message of the ValueError that a check raises, if it does."""
     try:
         check_settings(*arguments)
     except ValueError as error:

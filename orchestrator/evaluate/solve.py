@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 
 
 def solve(model: str, question: str, recipe: str | None, answer: str | None, attempts: int, console: Console) -> bool:
-    """Let the model answer `attempts` times and check each answer. Return True when one is right, or none can be checked.
+    """Let the model answer `attempts` times and check each answer.
+
+    Returns True when one is right, or none can be checked.
 
     Raises ConfigError for a question that the recipe's task cannot be asked, PolicyError for a model that there is not
     or that holds too few tokens.

@@ -26,7 +26,7 @@ class Template:
     """The recipe's way to put problems into words."""
 
     def __init__(self, config: PromptsConfig, tokenizer: Tokenizer) -> None:
-        """Raises ValueError when the recipe wants a chat template and the tokenizer has none."""
+        """Raise ValueError when the recipe wants a chat template and the tokenizer has none."""
         if config.chat and not tokenizer.chat_template:
             raise ValueError(
                 "prompts.chat = true, but the model's tokenizer has no chat template: set prompts.chat = false"
@@ -49,8 +49,9 @@ class Template:
         token_ids = encode(self._tokenizer, text, f"prompt {prompt_id}", add_special_tokens=not self._config.chat)
         if len(token_ids) > self._config.max_prompt_tokens:
             raise ValueError(
-                f"prompt {prompt_id} has {len(token_ids)} tokens in the format {format}, above prompts.max_prompt_tokens "
-                f"= {self._config.max_prompt_tokens}: raise it, or shorten the template or the example"
+                f"prompt {prompt_id} has {len(token_ids)} tokens in the format {format}, above "
+                f"prompts.max_prompt_tokens = {self._config.max_prompt_tokens}: raise it, or shorten the template or "
+                "the example"
             )
         return Prompt(
             id=prompt_id,
@@ -73,7 +74,8 @@ class Template:
             turns = [wording.format(**problem.fields)]
         except KeyError as error:  # a task of any columns finds out now which there are
             raise ValueError(
-                f"the template shows {{{error.args[0]}}}, and there are only {sorted(problem.fields)}: name one of these"
+                f"the template shows {{{error.args[0]}}}, and there are only {sorted(problem.fields)}: name one of "
+                "these"
             ) from None
         if format == "one_shot":
             example = task.worked_example
@@ -112,8 +114,8 @@ def encode(tokenizer: Tokenizer, text: str, what: str, *, add_special_tokens: bo
         return np.array(tokenizer.encode(text, add_special_tokens=add_special_tokens), dtype=np.int32)
     except Exception as error:
         raise ValueError(
-            f"{what}: the model's tokenizer cannot encode {text[:200]!r} ({error}). A built one knows the numbers up to "
-            "model.build.max_integer and the text of model.build.words: add what is missing"
+            f"{what}: the model's tokenizer cannot encode {text[:200]!r} ({error}). A built one knows the numbers up "
+            "to model.build.max_integer and the text of model.build.words: add what is missing"
         ) from error
 
 

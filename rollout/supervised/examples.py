@@ -37,7 +37,7 @@ class PairExamples:
     """The pairs of a JSONL file, shuffled anew for each epoch."""
 
     def __init__(self, path: str, tokenizer: Tokenizer, limits: list[LengthLimit], seed: int) -> None:
-        """Raises PairError for a file, or a line, that cannot be trained on."""
+        """Raise PairError for a file, or a line, that cannot be trained on."""
         self._path = path
         self._fingerprint = fingerprint(path)
         self._examples = list(encode_pairs(read_pairs(path), tokenizer, limits))
@@ -72,7 +72,7 @@ class TraceExamples:
     """The task's synthetic traces, with prompts in the recipe's words."""
 
     def __init__(self, prompts: PromptsConfig, config: TracesConfig, tokenizer: Tokenizer, seed: int) -> None:
-        """Raises ValueError when the task has no traces, or the tokenizer cannot encode its prompts."""
+        """Raise ValueError when the task has no traces, or the tokenizer cannot encode its prompts."""
         self._template = Template(prompts, tokenizer)
         self._tokenizer = tokenizer
         self._traces = traces(prompts, config, seed)

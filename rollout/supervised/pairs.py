@@ -1,4 +1,4 @@
-"""Pairs of prompt and completion from a JSONL file: read, checked, tokenized."""
+"""Read pairs of prompt and completion from a JSONL file, check them, and tokenize them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ KEYS = ("prompt", "completion")
 
 
 class PairError(ValueError):
-    """The file cannot be trained on; the message names file, line and fix."""
+    """The file cannot be trained on. The message names file, line and fix."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,17 +33,17 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class LengthLimit:
-    """How long prompt and completion may be together."""
+    """A limit on the length of prompt and completion together."""
 
     tokens: int
     name: str
-    """What sets the limit, such as ``learner.max_tokens_per_microbatch``."""
+    """The setting that it comes from, such as ``learner.max_tokens_per_microbatch``."""
     fix: str
-    """What to do about a longer pair."""
+    """The advice about a longer pair."""
 
 
 def fingerprint(path: str) -> str:
-    """SHA-256 of the file. Raises PairError when it cannot be read."""
+    """Return the SHA-256 of the file, in hexadecimal. Raises PairError when it cannot be read."""
     try:
         with Path(path).open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -52,7 +52,7 @@ def fingerprint(path: str) -> str:
 
 
 def read_pairs(path: str) -> list[Pair]:
-    """The pairs of the file, by line; empty lines are left out. Raises PairError for the first line that is none."""
+    """Return the pairs of the file, one a line, empty lines left out. Raises PairError for the first malformed line."""
     try:
         with Path(path).open(encoding="utf-8") as file:
             lines = list(file)
@@ -67,7 +67,7 @@ def read_pairs(path: str) -> list[Pair]:
 
 
 def parse_pair(line: str, where: str) -> Pair:
-    """Raises PairError for what is not an object with a prompt and a completion."""
+    """Return the pair of a line. Raises PairError for a line that is no object with a prompt and a completion."""
     try:
         row = json.loads(line)
     except ValueError as error:
@@ -84,7 +84,8 @@ def parse_pair(line: str, where: str) -> Pair:
         )
     if not is_text(prompt) and not are_messages(prompt):
         raise PairError(
-            f'{where}: prompt = {repr(prompt)[:200]} must be text, or a list of messages {{"role": "user", "content": …}}, and not empty'
+            f"{where}: prompt = {repr(prompt)[:200]} must be text, or a list of messages "
+            '{"role": "user", "content": …}, and not empty'
         )
     return Pair(prompt, completion, where)
 
@@ -92,7 +93,7 @@ def parse_pair(line: str, where: str) -> Pair:
 def encode_pairs(
     pairs: Sequence[Pair], tokenizer: Tokenizer, limits: Sequence[LengthLimit]
 ) -> Iterator[SupervisedExample]:
-    """The pairs as token ids, a completion with the end-of-sequence token that it is to end with.
+    """Yield the pairs as token ids. Each completion ends with the end-of-sequence token.
 
     Raises PairError for one that is too long, or that the tokenizer cannot encode.
     """
@@ -111,12 +112,16 @@ def encode_pairs(
 
 
 def encode_prompt(pair: Pair, tokenizer: Tokenizer) -> Tokens:
-    """Text gets the tokenizer's own special tokens (often none); a chat template has written its own."""
+    """Return the tokens of a pair's prompt. Raises PairError for messages that the chat template refuses.
+
+    Text gets the tokenizer's own special tokens, often none. A chat template writes its own.
+    """
     if isinstance(pair.prompt, str):
         return encode(tokenizer, pair.prompt, pair.where, add_special_tokens=True)
     if not tokenizer.chat_template:
         raise PairError(
-            f"{pair.where}: prompt is a list of messages, but the model's tokenizer has no chat template: write text instead"
+            f"{pair.where}: prompt is a list of messages, but the model's tokenizer has no chat template: write text "
+            "instead"
         )
     try:
         opened = str(tokenizer.apply_chat_template(pair.prompt, tokenize=False, add_generation_prompt=True))
@@ -140,7 +145,7 @@ def are_messages(value: Any) -> bool:
 
 
 def instead_of(name: str, names: Sequence[str]) -> str:
-    """What the line has instead of the key `name`: one of its keys that looks like it, or else all of them."""
+    """Return what the line has instead of the key `name`: one of its keys that looks like it, or else all of them."""
     close = closest(name, [other for other in names if other not in KEYS])
     return f", but {close!r}: rename it" if close else f": it has {', '.join(map(repr, names)) or 'no keys'}"
 

@@ -181,8 +181,8 @@ class DrawnProblems:
             if problem.key not in self._held_out_keys:
                 return problem
         raise ValueError(
-            f"besides {len(self._held_out_keys)} held-out problems (prompts.num_held_out, or a mixture entry's share of "
-            f"it) there is no other: lower it, or {self._widen}"
+            f"besides {len(self._held_out_keys)} held-out problems (prompts.num_held_out, or a mixture entry's share "
+            f"of it) there is no other: lower it, or {self._widen}"
         )
 
 
@@ -205,7 +205,7 @@ class ListedProblems:
         name: str,
         held_out: Sequence[Problem] | None = None,
     ) -> None:
-        """Raises ValueError when there are too few problems."""
+        """Raise ValueError when there are too few problems."""
         candidates = problems if held_out is None else held_out
         chosen: dict[str, Problem] = {}
         for position in random.Random(f"held_out/{seed}").sample(range(len(candidates)), len(candidates)):

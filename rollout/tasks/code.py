@@ -1,8 +1,8 @@
 """Programs to write: functions that tests call (HumanEval, MBPP) and programs that read and print (CodeContests).
 
-The schema of a row is told by its columns; the data sets are `openai/openai_humaneval`, `google-research-datasets/mbpp`,
-`deepmind/code_contests`, or files with their columns. Rows that cannot be judged are left out: a task of MBPP whose tests
-build objects of the solution's own classes, a contest problem that needs a picture or reads from a file.
+The columns of a row tell its schema; the data sets are `openai/openai_humaneval`, `google-research-datasets/mbpp` and
+`deepmind/code_contests`, or files with their columns. Rows that cannot be judged are left out: MBPP's whose tests build
+objects of the solution's own classes, and contest problems that need a picture or read from a file.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from rollout.tasks.datasets import (
 )
 
 TEMPLATE = (
-    "{question}\nThink in <think> </think> tags. Then write the whole Python program between <answer> and </answer>, in one "
-    "block that begins with ```python and ends with ```."
+    "{question}\nThink in <think> </think> tags. Then write the whole Python program between <answer> and </answer>, "
+    "in one block that begins with ```python and ends with ```."
 )
 NATURAL_TEMPLATE = (
-    "{question}\nThink step by step, and end with the whole Python program in one block that begins with ```python and ends "
-    "with ```."
+    "{question}\nThink step by step, and end with the whole Python program in one block that begins with ```python and "
+    "ends with ```."
 )
 EXAMPLE = WorkedExample(
     fields={
-        "question": "Write a function that returns the largest even number of a list, or None.\nIt must pass tests such as:\n"
-        "assert largest_even([3, 8, 4]) == 8"
+        "question": "Write a function that returns the largest even number of a list, or None.\n"
+        "It must pass tests such as:\nassert largest_even([3, 8, 4]) == 8"
     },
     completion=(
         "I keep the even numbers. `max` of nothing fails, so I give it a default.</think>\n<answer>\n```python\n"
@@ -46,7 +46,7 @@ EXAMPLE = WorkedExample(
 )
 
 DIFFICULTIES = ("", "easy", "medium", "hard", "harder", "hardest", "external")
-"""CodeContests' labels, by number; from 7 on the letters of Codeforces, from A."""
+"""CodeContests' labels, by number. From 7 on they are the letters of Codeforces, from A."""
 RATING_STEP = 400
 
 
@@ -54,21 +54,22 @@ class CodeConfig(ListedConfig, frozen=True):
     """HumanEval, MBPP or CodeContests. Solutions are run; rewards/sandbox says what protects the machine."""
 
     source: str = "google-research-datasets/mbpp"
-    """A local .jsonl or .parquet file, or a hub data set. Columns of HumanEval: `prompt`, `entry_point`, `test`; of MBPP:
-    `text` (or `prompt`), `code`, `test_list`; of CodeContests: `description`, `public_tests`, `private_tests`,
+    """A local .jsonl or .parquet file, or a hub data set. Columns of HumanEval: `prompt`, `entry_point`, `test`; of
+    MBPP: `text` (or `prompt`), `code`, `test_list`; of CodeContests: `description`, `public_tests`, `private_tests`,
     `generated_tests`. HumanEval has the split `test` only."""
     subset: str = ""
-    """Subset (configuration) of the hub data set `source`, such as MBPP's `sanitized`. Empty: its only or default one."""
+    """Subset (configuration) of the hub data set `source`, such as MBPP's `sanitized`. Empty: its only or default
+    one."""
     bare: bool = False
-    """HumanEval only: the question is the head of the function and nothing else, for a base model to go on from. Use it with
-    chat = false, format = "natural" and natural_template = "{question}"."""
+    """HumanEval only: the question is the head of the function and nothing else, for a base model to continue. Use it
+    with chat = false, format = "natural" and natural_template = "{question}"."""
     max_tests: int = Field(default=20, ge=1)
-    """Most tests of a CodeContests problem: the public ones first, then private, then generated ones. Each takes a run."""
+    """Most tests of a CodeContests problem: first public, then private, then generated ones. Each takes a run."""
     max_test_bytes: int = Field(default=100_000, ge=1)
     """A CodeContests test whose input and output are longer together is left out: prompts travel with their tests."""
     time_limit_s: float = Field(default=2.0, gt=0)
-    """Seconds of processor time for one call, or one run. By the clock a test may take three times as long. A CodeContests
-    problem that states more gets more."""
+    """Seconds of processor time for one call, or one run. By the clock a test may take three times as long. A
+    CodeContests problem that states more gets more."""
     total_time_limit_s: float = Field(default=8.0, gt=0)
     """Seconds by the clock for all tests of a completion. Keep it below the seconds that rewards.deadlines_s or
     rewards.deadline_s allow."""
@@ -84,12 +85,12 @@ def fields(config: CodeConfig) -> tuple[tuple[str, ...], ...]:
 
 
 def source(config: CodeConfig, num_held_out: int, seed: int) -> ListedProblems:
-    """The problems that `config` describes. Raises as `listed_problems` does."""
+    """Return the problems that `config` describes. Raises as `listed_problems` does."""
     return listed_problems(config, "code", lambda row, where: parse_row(row, where, config), num_held_out, seed)
 
 
 def parse_row(row: Row, where: str, config: CodeConfig) -> Problem | None:
-    """The problem of a row; None for one that cannot be judged. Raises RowError for one that is none of the schemas."""
+    """Return the problem of a row; None for one that cannot be judged. Raises RowError for one of no known schema."""
     if "entry_point" in row:
         question, answer = _humaneval(row, where, config.bare)
     elif "test_list" in row:
@@ -109,7 +110,7 @@ def parse_row(row: Row, where: str, config: CodeConfig) -> Problem | None:
 
 
 def difficulty(row: Row) -> str:
-    """CodeContests' rating in steps of 400, or else its label. Empty for the others, which say nothing."""
+    """Return CodeContests' rating in steps of 400, or else its label; an empty text for the other data sets."""
     rating, label = int(row.get("cf_rating") or 0), int(row.get("difficulty") or 0)
     if rating > 0:
         low = rating // RATING_STEP * RATING_STEP
@@ -151,16 +152,16 @@ def _mbpp(row: Row, where: str) -> tuple[str, dict[str, Any]]:
 
 
 def _imports(code: str, tests: str) -> list[str]:
-    """Imports of the reference whose names the tests use too: some count on the solution's."""
+    """Return imports of the reference whose names the tests use too: some tests rely on the solution's imports."""
     used = {node.id for node in ast.walk(ast.parse(tests)) if isinstance(node, ast.Name)}
     imports = [node for node in ast.parse(code).body if isinstance(node, ast.Import | ast.ImportFrom)]
     return [ast.unparse(node) for node in imports if any((name.asname or name.name) in used for name in node.names)]
 
 
 def _functions(code: str, tests: str) -> list[str]:
-    """Functions of the reference that the tests name; none when the tests need more than plain data to cross.
+    """Return the functions of the reference that the tests name; none when more than plain data would have to cross.
 
-    So it is when they name the reference's classes, or pass a type to one of its functions.
+    That is so when the tests name the reference's classes, or pass a type to one of its functions.
     """
     nodes = list(ast.walk(ast.parse(tests)))
     used = {node.id for node in nodes if isinstance(node, ast.Name)}

@@ -1,4 +1,4 @@
-"""A task as a recipe asks it: its name, its section of settings, and the wording of its questions."""
+"""Settings of a task: its name, its own section, and the wording of its questions."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Section(NamedTuple):
 
 
 def read_section(value: Any) -> Any:
-    """Validate a section by the settings of its task. Raises PydanticKnownError for a key that is no section."""
+    """Return a section as the settings of its task. Raises PydanticKnownError for a key that is no section."""
     if not isinstance(value, Section):
         raise PydanticKnownError("extra_forbidden")
     try:
@@ -108,12 +108,12 @@ class TaskConfig(BaseModel, frozen=True, extra="allow", use_attribute_docstrings
         return self.example or self._module.EXAMPLE
 
     def check_traces(self) -> None:
-        """Raises ValueError for problems that the traces for a warm start are not made for."""
+        """Raise ValueError for problems that the traces for a warm start are not made for."""
         if check := self._optional("check_traces"):
             check(self.settings)
 
     def check_max_integer(self, max_integer: int) -> None:
-        """Raises ValueError for problems that a tokenizer of the numbers up to `max_integer` cannot hold."""
+        """Raise ValueError for problems that a tokenizer of the numbers up to `max_integer` cannot hold."""
         if check := self._optional("check_max_integer"):
             check(self.settings, max_integer)
 
@@ -125,9 +125,9 @@ class TaskConfig(BaseModel, frozen=True, extra="allow", use_attribute_docstrings
         shown = shown_fields("template", self.wording(format))
         if len(needed) != 1 or not shown <= set(needed[0]):
             raise ValueError(
-                f"prompts.task = {self.task!r} asks with {' and '.join(f'{{{name}}}' for name in sorted(shown))}, which "
-                "one question does not fill: use `rayzero eval`, which prints completions, or name another recipe with "
-                "--recipe"
+                f"prompts.task = {self.task!r} asks with {' and '.join(f'{{{name}}}' for name in sorted(shown))}, "
+                "which one question does not fill: use `rayzero eval`, which prints completions, or name another "
+                "recipe with --recipe"
             )
         answers = {} if answer is None else {"answer": answer}
         return Problem(fields=dict.fromkeys(needed[0], question), answer=answers, key=question)

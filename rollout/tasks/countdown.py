@@ -55,7 +55,7 @@ def source(config: CountdownConfig, num_held_out: int, seed: int) -> ProblemSour
 
 
 def check_traces(config: CountdownConfig) -> None:
-    """Raises ValueError for problems that the warm start has no traces about."""
+    """Raise ValueError for problems that the warm start has no traces about."""
     if config.source != "generated" or config.numbers_per_problem > 3:
         raise ValueError(
             f"prompts.countdown has source = {config.source!r} and numbers_per_problem = {config.numbers_per_problem}: "
@@ -65,7 +65,7 @@ def check_traces(config: CountdownConfig) -> None:
 
 
 def check_max_integer(config: CountdownConfig, max_integer: int) -> None:
-    """Raises ValueError when a generated problem or its solution may hold a number above `max_integer`."""
+    """Raise ValueError when a generated problem or its solution may hold a number above `max_integer`."""
     if config.source == "generated" and config.largest_integer > max_integer:
         raise ValueError(
             f"model.build.max_integer = {max_integer}: the tokenizer has no token for {config.largest_integer}, which "

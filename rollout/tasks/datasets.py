@@ -60,8 +60,8 @@ def read_rows(source: str, key: str, subset: str = "", split: str = "train", hin
         hub_rows: Iterable[Row] = datasets.load_dataset(source, subset or None, split=split)
     except Exception as error:
         raise ConnectionError(
-            f"{key} = {where}: neither a .jsonl, .json or .parquet file nor a hub data set that can be loaded from here "
-            f"({type(error).__name__}: {error}). Check the name, its subset and split, and the network"
+            f"{key} = {where}: neither a .jsonl, .json or .parquet file nor a hub data set that can be loaded from "
+            f"here ({type(error).__name__}: {error}). Check the name, its subset and split, and the network"
             + (f", or {hint}" if hint else "")
         ) from error
     return hub_rows

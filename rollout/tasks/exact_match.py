@@ -15,16 +15,17 @@ from rollout.tasks.datasets import (
 )
 
 TEMPLATE = (
-    "{question}\nShow your work in <think> </think> tags. And return the final answer, as short as it can be, in <answer> "
-    "</answer> tags, for example <answer>garden</answer>."
+    "{question}\nShow your work in <think> </think> tags. And return the final answer, as short as it can be, in "
+    "<answer> </answer> tags, for example <answer>garden</answer>."
 )
 NATURAL_TEMPLATE = "{question}\nThink step by step, and end with the final answer, as short as it can be."
 EXAMPLE = WorkedExample(
     fields={
-        "question": "Nina went to the attic. Paul took the lamp. Nina travelled to the cellar. Paul went to the attic.\n"
-        "Where is the lamp?"
+        "question": "Nina went to the attic. Paul took the lamp. Nina travelled to the cellar. Paul went to the "
+        "attic.\nWhere is the lamp?"
     },
-    completion="Paul took the lamp, and then Paul went to the attic, so the lamp is there.</think>\n<answer>attic</answer>",
+    completion="Paul took the lamp, and then Paul went to the attic, so the lamp is there.</think>\n"
+    "<answer>attic</answer>",
 )
 
 PATH_FINDING = "19"
@@ -37,7 +38,8 @@ class ExactMatchConfig(ListedConfig, frozen=True):
 
     source: str = "Muennighoff/babi"
     """A local .jsonl or .parquet file, or a hub data set. Columns: `question`; `answer`, a text, or a list of texts of
-    which any is right; optionally `passage` (or `context`), which the question is about, and bAbI's `task`, a number."""
+    which any is right; optionally `passage` (or `context`), which the question is about, and bAbI's `task`, a
+    number."""
 
 
 SETTINGS = ExactMatchConfig
@@ -48,12 +50,12 @@ def fields(config: ExactMatchConfig) -> tuple[tuple[str, ...], ...]:
 
 
 def source(config: ExactMatchConfig, num_held_out: int, seed: int) -> ListedProblems:
-    """The problems that `config` describes. Raises as `listed_problems` does."""
+    """Return the problems that `config` describes. Raises as `listed_problems` does."""
     return listed_problems(config, "exact_match", parse_row, num_held_out, seed)
 
 
 def parse_row(row: Row, where: str) -> Problem:
-    """The problem of a row, its passage before its question. Raises RowError."""
+    """Return the problem of a row, its passage before its question. Raises RowError for a malformed row."""
     question = text_column(row, "question", where)
     passage = str(row.get("passage") or row.get("context") or "").strip()
     question = f"{passage}\n{question}" if passage else question

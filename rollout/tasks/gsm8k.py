@@ -23,8 +23,8 @@ TEMPLATE = (
 NATURAL_TEMPLATE = "{question}\nThink step by step, and end with the final answer, a number."
 EXAMPLE = WorkedExample(
     fields={
-        "question": "A baker fills 6 trays with 12 rolls each. She sells 45 rolls in the morning and gives a third of the "
-        "rest to her neighbour. How many rolls does she have left?"
+        "question": "A baker fills 6 trays with 12 rolls each. She sells 45 rolls in the morning and gives a third of "
+        "the rest to her neighbour. How many rolls does she have left?"
     },
     completion=(
         "6 trays of 12 rolls are 6 * 12 = 72 rolls. After the morning 72 - 45 = 27 are left. A third of them is "
@@ -55,12 +55,15 @@ def fields(config: Gsm8kConfig) -> tuple[tuple[str, ...], ...]:
 
 
 def source(config: Gsm8kConfig, num_held_out: int, seed: int) -> ListedProblems:
-    """The problems that `config` describes. Raises as `listed_problems` does."""
+    """Return the problems that `config` describes. Raises as `listed_problems` does."""
     return listed_problems(config, "gsm8k", parse_row, num_held_out, seed)
 
 
 def parse_row(row: Row, where: str) -> Problem:
-    """The problem of a row: its number, and the results of its solution's steps. Raises RowError."""
+    """Return the problem of a row: its number, and the results of its solution's steps.
+
+    Raises RowError for a malformed row.
+    """
     question = text_column(row, "question", where)
     answer = column(row, "answer", where)
     is_number = isinstance(answer, int | float) and not isinstance(answer, bool)

@@ -1,12 +1,12 @@
-"""Questions and answers of one's own: a file or a hub data set, the names of its columns, and a reward by its name.
+"""Questions and answers of one's own: a file or a hub data set, the names of its columns, and a grader by its name.
 
-A column is named as the rows name it, or by a path into a nested one: `reward_model.ground_truth`, `prompt.0.content`. Of
-its values
+A column is named as the rows name it, or by a path into a nested one: `reward_model.ground_truth`, `prompt.0.content`.
+Of its values
 
 - the question, the key and the difficulty must be text, a number or a truth value;
-- the answer, and what `answer_columns` adds to it, goes to the reward as it is, nested or not, and must not be empty;
+- the answer, and what `answer_columns` adds to it, goes to the grader as it is, nested or not, and must not be empty;
 - every column is a field of the template by its own name: text as it is, an empty value as no text, all else as JSON.
-  Besides, `{question}` is the question, whatever its column is called.
+  The field `{question}` is the question, whatever its column is called.
 """
 
 from __future__ import annotations
@@ -42,15 +42,15 @@ class JsonlConfig(ListedConfig, frozen=True):
     question_column: str = "question"
     """Column of the question."""
     answer_column: str = "answer"
-    """Column of what verifies an answer: the reference, in a form that the reward reads."""
+    """Column of what verifies an answer: the reference, in a form that the grader reads."""
     answer_columns: dict[str, str] = Field(default_factory=dict)
-    """More of what the reward reads: entry of its answer -> column, such as `{ options = "choices" }`."""
+    """More of what the grader reads: entry of its answer -> column, such as `{ options = "choices" }`."""
     difficulty_column: str = ""
     """Column of a label that evaluations group by. Empty: none."""
     key_column: str = ""
-    """Column of what makes two problems the same. Empty: the question itself."""
+    """Column of a key: rows with the same key are one problem. Empty: the question itself."""
     reward: str = "exact_match"
-    """What grades the answers: `exact_match`, `gsm8k`, `math`, `multiple_choice`, or any other module of rewards/tasks, a
+    """Grader of the answers: `exact_match`, `gsm8k`, `math`, `multiple_choice` or any other module of rewards/tasks, a
     name in `rewards.tasks`, or the dotted path of a module of your own. Each says in its docstring how the answer must
     be given."""
 
@@ -74,14 +74,17 @@ def fields(config: JsonlConfig) -> tuple[tuple[str, ...], ...]:
 
 
 def source(config: JsonlConfig, num_held_out: int, seed: int) -> ListedProblems:
-    """The problems that `config` describes. Raises as `listed_problems` does, and ValueError when there is no source."""
+    """Return the problems that `config` describes.
+
+    Raises as `listed_problems` does, and ValueError when there is no source.
+    """
     if not config.source:
         raise ValueError("prompts.jsonl.source is not set: name a .jsonl or .parquet file, or a hub data set")
     return listed_problems(config, "jsonl", lambda row, where: problem(row, where, config), num_held_out, seed)
 
 
 def problem(row: Row, where: str, config: JsonlConfig) -> Problem:
-    """The problem of a row. Raises RowError, beginning with `where`, when a column is missing, empty or nested."""
+    """Return the problem of a row. Raises RowError, beginning with `where`, for a missing, empty or nested column."""
     question = text_at(row, config.question_column, where)
     references = {"answer": config.answer_column, **config.answer_columns}
     return Problem(
@@ -93,7 +96,7 @@ def problem(row: Row, where: str, config: JsonlConfig) -> Problem:
 
 
 def text_at(row: Row, column: str, where: str) -> str:
-    """A column's text. Raises RowError when there is none, or it is nested."""
+    """Return a column's text. Raises RowError when there is none, or it is nested."""
     value = value_at(row, column, where)
     if isinstance(value, Mapping | list | tuple):
         inside = [f"{column}.{key}" for key in (value if isinstance(value, Mapping) else range(len(value)))]
@@ -102,7 +105,7 @@ def text_at(row: Row, column: str, where: str) -> str:
 
 
 def value_at(row: Row, column: str, where: str) -> Any:
-    """A column's value, by its name or by a path. Raises RowError when there is none, or it is empty."""
+    """Return a column's value, by its name or by a path. Raises RowError when there is none, or it is empty."""
     found: Any = row
     for part in [column] if column in row else column.split("."):
         if isinstance(found, list | tuple):
@@ -116,18 +119,18 @@ def value_at(row: Row, column: str, where: str) -> Any:
 
 
 def columns_of(row: Row, column: str) -> str:
-    """A hint: the column that was probably meant, and all there are."""
+    """Return a hint: the column that was probably meant, and all there are."""
     close = closest(column, row)
     return (f"did you mean {close!r}? " if close else "") + f"there are {', '.join(map(repr, row))}"
 
 
 def shown(value: Any) -> str:
-    """How a template shows a value."""
+    """Return the text that a template shows for a value."""
     if value is None:
         return ""
     return value if isinstance(value, str) else json.dumps(plain(value), ensure_ascii=False)
 
 
 def plain(value: Any) -> Any:
-    """The value as JSON holds it; what JSON has no type for, such as a date, becomes text."""
+    """Return the value as JSON holds it. A value that JSON has no type for, such as a date, becomes text."""
     return json.loads(json.dumps(value, default=str))

@@ -8,8 +8,8 @@ from rollout.tasks.base import ListedProblems, Problem, WorkedExample
 from rollout.tasks.datasets import ListedConfig, Row, RowError, listed_problems, same_question, shown, text_column
 
 TEMPLATE = (
-    "{problem}\nShow your work in <think> </think> tags. And return the final answer in LaTeX in <answer> </answer> tags, "
-    "for example <answer>\\frac{{1}}{{2}}</answer>."
+    "{problem}\nShow your work in <think> </think> tags. And return the final answer in LaTeX in <answer> </answer> "
+    "tags, for example <answer>\\frac{{1}}{{2}}</answer>."
 )
 NATURAL_TEMPLATE = "{problem}\nReason step by step, and put your final answer within \\boxed{{}}."
 EXAMPLE = WorkedExample(
@@ -41,12 +41,12 @@ def fields(config: MathConfig) -> tuple[tuple[str, ...], ...]:
 
 
 def source(config: MathConfig, num_held_out: int, seed: int) -> ListedProblems:
-    """The problems that `config` describes. Raises as `listed_problems` does."""
+    """Return the problems that `config` describes. Raises as `listed_problems` does."""
     return listed_problems(config, "math", parse_row, num_held_out, seed)
 
 
 def parse_row(row: Row, where: str) -> Problem:
-    """The problem of a row. Raises RowError."""
+    """Return the problem of a row. Raises RowError for a malformed row."""
     problem = text_column(row, ("problem", "question"), where)
     answer = row.get("answer")
     reference = boxed(text_column(row, "solution", where)) if answer is None else str(answer).strip()
@@ -62,7 +62,7 @@ def parse_row(row: Row, where: str) -> Problem:
 
 
 def boxed(solution: str) -> str:
-    """What the last box of a solution holds; empty when there is none whose braces match."""
+    """Return the content of the last box of a solution; an empty text when there is none whose braces match."""
     before, opening, rest = solution.rpartition("\\boxed{")
     plain = PLAIN_BOX.findall(solution, len(before))
     if not opening or plain:

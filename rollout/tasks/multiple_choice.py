@@ -19,8 +19,8 @@ from rollout.tasks.datasets import (
 )
 
 TEMPLATE = (
-    "{question}\n{options}\nShow your work in <think> </think> tags. And return the letter of the right option in <answer> "
-    "</answer> tags, for example <answer>B</answer>."
+    "{question}\n{options}\nShow your work in <think> </think> tags. And return the letter of the right option in "
+    "<answer> </answer> tags, for example <answer>B</answer>."
 )
 NATURAL_TEMPLATE = "{question}\n{options}\nThink step by step, and end with the letter of the right option."
 EXAMPLE = WorkedExample(
@@ -28,12 +28,13 @@ EXAMPLE = WorkedExample(
         "question": "A train covers 150 miles in 2 hours and 30 minutes. What is its average speed?",
         "options": "A) 50 mph\nB) 55 mph\nC) 60 mph\nD) 65 mph\nE) 75 mph",
     },
-    completion="2 hours and 30 minutes are 2.5 hours, and 150 / 2.5 = 60. 60 mph is option C.</think>\n<answer>C</answer>",
+    completion="2 hours and 30 minutes are 2.5 hours, and 150 / 2.5 = 60. 60 mph is option C.</think>\n"
+    "<answer>C</answer>",
 )
 
 LETTERS = "ABCDEFGHIJ"
 ANSWER_COLUMNS = ("answerKey", "correct", "correct_option", "answer", "label")
-"""ARC's, AQuA's, LogiQA's, and a file's own."""
+"""Names of the answer's column in ARC, AQuA, LogiQA and files of one's own, in the order that they are tried."""
 LABELLED = re.compile(r"\s*\(?([A-J])[).:]\s*")
 
 
@@ -42,8 +43,9 @@ class MultipleChoiceConfig(ListedConfig, frozen=True):
 
     source: str = "deepmind/aqua_rat"
     """A local .jsonl or .parquet file, or a hub data set such as `allenai/ai2_arc` or `lucasmccabe/logiqa`. Columns:
-    `question` (or `query`), optionally `context`; `options` (or `choices`), a list of texts; and `answer` (or `answerKey`,
-    `correct`, `correct_option`, `label`), the letter of the right option, its position from 0, or its text."""
+    `question` (or `query`), optionally `context`; `options` (or `choices`), a list of texts; and `answer` (or
+    `answerKey`, `correct`, `correct_option`, `label`), the letter of the right option, its position from 0, or its
+    text."""
     subset: str = "raw"
     """Subset (configuration) of the hub data set `source`, such as `ARC-Challenge`. Empty: its only one."""
 
@@ -56,12 +58,15 @@ def fields(config: MultipleChoiceConfig) -> tuple[tuple[str, ...], ...]:
 
 
 def source(config: MultipleChoiceConfig, num_held_out: int, seed: int) -> ListedProblems:
-    """The problems that `config` describes. Raises as `listed_problems` does."""
+    """Return the problems that `config` describes. Raises as `listed_problems` does."""
     return listed_problems(config, "multiple_choice", parse_row, num_held_out, seed)
 
 
 def parse_row(row: Row, where: str) -> Problem:
-    """The problem of a row; its options get the letters from A, whatever they were called. Raises RowError."""
+    """Return the problem of a row. Its options get the letters from A on, whatever their labels were.
+
+    Raises RowError for a malformed row.
+    """
     question = text_column(row, ("question", "query"), where)
     if row.get("context"):
         question = f"{str(row['context']).strip()}\n{question}"
@@ -81,7 +86,10 @@ def parse_row(row: Row, where: str) -> Problem:
 
 
 def options_of(row: Row, where: str) -> tuple[list[str], list[str]]:
-    """The options' texts and labels. ARC has both in a struct; AQuA writes the label into the text, `A)32400`."""
+    """Return the options' texts and labels. ARC has both in a struct; AQuA writes the label into the text, `A)32400`.
+
+    Raises RowError for options that are no such list.
+    """
     value = column(row, ("options", "choices"), where)
     labels: list[str] = []
     if isinstance(value, dict):
@@ -99,8 +107,10 @@ def options_of(row: Row, where: str) -> tuple[list[str], list[str]]:
 
 
 def right_option(answer: Any, options: Sequence[str], labels: Sequence[str]) -> int | None:
-    """The position of the option that the row's answer names: a number by position from 0, a text by label, by the
-    option's text, or as such a position."""
+    """Return the position of the option that the row's answer names; None when it names none.
+
+    A number is a position from 0. A text is a label, or an option's text, or such a position.
+    """
     if isinstance(answer, str):
         name = answer.strip()
         if name.upper() in labels:

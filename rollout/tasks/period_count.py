@@ -1,7 +1,7 @@
-"""Openings of sentences, such as `the old cat`, that a policy goes on from; every full stop is paid.
+"""Openings of sentences, such as `the old cat`, that a policy continues; every full stop is paid.
 
-The demonstration of RLHF on a reward that anybody can check by eye. Openings do not end in a space: as in most
-tokenizers, a word's token begins with its space, and `sleeps` after `the old cat` is the token ` sleeps`.
+It demonstrates RLHF on a reward that anybody can check by eye. Openings do not end in a space: as in most tokenizers, a
+word's token begins with its space, and `sleeps` after `the old cat` is the token ` sleeps`.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ NOUNS = ("cat", "dog", "bird", "fox", "horse", "mouse", "child", "farmer", "sail
 
 
 class PeriodCountConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
-    """Period count: go on after the opening of a sentence, and be paid for every full stop.
+    """Period count: continue the opening of a sentence, and be paid for every full stop.
 
-    A check of the whole loop that needs no data, not a task of reasoning. The sentence lengths are those of the warm
+    It checks the whole loop without any data, and needs no reasoning. The sentence lengths are those of the warm
     start's traces.
     """
 
@@ -38,14 +38,15 @@ class PeriodCountConfig(BaseModel, frozen=True, extra="forbid", use_attribute_do
     max_words: int = Field(default=12, ge=4)
     """Longest sentence of a trace, words. `sampling.max_completion_tokens` should hold `max_sentences` of them."""
     max_sentences: int = Field(default=4, ge=1)
-    """A trace has 1 to this many sentences, each number as often: what is left to gain is the rest of the limit."""
+    """A trace has 1 to this many sentences, each number as often. The rest of the token limit is left to gain."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         shortest = max(self.min_words, self.max_adjectives + 3)
         if self.max_words < shortest:
             raise ValueError(
-                f"max_words = {self.max_words} is below {shortest}, which min_words and max_adjectives + 3 ask for: raise it"
+                f"max_words = {self.max_words} is below {shortest}, which min_words and max_adjectives + 3 ask for: "
+                "raise it"
             )
         return self
 
@@ -59,7 +60,7 @@ def fields(config: PeriodCountConfig) -> tuple[tuple[str, ...], ...]:
 
 
 def source(config: PeriodCountConfig, num_held_out: int, seed: int) -> DrawnProblems:
-    """The openings that `config` describes. Raises ValueError when there are too few."""
+    """Return the openings that `config` describes. Raises ValueError when there are too few."""
     return DrawnProblems(
         draw=lambda rng: problem(draw_opening(config.max_adjectives, rng)),
         num_held_out=num_held_out,
@@ -69,11 +70,11 @@ def source(config: PeriodCountConfig, num_held_out: int, seed: int) -> DrawnProb
 
 
 def problem(opening: str) -> Problem:
-    """The problem to go on from `opening`. Its reward needs to know nothing: the answer is empty."""
+    """Return the problem to continue `opening`. Its grader needs no reference, so the answer is empty."""
     return Problem(fields={"opening": opening}, answer={}, key=opening)
 
 
 def draw_opening(max_adjectives: int, rng: random.Random) -> str:
-    """A determiner, 1 to `max_adjectives` different adjectives, and a noun."""
+    """Draw an opening: a determiner, 1 to `max_adjectives` different adjectives, and a noun."""
     adjectives = rng.sample(ADJECTIVES, rng.randint(1, max_adjectives))
     return " ".join([rng.choice(DETERMINERS), *adjectives, rng.choice(NOUNS)])

@@ -1,12 +1,12 @@
 """Problems of the library reasoning_gym: any of its data sets by name, with its settings, or several by weight.
 
-A problem is an index into a data set, which the library makes from the data set's seed and the index. So the order is
-endless and reproducible; problems of the same question text are one problem, whatever their index.
+The library makes a problem from the data set's seed and an index. So the order is endless and reproducible; problems
+of the same question text are one problem, whatever their index.
 
-The answer mapping holds what the library's own scorer needs: the data set's name and settings, and the entry's answer and
-metadata as JSON holds them. Making the entry again from its index, the other way, would cost up to half a second for each
-group (knight_swap), while the entries of all data sets but ARC's score the same after a trip through JSON, and those are at
-most 15 kB (rectangle_count). rewards/tasks/reasoning_gym.py mends ARC's.
+The answer mapping holds what the library's own scorer needs: the data set's name and settings, and the entry's answer
+and metadata as JSON holds them, at most 15 kB (rectangle_count). Making the entry again from its index would cost up to
+half a second for each group (knight_swap). The entries of all data sets but ARC's score the same after a trip through
+JSON; rewards/tasks/reasoning_gym.py mends ARC's.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ TEMPLATE = (
     "exactly in the form that the question asks for."
 )
 NATURAL_TEMPLATE = (
-    "{question}\nThink step by step, and end with a last line that holds the final answer and nothing else, exactly in the "
-    "form that the question asks for."
+    "{question}\nThink step by step, and end with a last line that holds the final answer and nothing else, exactly in "
+    "the form that the question asks for."
 )
 EXAMPLE = WorkedExample(
     fields={"question": "State the final answer to the following arithmetic problem: 6 + 7 - 4 ="},
@@ -39,18 +39,18 @@ UNFIT = {
 }
 """Data sets that cannot be asked, and what to do instead."""
 OWN_SETTINGS = frozenset({"seed", "size"})
-"""Settings of every data set that are not the recipe's: the seed is `prompts.seed`, and there is no end."""
+"""Settings of every data set that a recipe may not set: the seed is `prompts.seed`, and problems are endless."""
 MAX_INDEX = 2**31
 """Indices are drawn below this. pool_matrix seeds numpy with seed + index, which must stay below 2**32."""
 SIZES = {"acre": 5_000, "gsm_symbolic": 100_000, "list_functions": 100_000, "word_ladder": 20_000}
-"""Data sets that know no index beyond their size, and the sizes they get. acre lays its entries out at once, in 2 s."""
+"""Data sets that have no index beyond their size, and their sizes here. acre makes all its entries at once, in 2 s."""
 
 
 class DatasetConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
     """One data set of reasoning_gym."""
 
     name: str
-    """Its name there, such as `chain_sum`. An unknown one is refused, with the nearest, before anything starts."""
+    """Its name in the library, such as `chain_sum`. An unknown one is refused before anything starts."""
     weight: float = Field(default=1.0, gt=0.0)
     """Its share of the problems, relative to the others'."""
     settings: dict[str, Any] = {}
@@ -95,11 +95,11 @@ def fields(config: ReasoningGymConfig) -> tuple[tuple[str, ...], ...]:
 
 
 def source(config: ReasoningGymConfig, num_held_out: int, seed: int) -> DrawnProblems:
-    """The problems that `config` describes.
+    """Return the problems that `config` describes.
 
     Raises ValueError for a data set or a setting that the library does not have, and when there are too few problems.
     """
-    made = [made_dataset(dataset, seed) for dataset in config.datasets]
+    made = [load_dataset(dataset, seed) for dataset in config.datasets]
     weights = [dataset.weight for dataset in config.datasets]
 
     def draw(rng: random.Random) -> Problem:
@@ -113,7 +113,7 @@ def source(config: ReasoningGymConfig, num_held_out: int, seed: int) -> DrawnPro
 
 
 def problem(dataset: DatasetConfig, entry: dict[str, Any]) -> Problem:
-    """The problem of one of the library's entries."""
+    """Return the problem of one of the library's entries."""
     return Problem(
         fields={"question": entry["question"]},
         answer={
@@ -127,8 +127,8 @@ def problem(dataset: DatasetConfig, entry: dict[str, Any]) -> Problem:
     )
 
 
-def made_dataset(dataset: DatasetConfig, seed: int) -> Any:
-    """The library's data set. Raises ValueError with the nearest name for one, or a setting, that it does not have."""
+def load_dataset(dataset: DatasetConfig, seed: int) -> Any:
+    """Return the library's data set. Raises ValueError, with the nearest name, for a data set or setting it lacks."""
     from reasoning_gym.factory import DATASETS, create_dataset
 
     if dataset.name not in DATASETS:

@@ -1,4 +1,4 @@
-"""Openings of sentences to go on from, and a wanted number of words: paid for coming near it. Needs no data."""
+"""Openings of sentences to continue, and a wanted number of words: the nearer, the more is paid. Needs no data."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ EXAMPLE = WorkedExample(
 
 
 class TextLengthConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
-    """Text length: go on after the opening of a sentence, as long as is wanted."""
+    """Text length: continue the opening of a sentence, to a given number of words."""
 
     target_words: int = Field(default=40, ge=1)
     """Words that a completion should have."""
@@ -34,7 +34,7 @@ def fields(config: TextLengthConfig) -> tuple[tuple[str, ...], ...]:
 
 
 def source(config: TextLengthConfig, num_held_out: int, seed: int) -> DrawnProblems:
-    """The openings of Period count. Raises ValueError when there are too few."""
+    """Return the openings of Period count. Raises ValueError when there are too few."""
 
     def draw(rng: Random) -> Problem:
         opening = period_count.problem(period_count.draw_opening(config.max_adjectives, rng))

@@ -1,4 +1,4 @@
-"""Word problems of one to several steps, from a small grammar: what GSM8K asks for, in a hundred words.
+"""Word problems of one to several steps, made by a small grammar: GSM8K in a vocabulary of a hundred words.
 
     Mia has 4 apples. Mia buys 5 more apples. Tom has 3 times as many apples as Mia. Tom packs all apples equally into 3
     bags and keeps one bag. How many apples does Tom have now?
@@ -17,8 +17,8 @@ from pydantic import BaseModel, Field, model_validator
 from rollout.tasks.base import DrawnProblems, Problem, WorkedExample
 
 TEMPLATE = (
-    "{question}\nShow your work in <think> </think> tags. And return the final answer, a whole number, in <answer> </answer> "
-    "tags, for example <answer>12</answer>."
+    "{question}\nShow your work in <think> </think> tags. And return the final answer, a whole number, in <answer> "
+    "</answer> tags, for example <answer>12</answer>."
 )
 NATURAL_TEMPLATE = "{question}\nThink step by step, and end with the final answer, a whole number."
 EXAMPLE = WorkedExample(
@@ -35,7 +35,7 @@ BOX = {"bags": "bag", "boxes": "box", "baskets": "basket", "jars": "jar"}
 GAINS = ("buys", "finds", "wins", "collects", "makes")
 LOSSES = ("sells", "loses", "breaks", "hides", "drops")
 MAX_FACTOR = 6
-"""Largest number of a `times as many` and of boxes; the smallest is 2."""
+"""Largest factor of `times as many`, and largest number of boxes; the smallest is 2."""
 
 
 class WordProblemsConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
@@ -67,10 +67,10 @@ class Step(NamedTuple):
 
     sentence: str
     arithmetic: str
-    """Such as ``4+5=9``."""
+    """The step as an equation, such as ``4+5=9``."""
     value: int
     owner: str
-    """Whose number it is from here on."""
+    """The person whose number is followed from here on."""
 
 
 def fields(config: WordProblemsConfig) -> tuple[tuple[str, ...], ...]:
@@ -78,7 +78,7 @@ def fields(config: WordProblemsConfig) -> tuple[tuple[str, ...], ...]:
 
 
 def source(config: WordProblemsConfig, num_held_out: int, seed: int) -> DrawnProblems:
-    """The problems that `config` describes. Raises ValueError when there are too few."""
+    """Return the problems that `config` describes. Raises ValueError when there are too few."""
     return DrawnProblems(
         draw=lambda rng: draw_problem(config, rng),
         num_held_out=num_held_out,
@@ -88,7 +88,7 @@ def source(config: WordProblemsConfig, num_held_out: int, seed: int) -> DrawnPro
 
 
 def draw_problem(config: WordProblemsConfig, rng: random.Random) -> Problem:
-    """A problem whose number of steps is as likely as any other."""
+    """Draw a problem. Each number of steps is equally likely."""
     thing, owner = rng.choice(THINGS), rng.choice(NAMES)
     value = rng.randint(2, config.max_number // 2)
     sentences, steps = [f"{owner} has {value} {thing}."], []
@@ -107,7 +107,7 @@ def draw_problem(config: WordProblemsConfig, rng: random.Random) -> Problem:
 
 
 def possible_steps(owner: str, thing: str, value: int, max_number: int, rng: random.Random) -> Iterator[Step]:
-    """A step of each kind that keeps the number between 1 and `max_number`."""
+    """Yield a gain, a loss, a multiple and a share, as far as they keep the number between 1 and `max_number`."""
     other = rng.choice([name for name in NAMES if name != owner])
     if value + 2 <= max_number:
         more = rng.randint(2, max_number - value)

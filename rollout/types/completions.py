@@ -1,4 +1,4 @@
-"""What was sampled for a prompt, and how it was graded.
+"""Completions of a prompt, and their rewards.
 
 Shape legend, used everywhere: ``P`` prompts, ``G`` completions of a group, ``T`` tokens.
 """
@@ -29,8 +29,8 @@ class Completion:
     """Log-probabilities under the sampling distribution (temperature applied), when sampled."""
     finish_reason: FinishReason
     policy_versions: tuple[int, ...]
-    """The policy versions that sampled the tokens, oldest first; one unless weights changed midway.
-    Those of a group are recorded together: with both are also completions that had ended by then, or not begun."""
+    """The policy versions that sampled the tokens, oldest first; one unless weights changed midway. They are recorded
+    for the whole group: a completion that ended before such a change, or began after it, lists both versions too."""
     text: str
 
     def __post_init__(self) -> None:
@@ -50,7 +50,10 @@ class Completion:
 
 @dataclass(frozen=True, slots=True)
 class RewardPart:
-    """One named component of a reward. A part that is not ``ok`` has the value 0; an ensemble what its other parts make."""
+    """One named component of a reward.
+
+    A part that is not ``ok`` has the value 0. An ensemble then has the value that its other parts make.
+    """
 
     name: str
     value: float
@@ -65,7 +68,7 @@ class Reward:
     parts: tuple[RewardPart, ...]
 
     def part(self, name: str) -> RewardPart:
-        """The part of that name. Raises KeyError when the reward has none."""
+        """Return the part of that name. Raises KeyError when the reward has none."""
         for part in self.parts:
             if part.name == name:
                 return part
@@ -79,14 +82,14 @@ class Reward:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """The completions of one prompt, and their rewards once they are scored."""
+    """The completions of one prompt, and their rewards once they are graded."""
 
     prompt: Prompt
     completions: tuple[Completion, ...]
     rewards: tuple[Reward, ...] = ()
 
     def scored(self, rewards: tuple[Reward, ...]) -> Group:
-        """This group with ``rewards``, one for each completion. Raises ValueError on another count."""
+        """Return this group with ``rewards``, one for each completion. Raises ValueError for another number of them."""
         if len(rewards) != len(self.completions):
             raise ValueError(f"group {self.prompt.id}: {len(self.completions)} completions, {len(rewards)} rewards")
         return replace(self, rewards=rewards)
@@ -98,7 +101,7 @@ class Group:
 
     @property
     def has_spread(self) -> bool:
-        """Whether rewards differ; a group without spread teaches nothing to those that compare its completions."""
+        """True when rewards differ. Without spread, advantages that compare completions are all 0."""
         return bool(np.ptp(self.totals) > 0)
 
     @property

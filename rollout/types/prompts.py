@@ -25,16 +25,16 @@ class Prompt:
     token_ids: Tokens
     text: str
     grader: str
-    """Name of the module in ``rewards/tasks`` that grades the answers."""
+    """Grader of the answers: a module of ``rewards/tasks`` by its name, or a user's by its dotted path."""
     answer: Mapping[str, Any]
-    """What the task's reward needs; for Countdown ``{"numbers": [3, 7, 9], "target": 33}``."""
+    """What the grader needs; for Countdown ``{"numbers": [3, 7, 9], "target": 33}``."""
     assistant_prefix: str = ""
-    """How the assistant's turn already begins. Rewards see it before the completion, markers do not."""
+    """The text that the assistant's turn already begins with. Graders see it before the completion, markers do not."""
     format: PromptFormat = "zero_shot"
     source: str = ""
-    """Which of ``prompts.mixture`` asked it; the task's name where there is no mixture."""
+    """The entry of ``prompts.mixture`` that it comes from; the task's name where there is no mixture."""
     key: str = ""
-    """What makes two problems of one source the same, in whatever words."""
+    """Two prompts of one source with the same key ask the same problem, in whatever words."""
     difficulty: str = ""
     """A label that evaluations group by, such as ``3 numbers``; empty where a task knows none."""
 

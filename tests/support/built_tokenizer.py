@@ -1,4 +1,4 @@
-"""The tokenizer that comes with a policy which a recipe builds."""
+"""The tokenizer of a policy that a recipe builds."""
 
 from __future__ import annotations
 

@@ -8,11 +8,11 @@ CHATML = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 FORGETFUL = CHATML.replace("message.content", "message.content.split('</think>')[-1]")
-"""As Qwen3's: leaves the reasoning of earlier turns out."""
+"""A chat template that leaves out the reasoning of earlier turns, as Qwen3's does."""
 
 
 def tokenizer(chat_template: str | None = CHATML) -> PreTrainedTokenizerFast:
-    """With `chat_template`; None: a base model's."""
+    """Return a tokenizer with `chat_template`; None: that of a base model."""
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     built = Tokenizer(models.BPE(vocab={letter: index for index, letter in enumerate(letters)}, merges=[]))
     built.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)

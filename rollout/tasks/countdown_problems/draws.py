@@ -1,4 +1,4 @@
-"""Numbers and a target that they can make, drawn at random."""
+"""Draw numbers, and a target that they can make, at random."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def draw_solvable(config: CountdownConfig, rng: random.Random, *, for_held_out: 
             return numbers, target
     raise ValueError(
         f"no solvable problem in {MAX_DRAWS} draws of prompts.countdown: numbers {config.number_range}, targets "
-        f"{config.min_target} to {config.max_target}, operators {config.operators!r}, min_solutions {config.min_solutions}, max_solutions "
-        f"{config.max_solutions}: widen the ranges or raise max_intermediate"
+        f"{config.min_target} to {config.max_target}, operators {config.operators!r}, min_solutions "
+        f"{config.min_solutions}, max_solutions {config.max_solutions}: widen the ranges or raise max_intermediate"
     )
 
 

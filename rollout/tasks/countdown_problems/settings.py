@@ -33,7 +33,7 @@ class CountdownConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docs
     """Draw numbers out of these, such as [1, 2, 5, 10, 25, 50, 75, 100], and not out of all from `min_number` to
     `max_number`."""
     repeat_numbers: bool = True
-    """Whether a number may come twice in a generated problem. If not, it comes as often as `number_choices` lists it."""
+    """Whether a number may come twice in a generated problem. If not, as often as `number_choices` lists it."""
     min_target: int = Field(default=1, ge=0)
     """Smallest target of a generated problem."""
     max_target: int = Field(default=40, ge=1)
@@ -92,12 +92,12 @@ class CountdownConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docs
         counts_solutions = self.min_solutions > 1 or self.max_solutions is not None
         if counts_solutions and self.numbers_per_problem > MAX_COUNTED:
             yield (
-                f"min_solutions = {self.min_solutions} and max_solutions = {self.max_solutions} with numbers_per_problem "
-                f"= {self.numbers_per_problem}: counting takes too long above {MAX_COUNTED} numbers; lower it or leave "
-                "them out"
+                f"min_solutions = {self.min_solutions} and max_solutions = {self.max_solutions} with "
+                f"numbers_per_problem = {self.numbers_per_problem}: counting takes too long above {MAX_COUNTED} "
+                "numbers; lower it or leave them out"
             )
         if self.source != "generated" and (counts_solutions or self.num_problems is not None):
             yield (
-                "num_problems, min_solutions and max_solutions are for generated problems: leave them out with source = "
-                f"{self.source!r}"
+                "num_problems, min_solutions and max_solutions are for generated problems: leave them out with source "
+                f"= {self.source!r}"
             )

@@ -1,12 +1,12 @@
-"""Every way to make a target out of numbers: how hard a problem is, and a check of how answers are marked.
+"""Find every way to make a target out of numbers. It tells how hard a problem is, and checks how answers are graded.
 
 Two expressions are the same solution when they are the same function of the numbers, equal numbers being
 interchangeable: when one becomes the other by reordering and regrouping sums and products, signs included. `9 + 3 - 7`,
-`3 - (7 - 9)` and `9 - 7 + 3` are one solution, `(9 - 3) * (7 - 5)` and `(3 - 9) * (5 - 7)` another; `9 * 1` and `9 / 1` are
-two. The sign of a zero result does not count: `9 - 3 * 3` is `3 * 3 - 9`. So two different numbers have 5 expressions by
-+ - * /, three 47, four 733 and five 15,907, if no zero comes up.
+`3 - (7 - 9)` and `9 - 7 + 3` are one solution, `(9 - 3) * (7 - 5)` and `(3 - 9) * (5 - 7)` another; `9 * 1` and `9 / 1`
+are two. The sign of a zero result does not count: `9 - 3 * 3` is `3 * 3 - 9`. So two different numbers have 5
+expressions by + - * /, three 47, four 733 and five 15,907, if no zero comes up.
 
-Each solution is written once, regrouped so that nothing on the way is negative and factors come before divisors. So
+Each solution is written once, regrouped so that no intermediate result is negative and factors come before divisors. So
 `a - (b - c)` is written with a `+` even where only `-` was allowed.
 """
 
@@ -36,7 +36,7 @@ class Form(NamedTuple):
     """Terms or factors that are their own negative, such as `5 - 5`: their sign says nothing. Sorted."""
 
     def joined(self, other: Form, value: Value) -> Form:
-        """The parts of both."""
+        """Return a form with the parts of both."""
         return Form(
             value,
             tuple(sorted(self.plain + other.plain)),
@@ -45,11 +45,11 @@ class Form(NamedTuple):
         )
 
     def inverted(self) -> Form:
-        """With added and subtracted terms, or factors and divisors, exchanged. The value stays: callers replace it."""
+        """Exchange added and subtracted terms, or factors and divisors. The value stays: callers replace it."""
         return Form(self.value, self.inverse, self.plain, self.odd)
 
     def text(self, plain: str, inverse: str) -> str:
-        """Written with these operators."""
+        """Return the form as text, written with these operators."""
         return f" {plain} ".join(self.plain + self.odd) + "".join(f" {inverse} {part}" for part in self.inverse)
 
 
@@ -64,10 +64,10 @@ def solutions(
     must_use_all: bool = True,
     exact_division: bool = False,
 ) -> Iterator[str]:
-    """The different expressions of `numbers` with the value `target`, such as `(9 - 3) * 7`; easily found ones first.
+    """Yield the different expressions of `numbers` with the value `target`, such as `(9 - 3) * 7`; easy ones first.
 
-    Four numbers take milliseconds and five tenths of a second. Six take seconds and 200 MB until the search ends, but those
-    with many solutions give the first hundreds at once: take as many as you need, with `itertools.islice`.
+    Four numbers take milliseconds and five tenths of a second. Six take seconds and 200 MB until the search ends, but
+    those with many solutions give the first hundreds at once: take as many as you need, with `itertools.islice`.
 
     Args:
         numbers: positive, at most six.
@@ -93,7 +93,7 @@ def count_solutions(
     *,
     limit: int,
 ) -> int:
-    """How many different solutions there are, at most `limit`, at which counting stops."""
+    """Return the number of different solutions; counting stops at `limit`."""
     found = solutions(numbers, target, operators, must_use_all, exact_division)
     return sum(1 for _ in islice(found, limit))
 
@@ -112,7 +112,7 @@ class _Search:
         self._multiplicands = lru_cache(maxsize=None)(self._all_multiplicands)
 
     def hits(self, numbers: tuple[int, ...], target: int) -> Iterator[str]:
-        """The expressions of all the numbers that have the value."""
+        """Yield the expressions of all the numbers that have the value `target`."""
         if len(numbers) == 1:
             yield from [str(target)] * (numbers[0] == target)
             return
@@ -158,7 +158,7 @@ class _Search:
         )
 
     def _all_terms(self, numbers: tuple[int, ...]) -> Forms:
-        """What can stand in a sum: a number or a product, as one part."""
+        """Return what can stand in a sum as one part: a number or a product."""
         if len(numbers) == 1:
             return number(numbers[0])
         products = flat(self._products(numbers))
@@ -167,14 +167,14 @@ class _Search:
         return grouped(part(form.value, form.text("*", "/"), is_odd=bool(form.odd)) for form in products)
 
     def _all_factors(self, numbers: tuple[int, ...]) -> Forms:
-        """What can stand in a product: a number or a sum, as one part."""
+        """Return what can stand in a product as one part: a number or a sum."""
         if len(numbers) == 1:
             return number(numbers[0])
         sums = flat(self._sums(numbers))
         return grouped(part(form.value, f"({form.text('+', '-')})", is_odd=form.plain == form.inverse) for form in sums)
 
     def _all_summands(self, numbers: tuple[int, ...]) -> Forms:
-        """What a term can be joined with to make a sum: another one, or a sum of several."""
+        """Return what a term can be joined with to make a sum: another term, or a sum of several."""
         return self._terms(numbers) if len(numbers) == 1 else merged(self._terms(numbers), self._sums(numbers))
 
     def _all_multiplicands(self, numbers: tuple[int, ...]) -> Forms:
@@ -202,7 +202,7 @@ class _Search:
 
 
 def splits(numbers: tuple[int, ...]) -> Iterator[tuple[tuple[int, ...], tuple[int, ...]]]:
-    """Every way to divide the numbers in two; the first number is on the left, or each would come twice."""
+    """Yield every way to divide the numbers in two. The first number stays on the left, or each would come twice."""
     seen = set()
     rest = numbers[1:]
     for count in range(len(rest)):
@@ -218,7 +218,7 @@ def number(value: int) -> Forms:
 
 
 def part(value: Value, text: str, *, is_odd: bool) -> Form:
-    """A form of one part."""
+    """Return a form of one part."""
     return Form(value, (), (), (text,)) if is_odd else Form(value, (text,))
 
 

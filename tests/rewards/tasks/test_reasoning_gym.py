@@ -6,7 +6,7 @@ import random
 import pytest
 
 from rewards.tasks.reasoning_gym import PARTS, score
-from rollout.tasks.reasoning_gym import MAX_INDEX, SIZES, UNFIT, DatasetConfig, made_dataset, problem
+from rollout.tasks.reasoning_gym import MAX_INDEX, SIZES, UNFIT, DatasetConfig, load_dataset, problem
 
 KNOWN = {
     "graph_color": lambda metadata: json.dumps(metadata["possible_answer"]),
@@ -23,7 +23,7 @@ def entry(name: str, index: int | None = None, **settings) -> dict:
     dataset = DatasetConfig(name=name, settings=settings)
     if index is None:
         index = random.Random(name).randrange(SIZES.get(name, MAX_INDEX))
-    return json.loads(json.dumps(problem(dataset, made_dataset(dataset, 0)[index]).answer))
+    return json.loads(json.dumps(problem(dataset, load_dataset(dataset, 0)[index]).answer))
 
 
 def marks(given: str, answer: dict) -> tuple[float, float]:

@@ -24,7 +24,8 @@ HUMANEVAL = {
     "prompt": 'from typing import List\n\ndef total(xs: List[int]) -> int:\n    """ Sum of a list.\n    """\n',
     "entry_point": "total",
     "canonical_solution": "    return sum(xs)\n",
-    "test": "METADATA = {}\n\ndef check(candidate):\n    assert candidate([1, 2]) == 3\n    assert candidate([]) == 0\n",
+    "test": "METADATA = {}\n\ndef check(candidate):\n    assert candidate([1, 2]) == 3\n"
+    "    assert candidate([]) == 0\n",
 }
 MBPP = {
     "task_id": 1,
@@ -86,10 +87,11 @@ def test_contests_keep_the_public_tests_and_state_their_limit() -> None:
 @pytest.mark.parametrize(
     ("row", "difficulty"),
     [
-        (HUMANEVAL, ""), (MBPP, ""), (CONTEST, "A"), (CONTEST | {"difficulty": 9}, "C"), (CONTEST | {"difficulty": 2}, "medium"),
-        (CONTEST | {"cf_rating": 1300}, "rating 1200 to 1599"), (CONTEST | {"difficulty": 0}, ""),
+        *[(HUMANEVAL, ""), (MBPP, ""), (CONTEST, "A")],
+        *[(CONTEST | {"difficulty": 9}, "C"), (CONTEST | {"difficulty": 2}, "medium")],
+        *[(CONTEST | {"cf_rating": 1300}, "rating 1200 to 1599"), (CONTEST | {"difficulty": 0}, "")],
     ],
-)  # fmt: skip
+)
 def test_difficulty(row: dict[str, Any], difficulty: str) -> None:
     assert problem(row).difficulty == difficulty
 
