@@ -1,4 +1,4 @@
-"""The Ray shell of one learner rank. Everything that happens, happens in ``Learner``."""
+"""The Ray shell of one learner rank. ``Learner`` does the work."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def actor_options(config: LearnerConfig, *, use_gpu: bool) -> dict[str, Any]:
-    """Ray's options for one rank: resources, and the environment that must be set before torch is imported."""
+    """Return Ray's options for one rank: resources, and the environment to set before torch is imported."""
     environment = {
         "OMP_NUM_THREADS": str(config.threads_per_rank),
         # A thread that spins while it waits takes the core that the generator or another rank needs.
@@ -40,18 +40,21 @@ def actor_options(config: LearnerConfig, *, use_gpu: bool) -> dict[str, Any]:
 
 
 class LearnerRank:
-    """One rank in its own process. ``start`` gives it a Learner; a second ``start`` replaces that, process and all
-    imports being kept, which is how the learner of a warm start becomes that of the run."""
+    """One rank in its own process.
+
+    ``start`` gives it a Learner. A second ``start`` replaces that one and keeps the process with all its imports, which
+    is how the learner of a warm start becomes that of the run.
+    """
 
     def __init__(self) -> None:
         self._learner: Learner | None = None
 
     def __repr__(self) -> str:
-        """The actor's name. Ray shows it with the actor, and its calls as ``countdown/learner-0.update``."""
+        """Return the actor's name. Ray shows it with the actor, and its calls as ``countdown/learner-0.update``."""
         return ray.get_runtime_context().get_actor_name() or super().__repr__()
 
     def reserve_address(self) -> tuple[str, int]:
-        """This node's address and a port that was free just now; rank 0's is where all ranks meet."""
+        """Return this node's address and a port that was free just now; all ranks meet at rank 0's."""
         with socket.socket() as probe:
             probe.bind(("", 0))
             return ray.util.get_node_ip_address(), probe.getsockname()[1]
@@ -68,7 +71,7 @@ class LearnerRank:
         temperature: float,
         max_completion_tokens: int,
     ) -> None:
-        """Builds this rank's Learner; see there. Returns once all ``config.num_ranks`` ranks have met."""
+        """Build this rank's Learner; see there. It returns once all ``config.num_ranks`` ranks have met."""
         # Imported here: this module also loads in the driver, which needs neither torch nor deepspeed.
         from learner.backend.rank import Rank
         from learner.learner import Learner
@@ -136,7 +139,7 @@ class LearnerRank:
         self.learner.release_memory()
 
     def peak_memory_gib(self) -> float:
-        """Largest resident memory of this process so far, GiB."""
+        """Return the largest resident memory of this process so far, in GiB."""
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
     @property

@@ -108,7 +108,7 @@ class ModelConfig(Settings, frozen=True):
     attention: Literal["sdpa", "flash_attention_2", "auto"] = "auto"
     """Attention of the learner. ``auto`` takes flash_attention_2 where the package and a GPU are present."""
     lora: LoraConfig | None = None
-    """Train adapters instead of the weights: memory for gradients and optimizer shrinks to theirs. Unset: all weights."""
+    """Train adapters instead of the weights; gradients and optimizer state shrink to theirs. Unset: all the weights."""
 
     @model_validator(mode="after")
     def _exactly_one_source(self) -> Self:
@@ -170,8 +170,8 @@ class LearnerConfig(OptimizerConfig, frozen=True):
     offload_optimizer: bool = False
     """Keep optimizer state in CPU memory: 12 bytes a parameter less on the GPU, for a slower optimizer step."""
     gpu_memory_fraction: float | None = Field(default=None, gt=0.0, lt=1.0)
-    """Share of the GPU's memory that a rank's tensors may take; more fails there, and spares the generator. Unset: what the
-    memory plan leaves it on a GPU that it shares, else no limit."""
+    """Share of the GPU's memory that a rank's tensors may take; more fails there, and spares the generator. Unset: what
+    the memory plan leaves it on a GPU that it shares, else no limit."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: far less memory, about a third more time."""
     max_skipped_updates: int = Field(default=3, ge=1)
@@ -186,12 +186,13 @@ class LearnerConfig(OptimizerConfig, frozen=True):
             raise ValueError("offload_optimizer is true with zero_stage 0: set zero_stage to 1, 2 or 3")
         if self.offload_optimizer and self.optimizer == "adamw_8bit":
             raise ValueError(
-                'offload_optimizer is true with optimizer "adamw_8bit", whose kernels run on the GPU: keep one of the two'
+                'offload_optimizer is true with optimizer "adamw_8bit", whose kernels run on the GPU: keep one of the '
+                "two"
             )
         return self
 
     def parity_limit(self, dtype: Dtype) -> float:
-        """``max_logprob_gap`` or its default for ``dtype``, in nats."""
+        """Return ``max_logprob_gap`` or its default for ``dtype``, in nats."""
         return PARITY_LIMITS[dtype] if self.max_logprob_gap is None else self.max_logprob_gap
 
 
@@ -212,13 +213,13 @@ class WarmStartConfig(OptimizerConfig, frozen=True):
     """Share of all optimizer steps, counted from the start, before the decay begins."""
 
     def applied_to(self, learner: LearnerConfig) -> LearnerConfig:
-        """``learner`` with this optimizer, and neither critic nor reference: the settings of the warm start's Learner."""
+        """Return the settings of the warm start's Learner: ``learner`` with this optimizer, no critic, no reference."""
         optimizer = {name: getattr(self, name) for name in OptimizerConfig.model_fields}
         return learner.model_copy(update=optimizer | {"updates_per_step": 1, "algorithm": AlgorithmConfig()})
 
 
 def check_together(learner: LearnerConfig, model: ModelConfig) -> None:
-    """Raises ValueError where settings that are right by themselves do not go together."""
+    """Raise ValueError where settings that are right by themselves do not go together."""
     if learner.algorithm.reference == "base" and model.lora is None:
         raise ValueError(
             'learner.algorithm.reference is "base" without model.lora: only a LoRA leaves the base as it was; set '
@@ -226,8 +227,8 @@ def check_together(learner: LearnerConfig, model: ModelConfig) -> None:
         )
     if model.dtype == "bfloat16" and learner.zero_stage == 0:
         raise ValueError(
-            "learner.zero_stage is 0 with model.dtype bfloat16, where DeepSpeed's updates differ from those of the other "
-            "stages: set learner.zero_stage=1, which costs nothing on one rank, or model.dtype=float32"
+            "learner.zero_stage is 0 with model.dtype bfloat16, where DeepSpeed's updates differ from those of the "
+            "other stages: set learner.zero_stage=1, which costs nothing on one rank, or model.dtype=float32"
         )
     if model.dtype == "float32" and model.attention == "flash_attention_2":
         raise ValueError(

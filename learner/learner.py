@@ -1,4 +1,4 @@
-"""The learner: one rank's share of the update."""
+"""The learner: the update of the policy, as one of its ranks computes it."""
 
 from __future__ import annotations
 
@@ -35,16 +35,17 @@ from rollout.types.publishing import WeightBucket, WeightManifest
 
 
 class Learner:
-    """Trains the policy, as one of its ranks. Every method is collective: all ranks call it, with equal arguments.
+    """One rank of the learner, which trains the policy.
 
-    Each rank gets all the groups and takes its own share of them, the same one whenever it is asked.
+    Every method is collective: all ranks call it, with equal arguments. Each rank gets all the groups and computes its
+    own share of them.
 
     Args:
         config: the settings; for a warm start ``WarmStartConfig.applied_to(learner_config)``.
         model: dtype and attention of the policy.
         folder: Hugging Face folder or hub name of the policy, and of the reference where there is one.
         rank: this process's place among the ranks.
-        num_steps: steps of the whole run, over which the learning rate takes its course.
+        num_steps: steps of the whole run, over which the learning rate is scheduled.
         temperature: of the sampling distribution; 1 for a warm start.
         max_completion_tokens: the sampling limit; a denominator where ``loss_aggregation`` is ``constant``.
     """
@@ -78,7 +79,7 @@ class Learner:
 
     @property
     def optimizer_steps(self) -> int:
-        """How many were applied so far."""
+        """Number of optimizer steps applied so far."""
         return self._optimizer.num_applied
 
     def update(self, step: int, groups: Sequence[Group]) -> Update:
@@ -114,25 +115,28 @@ class Learner:
         return Update(found, notices=metrics.notices_of(applied))
 
     def weight_buckets(self, max_bytes: int) -> Iterator[WeightBucket]:
-        """The weights on rank 0, in buckets; elsewhere nothing. Every rank must exhaust it."""
+        """Yield the weights on rank 0, in buckets of at most ``max_bytes`` or one parameter; elsewhere nothing.
+
+        Every rank must exhaust it.
+        """
         return gather.weight_buckets(self._backend, max_bytes)
 
     def weight_manifest(self) -> WeightManifest:
-        """What a publish consists of. Not collective."""
+        """Return names, dtypes and shapes of the weights that a publish sends. Not collective."""
         return gather.manifest(self._backend)
 
     @cached_property
     def ipc(self) -> IpcSender:
-        """Sends weights to generators on this rank's GPU."""
+        """The sender to generators on this rank's GPU."""
         return IpcSender(self._backend)
 
     @cached_property
     def nccl(self) -> NcclSender:
-        """Sends weights to generators on other GPUs."""
+        """The sender to generators on other GPUs."""
         return NcclSender(self._backend)
 
     def export(self, folder: Path) -> None:
-        """Writes the policy and its tokenizer as a Hugging Face folder."""
+        """Write the policy and its tokenizer as a Hugging Face folder."""
         gather.export(self._backend, self._folder, folder)
 
     def save(self, folder: Path) -> dict[str, str]:
@@ -143,18 +147,23 @@ class Learner:
         return checkpoint.save(self._backend, folder, self._optimizer.state() | {"kl_beta": self.kl_beta})
 
     def load(self, folder: Path) -> None:
-        """Restores a checkpoint into a learner that has not saved one. Raises ValueError for another run's."""
+        """Restore a checkpoint into a learner that has not saved one.
+
+        Raises:
+            FileNotFoundError: the folder holds no checkpoint.
+            ValueError: it is one of other settings or other frozen weights; the message says which.
+        """
         state = checkpoint.load(self._backend, folder)
         self._optimizer.restore(state)
         self.kl_beta = state["kl_beta"]
 
     def close(self) -> None:
-        """Frees what this learner holds, so that another one can start in this process."""
+        """Free what this learner holds, so that another one can start in this process."""
         self.nccl.leave()
         self._backend.close()
 
     def release_memory(self) -> None:
-        """Hands cached GPU memory back to the device. vLLM's allocator cannot see blocks that PyTorch only caches."""
+        """Hand cached GPU memory back to the device. vLLM's allocator cannot see blocks that PyTorch only caches."""
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

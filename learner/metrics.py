@@ -1,4 +1,4 @@
-"""Totals over tokens to the metrics of a step. Pure. orchestrator/records/meanings/ says what each key means."""
+"""The metrics of a step, from totals over tokens. Pure. orchestrator/records/meanings/ explains each key."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ Metrics = dict[str, float]
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """What an update tells its caller; the same on every rank."""
+    """The outcome of an update for its caller; the same on every rank."""
 
     metrics: Metrics
     advantages: list[list[float]] = field(default_factory=list)
     """For each group those of its completions; where tokens differ, the mean over them."""
     notices: list[str] = field(default_factory=list)
-    """What a person should read, such as an update that was skipped."""
+    """Sentences for a person to read, such as that an update was skipped."""
 
 
 def optimizer_metrics(
     batches: Sequence[Batch], totals: Metrics, applied: Sequence[Applied], learning_rate: float
 ) -> Metrics:
-    """What every kind of update reports; means over the optimizer steps where there were several."""
+    """Return the metrics that every kind of update has; means over the optimizer steps where there were several."""
     grad_norms = [step.grad_norm for step in applied if step.grad_norm is not None]
     trained_tokens = _trained_tokens(batches)
     return {
@@ -50,7 +50,7 @@ def optimizer_metrics(
 def update_metrics(
     batches: Sequence[Batch], totals: Metrics, sequences: Sequence[TrainingSequence], groups: Sequence[Group]
 ) -> Metrics:
-    """What an update from rewards reports besides; per-token means over the trained tokens, in nats."""
+    """Return the metrics that only an update from rewards has; per-token means over the trained tokens, in nats."""
     trained_tokens = _trained_tokens(batches)
     compared = totals["compared"]
     by_group = advantages_by_group(sequences, groups)
@@ -73,7 +73,10 @@ def update_metrics(
 def reference_kl(
     batches: Sequence[Batch], totals: Metrics, kls: Sequence[np.ndarray], config: AlgorithmConfig
 ) -> float | None:
-    """Mean KL a token to the reference, by the recipe's estimator; None without a reference."""
+    """Return the mean KL a token to the reference, in nats, by the recipe's estimator; None without a reference.
+
+    ``kls`` are those that the rewards paid for, by sequence; they count where the KL is placed in the reward.
+    """
     if config.kl_beta == 0:
         return None
     if config.kl_placement == "reward":
@@ -82,7 +85,7 @@ def reference_kl(
 
 
 def critic_metrics(batches: Sequence[Batch], totals: Metrics, sequences: Sequence[TrainingSequence]) -> Metrics:
-    """How good the critic is; explained variance is 1 for a perfect one, 0 for a constant one, and may be negative."""
+    """Return how good the critic is. Explained variance is 1 for a perfect one, 0 for a constant, or negative."""
     trained_tokens = _trained_tokens(batches)
     pairs = [(s.returns, s.old_values) for s in sequences if s.returns is not None and s.old_values is not None]
     returns, values = (np.concatenate(arrays).astype(np.float64) for arrays in zip(*pairs, strict=True))
@@ -95,13 +98,13 @@ def critic_metrics(batches: Sequence[Batch], totals: Metrics, sequences: Sequenc
 
 
 def advantages_by_group(sequences: Sequence[TrainingSequence], groups: Sequence[Group]) -> list[list[float]]:
-    """Each completion's advantage, the mean over its tokens."""
+    """Return each completion's advantage, the mean over its tokens."""
     of_completion = iter(float(sequence.advantages.mean()) for sequence in sequences)
     return [[next(of_completion) for _ in group.completions] for group in groups]
 
 
 def notices_of(applied: Sequence[Applied]) -> list[str]:
-    """Return what a person should read of the optimizer steps."""
+    """Return the notices of the optimizer steps that have one."""
     return [step.notice for step in applied if step.notice is not None]
 
 

@@ -14,8 +14,8 @@ The update was not applied. Likely causes, in the order to check them:
     max_staleness did not arrive; look for its error in the generators' logs.
   - The weights arrived but are not what runs: on CPUs a tied LM head's packed copy must be rebuilt after an update.
     Restart the generators; if the gap goes away, finish_weight_update does not rebuild what it should.
-  - StepBatches and learner disagree on the distribution: sampling.temperature must be what the learner was given, top_p 1,
-    top_k off, and vLLM's logprobs_mode "processed_logprobs".
+  - Sampler and learner disagree on the distribution: sampling.temperature must be what the learner was given, top_p
+    1, top_k off, and vLLM's logprobs_mode "processed_logprobs".
   - Precision: the generator's dtype must be model.dtype. bfloat16 explains a mean gap of some 0.01 nats, not more; if
     every other cause is excluded, raise learner.max_logprob_gap."""
 
@@ -40,7 +40,7 @@ class ParityError(RuntimeError):
 
 
 def check_parity(totals: Mapping[str, float], limit: float, step: int, versions: tuple[int, ...]) -> None:
-    """Raises ParityError where the mean gap passes ``limit`` on tokens sampled on policy, or STALE_LIMIT on all tokens.
+    """Raise ParityError where the mean gap passes ``limit`` on tokens sampled on policy, or STALE_LIMIT on all tokens.
 
     ``totals`` are sums over tokens, as ``learner.algorithm.objective.mismatch_totals`` makes them.
     """
@@ -54,7 +54,7 @@ def check_parity(totals: Mapping[str, float], limit: float, step: int, versions:
 
 
 def policy_versions(groups: Iterable[Group]) -> tuple[int, ...]:
-    """Every policy version that sampled a token of ``groups``, oldest first."""
+    """Return every policy version that sampled a token of ``groups``, oldest first."""
     return tuple(
         sorted({v for group in groups for completion in group.completions for v in completion.policy_versions})
     )

@@ -17,7 +17,7 @@ from rollout.types.prompts import SupervisedExample, Tokens
 
 @dataclass(frozen=True, slots=True)
 class TrainingSequence:
-    """A prompt and a completion of it on one string of tokens, with what the update knows of each completion token."""
+    """A prompt and a completion of it as one string of tokens, with what the update knows of each completion token."""
 
     token_ids: Tokens
     num_prompt_tokens: int
@@ -30,7 +30,7 @@ class TrainingSequence:
     is_masked: bool = False
     """Left out of the loss and of its denominators."""
     is_on_policy: bool = True
-    """Whether the weights before this step, and no older ones, sampled it: sampler and learner must agree on it then."""
+    """Whether the weights before this step, and no older ones, sampled it, so that sampler and learner must agree."""
     old_logprobs: Float32[np.ndarray, " T"] | None = None
     """The learner's before this step's updates; None where the training forward itself gives them."""
     ref_logprobs: Float32[np.ndarray, " T"] | None = None
@@ -74,7 +74,7 @@ def sequences_from_groups(groups: Iterable[Group], version: int = 0) -> list[Tra
 
 
 def sequence_from_example(example: SupervisedExample) -> TrainingSequence:
-    """The example as a sequence of advantage 1: cross entropy is the policy gradient at full credit."""
+    """Return the example as a sequence of advantage 1, at which the policy gradient is that of cross entropy."""
     num_tokens = len(example.completion_ids)
     return TrainingSequence(
         token_ids=np.concatenate([example.prompt_ids, example.completion_ids]),
@@ -85,9 +85,9 @@ def sequence_from_example(example: SupervisedExample) -> TrainingSequence:
 
 
 def select_computed(sequences: Sequence[TrainingSequence], *, skip_zero_advantage: bool) -> list[TrainingSequence]:
-    """Those that need a forward pass: not masked, and with ``skip_zero_advantage`` not without gradient.
+    """Return the sequences that need a forward pass: not masked, and with ``skip_zero_advantage`` of some advantage.
 
-    If that leaves none, the first stays: the parity of sampler and learner is proven in every step.
+    If there are none, return the first alone: the parity of sampler and learner is proven in every step.
     """
     kept = [sequence for sequence in sequences if not sequence.is_masked]
     computed = [sequence for sequence in kept if sequence.has_advantage or not skip_zero_advantage]

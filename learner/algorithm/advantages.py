@@ -1,4 +1,4 @@
-"""Rewards to advantages: the credit of completions and of their tokens. Pure numpy, float64.
+"""The formulas that turn rewards into advantages, of completions and of their tokens. Pure numpy, float64.
 
 Shape legend: ``_P`` groups of a step (a list), ``_G`` completions of a group, ``_T`` tokens of a completion.
 """
@@ -24,7 +24,7 @@ def group_advantages(
     baseline: Literal["group_mean", "leave_one_out"],
     scale: Literal["group_std", "batch_std", "none"],
 ) -> list[Float[Array, " G"]]:
-    """The credit of each completion against the others of its group.
+    """Return the advantage of each completion against the others of its group.
 
     Args:
         baseline: ``group_mean`` is GRPO, arXiv:2402.03300, section 4.1.2; ``leave_one_out`` the mean of the others,
@@ -49,7 +49,7 @@ def group_advantages(
 
 
 def token_rewards(reward: float, kl_T: PerToken, kl_beta: float) -> PerToken:
-    """The reward on the last token, less ``kl_beta`` times the KL on every token.
+    """Return the reward on the last token, less ``kl_beta`` times the KL on every token.
 
     arXiv:2203.02155, section 3.5, equation 2, without its pretraining term.
     """
@@ -59,12 +59,12 @@ def token_rewards(reward: float, kl_T: PerToken, kl_beta: float) -> PerToken:
 
 
 def returns_to_go(rewards_T: PerToken) -> PerToken:
-    """At each token the sum of the rewards from there on: REINFORCE++, arXiv:2501.03262v9, equation 4."""
+    """Return at each token the sum of the rewards from there on: REINFORCE++, arXiv:2501.03262v9, equation 4."""
     return np.cumsum(rewards_T[::-1])[::-1]
 
 
 def gae(rewards_T: PerToken, values_T: PerToken, *, gamma: float, lam: float) -> tuple[PerToken, PerToken]:
-    """Generalized advantage estimation: advantages, and the returns that the critic learns.
+    """Return the advantages of generalized advantage estimation, and the returns that the critic learns.
 
     ``delta_t = r_t + gamma V_{t+1} - V_t`` and ``A_t = delta_t + gamma lam A_{t+1}``, nothing coming after the last
     token; arXiv:1506.02438, equation 16. ``lam`` 0 is the one-step estimate, 1 the return less the value. The returns
@@ -80,7 +80,7 @@ def gae(rewards_T: PerToken, values_T: PerToken, *, gamma: float, lam: float) ->
 
 
 def standardized(advantages: Sequence[PerToken], *, centre: bool, scale: bool) -> list[PerToken]:
-    """Token advantages less their mean over all tokens of the step, and over their sample standard deviation + 1e-4.
+    """Center advantages at their mean over all tokens of the step, and divide by their sample deviation plus 1e-4.
 
     REINFORCE++, arXiv:2501.03262v9, equation 5; PPO's advantage normalisation. Equal advantages give 0 when centred.
     """
@@ -93,7 +93,7 @@ def standardized(advantages: Sequence[PerToken], *, centre: bool, scale: bool) -
 
 
 def soft_overlong_punishment(length: int, *, max_tokens: int, buffer_tokens: int) -> float:
-    """What a completion's length takes off its reward: 0 until ``buffer_tokens`` before the limit, then linearly to -1.
+    """Return the punishment of a length: 0 until ``buffer_tokens`` before the limit, then falling linearly to -1.
 
     DAPO, arXiv:2503.14476, equation 13.
     """
@@ -101,7 +101,7 @@ def soft_overlong_punishment(length: int, *, max_tokens: int, buffer_tokens: int
 
 
 def adapted_kl_beta(kl_beta: float, kl: float, target: float) -> float:
-    """The KL's weight for the next step, proportional control towards ``target`` (same unit as ``kl``).
+    """Return the KL's weight for the next step, by proportional control towards ``target`` (same unit as ``kl``).
 
     ``beta * (1 + 0.1 * clip((kl - target) / target, -0.2, 0.2))``: arXiv:1909.08593, section 2.2.
     """

@@ -1,4 +1,4 @@
-"""Scored groups to assign_advantages sequences: where the recipe's baseline, scale, KL and length settings meet."""
+"""The advantages of a step's completions: the formulas of advantages.py, put together as the recipe says."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def assign_advantages(
     kl_beta: float,
     max_completion_tokens: int,
 ) -> list[TrainingSequence]:
-    """``sequences``, those of ``groups`` in order, with advantages, the critic's returns, and masks.
+    """Return ``sequences``, those of ``groups`` in order, with advantages, the critic's returns, and masks.
 
-    Where ``config.advantages_need_logprobs``, the sequences must hold the log-probabilities and values that it takes.
+    Where ``config.advantages_need_logprobs``, the sequences must hold the log-probabilities and values for it.
     """
     completions = [completion for group in groups for completion in group.completions]
     rewards = [float(reward) for group in groups for reward in group.totals]
@@ -68,7 +68,7 @@ def _against_group(
     kl_beta: float,
     config: AlgorithmConfig,
 ) -> Arrays:
-    """One credit for all tokens of a completion."""
+    """Return advantages against the group: the same for all tokens of a completion."""
     assert config.baseline in ("group_mean", "leave_one_out")
     penalized = np.array([reward - kl_beta * kl_T.sum() for reward, kl_T in zip(rewards, kls, strict=True)])
     ends = np.cumsum([len(group.completions) for group in groups])
@@ -76,8 +76,8 @@ def _against_group(
         np.split(penalized, ends[:-1]), baseline=config.baseline, scale=config.advantage_scale
     )
     return [
-        np.full(sequence.num_completion_tokens, credit)
-        for sequence, credit in zip(sequences, np.concatenate(advantages_PG), strict=True)
+        np.full(sequence.num_completion_tokens, advantage)
+        for sequence, advantage in zip(sequences, np.concatenate(advantages_PG), strict=True)
     ]
 
 
@@ -88,7 +88,7 @@ def _against_step(
     kl_beta: float,
     config: AlgorithmConfig,
 ) -> tuple[Arrays, Sequence[NDArray | None]]:
-    """A credit for each token, and the critic's returns where there is one."""
+    """Return an advantage for each token, against the whole step or the critic, and the critic's returns, if any."""
     paid = [token_rewards(reward, kl_T, kl_beta) for reward, kl_T in zip(rewards, kls, strict=True)]
     scale = config.advantage_scale == "batch_std"
     if not config.uses_critic:
@@ -104,7 +104,7 @@ def _against_step(
 
 
 def overlong_punishment(completion: Completion, config: AlgorithmConfig, max_completion_tokens: int) -> float:
-    """What the completion's length takes off its reward; 0 unless ``overlong`` is ``soft_punish``."""
+    """Return what a completion's length adds to its reward, from -1 to 0; 0 unless ``overlong`` is ``soft_punish``."""
     if config.overlong != "soft_punish":
         return 0.0
     buffer_tokens = config.overlong_buffer_tokens or max(1, max_completion_tokens // 5)
@@ -114,7 +114,7 @@ def overlong_punishment(completion: Completion, config: AlgorithmConfig, max_com
 
 
 def kl_to_reference(sequence: TrainingSequence, config: AlgorithmConfig) -> NDArray[np.float64]:
-    """The KL a token that the reward pays for, nats; zeros where it pays for none."""
+    """Return the KL of each token that is subtracted from the reward, in nats, shape [T]; zeros where none is."""
     if config.kl_beta == 0 or config.kl_placement == "loss":
         return np.zeros(sequence.num_completion_tokens)
     assert config.kl_estimator != "exact" and sequence.old_logprobs is not None and sequence.ref_logprobs is not None

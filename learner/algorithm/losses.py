@@ -19,7 +19,7 @@ PerToken = Float[Tensor, " T"]
 
 
 def mean_by_completion(values_T: PerToken, completion_T: Int[Tensor, " T"], num_completions: int) -> PerToken:
-    """At each token the mean of ``values_T`` over its completion. ``completion_T`` says which one that is."""
+    """Return at each token the mean of ``values_T`` over its completion, whose index is in ``completion_T``."""
     ones_T = torch.ones_like(values_T)
     sums_S = values_T.new_zeros(num_completions).index_add(0, completion_T, values_T)
     lengths_S = values_T.new_zeros(num_completions).index_add(0, completion_T, ones_T)
@@ -34,7 +34,7 @@ def clipped_surrogate(
     eps_high: float,
     dual_clip: float | None = None,
 ) -> tuple[PerToken, Bool[Tensor, " T"]]:
-    """Per token ``-min(r A, clip(r, 1 - eps_low, 1 + eps_high) A)`` with ``r = exp(log_ratio)``.
+    """Return per token ``-min(r A, clip(r, 1 - eps_low, 1 + eps_high) A)`` with ``r = exp(log_ratio)``.
 
     PPO, arXiv:1707.06347, equation 7, with the decoupled bounds of DAPO, arXiv:2503.14476, equation 8. With the mean of
     the log ratio over each completion it is GSPO, arXiv:2507.18071, equations 5 and 7. With ``dual_clip`` the loss of a
@@ -57,7 +57,7 @@ def clipped_surrogate(
 def cispo(
     logprobs_T: PerToken, log_ratio_T: PerToken, advantages_T: PerToken, *, eps_low: float, eps_high: float
 ) -> tuple[PerToken, Bool[Tensor, " T"]]:
-    """Per token ``-sg(clip(r, 1 - eps_low, 1 + eps_high)) A logprob``: every token keeps its gradient.
+    """Return per token ``-sg(clip(r, 1 - eps_low, 1 + eps_high)) A logprob``: every token keeps its gradient.
 
     MiniMax-M1, arXiv:2506.13585, equations 4 and 5; ``sg`` stops the gradient.
 
@@ -70,12 +70,12 @@ def cispo(
 
 
 def policy_gradient(logprobs_T: PerToken, advantages_T: PerToken) -> PerToken:
-    """Per token ``-A logprob``: REINFORCE (Williams 1992), without any ratio."""
+    """Return per token ``-A logprob``: REINFORCE (Williams 1992), without any ratio."""
     return -advantages_T * logprobs_T
 
 
 def kl_estimate(logprobs_T: PerToken, other_logprobs_T: PerToken, estimator: Literal["k1", "k2", "k3"]) -> PerToken:
-    """Per-token estimate in nats of KL(p || q), from tokens sampled by p.
+    """Return the per-token estimate in nats of KL(p || q), from tokens sampled by p.
 
     ``logprobs_T`` are p's, ``other_logprobs_T`` q's. With ``d = log q - log p``: k1 is ``-d``, k2 is ``d**2 / 2``,
     k3 is ``exp(d) - 1 - d`` (J. Schulman, "Approximating KL divergence", 2020; k3 is equation 4 of
@@ -98,12 +98,12 @@ def mismatch_weights(
     low: float,
     high: float,
 ) -> tuple[PerToken, Bool[Tensor, " T"]]:
-    """Importance weights of tokens that another distribution sampled, and where a bound was taken. No gradient.
+    """Return importance weights of tokens that another distribution sampled, and where a bound was taken. No gradient.
 
     ``log_weight_T`` is ``old_logprobs - rollout_logprobs``, in nats. ``truncated`` is ``min(w, high)`` (TIS, F. Yao et
     al., "Your efficient RL framework secretly brings you off-policy RL training", 2025); ``masked`` is w within
-    ``low..high`` and 0 outside (IcePop, arXiv:2510.18855, section 2.3.2, equation 2); ``sequence`` is the ``min(w, high)`` of the whole
-    completion, whose w is the product over its tokens.
+    ``low..high`` and 0 outside (IcePop, arXiv:2510.18855, section 2.3.2, equation 2); ``sequence`` is the
+    ``min(w, high)`` of the whole completion, whose w is the product over its tokens.
     """
     log_weight_T = log_weight_T.detach()
     if correction == "sequence":
@@ -120,7 +120,7 @@ def mismatch_weights(
 def value_loss(
     values_T: PerToken, old_values_T: PerToken, returns_T: PerToken, *, clip_eps: float | None
 ) -> tuple[PerToken, Bool[Tensor, " T"]]:
-    """Per token half the squared error of the critic, and where the clipped branch was taken.
+    """Return per token half the squared error of the critic, and where the clipped branch was taken.
 
     With ``clip_eps`` the larger of the error and that of the value held within ``clip_eps`` of ``old_values_T``: the
     clipped value loss of PPO's own implementation (Engstrom et al., arXiv:2005.12729, "value function clipping").
@@ -144,7 +144,7 @@ def aggregate(
     total_completions: int,
     max_completion_tokens: int,
 ) -> Float[Tensor, ""]:
-    """This microbatch's part of the loss; parts of all microbatches and ranks add up to the loss.
+    """Return this microbatch's part of the loss; parts of all microbatches and ranks add up to the loss.
 
     The denominators are those of the whole optimizer step, over all ranks, whatever this microbatch holds.
 
@@ -165,7 +165,7 @@ def aggregate(
 
 
 def mismatch_stats(old_logprobs_T: PerToken, rollout_logprobs_T: PerToken) -> Stats:
-    """How far the learner is from the sampler, in nats.
+    """Return how far the learner is from the sampler, in nats.
 
     ``logprob_gap`` is the sum of absolute differences, ``logprob_gap_max`` the largest of them, ``mismatch_kl`` the
     sum of k3 estimates of KL(sampler || learner).

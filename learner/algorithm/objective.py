@@ -1,4 +1,4 @@
-"""What one microbatch contributes to the loss: the pure functions of losses.py, put together as the recipe says.
+"""The part of the loss that one microbatch contributes: the formulas of losses.py, put together as the recipe says.
 
 Shape legend: ``_T`` the completion tokens of a microbatch.
 """
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 PerToken = Float[Tensor, " T"]
 ObjectiveFunction = Callable[["PolicyOutput", Microbatch], tuple[Tensor, Stats]]
-"""What the policy says about a microbatch, to its part of the loss, and sums over its tokens."""
+"""Turns the policy's output on a microbatch into its part of the loss, and sums over its tokens."""
 
 
 class Objective:
@@ -53,7 +53,7 @@ class Objective:
         self._max_completion_tokens = max_completion_tokens
 
     def __call__(self, output: PolicyOutput, microbatch: Microbatch) -> tuple[Float[Tensor, ""], Stats]:
-        """This microbatch's part of the loss, and sums over its tokens."""
+        """Return this microbatch's part of the loss, and sums over its tokens."""
         stats: Stats = {"entropy": output.entropy_T.detach().sum()}
         old_logprobs_T = output.logprobs_T.detach()
         if not self._batch.knows_old_logprobs:  # one optimizer step: the policy before it is the policy now
@@ -135,7 +135,7 @@ class Objective:
 
 
 def mismatch_totals(old_logprobs_T: PerToken, microbatch: Microbatch) -> Stats:
-    """``mismatch_stats``, over how many tokens they are, and the same of those on policy alone."""
+    """Return ``mismatch_stats``, their number of tokens, and the gap and number of the tokens on policy alone."""
     rollout_logprobs_T = _like(microbatch.rollout_logprobs, old_logprobs_T)
     on_policy_T = _like(microbatch.on_policy, old_logprobs_T)
     return mismatch_stats(old_logprobs_T, rollout_logprobs_T) | {
@@ -146,7 +146,7 @@ def mismatch_totals(old_logprobs_T: PerToken, microbatch: Microbatch) -> Stats:
 
 
 def cross_entropy(batch: Batch) -> ObjectiveFunction:
-    """The loss of a supervised update: mean over all completion tokens of the optimizer step."""
+    """Return the loss of a supervised update: the mean over all completion tokens of the optimizer step."""
 
     def objective(output: PolicyOutput, microbatch: Microbatch) -> tuple[Float[Tensor, ""], Stats]:
         loss = -output.logprobs_T.sum() / batch.total_tokens

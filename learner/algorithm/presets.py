@@ -36,7 +36,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "kl_placement": "reward",
         "kl_estimator": "k1",
     },
-    # REINFORCE++, arXiv:2501.03262v9, equations 4 and 5: global normalisation, KL in the reward, PPO's clip without a critic.
+    # REINFORCE++, arXiv:2501.03262v9, equations 4 and 5: global normalisation, KL in the reward, PPO's clip without a
+    # critic.
     "reinforce_pp": {
         "baseline": "batch_mean",
         "advantage_scale": "batch_std",
@@ -56,11 +57,11 @@ PRESETS: dict[str, dict[str, Any]] = {
         "value_lr_factor": 10.0,
     },
 }
-"""What a preset does not name keeps the default of AlgorithmConfig, which is GRPO's."""
+"""Each preset's knobs. Those that it does not name keep the default of AlgorithmConfig, which is GRPO's."""
 
 
 def preset_settings(name: Any) -> dict[str, Any]:
-    """The knobs that preset ``name`` sets. Raises ValueError, with the nearest name, when there is none."""
+    """Return the knobs that preset ``name`` sets. Raises ValueError, with the nearest name, when there is none."""
     if not isinstance(name, str) or name not in PRESETS:
         close = closest(str(name), PRESETS)
         hint = f"did you mean {close!r}? " if close else ""

@@ -62,8 +62,8 @@ class AlgorithmConfig(Settings, frozen=True):
 
     mismatch_correction: Literal["auto", "off", "truncated", "masked", "sequence"] = "auto"
     """Weighs tokens by learner over sampler probability: capped at ``mismatch_high`` (TIS), left out outside
-    ``mismatch_low..mismatch_high`` (IcePop), or one capped weight for the whole completion. ``auto``: ``truncated`` where
-    ``max_staleness`` lets older weights sample, else off."""
+    ``mismatch_low..mismatch_high`` (IcePop), or one capped weight for the whole completion. ``auto``: ``truncated``
+    where ``max_staleness`` lets older weights sample, else off."""
     mismatch_low: float = Field(default=0.5, ge=0, le=1)
     """Smallest weight that ``masked`` keeps."""
     mismatch_high: float = Field(default=2.0, ge=1)
@@ -72,13 +72,13 @@ class AlgorithmConfig(Settings, frozen=True):
     entropy_beta: float = Field(default=0.0, ge=0)
     """Weight of the entropy bonus a token. Above 0 every completion is computed, those without advantage too."""
     overlong: Literal["keep", "mask", "soft_punish"] = "keep"
-    """Completions cut off at the limit: train on them, leave them out of the loss, or (DAPO) take up to 1 off the reward
-    of completions that come within ``overlong_buffer_tokens`` of the limit."""
+    """Completions cut off at the limit: train on them, leave them out of the loss, or (DAPO) take up to 1 off the
+    reward of completions that come within ``overlong_buffer_tokens`` of the limit."""
     overlong_buffer_tokens: int = Field(default=0, ge=0)
     """Where ``soft_punish`` begins, tokens before the limit. 0: a fifth of the limit."""
     resample_rounds: int = Field(default=0, ge=0)
-    """DAPO's dynamic sampling: groups without spread are replaced by groups of fresh prompts, in at most so many further
-    rounds. Every round costs a rollout."""
+    """DAPO's dynamic sampling: groups without spread are replaced by groups of fresh prompts, in at most so many
+    further rounds. Every round costs a rollout."""
 
     value_loss_weight: float = Field(default=0.5, ge=0)
     """Weight of the critic's loss. With ``baseline = "value"``."""
@@ -98,8 +98,8 @@ class AlgorithmConfig(Settings, frozen=True):
     def _knobs_go_together(self) -> Self:
         if self.kl_beta > 0 and self.reference == "none":
             raise ValueError(
-                f'reference is "none" with kl_beta {self.kl_beta:g}: a KL needs a reference; set reference = "auto", or '
-                "kl_beta = 0"
+                f'reference is "none" with kl_beta {self.kl_beta:g}: a KL needs a reference; set reference = "auto", '
+                "or kl_beta = 0"
             )
         if self.kl_target is not None and self.kl_beta == 0:
             raise ValueError(
@@ -108,8 +108,8 @@ class AlgorithmConfig(Settings, frozen=True):
             )
         if self.resample_rounds > 0 and not self.needs_groups:
             raise ValueError(
-                f'resample_rounds is {self.resample_rounds} with baseline "{self.baseline}", to which groups without spread '
-                "are as good as others: set resample_rounds = 0"
+                f'resample_rounds is {self.resample_rounds} with baseline "{self.baseline}", to which groups without '
+                "spread are as good as others: set resample_rounds = 0"
             )
         if self.kl_estimator == "exact" and self.kl_placement == "reward":
             raise ValueError(

@@ -1,6 +1,6 @@
-"""Saves and restores a learner so exactly that training goes on bit for bit.
+"""Checkpoints of a learner, from which training goes on bit for bit.
 
-With adapters a checkpoint holds what is trained and no more: the weights beneath come from where they came from at
+With adapters a checkpoint holds what is trained and no more: the frozen weights are loaded from where they came from at
 first, and must be the same. They are never saved merged, so no adapter is counted twice.
 """
 
@@ -52,8 +52,8 @@ def save(backend: Backend, folder: Path, state: dict[str, Any]) -> Digests:
     missing = [rank for rank in range(backend.rank.world_size) if not _random_file(folder, rank).exists()]
     if missing:
         raise OSError(
-            f"what ranks {missing} saved is not to be seen from rank {backend.rank.index}: runs_dir must be a folder that "
-            "all nodes share"
+            f"what ranks {missing} saved is not to be seen from rank {backend.rank.index}: runs_dir must be a folder "
+            "that all nodes share"
         )
     # What torch has not written is small: our JSON, and the scripts that DeepSpeed puts beside its files.
     small = {path: file_digest(path) for path in folder.rglob("*") if path.is_file() and path not in digests}
@@ -61,7 +61,7 @@ def save(backend: Backend, folder: Path, state: dict[str, Any]) -> Digests:
 
 
 def load(backend: Backend, folder: Path) -> dict[str, Any]:
-    """Restores what ``save`` wrote and returns its ``state``. Collective, on a backend that has not saved.
+    """Restore what ``save`` wrote, and return its ``state``. Collective, on a backend that has not saved.
 
     Raises:
         FileNotFoundError: the folder holds no checkpoint.
@@ -84,7 +84,7 @@ def load(backend: Backend, folder: Path) -> dict[str, Any]:
 
 
 def _layout(backend: Backend) -> dict[str, Any]:
-    """What must be the same in the learner that saves and the one that loads, in the order in which to report it."""
+    """Return what must be the same in the learner that saves and the one that loads, in the order to report it."""
     policy = backend.policy
     return {
         "num_ranks": backend.rank.world_size,
@@ -96,12 +96,12 @@ def _layout(backend: Backend) -> dict[str, Any]:
 
 
 def _difference(name: str, value: Any, saved: Any, folder: Path) -> str:
-    """What is wrong with ``name`` of the layout, and how to make it right."""
+    """Return what is wrong with ``name`` of the layout, and how to make it right."""
     if name == "value_head":
         if saved:
             return (
-                f"learner.algorithm.baseline asks for no critic, but the checkpoint in {folder} was saved with one: set "
-                'learner.algorithm.baseline = "value" or preset = "ppo"'
+                f"learner.algorithm.baseline asks for no critic, but the checkpoint in {folder} was saved with one: "
+                'set learner.algorithm.baseline = "value" or preset = "ppo"'
             )
         return (
             f'learner.algorithm.baseline is "value", but the checkpoint in {folder} was saved without a critic: set '
@@ -114,8 +114,8 @@ def _difference(name: str, value: Any, saved: Any, folder: Path) -> str:
     if name == "base_fingerprint":
         return (
             f"the weights under model.lora are not those that the adapters in {folder} were trained on (fingerprint "
-            f"{value[:12]}, not {saved[:12]}): set model.path or model.build, and model.dtype, to what they were then, and "
-            "not to an exported model, which has the adapters in it already"
+            f"{value[:12]}, not {saved[:12]}): set model.path or model.build, and model.dtype, to what they were then, "
+            "and not to an exported model, which has the adapters in it already"
         )
     return (
         f"learner.{name} is {value}, but the checkpoint in {folder} was saved with {saved}: set learner.{name}={saved}"
@@ -129,7 +129,7 @@ def _toml(lora: dict[str, Any] | None) -> str:
 
 
 class _DigestingWriter(TorchCheckpointEngine):
-    """Writes as DeepSpeed does by itself, and hashes on the way: a file of many gigabytes is not read again for it."""
+    """DeepSpeed's own writer of files, which also hashes them: many gigabytes are not read again for it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -138,7 +138,7 @@ class _DigestingWriter(TorchCheckpointEngine):
     def save(self, state_dict: Any, path: str) -> None:
         file = DigestingFile(Path(path))
         try:
-            torch.save(state_dict, file)
+            torch.save(state_dict, file)  # type: ignore[arg-type]  # it asks for write and flush alone
         except RuntimeError as error:
             # After a full disk torch still writes its table of contents, and tells of that failure only.
             if isinstance(error.__context__, OSError):
@@ -149,7 +149,7 @@ class _DigestingWriter(TorchCheckpointEngine):
 
 @contextmanager
 def _digesting(engine: DeepSpeedEngine) -> Iterator[_DigestingWriter]:
-    """Within it ``engine`` saves through the writer that this yields."""
+    """Let ``engine`` save through a writer that hashes while the context lasts, and yield that writer."""
     usual, engine.checkpoint_engine = engine.checkpoint_engine, _DigestingWriter()
     try:
         yield engine.checkpoint_engine
@@ -159,7 +159,7 @@ def _digesting(engine: DeepSpeedEngine) -> Iterator[_DigestingWriter]:
 
 @contextmanager
 def _without_frozen(policy: nn.Module) -> Iterator[None]:
-    """Within it ``policy.state_dict()`` leaves out frozen parameters, each under all its names.
+    """Leave frozen parameters, under all their names, out of ``policy.state_dict()`` while the context lasts.
 
     DeepSpeed's own ``exclude_frozen_parameters`` knows one name a parameter, and would save a tied LM head.
     """

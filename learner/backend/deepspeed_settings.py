@@ -1,4 +1,4 @@
-"""What DeepSpeed is told: its settings, the optimizer, and which parameters train at which rate."""
+"""DeepSpeed's settings, the optimizer, and the parameters that train at each learning rate."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from learner.model.policy import Policy
 
 
 def parameter_groups(policy: Policy, value_lr_factor: float) -> list[tuple[list[nn.Parameter], float]]:
-    """What is trained, and at which multiple of the learning rate: the model, and the critic's head if there is one."""
+    """Return the trained parameters by multiple of the learning rate: the model's, and the critic's if there is one."""
     model = [parameter for parameter in policy.model.parameters() if parameter.requires_grad]
     head = [] if policy.value_head is None else list(policy.value_head.parameters())
     return [(members, factor) for members, factor in ((model, 1.0), (head, value_lr_factor)) if members]
 
 
 def adamw_8bit(parameters: list[dict[str, Any]], config: LearnerConfig) -> torch.optim.Optimizer:
-    """bitsandbytes' AdamW, whose moments are kept in blocks of 8-bit numbers (arXiv:2110.02861).
+    """Return bitsandbytes' AdamW, which keeps its moments in blocks of 8-bit numbers (arXiv:2110.02861).
 
     Raises ValueError without a GPU or the package.
     """
@@ -42,7 +42,7 @@ def adamw_8bit(parameters: list[dict[str, Any]], config: LearnerConfig) -> torch
 
 
 def deepspeed_settings(config: LearnerConfig, dtype: Dtype) -> dict[str, Any]:
-    """DeepSpeed's settings for ours. Pure.
+    """Return DeepSpeed's settings for ours. Pure.
 
     ``managed_gradient_accumulation`` is off: the number of microbatches changes from step to step, and the optimizer
     steps when told to. Clipping is off without ZeRO in float32, where ``Backend`` clips.

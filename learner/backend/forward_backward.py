@@ -1,6 +1,6 @@
-"""DeepSpeed: the engine that shares model, gradients and optimizer over the ranks.
+"""DeepSpeed's engine, which shares model, gradients and optimizer over the ranks.
 
-Two verbs do the work, ``forward_backward`` for each microbatch and ``optim_step`` after the last one.
+``forward_backward`` runs for each microbatch, ``optim_step`` after the last one.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Backend:
     def forward_backward(
         self, microbatch: Microbatch, objective: ObjectiveFunction, reference: Distribution | None = None
     ) -> Stats:
-        """Adds the gradient of one microbatch's part of the loss, and returns the objective's sums."""
+        """Add the gradient of one microbatch's part of the loss, and return the objective's sums over its tokens."""
         self._watch.begin(f"prompts {', '.join(microbatch.prompt_ids)}")
         output = PolicyOutput(*self.engine(*policy_inputs(microbatch, self.device), reference))
         loss, stats = objective(output, microbatch)
@@ -68,16 +68,16 @@ class Backend:
 
     @torch.no_grad()
     def score(self, microbatch: Microbatch) -> PolicyOutput:
-        """What the current policy and critic say about the microbatch's completion tokens, without gradient."""
+        """Return the current policy's and critic's output on the microbatch's completion tokens, without gradient."""
         return PolicyOutput(*self.engine(*policy_inputs(microbatch, self.device)))
 
     @torch.no_grad()
     def hidden(self, microbatch: Microbatch) -> Tensor:
-        """The last hidden states that predict the completion tokens, shape ``[T, H]``, without gradient."""
+        """Return the last hidden states that predict the completion tokens, shape ``[T, H]``, without gradient."""
         return self.engine(*policy_inputs(microbatch, self.device), only_hidden=True)[0]
 
     def optim_step(self, learning_rate: float) -> float:
-        """Clips and applies the gradients, and returns their global 2-norm before clipping."""
+        """Clip and apply the gradients, and return their global 2-norm before clipping."""
         for group, factor in zip(self.engine.optimizer.param_groups, self._lr_factors, strict=True):
             group["lr"] = learning_rate * factor
         self.engine.step()
@@ -87,12 +87,12 @@ class Backend:
         return float(norm)
 
     def non_finite_gradients(self) -> list[str]:
-        """Where gradients since the last optimizer step are not finite, on any rank. The same list on every rank."""
+        """Return where gradients since the last optimizer step are not finite, on any rank; the same on every rank."""
         found = [f"rank {self.rank.index}, {bad}" for bad in self._watch.found()]
         return [bad for of_rank in self.gather(found) for bad in of_rank]
 
     def drop_gradients(self) -> None:
-        """Forgets what ``forward_backward`` has added since the last optimizer step."""
+        """Drop what ``forward_backward`` has added since the last optimizer step."""
         self._watch.clear()
         self.engine.optimizer.zero_grad()
         self.engine.zero_grad()
@@ -103,24 +103,24 @@ class Backend:
             self.engine.optimizer.micro_step_id = -1
 
     def all_reduce(self, values: dict[str, float], operation: dist.ReduceOp.RedOpType) -> dict[str, float]:
-        """The values of all ranks reduced by name; every rank gives the same names."""
+        """Reduce the values of all ranks by name; every rank must give the same names."""
         names = sorted(values)
         reduced = torch.tensor([values[name] for name in names], dtype=torch.float64, device=self.device)
         dist.all_reduce(reduced, op=operation)
         return dict(zip(names, reduced.tolist(), strict=True))
 
     def gather(self, value: Any) -> list[Any]:
-        """The values of all ranks, by rank; each may be anything that can be pickled."""
+        """Return the values of all ranks, by rank; each may be anything that can be pickled."""
         gathered: list[Any] = [None] * self.rank.world_size
         dist.all_gather_object(gathered, value)
         return gathered
 
     def close(self) -> None:
-        """Frees what the engine holds. The process group stays, for the next one."""
+        """Free what the engine holds. The process group stays, for the next one."""
         self.engine.destroy()
 
     def _clip_before_step(self, max_grad_norm: float) -> None:
-        """Without ZeRO in float32 DeepSpeed clips but does not tell the norm: clip here, where it is known."""
+        """Clip here, where the norm is known: without ZeRO in float32 DeepSpeed clips and does not tell it."""
 
         def clip(*_: Any) -> None:
             self._clipped_norm = float(torch.nn.utils.clip_grad_norm_(self.policy.parameters(), max_grad_norm))

@@ -1,4 +1,4 @@
-"""Gradients that are not finite: noticed while they are computed, and traced to a microbatch and a parameter."""
+"""Gradients that are not finite: find them while they are computed, and name the microbatch and the parameter."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 NAMED_PARAMETERS = 3
-"""How many parameters a message lists."""
+"""Number of parameters that a message lists."""
 
 
 class NonFiniteGradientError(RuntimeError):
@@ -16,7 +16,7 @@ class NonFiniteGradientError(RuntimeError):
 
 
 class GradientWatch:
-    """Looks at the gradient of every trained parameter as each backward pass computes it.
+    """A watch over the gradient of every trained parameter, as each backward pass computes it.
 
     Flags stay on the device until ``found`` reads them, once for each optimizer step.
     """
@@ -29,16 +29,16 @@ class GradientWatch:
                 parameter.register_hook(partial(self._look, name))
 
     def begin(self, microbatch: str) -> None:
-        """From here on gradients are those of ``microbatch``, a name for messages."""
+        """Name the microbatch that the following gradients belong to; the name is for messages."""
         self._microbatches.append((microbatch, []))
 
     def clear(self) -> None:
-        """Forget what was seen, after an optimizer step or instead of one."""
+        """Forget the gradients seen so far, after an optimizer step or instead of one."""
         self._microbatches.clear()
         self._parameters.clear()
 
     def found(self) -> list[str]:
-        """The microbatches whose gradient is not finite, each with parameters that show it. Empty: all is well."""
+        """Return the microbatches whose gradient is not finite, each with the parameters that show it."""
         bad = [name for name, flags in self._microbatches if flags and bool(torch.stack(flags).any())]
         if not bad:
             return []

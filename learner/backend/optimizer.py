@@ -1,4 +1,4 @@
-"""Optimizer steps: gradients applied at the scheduled learning rate, or left out when they are not finite."""
+"""Optimizer steps: apply gradients at the scheduled learning rate, or skip those that are not finite."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from learner.config import LearnerConfig
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """What came of one optimizer step."""
+    """The outcome of one optimizer step."""
 
     grad_norm: float | None
     """Global 2-norm before clipping; None when the step was skipped."""
@@ -22,7 +22,7 @@ class Applied:
 
 
 class Optimizer:
-    """Counts optimizer steps over the run. Collective."""
+    """The optimizer steps of a run, counted. Collective."""
 
     def __init__(self, config: LearnerConfig, backend: Backend, num_steps: int) -> None:
         self._config = config
@@ -37,7 +37,7 @@ class Optimizer:
         return learning_rate(self._config, max(1, self.num_applied), self._num_steps)
 
     def apply(self, step: int) -> Applied:
-        """Applies the gradients that the backend holds, or drops them if one of them is not finite.
+        """Apply the gradients that the backend holds, or drop them if one of them is not finite.
 
         Raises NonFiniteGradientError when that happens more than ``max_skipped_updates`` times in a row.
         """
@@ -53,13 +53,13 @@ class Optimizer:
             raise NonFiniteGradientError(
                 f"{where}. It is the update number {self._skipped_in_a_row} in a row, learner.max_skipped_updates is "
                 f"{self._config.max_skipped_updates}. The weights are those of the last finite update. Look at "
-                "the rewards and completions of those prompts in rollouts/, and start another run (name=…) with a lower "
-                "learner.learning_rate or learner.max_grad_norm; this one keeps both"
+                "the rewards and completions of those prompts in rollouts/, and start another run (name=…) with a "
+                "lower learner.learning_rate or learner.max_grad_norm; this one keeps both"
             )
         return Applied(None, f"{where}. The update was skipped, the weights are as they were")
 
     def state(self) -> dict[str, int]:
-        """What ``restore`` needs to go on from here; DeepSpeed keeps the moments."""
+        """Return what ``restore`` needs to go on from here; DeepSpeed keeps the moments."""
         return {"optimizer_step": self.num_applied, "skipped_in_a_row": self._skipped_in_a_row}
 
     def restore(self, state: Mapping[str, int]) -> None:

@@ -33,7 +33,7 @@ class Rank:
 
 
 def join_ranks(rank: Rank) -> None:
-    """Joins the process group of all ranks: nccl with GPUs, gloo without. Does nothing the second time."""
+    """Join the process group of all ranks: nccl with GPUs, gloo without. Do nothing the second time."""
     if dist.is_initialized():
         return
     if rank.master_addr == "127.0.0.1":
@@ -53,12 +53,13 @@ def join_ranks(rank: Rank) -> None:
     # they wait; gloo does neither.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     backend = "nccl" if torch.cuda.is_available() else "gloo"
-    # The driver has a deadline for every call, and must learn from it which rank is late, not from a rank that gave up first.
+    # The driver has a deadline for every call, and must learn from it which rank is late, not from a rank that gave up
+    # first.
     deepspeed.init_distributed(dist_backend=backend, verbose=False, timeout=timedelta(days=1))
 
 
 def limit_memory(fraction: float | None) -> None:
-    """Tensors beyond this share of the GPU fail here, and leave the rest to who shares it. None: no limit of ours.
+    """Let tensors beyond this share of the GPU fail here, and leave the rest to whoever shares it. None: no limit.
 
     PyTorch's caching allocator counts; the CUDA context and NCCL's buffers, which it does not see, do not.
     """

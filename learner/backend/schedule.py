@@ -8,9 +8,9 @@ from learner.config import OptimizerConfig
 
 
 def learning_rate(config: OptimizerConfig, optimizer_step: int, num_optimizer_steps: int) -> float:
-    """Learning rate of optimizer step ``optimizer_step``, the first being 1.
+    """Return the learning rate of optimizer step ``optimizer_step``, the first being 1.
 
-    Rises linearly over ``warmup_steps``, stays at the peak up to ``lr_hold_fraction`` of the run, then decays and
+    It rises linearly over ``warmup_steps``, stays at the peak up to ``lr_hold_fraction`` of the run, then decays and
     arrives at ``lr_min_ratio`` of the peak at ``num_optimizer_steps``, where it stays.
     """
     if optimizer_step <= config.warmup_steps:
@@ -22,7 +22,7 @@ def learning_rate(config: OptimizerConfig, optimizer_step: int, num_optimizer_st
 
 
 def _decay(schedule: str, progress: float) -> float:
-    """Falls from 1 to 0 as ``progress`` goes from 0 to 1, unless constant."""
+    """Return the share of the peak that is left: it falls from 1 to 0 with ``progress`` 0 to 1, unless constant."""
     if schedule == "constant":
         return 1.0
     if schedule == "linear":

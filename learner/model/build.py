@@ -13,7 +13,7 @@ from learner.config import BuildConfig
 
 
 def build_model(config: BuildConfig, seed: int, folder: Path) -> None:
-    """Writes a model and its tokenizer to ``folder``, for AutoModelForCausalLM, AutoTokenizer and vLLM to load.
+    """Write a model and its tokenizer to ``folder``, for AutoModelForCausalLM, AutoTokenizer and vLLM to load.
 
     The weights are float32 and depend on ``config`` and ``seed`` alone; the caller's random state is untouched.
     """

@@ -1,4 +1,4 @@
-"""A forward pass over a step's completions before its first update: what policy, critic and reference say of them."""
+"""The forward pass over a step's completions that comes before its first update, for policy, critic and reference."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Log-probabilities, entropy and exact KL of tokens without ever holding the logits of all of them.
 
-Forward goes over chunks of the tokens. Backward computes the logits again, over slices of the vocabulary: a slice's part
-of the head's gradient is then one product, which is written where it belongs.
+Forward goes over chunks of the tokens. Backward computes the logits again, over slices of the vocabulary: a slice's
+part of the head's gradient is then one product, which is written where it belongs.
 
 Shape legend: ``_T`` tokens, ``_C`` tokens of a chunk, ``_H`` hidden size, ``_V`` vocabulary, ``_S`` a slice of it.
 """
@@ -19,7 +19,7 @@ from learner.memory import LOGITS_PER_CHUNK
 
 
 class TokenScores(NamedTuple):
-    """What the distributions that tokens were drawn from say about them. In nats, float32 (float64 for float64 inputs)."""
+    """Tokens under the distributions that they were drawn from. In nats, float32 (float64 for float64 inputs)."""
 
     logprobs_T: Float[Tensor, " T"]
     entropy_T: Float[Tensor, " T"]
@@ -36,10 +36,15 @@ def token_scores(
     reference: tuple[Tensor, Tensor] | None = None,
     logits_per_chunk: int = LOGITS_PER_CHUNK,
 ) -> TokenScores:
-    """The targets' scores under ``softmax(hidden @ head.T / temperature)``, all of them differentiable.
+    """Return the targets' scores under ``softmax(hidden @ head.T / temperature)``, all of them differentiable.
 
-    ``reference`` is the hidden states [T, H'] and the LM head's weight [V, H'] of a reference model, which is taken at
-    the same temperature and gets no gradient.
+    Args:
+        hidden_TH: the hidden state that predicts each token.
+        head_weight_VH: the LM head.
+        target_ids_T: the token ids that are scored.
+        temperature: of both distributions.
+        reference: hidden states [T, H'] and LM head [V, H'] of a reference model, which gets no gradient.
+        logits_per_chunk: logits held at a time.
     """
     scores = _ChunkedScores.apply(
         hidden_TH, head_weight_VH, target_ids_T, temperature, *(reference or (None, None)), logits_per_chunk
@@ -61,9 +66,9 @@ class _Softmax(NamedTuple):
         return cls(temperature, hidden_TH, weight_VH, hidden_TH.new_empty(len(hidden_TH), dtype=_wide(hidden_TH)))
 
     def of_tokens(self, chunk: slice) -> tuple[Float[Tensor, "C V"], Float[Tensor, "C V"], Float[Tensor, " C"]]:
-        """Log-probabilities of the whole vocabulary; probabilities relative to the largest one; the sums of those.
+        """Return log-probabilities of the whole vocabulary, probabilities relative to the largest one, and their sums.
 
-        In new tensors. Not the probabilities themselves: so one exponential does for the normalizer and expectations.
+        In new tensors. With relative probabilities, one exponential does for the normalizer and the expectations.
         """
         logits_CV = self._logits(self.hidden_TH[chunk], self.weight_VH)
         largest_C = logits_CV.amax(-1)
@@ -73,7 +78,7 @@ class _Softmax(NamedTuple):
         return logits_CV.sub_(total_C.log()[:, None]), relative_CV, total_C
 
     def of_vocabulary(self, part: slice) -> Float[Tensor, "T S"]:
-        """Log-probabilities of a slice of the vocabulary, in a new tensor."""
+        """Return the log-probabilities of a slice of the vocabulary, in a new tensor."""
         return self._logits(self.hidden_TH, self.weight_VH[part]).sub_(self.log_normalizer_T[:, None])
 
     def _logits(self, hidden_CH: Tensor, weight_SH: Tensor) -> Float[Tensor, "C S"]:
@@ -135,7 +140,7 @@ class _Upstream(NamedTuple):
     reference_kl_T: Tensor | None
 
     def constant(self, entropy_T: Tensor, kl_T: Tensor | None) -> Float[Tensor, " T"]:
-        """What the gradients of a token's logits have in common; see ``_grad_logits``."""
+        """Return the part of a token's gradient that is the same for all its logits; see ``_grad_logits``."""
         pairs: Any = zip(self, (torch.ones_like(entropy_T), entropy_T, kl_T), strict=True)
         return sum((grad_T * mean_T for grad_T, mean_T in pairs if grad_T is not None), torch.zeros_like(entropy_T))
 
@@ -143,7 +148,7 @@ class _Upstream(NamedTuple):
 def _chunk_scores(
     targets_T: Tensor, chunk: slice, policy: _Softmax, reference: _Softmax | None = None
 ) -> tuple[Tensor, ...]:
-    """Log-probability and entropy of a chunk of tokens, and the KL if there is a reference."""
+    """Return log-probability and entropy of a chunk of tokens, and the KL if there is a reference."""
     log_q_CV = None if reference is None else reference.of_tokens(chunk)[0]
     log_p_CV, relative_CV, total_C = policy.of_tokens(chunk)
     logprobs_C = log_p_CV.gather(1, targets_T[chunk, None])[:, 0]
@@ -161,7 +166,7 @@ def _grad_logits(
     constant_T: Tensor,
     part: slice,
 ) -> Float[Tensor, "T S"]:
-    """Gradient of the loss by a slice of the logits.
+    """Return the gradient of the loss by a slice of the logits.
 
     The derivatives of a token's scores by its logits, times the temperature, with H the entropy and onehot the target:
     d logprob = onehot - p,  d entropy = -p (log p + H),  d KL = -p (log q - log p + KL).
@@ -186,16 +191,16 @@ def _grad_logits(
 
 
 def _slices(length: int, size: int) -> list[slice]:
-    """Slices of at most ``size``, or 1, that make up ``length``; one that is empty if there is nothing."""
+    """Cut ``length`` into slices of at most ``size``, and at least 1; a length of 0 gives one empty slice."""
     size = max(1, size)
     return [slice(start, min(start + size, length)) for start in range(0, max(1, length), size)]
 
 
 def _aligned(size: int) -> int:
-    """``size`` rounded to what GPUs multiply matrices fast in."""
+    """Round ``size`` down to a multiple of 64, in which GPUs multiply matrices fast, unless it is smaller."""
     return size if size < 64 else size - size % 64
 
 
 def _wide(tensor: Tensor) -> torch.dtype:
-    """What sums and logarithms are computed in."""
+    """Return the dtype in which sums and logarithms of ``tensor`` are computed: float32 at least."""
     return torch.promote_types(tensor.dtype, torch.float32)

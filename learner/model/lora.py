@@ -23,7 +23,9 @@ FINGERPRINT_ELEMENTS = 1024
 
 
 def add_adapters(model: PreTrainedModel, config: LoraConfig) -> PeftModel:
-    """Puts adapters into ``model``, in its dtype, and freezes all else. They start as the identity, group_by_sampling on all ranks.
+    """Put adapters into ``model``, in its dtype, and freeze all else. They change nothing at first.
+
+    Every rank draws the same ones.
 
     ``model`` keeps its class; an adapted ``q_proj.weight`` becomes ``q_proj.base_layer.weight``, beside
     ``q_proj.lora_A.default.weight`` and ``q_proj.lora_B.default.weight``. The caller's random state is untouched.
@@ -44,7 +46,7 @@ def add_adapters(model: PreTrainedModel, config: LoraConfig) -> PeftModel:
 
 
 def _targets(model: PreTrainedModel, config: LoraConfig) -> list[str]:
-    """``config.target_modules`` as names, each of which is that of a linear layer or the end of one."""
+    """Return ``config.target_modules`` as names, each that of a linear layer or the end of one."""
     # Not the LM head: the policy multiplies by its weight itself, past any adapter.
     head = model.get_output_embeddings()
     layers = [name for name, module in model.named_modules() if isinstance(module, nn.Linear) and module is not head]
@@ -54,52 +56,52 @@ def _targets(model: PreTrainedModel, config: LoraConfig) -> list[str]:
     for target in config.target_modules:
         if not any(f".{name}".endswith(f".{target}") for name in layers):
             raise ValueError(
-                f"model.lora.target_modules names {target!r}, which is no linear layer of {model.name_or_path} that can "
-                f'have an adapter: use names out of {existing}, or "all-linear"'
+                f"model.lora.target_modules names {target!r}, which is no linear layer of {model.name_or_path} that "
+                f'can have an adapter: use names out of {existing}, or "all-linear"'
             )
     return sorted(config.target_modules)
 
 
 def base_fingerprint(model: PreTrainedModel) -> str:
-    """A digest of some elements of every parameter of ``model``, which has no adapters yet and is whole. Hexadecimal.
+    """Return a hexadecimal digest of some elements of every parameter of ``model``, which must be whole.
 
-    It tells a base from another one, and from the same one with adapters merged into it.
+    It tells a base from another one, and from the same one with adapters merged into it. Take it before adapters go in.
     """
     digest = hashlib.sha256()
     for name, parameter in model.named_parameters():
         digest.update(f"{name} {tuple(parameter.shape)} {parameter.dtype}".encode())
-        # Spread over the whole parameter, in a view: nothing is copied but the sample.
-        sample = parameter.detach().flatten()[:: max(1, parameter.numel() // FINGERPRINT_ELEMENTS)]
-        digest.update(sample.float().cpu().numpy().tobytes())
+        # Spread over the whole parameter, in a view: nothing is copied but the chosen elements.
+        chosen = parameter.detach().flatten()[:: max(1, parameter.numel() // FINGERPRINT_ELEMENTS)]
+        digest.update(chosen.float().cpu().numpy().tobytes())
     return digest.hexdigest()
 
 
 def settings_of(adapters: PeftModel) -> dict[str, Any]:
-    """The settings of ``LoraConfig`` that ``adapters`` were made from, ``all-linear`` as names. JSON holds them."""
+    """Return the settings of ``LoraConfig`` that ``adapters`` were made from, ``all-linear`` as names, fit for JSON."""
     config = cast(PeftLoraConfig, adapters.peft_config[ADAPTER])
     return {"rank": config.r, "alpha": config.lora_alpha, "target_modules": sorted(config.target_modules or ())}
 
 
 @dataclass(frozen=True, slots=True)
 class Weight:
-    """A parameter as the world outside the learner knows it."""
+    """A parameter under its Hugging Face name, with the adapter that changes it, if one does."""
 
     name: str
     """As in the Hugging Face checkpoint."""
     parameter: nn.Parameter
     adapter: LoraLayer | None = None
-    """What is to be added to ``parameter``, if anything is."""
+    """Added to ``parameter``; None where nothing is."""
 
     @property
     def parts(self) -> list[nn.Parameter]:
-        """What ``value`` is computed from; ZeRO 3 must have gathered it."""
+        """The parameters that ``value`` is computed from; ZeRO 3 must have gathered them."""
         if self.adapter is None:
             return [self.parameter]
         return [self.parameter, *self.adapter.lora_A.parameters(), *self.adapter.lora_B.parameters()]
 
     @torch.no_grad()
     def value(self) -> Tensor:
-        """The parameter itself, or its sum with the adapter, added up in float32 and rounded once to its dtype."""
+        """Return the parameter itself, or its sum with the adapter, added in float32 and rounded once to its dtype."""
         if self.adapter is None:
             return self.parameter.detach()
         base, down, up = (part.float() for part in self.parts)
@@ -107,8 +109,10 @@ class Weight:
 
 
 def merged_weights(model: PreTrainedModel) -> Iterator[Weight]:
-    """The parameters of ``model`` as if it had no adapters but their effect. A tied LM head comes once, as the
-    embedding."""
+    """Yield the parameters of ``model`` under the names they have without adapters, which are merged into them.
+
+    A tied LM head comes once, as the embedding.
+    """
     layers = {name: module for name, module in model.named_modules() if isinstance(module, LoraLayer)}
     for name, parameter in model.named_parameters():
         layer, adapted, rest = name.rpartition(".base_layer.")
@@ -119,7 +123,7 @@ def merged_weights(model: PreTrainedModel) -> Iterator[Weight]:
 
 
 def adapter_weights(model: PreTrainedModel) -> Iterator[Weight]:
-    """The parameters of the adapters alone, under their names in ``model``."""
+    """Yield the parameters of the adapters alone, under their names in ``model``."""
     for name, parameter in model.named_parameters():
         if _is_adapters(name):
             yield Weight(name, parameter)

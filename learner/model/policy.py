@@ -38,7 +38,7 @@ class PolicyOutput(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Distribution:
-    """What the reference's distribution over the vocabulary is computed from."""
+    """The reference's distribution over the vocabulary, as the hidden states and LM head that give it."""
 
     hidden_TH: Float[Tensor, "T H"]
     head_VH: Float[Tensor, "V H"] | None
@@ -49,7 +49,7 @@ class Distribution:
 
 
 class Policy(nn.Module):
-    """A causal language model whose output is about completion tokens, and the critic on its trunk where there is one."""
+    """A causal language model that scores completion tokens, and the critic on its trunk where there is one."""
 
     def __init__(self, model: PreTrainedModel, temperature: float) -> None:
         super().__init__()
@@ -75,7 +75,7 @@ class Policy(nn.Module):
         reference: Distribution | None = None,
         only_hidden: bool = False,
     ) -> tuple[Tensor, ...]:
-        """The fields of ``PolicyOutput``, as a plain tuple, which DeepSpeed's hooks can take apart.
+        """Return the fields of ``PolicyOutput`` as a plain tuple, which DeepSpeed's hooks can take apart.
 
         Args:
             reference: what to measure the exact KL to.
@@ -103,7 +103,7 @@ class Policy(nn.Module):
 
     @contextmanager
     def as_base(self) -> Iterator[None]:
-        """Within it the adapters are switched off. Without adapters it is an error."""
+        """Switch the adapters off while the context lasts. Not for a policy without adapters, which has no base."""
         assert self.adapters is not None, "a policy without adapters has no base"
         with self.adapters.disable_adapter():
             yield
@@ -114,7 +114,7 @@ PolicyInputs = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 def load_policy(folder: Path | str, config: ModelConfig, temperature: float) -> Policy:
-    """The model of a Hugging Face folder or hub name, on the CPU, in ``config.dtype``, with adapters if it has a LoRA.
+    """Load a Hugging Face folder or hub name, on the CPU, in ``config.dtype``, with adapters if ``config`` has a LoRA.
 
     Raises:
         ValueError: the model changes its logits after the LM head, which ``Policy`` would leave out, or ``config.lora``
@@ -136,7 +136,7 @@ def load_policy(folder: Path | str, config: ModelConfig, temperature: float) -> 
 
 
 def add_value_head(policy: Policy) -> None:
-    """Puts a critic on the policy's trunk: two layers, the last of which begins at zero, so that no value is wild."""
+    """Put a critic on the policy's trunk: two layers, the last of which begins at zero, so that every value is 0."""
     hidden_size = policy.model.config.hidden_size
     first, last = nn.Linear(hidden_size, hidden_size), nn.Linear(hidden_size, 1)
     # Every rank must begin with the same weights, whatever its random state.
@@ -150,7 +150,7 @@ def add_value_head(policy: Policy) -> None:
 
 
 def resolve_attention(config: ModelConfig) -> str:
-    """``config.attention``, with ``auto`` decided by what this machine has."""
+    """Return ``config.attention``, with ``auto`` decided by what this machine has."""
     if config.attention != "auto":
         return config.attention
     usable = config.dtype == "bfloat16" and torch.cuda.is_available() and find_spec("flash_attn") is not None
@@ -158,12 +158,12 @@ def resolve_attention(config: ModelConfig) -> str:
 
 
 def layout_for(attention: str) -> PackingLayout:
-    """The microbatch layout in which an attention implementation is fastest."""
+    """Return the microbatch layout in which an attention implementation is fastest."""
     return "flat" if attention == "flash_attention_2" else "rows"
 
 
 def policy_inputs(microbatch: Microbatch, device: torch.device) -> PolicyInputs:
-    """The microbatch's arrays that ``Policy.forward`` takes, on ``device``."""
+    """Return the microbatch's arrays that ``Policy.forward`` takes, as tensors on ``device``."""
     arrays = (microbatch.token_ids, microbatch.position_ids, microbatch.predictors, microbatch.targets)
     token_ids, position_ids, predictors, targets = (torch.from_numpy(array).to(device) for array in arrays)
     return token_ids, position_ids, predictors, targets

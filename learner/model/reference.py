@@ -21,22 +21,22 @@ class Reference(Protocol):
     """A policy that does not change. Its methods are collective."""
 
     def in_use(self) -> AbstractContextManager[None]:
-        """Within it the reference may be asked."""
+        """Keep the reference on the device while the context lasts; use the methods below only within it."""
         ...
 
     def logprobs(self, microbatch: Microbatch) -> Tensor:
-        """Log-probabilities of the microbatch's completion tokens, shape ``[T]``, in nats."""
+        """Return the log-probabilities of the microbatch's completion tokens, shape ``[T]``, in nats."""
         ...
 
     def distribution(self, microbatch: Microbatch) -> Distribution:
-        """What the distributions that the tokens could have been drawn from are computed from."""
+        """Return what the reference's distributions over the vocabulary are computed from, for an exact KL."""
         ...
 
 
 def build_reference(
     config: AlgorithmConfig, model: ModelConfig, folder: Path | str, temperature: float, backend: Backend
 ) -> Reference | None:
-    """The reference that the settings ask for; None where no KL needs one."""
+    """Return the reference that the settings ask for; None where ``kl_beta`` is 0 and no KL needs one."""
     if config.kl_beta == 0:
         return None
     if config.reference == "base" or (config.reference == "auto" and model.lora is not None):

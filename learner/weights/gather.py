@@ -1,6 +1,6 @@
-"""The learner's end of publishing: whole weights under their Hugging Face names, from any ZeRO stage, adapters merged.
+"""Whole weights under their Hugging Face names, from any ZeRO stage, adapters merged, for a publish or an export.
 
-Training is untouched by it: adapters are added to copies, a bucket at a time, never to the weights themselves.
+Training is untouched: adapters are added to copies, a bucket at a time, never to the weights themselves.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ ADAPTER_FOLDER = "adapter"
 
 
 def weight_buckets(backend: Backend, max_bytes: int) -> Iterator[WeightBucket]:
-    """Yields the weights on rank 0, in buckets of at most ``max_bytes`` or one parameter; elsewhere nothing.
+    """Yield the weights on rank 0, in buckets of at most ``max_bytes`` or one parameter; elsewhere nothing.
 
     Every rank must exhaust it, for ZeRO 3 gathers each bucket from all of them. A tied LM head is the embedding and
-    comes once, under the embedding's name. Adapters are part of the weights that they adapt. A critic does not come.
+    comes once, under the embedding's name. Adapters are merged into the weights. A critic is left out.
     """
     return _gathered(backend, merged_weights(backend.policy.model), max_bytes)
 
 
 def manifest(backend: Backend) -> WeightManifest:
-    """What ``device_weights`` will send, known without gathering anything."""
+    """Return names, dtypes and shapes of what ``device_weights`` will yield, without gathering anything."""
     weights = list(merged_weights(backend.policy.model))
     return WeightManifest(
         names=tuple(weight.name for weight in weights),
@@ -47,9 +47,9 @@ def manifest(backend: Backend) -> WeightManifest:
 
 
 def device_weights(backend: Backend) -> Iterator[tuple[str, Tensor]]:
-    """Yields names and whole weights on this rank's device, adapters merged, one at a time. Collective at ZeRO 3.
+    """Yield names and whole weights on this rank's device, adapters merged, one at a time. Collective at ZeRO 3.
 
-    What it yields stays valid until the next update: ZeRO 3 lets go of what it has gathered, and does not overwrite it.
+    A weight stays valid until the next update: ZeRO 3 lets go of what it has gathered, and does not overwrite it.
     """
     for weight in merged_weights(backend.policy.model):
         with deepspeed.zero.GatheredParameters(weight.parts, enabled=backend.zero_stage == 3):
@@ -58,10 +58,10 @@ def device_weights(backend: Backend) -> Iterator[tuple[str, Tensor]]:
 
 
 def export(backend: Backend, base_folder: Path | str, folder: Path) -> None:
-    """Writes a Hugging Face folder, model and tokenizer, from any ZeRO stage. Collective; rank 0 writes.
+    """Write a Hugging Face folder, model and tokenizer, from any ZeRO stage. Collective; rank 0 writes.
 
-    Adapters are merged into the model, and stand in the sub-folder ``adapter`` as well, in peft's format, to be put on
-    the model in ``base_folder``, which is where the tokenizer comes from too.
+    Adapters are merged into the model, and are also written by themselves to the sub-folder ``adapter``, in peft's
+    format, for the model in ``base_folder``. The tokenizer comes from ``base_folder`` too.
     """
     model = backend.policy.model
     state = _whole(backend, merged_weights(model))
@@ -90,7 +90,7 @@ def _write_adapters(adapters: PeftModel, state: dict[str, Tensor], base_folder: 
 
 
 def _whole(backend: Backend, weights: Iterable[Weight]) -> dict[str, Tensor]:
-    """All ``weights`` by name in CPU memory on rank 0; elsewhere an empty dict. Collective."""
+    """Return all ``weights`` by name in CPU memory on rank 0; elsewhere an empty dict. Collective."""
     buckets = _gathered(backend, weights, EXPORT_BUCKET_BYTES)
     return dict(pair for bucket in buckets for pair in tensors_of(bucket))
 
@@ -130,6 +130,6 @@ def _to_numpy(tensor: Tensor) -> NDArray:
 
 
 def tensors_of(bucket: WeightBucket) -> Iterator[tuple[str, Tensor]]:
-    """Names and tensors of a bucket, without copying."""
+    """Yield names and tensors of a bucket, without copying."""
     for name, dtype, array in zip(bucket.names, bucket.dtypes, bucket.arrays, strict=True):
         yield name, torch.from_numpy(array).view(getattr(torch, dtype))

@@ -18,9 +18,10 @@ from rollout.types.publishing import IpcBucket, NcclGroup
 
 
 class IpcSender:
-    """Packs the weights into one buffer on this rank's GPU, a bucket at a time. Every rank does, each for its own GPU.
+    """A sender to generators on this rank's GPU: it packs the weights into one buffer there, a bucket at a time.
 
-    A bucket may only be asked for when everybody has copied the one before: it is the same buffer.
+    Every rank sends, each on its own GPU. Ask for a bucket only when all have copied the one before: the buffer is the
+    same.
     """
 
     def __init__(self, backend: Backend) -> None:
@@ -28,7 +29,10 @@ class IpcSender:
         self._buckets: Iterator[Any] | None = None
 
     def begin(self, bucket_bytes: int) -> None:
-        """Allocates the buffer: ``bucket_bytes``, or the largest weight if that is more."""
+        """Allocate the buffer: ``bucket_bytes``, or the largest weight if that is more.
+
+        Raises ValueError where PyTorch allocates memory that other processes cannot open.
+        """
         from vllm.distributed.weight_transfer.packed_tensor import packed_ipc_producer
 
         check_allocator(os.environ)
@@ -42,7 +46,7 @@ class IpcSender:
         )
 
     def next_bucket(self) -> IpcBucket | None:
-        """The next bucket, or None after the last. Collective. Raises RuntimeError before ``begin``."""
+        """Return the next bucket, or None after the last. Collective. Raises RuntimeError before ``begin``."""
         if self._buckets is None:
             raise RuntimeError("no transfer was begun: call begin() first")
         chunk = next(self._buckets, None)
@@ -57,14 +61,14 @@ class IpcSender:
         )
 
     def end(self) -> None:
-        """Frees the buffer, once the generators have closed it. Also ends a transfer half way."""
+        """Free the buffer, once the generators have closed it. This also ends a publish half way."""
         self._buckets = None
         torch.cuda.ipc_collect()
         torch.cuda.empty_cache()
 
 
 class NcclSender:
-    """Broadcasts the weights from rank 0 to the workers of all generators at once. The other ranks help to gather."""
+    """A sender to generators on other GPUs: rank 0 broadcasts to all their workers, the other ranks help to gather."""
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
@@ -72,7 +76,7 @@ class NcclSender:
         self._buffer_bytes = 0
 
     def join(self, group: NcclGroup) -> None:
-        """Leaves the former group, if there is one, and joins ``group`` as its rank 0; waits for all the others."""
+        """Leave the former group, if there is one, and join ``group`` as its rank 0; wait for all the others."""
         if not self._backend.rank.is_first:
             return
         from vllm.distributed.weight_transfer.nccl_common import trainer_init
@@ -83,9 +87,11 @@ class NcclSender:
         self._buffer_bytes = group.buffer_bytes
 
     def broadcast(self, timeout_s: float) -> None:
-        """Sends everything. Collective.
+        """Send all the weights. Collective.
 
-        Raises TimeoutError when the receivers have not taken it by then; the group must be built anew.
+        Raises:
+            TimeoutError: the receivers have not taken them within ``timeout_s``; the group must be built anew.
+            RuntimeError: no group was joined.
         """
         torch.cuda.synchronize()  # the optimizer's last writes are on another stream
         if not self._backend.rank.is_first:
@@ -112,7 +118,7 @@ class NcclSender:
             raise TimeoutError(f"the generators did not take the weights within {timeout_s:g} s")
 
     def leave(self) -> None:
-        """Leaves the group, also in the middle of a broadcast."""
+        """Leave the group, also in the middle of a broadcast."""
         group, self._group = self._group, None
         if group is not None:
             group.destroy()
@@ -131,7 +137,7 @@ class NcclSender:
 
 
 def largest_bytes(backend: Backend) -> int:
-    """Size of the largest weight, bytes."""
+    """Return the size of the largest weight, in bytes."""
     announced = manifest(backend)
     return max(
         torch.Size(shape).numel() * getattr(torch, dtype).itemsize
@@ -140,10 +146,10 @@ def largest_bytes(backend: Backend) -> int:
 
 
 def check_allocator(environment: Mapping[str, str]) -> None:
-    """Raises ValueError where PyTorch allocates memory that other processes cannot open."""
+    """Raise ValueError where PyTorch allocates memory that other processes cannot open."""
     for key in ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF"):
         if "expandable_segments:true" in environment.get(key, "").replace(" ", "").lower():
             raise ValueError(
-                f'{key} = {environment[key]!r} with rollout.publish_backend = "ipc": expandable segments cannot be opened '
-                'by another process; unset it for the learner, or set rollout.publish_backend = "ray"'
+                f'{key} = {environment[key]!r} with rollout.publish_backend = "ipc": expandable segments cannot be '
+                'opened by another process; unset it for the learner, or set rollout.publish_backend = "ray"'
             )

@@ -21,7 +21,7 @@ MANIFEST = "manifest.json"
 FORMAT = 2
 """Version of what the manifest tells; one that names no version is of the first, which is read in the same way."""
 VISIBLE_S = 60.0
-"""Seconds after which a file that another node wrote is to be seen here."""
+"""Seconds within which a file that another node wrote must be seen here."""
 
 
 class Saveable(Protocol):
@@ -89,18 +89,18 @@ class Checkpoints:
             shutil.rmtree(old, ignore_errors=True)
 
     def latest(self) -> Checkpoint | None:
-        """Return the newest checkpoint that has all its files, by their sizes; None when there is none at all.
+        """Return the newest checkpoint that has all its files, by their sizes; None when there is none.
 
-        This reads manifests only: ask `verify_latest` for what is to be loaded.
+        This reads manifests only: load what `verify_latest` returns.
 
         Raises CheckpointError when there are some but every one is damaged.
         """
         return self._newest(self._damage_seen)
 
     def verify_latest(self) -> Checkpoint | None:
-        """Return the newest checkpoint whose files are what was saved, by their digests; None when there is none at all.
+        """Return the newest checkpoint whose files are what was saved, by their digests; None when there is none.
 
-        A checkpoint is read once, however often this is asked. What it finds damaged, `latest` leaves aside too.
+        A checkpoint is read once, however often this is called. `latest` passes over what it finds damaged, too.
 
         Raises CheckpointError when there are some but every one is damaged.
         """
@@ -124,8 +124,8 @@ class Checkpoints:
             logger.warning("checkpoint %s is damaged (%s) and left aside; trying the one before it", folder, damage)
         if found:
             raise CheckpointError(
-                f"every checkpoint in {self._folder} is damaged ({damage_in(found[-1])}): restore one from a backup, or "
-                "remove that folder to start the run from its beginning"
+                f"every checkpoint in {self._folder} is damaged ({damage_in(found[-1])}): restore one from a backup, "
+                "or remove that folder to start the run from its beginning"
             )
         return None
 

@@ -1,4 +1,4 @@
-"""The run directory: everything that a run leaves behind, as files. Reports read these, never live objects."""
+"""The run directory: the files of a run. Reports read these, never live objects."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ MAY_CHANGE = (
         "rewards.max_failed_share",
     ),
 )
-"""Settings that a resumed run may have otherwise: how long it is, what it runs on, and what it puts up with. Another
-num_steps also stretches a decaying learning rate; another number of generators changes the last bits of what is sampled."""
+"""Settings that a resumed run may change: how long it is, what it runs on, and the errors that it tolerates. Another
+num_steps also stretches a decaying learning rate; another number of generators changes the last bits of the samples."""
 
 
 class RunDirectoryError(RuntimeError):
@@ -46,14 +46,14 @@ class RunDirectoryError(RuntimeError):
 
 
 class RunDirectory:
-    """`runs/<name>/`: where a run's files are. Asking writes nothing; `open` makes the folder the run's own."""
+    """`runs/<name>/`, where a run's files are. Creating this object writes nothing; `open` creates the folder."""
 
     def __init__(self, config: RunConfig) -> None:
         self.path = config.directory.resolve()
         self._config = config
 
     def open(self) -> Self:
-        """Create the folders and write config.json, so that the run can begin or go on here. Return the directory itself.
+        """Create the folders and write config.json, so that the run can begin or go on here. Return this object.
 
         Raises RunDirectoryError when it cannot be written, holds a run of other settings, or is being trained into.
         """
@@ -113,7 +113,7 @@ class RunDirectory:
             file.write(json.dumps({"step": step} | dict(metrics)) + "\n")
 
     def metrics(self) -> list[dict[str, float]]:
-        """The lines of metrics.jsonl; a line torn by a kill is left out."""
+        """Return the lines of metrics.jsonl; a line torn by a kill is left out."""
         if not self._metrics_file.exists():
             return []
         return list(whole_lines(self._metrics_file.read_text()))
@@ -125,7 +125,7 @@ class RunDirectory:
             write_atomically(self._rollouts_file(step), zstandard.compress(lines.encode()))
 
     def read_rollouts(self, step: int) -> list[dict[str, Any]]:
-        """What `write_rollouts` wrote."""
+        """Return the records of a step, one for each completion, as `write_rollouts` wrote them."""
         text = zstandard.decompress(self._rollouts_file(step).read_bytes()).decode()
         return [json.loads(line) for line in text.splitlines()]
 
@@ -146,10 +146,11 @@ class RunDirectory:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Within it no other command trains into this directory, where two would undo each other's work.
+        """Keep other commands from training into this directory while the context lasts.
 
-        Raises RunDirectoryError while another does, on this machine or on one that shares the folder. The lock ends with the
-        process that holds it, however it ends.
+        Two would undo each other's work. The lock ends with the process that holds it, however it ends.
+
+        Raises RunDirectoryError while another holds the lock, on this machine or on one that shares the folder.
         """
         with self._writing():
             file = (self.path / ".lock").open("a+")
@@ -167,8 +168,8 @@ class RunDirectory:
         except BlockingIOError:
             lock.seek(0)
             raise RunDirectoryError(
-                f"{self.path} is being trained into by another command ({lock.read().strip()}): wait for it, stop it, or "
-                "choose another name"
+                f"{self.path} is being trained into by another command ({lock.read().strip()}): wait for it, stop it, "
+                "or choose another name"
             ) from None
         except OSError as error:  # a file system without locks
             logger.warning("%s cannot be locked (%s): start no second command for it", self.path, error)
@@ -183,8 +184,8 @@ class RunDirectory:
             yield
         except OSError as error:
             raise RunDirectoryError(
-                f"cannot write the run directory {self.path}: {error.strerror}. Mend space or permissions there and start "
-                "the same command again (it resumes from the last checkpoint), or set runs_dir to another folder"
+                f"cannot write the run directory {self.path}: {error.strerror}. Mend space or permissions there and "
+                "start the same command again (it resumes from the last checkpoint), or set runs_dir to another folder"
             ) from error
 
     def _rollouts_file(self, step: int) -> Path:
@@ -192,7 +193,7 @@ class RunDirectory:
 
 
 def differences(before: Any, now: Any, may_change: Sequence[str] = (), key: str = "") -> Iterator[str]:
-    """A line for each setting that differs: `learner.learning_rate was 0.0004, now 0.001`."""
+    """Yield a line for each setting that differs: `learner.learning_rate was 0.0004, now 0.001`."""
     if isinstance(before, dict) and isinstance(now, dict):
         for name in [*before, *(name for name in now if name not in before)]:
             path = f"{key}.{name}" if key else name
@@ -203,7 +204,7 @@ def differences(before: Any, now: Any, may_change: Sequence[str] = (), key: str 
 
 
 def records(step: int, groups: Sequence[Group], advantages: Sequence[Sequence[float]]) -> Iterator[dict[str, Any]]:
-    """One JSON-able object for each completion."""
+    """Yield an object for each completion, fit for JSON."""
     for group, group_advantages in zip(groups, advantages, strict=True):
         for completion, reward, advantage in zip(group.completions, group.rewards, group_advantages, strict=True):
             yield {

@@ -1,4 +1,4 @@
-"""What only a GPU can show of the learner: 8-bit moments, an offloaded reference, bf16, flash attention, memory."""
+"""The learner on a GPU: 8-bit moments, an offloaded reference, bf16, flash attention, memory."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_eight_bit_moments_train_like_full_ones(folder: Path, groups: list[Group
 
 
 @pytest.mark.parametrize("zero_stage", [1, 2, 3])
-def test_an_offloaded_optimizer_trains_alike(folder: Path, groups: list[Group], zero_stage: int) -> None:
+def test_an_offloaded_optimizer_trains_in_the_same_way(folder: Path, groups: list[Group], zero_stage: int) -> None:
     there, away = (
         start(folder, learner_config(zero_stage=zero_stage, offload_optimizer=offload)) for offload in (False, True)
     )

@@ -11,7 +11,7 @@ from tests.support.tiny import BUILD, make_groups
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny policy."""
+    """Build the tiny policy and return its folder."""
     folder = tmp_path_factory.mktemp("policy")
     build_model(BUILD, 0, folder)
     return folder

@@ -52,7 +52,7 @@ def assert_close(weights: dict[str, np.ndarray], expected: dict[str, np.ndarray]
 
 
 def stale(group: Group) -> Group:
-    """The group as if the sampler's policy had been another one."""
+    """Return the group as if another policy had sampled it: logprobs half a nat lower."""
     completions = [replace(c, rollout_logprobs=c.rollout_logprobs - np.float32(0.5)) for c in group.completions]
     return replace(group, completions=tuple(completions))
 
@@ -153,7 +153,7 @@ def test_on_policy_groups_show_no_gap(folder, groups) -> None:
 
 
 def bytes_alive() -> int:
-    """Of the storages of all tensors that Python knows."""
+    """Add up the storages of all tensors that Python knows, in bytes."""
     gc.collect()
     tensors = [thing for thing in gc.get_objects() if type(thing) in (torch.Tensor, torch.nn.Parameter)]
     return sum({s.data_ptr(): s.nbytes() for s in (tensor.untyped_storage() for tensor in tensors)}.values())
@@ -312,11 +312,11 @@ def test_a_warm_start_imitates_and_its_optimizer_does_not_leak(folder, groups, t
 
 
 def test_a_learner_takes_no_more_of_a_gpu_than_its_share(monkeypatch) -> None:
-    """Without the GPU: PyTorch is told before anything is allocated. tests/gpu looks whether it holds."""
+    """Without a GPU this shows that PyTorch is told before anything is allocated; tests/gpu shows that it holds."""
     told: list[float] = []
 
     class NextError(Exception):
-        """What comes after that."""
+        """Raised by the step that follows."""
 
     def next_step(*_: object) -> None:
         raise NextError

@@ -56,7 +56,10 @@ def test_a_warm_start_brings_its_own_optimizer_only() -> None:
 
 
 def test_validation_loads_nothing_slow() -> None:
-    code = "import sys, learner.config, learner.backend.schedule; assert not {'torch', 'transformers', 'ray'} & set(sys.modules)"
+    code = (
+        "import sys, learner.config, learner.backend.schedule; "
+        "assert not {'torch', 'transformers', 'ray'} & set(sys.modules)"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

@@ -57,7 +57,7 @@ def ppo_clip(ratio: float, advantage: float, eps_low: float, eps_high: float, du
 
 
 def is_clipped(ratio: float, advantage: float, eps_low: float, eps_high: float, dual_clip: float | None = None) -> bool:
-    """Whether the ratio has gone as far as the advantage may drive it, or too far for a dual clip."""
+    """Return whether the ratio has gone as far as the advantage may drive it, or too far for a dual clip."""
     if advantage > 0:
         return ratio > 1 + eps_high
     return advantage < 0 and (ratio < 1 - eps_low or (dual_clip is not None and ratio > dual_clip))
@@ -162,7 +162,7 @@ def leave_one_out(rewards: Floats) -> Floats:
 
 
 def group_advantages(groups: list[Floats], baseline: str, scale: str) -> list[Floats]:
-    """A group without spread has no credit to give. ``batch_std`` is that of all rewards of the step."""
+    """Return advantages; a group without spread has none to give. ``batch_std`` is that of all rewards of the step."""
     all_rewards = [reward for rewards in groups for reward in rewards]
     found = []
     for rewards in groups:
@@ -172,7 +172,7 @@ def group_advantages(groups: list[Floats], baseline: str, scale: str) -> list[Fl
         centred = {"group_mean": group_relative, "leave_one_out": leave_one_out}[baseline](rewards)
         scales = {"group_std": rewards, "batch_std": all_rewards}
         divisor = sample_std(scales[scale]) + STD_EPS if scale in scales else 1.0
-        found.append([credit / divisor for credit in centred])
+        found.append([each / divisor for each in centred])
     return found
 
 
@@ -245,7 +245,7 @@ SAID = ("logprobs", "entropy", "values", "reference_kl")
 
 @dataclass(frozen=True)
 class Frozen:
-    """What the gradient does not flow through: a completion's old log-probabilities, and weights of its tokens."""
+    """The constants of the gradient: a completion's old log-probabilities, and the weights of its tokens."""
 
     old: Floats
     mismatch: Floats
@@ -269,7 +269,7 @@ def frozen_at(row: Row, config: AlgorithmConfig) -> Frozen:
 
 
 def token_losses(row: Row, frozen: Frozen, config: AlgorithmConfig, kl_beta: float) -> Floats:
-    """A completion's, of policy and critic."""
+    """Return a completion's losses, of policy and critic."""
     bounds = config.clip_eps_low, config.clip_eps_high, config.dual_clip
     ratios = ratios_of(row, frozen.old, config)
     losses = []
@@ -292,7 +292,7 @@ def token_losses(row: Row, frozen: Frozen, config: AlgorithmConfig, kl_beta: flo
 def objective(
     rows: list[Row], config: AlgorithmConfig, kl_beta: float, limit: int
 ) -> tuple[float, dict[str, list[Floats]]]:
-    """The loss of an optimizer step, and for each field of ``SAID`` and each row its derivatives."""
+    """Return the loss of an optimizer step, and its derivatives by each field of ``SAID`` for each row."""
     frozen = [frozen_at(row, config) for row in rows]
     losses = {i: token_losses(row, frozen[i], config, kl_beta) for i, row in enumerate(rows) if not row.is_masked}
 
@@ -323,7 +323,7 @@ def derivative(function: Callable[[float], float], x: float, step: float = 1e-5)
 
 
 def has_kink_nearby(row: Row, config: AlgorithmConfig, reach: float = 1e-4) -> bool:
-    """Whether a bound is so near that the loss has two slopes there, or that rounding decides about a weight."""
+    """Return whether a bound is so near that the loss has two slopes, or that rounding decides about a weight."""
     old = row.logprobs if row.old is None else row.old
     low, high = config.mismatch_low, config.mismatch_high
     corners = [(ratio, bound) for ratio in ratios_of(row, old, config) for bound in _ratio_bounds(config)]
@@ -346,12 +346,12 @@ def _ratio_bounds(config: AlgorithmConfig) -> Floats:
     return [1 - config.clip_eps_low, 1 + config.clip_eps_high, *dual]
 
 
-# --- scored groups to credit ---
+# --- scored groups to advantages ---
 
 
 @dataclass(frozen=True)
 class Scored:
-    """A completion before its credit."""
+    """A completion before its advantages."""
 
     group: int
     reward: float
@@ -361,7 +361,7 @@ class Scored:
 
 
 def credit(scored: list[Scored], config: AlgorithmConfig, kl_beta: float, limit: int) -> list[tuple[Floats, Any]]:
-    """For each completion, in order of their groups, its tokens' advantages, and the critic's returns or None."""
+    """Return each completion's token advantages, and the critic's returns or None, in order of their groups."""
     paid = [token_rewards(_reward(one, config, limit), _kls(one, config), kl_beta) for one in scored]
     if config.baseline in ("group_mean", "leave_one_out"):
         members = [[i for i, one in enumerate(scored) if one.group == g] for g in sorted({one.group for one in scored})]

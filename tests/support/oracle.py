@@ -29,7 +29,7 @@ class Row:
 
 @dataclass
 class Said:
-    """What a model says about a row's tokens: log-probabilities over the vocabulary, and values."""
+    """Return a model's log-probabilities over the vocabulary and its values, for a row's tokens."""
 
     log_p: torch.Tensor
     tokens: torch.Tensor
@@ -56,7 +56,7 @@ class Critic(torch.nn.Module):
 
 
 def oracle_update(folder: Path, config: LearnerConfig, steps: list[list[Group]]) -> dict[str, np.ndarray]:
-    """The weights after one update for each of ``steps``, at a constant learning rate."""
+    """Return the weights after one update for each of ``steps``, at a constant learning rate."""
     policy, reference = (AutoModelForCausalLM.from_pretrained(folder) for _ in range(2))
     critic = Critic(policy.config.hidden_size) if config.algorithm.baseline == "value" else None
     parameters = [{"params": list(policy.parameters())}]

@@ -30,19 +30,19 @@ MAX_COMPLETION_TOKENS = 16
 
 
 def learner_config(algorithm: AlgorithmConfig | None = None, **settings: Any) -> LearnerConfig:
-    """Small microbatches, so that there are several, and an epsilon that keeps Adam from magnifying rounding."""
+    """Return settings with small microbatches, so that there are several, and an epsilon at which Adam is smooth."""
     defaults = {"learning_rate": 1e-2, "adam_eps": 1e-3, "max_tokens_per_microbatch": 64, "max_logprob_gap": 1e3}
     return LearnerConfig(**(defaults | settings), algorithm=algorithm or AlgorithmConfig())
 
 
 def free_port() -> int:
-    """A port that nobody listens on, so that two test runs on one machine do not meet."""
+    """Return a port that nobody listens on, so that two test runs on one machine do not meet."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         return server.getsockname()[1]
 
 
 def make_groups(folder: Path, seed: int, num_groups: int = 6, group_size: int = 4) -> list[Group]:
-    """Groups of random tokens whose rollout logprobs are those of the model in ``folder``; one has no spread."""
+    """Return groups of random tokens with the rollout logprobs of the model in ``folder``; one has no spread."""
     rng = np.random.default_rng(seed)
     model = AutoModelForCausalLM.from_pretrained(folder)
     return [_group(model, rng, f"{seed}/{index}", group_size, spread=index != 1) for index in range(num_groups)]
@@ -62,7 +62,7 @@ def _group(model: torch.nn.Module, rng: np.random.Generator, id: str, group_size
 
 
 def sequence_logprobs(model: torch.nn.Module, prompt_ids: np.ndarray, completion_ids: np.ndarray) -> torch.Tensor:
-    """Logprobs of one completion by the plainest means: one sequence, all logits, ``log_softmax``."""
+    """Compute the logprobs of one completion by the plainest means: one sequence, all logits, ``log_softmax``."""
     token_ids = torch.from_numpy(np.concatenate([prompt_ids, completion_ids])).long()
     logits = model(input_ids=token_ids[None]).logits[0, len(prompt_ids) - 1 : -1] / TEMPERATURE
     return logits.double().log_softmax(-1).gather(1, token_ids[len(prompt_ids) :, None])[:, 0]

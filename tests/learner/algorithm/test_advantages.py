@@ -20,9 +20,9 @@ from tests.support import formulas
 
 reward = st.floats(-10, 10, width=32)
 groups = st.lists(st.lists(reward, min_size=1, max_size=6), min_size=1, max_size=5)
-group_by_sampling = st.tuples(reward, st.integers(1, 6)).map(lambda drawn: [drawn[0]] * drawn[1])
+equal_rewards = st.tuples(reward, st.integers(1, 6)).map(lambda drawn: [drawn[0]] * drawn[1])
 groups_some_without_spread = st.lists(
-    st.one_of(st.lists(reward, min_size=1, max_size=6), group_by_sampling), min_size=1, max_size=5
+    st.one_of(st.lists(reward, min_size=1, max_size=6), equal_rewards), min_size=1, max_size=5
 )
 per_token = st.lists(reward, min_size=1, max_size=8)
 pairs = st.lists(st.tuples(reward, reward), min_size=1, max_size=8)
@@ -61,7 +61,7 @@ def test_rloo_is_the_centred_reward_times_g_over_g_less_one(rewards: list[float]
 @pytest.mark.parametrize("baseline", ["group_mean", "leave_one_out"])
 @pytest.mark.parametrize("reward", [0.0, 0.1, 1 / 3, -7.0])
 def test_a_group_without_spread_gives_exactly_zero(reward: float, baseline, scale) -> None:
-    # The mean of seven times 0.1 is not 0.1 in floating point: without care that would be credit out of nothing.
+    # The mean of seven times 0.1 is not 0.1 in floating point: without care that would be an advantage out of nothing.
     flat, single, spread = group_advantages(
         [np.full(7, reward), np.array([reward]), np.array([0.0, 1.0])], baseline=baseline, scale=scale
     )

@@ -36,7 +36,7 @@ AS_FLOAT32 = {"rtol": 1e-6, "atol": 1e-6}
 
 
 def draw(sizes: list[int], seed: int) -> tuple[list[Group], list[TrainingSequence]]:
-    """Scored groups, some of them without spread, and their sequences with what policy and reference said."""
+    """Draw scored groups, some without spread, and their sequences with log-probabilities and values filled in."""
     rng = np.random.default_rng(seed)
     groups = []
     for g, size in enumerate(sizes):
@@ -122,7 +122,7 @@ def test_credit(
 @given(sizes=sizes, seed=seeds, reward=st.floats(-5, 5))
 @settings(max_examples=8, deadline=None)
 def test_groups_without_spread_have_exactly_no_credit(baseline, scale, sizes, seed: int, reward: float) -> None:
-    """Sequences without advantage are not computed, so that it must be 0, not nearly so."""
+    """Sequences without advantage are skipped, so it must be exactly 0."""
     groups, _ = draw(sizes, seed)
     flat = [group.scored(tuple(Reward(reward, ()) for _ in group.rewards)) for group in groups]
     found = credit(sequences_from_groups(flat), flat, AlgorithmConfig(baseline=baseline, advantage_scale=scale))

@@ -49,7 +49,7 @@ EXACT = {"rtol": 1e-9, "atol": 1e-9}
 
 
 def flat(batch: Ragged) -> tuple[torch.Tensor, ...]:
-    """The three numbers of all tokens, in float64; the first of them asks for gradients."""
+    """Return the three numbers of all tokens as float64 tensors; the first requires a gradient."""
     now, was, third = torch.tensor([token for tokens in batch for token in tokens], dtype=torch.float64).unbind(1)
     return now.clone().requires_grad_(), was, third
 
@@ -63,7 +63,7 @@ def tokens_of(batch: Ragged) -> list[tuple[float, float, float]]:
 
 
 def gradient(loss_T: torch.Tensor, now: torch.Tensor, weights_T: torch.Tensor | None = None) -> np.ndarray:
-    """Of the sum of ``loss_T``, weighted."""
+    """Return the gradient of the weighted sum of ``loss_T``."""
     weighted = loss_T if weights_T is None else loss_T * weights_T
     return torch.autograd.grad(weighted.sum(), now)[0].numpy()
 
@@ -73,7 +73,7 @@ def without_dual_clip(bounds: dict) -> dict:
 
 
 def assume_away_from_corners(ratio: float, bounds: dict, *, is_exact: bool) -> None:
-    """Not so near a bound that rounding decides on which side; on policy nothing is rounded."""
+    """Return whether no ratio is so near a bound that rounding decides its side; on policy nothing is rounded."""
     corners = 1 - bounds["eps_low"], 1 + bounds["eps_high"]
     assume(is_exact or all(abs(ratio - corner) > 1e-9 for corner in corners))
 

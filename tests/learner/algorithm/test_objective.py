@@ -139,7 +139,7 @@ def sequences_from_groups(rows: list[Row], shapes: list[tuple[int, int]]) -> lis
 
 
 def skips_zero_advantage(config: AlgorithmConfig) -> bool:
-    """Whether a completion of advantage 0 has no gradient at all."""
+    """Return whether a completion of advantage 0 has no gradient at all."""
     has_kl_loss = config.kl_beta > 0 and config.kl_placement == "loss"
     return not (has_kl_loss or config.uses_critic or config.entropy_beta > 0)
 
@@ -171,7 +171,7 @@ def leaves_of(rows: list[Row]) -> dict[str, list[torch.Tensor]]:
 
 
 def computed(rows: list[Row], sequences: list[TrainingSequence], config: AlgorithmConfig, split: Split) -> Found:
-    """The learner's loss and gradients, summed over the ranks and microbatches of ``split``."""
+    """Compute the learner's loss and gradients, summed over the ranks and microbatches of ``split``."""
     leaves = leaves_of(rows)
     loss, stats, num_microbatches = torch.zeros((), dtype=torch.float64), {}, 0
     for batch in packed(sequences, split, skips_zero_advantage(config)):

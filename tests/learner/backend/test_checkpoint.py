@@ -1,4 +1,4 @@
-"""What a checkpoint tells of its own files, from one rank; test_learner.py shows that it goes on bit for bit."""
+"""The digests of a checkpoint's files, on one rank; test_learner.py shows that training goes on bit for bit."""
 
 from __future__ import annotations
 

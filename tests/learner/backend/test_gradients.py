@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.timeout(120), pytest.mark.filterwarnings("ignore:.*tor
 
 
 class Poison:
-    """While it is on, one backward pass of each step gets a gradient that is not a number, deep in the model."""
+    """Give one backward pass of each step a gradient that is not a number, deep in the model, while it is on."""
 
     def __init__(self, learner: Learner, on: bool = True) -> None:
         self.on = on

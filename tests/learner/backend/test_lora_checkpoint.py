@@ -1,4 +1,4 @@
-"""Checkpoints of a learner with adapters: they hold what is trained, and go onto what it was trained on."""
+"""Checkpoints of a learner with adapters: they hold what is trained, and load onto the weights it was trained on."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def tensors_in(folder: Path) -> list[torch.Tensor]:
 
 @pytest.fixture(scope="module")
 def saved(folder, tmp_path_factory) -> Path:
-    """A checkpoint of untrained adapters, without a critic."""
+    """Save a checkpoint of untrained adapters, without a critic."""
     path = tmp_path_factory.mktemp("saved")
     start(folder).save(path)
     return path
@@ -107,6 +107,6 @@ def test_adapters_are_refused_on_another_base_and_on_the_merged_one(folder, grou
             resumed.load(tmp_path / "checkpoint")
 
 
-def test_alike_names_for_the_same_layers_are_alike(folder, saved) -> None:
+def test_other_names_for_the_same_layers_load_too(folder, saved) -> None:
     names = ("v_proj", "up_proj", "q_proj", "o_proj", "k_proj", "gate_proj", "down_proj")
     start(folder, adapted(target_modules=names)).load(saved)

@@ -19,7 +19,7 @@ Reference = tuple[Tensor, Tensor]
 def plain_scores(
     hidden: Tensor, weight: Tensor, targets: Tensor, *, temperature: float, reference: Reference | None = None
 ) -> TokenScores:
-    """The definition, with all logits at once."""
+    """Compute the scores by their definition, with all logits at once."""
     log_p = (hidden @ weight.T / temperature).log_softmax(-1)
     logprobs, entropy = log_p.gather(1, targets[:, None])[:, 0], torch.special.entr(log_p.exp()).sum(-1)
     if reference is None:
@@ -139,7 +139,7 @@ def test_bfloat16_hidden_gradient_adds_up_over_many_slices() -> None:
 
 
 def backward_products(loss_of: Callable[[TokenScores], Tensor], hidden_grad: bool, weight_grad: bool) -> float:
-    """How many products of the size of hidden @ head.T the backward pass computes."""
+    """Count the products of the size of hidden @ head.T that the backward pass computes."""
     hidden, weight, targets, _ = example(8, 40, hidden_size=6)
     reference = hidden.detach() + 1, weight.detach()
     inputs = hidden.requires_grad_(hidden_grad), weight.requires_grad_(weight_grad)
@@ -178,7 +178,7 @@ def test_each_score_has_its_own_gradient(score: int) -> None:
 
 
 class LargestResult(TorchDispatchMode):
-    """Remembers the most numbers that any operation gave."""
+    """Records the largest number of elements that an operation returned."""
 
     numbers = 0
 

@@ -1,4 +1,4 @@
-"""Adapters: what they are put on, how they train, and what is published and exported of them."""
+"""Adapters: which layers get them, how they train, and how they are published and exported."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def sharing_all(settings: Callable[..., dict[str, Any]]) -> Callable[..., dict[s
     return changed
 
 
-def test_only_adapters_train_and_they_begin_alike_and_without_effect(folder) -> None:
+def test_only_adapters_train_and_all_ranks_begin_with_the_same_ones_without_effect(folder) -> None:
     torch.manual_seed(1)
     expected = torch.rand(3)
     torch.manual_seed(1)
@@ -181,7 +181,8 @@ def test_two_ranks_train_save_and_export_as_one(folder, groups, more_groups, tmp
     )
     while len(list(tmp_path.glob("done*"))) < 2:
         ranks.join(timeout=0.1)  # raises what a rank has raised
-    # Killed, as Ray kills those of a run: gloo's threads now and then abort a rank that the other has left, or that ends.
+    # Killed, as Ray kills those of a run: gloo's threads now and then abort a rank that the other has left, or that
+    # ends.
     for process in ranks.processes:
         process.kill()
     alone = start(folder)

@@ -1,4 +1,4 @@
-"""What a learner announces and sends between GPUs, as far as that can be seen without one."""
+"""The weights that a learner announces and sends between GPUs, as far as that can be tested without one."""
 
 from __future__ import annotations
 

@@ -129,7 +129,7 @@ def test_a_full_disk_keeps_the_earlier_ones_and_says_so(checkpoints) -> None:
 
 @pytest.fixture
 def hashed(monkeypatch) -> list[Path]:
-    """The files that the driver has read to hash them."""
+    """Return a list that gets each file that the driver reads to hash it."""
     read: list[Path] = []
 
     def reading(path: Path) -> str:
