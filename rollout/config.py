@@ -72,7 +72,7 @@ class RolloutConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstr
     """How weights travel: `ray` through the object store, anywhere; `ipc` within a GPU that generator and learner
     share; `nccl` between GPUs. `auto`: the fastest that the placement allows. See docs/publishing.md."""
     publish_timeout_s: float = Field(default=120.0, gt=0)
-    """Deadline of each of a publish's two phases, stage and commit, seconds. One that fails is tried once more."""
+    """Deadline of each of a publish's two phases, stage and commit, seconds. One that fails is repeated once."""
     publish_bucket_mib: int = Field(default=256, ge=1)
     """Weights travel in buckets of about this size, or of one parameter where that is larger, MiB. With `ipc` the
     learner's GPU holds one bucket during a publish, with `nccl` both ends hold two."""

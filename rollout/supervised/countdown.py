@@ -25,7 +25,7 @@ from rollout.tasks.countdown import GeneratedProblems
 from rollout.tasks.countdown_problems.settings import CountdownConfig
 
 
-class Step(NamedTuple):
+class SearchStep(NamedTuple):
     """Two numbers combined into one."""
 
     left: int
@@ -126,7 +126,7 @@ def search_trace(
 
 def _search(
     numbers: Sequence[int], rng: random.Random, max_value: int
-) -> Iterator[tuple[Step, list[tuple[str, Step]]]]:
+) -> Iterator[tuple[SearchStep, list[tuple[str, SearchStep]]]]:
     """Yield first steps in the order of the search, each with its attempts: an expression and its last step."""
     if len(numbers) not in (2, 3):
         raise ValueError(f"a trace needs two or three numbers, not {len(numbers)}")
@@ -152,8 +152,8 @@ def _search(
                 yield first, rng.sample(attempts, len(attempts))
 
 
-def _steps(a: int, b: int, max_value: int) -> list[Step]:
+def _steps(a: int, b: int, max_value: int) -> list[SearchStep]:
     """Return what ``a`` and ``b`` make within ``0..max_value``. The larger comes first, which halves the arithmetic."""
     a, b = max(a, b), min(a, b)
-    steps = [Step(a, "+", b, a + b), Step(a, "-", b, a - b), Step(a, "*", b, a * b)]
+    steps = [SearchStep(a, "+", b, a + b), SearchStep(a, "-", b, a - b), SearchStep(a, "*", b, a * b)]
     return [step for step in steps if step.value <= max_value]

@@ -22,7 +22,7 @@ from rollout.types.names import short_name
 from rollout.types.prompts import PromptFormat
 
 
-class Section(NamedTuple):
+class RawSection(NamedTuple):
     """The settings of a task, before they are validated."""
 
     task: str
@@ -31,7 +31,7 @@ class Section(NamedTuple):
 
 def read_section(value: Any) -> Any:
     """Return a section as the settings of its task. Raises PydanticKnownError for a key that is no section."""
-    if not isinstance(value, Section):
+    if not isinstance(value, RawSection):
         raise PydanticKnownError("extra_forbidden")
     try:
         model = load_task(value.task).SETTINGS
@@ -161,7 +161,8 @@ class TaskConfig(BaseModel, frozen=True, extra="allow", use_attribute_docstrings
         own = short_name(str(given.get("task", cls.model_fields["task"].default)))
         added: dict[str, Any] = {own: {}} if own in sections else {}
         return {
-            key: Section(sections[key], value) if key in sections else value for key, value in (added | given).items()
+            key: RawSection(sections[key], value) if key in sections else value
+            for key, value in (added | given).items()
         }
 
     @model_validator(mode="after")

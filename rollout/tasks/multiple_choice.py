@@ -34,7 +34,7 @@ EXAMPLE = WorkedExample(
 
 LETTERS = "ABCDEFGHIJ"
 ANSWER_COLUMNS = ("answerKey", "correct", "correct_option", "answer", "label")
-"""Names of the answer's column in ARC, AQuA, LogiQA and files of one's own, in the order that they are tried."""
+"""Names of the answer's column in ARC, AQuA, LogiQA and files of one's own, first come first."""
 LABELLED = re.compile(r"\s*\(?([A-J])[).:]\s*")
 
 

@@ -62,7 +62,7 @@ GRADER = "gsm8k"
 TRACES = "rollout.supervised.word_problems"
 
 
-class Step(NamedTuple):
+class StoryStep(NamedTuple):
     """A sentence, and what it does to the number that is asked for."""
 
     sentence: str
@@ -106,7 +106,7 @@ def draw_problem(config: WordProblemsConfig, rng: random.Random) -> Problem:
     )
 
 
-def possible_steps(owner: str, thing: str, value: int, max_number: int, rng: random.Random) -> Iterator[Step]:
+def possible_steps(owner: str, thing: str, value: int, max_number: int, rng: random.Random) -> Iterator[StoryStep]:
     """Yield a gain, a loss, a multiple and a share, as far as they keep the number between 1 and `max_number`."""
     other = rng.choice([name for name in NAMES if name != owner])
     if value + 2 <= max_number:
@@ -114,18 +114,18 @@ def possible_steps(owner: str, thing: str, value: int, max_number: int, rng: ran
         sentence = rng.choice(
             [f"{owner} {rng.choice(GAINS)} {more} more {thing}.", f"{other} gives {owner} {more} more {thing}."]
         )
-        yield Step(sentence, f"{value}+{more}={value + more}", value + more, owner)
+        yield StoryStep(sentence, f"{value}+{more}={value + more}", value + more, owner)
     if value > 2:
         less = rng.randint(2, value - 1)
         sentence = rng.choice(
             [f"{owner} {rng.choice(LOSSES)} {less} {thing}.", f"{owner} gives {other} {less} {thing}."]
         )
-        yield Step(sentence, f"{value}-{less}={value - less}", value - less, owner)
+        yield StoryStep(sentence, f"{value}-{less}={value - less}", value - less, owner)
     if 2 * value <= max_number:
         factor = rng.randint(2, min(MAX_FACTOR, max_number // value))
         sentence = f"{other} has {factor} times as many {thing} as {owner}."
-        yield Step(sentence, f"{value}*{factor}={value * factor}", value * factor, other)
+        yield StoryStep(sentence, f"{value}*{factor}={value * factor}", value * factor, other)
     if divisors := [divisor for divisor in range(2, MAX_FACTOR + 1) if value % divisor == 0]:
         divisor, boxes = rng.choice(divisors), rng.choice(BOXES)
         sentence = f"{owner} packs all {thing} equally into {divisor} {boxes} and keeps one {BOX[boxes]}."
-        yield Step(sentence, f"{value}/{divisor}={value // divisor}", value // divisor, owner)
+        yield StoryStep(sentence, f"{value}/{divisor}={value // divisor}", value // divisor, owner)

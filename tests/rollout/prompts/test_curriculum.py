@@ -32,7 +32,7 @@ def config(stages=(), num_problems=None, **curriculum) -> PromptsConfig:
 
 
 def step(prompts: PromptStream, *rates: float | None) -> set[str]:
-    """A step of as many prompts with those pass rates. The kinds that were asked."""
+    """Take a step of as many prompts with those pass rates. Return the entries that were asked."""
     taken = prompts.take(len(rates))
     prompts.observe([scored(prompt, rate) for prompt, rate in zip(taken, rates, strict=True)])
     return {prompt.source for prompt in taken}
@@ -66,8 +66,8 @@ def test_whichever_comes_first_ends_the_stage(rates, num_easy) -> None:
 def test_the_window_is_the_stages_own_and_the_last_stage_goes_on() -> None:
     stages = [{"weights": EASY, "pass_rate": 0.5}, {"weights": HARD, "pass_rate": 0.5}, {"weights": EASY}]
     prompts = stream(stages, window_groups=4)
-    kinds = [step(prompts, 1.0, 1.0) for _ in range(9)]
-    assert kinds == [{"easy"}] * 2 + [{"hard"}] * 2 + [{"easy"}] * 5
+    names = [step(prompts, 1.0, 1.0) for _ in range(9)]
+    assert names == [{"easy"}] * 2 + [{"hard"}] * 2 + [{"easy"}] * 5
 
 
 @pytest.mark.parametrize("ahead", [1, 2])
@@ -80,8 +80,8 @@ def test_a_stage_goes_by_its_own_groups_where_sampling_runs_ahead(ahead: int, en
         asked.append(prompts.take(2))
         prompts.observe([scored(prompt, 1.0) for prompt in asked[number]])
     # Two steps of each stage are observed before it ends, and as many again as run ahead were asked by then.
-    kinds = ["".join({prompt.source for prompt in step}) for step in asked]
-    assert kinds == ["easy"] * (2 + ahead) + ["hard"] * (2 + ahead) + ["easy"] * (len(kinds) - 4 - 2 * ahead)
+    names = ["".join({prompt.source for prompt in step}) for step in asked]
+    assert names == ["easy"] * (2 + ahead) + ["hard"] * (2 + ahead) + ["easy"] * (len(names) - 4 - 2 * ahead)
 
 
 def test_groups_without_a_pass_rate_do_not_count() -> None:
@@ -129,7 +129,7 @@ def test_a_failure_between_keeps_a_problem() -> None:
     assert len({prompt.key for prompt in prompts.take(3)}) == 3
 
 
-def test_when_all_of_a_kind_are_dropped_all_of_it_are_asked_again(caplog) -> None:
+def test_when_all_of_an_entry_are_dropped_they_are_asked_again(caplog) -> None:
     stages = [{"weights": EASY, "num_steps": 1}, {"weights": HARD}]
     prompts = stream(stages, num_problems=3, drop_solved_after=1)
     easy = prompts.take(3)

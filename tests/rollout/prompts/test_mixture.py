@@ -1,4 +1,4 @@
-"""Several kinds of questions: in the shares asked for, without one kind's held-out problems among another's."""
+"""Several tasks: in the shares asked for, without held-out problems of one among the training problems of another."""
 
 import json
 
@@ -40,23 +40,23 @@ def test_the_same_seed_asks_the_same_and_another_does_not() -> None:
     assert texts[0] == texts[1] != texts[2]
 
 
-def test_kinds_that_overlap_share_no_held_out_problem_with_training() -> None:
-    kinds = {
+def test_entries_that_overlap_share_no_held_out_problem_with_training() -> None:
+    entries = {
         "all": {"weight": 1.0},
         "small": {"weight": 1.0, "countdown": {"max_target": 15}},
         "list": {"weight": 1.0, "countdown": {"num_problems": 40, "max_target": 20}},
     }
-    mixed = stream(mixture=kinds, countdown={"max_number": 4}, num_held_out=90)
+    mixed = stream(mixture=entries, countdown={"max_number": 4}, num_held_out=90)
     held_out = {prompt.key for prompt in mixed.held_out()}
-    assert {prompt.source for prompt in mixed.held_out()} == set(kinds)
+    assert {prompt.source for prompt in mixed.held_out()} == set(entries)
     trained = mixed.take(1500)
-    assert {prompt.source for prompt in trained} == set(kinds)
+    assert {prompt.source for prompt in trained} == set(entries)
     assert not held_out & {prompt.key for prompt in trained}
 
 
-def test_tasks_mix_each_with_its_own_wording_and_marking() -> None:
-    kinds = {"countdown": {"weight": 1.0}, "talk": {"weight": 1.0, "task": "period_count"}}
-    prompts = stream(mixture=kinds).take(60)
+def test_tasks_mix_each_with_its_own_wording_and_grader() -> None:
+    entries = {"countdown": {"weight": 1.0}, "talk": {"weight": 1.0, "task": "period_count"}}
+    prompts = stream(mixture=entries).take(60)
     assert {(p.source, p.grader) for p in prompts} == {("countdown", "countdown"), ("talk", "period_count")}
     assert all(("->" in p.text) == (p.grader == "countdown") for p in prompts)
 
@@ -70,7 +70,7 @@ def test_held_out_problems_are_divided_by_largest_remainder() -> None:
 
 
 @given(st.integers(0, 500), st.dictionaries(st.text(max_size=3), st.floats(0.001, 1000), min_size=1, max_size=6))
-def test_every_held_out_problem_belongs_to_a_kind_and_none_is_one_off_its_share(total, weights) -> None:
+def test_every_held_out_problem_belongs_to_an_entry_and_none_is_one_off_its_share(total, weights) -> None:
     counts = shares(total, weights)
     assert sum(counts.values()) == total
     whole = sum(weights.values())
@@ -157,7 +157,7 @@ def test_a_wrong_mixture_names_key_value_and_fix(changes, message) -> None:
         prompts_config(**changes)
 
 
-def test_a_kind_whose_every_problem_another_kind_holds_out_says_so() -> None:
+def test_an_entry_whose_every_problem_another_holds_out_says_so() -> None:
     tiny = {"numbers_per_problem": 2, "max_number": 2, "max_target": 4}  # six problems
     held = stream(
         mixture={"all": {"countdown": tiny}, "list": {"countdown": {**tiny, "num_problems": 2}}},

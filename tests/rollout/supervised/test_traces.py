@@ -40,7 +40,7 @@ def test_a_trace_that_found_the_target_answers_with_it_and_one_that_gave_up_does
         assert verdict.is_correct == (" yes\n" in trace), (trace, verdict.reason)
 
 
-def test_patience_decides_how_many_end_well() -> None:
+def test_the_number_of_lines_decides_how_many_end_well() -> None:
     def share(**settings):
         found = [" yes\n" in trace for _, _, trace in traces(300, **settings)]
         return sum(found) / len(found)
@@ -49,7 +49,7 @@ def test_patience_decides_how_many_end_well() -> None:
     assert share(give_up_rate=1.0, give_up_within=1) < 0.5
 
 
-def test_no_patient_search_tries_a_line_twice() -> None:
+def test_no_search_repeats_a_line() -> None:
     for _, _, trace in traces(200, give_up_rate=0.0, oversight_rate=1.0):
         firsts = [line.split(":")[0] for line in trace.split("\n")[:-1]]
         assert len(set(firsts)) == len(firsts)

@@ -1,4 +1,4 @@
-"""Every solution, each once: against a brute force that knows nothing of sums and products, and against the marking."""
+"""Every solution, each once: against a brute force that knows nothing of sums and products, and against the grader."""
 
 import random
 from fractions import Fraction

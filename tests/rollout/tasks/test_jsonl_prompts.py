@@ -1,4 +1,4 @@
-"""Questions of one's own: files of any columns, marked by any reward; what is missing is named."""
+"""Questions of one's own: files of any columns, graded by any grader; what is missing is named."""
 
 import json
 from pathlib import Path
@@ -40,7 +40,7 @@ def config(path: str, **settings) -> JsonlConfig:
 
 
 @pytest.mark.parametrize("name", ["rows.jsonl", "rows.json", "rows.parquet"])
-def test_a_file_of_any_columns_is_asked_and_marked_by_the_reward_it_names(tmp_path, name) -> None:
+def test_a_file_of_any_columns_is_asked_and_graded_by_the_grader_it_names(tmp_path, name) -> None:
     settings = config(file_of(tmp_path, CITIES, name), difficulty_column="level")
     problems = source(settings, 3, 0)
     everything = [*problems.held_out, *(problems.train(index) for index in range(9))]

@@ -1,4 +1,4 @@
-"""gsm8k, math, multiple_choice and exact_match: rows of each schema become problems that their own task marks."""
+"""gsm8k, math, multiple_choice and exact_match: rows of each schema become problems that their own task grades."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def parsed(task: str, row: dict[str, Any]) -> Problem:
     return problem
 
 
-def mark(task: str, text: str, problem: Problem) -> float:
+def grade(task: str, text: str, problem: Problem) -> float:
     return float(import_module(f"rewards.tasks.{task}").score(text, problem.answer)["correctness"])
 
 
@@ -89,7 +89,7 @@ def test_what_a_row_asks_is_what_the_task_marks(
     task: str, row: dict[str, Any], right: str, wrong: str, difficulty: str
 ) -> None:
     problem = parsed(task, row)
-    assert [mark(task, f"<answer>{text}</answer>", problem) for text in (right, wrong)] == [1.0, 0.0]
+    assert [grade(task, f"<answer>{text}</answer>", problem) for text in (right, wrong)] == [1.0, 0.0]
     assert problem.difficulty == difficulty
     assert json.loads(json.dumps(problem.answer)) == problem.answer
 

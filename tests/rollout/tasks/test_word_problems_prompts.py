@@ -88,7 +88,7 @@ def test_a_trace_takes_the_steps_or_the_first_of_them() -> None:
     assert solution(steps, num_steps=1) == "4+8=12\n</think><answer>12</answer>"
 
 
-def test_patience_decides_how_many_traces_are_right() -> None:
+def test_the_number_of_steps_decides_how_many_traces_are_right() -> None:
     def share(**changes) -> float:
         recipe = load("word-problems-tiny")
         endless = traces(recipe.prompts, recipe.traces.model_copy(update=changes), 0)
