@@ -16,7 +16,7 @@ from learner.algorithm.credit_assignment import assign_advantages, kl_to_referen
 from learner.algorithm.objective import Objective, ObjectiveFunction, cross_entropy
 from learner.backend import checkpoint
 from learner.backend.forward_backward import Backend
-from learner.backend.optimizer import Applied, Optimizer
+from learner.backend.optimizer import Optimizer, OptimizerStep
 from learner.backend.rank import Rank
 from learner.backend.stats import StatsAccumulator
 from learner.config import LearnerConfig, ModelConfig, check_together
@@ -115,10 +115,7 @@ class Learner:
         return Update(found, notices=metrics.notices_of(applied))
 
     def weight_buckets(self, max_bytes: int) -> Iterator[WeightBucket]:
-        """Yield the weights on rank 0, in buckets of at most ``max_bytes`` or one parameter; elsewhere nothing.
-
-        Every rank must exhaust it.
-        """
+        """Yield the weights on rank 0, in buckets of at most ``max_bytes``; elsewhere nothing. Exhaust it on all ranks."""
         return gather.weight_buckets(self._backend, max_bytes)
 
     def weight_manifest(self) -> WeightManifest:
@@ -208,12 +205,8 @@ class Learner:
         )
 
     def _objective(self, batch: Batch) -> Objective:
-        return Objective(
-            self.config.algorithm,
-            batch,
-            kl_beta=self.kl_beta,
-            max_completion_tokens=self._max_completion_tokens,
-        )
+        limit = self._max_completion_tokens
+        return Objective(self.config.algorithm, batch, kl_beta=self.kl_beta, max_completion_tokens=limit)
 
     def _forward_backward(self, batch: Batch, objective: ObjectiveFunction, stats: StatsAccumulator) -> None:
         needs_distribution = self._reference is not None and self.config.algorithm.kl_estimator == "exact"
@@ -235,8 +228,9 @@ class Learner:
         sequences: Sequence[TrainingSequence],
         batches: Sequence[Batch],
         totals: dict[str, float],
-        applied: Sequence[Applied],
+        applied: Sequence[OptimizerStep],
     ) -> Update:
+        """Return the step's metrics, and adapt the KL's weight for the next step where it has a target."""
         algorithm = self.config.algorithm
         found = metrics.update_metrics(batches, totals, sequences, groups)
         found |= metrics.optimizer_metrics(batches, totals, applied, self._optimizer.learning_rate)

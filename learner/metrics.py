@@ -14,7 +14,7 @@ from learner.sequences import TrainingSequence
 from rollout.types.completions import Group
 
 if TYPE_CHECKING:
-    from learner.backend.optimizer import Applied
+    from learner.backend.optimizer import OptimizerStep
 
 Metrics = dict[str, float]
 
@@ -31,7 +31,7 @@ class Update:
 
 
 def optimizer_metrics(
-    batches: Sequence[Batch], totals: Metrics, applied: Sequence[Applied], learning_rate: float
+    batches: Sequence[Batch], totals: Metrics, applied: Sequence[OptimizerStep], learning_rate: float
 ) -> Metrics:
     """Return the metrics that every kind of update has; means over the optimizer steps where there were several."""
     grad_norms = [step.grad_norm for step in applied if step.grad_norm is not None]
@@ -103,7 +103,7 @@ def advantages_by_group(sequences: Sequence[TrainingSequence], groups: Sequence[
     return [[next(of_completion) for _ in group.completions] for group in groups]
 
 
-def notices_of(applied: Sequence[Applied]) -> list[str]:
+def notices_of(applied: Sequence[OptimizerStep]) -> list[str]:
     """Return the notices of the optimizer steps that have one."""
     return [step.notice for step in applied if step.notice is not None]
 

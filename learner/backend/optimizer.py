@@ -12,7 +12,7 @@ from learner.config import LearnerConfig
 
 
 @dataclass(frozen=True, slots=True)
-class Applied:
+class OptimizerStep:
     """The outcome of one optimizer step."""
 
     grad_norm: float | None
@@ -36,7 +36,7 @@ class Optimizer:
         """Of the last optimizer step, or of the first one to come."""
         return learning_rate(self._config, max(1, self.num_applied), self._num_steps)
 
-    def apply(self, step: int) -> Applied:
+    def apply(self, step: int) -> OptimizerStep:
         """Apply the gradients that the backend holds, or drop them if one of them is not finite.
 
         Raises NonFiniteGradientError when that happens more than ``max_skipped_updates`` times in a row.
@@ -45,7 +45,7 @@ class Optimizer:
         if not bad:
             self._skipped_in_a_row = 0
             self.num_applied += 1
-            return Applied(self._backend.optim_step(self.learning_rate))
+            return OptimizerStep(self._backend.optim_step(self.learning_rate))
         self._backend.drop_gradients()
         self._skipped_in_a_row += 1
         where = f"step {step}: the gradient is not finite in {len(bad)} microbatches: {'; '.join(bad)}"
@@ -56,7 +56,7 @@ class Optimizer:
                 "the rewards and completions of those prompts in rollouts/, and start another run (name=…) with a "
                 "lower learner.learning_rate or learner.max_grad_norm; this one keeps both"
             )
-        return Applied(None, f"{where}. The update was skipped, the weights are as they were")
+        return OptimizerStep(None, f"{where}. The update was skipped, the weights are as they were")
 
     def state(self) -> dict[str, int]:
         """Return what ``restore`` needs to go on from here; DeepSpeed keeps the moments."""

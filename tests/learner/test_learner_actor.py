@@ -11,6 +11,7 @@ import pytest
 import ray
 
 from learner.actor import LearnerActor, actor_options
+from learner.backend.file_digests import file_digest
 from learner.config import LearnerConfig
 from learner.parity import ParityError
 from learner.weights.gather import tensors_of
@@ -103,7 +104,9 @@ def test_a_checkpoint_of_two_ranks_goes_on_bit_for_bit(
     config = two_rank_config(zero_stage=zero_stage)
     ranks.start(config, folder)
     ranks.call("update", 1, groups)
-    ranks.call("save", tmp_path / "checkpoint")
+    digests, same = ranks.call("save", tmp_path / "checkpoint")
+    files = [path for path in (tmp_path / "checkpoint").rglob("*") if path.is_file()]
+    assert digests == same == {str(path.relative_to(tmp_path / "checkpoint")): file_digest(path) for path in files}
     expected = ranks.call("update", 2, more_groups)
     weights = ranks.weights()
     ranks.start(config, folder)
