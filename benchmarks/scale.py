@@ -31,7 +31,7 @@ from orchestrator.fleet.rollouts import RolloutStream
 from orchestrator.interrupt import Interrupt
 from orchestrator.records.checkpoints import Checkpoints
 from orchestrator.records.run_directory import RunDirectory
-from orchestrator.records.trackers.base import Credited
+from orchestrator.records.trackers.base import GroupAdvantages
 from orchestrator.records.trackers.files import FileTracker
 from orchestrator.train import train
 from rewards.workers.pool import RewardPool
@@ -188,7 +188,7 @@ class Meter:
         """CPU seconds of the main thread; seconds on the clock."""
         self.num_groups = 0
 
-    def log(self, step: int, metrics: Mapping[str, float], groups: Credited = ()) -> None:
+    def log(self, step: int, metrics: Mapping[str, float], groups: GroupAdvantages = ()) -> None:
         self.lap("metrics")
         self._inner.log(step, metrics, groups)
         self.lap("write")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from orchestrator.config.schema import RunConfig
-from orchestrator.plan.model_shapes import UnknownShapeError, check_split, shape_of
+from orchestrator.plan.model_shapes import UnknownShapeError, check_adapters, check_split, shape_of
 from rollout.supervised.pairs import fingerprint
 
 
@@ -92,7 +92,7 @@ def check_model_fits(config: RunConfig, base: str) -> None:
         check_split(heads, config.rollout.tensor_parallel_size, base)
     if config.model.lora is not None:
         with suppress(UnknownShapeError):  # of other architectures peft says which layers they have
-            shape_of(config.model).adapters(config.model.lora)
+            check_adapters(shape_of(config.model), config.model.lora)
 
 
 def check_context(config: RunConfig, model: str) -> None:

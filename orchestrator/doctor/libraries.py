@@ -210,8 +210,10 @@ def same(installed: str, wanted: str) -> bool:
 def check_pins(
     name: str, wanted: Mapping[str, str], installed: Mapping[str, str | None], fix: str, *, optional: bool = False
 ) -> Finding:
-    """Check that `installed` is as `wanted` pins. A missing package breaks a run unless `optional`; another version "
-    "may."""
+    """Check that `installed` is as `wanted` pins.
+
+    A missing package breaks a run unless `optional`; another version may.
+    """
     missing = [package for package in wanted if installed.get(package) is None]
     other = [
         f"{package} {found}, not {version}"

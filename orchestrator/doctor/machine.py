@@ -97,8 +97,10 @@ def check_ray_folder(folder: Path, disk: Space) -> Finding:
 
 
 def check_descriptors(soft: int, hard: int) -> Finding:
-    """Check the limits of open files in a process; -1 is no limit. Ray raises the soft limit up to the hard one "
-    "itself."""
+    """Check the limits of open files in a process; -1 is no limit.
+
+    Ray raises the soft limit up to the hard one itself.
+    """
     if 0 <= hard < 8192:
         fix = "raise nofile in /etc/security/limits.conf, or docker run --ulimit nofile=65536:65536"
         return warning("open files", f"at most {hard}", "8192, as Ray recommends", fix)

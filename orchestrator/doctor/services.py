@@ -39,8 +39,10 @@ def cluster_version(url: str = "http://127.0.0.1:8265") -> str | None:
 def check_ports(
     taken: dict[int, int | None], running: Sequence[Process], cluster: str | None, installed: str | None
 ) -> list[Finding]:
-    """Return a finding for each port: free, Ray's, or another program's. `cluster` is the version of a Ray that runs "
-    "here."""
+    """Return a finding for each port: free, Ray's, or another program's.
+
+    `cluster` is the version of the Ray that runs here, if one does.
+    """
     by_pid = {process.pid: process for process in running}
     findings = []
     for port, purpose in PORTS.items():

@@ -1,4 +1,4 @@
-"""Several models on the same held-out prompts, in several formats, one after the other on one cluster."""
+"""Compare several models on the same held-out prompts in several formats, one after the other on one cluster."""
 
 from __future__ import annotations
 
@@ -27,25 +27,25 @@ PromptsByFormat = Mapping[PromptFormat, Sequence[Prompt]]
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
-    """One model in one format."""
+class ModelResult:
+    """The evaluation of one model in one format."""
 
     model: NamedModel
     format: PromptFormat
     evaluation: Evaluation
     difference: Difference | None
-    """To the first model in the same format, in pass@1; None for that model itself, and without right answers."""
+    """In pass@1, to the first model in the same format; None for that model itself, and without right answers."""
 
 
 def formats_of(config: RunConfig) -> tuple[PromptFormat, ...]:
-    """The formats that a comparison asks in: those that are named, else the recipe's own."""
+    """Return the formats that a comparison asks in: those that the recipe names, or else its own."""
     return tuple(dict.fromkeys(config.evaluation.formats)) or (config.prompts.format,)
 
 
 def prompts_of(model: NamedModel, config: RunConfig) -> PromptsByFormat:
-    """The held-out prompts as that model reads them, however long they are: an evaluation in another format than the run's may
-    need more than the run has reserved by `prompts.max_prompt_tokens`.
+    """Return the held-out prompts as the model reads them.
 
+    They may be longer than `prompts.max_prompt_tokens`: another format than the run's may need more than it reserved.
     Raises PolicyError when there is no such model, and ConfigError when the model cannot be asked so.
     """
     tokenizer = tokenizer_of(model.path)
@@ -64,7 +64,7 @@ def prompts_of(model: NamedModel, config: RunConfig) -> PromptsByFormat:
 
 
 def with_room_for(prompts: Mapping[str, PromptsByFormat], config: RunConfig) -> RunConfig:
-    """The settings with `prompts.max_prompt_tokens` raised to the longest prompt, where it is longer."""
+    """Return the settings with `prompts.max_prompt_tokens` raised to the longest prompt, where that is longer."""
     longest = max(
         len(prompt.token_ids) for formats in prompts.values() for asked in formats.values() for prompt in asked
     )
@@ -74,7 +74,7 @@ def with_room_for(prompts: Mapping[str, PromptsByFormat], config: RunConfig) -> 
 
 def compare(
     models: Sequence[NamedModel], prompts: Mapping[str, PromptsByFormat], config: RunConfig, console: Console
-) -> list[Result]:
+) -> list[ModelResult]:
     """Evaluate every model in every format, and compare each with the first model.
 
     Args:
@@ -85,21 +85,21 @@ def compare(
     """
     for model in models:
         check_context(config, model.path)
-    results: list[Result] = []
+    results: list[ModelResult] = []
     with ray_cluster(dashboard=config.placement.dashboard):
         for position, model in enumerate(models):
             console.print(f"sampling {model.name} ({position + 1} of {len(models)})", style="dim", highlight=False)
-            with running(model, position, config) as fleet:
+            with running_fleet(model, position, config) as fleet:
                 for format, asked in prompts[model.name].items():
                     evaluation = evaluate(fleet.rollouts, asked, config)
                     baseline = next((result.evaluation for result in results if result.format == format), None)
-                    results.append(Result(model, format, evaluation, difference(evaluation, baseline)))
+                    results.append(ModelResult(model, format, evaluation, compare_pass_at_1(evaluation, baseline)))
     return results
 
 
 @contextmanager
-def running(model: NamedModel, position: int, config: RunConfig) -> Iterator[RolloutFleet]:
-    """A fleet that samples from the model."""
+def running_fleet(model: NamedModel, position: int, config: RunConfig) -> Iterator[RolloutFleet]:
+    """Start a fleet that samples from the model, and close it at the end."""
     # The name of an actor that was killed is not free at once, so each model's fleet has names of its own.
     config = config.model_copy(update={"name": f"{config.name}-{position}"})
     with Placement.of(config, EVALUATION) as placement:
@@ -111,8 +111,8 @@ def running(model: NamedModel, position: int, config: RunConfig) -> Iterator[Rol
             fleet.close()
 
 
-def difference(evaluation: Evaluation, baseline: Evaluation | None) -> Difference | None:
-    """In pass@1, paired over prompts."""
+def compare_pass_at_1(evaluation: Evaluation, baseline: Evaluation | None) -> Difference | None:
+    """Return the difference in pass@1, paired over prompts; None without a baseline or without right answers."""
     if baseline is None or not evaluation.pass_at:
         return None
     right, theirs = ([num_right(group) for group in found.groups] for found in (evaluation, baseline))

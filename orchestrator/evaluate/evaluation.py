@@ -1,4 +1,4 @@
-"""How good a policy is on the held-out prompts, with the uncertainty of each figure."""
+"""Measure how good a policy is on the held-out prompts, with the uncertainty of each figure."""
 
 from __future__ import annotations
 
@@ -25,29 +25,29 @@ class Evaluation:
     """The figures of one evaluation. pass@k counts a problem as solved when one of k completions is right."""
 
     reward: Estimate
-    """Mean weighted reward of the sampled completions; not a rate, whatever the task pays."""
+    """Mean weighted reward of the sampled completions, in the units of `rewards.weights`."""
     pass_at: dict[int, Estimate]
-    """Sampled, by k. Empty when the task's answers are not right or wrong."""
+    """pass@k of the sampled completions, by k. Empty when the task's answers are not right or wrong."""
     greedy: Estimate | None
-    """None for such a task too."""
+    """pass@1 of the greedy completions. None when the task's answers are not right or wrong."""
     format_rate: Estimate | None
-    """Share in the format that was asked for. None when the recipe asks for none."""
+    """Share of completions in the format that was asked for. None when the recipe asks for none."""
     completion_tokens: float
     right_tokens: float | None
     """Mean length of right completions; None when there is none."""
     wrong_tokens: float | None
     truncated: float
     unmarked: float
-    """Share of the sampled completions that got no mark, for a deadline or an error of a reward; they count as wrong."""
+    """Share of the sampled completions without a grade, for a deadline or an error of a reward; they count as wrong."""
     markers: dict[str, float]
     """Share of completions that show each behaviour."""
     groups: tuple[Group, ...]
-    """The sampled groups, scored."""
+    """The sampled groups with their rewards."""
     greedy_groups: tuple[Group, ...]
-    """One completion each, scored; empty where nothing was sampled greedily."""
+    """Groups of one completion with its reward; empty where nothing was sampled greedily."""
 
     def metrics(self, prefix: str = "eval") -> dict[str, float]:
-        """Every figure under `<prefix>/<name>`, estimates with their `<prefix>/<name>_ci95`."""
+        """Return every figure as `<prefix>/<name>`, and the uncertainty of estimates as `<prefix>/<name>_ci95`."""
         estimates = {"reward": self.reward} | {f"pass_at_{k}": estimate for k, estimate in self.pass_at.items()}
         rates = {"greedy_pass_at_1": self.greedy, "format_rate": self.format_rate}
         estimates |= {name: found for name, found in rates.items() if found is not None}
@@ -61,20 +61,22 @@ class Evaluation:
 
 
 def measured_formats(config: RunConfig) -> tuple[PromptFormat, ...]:
-    """The formats that a run is evaluated in: the recipe's own, then those that it names."""
+    """Return the formats that a run is evaluated in: the recipe's own, then those that it names."""
     return tuple(dict.fromkeys((config.prompts.format, *config.evaluation.formats)))
 
 
 def check_held_out(prompts: PromptStream, config: RunConfig) -> None:
-    """Word what a run's evaluations will ask. Raises ValueError for a prompt that does not fit or cannot be encoded, and
-    ConfigError when too few are held out: before anything starts, rather than at the first evaluation."""
+    """Render the prompts of a run's evaluations before anything starts, rather than at the first evaluation.
+
+    Raises ValueError for a prompt that does not fit or cannot be encoded, and ConfigError when too few are held out.
+    """
     shown = ("one_shot",) if config.prompts.one_shot_steps else ()
     for format in (*measured_formats(config), *shown):
         held_out_prompts(prompts, format, config)
 
 
 def held_out_metrics(rollouts: Rollouts, prompts: PromptStream, config: RunConfig) -> dict[str, float]:
-    """`eval/` metrics of the recipe's own format, and `eval/<format>/` metrics of the others that it measures."""
+    """Return `eval/` metrics of the recipe's own format, and `eval/<format>/` metrics of the others that it names."""
     metrics: dict[str, float] = {}
     for format in measured_formats(config):
         evaluation = evaluate(rollouts, held_out_prompts(prompts, format, config), config)
@@ -83,7 +85,7 @@ def held_out_metrics(rollouts: Rollouts, prompts: PromptStream, config: RunConfi
 
 
 def held_out_prompts(prompts: PromptStream, format: PromptFormat, config: RunConfig) -> Sequence[Prompt]:
-    """The held-out prompts to ask: all, or `evaluation.num_prompts` of them, the same ones in every format.
+    """Return the held-out prompts to ask: all, or `evaluation.num_prompts` of them, the same ones in every format.
 
     Raises ConfigError when fewer are held out.
     """
@@ -100,8 +102,10 @@ def held_out_prompts(prompts: PromptStream, format: PromptFormat, config: RunCon
 
 
 def evaluate(rollouts: Rollouts, prompts: Sequence[Prompt], config: RunConfig) -> Evaluation:
-    """Sample and score every prompt, `completions_per_prompt` times at the temperature, and once greedily where answers
-    are right or wrong."""
+    """Sample and grade every prompt: `completions_per_prompt` times at the evaluation's temperature, and once greedily.
+
+    Where answers are not right or wrong, nothing is sampled greedily.
+    """
     settings = config.evaluation
     sampling = config.sampling.model_copy(update={"temperature": settings.temperature})
     request = SamplingRequest(tuple(prompts), sampling, settings.completions_per_prompt, config.seed)
@@ -114,7 +118,7 @@ def evaluate(rollouts: Rollouts, prompts: Sequence[Prompt], config: RunConfig) -
 
 
 def summarize(sampled: Sequence[Group], greedy: Sequence[Group] = (), sizes: Iterable[int] = (1,)) -> Evaluation:
-    """The figures of scored groups, all of one size.
+    """Return the figures of graded groups, all of one size.
 
     Args:
         sampled: their completions were drawn at the evaluation's temperature.
@@ -124,16 +128,16 @@ def summarize(sampled: Sequence[Group], greedy: Sequence[Group] = (), sizes: Ite
     group_size = len(sampled[0].completions)
     scored = [pair for group in sampled for pair in zip(group.completions, group.rewards, strict=True)]
     completions = [completion for completion, _ in scored]
-    is_marked = sampled[0].pass_rate is not None
+    is_graded = sampled[0].pass_rate is not None
     part = format_part(sampled[0].rewards[0])
     return Evaluation(
         reward=average([float(group.totals.mean()) for group in sampled]),
-        pass_at={k: pass_at(sampled, k) for k in sizes} if is_marked else {},
+        pass_at={k: pass_at(sampled, k) for k in sizes} if is_graded else {},
         greedy=pass_at(greedy, 1) if greedy else None,
         format_rate=None if part is None else rate([share(group, part) for group in sampled], group_size),
         completion_tokens=float(np.mean([completion.num_tokens for completion in completions])),
-        right_tokens=mean_tokens(completion for completion, reward in scored if is_marked and is_right(reward)),
-        wrong_tokens=mean_tokens(completion for completion, reward in scored if is_marked and not is_right(reward)),
+        right_tokens=mean_tokens(completion for completion, reward in scored if is_graded and is_right(reward)),
+        wrong_tokens=mean_tokens(completion for completion, reward in scored if is_graded and not is_right(reward)),
         truncated=float(np.mean([completion.is_truncated for completion in completions])),
         unmarked=float(np.mean([reward.status != "ok" for _, reward in scored])),
         markers=marker_shares(completions),
@@ -143,13 +147,13 @@ def summarize(sampled: Sequence[Group], greedy: Sequence[Group] = (), sizes: Ite
 
 
 def pass_at(groups: Sequence[Group], k: int) -> Estimate:
-    """pass@k over the groups, all of one size."""
+    """Return pass@k over the groups, all of one size."""
     size = len(groups[0].completions)
     return rate([pass_at_k(size, num_right(group), k) for group in groups], size // k)
 
 
 def by_label(groups: Sequence[Group], label: Callable[[Prompt], str]) -> dict[str, tuple[int, Estimate]]:
-    """Number of prompts and pass@1 by a label of the prompt, such as its difficulty; labels in natural order."""
+    """Return the number of prompts and pass@1 by a label of the prompt, such as its difficulty, in natural order."""
     labelled: dict[str, list[Group]] = {}
     for group in groups:
         labelled.setdefault(label(group.prompt), []).append(group)
@@ -157,7 +161,7 @@ def by_label(groups: Sequence[Group], label: Callable[[Prompt], str]) -> dict[st
 
 
 def natural_order(label: str) -> list[tuple[int, str]]:
-    """`3 numbers` comes before `10 numbers`."""
+    """Return a sorting key by which `3 numbers` comes before `10 numbers`."""
     return [(int(piece), "") if piece.isdecimal() else (-1, piece) for piece in re.split(r"([0-9]+)", label)]
 
 
@@ -170,13 +174,13 @@ def is_right(reward: Reward) -> bool:
 
 
 def format_part(reward: Reward) -> str | None:
-    """The reward part that says whether a completion is in the format asked for."""
+    """Return the name of the reward part that says if a completion is in the format asked for; None without one."""
     names = {part.name for part in reward.parts}
     return next((name for name in ("format", "answer_tags") if name in names), None)
 
 
 def share(group: Group, part: str) -> float:
-    """Share of completions whose part is full."""
+    """Return the share of the group's completions whose part is 1."""
     return float(np.mean([reward.part(part).value == 1.0 for reward in group.rewards]))
 
 

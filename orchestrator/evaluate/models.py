@@ -1,4 +1,4 @@
-"""Which models are asked, and as which recipe asks."""
+"""The models that are asked, and the settings to ask them with."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WHAT_IS_ASKED = ("prompts", "rewards", "sampling")
 
 @dataclass(frozen=True, slots=True)
 class NamedModel:
-    """A model and what it is called in tables."""
+    """A model and its name in tables."""
 
     name: str
     path: str
@@ -27,7 +27,7 @@ class NamedModel:
 
 
 def named_models(arguments: Sequence[str]) -> list[NamedModel]:
-    """Models out of `name:path`, or a path alone. Raises ConfigError for a name that is empty or given twice."""
+    """Return the models of `name:path`, or a path alone. Raises ConfigError for an empty name, or one given twice."""
     models = [named_model(argument) for argument in arguments]
     for model in models:
         if not model.name or not model.path:
@@ -39,7 +39,10 @@ def named_models(arguments: Sequence[str]) -> list[NamedModel]:
 
 
 def named_model(argument: str) -> NamedModel:
-    """A run's final model is called as the run is, any other as its folder or repository."""
+    """Return the model of one argument.
+
+    Without a name, a run's final model is named after the run, any other after its folder or repository.
+    """
     name, colon, path = argument.partition(":")
     if colon:
         return NamedModel(name, path)
@@ -48,7 +51,7 @@ def named_model(argument: str) -> NamedModel:
 
 
 def config_for(model: str, recipe: str | None, overrides: Sequence[str]) -> RunConfig:
-    """The settings to question a model with: the named recipe's, else those of the run that the model came from."""
+    """Return the settings to ask a model with: the named recipe's, or else those of the run that it came from."""
     settings = run_settings(model)
     if recipe is not None or settings is None:
         return load(recipe, overrides)
@@ -58,7 +61,7 @@ def config_for(model: str, recipe: str | None, overrides: Sequence[str]) -> RunC
 
 
 def config_for_all(models: Sequence[NamedModel], recipe: str | None, overrides: Sequence[str]) -> RunConfig:
-    """The settings to question all of them with. Raises ConfigError when they come from runs that ask differently."""
+    """Return the settings to ask all models with. Raises ConfigError when they come from runs that ask differently."""
     runs = {model.name: model for model in models if run_settings(model.path) is not None}
     if recipe is not None or not runs:
         return load(recipe, overrides)
@@ -75,7 +78,7 @@ def config_for_all(models: Sequence[NamedModel], recipe: str | None, overrides: 
 
 
 def run_settings(model: str) -> dict[str, Any] | None:
-    """config.json of the run that a model folder came from; None when it came from none."""
+    """Return config.json of the run that a model folder came from; None when it came from none."""
     file = Path(model).resolve().parent / "config.json"
     if not file.is_file():
         return None
@@ -85,7 +88,7 @@ def run_settings(model: str) -> dict[str, Any] | None:
 
 
 def tokenizer_of(model: str) -> Any:
-    """The model's tokenizer. Raises PolicyError when there is no such model."""
+    """Return the model's tokenizer. Raises PolicyError when there is no such model."""
     check_model(model)
     try:
         return load_tokenizer(model)

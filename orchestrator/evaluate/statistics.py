@@ -26,20 +26,20 @@ class Estimate:
 
     @property
     def half_width(self) -> float:
-        """How far the interval's farther end is from the mean; the interval of a rate is not symmetric."""
+        """The distance from the mean to the interval's farther end; the interval of a rate is not symmetric."""
         return max(self.mean - self.low, self.high - self.mean)
 
 
 @dataclass(frozen=True, slots=True)
 class Difference(Estimate):
-    """How much better one model is than another on the same prompts."""
+    """The difference between two models on the same prompts; positive when the first is better."""
 
     p_value: float
-    """Two-sided: how often a difference as large would come about between two equal models."""
+    """Two-sided: the chance of a difference as large between two equal models."""
 
 
 def pass_at_k(n: int, right: int, k: int) -> float:
-    """Chance that one of `k` out of `n` completions is right, `right` of them being so.
+    """Return the chance that one of `k` completions is right, estimated from `n` of which `right` are right.
 
     Unbiased: 1 - C(n - c, k) / C(n, k), Chen et al. 2021 (arXiv:2107.03374), equation 1. Raises ValueError for k > n.
     """
@@ -49,17 +49,17 @@ def pass_at_k(n: int, right: int, k: int) -> float:
 
 
 def rate(values: Sequence[float], per_prompt: int = 1) -> Estimate:
-    """The mean of values within 0 and 1, with Wilson's interval at the effective number of draws.
+    """Return the mean of values from 0 to 1, with Wilson's interval at the effective number of draws.
 
-    With one completion a prompt this is Wilson's score interval, which unlike mean ± 1.96 standard errors also holds near
-    0 and 1: none right of 100 is [0%, 3.7%], not 0% ± 0. With several, the draws that count lie between the number of
-    prompts and that of completions: p(1 - p) over the variance of the mean (Korn and Graubard 1998; for Wilson's interval
-    Franco et al. 2019, J. Surv. Stat. Methodol. 7:334). Where all values are 0, or all 1, that is unknown and the number
-    of prompts is taken, on the safe side.
+    With one completion a prompt this is Wilson's score interval, which unlike mean ± 1.96 standard errors also holds
+    near 0 and 1: none right of 100 is [0%, 3.7%], not 0% ± 0. With several, the draws that count lie between the number
+    of prompts and that of completions: p(1 - p) over the variance of the mean (Korn and Graubard 1998; for Wilson's
+    interval Franco et al. 2019, J. Surv. Stat. Methodol. 7:334). Where all values are 0, or all 1, that is unknown and
+    the number of prompts is taken, on the safe side.
 
     Args:
         values: one a prompt.
-        per_prompt: how many completions each value stands on.
+        per_prompt: the number of completions that each value is computed from.
     """
     n, mean = len(values), float(np.mean(values))
     spread = mean * (1 - mean)
@@ -71,7 +71,7 @@ def rate(values: Sequence[float], per_prompt: int = 1) -> Estimate:
 
 
 def wilson(mean: float, draws: float) -> Estimate:
-    """Wilson's score interval (1927) of a share of `draws` independent draws, which need not be a whole number."""
+    """Return a share of `draws` independent draws with Wilson's score interval (1927); `draws` may be fractional."""
     squared = Z_95**2 / draws
     center = (mean + squared / 2) / (1 + squared)
     half = Z_95 * sqrt(mean * (1 - mean) / draws + squared / (4 * draws)) / (1 + squared)
@@ -79,23 +79,23 @@ def wilson(mean: float, draws: float) -> Estimate:
 
 
 def average(values: Sequence[float]) -> Estimate:
-    """The mean of values of any size, with an interval by normal approximation; it wants 30 prompts or more."""
+    """Return the mean of values of any size, with a normal interval, which needs 30 prompts or more."""
     mean = float(np.mean(values))
     half = Z_95 * float(np.std(values, ddof=1)) / sqrt(len(values)) if len(values) > 1 else inf
     return Estimate(mean, mean - half, mean + half)
 
 
 def paired_difference(right: Sequence[int], baseline: Sequence[int], num_completions: int) -> Difference:
-    """How much larger the share of right completions is than the baseline's.
+    """Return the share of right completions minus the baseline's.
 
-    The interval is the normal one after Agresti and Min (2005, Stat. Med. 24:729): as if two more prompts had been asked,
-    on which the models differ by +1, 0, 0, -1 with a weight of a half each. Without them, models that happen to agree on
-    every prompt would get an interval of no width. The p-value is `sign_flip_p_value`'s.
+    The interval is the normal one after Agresti and Min (2005, Stat. Med. 24:729): as if two more prompts had been
+    asked, on which the models differ by +1, 0, 0, -1 with a weight of a half each. Without them, models that happen to
+    agree on every prompt would get an interval of no width. The p-value is `sign_flip_p_value`'s.
 
     Args:
-        right: how many completions of each prompt are right.
+        right: number of right completions of each prompt.
         baseline: the same for the other model, in the same order.
-        num_completions: of each prompt, by each model.
+        num_completions: number of completions of each prompt, by each model.
     """
     counts = [ours - theirs for ours, theirs in zip(right, baseline, strict=True)]
     differences = np.array(counts) / num_completions
@@ -112,12 +112,12 @@ def paired_difference(right: Sequence[int], baseline: Sequence[int], num_complet
 
 
 def sign_flip_p_value(differences: Sequence[int]) -> float:
-    """The exact p-value of the paired permutation test, two-sided.
+    """Return the exact, two-sided p-value of the paired permutation test.
 
-    Were the two models equal, each prompt's difference could as well have had the other sign. The p-value is the share of
-    all 2^n choices of signs whose sum is at least as far from 0 as the one that was observed. Differences are whole numbers
-    (of right completions), so that the sums can be counted one prompt at a time rather than enumerated: no normal
-    approximation, no random resampling. With one completion a prompt this is McNemar's exact test.
+    Were the two models equal, each prompt's difference could as well have had the other sign. The p-value is the share
+    of all 2^n choices of signs whose sum is at least as far from 0 as the one that was observed. Differences are whole
+    numbers (of right completions), so that the sums can be counted one prompt at a time rather than enumerated: no
+    normal approximation, no random resampling. With one completion a prompt this is McNemar's exact test.
     """
     sizes = [abs(difference) for difference in differences]
     total, observed = sum(sizes), abs(sum(differences))

@@ -1,8 +1,8 @@
-"""Whether a model can be trained on a task at all, told from an evaluation before training.
+"""Tell from an evaluation before training if a model can be trained on a task at all.
 
-Group-relative advantages are 0 where all completions of a prompt are rewarded group_by_sampling, so only groups with right and wrong
-completions teach what is right (DAPO, arXiv:2503.14476, section 3.2, throws the others away for that reason). What counts is
-therefore not the accuracy but how it is spread over the prompts.
+Group-relative advantages are 0 where all completions of a prompt get the same reward, so only groups with right and
+wrong completions teach what is right (DAPO, arXiv:2503.14476, section 3.2, throws the others away for that reason).
+What counts is therefore not the accuracy but how it is spread over the prompts.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from rollout.types.completions import Group
 
 ENOUGH_SPREAD = 0.3
 """Share of groups with spread from which a run learns at full speed; `rollout/groups_without_spread` is then below 0.7,
-what docs/metrics.md calls healthy, and where the default recipe starts."""
+which docs/metrics.md calls healthy, and where the default recipe starts."""
 LITTLE_SPREAD = 0.1
 """Below it nine tenths of the sampling are thrown away. At 32 prompts a step three groups are left, and the gradient is
 mostly noise: the problems have to change, or the model."""
 FEW_IN_FORMAT = 0.5
 """With fewer completions than this in the format asked for, the accuracy measures the format and not the task."""
 MANY_TRUNCATED = 0.05
-"""What docs/metrics.md calls healthy is below."""
+"""Share of truncated completions; docs/metrics.md calls less than this healthy."""
 LARGEST_GROUP = 64
 """A group size that anybody can pay for."""
 
@@ -35,7 +35,7 @@ Verdict = Literal["trainable", "slow", "too hard", "too easy"]
 
 @dataclass(frozen=True, slots=True)
 class Trainability:
-    """What GRPO would find to learn from."""
+    """The judgement of what GRPO would find to learn from."""
 
     verdict: Verdict
     never: float
@@ -46,12 +46,12 @@ class Trainability:
     spread: Estimate
     """Expected share of groups with spread at the recipe's group size."""
     is_lower_bound: bool
-    """Whether fewer completions were sampled than a group has: then `spread` is too low rather than too high."""
+    """True when fewer completions were sampled than a group has: then `spread` is too low rather than too high."""
     advice: tuple[str, ...]
     """Sentences that say what was found and what to do."""
 
 
-def trainability(evaluation: Evaluation, config: RunConfig) -> Trainability:
+def judge_trainability(evaluation: Evaluation, config: RunConfig) -> Trainability:
     """Judge an evaluation of the model that training would begin with, on a task whose answers are right or wrong."""
     # A group of one, as with a critic for a baseline, learns little more from prompts that are never or always solved.
     groups, size = evaluation.groups, max(2, config.group_size)
@@ -59,7 +59,7 @@ def trainability(evaluation: Evaluation, config: RunConfig) -> Trainability:
     rates = [group.pass_rate for group in groups]
     never, always = rates.count(0.0) / len(rates), rates.count(1.0) / len(rates)
     spread = rate([chance_of_spread(group, size) for group in groups])
-    verdict = judge(spread.mean, never, always)
+    verdict = verdict_on(spread.mean, never, always)
     return Trainability(
         verdict=verdict,
         never=never,
@@ -72,7 +72,8 @@ def trainability(evaluation: Evaluation, config: RunConfig) -> Trainability:
     )
 
 
-def judge(spread: float, never: float, always: float) -> Verdict:
+def verdict_on(spread: float, never: float, always: float) -> Verdict:
+    """Return the verdict on an expected share of groups with spread, and shares of prompts never and always solved."""
     if spread >= ENOUGH_SPREAD:
         return "trainable"
     if spread >= LITTLE_SPREAD:
@@ -81,7 +82,7 @@ def judge(spread: float, never: float, always: float) -> Verdict:
 
 
 def chance_of_spread(group: Group, size: int) -> float:
-    """Chance that of `size` completions drawn from the group some are right and some are not.
+    """Return the chance that of `size` completions drawn from the group some are right and some are not.
 
     Unbiased as pass@k is, 1 - (C(right, size) + C(wrong, size)) / C(n, size), where at least `size` were sampled. With
     fewer, they are drawn with replacement, which makes the chance too low.
@@ -93,7 +94,7 @@ def chance_of_spread(group: Group, size: int) -> float:
 
 
 def advice(verdict: Verdict, evaluation: Evaluation, config: RunConfig) -> Iterator[str]:
-    """What to do about it, the most important first."""
+    """Yield what to do about it, the most important first."""
     yield VERDICTS[verdict]
     if verdict in ("slow", "too hard"):
         yield from larger_groups(evaluation.groups, max(2, config.group_size))
@@ -105,9 +106,10 @@ def advice(verdict: Verdict, evaluation: Evaluation, config: RunConfig) -> Itera
     format_rate = evaluation.format_rate
     if format_rate is not None and format_rate.mean < FEW_IN_FORMAT:
         yield (
-            f"Only {100 * format_rate.mean:.0f}% of the completions are in the format asked for. Where an answer is not found "
-            'for that reason (read some below), show the format (prompts.format = "one_shot"), teach it (`rayzero sft`, or '
-            'warm_start.data), pay for it (a reward part for it), or ask for none (prompts.format = "natural").'
+            f"Only {100 * format_rate.mean:.0f}% of the completions are in the format asked for. Where an answer is "
+            'not found for that reason (read some below), show the format (prompts.format = "one_shot"), teach it '
+            "(`rayzero sft`, or warm_start.data), pay for it (a reward part for it), or ask for none "
+            '(prompts.format = "natural").'
         )
     if evaluation.truncated > MANY_TRUNCATED:
         yield (
@@ -118,7 +120,7 @@ def advice(verdict: Verdict, evaluation: Evaluation, config: RunConfig) -> Itera
 
 
 def larger_groups(groups: Sequence[Group], size: int) -> Iterator[str]:
-    """The smallest group size, doubled and doubled again, that would give enough spread."""
+    """Yield the advice to take larger groups: the smallest size, by doubling, that would give enough spread."""
     larger = 2 * size
     while larger <= min(LARGEST_GROUP, len(groups[0].rewards)):
         spread = sum(chance_of_spread(group, larger) for group in groups) / len(groups)
@@ -135,13 +137,13 @@ VERDICTS: dict[Verdict, str] = {
     "trainable": "This can be trained: enough groups have right and wrong completions to learn from.",
     "slow": "This can be trained, but slowly: most groups are right throughout or wrong throughout and teach nothing.",
     "too hard": (
-        "This is too hard to train on as it is: nearly every group would be wrong throughout. Make the task easier or begin "
-        "with easier problems (prompts.curriculum), teach the model first (`rayzero sft`, or warm_start.data), or take a "
-        "larger or instruction-tuned model."
+        "This is too hard to train on as it is: nearly every group would be wrong throughout. Make the task easier or "
+        "begin with easier problems (prompts.curriculum), teach the model first (`rayzero sft`, or warm_start.data), "
+        "or take a larger or instruction-tuned model."
     ),
     "too easy": (
-        "There is next to nothing left to learn here: nearly every group would be right throughout. Take a harder task, or "
-        "harder problems of this one."
+        "There is next to nothing left to learn here: nearly every group would be right throughout. Take a harder "
+        "task, or harder problems of this one."
     ),
 }
-"""What each verdict means."""
+"""The meaning of each verdict."""

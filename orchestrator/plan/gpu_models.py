@@ -1,4 +1,4 @@
-"""How much memory GPUs have."""
+"""The memory of GPUs, by the names of their models."""
 
 from __future__ import annotations
 
@@ -28,13 +28,15 @@ SMALLEST_GIB = 1.0
 
 @dataclass(frozen=True, slots=True)
 class GpuModel:
+    """A model of GPU."""
+
     name: str
     gib: float
-    """What CUDA reports as the total, GiB."""
+    """The total that CUDA reports, GiB."""
 
 
 def gpu_model(text: str) -> GpuModel:
-    """The GPU that `--gpu` names: a name of ``GPUS``, or a size in GiB. Raises ConfigError."""
+    """Return the GPU of `--gpu`: a name of ``GPUS``, or a size in GiB. Raises ConfigError for anything else."""
     name = re.sub(r"^rtx[ _-]?", "", text.lower())
     if name in GPUS:
         return GpuModel(name, GPUS[name])

@@ -14,7 +14,7 @@ from orchestrator.cluster.layout import can_share
 from orchestrator.config.recipe import ConfigError
 from orchestrator.config.schema import RunConfig
 from orchestrator.plan.gpu_models import GpuModel
-from orchestrator.plan.model_shapes import check_split
+from orchestrator.plan.model_shapes import check_adapters, check_split
 from rollout.memory import (
     OUTSIDE_SHARE,
     KvCache,
@@ -165,10 +165,9 @@ def is_colocated(config: RunConfig) -> bool:
 
 
 def _sizes(config: RunConfig, shape: ModelShape) -> LearnerSizes:
-    try:
-        return LearnerSizes.of(config.learner, config.model, shape)
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
+    if config.model.lora is not None:
+        check_adapters(shape, config.model.lora)
+    return LearnerSizes.of(config.learner, config.model, shape)
 
 
 def _host_terms(config: RunConfig, sizes: LearnerSizes) -> Iterator[MemoryTerm]:

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from learner.config import ModelConfig
+from learner.config import LoraConfig, ModelConfig
+from learner.memory import adapter_shapes
 from orchestrator.config.recipe import ConfigError
 from rollout.types.model_shape import ModelShape
 
@@ -48,6 +49,14 @@ PUBLISHED: dict[str, ModelShape] = {
 }
 """Configs as published, for machines that cannot reach the hub. Their -Instruct, -Base and -Coder versions are of the
 same sizes."""
+
+
+def check_adapters(shape: ModelShape, lora: LoraConfig) -> None:
+    """Raise ConfigError when ``lora`` names a layer that the model does not have."""
+    try:
+        adapter_shapes(shape, lora)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
 def shape_of(model: ModelConfig) -> ModelShape:

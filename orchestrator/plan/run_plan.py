@@ -1,4 +1,4 @@
-"""The resolved plan of a run, printed before anything starts."""
+"""The plan of a run, printed before anything starts."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from orchestrator.config.schema import RunConfig
 
 
 def print_plan(config: RunConfig, console: Console) -> None:
-    """Batch arithmetic, actors and their resources, and every knob of the algorithm."""
+    """Print the batch arithmetic, the actors and their resources, and every knob of the algorithm."""
     print_rows(config.name, plan(config), console)
 
 
 def print_rows(name: str, rows: Sequence[tuple[str, str]], console: Console) -> None:
-    """A plan's titles and lines, under the run's name."""
+    """Print a plan's titles and lines under the run's name."""
     table = Table(title=f"rayzero · {name}", show_header=False, box=None, pad_edge=False, title_justify="left")
     table.add_column(style="bold")
     table.add_column()
@@ -29,7 +29,7 @@ def print_rows(name: str, rows: Sequence[tuple[str, str]], console: Console) -> 
 
 
 def plan(config: RunConfig) -> list[tuple[str, str]]:
-    """Titles and lines of the plan."""
+    """Return the titles and lines of the plan."""
     return [
         ("policy", policy_line(config)),
         ("task", task_line(config)),
@@ -46,13 +46,13 @@ def plan(config: RunConfig) -> list[tuple[str, str]]:
 
 
 def notices(config: RunConfig) -> list[str]:
-    """Settings that are allowed, and that runs have come to grief with."""
+    """Return notices about settings that are allowed, and that runs have failed with."""
     updates, algorithm = config.learner.updates_per_step, config.learner.algorithm
     found = []
     if corrected_algorithm(config) != algorithm:
         found.append(
-            f"max_staleness {config.max_staleness}: weights that are up to as many steps old sample part of each batch, so "
-            f"mismatch_correction is switched on, truncated at {algorithm.mismatch_high:g}; "
+            f"max_staleness {config.max_staleness}: weights that are up to as many steps old sample part of each "
+            f"batch, so mismatch_correction is switched on, truncated at {algorithm.mismatch_high:g}; "
             "learner.algorithm.mismatch_correction=off trains without it"
         )
     if updates > 1 and algorithm.surrogate == "policy_gradient":
@@ -77,7 +77,7 @@ def policy_line(config: RunConfig) -> str:
 
 
 def model_line(config: RunConfig) -> str:
-    """What the policy is made from."""
+    """Describe what the policy is made from."""
     build, dtype = config.model.build, config.model.dtype
     if build is None:
         return f"{config.model.path}, {dtype}"
@@ -99,8 +99,8 @@ def batch_line(config: RunConfig) -> str:
     updates = config.learner.updates_per_step
     return (
         f"{config.num_steps} steps × {config.prompts_per_step} prompts × {config.group_size} completions = "
-        f"{config.completions_per_step} completions a step, trained in {updates} optimizer step{'s' * (updates > 1)} of "
-        f"{config.completions_per_step / updates:g}; at most {config.sampling.max_completion_tokens} tokens each, "
+        f"{config.completions_per_step} completions a step, trained in {updates} optimizer step{'s' * (updates > 1)} "
+        f"of {config.completions_per_step / updates:g}; at most {config.sampling.max_completion_tokens} tokens each, "
         f"microbatches of {config.learner.max_tokens_per_microbatch} tokens"
     )
 
@@ -115,7 +115,7 @@ def actors_line(config: RunConfig) -> str:
 
 
 def algorithm_line(config: RunConfig) -> str:
-    """The preset, what was changed of it, and then every knob."""
+    """Describe the preset, what was changed of it, and then every knob."""
     settings = config.learner.algorithm.model_dump()
     name = settings.pop("preset")
     preset = AlgorithmConfig(preset=name).model_dump()
@@ -125,7 +125,7 @@ def algorithm_line(config: RunConfig) -> str:
 
 
 def optimizer_settings(learner: LearnerConfig, course: OptimizerConfig) -> dict[str, object]:
-    """Which optimizer the learner has, and the course of its learning rate, which a warm start has of its own."""
+    """Return the learner's optimizer, and the course of its learning rate, which a warm start has of its own."""
     names = ("learning_rate", "lr_schedule", "warmup_steps", "adam_betas", "weight_decay", "max_grad_norm")
     return {"optimizer": learner.optimizer} | {name: getattr(course, name) for name in names}
 

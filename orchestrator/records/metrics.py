@@ -1,4 +1,4 @@
-"""Numbers about a step, from its scored groups. Every key has a line in docs/metrics.md."""
+"""The metrics of a step, from its graded groups. Every key has an entry in orchestrator/records/meanings/."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rollout.types.completions import Completion, Group, Reward
 
 
 def rollout_metrics(groups: Sequence[Group]) -> dict[str, float]:
-    """`reward/`, `rollout/` and `marker/` metrics of scored groups."""
+    """Return `reward/`, `rollout/` and `marker/` metrics of graded groups."""
     completions = [completion for group in groups for completion in group.completions]
     rewards = [reward for group in groups for reward in group.rewards]
     about_groups = spread_metrics(groups) | mixture_metrics(groups)
@@ -45,7 +45,7 @@ def spread_metrics(groups: Sequence[Group]) -> dict[str, float]:
 
 
 def staleness_metrics(step: int, groups: Sequence[Group]) -> dict[str, float]:
-    """How many steps the oldest weights that sampled a completion are behind those that `step` updates."""
+    """Return by how many steps the oldest weights that sampled a completion are behind those that `step` updates."""
     completions = [completion for group in groups for completion in group.completions]
     staleness = [step - 1 - min(completion.policy_versions) for completion in completions]
     return {
@@ -76,7 +76,7 @@ def mean(values: Iterable[float]) -> float:
 
 
 class Clock:
-    """Seconds by phase of one step."""
+    """A stopwatch for the phases of one step."""
 
     def __init__(self) -> None:
         self._start = time.perf_counter()
@@ -92,7 +92,7 @@ class Clock:
             self._phases[phase] = self._phases.get(phase, 0.0) + time.perf_counter() - start
 
     def seconds(self) -> dict[str, float]:
-        """`time/` metrics of the step so far; what no phase accounts for is `time/other_s`."""
+        """Return `time/` metrics of the step so far; what no phase accounts for is `time/other_s`."""
         total = time.perf_counter() - self._start
         phases = {f"time/{phase}_s": seconds for phase, seconds in self._phases.items()}
         return phases | {"time/step_s": total, "time/other_s": total - sum(self._phases.values())}

@@ -1,4 +1,4 @@
-"""A comparison for programs: its figures as JSON, with every completion that they were computed from."""
+"""Write a comparison for programs: its figures as JSON, with every completion that they were computed from."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from typing import Any
 
 from orchestrator.config.recipe import ConfigError
 from orchestrator.config.schema import RunConfig
-from orchestrator.evaluate.comparison import Result
+from orchestrator.evaluate.comparison import ModelResult
 from orchestrator.evaluate.evaluation import Evaluation, by_label
-from orchestrator.evaluate.trainability import trainability
+from orchestrator.evaluate.trainability import judge_trainability
 from orchestrator.records.run_directory import write_atomically
 from orchestrator.report.tables import LABELS
 from rewards.parts.markers import markers
@@ -23,8 +23,10 @@ from rollout.types.completions import Completion, Group, Reward
 
 
 def comparison_file(given: str | None, config: RunConfig) -> Path:
-    """Where the JSON goes: the file that is named, else a new one under `runs_dir`. Raises ConfigError when it cannot be
-    written: that must not be found out after the sampling."""
+    """Return the file for the JSON: the given one, or else a new one under `runs_dir`.
+
+    Raises ConfigError when it cannot be written: that must not be found out after the sampling.
+    """
     now = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     file = Path(given) if given else Path(config.runs_dir) / "evaluations" / f"{now}.json"
     if file.is_dir():
@@ -38,18 +40,18 @@ def comparison_file(given: str | None, config: RunConfig) -> Path:
     return file
 
 
-def write_comparison(results: Sequence[Result], config: RunConfig, file: Path) -> None:
+def write_comparison(results: Sequence[ModelResult], config: RunConfig, file: Path) -> None:
     """Write the figures and the records. Figures that are not known are null."""
     content = {
         "config": config.model_dump(mode="json"),
         "models": {result.model.name: result.model.path for result in results},
-        "results": [record(result, config) for result in results],
+        "results": [result_record(result, config) for result in results],
     }
-    write_atomically(file, json.dumps(finite(content), indent=1) + "\n")
+    write_atomically(file, json.dumps(without_infinities(content), indent=1) + "\n")
 
 
-def record(result: Result, config: RunConfig) -> dict[str, Any]:
-    """One model in one format."""
+def result_record(result: ModelResult, config: RunConfig) -> dict[str, Any]:
+    """Return the record of one model in one format."""
     evaluation = result.evaluation
     return {
         "model": result.model.name,
@@ -57,7 +59,7 @@ def record(result: Result, config: RunConfig) -> dict[str, Any]:
         "figures": figures(evaluation),
         "difference": asdict(result.difference) if result.difference else None,
         **{f"by_{label}": breakdown(evaluation, label) for label in LABELS},
-        "trainability": asdict(trainability(evaluation, config)) if evaluation.pass_at else None,
+        "trainability": asdict(judge_trainability(evaluation, config)) if evaluation.pass_at else None,
         "prompts": [
             prompt_record(group, greedy)
             for group, greedy in zip(
@@ -68,7 +70,7 @@ def record(result: Result, config: RunConfig) -> dict[str, Any]:
 
 
 def figures(evaluation: Evaluation) -> dict[str, Any]:
-    """Estimates as mean, low and high."""
+    """Return the figures; estimates have a mean, a low and a high."""
     return {
         **{f"pass_at_{k}": asdict(estimate) for k, estimate in evaluation.pass_at.items()},
         "greedy_pass_at_1": asdict(evaluation.greedy) if evaluation.greedy else None,
@@ -84,7 +86,7 @@ def figures(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def breakdown(evaluation: Evaluation, label: str) -> dict[str, Any]:
-    """pass@1 by a label of the prompts; empty where answers are not right or wrong."""
+    """Return pass@1 by a label of the prompts; empty where answers are not right or wrong."""
     if not evaluation.pass_at:
         return {}
     found = by_label(evaluation.groups, LABELS[label])
@@ -92,7 +94,7 @@ def breakdown(evaluation: Evaluation, label: str) -> dict[str, Any]:
 
 
 def prompt_record(group: Group, greedy: Group | None) -> dict[str, Any]:
-    """A prompt and all its completions."""
+    """Return the record of a prompt and all its completions."""
     prompt = group.prompt
     return {
         "id": prompt.id,
@@ -117,10 +119,10 @@ def completion_record(completion: Completion, reward: Reward) -> dict[str, Any]:
     }
 
 
-def finite(value: Any) -> Any:
-    """The same with null for infinity and NaN, which JSON has not."""
+def without_infinities(value: Any) -> Any:
+    """Return the value with null for infinity and NaN, which JSON does not have."""
     if isinstance(value, dict):
-        return {key: finite(inner) for key, inner in value.items()}
+        return {key: without_infinities(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [finite(inner) for inner in value]
+        return [without_infinities(inner) for inner in value]
     return None if isinstance(value, float) and not isfinite(value) else value

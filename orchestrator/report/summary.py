@@ -1,4 +1,4 @@
-"""What a run achieved, out of its metrics.jsonl: the table at the end, and the curve."""
+"""The table at the end of a run, and its curve, both from its metrics.jsonl."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ ROWS = {
     "mean reward": "reward",
     "mean completion, tokens": "completion_tokens",
 }
-"""What a table may show; a task without right answers has no pass@1, and runs of old have no mean reward."""
+"""The rows of a table by their titles. A task without right answers has no pass@1, an old run no mean reward."""
 RATES = ("pass_at_", "greedy_pass_at_1", "format_rate")
-"""Figures that begin so are shown in percent."""
+"""Beginnings of the figures that are shown in percent."""
 OWN = "eval/"
 """Prefix of the figures in the recipe's own format; those of another are under `eval/<format>/`."""
 COLORS = ("tab:orange", "tab:purple", "tab:red")
-"""Of the held-out curves, the recipe's own format first."""
+"""Colors of the held-out curves, the recipe's own format first."""
 
 
 def evaluations(lines: Lines) -> list[Mapping[str, float]]:
-    """The lines that hold an evaluation, by step."""
+    """Return the lines that hold an evaluation."""
     return [line for line in lines if f"{OWN}completion_tokens" in line]
 
 
 def prefixes(line: Mapping[str, float]) -> dict[str, str]:
-    """The formats that the line has figures of, by the prefix of their keys; the recipe's own comes first."""
+    """Return the formats that the line has figures of, by the prefix of their keys; the recipe's own comes first."""
     others = [format for format in get_args(PromptFormat) if f"{OWN}{format}/completion_tokens" in line]
     return {OWN: "the recipe's format"} | {f"{OWN}{format}/": format for format in others}
 
 
 def summary_table(lines: Lines) -> Table:
-    """Held-out figures before, after, and the change, with 95% intervals; several formats side by side."""
+    """Return the held-out figures before, after, and their change, with 95% intervals; several formats side by side."""
     first, last = evaluations(lines)[0], evaluations(lines)[-1]
     formats = prefixes(last)
     before, after = f"before (step {first['step']})", f"after (step {last['step']})"
@@ -65,7 +65,7 @@ def columns(*titles: str) -> Table:
 
 
 def rows(line: Mapping[str, float]) -> dict[str, str]:
-    """Titles and names of the figures that the line has, pass@k for the largest k among them."""
+    """Return titles and names of the figures that the line has, pass@k for the largest k among them."""
     titles = [(title, name) for title, name in ROWS.items() if f"{OWN}{name}" in line]
     sizes = [
         int(key.removeprefix(f"{OWN}pass_at_"))
@@ -78,7 +78,7 @@ def rows(line: Mapping[str, float]) -> dict[str, str]:
 
 
 def cells(first: Mapping[str, float], last: Mapping[str, float], key: str) -> tuple[str, str, str]:
-    """The figure before, after, and its change; empty where it was not measured, as by a run resumed with more formats."""
+    """Return the figure before, after, and its change; empty where it was not measured."""
     if key not in first or key not in last:
         return shown(first, key), shown(last, key), ""
     return shown(first, key), shown(last, key), change(first, last, key)
@@ -105,9 +105,9 @@ def is_rate(key: str) -> bool:
 
 
 def draw_curve(lines: Lines, path: Path, title: str) -> None:
-    """A picture of the run: what is rewarded, while training and on held-out problems, and completion length.
+    """Draw the course of a run: right answers while training and on held-out problems, and completion length.
 
-    Where answers are right or wrong it is the share of right ones, else the mean reward.
+    Where answers are not right or wrong, the mean reward takes the place of right answers.
     """
     import matplotlib
 
@@ -147,7 +147,7 @@ def draw_reward(axes: Any, steps: Lines, held_out: Lines) -> None:
 
 
 def draw_estimates(axes: Any, held_out: Lines, name: str, label: str) -> None:
-    """A curve of the figure for each format."""
+    """Draw a curve of the figure for each format."""
     formats = prefixes(held_out[-1])
     for (prefix, format), color in zip(formats.items(), COLORS, strict=False):
         key = f"{prefix}{name}"
@@ -157,5 +157,5 @@ def draw_estimates(axes: Any, held_out: Lines, name: str, label: str) -> None:
 
 
 def series(lines: Lines, key: str) -> tuple[list[float], list[float]]:
-    """Steps, and the metric at each of them."""
+    """Return the steps that have the metric, and its value at each of them."""
     return [line["step"] for line in lines if key in line], [line[key] for line in lines if key in line]

@@ -1,4 +1,4 @@
-"""A comparison for people: models × formats in one table, by difficulty, what it says about training, some completions."""
+"""Print a comparison for people: models × formats in one table, breakdowns, the outlook of training, completions."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.config.schema import RunConfig
-from orchestrator.evaluate.comparison import Result
+from orchestrator.evaluate.comparison import ModelResult
 from orchestrator.evaluate.evaluation import Evaluation, by_label, is_right
 from orchestrator.evaluate.statistics import Difference, Estimate
-from orchestrator.evaluate.trainability import Trainability, trainability
+from orchestrator.evaluate.trainability import Trainability, judge_trainability
 from rollout.types.completions import Completion, Group, Reward
 from rollout.types.prompts import Prompt
 
@@ -24,11 +24,11 @@ LABELS: Mapping[str, Callable[[Prompt], str]] = {
     "difficulty": lambda prompt: prompt.difficulty,
     "source": lambda prompt: prompt.source,
 }
-"""What pass@1 is broken down by."""
+"""The labels of prompts that pass@1 is broken down by."""
 
 
-def print_comparison(results: Sequence[Result], config: RunConfig, console: Console) -> None:
-    """Everything that a comparison has to say."""
+def print_comparison(results: Sequence[ModelResult], config: RunConfig, console: Console) -> None:
+    """Print the tables, the outlook of training, and some completions of a comparison."""
     console.print(comparison_table(results, config))
     for label in LABELS:
         table = breakdown_table(results, label)
@@ -37,14 +37,14 @@ def print_comparison(results: Sequence[Result], config: RunConfig, console: Cons
     for result in results:
         if result.evaluation.pass_at:
             console.print()
-            for line in trainability_lines(result, trainability(result.evaluation, config)):
+            for line in trainability_lines(result, judge_trainability(result.evaluation, config)):
                 console.print(line, highlight=False, soft_wrap=True)
     for result in results:
         print_completions(result, console)
 
 
-def comparison_table(results: Sequence[Result], config: RunConfig) -> Table:
-    """Figures by row, models × formats by column. A row that nobody has a value for is left out."""
+def comparison_table(results: Sequence[ModelResult], config: RunConfig) -> Table:
+    """Return figures by row, models × formats by column. A row without any value is left out."""
     groups = results[0].evaluation.groups
     title = (
         f"{len(groups)} held-out prompts × {config.evaluation.completions_per_prompt} completions, temperature "
@@ -57,7 +57,7 @@ def comparison_table(results: Sequence[Result], config: RunConfig) -> Table:
     return table
 
 
-def model_columns(first: str, results: Sequence[Result], title: str) -> Table:
+def model_columns(first: str, results: Sequence[ModelResult], title: str) -> Table:
     table = Table(title=title, title_justify="left")
     table.add_column(first)
     for result in results:
@@ -65,8 +65,8 @@ def model_columns(first: str, results: Sequence[Result], title: str) -> Table:
     return table
 
 
-def rows(results: Sequence[Result]) -> Iterator[tuple[str, Cells]]:
-    """Titles and a cell for each result."""
+def rows(results: Sequence[ModelResult]) -> Iterator[tuple[str, Cells]]:
+    """Yield the title of each row, and a cell for each result."""
     found = [result.evaluation for result in results]
     for k in sorted(found[0].pass_at):
         yield f"pass@{k} (sampled)", [percent(evaluation.pass_at.get(k)) for evaluation in found]
@@ -81,17 +81,14 @@ def rows(results: Sequence[Result]) -> Iterator[tuple[str, Cells]]:
     yield "wrong ones", [tokens(evaluation.wrong_tokens) for evaluation in found]
     yield "cut off at the limit", [share(evaluation.truncated) for evaluation in found]
     if any(evaluation.unmarked for evaluation in found):
-        yield "could not be marked", [share(evaluation.unmarked) for evaluation in found]
+        yield "could not be graded", [share(evaluation.unmarked) for evaluation in found]
     for marker in found[0].markers:
-        yield f"shows {marker.removeprefix('shows_').replace('_', ' ')}", marked(found, marker)
-
-
-def marked(evaluations: Sequence[Evaluation], marker: str) -> Cells:
-    return [share(evaluation.markers[marker]) for evaluation in evaluations]
+        shows = marker.removeprefix("shows_").replace("_", " ")
+        yield f"shows {shows}", [share(evaluation.markers[marker]) for evaluation in found]
 
 
 def percent(estimate: Estimate | None) -> str:
-    """`54.2% [51.2, 57.3]`."""
+    """Format an estimate as `54.2% [51.2, 57.3]`."""
     if estimate is None:
         return ""
     return f"{100 * estimate.mean:.1f}% [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
@@ -121,8 +118,8 @@ def share(value: float) -> str:
     return f"{100 * value:.1f}%"
 
 
-def breakdown_table(results: Sequence[Result], label: str) -> Table | None:
-    """pass@1 by a label of the prompts; None when there is but one, or no right answers."""
+def breakdown_table(results: Sequence[ModelResult], label: str) -> Table | None:
+    """Return pass@1 by a label of the prompts; None when there is only one label, or no right answers."""
     if not results[0].evaluation.pass_at:
         return None
     broken_down = [by_label(result.evaluation.groups, LABELS[label]) for result in results]
@@ -134,20 +131,20 @@ def breakdown_table(results: Sequence[Result], label: str) -> Table | None:
     return table
 
 
-def trainability_lines(result: Result, found: Trainability) -> Iterator[str]:
-    """In words: what training would find to learn from, and what to do."""
+def trainability_lines(result: ModelResult, found: Trainability) -> Iterator[str]:
+    """Yield sentences about what training would find to learn from, and what to do."""
     bound = "at least " if found.is_lower_bound else ""
     yield f"[bold]Training {result.model.name}, {result.format}: {found.verdict}.[/]"
     yield (
         f"  Of its prompts {share(found.never)} were never solved, {share(found.sometimes)} sometimes, "
-        f"{share(found.always)} always. In groups of {found.group_size}, {bound}{percent(found.spread)} would have right and "
-        "wrong completions."
+        f"{share(found.always)} always. In groups of {found.group_size}, {bound}{percent(found.spread)} would have "
+        "right and wrong completions."
     )
     yield from (f"  {sentence}" for sentence in found.advice)
 
 
-def print_completions(result: Result, console: Console) -> None:
-    """The first right completion and the first wrong one; or the first, where they are neither."""
+def print_completions(result: ModelResult, console: Console) -> None:
+    """Print the first right completion and the first wrong one; or the first, where they are neither."""
     for group, completion, scored in shown(result.evaluation):
         console.rule(f"{result.model.name}, {result.format}, {group.prompt.id}, reward {scored.total:g}", align="left")
         console.print(
@@ -156,6 +153,7 @@ def print_completions(result: Result, console: Console) -> None:
 
 
 def shown(evaluation: Evaluation) -> Iterator[tuple[Group, Completion, Reward]]:
+    """Yield the completions to print, each with its group and reward."""
     every = [
         (group, *pair) for group in evaluation.groups for pair in zip(group.completions, group.rewards, strict=True)
     ]
@@ -174,5 +172,5 @@ def shortened(text: str) -> str:
 
 
 def printable(text: str) -> str:
-    """A model's escape sequences do not reach the terminal."""
+    """Return the text without a model's escape sequences, which must not reach the terminal."""
     return text.replace("\x1b", "␛")

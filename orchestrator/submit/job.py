@@ -1,8 +1,8 @@
-"""What a run becomes as a job on a Ray cluster: command, working directory, variables. Pure, and free of secrets.
+"""A run as a job on a Ray cluster: command, working directory, variables. Pure, and free of secrets.
 
-Ray keeps a job's command, metadata and `runtime_env.env_vars` in clear text: in the cluster's control store, in its logs, and
-in what `GET /api/jobs/` answers to anybody who reaches the dashboard (it blanks variables for browsers only). So a secret is
-never sent; it stands in the environment of the cluster's nodes, which jobs inherit.
+Ray keeps a job's command, metadata and `runtime_env.env_vars` in clear text: in the cluster's control store, in its
+logs, and in what `GET /api/jobs/` answers to anybody who reaches the dashboard (it blanks variables for browsers only).
+So a secret is never sent; it stands in the environment of the cluster's nodes, which jobs inherit.
 """
 
 from __future__ import annotations
@@ -37,25 +37,25 @@ SECRET_WORDS = {"KEY", "APIKEY", "TOKEN", "SECRET", "PASSWORD", "PASSWD", "CREDE
 SCRATCH = "/runs/ /wandb/ .venv/ venv/ .git/ __pycache__/ .*_cache/ .cache/ .hypothesis/ *.egg-info/"
 PRIVATE = ".env .env.* .netrc .ssh/ .aws/ *.pem *.key"
 EXCLUDES = (*SCRATCH.split(), *PRIVATE.split())
-"""Left out of the working directory, beside what its .gitignore names; in gitignore's patterns."""
+"""Patterns, in gitignore's syntax, of what is left out of the working directory beside what its .gitignore names."""
 
 RUNS_ON_HEAD = "~/rayzero-runs"
-"""Where a one-node cluster keeps runs unless told: a job's own working directory is deleted with the job."""
+"""The folder of runs on a one-node cluster by default: a job's own working directory is deleted with the job."""
 
 STOP_WAIT_S = 1800
-"""How long `ray job stop` waits for the run to finish its step and to save, seconds. Ray's own 3 would lose the step."""
+"""Seconds that `ray job stop` waits for the run to finish its step and to save. Ray's own 3 would lose the step."""
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What is sent to the cluster."""
+    """The content of a submission to the cluster."""
 
     entrypoint: str
     runtime_env: dict[str, Any]
     metadata: dict[str, str]
 
 
-def job(
+def build_job(
     config: RunConfig,
     recipe: str | None,
     overrides: Sequence[str],
@@ -64,17 +64,17 @@ def job(
     environment: Mapping[str, str],
     also_send: Sequence[str] = (),
 ) -> Job:
-    """The job that trains `config`, which `recipe` and `overrides` describe.
+    """Return the job that trains `config`, which `recipe` and `overrides` describe.
 
     Args:
-        working_dir: is uploaded, and is the job's working directory.
-        num_nodes: of the cluster; with several the run directory must be on storage that they share.
+        working_dir: the folder that is uploaded, and becomes the job's working directory.
+        num_nodes: size of the cluster; with several nodes the run directory must be on storage that they share.
         environment: the variables that are set here.
         also_send: names of variables to send beside FORWARDED.
 
     Raises ConfigError for what would not work there, and for a secret that would be sent.
     """
-    runs_dir = run_directories(config, num_nodes)
+    runs_dir = runs_dir_there(config, num_nodes)
     name = recipe_there(recipe or DEFAULT_RECIPE, working_dir)
     kept = [override for override in overrides if not override.startswith("runs_dir=")]
     # `python -m` puts the uploaded code before what the nodes have installed.
@@ -92,47 +92,51 @@ def job(
     return sent
 
 
-def run_directories(config: RunConfig, num_nodes: int) -> str:
-    """The folder of run directories on the cluster. Raises ConfigError for one that the job's end or other nodes would lose."""
+def runs_dir_there(config: RunConfig, num_nodes: int) -> str:
+    """Return the folder of runs on the cluster.
+
+    Raises ConfigError for one that is deleted with the job, or that other nodes do not see.
+    """
     chosen = config.runs_dir if "runs_dir" in config.model_fields_set else RUNS_ON_HEAD
     if not chosen.startswith(("/", "~/")):
         raise ConfigError(
-            f"runs_dir = {chosen!r} is relative, and a job's working directory is deleted with the job: give an absolute "
-            "path on the cluster, such as runs_dir=/shared/runs"
+            f"runs_dir = {chosen!r} is relative, and a job's working directory is deleted with the job: give an "
+            "absolute path on the cluster, such as runs_dir=/shared/runs"
         )
     if chosen.startswith("~/") and num_nodes > 1:
         raise ConfigError(
-            f"runs_dir: the cluster has {num_nodes} nodes, and {chosen} is another folder on each of them, while driver and "
-            "learner need the same one: give an absolute path on storage that they share, such as runs_dir=/shared/runs"
+            f"runs_dir: the cluster has {num_nodes} nodes, and {chosen} is another folder on each of them, while "
+            "driver and learner need the same one: give an absolute path on storage that they share, such as "
+            "runs_dir=/shared/runs"
         )
     return chosen
 
 
 def recipe_there(recipe: str, working_dir: Path) -> str:
-    """How the job names the recipe. Raises ConfigError for a file that is not uploaded."""
+    """Return the recipe's name for the job. Raises ConfigError for a file that is not uploaded."""
     path, root = find(recipe).resolve(), working_dir.resolve()
     if path.is_relative_to(root):
         return path.relative_to(root).as_posix()
     if path.parent == RECIPES:
         return path.stem
     raise ConfigError(
-        f"recipe {recipe!r} is outside of the working directory {root}, which is all that is uploaded: copy it there, or "
-        "choose another with --working-dir"
+        f"recipe {recipe!r} is outside of the working directory {root}, which is all that is uploaded: copy it there, "
+        "or choose another with --working-dir"
     )
 
 
 def shell_word(path: str) -> str:
-    """`path` for the shell that starts the job; `~` is the home of the node where that is."""
+    """Return `path` quoted for the shell that starts the job; `~` is the home folder on the node of that shell."""
     return f'"$HOME"/{shlex.quote(path[2:])}' if path.startswith("~/") else shlex.quote(path)
 
 
 def variables(runs_dir: str, environment: Mapping[str, str], also_send: Sequence[str]) -> dict[str, str]:
-    """The job's environment. Raises ConfigError for a variable that is a secret, or that is not set here."""
+    """Return the job's environment. Raises ConfigError for a variable that is a secret, or that is not set here."""
     for name in also_send:
         if SECRET_WORDS & set(name.upper().split("_")):
             raise ConfigError(
-                f"--env {name}: it looks like a secret, and Ray shows a job's variables to whoever reaches its dashboard: "
-                "set it in the environment of the cluster's nodes instead (docs/deploy.md)"
+                f"--env {name}: it looks like a secret, and Ray shows a job's variables to whoever reaches its "
+                "dashboard: set it in the environment of the cluster's nodes instead (docs/deploy.md)"
             )
         if name not in environment:
             raise ConfigError(f"--env {name}: it is not set here, so there is nothing to send; set it first")
@@ -143,13 +147,16 @@ def variables(runs_dir: str, environment: Mapping[str, str], also_send: Sequence
 
 
 def refuse_secrets(sent: Job, environment: Mapping[str, str]) -> None:
-    """Raises ConfigError, without the value, when a secret of this environment, or a password in an address, would be sent."""
+    """Refuse to send a secret of this environment, or a password in an address.
+
+    Raises ConfigError, which does not show the value.
+    """
     text = "\n".join([sent.entrypoint, json.dumps(sent.runtime_env, ensure_ascii=False), *sent.metadata.values()])
     for name, value in environment.items():
         if SECRET_WORDS & set(name.upper().split("_")) and len(value) >= 8 and value in text:
             raise ConfigError(
-                f"the value of {name} stands in what would be sent, where Ray shows it to whoever reaches the dashboard: "
-                "take it out of the settings and set the variable on the cluster's nodes (docs/deploy.md)"
+                f"the value of {name} stands in what would be sent, where Ray shows it to whoever reaches the "
+                "dashboard: take it out of the settings and set the variable on the cluster's nodes (docs/deploy.md)"
             )
     for name, value in sent.runtime_env["env_vars"].items():
         if re.search(r"://[^/@\s]+@", value):

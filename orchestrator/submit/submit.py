@@ -20,13 +20,13 @@ from rich.console import Console
 
 from orchestrator.config.recipe import ConfigError
 from orchestrator.config.schema import RunConfig
-from orchestrator.submit.job import EXCLUDES, SECRETS, Job, job
+from orchestrator.submit.job import EXCLUDES, SECRETS, Job, build_job
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
 NO_AGENT = "No available agent to submit job"
 ADVICE_ON_AGENT = (
-    " If the cluster has long started, another Ray on the head node may hold the port of its agent (52365): start the cluster "
-    "with `ray start --dashboard-agent-listen-port` and a free one"
+    " If the cluster has long started, another Ray on the head node may hold the port of its agent (52365): start the "
+    "cluster with `ray start --dashboard-agent-listen-port` and a free one"
 )
 START_TIMEOUT_S = 60.0
 RECONNECT_S = 2.0
@@ -37,8 +37,8 @@ class SubmissionError(RuntimeError):
     """The cluster cannot be reached, or does not take the job."""
 
 
-class Cluster(Protocol):
-    """What is used of Ray's JobSubmissionClient."""
+class JobCluster(Protocol):
+    """The methods of Ray's JobSubmissionClient that are used here."""
 
     def list_jobs(self) -> list[JobDetails]: ...
     def submit_job(
@@ -59,7 +59,7 @@ def submit_run(
     also_send: Sequence[str] = (),
     follow_it: bool = False,
 ) -> int:
-    """Submit `config`, which `recipe` and `overrides` describe. Returns the exit code; see `follow`.
+    """Submit `config`, which `recipe` and `overrides` describe, and return the exit code; see `follow`.
 
     Raises ConfigError before anything is sent, SubmissionError when the cluster does not take the job.
     """
@@ -68,14 +68,17 @@ def submit_run(
         raise ConfigError(f"--working-dir {working_dir}: there is no such folder")
     address = (address or os.environ.get("RAY_API_SERVER_ADDRESS") or DEFAULT_ADDRESS).rstrip("/")
     cluster = connect(address)
-    sent = job(config, recipe, overrides, folder, count_nodes(address), os.environ, also_send)
+    sent = build_job(config, recipe, overrides, folder, count_nodes(address), os.environ, also_send)
     submission_id = send(sent, config.name, cluster)
-    tell(sent, submission_id, address, console)
+    print_submission(sent, submission_id, address, console)
     return follow(cluster, submission_id, address) if follow_it else 0
 
 
 def connect(address: str) -> JobSubmissionClient:
-    """Raises ConfigError for what is not a dashboard's address, SubmissionError when no cluster answers there."""
+    """Return a client of the cluster.
+
+    Raises ConfigError for what is not a dashboard's address, SubmissionError when no cluster answers there.
+    """
     if not address.startswith(("http://", "https://")):
         raise ConfigError(f"--address {address}: give the URL of the cluster's dashboard, such as {DEFAULT_ADDRESS}")
     # Ray would let RAY_ADDRESS, of some other cluster, win over the address that it is given.
@@ -91,18 +94,18 @@ def connect(address: str) -> JobSubmissionClient:
         ) from error
     except (OSError, RuntimeError) as error:
         raise SubmissionError(
-            f"no Ray cluster answers at {address}: start one with `ray start --head`, or open a tunnel to its dashboard "
-            f"and give that with --address ({first_line(error)})"
+            f"no Ray cluster answers at {address}: start one with `ray start --head`, or open a tunnel to its "
+            f"dashboard and give that with --address ({first_line(error)})"
         ) from error
 
 
 def count_nodes(address: str) -> int:
-    """Nodes of the cluster that are alive."""
+    """Return the number of the cluster's nodes that are alive."""
     return len(list_nodes(address=address, filters=[("state", "=", "ALIVE")], raise_on_missing_output=False))
 
 
-def send(sent: Job, name: str, cluster: Cluster) -> str:
-    """Returns the id of the job. Raises SubmissionError while an earlier one of run `name` is running."""
+def send(sent: Job, name: str, cluster: JobCluster) -> str:
+    """Submit the job and return its id. Raises SubmissionError while an earlier job of run `name` is running."""
     submission_id = next_id(name, cluster.list_jobs())
     deadline = time.monotonic() + START_TIMEOUT_S
     while True:
@@ -126,7 +129,10 @@ def send(sent: Job, name: str, cluster: Cluster) -> str:
 
 
 def next_id(name: str, jobs: Sequence[JobDetails]) -> str:
-    """The next id of run `name`, `rayzero-<name>~<attempt>`: runs' names hold no tilde. Raises SubmissionError."""
+    """Return the next id of run `name`, `rayzero-<name>~<attempt>`; a run's name holds no tilde.
+
+    Raises SubmissionError while an earlier job of the run is running.
+    """
     attempts = [0]
     for each in jobs:
         found = re.fullmatch(rf"rayzero-{re.escape(name)}~(\d+)", each.submission_id or "")
@@ -134,16 +140,16 @@ def next_id(name: str, jobs: Sequence[JobDetails]) -> str:
             continue
         if not each.status.is_terminal():
             raise SubmissionError(
-                f"job {each.submission_id} of run {name!r} is {each.status.value.lower()} and would write to the same run "
-                f"directory: wait for it, stop it with `ray job stop {each.submission_id}`, or choose another name "
+                f"job {each.submission_id} of run {name!r} is {each.status.value.lower()} and would write to the same "
+                f"run directory: wait for it, stop it with `ray job stop {each.submission_id}`, or choose another name "
                 f"(name={name}-2)"
             )
         attempts.append(int(found[1]))
     return f"rayzero-{name}~{max(attempts) + 1}"
 
 
-def tell(sent: Job, submission_id: str, address: str, console: Console) -> None:
-    """Say what was sent, what was not, and what to do next. Names of variables, never their values."""
+def print_submission(sent: Job, submission_id: str, address: str, console: Console) -> None:
+    """Print what was sent, what was not, and what to do next: names of variables, never their values."""
     names = ", ".join(sent.runtime_env["env_vars"])
     unsent = [name for name in SECRETS if name in os.environ]
     lines = [
@@ -160,8 +166,11 @@ def tell(sent: Job, submission_id: str, address: str, console: Console) -> None:
     console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
 
 
-def follow(cluster: Cluster, submission_id: str, address: str) -> int:
-    """Print the job's log until it ends. 0: succeeded; 1: failed or stopped; 130: Ctrl-C, and the job goes on."""
+def follow(cluster: JobCluster, submission_id: str, address: str) -> int:
+    """Print the job's log until it ends, and return the exit code.
+
+    0: succeeded; 1: failed or stopped; 130: Ctrl-C, and the job goes on.
+    """
     try:
         info = asyncio.run(print_log(cluster, submission_id))
     except KeyboardInterrupt:
@@ -179,8 +188,8 @@ def follow(cluster: Cluster, submission_id: str, address: str) -> int:
     return 1
 
 
-async def print_log(cluster: Cluster, submission_id: str) -> JobDetails:
-    """Returns when the job has ended. A lost connection is taken up again where it broke off.
+async def print_log(cluster: JobCluster, submission_id: str) -> JobDetails:
+    """Print the log until the job has ended. A lost connection is taken up again where it broke off.
 
     Raises SubmissionError when it stays lost.
     """
@@ -198,7 +207,8 @@ async def print_log(cluster: Cluster, submission_id: str) -> JobDetails:
             num_failures += 1
             if num_failures > MAX_RECONNECTS:
                 raise SubmissionError(
-                    f"lost the connection to job {submission_id}, which goes on if the cluster does: {first_line(error)}"
+                    f"lost the connection to job {submission_id}, which goes on if the cluster does: "
+                    f"{first_line(error)}"
                 ) from error
         else:
             num_failures = 0
@@ -208,5 +218,5 @@ async def print_log(cluster: Cluster, submission_id: str) -> JobDetails:
 
 
 def first_line(message: object) -> str:
-    """What a long message begins with; Ray's hold whole logs."""
+    """Return the first line of a message; Ray's messages hold whole logs."""
     return str(message).strip().partition("\n")[0]

@@ -1,4 +1,4 @@
-"""What takes the numbers of a step, wherever they go."""
+"""The interface of trackers, and several of them as one."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Protocol
 
 from rollout.types.completions import Group
 
-Credited = Sequence[tuple[Group, Sequence[float]]]
+GroupAdvantages = Sequence[tuple[Group, Sequence[float]]]
 """Groups, each with the advantages of its completions."""
 
 
 class Tracker(Protocol):
-    """Takes the numbers of each step, and its groups; step 0 is the evaluation before the first."""
+    """Takes the metrics of each step, and its groups; step 0 is the evaluation before the first."""
 
-    def log(self, step: int, metrics: Mapping[str, float], groups: Credited = ()) -> None: ...
+    def log(self, step: int, metrics: Mapping[str, float], groups: GroupAdvantages = ()) -> None: ...
     def close(self) -> None: ...
 
 
@@ -24,7 +24,7 @@ class Trackers:
     def __init__(self, trackers: Sequence[Tracker]) -> None:
         self._trackers = trackers
 
-    def log(self, step: int, metrics: Mapping[str, float], groups: Credited = ()) -> None:
+    def log(self, step: int, metrics: Mapping[str, float], groups: GroupAdvantages = ()) -> None:
         for tracker in self._trackers:
             tracker.log(step, metrics, groups)
 

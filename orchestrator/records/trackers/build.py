@@ -1,4 +1,4 @@
-"""Which trackers a run has."""
+"""The trackers of a run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from orchestrator.records.trackers.wandb import WandbTracker
 
 
 def build_trackers(config: RunConfig, directory: RunDirectory, console: Console) -> Trackers:
-    """The trackers that the recipe asks for."""
+    """Return the trackers that the recipe asks for."""
     trackers: list[Tracker] = [
         FileTracker(directory, config),
         RayMetricsTracker(config.name),

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from orchestrator.config.schema import RunConfig
 from orchestrator.records.run_directory import RunDirectory
-from orchestrator.records.trackers.base import Credited
+from orchestrator.records.trackers.base import GroupAdvantages
 
 
 class FileTracker:
@@ -16,10 +16,10 @@ class FileTracker:
         self._directory = directory
         self._saves_rollouts = config.tracking.save_rollouts
 
-    def log(self, step: int, metrics: Mapping[str, float], groups: Credited = ()) -> None:
+    def log(self, step: int, metrics: Mapping[str, float], groups: GroupAdvantages = ()) -> None:
         if groups and self._saves_rollouts:
             self._directory.write_rollouts(step, *zip(*groups, strict=True))
         self._directory.log_metrics(step, metrics)
 
     def close(self) -> None:
-        """Every line is on its way to the disk already."""
+        """Do nothing: every line has been handed to the system already."""

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from ray.util.metrics import Counter, Gauge
 
 from orchestrator.records.meanings.table import find_metric
-from orchestrator.records.trackers.base import Credited
+from orchestrator.records.trackers.base import GroupAdvantages
 
 REPEAT_S = 1.0
 """Seconds after which values are given to Ray again. Ray's report interval is never shorter."""
@@ -34,7 +34,7 @@ class RayMetricsTracker:
         self._thread = threading.Thread(target=self._keep_reporting, name="ray-metrics", daemon=True)
         self._thread.start()
 
-    def log(self, step: int, metrics: Mapping[str, float], groups: Credited = ()) -> None:
+    def log(self, step: int, metrics: Mapping[str, float], groups: GroupAdvantages = ()) -> None:
         with self._lock:
             self._values |= {"step": float(step)} | {key: float(value) for key, value in metrics.items()}
             self._report()
@@ -42,7 +42,7 @@ class RayMetricsTracker:
             self._steps.inc(tags=self._tags)
 
     def close(self) -> None:
-        """Ray forgets the run two report intervals later."""
+        """Stop reporting; Ray forgets the run two report intervals later."""
         self._closed.set()
         self._thread.join()
 

@@ -8,7 +8,7 @@ from typing import get_args
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from orchestrator.records.trackers.base import Credited
+from orchestrator.records.trackers.base import GroupAdvantages
 from rollout.types.prompts import PromptFormat
 
 
@@ -33,7 +33,7 @@ class ConsoleTracker:
         self._task = self._progress.add_task("steps", total=num_steps)
         self._num_steps = num_steps
 
-    def log(self, step: int, metrics: Mapping[str, float], groups: Credited = ()) -> None:
+    def log(self, step: int, metrics: Mapping[str, float], groups: GroupAdvantages = ()) -> None:
         if not self._started:
             self._progress.start()
             self._started = True
@@ -49,7 +49,7 @@ class ConsoleTracker:
 
 
 def step_line(step: int, num_steps: int, metrics: Mapping[str, float]) -> str:
-    """`step 12/40  reward 0.512  right 46.1%  …`."""
+    """Return the line of a step, `step 12/40  reward 0.512  right 46.1%` and so on."""
     phases = " ".join(f"{name} {metrics[f'time/{name}_s']:.1f}" for name in ("rollout", "update", "publish"))
     left = (num_steps - step) * (metrics["time/step_s"] - metrics.get("time/evaluation_s", 0.0))
     right = f"right {100 * metrics['reward/correctness']:.1f}%  " if "reward/correctness" in metrics else ""
@@ -62,7 +62,7 @@ def step_line(step: int, num_steps: int, metrics: Mapping[str, float]) -> str:
 
 
 def evaluation_lines(step: int, metrics: Mapping[str, float]) -> list[str]:
-    """`held-out after step 20  pass@1 57.3% ± 2.9  …`, and one such line for each other format that was measured."""
+    """Return `held-out after step 20  pass@1 57.3% ± 2.9` and so on, a line for each format that was measured."""
     when = f"after step {step}" if step else "before training"
     others = [format for format in get_args(PromptFormat) if f"eval/{format}/completion_tokens" in metrics]
     return [

@@ -7,7 +7,7 @@ from typing import Any
 
 from orchestrator.config.schema import RunConfig
 from orchestrator.records.run_directory import RunDirectory
-from orchestrator.records.trackers.base import Credited
+from orchestrator.records.trackers.base import GroupAdvantages
 
 
 class WandbTracker:
@@ -25,7 +25,7 @@ class WandbTracker:
             config=config.model_dump(mode="json"),
         )
 
-    def log(self, step: int, metrics: Mapping[str, float], groups: Credited = ()) -> None:
+    def log(self, step: int, metrics: Mapping[str, float], groups: GroupAdvantages = ()) -> None:
         self._run.log(dict(metrics), step=step)
 
     def close(self) -> None:

@@ -11,7 +11,7 @@ from rich.console import Console
 from orchestrator.base_model import PolicyError, check_context, max_positions
 from orchestrator.config.recipe import ConfigError, load
 from orchestrator.evaluate import comparison
-from orchestrator.evaluate.comparison import Result, compare, difference, prompts_of, with_room_for
+from orchestrator.evaluate.comparison import ModelResult, compare, compare_pass_at_1, prompts_of, with_room_for
 from orchestrator.evaluate.evaluation import summarize
 from orchestrator.evaluate.models import NamedModel, config_for, config_for_all, named_models, tokenizer_of
 from orchestrator.report.comparison_file import comparison_file, write_comparison
@@ -34,8 +34,8 @@ def evaluation(rights, greedy=True):
 def results():
     base, trained = evaluation([0, 1, 2, 1, 0, 4]), evaluation([2, 3, 3, 2, 1, 4])
     return [
-        Result(NamedModel("base", "org/base"), "zero_shot", base, None),
-        Result(NamedModel("trained", "runs/x/final"), "zero_shot", trained, difference(trained, base)),
+        ModelResult(NamedModel("base", "org/base"), "zero_shot", base, None),
+        ModelResult(NamedModel("trained", "runs/x/final"), "zero_shot", trained, compare_pass_at_1(trained, base)),
     ]
 
 
@@ -71,13 +71,13 @@ def test_a_right_and_a_wrong_completion_of_each_model_are_shown(results) -> None
 
 def test_a_task_without_right_answers_has_neither_accuracy_nor_verdict() -> None:
     paying = summarize([paid("a", 1.0, 3.0), paid("b", 2.0, 2.0)])
-    text = printed([Result(NamedModel("one", "one"), "zero_shot", paying, None)], load("period-count-tiny"))
+    text = printed([ModelResult(NamedModel("one", "one"), "zero_shot", paying, None)], load("period-count-tiny"))
     assert "mean reward" in text and "pass@" not in text and "Training" not in text and "p-value" not in text
 
 
 def test_escape_sequences_of_a_model_do_not_reach_the_terminal() -> None:
     hostile = summarize([scored_group("a", [True, False], text="\x1b]0;owned\x07 [red]no markup[/red]")])
-    text = printed([Result(NamedModel("one", "one"), "zero_shot", hostile, None)], load(None))
+    text = printed([ModelResult(NamedModel("one", "one"), "zero_shot", hostile, None)], load(None))
     assert "\x1b" not in text and "[red]no markup[/red]" in text
 
 
@@ -98,7 +98,7 @@ def test_the_json_holds_the_figures_and_what_they_were_computed_from(results, tm
 def test_what_is_not_known_is_null_in_the_json(tmp_path) -> None:
     one = summarize([paid("a", 1.0)])
     file = tmp_path / "one.json"
-    write_comparison([Result(NamedModel("one", "one"), "zero_shot", one, None)], load(None), file)
+    write_comparison([ModelResult(NamedModel("one", "one"), "zero_shot", one, None)], load(None), file)
     figures = json.loads(file.read_text(), parse_constant=pytest.fail)["results"][0]["figures"]
     assert figures["reward"] == {"mean": 1.0, "low": None, "high": None}
     assert figures["format_rate"] is None
@@ -282,11 +282,11 @@ def test_models_share_one_cluster_and_the_engines_of_one_end_before_the_next_beg
 
 
 def test_completions_that_got_no_mark_are_counted_and_shown_only_then(results) -> None:
-    assert "could not be marked" not in printed(results, load(None))
+    assert "could not be graded" not in printed(results, load(None))
     late = summarize([scored_group("a", [True, False], status="timeout"), scored_group("b", [True, False])])
     assert late.metrics()["eval/unmarked"] == 0.5
-    shown = printed([Result(NamedModel("late", "org/late"), "zero_shot", late, None)], load(None))
-    (line,) = [line for line in shown.splitlines() if "could not be marked" in line]
+    shown = printed([ModelResult(NamedModel("late", "org/late"), "zero_shot", late, None)], load(None))
+    (line,) = [line for line in shown.splitlines() if "could not be graded" in line]
     assert "50.0%" in line
 
 
@@ -307,4 +307,4 @@ def replace_runs(config, folder: Path):
 def test_the_baseline_is_compared_only_in_the_same_format(results) -> None:
     assert results[0].difference is None
     unmarked = summarize([paid("a", 1.0)])
-    assert difference(unmarked, unmarked) is None
+    assert compare_pass_at_1(unmarked, unmarked) is None

@@ -8,7 +8,7 @@ import pytest
 
 from orchestrator.config.recipe import load
 from orchestrator.evaluate.evaluation import summarize
-from orchestrator.evaluate.trainability import chance_of_spread, trainability
+from orchestrator.evaluate.trainability import chance_of_spread, judge_trainability
 from tests.orchestrator.evaluate.test_evaluation import with_parts
 from tests.support.groups import scored_group
 
@@ -18,7 +18,7 @@ def judged(rights, n=16, *overrides, **parts):
     groups = [scored_group(str(index), [True] * right + [False] * (n - right)) for index, right in enumerate(rights)]
     if parts:
         groups = [with_parts(group, **parts) for group in groups]
-    return trainability(summarize(groups), load(None, overrides))
+    return judge_trainability(summarize(groups), load(None, overrides))
 
 
 @pytest.mark.parametrize(("n", "right", "size"), [(8, 3, 4), (8, 0, 4), (6, 6, 2), (7, 1, 7), (8, 4, 2)])
@@ -85,7 +85,7 @@ def test_formats_and_limits_that_hide_answers_are_named() -> None:
     from dataclasses import replace
 
     cut = [replace(cut[0], completions=tuple(replace(done, finish_reason="length") for done in cut[0].completions))]
-    said = " ".join(trainability(summarize(cut), load(None)).advice)
+    said = " ".join(judge_trainability(summarize(cut), load(None)).advice)
     assert "100% of the completions are cut off at sampling.max_completion_tokens = 448: raise it" in said
 
 

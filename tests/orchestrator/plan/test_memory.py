@@ -24,8 +24,7 @@ OFFLOAD = "learner.offload_optimizer=true"
 
 
 def run(*overrides: str):
-    """Prompts of 256 and completions of 1,024 tokens, 128 at once, microbatches of 8,192, checkpointing, a "
-    "reference."""
+    """Prompts of 256, completions of 1,024 tokens, 128 at once, microbatches of 8,192, checkpointing, a reference."""
     return load("countdown-4090", overrides)
 
 

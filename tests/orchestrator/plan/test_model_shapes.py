@@ -6,11 +6,13 @@ import pytest
 
 from learner.config import LoraConfig
 from learner.memory import adapter_shapes, layer_bytes
+from orchestrator.base_model import check_model_fits
 from orchestrator.config.recipe import ConfigError, load
 from orchestrator.plan.gpu_models import gpu_model
 from orchestrator.plan.memory_plan import memory_plan
 from orchestrator.plan.model_shapes import PUBLISHED, shape_from, shape_of
 from rollout.types.model_shape import ModelShape
+from tests.support.paths import WARM_START
 
 UNTIED = ModelShape("llama", 64, 3, 4, 2, 16, 160, 500, tie_embeddings=False)
 
@@ -135,6 +137,14 @@ def test_an_adapter_for_a_layer_that_is_not_there_is_refused_with_those_that_are
     with pytest.raises(ConfigError, match=r"model\.lora\.target_modules names 'vproj'.*q_proj, k_proj"):
         memory_plan(config, shape, gpu_model("4090"))
     assert adapter_shapes(shape, LoraConfig(rank=4, target_modules=("self_attn.q_proj",)))
+
+
+def test_a_run_refuses_such_adapters_before_anything_starts() -> None:
+    lengths = ["sampling.max_completion_tokens=64", "prompts.max_prompt_tokens=64"]
+    lora = 'model.lora={rank=4, target_modules=["vproj"]}'
+    config = load("countdown-4090", [f"model.path={WARM_START}", lora, "learner.algorithm.reference=base", *lengths])
+    with pytest.raises(ConfigError, match=r"names 'vproj'"):
+        check_model_fits(config, str(WARM_START))
 
 
 def test_a_split_that_vllm_refuses_is_refused_by_the_plan() -> None:

@@ -10,7 +10,7 @@ from orchestrator.arguments import parse
 from orchestrator.cli import main
 from orchestrator.config.recipe import ConfigError, load
 from orchestrator.submit import submit
-from orchestrator.submit.job import EXCLUDES, Job, job
+from orchestrator.submit.job import EXCLUDES, Job, build_job
 from orchestrator.submit.submit import SubmissionError, connect, follow, send
 from tests.support.paths import ROOT
 
@@ -20,7 +20,7 @@ HERE = {"WANDB_API_KEY": SECRET, "HF_TOKEN": "hf_" + SECRET, "WANDB_MODE": "offl
 
 def job_of(*overrides: str, recipe: str | None = None, num_nodes: int = 1, also_send=(), here=HERE, folder=ROOT) -> Job:
     config = load(recipe, overrides)
-    return job(config, recipe, overrides, folder, num_nodes, here, also_send)
+    return build_job(config, recipe, overrides, folder, num_nodes, here, also_send)
 
 
 def test_the_job_trains_the_recipe_with_the_same_settings_from_the_uploaded_code() -> None:
