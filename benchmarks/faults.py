@@ -61,7 +61,7 @@ class Outcome:
 
 
 def suffer(name: str, fault: Fault, folder: Path) -> Outcome:
-    """A run of that name in `folder`, to which the fault happens."""
+    """Let the fault happen to a run of that name in `folder`."""
     with contextlib.ExitStack() as stack:
         nodes: Any = None
         environment: dict[str, str] = {}
@@ -84,12 +84,15 @@ def suffer(name: str, fault: Fault, folder: Path) -> Outcome:
 
 
 def moment_of(line: str) -> float:
-    """When a line of log.txt was written, seconds since the epoch."""
+    """Return when a line of log.txt was written, seconds since the epoch."""
     return datetime.strptime(line[:23], "%Y-%m-%d %H:%M:%S,%f").timestamp()
 
 
 def send(number: signal.Signals, kind: str, *, during: tuple[str, str] | None = None, to_all: bool = False) -> Inject:
-    """Sends a signal to the oldest actor of that kind, or to all, once an actor of the kind `during[0]` runs the method `during[1]`."""
+    """Return what sends a signal to the oldest actor of that kind, or to all of them.
+
+    `during`: first wait until an actor of its first kind runs the method that is named second.
+    """
 
     def inject(run: Run, _: Any) -> None:
         if during is not None:
@@ -124,7 +127,7 @@ def fill_store(_: Run, nodes: Any) -> object:
     return [ray.put(os.urandom(16 * 2**20)) for _ in range(10)]
 
 
-def told_of_lost_learner(run: Run) -> None:
+def await_lost_learner(run: Run) -> None:
     run.wait_for(lambda: "the learner is lost" in run.log, "the loss in the log")
 
 
@@ -146,7 +149,7 @@ FAULTS = {
         kill(LEARNER),
         "the learner is lost",
         after_step=3,
-        then=told_of_lost_learner,
+        then=await_lost_learner,
     ),
     "publish-interrupted": Fault(
         "SIGKILL to a generator while the learner sends weights",
@@ -180,14 +183,16 @@ def main() -> None:
     if unknown := [name for name in given.faults if name not in FAULTS]:
         arguments.error(f"no such fault: {', '.join(unknown)}. There are {', '.join(FAULTS)}")
     print(
-        "| fault | how | detected after | next step after | lost | trained twice |\n| --- | --- | --- | --- | --- | --- |"
+        "| fault | how | detected after | next step after | lost | trained twice |\n"
+        "| --- | --- | --- | --- | --- | --- |"
     )
     for name in given.faults or FAULTS:
         with tempfile.TemporaryDirectory() as folder:
             outcome = suffer(name, FAULTS[name], Path(folder))
         detected = "" if outcome.detected_s is None else f"{outcome.detected_s:.1f} s"
         print(
-            f"| {name} | {FAULTS[name].how} | {detected} | {outcome.recovered_s:.1f} s | {outcome.lost} | {outcome.twice} |",
+            f"| {name} | {FAULTS[name].how} | {detected} | {outcome.recovered_s:.1f} s | {outcome.lost} "
+            f"| {outcome.twice} |",
             flush=True,
         )
         print(f"    {outcome.line[24:]}", file=sys.stderr)

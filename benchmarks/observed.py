@@ -33,7 +33,7 @@ ONE_CORE_EACH = "rollout.cpus_per_generator=1"
 """Fills a node of one core with a generator, and one of two cores with a generator and all that is no generator."""
 GENERATOR, LEARNER, REWARD = "enerator", "earner", "eward"
 """What the title of such an actor's process holds: its class or its name."""
-PATIENCE_S = 400.0
+LONGEST_WAIT_S = 400.0
 """Longest wait for anything, seconds."""
 
 
@@ -79,7 +79,7 @@ class Run:
         return [int(line["step"]) for line in self.metrics]
 
     def trained(self) -> dict[int, list[str]]:
-        """The prompts that each step trained on."""
+        """Return the prompts that each step trained on."""
         found = {}
         for file in sorted((self.directory / "rollouts").glob("step_*.zst")):
             rows = [json.loads(line) for line in zstandard.decompress(file.read_bytes()).decode().splitlines()]
@@ -87,7 +87,7 @@ class Run:
         return found
 
     def lost_and_twice(self) -> tuple[int, int]:
-        """Prompts that were taken from the stream and not trained on, and those trained on more than once.
+        """Return how many prompts were taken from the stream and not trained on, and how many were trained on again.
 
         Without dynamic sampling, step s trains on the prompts (s - 1) P to s P - 1 of the stream, each once.
         """
@@ -105,8 +105,8 @@ class Run:
         return len(expected - counts.keys()), sum(count - 1 for count in counts.values())
 
     def wait_for(self, what: Callable[[], object], said: str) -> float:
-        """When `what` became true, seconds since the epoch. Fails when the run ends before, or it takes too long."""
-        deadline = time.monotonic() + PATIENCE_S
+        """Return when `what` became true, in seconds of the epoch. Fails when the run ends before, or too late."""
+        deadline = time.monotonic() + LONGEST_WAIT_S
         while not what():
             assert self.process.poll() is None or what(), f"the run ended before {said}:\n{self.output}\n{self.log}"
             assert time.monotonic() < deadline, f"{said} never came:\n{self.output}\n{self.log}"
@@ -118,15 +118,15 @@ class Run:
 
     def finish(self) -> None:
         """Wait for its end, which must be a good one."""
-        assert self.process.wait(timeout=PATIENCE_S) == 0, f"{self.output}\n{self.log}"
+        assert self.process.wait(timeout=LONGEST_WAIT_S) == 0, f"{self.output}\n{self.log}"
 
     def pids(self, kind: str) -> list[int]:
-        """Processes of the run's actors whose Ray title holds `kind`, the oldest first."""
+        """Return the processes of the run's actors whose Ray title holds `kind`, the oldest first."""
         found = [pid for pid, title in self._processes() if title.startswith("ray::") and kind in title]
         return sorted(found, key=start_of)
 
     def is_in(self, kind: str, method: str) -> bool:
-        """Whether an actor of that kind runs that method now: Ray writes it into the process's title."""
+        """Return whether an actor of that kind runs that method now: Ray writes it into the process's title."""
         return any(kind in title and title.rstrip("()").endswith(method) for _, title in self._processes())
 
     def _processes(self) -> Iterator[tuple[int, str]]:
@@ -141,13 +141,13 @@ class Run:
 
 
 def start_of(pid: int) -> int:
-    """When a process was started, ticks since the machine was."""
+    """Return when a process was started, in ticks since the machine was."""
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
 
 
 @contextlib.contextmanager
 def cluster(**head: Any) -> Iterator[tuple[Any, dict[str, str]]]:
-    """A Ray cluster beside the run, which joins it; and the environment that makes it do so."""
+    """Yield a Ray cluster beside the run, and the environment that makes the run join it."""
     import ray
     from ray.cluster_utils import Cluster
 

@@ -4,7 +4,7 @@
     python -m benchmarks.overlap --staleness 0 1 --slow            # one of the generators is stopped half of the time
 
 The default recipe from its warm-started policy. Who works is seen from outside: the CPU time of each actor's process,
-read off /proc twenty times a second. *Overlap* is the share of the learner's working time in which a generator works too;
+read off /proc twenty times a second. *Overlap* is the share of the learner's working time in which a generator works;
 *its share* is that of the first generator, which --slow stops, in the CPU time of both.
 """
 
@@ -62,7 +62,10 @@ class Activity:
 
 
 def watched(run: Run, is_slow: bool) -> Activity:
-    """Watch the run's actors from its first step to its last but one. `is_slow`: the first generator is stopped half of the time."""
+    """Watch the run's actors from its first step to its last but one.
+
+    `is_slow`: the first generator is stopped half of the time.
+    """
     run.wait_for_step(0)
     pids = {f"{kind}-{index}": pid for kind in (GENERATOR, LEARNER) for index, pid in enumerate(run.pids(kind))}
     assert {name.rpartition("-")[0] for name in pids} == {GENERATOR, LEARNER}, f"only {pids} were found"
@@ -116,7 +119,7 @@ def cpu_seconds(pid: int) -> float:
 
 
 def draw(activities: dict[str, Activity], seconds: float, file: Path) -> None:
-    """A bar for each process, coloured while it works, one panel for each run; and below them the runs' rewards."""
+    """Draw a panel for each run, with a bar for each process that is coloured while it works, and the rewards below."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 4 + 1.5 * len(activities)), layout="constrained")
@@ -154,7 +157,8 @@ def main() -> None:
     given = arguments.parse_args()
     activities: dict[str, Activity] = {}
     print(
-        "| max_staleness | seed | held-out before | after | staleness, mean | max | mixed versions | overlap | its share | s a step |"
+        "| max_staleness | seed | held-out before | after | staleness, mean | max | mixed versions | overlap "
+        "| its share | s a step |"
     )
     print("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
     for seed in given.seeds:
@@ -171,7 +175,7 @@ def main() -> None:
 
 
 def row(run: Run, staleness: int, seed: int, activity: Activity) -> str:
-    """A line of the table."""
+    """Return a line of the table."""
     steps = run.metrics[1:]
     before, after = (
         f"{100 * line['eval/pass_at_1']:.1f} ± {100 * line['eval/pass_at_1_ci95']:.1f}%"

@@ -1,7 +1,7 @@
 """What a run's driver can handle, against its number of generators: the real loop, with simulated engines and learner.
 
-`python -m benchmarks.scale` prints three tables: groups/s and CPU of the driver in the loop; a pass of the stream while every
-generator is busy and nothing is ready; a publish. docs/scale.md reads them, and says what is simulated and what is not.
+`python -m benchmarks.scale` prints three tables: groups/s and CPU of the driver in the loop; a pass of the stream while
+every generator is busy and nothing is ready; a publish. docs/scale.md reads them, and says what is simulated.
 """
 
 from __future__ import annotations
@@ -83,8 +83,11 @@ class Table:
 
 
 def loops(given: argparse.Namespace, folder: str) -> None:
-    """CPU is that of the driver, in ms a group: of its main thread, of all its threads, and of those by phase."""
-    title = f"loop: {given.prompts} prompts a step, {given.steps - 2} steps counted, {given.engine_s:g} s a group; CPU in ms a group"
+    """Measure the loop: the driver's CPU in ms a group, of its main thread, of all its threads, and these by phase."""
+    title = (
+        f"loop: {given.prompts} prompts a step, {given.steps - 2} steps counted, {given.engine_s:g} s a group; "
+        "CPU in ms a group"
+    )
     columns = (
         "generators",
         "staleness",
@@ -112,12 +115,12 @@ def loops(given: argparse.Namespace, folder: str) -> None:
 
 
 def bytes_written(config: RunConfig) -> int:
-    """Of all rollouts."""
+    """Return the size of all rollouts."""
     return sum(file.stat().st_size for file in RunDirectory(config).rollouts.iterdir())
 
 
 def idle(given: argparse.Namespace, folder: str) -> None:
-    """A pass looks at everything and finds nothing. Watched as `gather` does, generators are asked for their heartbeat."""
+    """Measure passes that look at everything and find nothing, and the heartbeats that are asked for meanwhile."""
     title = f"idle: {given.prompts} prompts in flight, none ready; medians of {PASSES} passes"
     columns = ("generators", "a pass, ms", "its main CPU, ms", "watching, % of a core", "abandon, s")
     table = Table(title, *columns)
@@ -135,6 +138,7 @@ def idle(given: argparse.Namespace, folder: str) -> None:
 
 
 def publishes(given: argparse.Namespace, folder: str) -> None:
+    """Measure publishes with nothing else going on."""
     title = f"publish: 4 kB by the ray transport, nothing else going on; medians of {PUBLISHES}"
     table = Table(title, "generators", "a publish, ms", "its main CPU, ms")
     for count in given.generators:
@@ -149,7 +153,7 @@ def look(stream: RolloutStream, timeout_s: float) -> None:
 
 
 def seconds_of(call: Callable[[], object], repeats: int) -> tuple[float, float]:
-    """Medians of seconds on the clock, and of the main thread's CPU."""
+    """Return medians of seconds on the clock, and of the main thread's CPU."""
     walls, mains = [], []
     for _ in range(repeats):
         start, start_main = time.monotonic(), time.thread_time()
@@ -160,7 +164,7 @@ def seconds_of(call: Callable[[], object], repeats: int) -> tuple[float, float]:
 
 
 def share_of_core(stream: RolloutStream, seconds: float) -> float:
-    """CPU of all threads, while the stream waits as it does in `gather`."""
+    """Return the CPU of all threads, while the stream waits as it does in `gather`."""
     start, start_cpu = time.monotonic(), time.process_time()
     while time.monotonic() < start + seconds:
         look(stream, EVERY_S)
@@ -169,7 +173,7 @@ def share_of_core(stream: RolloutStream, seconds: float) -> float:
 
 @contextmanager
 def profiled() -> Iterator[None]:
-    """Prints where the main thread's time went."""
+    """Print where the main thread's time went."""
     with cProfile.Profile() as profile:
         yield
     pstats.Stats(profile).sort_stats("tottime").print_stats(30)
@@ -197,7 +201,7 @@ class Meter:
         self._is_open = 1 <= step < self._last_step - 1  # the last step also evaluates
 
     def lap(self, phase: str) -> None:
-        """What was spent since the last lap was for `phase`."""
+        """Count what was used since the last lap for `phase`."""
         before, self._mark = self._mark, (time.process_time(), time.thread_time(), time.monotonic())
         if self._is_open:
             process_s, main_s, wall_s = (now - then for now, then in zip(self._mark, before, strict=True))
@@ -210,7 +214,7 @@ class Meter:
 
 
 def config_of(num_generators: int, folder: str, *overrides: str) -> RunConfig:
-    """The default recipe with so many generators."""
+    """Return the default recipe with so many generators."""
     fixed = (f"runs_dir={folder}", "group_size=8", f"rollout.num_generators={num_generators}")
     quiet = ("evaluation.every_steps=0", "checkpoint.every_steps=1000000", "learner.algorithm.resample_rounds=0")
     return load(None, [*fixed, *quiet, f"name=scale-{time.monotonic_ns()}", *overrides])
@@ -220,7 +224,7 @@ def config_of(num_generators: int, folder: str, *overrides: str) -> RunConfig:
 def simulation(
     config: RunConfig, *, real_rewards: bool = False, engine_s: float = 0.0, update_s: float = 0.0
 ) -> Iterator[tuple[SimulatedFleet, Meter]]:
-    """A fleet and the tracker to train it with. Ray must have been started; the fleet's actors end with the context."""
+    """Yield a fleet and the tracker to train it with. Ray must run; the fleet's actors end with the context."""
     pool = RewardPool(config.rewards, f"{config.name}/reward", ["countdown"]) if real_rewards else None
     meter = Meter(config, FileTracker(RunDirectory(config).open(), config))
     fleet = SimulatedFleet(config, meter.lap, pool, engine_s, update_s)
@@ -233,7 +237,7 @@ def simulation(
 
 
 def run(config: RunConfig, fleet: SimulatedFleet, meter: Meter) -> None:
-    """The real loop, to its last step."""
+    """Run the real loop to its last step."""
     checkpoints = Checkpoints(config.directory / "checkpoints", keep=1)
     train(config, cast(PromptStream, NumberedPrompts()), fleet, checkpoints, meter, Interrupt(Console(quiet=True)))
 

@@ -1,8 +1,8 @@
-"""A fleet for the real loop whose engines and learner sleep: what the driver sees of many generators, without their machines.
+"""A fleet for the real loop whose engines and learner sleep: the driver sees many generators, without their machines.
 
-Real: Ray, Generators, RolloutStream with its Heartbeats, publish by the ray transport, and the RewardPool if one is given.
-Simulated: engines, which sleep and yield groups of realistic size; the learner, an actor that sleeps; prompts, numbered. A few Ray
-actors host all generators: the driver has the calls, streams and references of as many, but not their connections.
+Real: Ray, Generators, RolloutStream with its Heartbeats, publish by the ray transport, and the RewardPool if given.
+Simulated: engines, which sleep and yield groups of realistic size; the learner, which sleeps; prompts, numbered. A few
+Ray actors host all generators: the driver has the calls, streams and references of as many, but not their connections.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class EngineHost:
 
     @ray.method(num_returns="streaming")
     async def generate(self, index: int, request: SamplingRequest) -> AsyncIterator[Group]:
-        """All prompts begin at once, as in vLLM, and their groups come as they finish."""
+        """Yield groups as they finish. All prompts begin at once, as in vLLM."""
         draws = np.random.default_rng([request.seed, index]).lognormal(0.0, 0.7, len(request.prompts))
         first, abandoned, now = self._versions[index], self._abandoned[index], 0.0
         self._unfinished[index] += len(request.prompts)

@@ -1,4 +1,4 @@
-"""What can be typed after `rayzero`."""
+"""The arguments of the command line."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ OVERRIDES = "settings to change, as learner.learning_rate=2e-6"
 
 
 def parser() -> argparse.ArgumentParser:
-    """The commands and their arguments."""
+    """Return a parser that knows the commands and their arguments."""
     root = argparse.ArgumentParser(prog="rayzero", description=DESCRIPTION)
     commands = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
@@ -42,7 +42,8 @@ def parser() -> argparse.ArgumentParser:
         "arguments",
         nargs="+",
         metavar="MODEL key=value",
-        help=f"model folders, such as runs/<name>/final, or hub names, as name:model to choose what they are called; {OVERRIDES}",
+        help="model folders, such as runs/<name>/final, or hub names, as name:model to choose what they are called; "
+        + OVERRIDES,
     )
     evaluate.add_argument("--recipe", help="recipe that asks the questions; default: that of the first model's run")
     evaluate.add_argument("--formats", nargs="+", help="zero_shot one_shot natural; default: the recipe's own")
@@ -68,8 +69,10 @@ def parser() -> argparse.ArgumentParser:
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The command line, with `key=value` wherever it stands; argparse alone wants it before the options, or refuses it
-    among an option's several values. Exits with 2 when it is wrong."""
+    """Parse the command line, with `key=value` wherever it stands. Exits with 2 when it is wrong.
+
+    argparse alone wants overrides before the options, and refuses them among an option's several values.
+    """
     overrides = []
     if arguments is None:
         arguments = sys.argv[1:]

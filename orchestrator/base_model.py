@@ -26,12 +26,12 @@ class Exporting(Protocol):
 
 
 def cache_folder() -> Path:
-    """Where built and warm-started policies are kept: RAYZERO_CACHE, or ~/.cache/rayzero."""
+    """Return where built and warm-started policies are kept: RAYZERO_CACHE, or ~/.cache/rayzero."""
     return Path(os.environ.get("RAYZERO_CACHE", "~/.cache/rayzero")).expanduser()
 
 
 def base_model(config: RunConfig) -> str:
-    """Folder or hub name of the policy before any training; builds it if the recipe says so.
+    """Return folder or hub name of the policy before any training; build it if the recipe says so.
 
     Raises PolicyError for a folder that holds no model.
     """
@@ -50,7 +50,7 @@ def base_model(config: RunConfig) -> str:
 
 
 def check_model(path: str) -> str:
-    """`path` itself. Raises PolicyError when it looks like a local folder but is no Hugging Face model."""
+    """Return `path` itself. Raises PolicyError when it looks like a local folder but is no Hugging Face model."""
     folder = Path(path)
     looks_local = folder.exists() or path.startswith((".", "/", "~")) or path.count("/") != 1
     if looks_local and not (folder / "config.json").is_file():
@@ -60,14 +60,14 @@ def check_model(path: str) -> str:
 
 
 def load_tokenizer(model: str) -> Any:
-    """The model's tokenizer, from its folder or the hub."""
+    """Return the model's tokenizer, from its folder or the hub."""
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(model)
 
 
 def max_positions(model: str) -> int | None:
-    """Longest sequence that the model has positions for, tokens; None when its config names none."""
+    """Return the longest sequence that the model has positions for, tokens. None when its config names none."""
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(model).get_text_config()
@@ -80,7 +80,7 @@ def max_positions(model: str) -> int | None:
 
 
 def check_model_fits(config: RunConfig, base: str) -> None:
-    """What the engines and the learner would refuse only after minutes: the context, adapters, how the model is split.
+    """Check what engines and learner would refuse only after minutes: the context, adapters, how the model is split.
 
     Raises PolicyError or ConfigError.
     """
@@ -96,24 +96,25 @@ def check_model_fits(config: RunConfig, base: str) -> None:
 
 
 def check_context(config: RunConfig, model: str) -> None:
-    """Raises PolicyError when the model has no positions for the longest prompt with the longest completion."""
+    """Raise PolicyError when the model has no positions for the longest prompt with the longest completion."""
     positions = max_positions(model)
     if positions is not None and config.max_model_len > positions:
         raise PolicyError(
             f"{model!r} has positions for {positions} tokens (max_position_embeddings), but a prompt of up to "
             f"{config.prompts.max_prompt_tokens} and sampling.max_completion_tokens = "
-            f"{config.sampling.max_completion_tokens} take {config.max_model_len}: lower sampling.max_completion_tokens, "
-            "shorten the prompts (and prompts.max_prompt_tokens), or choose a model of longer context"
+            f"{config.sampling.max_completion_tokens} take {config.max_model_len}: lower "
+            "sampling.max_completion_tokens, shorten the prompts (and prompts.max_prompt_tokens), or choose a model of "
+            "longer context"
         )
 
 
 def warm_start_folder(config: RunConfig) -> Path:
-    """Where the cache keeps this recipe's warm-started policy. Raises PairError when its data cannot be read."""
+    """Return where the cache keeps this recipe's warm-started policy. Raises PairError when its data cannot be read."""
     return cache_folder() / f"warm-{key(warm_start_cache_key(config))}"
 
 
 def base_cache_key(config: RunConfig) -> dict[str, Any]:
-    """Every setting that decides the policy before any training."""
+    """Return every setting that decides the policy before any training."""
     if config.model.build is not None:
         return {"build": config.model.build.model_dump(mode="json"), "seed": config.warm_start.seed}
     assert config.model.path is not None
@@ -124,7 +125,7 @@ def base_cache_key(config: RunConfig) -> dict[str, Any]:
 
 
 def warm_start_cache_key(config: RunConfig) -> dict[str, Any]:
-    """Every setting that decides the warm-started policy."""
+    """Return every setting that decides the warm-started policy."""
     learner = ("num_ranks", "zero_stage", "optimizer")
     warm = config.warm_start
     taught = (
@@ -144,6 +145,7 @@ def warm_start_cache_key(config: RunConfig) -> dict[str, Any]:
 
 
 def key(settings: dict[str, Any]) -> str:
+    """Return a short hash of the settings."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -158,7 +160,7 @@ def keep_first(aside: Path, folder: Path) -> None:
 
 
 def export_whole(learner: Exporting, folder: Path) -> None:
-    """Export beside `folder` and rename, in place of an older one: a folder of that name is never half a model."""
+    """Export beside `folder`, then rename in place of an older one: a folder of that name is never half a model."""
     aside = folder.with_name(f"{folder.name}.tmp")
     shutil.rmtree(aside, ignore_errors=True)
     learner.export(aside)

@@ -1,4 +1,4 @@
-"""The groups of each step, in a fixed order: sampled ahead of the weights if the recipe allows, without spread replaced.
+"""The groups of each step, in a fixed order: sampled ahead if the recipe allows, those without spread replaced.
 
 At `max_staleness` s, the prompts of a step are asked when the step s before it begins, so the weights that sample them
 are at most s steps older than those that the step updates. Which prompts a step trains on is decided when they are
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from orchestrator.config.schema import RunConfig
-from orchestrator.fleet.fleet import Rollouts
+from orchestrator.fleet.protocols import Rollouts
 from rollout.prompts.stream import PromptStream
 from rollout.types.completions import Group
 from rollout.types.prompts import Prompt
@@ -30,12 +30,12 @@ class StaleGroupError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class StepBatch:
-    """What was sampled for one step."""
+    """The groups that were sampled for one step."""
 
     groups: list[Group]
     """Those to train on, ``prompts_per_step`` of them."""
     replaced: list[Group]
-    """Those without spread that others took the place of."""
+    """Those without spread, which others replace."""
     num_rounds: int
     """How often fresh prompts were sampled."""
 
@@ -44,7 +44,7 @@ class StepBatch:
         return self.groups + self.replaced
 
     def assign_advantages(self, advantages: Sequence[Sequence[float]]) -> list[tuple[Group, Sequence[float]]]:
-        """Everything with its advantages, of which those that were trained on are given; the others taught nothing."""
+        """Return every group with its advantages: those given of the groups trained on, and zeros for the others."""
         untrained = [[0.0] * len(group.completions) for group in self.replaced]
         return list(zip(self.everything, [*advantages, *untrained], strict=True))
 
@@ -56,7 +56,7 @@ class StepBatch:
 
 
 class StepBatches:
-    """Keeps the prompts of the next `max_staleness` steps in flight."""
+    """Samples the groups of each step, and keeps the prompts of the next `max_staleness` steps in flight."""
 
     def __init__(self, rollouts: Rollouts, prompts: PromptStream, config: RunConfig) -> None:
         self._rollouts = rollouts
@@ -96,12 +96,12 @@ class StepBatches:
         return StepBatch(groups, replaced, num_rounds)
 
     def state(self) -> dict[str, Any]:
-        """What `restore` needs to go on after the step that was sampled last: the prompts taken, not what was sampled."""
+        """Return what `restore` needs to go on after the last step: the prompts taken, not their completions."""
         ahead = {step: [as_json(prompt) for prompt in prompts] for step, prompts in self._ahead.items()}
         return self._prompts.state() | ({AHEAD: ahead} if ahead else {})
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Ask again for what was in flight."""
+        """Take up what `state` returned, and ask again for what was in flight."""
         self._prompts.restore(state)
         self._ahead = {int(step): [from_json(row) for row in rows] for step, rows in state.get(AHEAD, {}).items()}
         for prompts in self._ahead.values():
@@ -118,14 +118,15 @@ class StepBatches:
 
 
 def check_staleness(groups: Sequence[Group], step: int, max_staleness: int) -> None:
-    """Raises StaleGroupError where a policy version is not among those that may sample for `step`."""
+    """Raise StaleGroupError where a policy version is not among those that may sample for `step`."""
     allowed = range(step - 1 - max_staleness, step)
     for group in groups:
         found = {version for completion in group.completions for version in completion.policy_versions}
         if not found <= {*allowed}:
             raise StaleGroupError(
-                f"step {step} trains on what policy versions {allowed[0]} to {allowed[-1]} sample, but {group.prompt.id} "
-                f"was sampled by {sorted(found)}: a publish did not arrive, look at the generators' logs"
+                f"step {step} trains on what policy versions {allowed[0]} to {allowed[-1]} sample, but "
+                f"{group.prompt.id} was sampled by {sorted(found)}: a publish did not arrive, look at the "
+                "generators' logs"
             )
 
 

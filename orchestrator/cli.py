@@ -111,7 +111,7 @@ def run_eval(given: argparse.Namespace, console: Console) -> int:
 
 
 def evaluation_overrides(given: argparse.Namespace) -> list[str]:
-    """The options of `rayzero eval` as settings. As many completions are sampled as the largest k asks for."""
+    """Return the options of `rayzero eval` as overrides. As many completions are sampled as the largest k asks for."""
     settings = {
         "evaluation.formats": given.formats,
         "evaluation.num_prompts": given.num_prompts,
@@ -161,7 +161,7 @@ COMMANDS = {
 
 
 def recipe_and_overrides(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
-    """The recipe, if one is named, and the `key=value` pairs. Raises ConfigError for a second recipe."""
+    """Return the recipe, if one is named, and the `key=value` pairs. Raises ConfigError for a second recipe."""
     from orchestrator.config.recipe import ConfigError
 
     recipes = [argument for argument in arguments if "=" not in argument]

@@ -85,7 +85,7 @@ class Command(ABC, Generic[Inputs]):
     def _train_or_resume(self, inputs: Inputs) -> bool:
         self.directory.log_to_file()
         latest = self.checkpoints.verify_latest()  # another command may have ended since
-        # A fresh run's step 0 is the evaluation before training, which a run killed before its first checkpoint repeats.
+        # A fresh run's step 0 is the evaluation before training: a run killed before its first checkpoint repeats it.
         self.directory.truncate_after(latest.step if latest else -1)
         if latest is not None:
             self.console.print(f"resuming run {self.config.name!r} after step {latest.step}")

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: finish the step, checkpoint, leave. Asked twice, or before there is a step, leave at once."""
+"""Ctrl-C and SIGTERM: finish the step, save a checkpoint, leave. Twice, or before there is a step: leave at once."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupt:
-    """While entered, and once work has begun, the first signal only sets `requested`; any other raises KeyboardInterrupt."""
+    """Handles signals while entered. After `begin` the first only sets `requested`; others raise KeyboardInterrupt."""
 
     def __init__(self, console: Console) -> None:
         self.requested = False
@@ -30,7 +30,7 @@ class Interrupt:
             signal.signal(number, handler)
 
     def begin(self) -> None:
-        """From now on there is something to save."""
+        """Note that there is something to save from now on."""
         self._has_begun = True
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:

@@ -122,7 +122,7 @@ def restore(latest: Checkpoint | None, learner: LearnerGroup, inputs: Supervised
 
 
 def build_tracker(config: RunConfig, directory: RunDirectory) -> Trackers:
-    """Build the trackers: metrics.jsonl, Ray's metrics, Weights & Biases where asked for. Progress is shown elsewhere."""
+    """Build the trackers: metrics.jsonl, Ray's metrics, and Weights & Biases where the recipe asks for it."""
     wandb = [WandbTracker(directory, config)] if config.tracking.wandb else []
     return Trackers([FileTracker(directory, config), RayMetricsTracker(config.name), *wandb])
 

@@ -7,7 +7,7 @@ import logging
 from orchestrator.batches import StepBatches
 from orchestrator.config.schema import RunConfig
 from orchestrator.evaluate.evaluation import held_out_metrics
-from orchestrator.fleet.fleet import Fleet
+from orchestrator.fleet.protocols import Fleet
 from orchestrator.interrupt import Interrupt
 from orchestrator.records.checkpoints import Checkpoints
 from orchestrator.records.metrics import Clock, rollout_metrics, staleness_metrics
@@ -25,7 +25,7 @@ def train(
     tracker: Tracker,
     interrupt: Interrupt,
 ) -> int:
-    """Sample, score, learn, publish: once per step. Returns the last step done, fewer than all when interrupted."""
+    """Sample, grade, learn, publish: once per step. Return the last step done, fewer than all when interrupted."""
 
     def held_out() -> dict[str, float]:
         with fleet.generating():
@@ -61,7 +61,7 @@ def train(
 
 
 def restore(checkpoints: Checkpoints, fleet: Fleet, batches: StepBatches) -> int:
-    """Take up the newest whole checkpoint, and publish its weights. Returns its step, 0 on a fresh run."""
+    """Take up the newest whole checkpoint, and publish its weights. Return its step, 0 on a fresh run."""
     checkpoint = checkpoints.verify_latest()
     if checkpoint is not None:
         fleet.learner.load(checkpoint.learner_folder)
@@ -74,5 +74,5 @@ def restore(checkpoints: Checkpoints, fleet: Fleet, batches: StepBatches) -> int
 
 
 def is_due(step: int, every_steps: int, num_steps: int) -> bool:
-    """Whether something is done after this step: always after the last, and every so many steps unless that is 0."""
+    """Return whether something is done after this step: after the last, and every so many steps unless that is 0."""
     return step == num_steps or (every_steps > 0 and step % every_steps == 0)

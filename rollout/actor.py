@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import ray
 
@@ -15,7 +16,7 @@ from rollout.types.sampling import EngineSpec, Heartbeat, SamplingRequest
 
 
 class Generator:
-    """Hosts one engine. Streams, heartbeats and other calls have threads of their own, and never wait for each other."""
+    """Hosts one engine. Streams, heartbeats and other calls have threads of their own, so none waits for another."""
 
     def __init__(self, spec: EngineSpec, config: RolloutConfig) -> None:
         # Imported here: this module also loads in the driver, which needs neither vLLM nor torch.
@@ -31,7 +32,7 @@ class Generator:
         self._engine = Engine(spec, config, decode)
 
     def __repr__(self) -> str:
-        """The actor's name. Ray shows it with the actor, and its calls as `countdown/generator-0.generate`."""
+        """Return the actor's name. Ray shows it with the actor, and its calls as `countdown/generator-0.generate`."""
         return ray.get_runtime_context().get_actor_name() or super().__repr__()
 
     def ready(self) -> int:
@@ -56,27 +57,27 @@ class Generator:
         return self._engine.abandon()
 
     def stage_weights(self, attempt_id: int, version: int, *buckets: WeightBucket) -> None:
-        """See ``Engine.stage``. Buckets are arguments so that Ray fetches them."""
+        """See `Engine.stage`. Buckets are arguments so that Ray fetches them."""
         self._engine.stage(attempt_id, version, buckets)
 
     def stage_manifest(self, attempt_id: int, version: int, manifest: WeightManifest) -> None:
-        """See ``Engine.stage``, for weights that travel at the commit."""
+        """See `Engine.stage`, for weights that travel at the commit."""
         self._engine.stage(attempt_id, version, manifest=manifest)
 
     def commit_weights(self, attempt_id: int, timeout_s: float | None = None) -> int:
-        """See ``Engine.commit``."""
+        """See `Engine.commit`."""
         return self._engine.commit(attempt_id, timeout_s)
 
     def drop_weights(self, attempt_id: int) -> None:
-        """See ``Engine.drop``."""
+        """See `Engine.drop`."""
         self._engine.drop(attempt_id)
 
     def join_group(self, group: NcclGroup | None, rank: int) -> None:
-        """See ``Engine.join``."""
+        """See `Engine.join`."""
         self._engine.join(group, rank)
 
     def begin_commit(self, attempt_id: int) -> None:
-        """See ``Engine.begin_commit``; and ``Engine`` for the next two."""
+        """See `Engine.begin_commit`, and `Engine` for the next two."""
         self._engine.begin_commit(attempt_id)
 
     def load_bucket(self, bucket: IpcBucket) -> None:
@@ -120,7 +121,7 @@ def environment(config: RolloutConfig) -> dict[str, str]:
     }
 
 
-CONCURRENCY = {"max_concurrency": 8, "concurrency_groups": {"generate": 16, "heartbeat": 1}}
+CONCURRENCY: dict[str, Any] = {"max_concurrency": 8, "concurrency_groups": {"generate": 16, "heartbeat": 1}}
 """Ray's options for the calls that a generator answers at once: a stream for each step in flight and for prompts that a
 lost generator left; a heartbeat, which no other call can delay; and eight others, of publishing and control."""
 

@@ -1,4 +1,4 @@
-"""Which actors share which bundle of a Ray placement group: arithmetic on what the nodes have, without Ray."""
+"""Decide which actors share which bundle of a Ray placement group, by what the nodes have; Ray itself is not needed."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ class Bundle:
 
     @property
     def resources(self) -> dict[str, float]:
-        """As Ray takes them."""
+        """The amounts by name, as Ray takes them."""
         cpus = max(self.cpus, LEAST_CPUS) if self.gpus == 0 else self.cpus
         return {name: amount for name, amount in (("CPU", cpus), ("GPU", float(self.gpus))) if amount > 0}
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A machine of the cluster, and what it has in all."""
+    """A machine of the cluster, and its resources, free or not."""
 
     name: str
     gpus: int
@@ -59,7 +59,7 @@ class Layout:
 
     @property
     def strategy(self) -> Literal["PACK", "SPREAD"]:
-        """Ray's: colocated pairs side by side, for the ranks' sake; all else on as many nodes as there are."""
+        """Ray's strategy: colocated pairs side by side, for the ranks' sake; all else spread over the nodes."""
         return "PACK" if self.mode == "colocated" else "SPREAD"
 
     @property
@@ -71,13 +71,15 @@ class Layout:
         return sum(bundle.cpus for bundle in self.bundles)
 
     def fits(self, nodes: Sequence[Node]) -> bool:
-        """Whether empty nodes hold all bundles, placed as Ray does it: the largest first, on the node with most room, or on
-        that with least."""
+        """Return whether empty nodes hold all bundles.
+
+        They are placed as Ray does it: the largest first, on the node with most room, or on the one with least.
+        """
         return _is_placed(self.bundles, nodes, max) or _is_placed(self.bundles, nodes, min)
 
 
 def choose(config: RunConfig, nodes: Sequence[Node], actors: frozenset[Actor] = TRAINING) -> tuple[Layout, str]:
-    """The layout that ``placement.mode`` asks for, and why it is this one. It need not fit the nodes."""
+    """Return the layout that ``placement.mode`` asks for, and why it is this one. It need not fit the nodes."""
     mode = config.placement.mode
     shares = {"generator", "learner"} <= actors
     if mode == "colocated" and shares:
@@ -101,13 +103,13 @@ def _chosen(config: RunConfig, nodes: Sequence[Node], actors: frozenset[Actor], 
 
 
 def can_share(config: RunConfig) -> bool:
-    """Whether generator i and learner rank i can take turns on GPU i."""
+    """Return whether generator i and learner rank i can take turns on GPU i."""
     is_paired = config.rollout.num_generators == config.learner.num_ranks and config.rollout.tensor_parallel_size == 1
     return is_paired and config.max_staleness == 0
 
 
 def colocated_layout(config: RunConfig) -> Layout:
-    """A GPU for each pair of generator and learner rank."""
+    """Return the layout with a GPU for each pair of generator and learner rank."""
     pairs, workers = config.learner.num_ranks, config.rewards.num_workers
     pair = Bundle(1, config.rollout.cpus_per_generator + config.learner.cpus_per_rank)
     bundles = [pair] * pairs + [Bundle(0, config.rewards.cpus_per_worker)] * workers
@@ -118,7 +120,10 @@ def colocated_layout(config: RunConfig) -> Layout:
 def separate_layout(
     config: RunConfig, nodes: Sequence[Node], actors: frozenset[Actor], mode: Literal["cpu", "pods"]
 ) -> Layout:
-    """A bundle for each generator and reward worker, and one for all the learner ranks of a node, on as few as possible."""
+    """Return the layout with a bundle for each generator, for each reward worker, and for all learner ranks of a node.
+
+    The ranks are on as few nodes as possible.
+    """
     gpus = 0 if mode == "cpu" else 1
     rank = Bundle(gpus, config.learner.cpus_per_rank)
     generator = Bundle(gpus * config.rollout.tensor_parallel_size, config.rollout.cpus_per_generator)
@@ -144,7 +149,7 @@ def separate_layout(
 
 
 def _splits(num_ranks: int, rank: Bundle, nodes: Sequence[Node]) -> Iterator[tuple[int, ...]]:
-    """Ways to split the ranks over bundles, those of fewest nodes first and each rank by itself last."""
+    """Yield the ways to split the ranks over bundles, those of fewest nodes first and each rank by itself last."""
     if num_ranks == 0:
         yield ()
         return
@@ -161,14 +166,14 @@ def _splits(num_ranks: int, rank: Bundle, nodes: Sequence[Node]) -> Iterator[tup
 
 
 def _room(rank: Bundle, node: Node, most: int) -> int:
-    """How many ranks an empty node holds, ``most`` at most."""
+    """Return how many ranks an empty node holds, ``most`` at most."""
     by_gpus = node.gpus // rank.gpus if rank.gpus else most
     by_cpus = math.floor((node.cpus + TOLERANCE) / rank.cpus) if rank.cpus else most
     return min(by_gpus, by_cpus, most)
 
 
 def _is_placed(bundles: Sequence[Bundle], nodes: Sequence[Node], pick: Callable[..., list[float]]) -> bool:
-    """Whether all find room, each on the node that ``pick`` (max or min) takes of those which have it, by what is free."""
+    """Return whether all bundles find room, each on the node with most or least free, as ``pick`` (max or min) says."""
     free = [[float(node.gpus), node.cpus] for node in nodes]
     for bundle in sorted(bundles, reverse=True):
         roomy = [node for node in free if node[0] >= bundle.gpus and node[1] + TOLERANCE >= bundle.cpus]

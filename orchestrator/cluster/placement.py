@@ -1,4 +1,4 @@
-"""One Ray placement group for each run: checked against the cluster, waited for, and given back at exit.
+"""Reserve one Ray placement group for each run: checked against the cluster, waited for, and given back at exit.
 
 nodes ──> layout.choose ──> fits? ──> placement group ──> options of each actor
              ^                │ no: wait_for_resources_s      (start_timeout_s)
@@ -35,13 +35,14 @@ class PlacementError(RemoteCallError):
 
 
 class Placement:
-    """Where each actor goes. Leaving the context, or ``close``, gives the resources back and ends what still runs there.
+    """The place of each actor on the cluster.
 
-    An actor that is started again gets its old options, and so its old bundle. Ray removes the groups of a driver that dies.
+    Leaving the context, or ``close``, gives the resources back and ends what still runs there. An actor that is started
+    again gets its old options, and so its old bundle. Ray removes the groups of a driver that dies.
     """
 
     def __init__(self, config: RunConfig, layout: Layout) -> None:
-        """Requests the group and waits for it. Raises PlacementError past ``placement.start_timeout_s``."""
+        """Request the group and wait for it. Raises PlacementError past ``placement.start_timeout_s``."""
         self._config = config
         self.layout = layout
         self._group = reserve(config, config.name, layout.bundles, layout.strategy)
@@ -49,7 +50,7 @@ class Placement:
 
     @classmethod
     def of(cls, config: RunConfig, actors: frozenset[Actor] = TRAINING) -> Self:
-        """For these actors of the run, on the cluster as it is, or will be within ``placement.wait_for_resources_s``.
+        """Take a place for these actors, on the cluster as it is or will be within ``placement.wait_for_resources_s``.
 
         Raises PlacementError when the cluster is too small, before anything is requested, or too busy for too long.
         """
@@ -60,7 +61,10 @@ class Placement:
         return self.layout.mode
 
     def generator_options(self, index: int) -> dict[str, Any]:
-        """Resources and bundle of a generator, for ``options`` of its actor class. One beyond the run's own is added."""
+        """Return resources and bundle of a generator, for ``options`` of its actor class.
+
+        One beyond the run's own gets a bundle that is added now.
+        """
         cpus = self._config.rollout.cpus_per_generator
         gpus = self._share(self._config.rollout.tensor_parallel_size)
         if index >= len(self.layout.generators):
@@ -70,17 +74,17 @@ class Placement:
         return _options(cpus, gpus, self._group, self.layout.generators[index])
 
     def learner_options(self, rank: int) -> dict[str, Any]:
-        """The same of a learner rank."""
+        """Return the same of a learner rank."""
         return _options(self._config.learner.cpus_per_rank, self._share(1), self._group, self.layout.ranks[rank])
 
     def reward_options(self, index: int) -> dict[str, Any]:
-        """The same of a reward worker."""
+        """Return the same of a reward worker."""
         return _options(self._config.rewards.cpus_per_worker, 0.0, self._group, self.layout.rewards[index])
 
     def gpu_gib(self) -> float:
-        """Memory of the smallest GPU, as CUDA reports it, GiB; to be called before actors start. Asks one GPU of each node.
+        """Return the memory of the smallest GPU, as CUDA reports it, GiB. Call it before actors start.
 
-        Raises RemoteCallError past ``placement.start_timeout_s``.
+        One GPU of each node is asked. Raises RemoteCallError past ``placement.start_timeout_s``.
         """
         table = placement_group_table(self._group)["bundles_to_node_id"]
         on_nodes = {table[index]: index for index, bundle in enumerate(self.layout.bundles) if bundle.gpus}
@@ -94,21 +98,24 @@ class Placement:
         return float(min(wait_for(calls, "total_memory", self._config.placement.start_timeout_s, advice).values()))
 
     def add_generator(self, index: int) -> None:
-        """A bundle for one generator more. Does not wait for it: the generator starts when the cluster has room.
+        """Request a bundle for one generator more. Does not wait: the generator starts when the cluster has room.
 
         Raises PlacementError on shared GPUs, where a generator needs a learner rank to take turns with.
         """
         if self.mode == "colocated":
             raise PlacementError(
-                f'generator-{index} cannot be added with placement.mode = "colocated": each shares the GPU of a learner '
-                'rank; set placement.mode = "pods"'
+                f'generator-{index} cannot be added with placement.mode = "colocated": each shares the GPU of a '
+                'learner rank; set placement.mode = "pods"'
             )
         rollout = self._config.rollout
         bundle = Bundle(rollout.tensor_parallel_size if self.mode == "pods" else 0, rollout.cpus_per_generator)
         self._added[index] = placement_group([bundle.resources], "PACK", name=f"{self._config.name}/generator-{index}")
 
     def remove_generator(self, index: int) -> None:
-        """Give back what ``add_generator`` took, and end the generator if it still runs. The run's own keep their bundles."""
+        """Give back what ``add_generator`` took, and end the generator if it still runs.
+
+        The run's own generators keep their bundles.
+        """
         if index in self._added:
             remove_placement_group(self._added.pop(index))
 
@@ -129,7 +136,7 @@ class Placement:
         self.close()
 
     def _share(self, gpus: int) -> float:
-        """What Ray's bookkeeping counts for an actor: of two that take turns, half a GPU each."""
+        """Return what Ray counts for an actor with so many GPUs: of two that take turns, half a GPU each."""
         return {"cpu": 0.0, "colocated": 0.5, "pods": float(gpus)}[self.mode]
 
 
@@ -151,7 +158,10 @@ def _options(cpus: float, gpus: float, group: PlacementGroup, bundle: int) -> di
 
 
 def await_layout(config: RunConfig, actors: frozenset[Actor]) -> Layout:
-    """A layout that the cluster's nodes hold when nobody else uses them. Raises PlacementError."""
+    """Return a layout that the cluster's nodes hold when nobody else uses them. Waits for nodes as the recipe says.
+
+    Raises PlacementError when the cluster is too small.
+    """
     waits_s = config.placement.wait_for_resources_s
     deadline = time.monotonic() + waits_s
     next_notice = 0.0
@@ -178,8 +188,10 @@ def await_layout(config: RunConfig, actors: frozenset[Actor]) -> Layout:
 
 
 def ask_autoscaler(bundles: Sequence[Bundle]) -> None:
-    """Nodes for ``bundles``, where the cluster has one; nothing was requested yet that would tell it. Replaces what was asked
-    before, by whomever: the cluster has one such list."""
+    """Ask the cluster's autoscaler, if it has one, for nodes that hold ``bundles``; no actor is requested yet.
+
+    Replaces what anybody has asked for before: the cluster has one such list.
+    """
     # Imported here: half a second, and few runs wait for nodes.
     from ray.autoscaler.sdk import request_resources
 
@@ -187,7 +199,7 @@ def ask_autoscaler(bundles: Sequence[Bundle]) -> None:
 
 
 def cluster_nodes() -> list[Node]:
-    """The nodes that are alive, and what they have in all."""
+    """Return the nodes that are alive, with all their resources, free or not."""
     return [
         Node(node["NodeName"], int(node["Resources"].get("GPU", 0)), node["Resources"].get("CPU", 0.0))
         for node in ray.nodes()
@@ -196,7 +208,10 @@ def cluster_nodes() -> list[Node]:
 
 
 def reserve(config: RunConfig, name: str, bundles: tuple[Bundle, ...], strategy: str) -> PlacementGroup:
-    """A placement group of ``bundles``. Raises PlacementError when it is not there within ``placement.start_timeout_s``."""
+    """Return a placement group of ``bundles``, once it has its resources.
+
+    Raises PlacementError when it has not got them within ``placement.start_timeout_s``.
+    """
     group = placement_group([bundle.resources for bundle in bundles], strategy, name=name)
     try:
         deadline = time.monotonic() + config.placement.start_timeout_s
@@ -204,8 +219,8 @@ def reserve(config: RunConfig, name: str, bundles: tuple[Bundle, ...], strategy:
         while not group.wait(max(1, int(min(NOTICE_S, deadline - time.monotonic())))):
             if time.monotonic() >= deadline:
                 raise PlacementError(
-                    f"{busy(name, bundles)}; waited placement.start_timeout_s = {config.placement.start_timeout_s:g} s: "
-                    "stop what holds them, add nodes, or raise it"
+                    f"{busy(name, bundles)}; waited placement.start_timeout_s = "
+                    f"{config.placement.start_timeout_s:g} s: stop what holds them, add nodes, or raise it"
                 )
             logger.warning("%s", busy(name, bundles))
     except BaseException:
@@ -215,7 +230,7 @@ def reserve(config: RunConfig, name: str, bundles: tuple[Bundle, ...], strategy:
 
 
 def busy(name: str, bundles: tuple[Bundle, ...]) -> str:
-    """What is wanted, what is free, and who holds the rest, as far as Ray tells."""
+    """Say what is wanted, what is free, and who holds the rest, as far as Ray tells."""
     wanted = {
         "CPU": sum(bundle.cpus for bundle in bundles),
         "GPU": float(sum(bundle.gpus for bundle in bundles)),
@@ -227,7 +242,7 @@ def busy(name: str, bundles: tuple[Bundle, ...]) -> str:
 
 
 def held_by_others(name: str) -> str:
-    """The other placement groups that hold something, and that actors outside any may hold the rest."""
+    """Name the other placement groups that hold resources. Actors outside of any group may hold the rest."""
     holders = []
     for group in placement_group_table().values():
         if group["state"] in ("CREATED", "PREPARED", "RESCHEDULING") and group["name"] != name:

@@ -1,4 +1,4 @@
-"""What a cluster lacks for a layout, in words: found before anything is requested, which would then wait forever."""
+"""Say what a cluster lacks for a layout, before anything is requested, which would then wait forever."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SPELLED_OUT = 3
 
 
 def shortage(config: RunConfig, layout: Layout, nodes: Sequence[Node]) -> str | None:
-    """Why ``layout`` can never be placed on ``nodes``, and what to change; None when it can."""
+    """Say why ``layout`` can never be placed on ``nodes``, and what to change. None when it can."""
     if layout.fits(nodes):
         return None
     only_gpus = replace(layout, bundles=tuple(Bundle(bundle.gpus, 0) for bundle in layout.bundles))
@@ -24,7 +24,7 @@ def shortage(config: RunConfig, layout: Layout, nodes: Sequence[Node]) -> str | 
 
 
 def lack(resource: str, layout: Layout, nodes: Sequence[Node]) -> str:
-    """Reserved and there, bundle by bundle and node by node."""
+    """Say how much of a resource is reserved, bundle by bundle, and how much there is, node by node."""
     if resource == "GPU":
         total: float = layout.gpus
         wanted: list[float] = [bundle.gpus for bundle in layout.bundles if bundle.gpus]
@@ -43,7 +43,7 @@ def lack(resource: str, layout: Layout, nodes: Sequence[Node]) -> str:
 
 
 def gpu_fixes(config: RunConfig, layout: Layout, nodes: Sequence[Node]) -> Iterator[str]:
-    """Cheapest first."""
+    """Yield what to change where GPUs are missing, the cheapest first."""
     have_their_own = layout.mode == "pods" and layout.generators and layout.ranks
     if not any(node.gpus for node in nodes):
         yield 'set placement.mode = "cpu"'
@@ -58,6 +58,7 @@ def gpu_fixes(config: RunConfig, layout: Layout, nodes: Sequence[Node]) -> Itera
 
 
 def cpu_fixes(layout: Layout) -> Iterator[str]:
+    """Yield what to change where cores are missing, the cheapest first."""
     keys = {
         "rollout.cpus_per_generator": layout.generators,
         "learner.cpus_per_rank": layout.ranks,
@@ -68,7 +69,7 @@ def cpu_fixes(layout: Layout) -> Iterator[str]:
 
 
 def amounts(values: Sequence[float]) -> str:
-    """Such as ``4 + 4`` and ``8 + 12 × 1``, the largest first."""
+    """Return the sum as text, such as ``4 + 4`` and ``8 + 12 × 1``, the largest first."""
     terms = []
     for value, count in sorted(Counter(values).items(), reverse=True):
         terms += [f"{value:g}"] * count if count <= SPELLED_OUT else [f"{count} × {value:g}"]

@@ -1,4 +1,4 @@
-"""Says who waits for whom when nothing has moved for a while."""
+"""Log who is waited for when nothing has moved for a while."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from collections.abc import Callable
 logger = logging.getLogger(__name__)
 
 QUIET_S = 60.0
-"""Seconds without any movement before it speaks; after that it speaks as often again."""
+"""Seconds without any movement before it logs a line, and from one line to the next."""
 
 
 class Watchdog:
-    """Looked at by whoever waits. It only speaks: deadlines are the waiter's own."""
+    """Logs who is waited for. Whoever waits calls `look` often, and keeps deadlines of its own."""
 
     def __init__(self, waiting_for: Callable[[], str], quiet_s: float = QUIET_S) -> None:
         """`waiting_for` completes the sentence `waiting for …`."""
@@ -27,10 +27,11 @@ class Watchdog:
         return time.monotonic() - self._moved
 
     def moved(self) -> None:
+        """Note that something moved just now."""
         self._moved = self._spoke = time.monotonic()
 
     def look(self) -> None:
-        """Log a line if it is time for one."""
+        """Log a line if nothing has moved for long enough."""
         if time.monotonic() - self._spoke >= self._quiet_s:
             self._spoke = time.monotonic()
             logger.warning("nothing has moved for %.0f s: waiting for %s", self.quiet_for_s, self._waiting_for())

@@ -37,27 +37,21 @@ def conflicts(config: RunConfig) -> Iterator[str]:
     if config.rollout.hang_timeout_s >= config.rollout.stall_timeout_s:
         yield (
             f"rollout.hang_timeout_s = {config.rollout.hang_timeout_s:g} is not below rollout.stall_timeout_s = "
-            f"{config.rollout.stall_timeout_s:g}: the run would stop before a generator that hangs is replaced; lower "
-            "it"
+            f"{config.rollout.stall_timeout_s:g}: the run would stop before a generator that hangs is replaced; "
+            "lower it"
         )
 
 
 def supervised_conflicts(config: RunConfig) -> Iterator[str]:
     """Yield what keeps `rayzero sft` too from training, which neither samples nor grades."""
-    try:
-        check_together(config.learner, config.model)
-    except ValueError as error:
-        yield str(error)
+    yield from mistakes_of(check_together, config.learner, config.model)
     yield from warm_start_conflicts(config)
 
 
 def transport_conflicts(config: RunConfig) -> Iterator[str]:
     """Yield why weights cannot travel as the recipe says, where it also says how actors are placed."""
     if config.placement.mode != "auto":
-        try:
-            resolve_transport(config.rollout.publish_backend, config.placement.mode)
-        except ValueError as error:
-            yield str(error)
+        yield from mistakes_of(resolve_transport, config.rollout.publish_backend, config.placement.mode)
 
 
 def resolve_transport(setting: Literal["auto", "ray", "ipc", "nccl"], mode: Mode) -> TransportName:
@@ -81,8 +75,8 @@ def warm_start_conflicts(config: RunConfig) -> Iterator[str]:
     if config.model.build is None:
         yield (
             f"warm_start.num_steps = {config.warm_start.num_steps} with model.path: synthetic traces are for a policy "
-            "from model.build; set warm_start.data to a JSONL file of prompt and completion, or warm_start.num_steps = "
-            "0"
+            "from model.build; set warm_start.data to a JSONL file of prompt and completion, or "
+            "warm_start.num_steps = 0"
         )
     yield from mistakes_of(config.prompts.check_traces)
 
@@ -202,7 +196,7 @@ def correctness_conflicts(config: RunConfig, parts: Mapping[str, set[str]]) -> I
 
 
 def mistakes_of(check_settings: Callable[..., None], *arguments: Any) -> Iterator[str]:
-    """Yield the message of the ValueError that a check raises, if it does."""
+    """Yield the message of the ValueError that a check raises, if it raises one."""
     try:
         check_settings(*arguments)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""Recipe files and command-line overrides to a RunConfig; every mistake with its key, value and fix."""
+"""From a recipe file and command-line overrides to a RunConfig; every mistake with its key, value and fix."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def parse_value(text: str) -> Any:
 
 
 def validate(settings: Mapping[str, Any], *, supervised_only: bool = False) -> RunConfig:
-    """Check settings each by itself, then all together. Raises ConfigError that says what is wrong, a line a mistake."""
+    """Check settings each by itself, then all together. Raises ConfigError with a line for each mistake."""
     try:
         config = RunConfig.model_validate(settings)
     except ValidationError as error:
@@ -103,7 +103,8 @@ def describe(mistake: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
     key = ".".join(location)
     match mistake["type"]:
         case "extra_forbidden":
-            return f"{key} = {mistake['input']!r}: unknown key; {nearest(location[-1], fields_of(location[:-1], settings))}"
+            hint = nearest(location[-1], fields_of(location[:-1], settings))
+            return f"{key} = {mistake['input']!r}: unknown key; {hint}"
         case "missing":
             return f"{key}: missing; the recipe must set it"
         case "value_error":

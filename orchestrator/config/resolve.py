@@ -69,7 +69,7 @@ def engine_spec(
     fraction: float | None = None,
     transport: TransportName = "ray",
 ) -> EngineSpec:
-    """Return what an engine for `model` is built from. `fraction`: its share of the GPU, if any was given or planned."""
+    """Return what an engine for `model` is built from. `fraction`: its share of the GPU, if one is given or planned."""
     return EngineSpec(
         model,
         config.model.dtype,

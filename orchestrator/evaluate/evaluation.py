@@ -12,7 +12,7 @@ import numpy as np
 from orchestrator.config.recipe import ConfigError
 from orchestrator.config.schema import RunConfig
 from orchestrator.evaluate.statistics import Estimate, average, pass_at_k, rate
-from orchestrator.fleet.fleet import Rollouts
+from orchestrator.fleet.protocols import Rollouts
 from rewards.parts.markers import markers
 from rollout.prompts.stream import PromptStream
 from rollout.types.completions import Completion, Group, Reward

@@ -1,15 +1,13 @@
-"""Which actors there are, where they run, and when they share a device. The loop sees only the Protocol."""
+"""The actors of a run: started, published to, put to sleep, replaced and ended. The loop sees only the Protocols."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from pathlib import Path
-from typing import Any, Protocol, Self
+from collections.abc import Callable, Container, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Self
 
-from learner.metrics import Update
 from orchestrator.cluster.calls import TICK_S, gather_calls, ready_of
 from orchestrator.cluster.placement import Placement
 from orchestrator.config.resolve import ResolvedRun, resolve
@@ -22,9 +20,6 @@ from orchestrator.fleet.scale import requested_generators
 from orchestrator.fleet.transports import Transport, make_transport
 from rewards.workers.pool import RewardPool
 from rollout.actor import GeneratorActor, environment
-from rollout.types.completions import Group
-from rollout.types.prompts import Prompt
-from rollout.types.sampling import SamplingRequest
 
 logger = logging.getLogger(__name__)
 
@@ -32,37 +27,8 @@ CONTROL_TIMEOUT_S = 120.0
 """Deadline of a call that takes a generator moments, seconds."""
 
 
-class Rollouts(Protocol):
-    """Samples and grades."""
-
-    def submit(self, request: SamplingRequest) -> None: ...
-    def gather(self, prompts: Sequence[Prompt]) -> list[Group]: ...
-    def collect(self, request: SamplingRequest) -> list[Group]: ...
-    def metrics(self) -> dict[str, float]: ...
-
-
-class LearnerService(Protocol):
-    """The group of learner ranks, as one."""
-
-    def update(self, step: int, groups: Sequence[Group]) -> Update: ...
-    def save(self, folder: Path) -> Mapping[str, str]: ...
-    def load(self, folder: Path) -> None: ...
-
-
-class Fleet(Protocol):
-    """What the loop needs, wherever it runs."""
-
-    @property
-    def rollouts(self) -> Rollouts: ...
-    @property
-    def learner(self) -> LearnerService: ...
-    def generating(self) -> AbstractContextManager[None]: ...
-    def learning(self) -> AbstractContextManager[None]: ...
-    def publish(self, version: int) -> None: ...
-
-
 class RolloutFleet:
-    """Generators and reward workers on a Ray cluster: enough to evaluate a model. Closing it ends them all."""
+    """Generators and reward workers on a Ray cluster: enough to evaluate a model. Closing it ends all of them."""
 
     def __init__(self, run: ResolvedRun, placement: Placement) -> None:
         """Start the actors where `placement` has room for them, without waiting for them; `wait_until_ready` does."""
@@ -79,7 +45,7 @@ class RolloutFleet:
         )
 
     def wait_until_ready(self) -> None:
-        """Returns when every generator can take prompts. Raises RemoteCallError past the deadline."""
+        """Return when every generator can take prompts. Raises RemoteCallError past the deadline."""
         self.generators.wait_until_ready()
 
     def close(self) -> None:
@@ -88,7 +54,7 @@ class RolloutFleet:
         self.rewards.close()
 
     def _boot(self, index: int, restarts: int) -> Any:
-        """The actor of a generator. A killed actor's name is not free at once, so a successor gets its own."""
+        """Start the actor of a generator. A killed actor's name is not free at once, so a successor gets its own."""
         return GeneratorActor.options(
             name=f"{self._config.name}/generator-{index}" + (f"-restart-{restarts}" if restarts else ""),
             runtime_env={"env_vars": environment(self._config.rollout)},
@@ -96,11 +62,13 @@ class RolloutFleet:
         ).remote(self.run.engine, self._config.rollout)
 
     def _serve_restarted(self) -> None:
-        """Engines that load weights by themselves serve as soon as they stand."""
+        """Do nothing: engines that load weights by themselves serve as soon as they stand."""
 
     def _call_generators(self, method: str, but: Container[str] = ()) -> dict[str, Any]:
-        """What those that stand answer, `but` some. One that does not is lost; its successor has to be told by whoever calls
-        this."""
+        """Call a method of each generator that stands, `but` some, and return the answers by name.
+
+        A generator that does not answer is lost. Its successor was not called.
+        """
         standing = self.generators.standing.items()
         calls = {name: getattr(actor, method).remote() for name, actor in standing if name not in but}
         outcomes = gather_calls(calls, method, CONTROL_TIMEOUT_S)
@@ -130,7 +98,7 @@ class RayFleet(RolloutFleet):
     def start(cls, config: RunConfig, model: str) -> Self:
         """Take a place on the cluster, decide what the recipe leaves open, and start all actors.
 
-        Raises PlacementError when the cluster is too small or too busy, before anything is started; as `resolve` does.
+        Before any actor starts, raises PlacementError when the cluster is too small or busy, and what `resolve` raises.
         """
         placement = Placement.of(config)
         try:
@@ -141,7 +109,7 @@ class RayFleet(RolloutFleet):
 
     @contextmanager
     def generating(self) -> Iterator[None]:
-        """Within it the generators are awake. On a shared GPU the learner empties its cache first."""
+        """Keep the generators awake within the context. On a shared GPU the learner empties its cache first."""
         if self._shares_gpu and not self._generators_awake:
             self.learner.release_memory()
             self._call_generators("wake")
@@ -150,7 +118,7 @@ class RayFleet(RolloutFleet):
 
     @contextmanager
     def learning(self) -> Iterator[None]:
-        """Within it the learner may use the whole device."""
+        """Let the learner use the whole device within the context."""
         if self._shares_gpu and self._generators_awake:
             self._put_to_sleep()
             self._generators_awake = False
@@ -183,7 +151,7 @@ class RayFleet(RolloutFleet):
         self.generators.serve(name for name in targets if name not in lost)
 
     def restart_learner(self, start: Callable[[LearnerGroup], None]) -> None:
-        """Replace all learner ranks, dead and alive, and drop what is in flight; `start` builds the policy on the new ones.
+        """Replace all learner ranks, dead and alive, drop what is in flight, and `start` the policy on the new ranks.
 
         One rank alone cannot be replaced: the others hang in a collective call with it, or hold another step's weights.
         """
@@ -198,7 +166,7 @@ class RayFleet(RolloutFleet):
         return make_transport(self.run.engine.transport, self._config.rollout.tensor_parallel_size)
 
     def _put_to_sleep(self) -> None:
-        """All generators, those too that are being started again: one that starts takes its share of the GPU awake.
+        """Put all generators to sleep, also those being started again, which take their share of the GPU awake.
 
         A start that takes longer than `rollout.start_timeout_s` is not waited for: it may not have got a place.
         """
@@ -210,13 +178,13 @@ class RayFleet(RolloutFleet):
                 ready_of(starts, TICK_S)
 
     def _unresponsive(self, generators: Mapping[str, Any]) -> dict[str, str]:
-        """Those that are dead or do not even say that they live, and why."""
+        """Return which generators are dead or do not answer a heartbeat, and why."""
         heartbeats = {name: actor.heartbeat.remote() for name, actor in generators.items()}
         outcomes = gather_calls(heartbeats, "heartbeat", self._config.rollout.hang_timeout_s)
         return outcomes.died | outcomes.failed
 
     def _serve_restarted(self) -> None:
-        """When no generator samples any more, those that were started again must not wait for the end of the step."""
+        """Publish again: where no generator samples, those started again cannot wait for the end of the step."""
         if self._version is not None:
             self.publish(self._version)
 
@@ -238,7 +206,7 @@ class RayFleet(RolloutFleet):
         self.generators.resize(wanted)
 
     def peak_memory_gib(self) -> dict[str, float]:
-        """Largest resident memory of each process so far, GiB, by actor name."""
+        """Return the largest resident memory of each process so far, GiB, by actor name."""
         generators: dict[str, float] = self._call_generators("peak_memory_gib")
         return generators | self.learner.peak_memory_gib() | self.rewards.peak_memory_gib()
 

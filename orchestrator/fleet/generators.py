@@ -1,4 +1,4 @@
-"""The generators of a run: which sample, which are starting, and what becomes of those that are lost.
+"""The generators of a run: which of them sample, which are starting, and what becomes of those that are lost.
 
 starting ──> ready ──(it got the weights)──> serving
    ^                                            │ it died, or hangs
@@ -44,7 +44,7 @@ class Generators:
         have_weights: bool,
         retire: Callable[[int], None] = lambda index: None,
     ) -> None:
-        """Starts `rollout.num_generators` without waiting for them; `wait_until_ready` does.
+        """Start `rollout.num_generators` of them without waiting; `wait_until_ready` does.
 
         Args:
             boot: makes the actor of an index; its second argument counts the restarts so far.
@@ -81,11 +81,11 @@ class Generators:
         return sorted({*self._starting, *self._ready, *self._serving}, key=index_of)
 
     def refs(self) -> list[Any]:
-        """What is ready when a start ends."""
+        """Return the references of which one is ready when a start ends."""
         return [start.ready for start in self._starting.values()]
 
     def wait_until_ready(self) -> None:
-        """Returns when every engine stands. Raises RemoteCallError past the deadline, and for one that dies."""
+        """Return when every engine stands. Raises RemoteCallError past the deadline, and for a generator that dies."""
         starting = dict(self._starting)
         wait_for({name: start.ready for name, start in starting.items()}, "ready", self._timeout_s, ADVICE)
         self.settle()
@@ -107,13 +107,13 @@ class Generators:
                 self._waits_too_long(name)
 
     def serve(self, names: Iterable[str]) -> None:
-        """These have the current weights, and no others."""
+        """Note that these generators have the current weights, and no others."""
         standing = self._serving | self._ready
         self._serving = in_order({name: standing.pop(name) for name in names if name in standing})
         self._ready = standing
 
     def lose(self, name: str, reason: str) -> None:
-        """End a generator that is dead or of no use, and start its successor.
+        """End a generator that is dead or hangs, and start its successor.
 
         Raises RestartBudgetExceededError when `rollout.max_restarts` successors were started already.
         """
@@ -133,8 +133,8 @@ class Generators:
         )
         self._start(index_of(name))
 
-    def resize(self, count: int) -> list[str]:
-        """Start generators up to `count`, or end those beyond it; returns the names of those that ended."""
+    def resize(self, count: int) -> None:
+        """Start generators up to `count`, or end those beyond it."""
         surplus = [name for name in self.names if index_of(name) >= count]
         for name in surplus:
             self._end(name)
@@ -143,7 +143,6 @@ class Generators:
         for index in range(count):
             if index not in known:
                 self._start(index)
-        return surplus
 
     def close(self) -> None:
         """End them all."""
@@ -179,7 +178,7 @@ class Generators:
 
 
 def in_order(generators: Mapping[str, Any]) -> dict[str, Any]:
-    """By index: who is given which prompts must not depend on who started first."""
+    """Return the generators by index: which gets which prompts must not depend on which started first."""
     return dict(sorted(generators.items(), key=lambda named: index_of(named[0])))
 
 

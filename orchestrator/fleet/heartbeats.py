@@ -17,7 +17,7 @@ EVERY_S = 2.0
 
 @dataclass(eq=False)
 class _Heart:
-    """Keeps what is known of one generator."""
+    """What is known of one generator."""
 
     moved: float
     """When it last decoded something, or had nothing to decode; seconds of the monotonic clock."""

@@ -22,8 +22,6 @@ from rollout.types.prompts import SupervisedExample
 logger = logging.getLogger(__name__)
 
 ADVICE = "raise placement.update_timeout_s if the model is large; else look at that rank's log, it may hang"
-
-
 DEATH_IS_KNOWN_S = 5.0
 """Seconds after which Ray has told of a death for sure; it takes one."""
 
@@ -70,7 +68,10 @@ class LearnerGroup:
         temperature: float,
         model: ModelConfig | None = None,
     ) -> None:
-        """Build the policy from `folder` on every rank; replaces what an earlier start built. `model`: else the run's."""
+        """Build the policy from `folder` on every rank, in place of what an earlier start built.
+
+        `model`: how it computes, where that is not as the recipe says.
+        """
         reservation = {self._name(0): self._ranks[0].reserve_address.remote()}
         master = self._started(reservation, "reserve_address")[self._name(0)]
         calls = {
@@ -89,11 +90,11 @@ class LearnerGroup:
         self._started(calls, "start")
 
     def update(self, step: int, groups: Sequence[Group]) -> Update:
-        update = self._told(self._call("update", step, ray.put(list(groups)))[0])
+        update = self._logged(self._call("update", step, ray.put(list(groups)))[0])
         return replace(update, metrics=update.metrics | {"system/learner_restarts": float(self.restarts)})
 
     def supervised_update(self, step: int, examples: Sequence[SupervisedExample]) -> dict[str, float]:
-        return self._told(self._call("supervised_update", step, list(examples))[0]).metrics
+        return self._logged(self._call("supervised_update", step, list(examples))[0]).metrics
 
     def save(self, folder: Path) -> dict[str, str]:
         return self._call("save", folder)[0]
@@ -105,11 +106,11 @@ class LearnerGroup:
         self._call("export", folder)
 
     def release_memory(self) -> None:
-        """Hand cached device memory back, where vLLM's allocator can see it."""
+        """Give cached device memory back, so that vLLM's allocator sees it."""
         self._call("release_memory")
 
     def weight_buckets(self, max_bytes: int, timeout_s: float | None = None) -> list[Any]:
-        """References to the buckets, from rank 0; the other ranks take part because ZeRO 3 gathers from all.
+        """Return references to the buckets of rank 0. The other ranks take part because ZeRO 3 gathers from all.
 
         `timeout_s`: `placement.update_timeout_s` if none is given.
         """
@@ -130,11 +131,12 @@ class LearnerGroup:
             ray.kill(rank)
 
     def _started(self, calls: Mapping[str, Any], method: str) -> dict[str, Any]:
-        """What ranks answer that are starting, or that wait for a place to do so."""
+        """Wait for ranks that are starting, or that wait for a place to do so, and return their answers."""
         advice = "raise placement.start_timeout_s, or look at `ray status`: there may be no place for the rank"
         return answers(calls, method, self._config.placement.start_timeout_s, advice, self._beside)
 
-    def _told(self, update: Update) -> Update:
+    def _logged(self, update: Update) -> Update:
+        """Log the notices of an update, and return it."""
         for notice in update.notices:
             logger.warning(notice)
         return update
@@ -151,7 +153,10 @@ class LearnerGroup:
 def answers(
     calls: Mapping[str, Any], method: str, timeout_s: float, advice: str = ADVICE, beside: Background | None = None
 ) -> dict[str, Any]:
-    """What the ranks answer. Raises LearnerLostError when one of them is late or dead, else what a rank raised."""
+    """Wait for the ranks' answers, and return them by name.
+
+    Raises LearnerLostError when a rank is late or dead, else what a rank raised.
+    """
     try:
         return wait_for(calls, method, timeout_s, advice, beside)
     except RestartBudgetExceededError:  # of what goes on beside

@@ -1,7 +1,8 @@
-"""Publishing: send the learner's weights to every generator, and prove that they arrived.
+"""Publish: send the learner's weights to every generator, and prove that they arrived.
 
-The proof has two halves. Here every generator confirms the version it runs. And at each step the learner compares
-its own logprobs with the generators' (learner/parity.py), which shows that the weights behind a version are the right ones.
+The proof has two halves. Here every generator confirms the version that it runs. And at each step the learner compares
+its own logprobs with the generators' (learner/parity.py), which shows that the weights behind a version are the right
+ones.
 """
 
 from __future__ import annotations
@@ -34,11 +35,12 @@ class PublishProgress:
     """Why, by name."""
 
     def lose(self, reasons: Mapping[str, str]) -> None:
+        """Note that these generators are lost, and why."""
         self.lost |= reasons
         self.waiting = {name: actor for name, actor in self.waiting.items() if name not in reasons}
 
     def confirm(self, version: int, answers: Mapping[str, int]) -> None:
-        """Raises PublishError for an answer that is another version."""
+        """Note which generators run `version`. Raises PublishError for an answer that is another version."""
         if behind := {name: got for name, got in answers.items() if got != version}:
             raise PublishError(
                 f"published version {version}, but " + ", ".join(f"{name} runs {got}" for name, got in behind.items())
@@ -57,11 +59,11 @@ def publish(
     hang_timeout_s: float = 60.0,
     transport: Transport = RAY_TRANSPORT,
 ) -> dict[str, str]:
-    """Make every generator run `version`; returns those that are lost instead, and why: dead, or late twice.
+    """Make every generator run `version`. Return those that are lost instead, and why: dead, or late twice.
 
-    A transaction in two phases, stage and commit. What fails while the weights are staged changes nothing: all generators drop them, sample
-    on with what they had, and the whole is tried once more. After that who is late is lost. One whose commit fails has no
-    weights at all until the second attempt, and is lost if that fails too.
+    A transaction in two phases, stage and commit. What fails while the weights are staged changes nothing: all
+    generators drop them and sample on with what they had, and the whole is tried once more. Whoever is late then is
+    lost. A generator whose commit fails has no weights at all until the second attempt, and is lost if that fails too.
 
     Raises:
         PublishError: nobody runs `version`; or one refuses the weights, and then nobody else got them either.
@@ -81,21 +83,22 @@ def publish(
         if is_last:
             progress.lose(failed)
         else:
-            logger.warning("publishing version %d failed and is tried again: %s", version, told(failed))
+            logger.warning("publishing version %d failed and is tried again: %s", version, joined(failed))
     if generators and not progress.confirmed:
-        raise PublishError(f"version {version} reached no generator: {told(progress.lost)}")
+        raise PublishError(f"version {version} reached no generator: {joined(progress.lost)}")
     for reason in progress.lost.values():
         logger.warning("version %d goes without %s", version, reason)
     return progress.lost
 
 
 def run_attempt(transport: Transport, attempt: Attempt, progress: PublishProgress, is_last: bool) -> dict[str, str]:
-    """One attempt; moves `progress` on. Returns why those that still wait have failed."""
+    """Make one attempt, and note its `progress`. Return why those that still wait have failed."""
     staged = transport.stage(attempt, progress.waiting)
     progress.lose(staged.died)
     if staged.refused and is_last and not progress.confirmed:
         raise PublishError(
-            f"version {attempt.version} was refused, and every generator goes on with what it had: {told(staged.refused)}"
+            f"version {attempt.version} was refused, and every generator goes on with what it had: "
+            f"{joined(staged.refused)}"
         )
     if staged.failed and not is_last:
         return staged.failed
@@ -108,5 +111,6 @@ def run_attempt(transport: Transport, attempt: Attempt, progress: PublishProgres
     return committed.failed
 
 
-def told(reasons: Mapping[str, str]) -> str:
+def joined(reasons: Mapping[str, str]) -> str:
+    """Return all reasons in one line."""
     return "; ".join(reasons.values())

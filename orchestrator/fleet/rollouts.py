@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from ray.exceptions import RayError
 
@@ -33,7 +33,7 @@ ABANDON_TIMEOUT_S = 60.0
 
 
 class RolloutStream:
-    """Hands prompts to generators and their groups to the reward pool, from one event loop without threads."""
+    """Gives prompts to generators and their groups to the reward pool, in one loop without threads."""
 
     def __init__(
         self,
@@ -112,7 +112,7 @@ class RolloutStream:
         self._hand_out()
 
     def lose(self, name: str, reason: str) -> None:
-        """Replace a generator that is dead or of no use; what it had not finished is sampled by others."""
+        """Replace a generator that is dead or hangs; what it had not finished is sampled by others."""
         count = self.requeue(name)
         again = f"; {count} unfinished prompts are sampled again" if count else ""
         self._generators.lose(name, reason + again)
@@ -120,7 +120,7 @@ class RolloutStream:
         self._hand_out()
 
     def requeue(self, name: str) -> int:
-        """Put what a generator has not finished back into the queue, ahead of all else. Returns how many prompts."""
+        """Put what a generator has not finished back into the queue, ahead of all else. Return how many prompts."""
         requests = self._in_flight.pop(name, {})
         self._streams = {stream: whose for stream, whose in self._streams.items() if whose != name}
         self._queue = [*requests.values(), *self._queue]
@@ -143,7 +143,7 @@ class RolloutStream:
         self._scored.clear()
 
     def metrics(self) -> dict[str, float]:
-        """Return how fast the last `gather` was sampled and how long rewards kept it waiting, and what is in flight now."""
+        """Return how fast the last `gather` was sampled, how long it waited for rewards, and what is in flight now."""
         return {
             "rollout/tokens_per_s": self._throughput.tokens_per_s,
             "time/reward_wait_s": self._throughput.reward_wait_s,
@@ -167,7 +167,7 @@ class RolloutStream:
             self._in_flight.setdefault(name, {}).update({request.prompt.id: request for request in share})
 
     def _take(self, stream: Any) -> None:
-        """Pass the group that a stream has ready on to the rewards. Forget a stream that ended, or lost its generator."""
+        """Pass the group that a stream has ready on to the rewards. Forget a stream that has ended or failed."""
         name = self._streams[stream]
         try:
             group: Group = result_of(next(stream), name, "generate")
@@ -212,9 +212,9 @@ class RolloutStream:
             parts.append(f"a generator to be there for {len(self._queue)} prompts")
         return ", ".join(parts) or "nothing"
 
-    def _report_stall(self, missing: set[str]) -> None:
+    def _report_stall(self, missing: set[str]) -> NoReturn:
         raise RemoteCallError(
             f"no group finished for {self._config.stall_timeout_s:g} s; {len(missing)} are missing, waiting for "
-            f"{self._describe_pending()}. Raise rollout.stall_timeout_s if completions really take that long; else look at "
-            "the log of who is waited for"
+            f"{self._describe_pending()}. Raise rollout.stall_timeout_s if completions really take that long; else "
+            "look at the log of who is waited for"
         )

@@ -1,4 +1,4 @@
-"""`rayzero scale RUN N`: how many generators a run should have, told through a file in its directory."""
+"""`rayzero scale RUN N`: ask for a number of generators through a file in the run's directory."""
 
 from __future__ import annotations
 
@@ -30,15 +30,17 @@ def request_generators(run: Path, count: int) -> None:
     config = json.loads((run / "config.json").read_text())
     if config["placement"]["mode"] == "colocated":
         raise ScaleError(
-            'the run has placement.mode = "colocated", where each generator takes turns with a learner rank on one GPU: '
-            'their number is fixed; use placement.mode = "pods"'
+            'the run has placement.mode = "colocated", where each generator takes turns with a learner rank on one '
+            'GPU: their number is fixed; use placement.mode = "pods"'
         )
     write_atomically(run / FILE, json.dumps({KEY: count, INSTEAD_OF: config["rollout"][KEY]}) + "\n")
 
 
 def requested_generators(config: RunConfig) -> int | None:
-    """What was asked of this run; None when nothing was, or before a command with another number, or nothing that can be
-    read."""
+    """Return how many generators were asked for.
+
+    None when nothing was asked, when it cannot be read, and when a later command has changed the recipe's number.
+    """
     file = config.directory / FILE
     try:
         request = json.loads(file.read_text())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, TypeVar
@@ -33,7 +32,7 @@ class PromptTooLongError(ValueError):
 
 
 class Engine:
-    """A generation engine and the loop that steps it. Safe to call from several threads."""
+    """A generation engine and the loop that steps it. It may be called from several threads."""
 
     def __init__(self, spec: EngineSpec, config: RolloutConfig, decode: Callable[[Tokens], str]) -> None:
         """`decode` maps a completion's token ids to its text."""
@@ -75,14 +74,14 @@ class Engine:
         return increments((sampled.outputs[0].token_ids for sampled in self._loop.stream([request])), self._decode)
 
     def heartbeat(self) -> Heartbeat:
-        """A sign of life, at once: it does not wait for the decoding step that runs."""
+        """Return a sign of life at once, without waiting for the decoding step that runs."""
         loop = self._loop
         return Heartbeat(
             os.getpid(), loop.engine.version, loop.num_unfinished, loop.num_waiting_calls, loop.decoding_steps
         )
 
     def abandon(self) -> int:
-        """Abort every unfinished prompt between two steps; returns how many. Their `generate` ends without them."""
+        """Abort every unfinished prompt between two steps. Their `generate` ends without them. Return how many."""
         return self._loop.abandon()
 
     def stage(
@@ -92,7 +91,13 @@ class Engine:
         buckets: Sequence[WeightBucket] = (),
         manifest: WeightManifest | None = None,
     ) -> None:
-        """Check a version and keep it for `commit`; decoding goes on. `manifest`: where the weights travel at the commit.
+        """Check a version and keep it for `commit`; decoding goes on.
+
+        Args:
+            attempt_id: of the attempt at a publish; later attempts have larger ones.
+            version: of the policy.
+            buckets: the weights, where they travel ahead of the commit.
+            manifest: what will be sent, where the weights travel at the commit.
 
         Raises StagingError when it is not a whole version of this engine's model, or damaged.
         """
@@ -100,18 +105,20 @@ class Engine:
         self._staging.stage(Staged(attempt_id, version, manifest, tuple(buckets)))
 
     def drop(self, attempt_id: int) -> None:
-        """Forget what was staged, and give up an update that has begun: prompts in flight then end with UnpublishedError,
-        and new ones are refused, until a whole version has come."""
+        """Forget what was staged, and give up an update that has begun.
+
+        Then prompts in flight end with UnpublishedError, and new ones are refused until a whole version has come.
+        """
         self._staging.drop(attempt_id)
         if self._loop.engine.is_updating:
             self._loop.call(lambda engine: engine.drop_update())
             self._loop.abandon(UnpublishedError(HALF_LOADED))
 
     def commit(self, attempt_id: int, timeout_s: float | None = None) -> int:
-        """Replace all weights between two decoding steps by what `attempt_id` staged; returns the version now in use.
+        """Replace all weights between two decoding steps by what the attempt staged. Return the version now in use.
 
-        `timeout_s`: how long NCCL may take, where it brings them. Raises StagingError when nothing is staged (any more).
-        Fails as a whole, like `drop`, when loading fails.
+        `timeout_s`: how long NCCL may take, where it brings them. Raises StagingError when nothing is staged (any
+        more). When loading fails, the update is given up as `drop` does.
         """
         staged = self._staging.take(attempt_id)
         infos = [{"bucket": bucket} for bucket in staged.buckets]
@@ -120,7 +127,7 @@ class Engine:
         return self._update(lambda engine: engine.replace_weights(infos, staged.version))
 
     def begin_commit(self, attempt_id: int) -> None:
-        """Begin to replace the weights, which then come by `load`; `finish_commit` ends it. Nothing is decoded between."""
+        """Begin to replace the weights, which then come by `load`. Nothing is decoded until `finish_commit`."""
         self._staging.check(attempt_id)
         self._update(lambda engine: engine.begin_update())
 
@@ -137,24 +144,18 @@ class Engine:
 
     def join(self, group: NcclGroup | None, rank: int) -> None:
         """Leave the former group, if there is one, and join `group` with this engine's workers, the first as `rank`."""
-        self._loop.call(lambda engine: engine.connect(group, rank))
-
-    def update_weights(self, buckets: Sequence[WeightBucket], version: int) -> int:
-        """Stage and commit at once. Raises StagingError."""
-        attempt_id = time.monotonic_ns()
-        self.stage(attempt_id, version, buckets)
-        return self.commit(attempt_id)
+        self._loop.call(lambda engine: engine.join(group, rank))
 
     def sleep(self) -> None:
-        """Give the GPU memory to the learner."""
+        """Free the GPU's memory for the learner."""
         self._loop.call(lambda engine: engine.sleep())
 
     def wake(self) -> None:
-        """Take the GPU memory back."""
+        """Take the GPU's memory back."""
         self._loop.call(lambda engine: engine.wake())
 
     def close(self) -> None:
-        """Stop decoding; whoever still waits gets EngineStoppedError."""
+        """Stop decoding. Whoever still waits gets EngineStoppedError."""
         self._loop.close()
 
     def _update(self, action: Callable[[VersionedEngine], T]) -> T:
@@ -201,7 +202,7 @@ class Engine:
 
 
 def names_and_shapes(weights: WeightManifest | IpcBucket) -> dict[str, Any]:
-    """As vLLM's weight-transfer engines want them."""
+    """Return names, dtypes and shapes as vLLM's weight-transfer engines want them."""
     return {
         "names": list(weights.names),
         "dtype_names": list(weights.dtypes),
@@ -210,7 +211,7 @@ def names_and_shapes(weights: WeightManifest | IpcBucket) -> dict[str, Any]:
 
 
 def sampling_params(sampling: SamplingSettings, group_size: int, seed: int) -> SamplingParams:
-    """vLLM's sampling parameters for one whole group, returned once, when finished."""
+    """Return vLLM's parameters for one whole group, which is returned once, when finished."""
     return SamplingParams(
         n=group_size,
         temperature=sampling.temperature,
@@ -226,13 +227,13 @@ def sampling_params(sampling: SamplingSettings, group_size: int, seed: int) -> S
 
 
 def prompt_seed(seed: int, prompt_id: str) -> int:
-    """A seed for one prompt: the same whichever engine samples it, and whatever else is in its batch."""
+    """Return a seed for one prompt: the same whichever engine samples it, and whatever else is in its batch."""
     digest = hashlib.blake2b(f"{seed}/{prompt_id}".encode(), digest_size=4).digest()
     return int.from_bytes(digest, "big") >> 1  # vLLM adds the completion's index: stay within int32
 
 
 def sampled_logprobs(output: Any) -> Logprobs:
-    """The sampled tokens' logprobs of one of vLLM's CompletionOutputs, shape [T]."""
+    """Return the sampled tokens' logprobs of one of vLLM's CompletionOutputs, shape [T]."""
     flat = output.logprobs
     # At each position the sampled token comes first.
     return np.asarray(flat.logprobs, dtype=np.float32)[np.asarray(flat.start_indices, dtype=np.int64)]

@@ -9,17 +9,17 @@ import numpy as np
 from rollout.types.prompts import Tokens
 
 REPLACEMENT = "\ufffd"
-"""What bytes decode to that are no whole character yet."""
+"""The character that bytes decode to while they are no whole character."""
 MAX_BROKEN = 3
-"""A character has four bytes at most: more than so many at the end that are none yet will never be one."""
+"""A character has four bytes at most: more replacements at the end than these will never become one."""
 
 
 def increments(batches: Iterable[Sequence[int]], decode: Callable[[Tokens], str]) -> Iterator[str]:
-    """Pieces of text whose concatenation is the text of all tokens.
+    """Yield pieces of text whose concatenation is the text of all tokens.
 
-    Tokens are decoded together with those before them, since a tokenizer may word the first token of a text otherwise
-    (no space before it). Tokens that end within a UTF-8 character are held back until it is whole; at the end they come as
-    they are.
+    Tokens are decoded together with those before them, since a tokenizer may decode the first token of a text
+    otherwise (without the space before it). Tokens that end within a UTF-8 character are held back until it is whole;
+    at the end they come as they are.
     """
     context: list[int] = []  # tokens whose text is out already, the last batch of them
     held: list[int] = []
@@ -40,6 +40,6 @@ def increments(batches: Iterable[Sequence[int]], decode: Callable[[Tokens], str]
 
 
 def text_after(context: Sequence[int], tokens: Sequence[int], decode: Callable[[Tokens], str]) -> str:
-    """What `tokens` add to the text of `context`."""
+    """Return what `tokens` add to the text of `context`."""
     before = decode(np.array(context, dtype=np.int32)) if context else ""
     return decode(np.array([*context, *tokens], dtype=np.int32))[len(before) :]

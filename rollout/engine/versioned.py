@@ -19,9 +19,9 @@ from rollout.weights.staging import UnpublishedError
 
 @dataclass(frozen=True, slots=True)
 class SampledRequest:
-    """What a step has of a request: vLLM's CompletionOutputs, and the policy versions that sampled them so far.
+    """The state of a request after a step: vLLM's CompletionOutputs, and the policy versions that sampled them so far.
 
-    Most requests have it once, when they are finished; those that are streamed have it at every step.
+    Most requests are returned once, when they are finished; those that are streamed, at every step.
     """
 
     request_id: str
@@ -47,7 +47,7 @@ class VersionedEngine:
         self._versions: dict[str, list[int]] = {}  # request id -> versions that sampled it so far
 
     def add_request(self, request_id: str, prompt: TokensPrompt, params: Any) -> None:
-        """Raises UnpublishedError when the engine has no whole weights.
+        """Add a request to those that are decoded. Raises UnpublishedError when the engine has no whole weights.
 
         The version is part of the cache's key: a prefix that other weights read holds their keys and values.
         """
@@ -63,11 +63,11 @@ class VersionedEngine:
             self._versions.pop(request_id, None)
 
     def has_unfinished_requests(self) -> bool:
-        """Whether there is something to decode; not while weights are being replaced."""
+        """Return whether there is something to decode; there is not while weights are being replaced."""
         return not self.is_updating and self._engine.has_unfinished_requests()
 
     def step(self) -> list[SampledRequest]:
-        """Decode one token of every running request; return those that this finished, and what is new of streamed ones."""
+        """Decode one token of every running request. Return those that are finished, and those that are streamed."""
         return [self._sampled(output) for output in self._engine.step()]
 
     def _sampled(self, output: Any) -> SampledRequest:
@@ -84,7 +84,7 @@ class VersionedEngine:
         return self.finish_update(version)
 
     def begin_update(self) -> None:
-        """From here on the weights are a mixture, until `finish_update`. An engine that sleeps wakes up as far as needed."""
+        """Begin an update: weights are a mixture until `finish_update`. Wake a sleeping engine as far as needed."""
         self.version, self.is_updating = None, True
         if self._engine.is_sleeping():
             self._engine.wake_up(["weights"])
@@ -94,7 +94,7 @@ class VersionedEngine:
         self._engine.collective_rpc("update_weights", args=(update_info,))
 
     def finish_update(self, version: int) -> int:
-        """Take the new weights into use, and free what prefixes the old ones cached, unless requests still hold some."""
+        """Take the new weights into use, and free the prefixes that the old ones cached where no request holds them."""
         self._engine.collective_rpc("finish_weight_update")
         self._engine.reset_prefix_cache()
         self.version, self.is_updating = version, False
@@ -104,19 +104,19 @@ class VersionedEngine:
         return version
 
     def drop_update(self) -> None:
-        """Give up an update that began. What is in flight is aborted: nothing is sampled from a mixture."""
+        """Give up an update that began. Abort what is in flight: nothing is sampled from a mixture."""
         self.abort_request(list(self._versions))
         self.is_updating = False
         self._engine.collective_rpc("drop_weight_update")
 
-    def connect(self, group: NcclGroup | None, rank: int) -> None:
-        """Leave the transfer group, if there is one, and join `group`, this engine's first worker as `rank`."""
+    def join(self, group: NcclGroup | None, rank: int) -> None:
+        """Leave the former group, if there is one, and join `group`, this engine's first worker as `rank`."""
         self._engine.collective_rpc("shutdown_weight_transfer_engine")
         if group is not None:
             self._engine.collective_rpc("init_weight_transfer_engine", args=(nccl_init_info(group, rank),))
 
     def sleep(self) -> None:
-        """Level 1: weights wait in host memory. Level 2 corrupts some models."""
+        """Sleep at level 1: weights wait in host memory. Level 2 corrupts some models."""
         self._engine.sleep(level=1)
 
     def wake(self) -> None:
@@ -124,7 +124,7 @@ class VersionedEngine:
 
 
 def nccl_init_info(group: NcclGroup, rank: int) -> dict[str, Any]:
-    """The init info of vLLM's nccl engine for workers that join `group` from `rank` on."""
+    """Return the init info of vLLM's nccl engine, for workers that join `group` from `rank` on."""
     return {
         "master_address": group.address,
         "master_port": group.port,
@@ -137,15 +137,15 @@ def nccl_init_info(group: NcclGroup, rank: int) -> dict[str, Any]:
 
 
 def engine_args(spec: EngineSpec, config: RolloutConfig) -> EngineArgs:
-    """vLLM's arguments for these settings."""
+    """Return vLLM's arguments for these settings."""
     return EngineArgs(
         model=spec.model_folder,
         dtype=spec.dtype,  # type: ignore[arg-type]
         load_format="auto" if spec.load_weights else "dummy",
         max_model_len=spec.max_model_len,
         max_num_seqs=config.max_concurrent_completions,
-        # A prompt read in pieces takes back a random number, which the CPU's generators cannot: seeded requests would end
-        # the engine as soon as more prompts wait than one step holds.
+        # A prompt read in pieces takes back a random number, which the CPU's generators cannot: seeded requests would
+        # end the engine as soon as more prompts wait than one step holds.
         enable_chunked_prefill=has_gpu(),
         max_num_batched_tokens=max(config.max_batched_tokens, spec.max_model_len),
         tensor_parallel_size=config.tensor_parallel_size,
@@ -163,7 +163,7 @@ def engine_args(spec: EngineSpec, config: RolloutConfig) -> EngineArgs:
 
 
 def has_gpu() -> bool:
-    """Whether this process sees a CUDA device."""
+    """Return whether this process sees a CUDA device."""
     import torch
 
     return torch.cuda.is_available()

@@ -1,4 +1,4 @@
-"""What a version of the weights consists of, and how a part of it travels."""
+"""The parts of a publish: the list of the weights, their buckets, and who meets to broadcast them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TransportName = Literal["ray", "ipc", "nccl"]
 
 @dataclass(frozen=True, slots=True)
 class WeightManifest:
-    """What a version of the weights consists of, in the order in which it is sent."""
+    """The list of the weights of a version, in the order in which they are sent."""
 
     names: tuple[str, ...]
     """As in the Hugging Face checkpoint. A tied LM head is the embedding, and comes once."""
@@ -38,7 +38,7 @@ class WeightBucket:
 
     @classmethod
     def of(cls, names: tuple[str, ...], dtypes: tuple[str, ...], arrays: tuple[NDArray[Any], ...]) -> WeightBucket:
-        """With its checksum."""
+        """Make a bucket, with its checksum."""
         return cls(names, dtypes, arrays, checksum(arrays))
 
     @property
@@ -48,7 +48,7 @@ class WeightBucket:
 
 
 def checksum(arrays: Iterable[NDArray[Any]]) -> int:
-    """A 64-bit sum over the bytes of ``arrays``, at the speed of memory."""
+    """Return a 64-bit sum over the bytes of ``arrays``, at the speed of memory."""
     total = 0
     for array in arrays:
         octets = np.ascontiguousarray(array).reshape(-1).view(np.uint8)

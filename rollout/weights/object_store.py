@@ -1,6 +1,6 @@
-"""The generator's end of publishing, within vLLM: weight-transfer backends, and ways out of an update that failed.
+"""Receive a publish within vLLM: a weight-transfer engine for each transport, and the way out of a failed update.
 
-vLLM has backends that move weights within a GPU (`ipc`) and between GPUs (`nccl`). The one here, `ray`, takes arrays
+vLLM has engines that move weights within a GPU (`ipc`) and between GPUs (`nccl`). The one here, `ray`, takes arrays
 that Ray's object store has already brought to the process: the CPU's transport, and the fallback anywhere.
 """
 
@@ -28,7 +28,7 @@ ENGINES: dict[TransportName, str] = {"ray": "ray", "ipc": "ipc", "nccl": "nccl_w
 
 @dataclass
 class ArrayInitInfo(WeightTransferInitInfo):
-    """Nothing to agree on beforehand."""
+    """Empty: there is nothing to agree on beforehand."""
 
 
 @dataclass
@@ -45,7 +45,7 @@ class ArrayWeightTransferEngine(WeightTransferEngine[ArrayInitInfo, ArrayUpdateI
     update_info_cls = ArrayUpdateInfo
 
     def init_transfer_engine(self, init_info: ArrayInitInfo) -> None:
-        """Nothing to set up: there is no connection."""
+        """Do nothing: there is no connection to set up."""
 
     def start_weight_update(self) -> None:
         initialize_layerwise_reload(self.model)
@@ -61,19 +61,21 @@ class ArrayWeightTransferEngine(WeightTransferEngine[ArrayInitInfo, ArrayUpdateI
         rebuild_tied_lm_head(self.model)
 
     def shutdown(self) -> None:
-        """Nothing to release."""
+        """Do nothing: there is nothing to release."""
 
 
 class WorkerExtension:
-    """What vLLM's workers can do besides, through `collective_rpc`; vLLM mixes it into its Worker class."""
+    """Methods that vLLM mixes into its Worker class, to be called through `collective_rpc`."""
 
     vllm_config: Any
     weight_transfer_engine: Any
     _weight_update_active: bool
 
     def drop_weight_update(self) -> None:
-        """End an update that will not be completed. The weights are then a mixture, but the next update starts clean:
-        without this it would go on counting where layers that were half loaded had stopped."""
+        """End an update that will not be completed, so that the next one starts clean. The weights are a mixture then.
+
+        Without this, the next update would go on counting where layers that were half loaded had stopped.
+        """
         engine = self.weight_transfer_engine
         with set_current_vllm_config(self.vllm_config):
             finalize_layerwise_reload(engine.model, engine.model_config)
@@ -82,7 +84,7 @@ class WorkerExtension:
 
 
 def as_tensor(array: np.ndarray, dtype: str) -> torch.Tensor:
-    """The tensor of `array`; numpy has no bfloat16, so that arrives as its bits in uint16."""
+    """Return the tensor of `array`. numpy has no bfloat16, so that arrives as its bits in uint16."""
     # Copied: arrays out of the object store are read-only views that the store may reclaim.
     tensor: torch.Tensor = torch.from_numpy(array.copy())
     return tensor.view(torch.bfloat16) if dtype == "bfloat16" else tensor
@@ -101,7 +103,7 @@ def rebuild_tied_lm_head(model: Any) -> None:
 
 
 def register() -> None:
-    """Make the backends known to vLLM. Safe to call twice."""
+    """Make the engines known to vLLM. It may be called twice."""
     if ENGINES["ray"] not in WeightTransferEngineFactory._registry:
         WeightTransferEngineFactory.register_engine(ENGINES["ray"], ArrayWeightTransferEngine)
         WeightTransferEngineFactory.register_engine(
@@ -109,6 +111,6 @@ def register() -> None:
         )
 
 
-# On import, because the workers of a tensor-parallel engine are processes of their own, which import this module for the
-# extension and for nothing else.
+# On import, because the workers of a tensor-parallel engine are processes of their own, which import this module for
+# the extension and for nothing else.
 register()

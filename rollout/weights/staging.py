@@ -36,10 +36,10 @@ class Staged:
 
 
 class StagingArea:
-    """Holds at most one staged version: the latest. Safe to call from several threads."""
+    """Holds at most one staged version: the latest. It may be called from several threads."""
 
     def __init__(self, expected: Callable[[], Shapes]) -> None:
-        """`expected`: says which weights a whole version of the engine's model has; asked once, at the first publish."""
+        """`expected`: returns the shapes of all weights of the engine's model; called once, at the first publish."""
         self._expected = cache(expected)
         self._staged: Staged | None = None
         self._oldest_valid = 0  # smallest id of an attempt that was neither dropped nor overtaken

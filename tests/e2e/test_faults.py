@@ -40,7 +40,7 @@ def nothing_is_left(mark: str, shared_memory: set[Path]) -> None:
 
 @pytest.fixture(scope="module")
 def under_fire(tmp_path_factory) -> Iterator[Run]:
-    """One run, pipelined, through every fault in turn, then scaled down and up. The driver is killed last, and the run resumed."""
+    """One pipelined run through every fault in turn, then scaled down and up. Last the driver is killed and resumed."""
     mark, shared_memory = f"fault-test-{uuid.uuid4()}", {*SHARED_MEMORY.iterdir()}
     run = Run(
         tmp_path_factory.mktemp("runs"),
@@ -118,7 +118,7 @@ def test_sampling_ran_ahead_within_its_bound(under_fire) -> None:
 
 
 def test_a_cluster_whose_store_is_full_loses_a_node_and_gains_one(tmp_path: Path) -> None:
-    """There is room on the first node for the generator that was on the second; for a third one the run waits till a node joins."""
+    """The first node has room for the generator that was on the second; for a third one the run waits for a node."""
     with cluster(num_cpus=3, object_store_memory=80 * 2**20) as (nodes, environment):
         nodes.add_node(num_cpus=1, node_ip_address=ADDRESS)
         run = Run(tmp_path, "in-trouble", ONE_CORE_EACH, "num_steps=1000", environment=environment)

@@ -1,4 +1,4 @@
-"""Every layout of the learner, ZeRO 0 to 3 on one and two ranks and a LoRA, makes the same curve and publishes what it holds.
+"""Every layout of the learner, ZeRO 0 to 3 on one and two ranks and a LoRA, makes one curve and publishes its weights.
 
 The first layout samples five steps from its own generators. The others train on those same groups, under the parity
 gate: it would stop a layout whose weights had drifted from those that sampled them.

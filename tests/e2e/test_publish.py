@@ -240,7 +240,7 @@ def pids(fleet) -> list[int]:
 
 @dataclass
 class ThroughHands:
-    """The learner's side, with somebody in between who spoils the buckets, or does something while they are on their way."""
+    """The learner, with somebody in between who spoils the buckets, or does something while they are on their way."""
 
     learner: LearnerGroup
     spoil: Callable[[list], list]

@@ -14,7 +14,8 @@ def modules_after(code: str) -> set[str]:
 
 
 def test_help_and_recipe_validation_load_nothing_heavy() -> None:
-    code = "from orchestrator.arguments import parser; from orchestrator.config.recipe import load; parser().format_help(); load(None)"
+    imports = "from orchestrator.arguments import parser; from orchestrator.config.recipe import load"
+    code = f"{imports}; parser().format_help(); load(None)"
     assert not modules_after(code) & set(HEAVY)
 
 

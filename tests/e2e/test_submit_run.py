@@ -178,7 +178,7 @@ def test_submitted_again_it_resumes_and_following_returns_its_exit_code(
 
 
 def test_rays_own_command_takes_up_the_same_run(cluster, working_dir, checkpoints, tmp_path) -> None:
-    """It comes after the run's last step, so there is nothing left to train: what differs is how the command gets there."""
+    """It comes after the run's last step, so nothing is left to train: only how the command gets there differs."""
     (tmp_path / "own.toml").write_text((working_dir / "own.toml").read_text())
     step = int(checkpoints[0].name.removeprefix("step_")) + 1
     command = [str(Path(sys.executable).parent / "ray"), "job", "submit", "--address", cluster.address]

@@ -1,4 +1,4 @@
-"""Whole runs of the small tasks: what the workers mark is right, and one of them learns; docs/experiments.md has both."""
+"""Whole runs of the small tasks: their grades are right, and one of them learns; docs/experiments.md has both."""
 
 import re
 from collections.abc import Callable

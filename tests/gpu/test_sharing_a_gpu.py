@@ -1,4 +1,4 @@
-"""Generator and learner on one GPU: sleeping gives memory back, memory fractions hold on 24 GiB, a whole run finishes."""
+"""Generator and learner on one GPU: sleep gives memory back, memory fractions hold on 24 GiB, a whole run finishes."""
 
 from __future__ import annotations
 

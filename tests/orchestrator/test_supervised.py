@@ -97,8 +97,8 @@ def no_ray(monkeypatch, tmp_path):
         (["warm_start.data=nowhere.jsonl"], [], r"'nowhere\.jsonl': no such file"),
         ([], ['{"prompt": "1 + 1 = ", "completion": "2"', ""], r"line 1 is not JSON"),
         ([], ['{"promt": "1 + 1 = ", "completion": "2"}'], r"line 1 has no 'prompt', but 'promt'"),
-        (["learner.max_tokens_per_microbatch=5"], [], r"line 1 has 6 tokens, above learner\.max_tokens_per_microbatch = 5"),
-        (["model.build.max_position_embeddings=5"], [], r"line 1 .*model\.build\.max_position_embeddings = 5: raise it"),
+        (["learner.max_tokens_per_microbatch=5"], [], r"line 1 has 6 tokens, above learner\.max_tokens_per.* = 5"),
+        (["model.build.max_position_embeddings=5"], [], r"line 1 .*model\.build\.max_position_embeddings = 5: raise"),
         (["model.build.max_integer=17"], [], r"line 100.*cannot encode '18'.*model\.build\.max_integer"),
     ],
 )  # fmt: skip

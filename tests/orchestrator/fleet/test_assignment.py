@@ -1,4 +1,4 @@
-"""How much a slow generator holds up the others: steps that are sampled by generators of unequal speed, without their machines."""
+"""How much a slow generator delays the others: steps sampled by generators of unequal speed, without their machines."""
 
 from types import SimpleNamespace
 
@@ -17,8 +17,10 @@ def request(number: int) -> PromptRequest:
 
 
 def seconds_per_step(groups_per_s: dict[str, float], max_staleness: int) -> float:
-    """Of a loop that only samples: it asks for a step `max_staleness` steps before it gathers it. Each generator samples one
-    group after the other."""
+    """Of a loop that only samples: it asks for a step `max_staleness` steps before it gathers it.
+
+    Each generator samples one group after the other.
+    """
     now, idle_from = 0.0, dict.fromkeys(groups_per_s, 0.0)
     finished: dict[int, list[tuple[str, float]]] = {}
     for step in range(NUM_STEPS):
@@ -40,14 +42,14 @@ def seconds_per_step(groups_per_s: dict[str, float], max_staleness: int) -> floa
 
 
 @pytest.mark.parametrize(("slowness", "max_staleness"), [(1, 0), (1, 1), (1.5, 1), (2, 1), (2, 2), (3, 2)])
-def test_a_generator_up_to_one_more_than_the_staleness_times_as_slow_holds_up_nobody(slowness, max_staleness) -> None:
+def test_a_generator_up_to_one_more_than_the_staleness_times_as_slow_delays_nobody(slowness, max_staleness) -> None:
     speeds = {"generator-0": 1.0, "generator-1": 1 / slowness}
     both_always_busy = PROMPTS_PER_STEP / sum(speeds.values())
     assert seconds_per_step(speeds, max_staleness) < 1.05 * both_always_busy
 
 
 def test_without_staleness_every_step_waits_for_the_slow_one() -> None:
-    """The deal is fixed then, so that a resumed run repeats it."""
+    """The assignment is fixed then, so that a resumed run repeats it."""
     assert seconds_per_step({"generator-0": 1.0, "generator-1": 0.5}, 0) == PROMPTS_PER_STEP / 2 / 0.5
 
 

@@ -95,7 +95,7 @@ def test_what_a_lost_generator_had_goes_to_the_others_in_its_order(stream, gener
 
 
 def test_whose_weights_were_dropped_in_a_publish_is_not_lost(stream, generators, monkeypatch) -> None:
-    """The publish tries again. When its prompts are assigned anew it has a whole version, or was lost by the publish."""
+    """The publish tries again. When its prompts are assigned again it has a whole version, or the publish lost it."""
     first, second = generators.serving.values()
     stream.submit(request(0, 4))
     (broken,) = [call for call, name in stream._streams.items() if name == "generator-0"]

@@ -58,7 +58,7 @@ def test_with_devices_of_their_own_nobody_sleeps(events) -> None:
 
 
 class Starting:
-    """Two generators, of which the second dies in the call that is to put it to sleep; its successor needs two looks."""
+    """Two generators; the second dies in the call that should put it to sleep, and its successor needs two looks."""
 
     names = ("generator-0", "generator-1")
 
@@ -111,7 +111,11 @@ def test_a_learner_that_is_lost_in_the_export_is_built_anew_and_exports(monkeypa
     monkeypatch.setattr(run, "train", lambda *_: config.num_steps)
     monkeypatch.setattr(run, "export_whole", export)
     kept = SimpleNamespace(
-        state=dict, restore=lambda state: None, truncate_after=lambda step: None, latest=lambda: None, final=tmp_path
+        state=dict,
+        restore=lambda state: None,
+        truncate_after=lambda step: None,
+        verify_latest=lambda: None,
+        final=tmp_path,
     )
     run.train_and_export(config, kept, fleet, None, kept, kept, None, Interrupt(Console(quiet=True)))
     assert exports == [tmp_path, tmp_path] and fleet.learner.restarts == 1
@@ -156,7 +160,7 @@ def test_a_learner_is_built_anew_so_often_and_no_more(monkeypatch, lost_in_resta
 
     monkeypatch.setattr(run, "train", train)
     kept = SimpleNamespace(
-        state=dict, restore=lambda state: None, truncate_after=lambda step: None, latest=lambda: None
+        state=dict, restore=lambda state: None, truncate_after=lambda step: None, verify_latest=lambda: None
     )
     config = load(None, ["placement.max_learner_restarts=3"])
     with pytest.raises(LearnerLostError, match=r"died during (start|update)"):

@@ -1,4 +1,4 @@
-"""The transports between GPUs, as far as they need none: who is called in which order, with what, and what failures mean.
+"""The transports between GPUs, as far as they need none: who is called in which order, and what failures mean.
 
 Both ends are fakes whose calls are done at once; that the real ends understand each other is for tests/gpu/.
 """

@@ -43,13 +43,20 @@ def engine(tiny_model: Path):
 @pytest.fixture
 def published(engine, policy):
     """The engine, running the policy's present weights as version 0."""
-    engine.update_weights([bucket(policy)], version=0)
+    update_weights(engine, [bucket(policy)], version=0)
     return engine
 
 
 def bucket(policy) -> WeightBucket:
     state = {name: tensor.numpy().copy() for name, tensor in policy.state_dict().items() if name != "lm_head.weight"}
     return WeightBucket.of(tuple(state), ("float32",) * len(state), tuple(state.values()))
+
+
+def update_weights(engine, buckets: list[WeightBucket], version: int) -> int:
+    """Stage and commit at once."""
+    attempt_id = time.monotonic_ns()
+    engine.stage(attempt_id, version, buckets)
+    return engine.commit(attempt_id)
 
 
 def prompts(count: int, length: int = 5) -> tuple[Prompt, ...]:
@@ -130,7 +137,7 @@ def test_completions_do_not_depend_on_what_else_is_in_the_batch(published) -> No
 
 def test_new_weights_are_used_and_the_tied_lm_head_with_them(published, policy) -> None:
     perturb(policy, 0.03)
-    assert published.update_weights([bucket(policy)], version=1) == 1
+    assert update_weights(published, [bucket(policy)], version=1) == 1
     groups = generate(published)
     assert largest_gap(policy, groups, SAMPLING.temperature) < 1e-5
     assert {completion.policy_versions for group in groups for completion in group.completions} == {(1,)}
@@ -145,17 +152,17 @@ def test_weights_may_come_in_several_buckets(published, policy) -> None:
         )
         for start in range(0, len(whole.names), 7)
     ]
-    published.update_weights(parts, version=2)
+    update_weights(published, parts, version=2)
     assert largest_gap(policy, generate(published), SAMPLING.temperature) < 1e-5
 
 
 def test_a_stale_lm_head_is_visible_in_the_logprobs(published, policy, monkeypatch) -> None:
     monkeypatch.setattr("rollout.weights.object_store.rebuild_tied_lm_head", lambda model: None)
     perturb(policy, 0.03)
-    published.update_weights([bucket(policy)], version=3)
+    update_weights(published, [bucket(policy)], version=3)
     assert largest_gap(policy, generate(published), SAMPLING.temperature) > 0.05
     monkeypatch.undo()
-    published.update_weights([bucket(policy)], version=4)
+    update_weights(published, [bucket(policy)], version=4)
     assert largest_gap(policy, generate(published), SAMPLING.temperature) < 1e-5
 
 
@@ -166,7 +173,7 @@ def test_a_publish_in_the_middle_of_generation_is_recorded_in_the_completions(pu
     before = published.policy_version
     reader.start()
     time.sleep(0.15)
-    published.update_weights([bucket(policy)], version=5)
+    update_weights(published, [bucket(policy)], version=5)
     reader.join()
     versions = {completion.policy_versions for group in groups for completion in group.completions}
     assert (before, 5) in versions
@@ -174,7 +181,7 @@ def test_a_publish_in_the_middle_of_generation_is_recorded_in_the_completions(pu
 
 
 def test_a_prefix_that_old_weights_read_is_read_again_by_new_ones(published, policy) -> None:
-    """Also while completions are on their way, when vLLM cannot empty its cache. A block of it is 128 tokens on the CPU."""
+    """Also while completions are on their way, when vLLM cannot empty its cache. Its block is 128 tokens on the CPU."""
     (prompt,) = prompts(1, length=140)
     long = SamplingConfig(temperature=2.0, max_completion_tokens=56)
     reader = threading.Thread(target=lambda: list(published.generate(SamplingRequest((prompt,), long, 16, 0))))
@@ -183,7 +190,7 @@ def test_a_prefix_that_old_weights_read_is_read_again_by_new_ones(published, pol
     while published.heartbeat().decoding_steps < steps + 2:
         time.sleep(0.001)
     perturb(policy, 0.03)
-    published.update_weights([bucket(policy)], version=6)
+    update_weights(published, [bucket(policy)], version=6)
     assert published.heartbeat().num_unfinished == 1
     groups = list(published.generate(SamplingRequest((replace(prompt, id="train/000001"),), SAMPLING, 4, 0)))
     reader.join()
@@ -199,7 +206,7 @@ def test_weights_that_are_no_whole_version_leave_the_engine_as_it_was(published,
         WeightBucket(whole.names, whole.dtypes, whole.arrays, whole.checksum + 1),
     ):
         with pytest.raises(StagingError, match=r"they lack model\.norm\.weight|arrived damaged"):
-            published.update_weights([part], version=6)
+            update_weights(published, [part], version=6)
     assert published.policy_version == 0
     assert drawn(generate(published)) == before
 
@@ -249,7 +256,7 @@ def test_a_load_that_fails_half_way_is_never_sampled_with_and_the_next_one_is_wh
     while not published.heartbeat().num_unfinished:
         time.sleep(0.001)
     with pytest.raises(MemoryError, match="second bucket"):
-        published.update_weights(parts, version=6)
+        update_weights(published, parts, version=6)
     reader.join(timeout=30)
     assert [str(error) for error in errors] == [str(UnpublishedError(HALF_LOADED))]
     assert published.policy_version is None
@@ -257,7 +264,7 @@ def test_a_load_that_fails_half_way_is_never_sampled_with_and_the_next_one_is_wh
         generate(published, 1)
     monkeypatch.undo()
     perturb(policy, 0.03)
-    published.update_weights([bucket(policy)], version=7)
+    update_weights(published, [bucket(policy)], version=7)
     groups = generate(published)
     assert largest_gap(policy, groups, SAMPLING.temperature) < 1e-5
     assert {completion.policy_versions for group in groups for completion in group.completions} == {(7,)}

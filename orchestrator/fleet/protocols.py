@@ -1,0 +1,71 @@
+"""The actors of a run as the loop sees them: who samples, who updates, and whose turn it is on a shared device."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Protocol
+
+from learner.metrics import Update
+from rollout.types.completions import Group
+from rollout.types.prompts import Prompt
+from rollout.types.sampling import SamplingRequest
+
+
+class Rollouts(Protocol):
+    """Samples and grades."""
+
+    def submit(self, request: SamplingRequest) -> None:
+        """Have a group of completions of each prompt sampled and graded from now on. Returns at once."""
+        ...
+
+    def gather(self, prompts: Sequence[Prompt]) -> list[Group]:
+        """Wait for the groups of submitted prompts, and return them in the prompts' order."""
+        ...
+
+    def collect(self, request: SamplingRequest) -> list[Group]:
+        """Submit, and gather."""
+        ...
+
+    def metrics(self) -> dict[str, float]:
+        """Return figures of the last `gather`, and of what is in flight now."""
+        ...
+
+
+class LearnerService(Protocol):
+    """The group of learner ranks, as one."""
+
+    def update(self, step: int, groups: Sequence[Group]) -> Update:
+        """Train on the groups of a step."""
+        ...
+
+    def save(self, folder: Path) -> Mapping[str, str]:
+        """Write weights and optimizer into the folder. Return the SHA-256 of each file."""
+        ...
+
+    def load(self, folder: Path) -> None:
+        """Take up what `save` wrote."""
+        ...
+
+
+class Fleet(Protocol):
+    """The actors, as the loop sees them, wherever they run."""
+
+    @property
+    def rollouts(self) -> Rollouts: ...
+
+    @property
+    def learner(self) -> LearnerService: ...
+
+    def generating(self) -> AbstractContextManager[None]:
+        """Keep the generators awake within the context."""
+        ...
+
+    def learning(self) -> AbstractContextManager[None]:
+        """Let the learner use the whole device within the context."""
+        ...
+
+    def publish(self, version: int) -> None:
+        """Make every generator run the learner's weights, as `version`."""
+        ...
