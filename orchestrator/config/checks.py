@@ -195,7 +195,7 @@ def correctness_conflicts(config: RunConfig, parts: Mapping[str, set[str]]) -> I
         )
 
 
-def mistakes_of(check_settings: Callable[..., None], *arguments: Any) -> Iterator[str]:
+def mistakes_of(check_settings: Callable[..., object], *arguments: Any) -> Iterator[str]:
     """Yield the message of the ValueError that a check raises, if it raises one."""
     try:
         check_settings(*arguments)
