@@ -1,4 +1,4 @@
-"""Settings of how completions are marked."""
+"""Settings of how completions are graded."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class EnsembleConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docst
 
 
 class RewardsConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
-    """Which parts a reward has, what they weigh, and what happens when marking fails."""
+    """Which parts a reward has, what they weigh, and what happens when grading fails."""
 
     weights: dict[str, float] = Field(default_factory=lambda: {"correctness": 0.9, "answer_tags": 0.1})
     """Weight of each named part or ensemble; a reward is their weighted sum, with no unit. A part comes from the task,
@@ -41,7 +41,7 @@ class RewardsConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstr
     has the function's name. The module must be importable on every machine of the cluster."""
 
     tasks: dict[str, str] = Field(default_factory=dict)
-    """Your own marking of a task, in place of this package's: task name -> `module:function`, which takes (text,
+    """Your own grader of a task, in place of this package's: task name -> `module:function`, which takes (text,
     answer) and returns a mapping of named parts."""
 
     parameters: dict[str, dict[str, Any]] = Field(default_factory=dict)
@@ -56,7 +56,7 @@ class RewardsConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstr
     """Deadlines in seconds of single functions, named as in `parameters`, in place of `deadline_s`."""
 
     num_workers: int = 1
-    """Workers, on CPUs. Each marks one completion at a time, thousands of Countdown's a second; add some when
+    """Workers, on CPUs. Each grades one completion at a time, thousands of Countdown's a second; add some when
     `time/rollout_s` is spent waiting for rewards."""
 
     cpus_per_worker: float = 0.25
@@ -64,11 +64,11 @@ class RewardsConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstr
     0 reserves nothing."""
 
     memory_gib: float = 4.0
-    """GiB of memory that marking one completion may allocate; past it the function's parts get the status `error`. It
+    """GiB of memory that grading one completion may allocate; past it the function's parts get the status `error`. It
     keeps one hostile completion from taking the machine down. Raise it for tasks that load data."""
 
     max_pending_groups: int = 512
-    """Groups that may be on their way through the workers; with more, sampling is held up until some are marked."""
+    """Groups that may be on their way through the workers; with more, sampling waits until some are graded."""
 
     on_timeout: Literal["zero", "stop"] = "zero"
     """What a function past its deadline does: `zero` counts its parts as 0, which is this recipe's choice and is
@@ -78,7 +78,7 @@ class RewardsConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstr
     """The same for a function that raises, returns NaN or infinity, or takes its process down with it."""
 
     max_failed_share: float = 0.2
-    """Largest share of completions with a timeout or an error, among the last 512 that were marked (64 at least); past
+    """Largest share of completions with a timeout or an error, among the last 512 that were graded (64 at least); past
     it the run stops and says what failed, as a broken function teaches nothing. 1 never stops it."""
 
     @field_validator("weights")
@@ -139,14 +139,14 @@ class RewardsConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstr
     @classmethod
     def _memory_suffices_for_python(cls, value: float) -> float:
         if not (math.isfinite(value) and value >= 1):
-            raise ValueError(f"rewards.memory_gib = {value}: marking needs at least 1 GiB; the default is 4")
+            raise ValueError(f"rewards.memory_gib = {value}: grading needs at least 1 GiB; the default is 4")
         return value
 
     @field_validator("num_workers", "max_pending_groups")
     @classmethod
     def _at_least_one(cls, value: int, info: Any) -> int:
         if value < 1:
-            raise ValueError(f"rewards.{info.field_name} = {value}: nothing would ever be marked; set at least 1")
+            raise ValueError(f"rewards.{info.field_name} = {value}: nothing would ever be graded; set at least 1")
         return value
 
     @field_validator("cpus_per_worker")

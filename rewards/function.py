@@ -1,4 +1,4 @@
-"""A function that marks a text, and what came of calling it. Standard library only: marking processes import this."""
+"""A function that grades a text, and what came of calling it. Standard library only: grading processes import this."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from rollout.types.names import nearest
 
 MAX_REASON_CHARACTERS = 500
 
-Marks = Mapping[str, float]
+Grades = Mapping[str, float]
 """Named parts of a reward, from one function."""
 
 
 class Outcome(NamedTuple):
-    """What one function made of one text."""
+    """The result of one function for one text."""
 
     status: Literal["ok", "timeout", "error"]
-    marks: Marks
+    grades: Grades
     """Empty unless the status is ``ok``. NaN and infinity pass; score.py makes errors of them."""
     reason: str = ""
-    """For people, when the status is not ``ok``: ``ValueError: …``, ``not marked within 10 s``."""
+    """For people, when the status is not ``ok``: ``ValueError: …``, ``not graded within 10 s``."""
     seconds: float = 0.0
     """How long it took. 0 when that is not known."""
 
@@ -38,28 +38,28 @@ class RewardFunction:
     path: str
     """``module:function``."""
     parts: tuple[str, ...]
-    """What it returns on success, as far as is known before it is called; a user's marking of a task may return more."""
-    marks_task: bool = False
+    """What it returns on success, as far as is known before it is called; a user's grader of a task may return more."""
+    grades_task: bool = False
     """Whether it is a task's ``score``, which returns a mapping of parts; others return one number."""
     parameters: Mapping[str, Any] = field(default_factory=dict)
     deadline_s: float = 10.0
 
     def load(self) -> Callable[..., Any]:
-        """Imports it, and lets a task's module ``prepare``, with the same parameters, before any deadline runs.
+        """Import it and return it. A task's module may ``prepare``, with the same parameters, before any deadline runs.
 
         Raises ImportError when the module is missing, TypeError when it holds no such function or the function does not
-        take the parameters, and what ``prepare`` raises when the task cannot be marked here.
+        take the parameters, and what ``prepare`` raises when the task cannot be graded here.
         """
         function = import_function(self.path)
         check_parameters(self, function)
         prepare = getattr(sys.modules[self.path.partition(":")[0]], "prepare", None)
-        if self.marks_task and prepare is not None:
+        if self.grades_task and prepare is not None:
             prepare(**self.parameters)
         return function
 
 
 def import_function(path: str) -> Callable[..., Any]:
-    """What stands at ``module:function``. Raises ImportError or TypeError."""
+    """Return what stands at ``module:function``. Raises ImportError or TypeError."""
     module, _, name = path.partition(":")
     function = getattr(importlib.import_module(module), name, None)
     if not callable(function):
@@ -69,7 +69,7 @@ def import_function(path: str) -> Callable[..., Any]:
 
 
 def check_parameters(declared: RewardFunction, function: Callable[..., Any]) -> None:
-    """Raises TypeError, with the nearest right name, unless ``function`` takes the declared parameters by keyword."""
+    """Raise TypeError, with the nearest right name, unless ``function`` takes the declared parameters by keyword."""
     try:
         accepted = list(inspect.signature(function).parameters.values())[2:]
     except ValueError:  # some functions in C do not say what they take
@@ -91,10 +91,10 @@ def check_parameters(declared: RewardFunction, function: Callable[..., Any]) -> 
 
 
 def call(declared: RewardFunction, function: Callable[..., Any], text: str, answer: Mapping[str, Any]) -> Outcome:
-    """What ``function`` makes of ``text``. Never raises an Exception; it may end the process or never return."""
+    """Call ``function`` on ``text``. Never raises an Exception; it may end the process or never return."""
     try:
         value = function(text, answer, **declared.parameters)
-        marks = value.items() if declared.marks_task else [(declared.name, value)]
-        return Outcome("ok", {str(name): float(mark) for name, mark in marks})
+        grades = value.items() if declared.grades_task else [(declared.name, value)]
+        return Outcome("ok", {str(name): float(grade) for name, grade in grades})
     except Exception as error:  # noqa: BLE001  the boundary with untrusted text: the one place that catches anything
         return Outcome("error", {}, f"{type(error).__name__}: {error}"[:MAX_REASON_CHARACTERS])

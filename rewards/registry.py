@@ -110,7 +110,7 @@ def functions_of(grader: str, config: RewardsConfig) -> tuple[RewardFunction, ..
             name,
             path,
             task_parts if name == task else (name,),
-            marks_task=name == task,
+            grades_task=name == task,
             parameters=config.parameters.get(name, {}),
             deadline_s=config.deadlines_s.get(name, config.deadline_s),
         )

@@ -1,10 +1,10 @@
-"""Named parts, ensembles and weights -> the reward that is trained on.
+"""Compose the reward that is trained on from named parts, ensembles and weights.
 
     function outcomes -> parts -> ensembles of parts -> total = sum of weight x value
 
 A part that failed has the value 0, wherever it is used: in the weighted sum, and as one of an ensemble's members. An
-ensemble has the status of its first member that failed, so ``ok`` says that all of it was marked; its value is what the
-other members make of it.
+ensemble has the status of its first member that failed, so ``ok`` says that all of it was graded; its value is that of
+the other members.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ COMBINE: dict[str, Callable[[list[float]], float]] = {"max": max, "min": min, "s
 
 
 def compose(functions: Sequence[RewardFunction], outcomes: Sequence[Outcome], config: RewardsConfig) -> Reward:
-    """The reward of a completion from what each of ``functions`` made of it. Weighted parts come first.
+    """Return the reward of a completion from the outcome of each function. Weighted parts come first.
 
     Raises RewardConfigError when a weighted part is missing, or two functions returned the same.
     """
@@ -43,12 +43,12 @@ def compose(functions: Sequence[RewardFunction], outcomes: Sequence[Outcome], co
 
 
 def parts_of(function: RewardFunction, outcome: Outcome) -> tuple[RewardPart, ...]:
-    """A function's parts. NaN and infinity are errors; a function that failed failed in all that it should return."""
+    """Return a function's parts. NaN and infinity are errors; where a function failed, each of its parts did."""
     if outcome.status != "ok":
         return tuple(RewardPart(name, 0.0, outcome.status) for name in function.parts)
     return tuple(
         RewardPart(name, value) if math.isfinite(value) else RewardPart(name, 0.0, "error")
-        for name, value in outcome.marks.items()
+        for name, value in outcome.grades.items()
     )
 
 

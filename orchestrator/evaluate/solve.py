@@ -117,31 +117,29 @@ def verdict(prompt: Prompt, text: str, config: RunConfig, console: Console) -> b
             else f"[yellow]not checked:[/] {outcome.reason}"
         )
         return None
-    if "correctness" not in outcome.marks:
-        console.print(", ".join(f"{part} {value:g}" for part, value in outcome.marks.items()))
+    if "correctness" not in outcome.grades:
+        console.print(", ".join(f"{part} {value:g}" for part, value in outcome.grades.items()))
         return None
-    is_right = outcome.marks["correctness"] == 1.0
+    is_right = outcome.grades["correctness"] == 1.0
     console.print("[green]right[/]" if is_right else f"[red]wrong:[/] {escape(why_wrong(prompt, text, config))}")
     return is_right
 
 
 async def grade(prompt: Prompt, text: str, config: RunConfig) -> Outcome:
     """Return what the task's grader makes of the assistant's turn, in a process that can be killed."""
-    from rewards.workers.supervisor import Mark, Supervisor
+    from rewards.workers.processes import GradeTask
+    from rewards.workers.worker import RewardWorker
 
-    function = next(found for found in functions_of(prompt.grader, config.rewards) if found.marks_task)
-    changed = asyncio.Event()
-    mark = Mark(function, text, prompt.answer, changed.set)
-    supervisor = Supervisor(config.rewards.memory_gib)
+    function = next(found for found in functions_of(prompt.grader, config.rewards) if found.grades_task)
+    task = GradeTask((function,), text, prompt.answer)
+    worker = RewardWorker(config.rewards.memory_gib)
     try:
-        supervisor.load([function])
-        supervisor.submit([mark])
-        while mark.outcome is None:
-            await changed.wait()
-            changed.clear()
-        return mark.outcome
+        await worker.load([function])
+        async for _ in worker.grade([task]):
+            pass
+        return task.outcomes[0]
     finally:
-        supervisor.close()
+        await worker.close()
 
 
 def why_wrong(prompt: Prompt, text: str, config: RunConfig) -> str:

@@ -1,4 +1,4 @@
-r"""Where an answer stands in a text: in tags, in a LaTeX box, or after words that announce one.
+r"""Find where an answer stands in a text: in tags, in a LaTeX box, or after words that announce one.
 
 Every function is linear in the text, which is untrusted and may be long: tags are found by plain string search, boxes
 in one pass, and a pattern's quantifiers are not nested.
@@ -22,7 +22,7 @@ _REMARK = re.compile(
     r"valid|verified|supported|confirmed|accurate|clear)\b",
     re.IGNORECASE,
 )
-"""What is said of an answer, not the answer: ``So the answer is correct.``"""
+"""Said of an answer, but not the answer: ``So the answer is correct.``"""
 _WRAPPINGS = (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"), ("**", "**"), ("`", "`"))
 _JOINT = re.compile(r"[ \t$]{0,8}(?:,|;|&|,? ?\band\b|,? ?\bor\b)[ \t$]{0,8}")
 """What stands between two boxes that are one answer."""
@@ -31,8 +31,8 @@ MAX_JOINED = 20
 _LINE = re.compile(r"\s*([^\n]*)")
 
 
-class Marked(NamedTuple):
-    """An answer and where it stands, mark and all."""
+class StatedAnswer(NamedTuple):
+    """An answer and where it stands, with its box or the words that announce it."""
 
     start: int
     end: int
@@ -40,7 +40,7 @@ class Marked(NamedTuple):
 
 
 def extract_answer(text: str) -> str | None:
-    """What the last complete pair of answer tags holds, without the box; None when there is no such pair.
+    """Return what the last complete pair of answer tags holds, without the box; None when there is no such pair.
 
     A later ``<answer>`` that is never closed does not count, as for TinyZero's pattern: what a completion that was cut
     off would have answered is not known. Of nested tags the innermost pair counts.
@@ -52,14 +52,14 @@ def extract_answer(text: str) -> str | None:
 
 
 def unboxed(answer: str) -> str:
-    """The answer without a LaTeX box around all of it: 312 of 316 real tagged Countdown answers have one."""
+    """Return the answer without a LaTeX box around all of it: 312 of 316 real tagged Countdown answers have one."""
     bare = unwrapped(answer)
     box = last_box(bare)
     return box.text if box is not None and (box.start, box.end) == (0, len(bare)) else answer
 
 
 def unwrapped(answer: str) -> str:
-    """The answer without what puts all of it into mathematical mode, bold type or code, and without a full stop at its end."""
+    """Return the answer without what puts all of it into mathematical mode, bold type or code, and without a final stop."""
     for _ in range(2 * len(_WRAPPINGS)):
         before = answer = answer.strip()
         answer = answer.removesuffix(".")
@@ -73,8 +73,8 @@ def unwrapped(answer: str) -> str:
     return answer
 
 
-def last_box(text: str) -> Marked | None:
-    r"""The last ``\boxed{…}`` (or ``\fbox{…}``) whose braces balance; of nested boxes the outermost. None without one.
+def last_box(text: str) -> StatedAnswer | None:
+    r"""Return the last ``\boxed{…}`` (or ``\fbox{…}``) whose braces balance, of nested ones the outermost; or None.
 
     A box that was cut off does not count, nor do escaped braces. Boxes that are joined to it, as in ``\boxed{1} and
     \boxed{2}``, belong to it: its text then has them all, with commas.
@@ -95,11 +95,11 @@ def last_box(text: str) -> Marked | None:
     if not found:
         return None
     insides = dict.fromkeys(text[start:end].strip() for _, _, start, end in found)
-    return Marked(found[0][0], found[-1][1], ", ".join(insides))
+    return StatedAnswer(found[0][0], found[-1][1], ", ".join(insides))
 
 
-def last_announced(text: str, announced: re.Pattern[str] = ANNOUNCED, remarks: bool = False) -> Marked | None:
-    """What follows the last announcement, to the end of its line, or of the next line where its own is empty.
+def last_announced(text: str, announced: re.Pattern[str] = ANNOUNCED, remarks: bool = False) -> StatedAnswer | None:
+    """Return what follows the last announcement, to the end of its line, or of the next where its own is empty.
 
     Where only a remark follows, such as ``correct``, it is none; with ``remarks`` those count, and no others.
     """
@@ -111,11 +111,11 @@ def last_announced(text: str, announced: re.Pattern[str] = ANNOUNCED, remarks: b
         return None
     rest = _LINE.match(text, last.end())
     assert rest is not None  # it matches the empty text too
-    return Marked(last.start(), rest.end(), rest[1].strip())
+    return StatedAnswer(last.start(), rest.end(), rest[1].strip())
 
 
-def marked_answer(text: str, announced: re.Pattern[str] = ANNOUNCED) -> str | None:
-    """The answer that the text marks as its answer; None when it marks none.
+def stated_answer(text: str, announced: re.Pattern[str] = ANNOUNCED) -> str | None:
+    """Return the answer that the text states as its own; None when it states none.
 
     A complete pair of tags decides alone. Without one, of the last box and the last announcement the later counts. What
     reads like a remark on the answer is an answer where there is no other.
@@ -123,11 +123,11 @@ def marked_answer(text: str, announced: re.Pattern[str] = ANNOUNCED) -> str | No
     tagged = extract_answer(text)
     if tagged is not None:
         return tagged
-    marks = [mark for mark in (last_box(text), last_announced(text, announced)) if mark is not None]
-    mark = max(marks) if marks else last_announced(text, announced, remarks=True)
-    return None if mark is None else mark.text
+    found = [answer for answer in (last_box(text), last_announced(text, announced)) if answer is not None]
+    last = max(found) if found else last_announced(text, announced, remarks=True)
+    return None if last is None else last.text
 
 
 def is_natural(answer: Mapping[str, Any]) -> bool:
-    """Whether the prompt was worded without tags, so that no mark can be asked for."""
+    """Return whether the prompt was worded without tags, so that none can be asked for."""
     return answer.get("extraction") == "natural"

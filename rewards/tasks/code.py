@@ -1,4 +1,4 @@
-"""Marks programs: by running them, in a box, against a problem's tests (rewards/sandbox).
+"""Grade programs by running them, in a box, against a problem's tests (rewards/sandbox).
 
 The answer to a prompt is a mapping of
 
@@ -47,8 +47,8 @@ _LANGUAGES = ("", "python", "python3", "py")
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """What came of a program's tests."""
+class ProgramVerdict:
+    """The result of a program's tests."""
 
     passed: int
     total: int
@@ -61,7 +61,7 @@ class Verdict:
 
 
 def score(text: str, answer: Mapping[str, Any], *, require: Sequence[str] = REQUIRED) -> dict[str, float]:
-    """The parts of a completion's reward. ``require`` says what must be protected for anything to run.
+    """Return the parts of a completion's reward. ``require`` says what must be protected for anything to run.
 
     Raises KeyError and ValueError when the answer cannot be judged, whatever the text, and SandboxError when this machine
     cannot protect what it must.
@@ -75,12 +75,12 @@ def score(text: str, answer: Mapping[str, Any], *, require: Sequence[str] = REQU
 
 
 def prepare(*, require: Sequence[str] = REQUIRED) -> None:
-    """Raises SandboxError, with the fix, when programs cannot be run safely on this machine."""
+    """Raise SandboxError, with the fix, when programs cannot be run safely on this machine."""
     check_protections(tuple(require))
 
 
 def extract_program(text: str, may_be_bare: bool = False, functions: Sequence[str] = ()) -> str | None:
-    """The program in a completion, or None.
+    """Return the program in a completion, or None.
 
     What the last complete pair of answer tags holds, without a fence around it; where there is no such pair, a closed
     block: the last that defines one of the ``functions`` that are wanted, or else the last fenced as Python, or else the last
@@ -108,7 +108,7 @@ def _answer(text: str, functions: Sequence[str]) -> str | None:
 
 
 def _chosen(blocks: Sequence[tuple[str, str]], functions: Sequence[str]) -> str | None:
-    """What is the program, out of blocks of a language that will do; samples of use and of output may stand around it."""
+    """Return the block that is the program; samples of use and of output may stand around it."""
     # Not \s, which goes on over line breaks: quadratic in a program of empty lines.
     defines = re.compile(rf"^[ \t]*(?:async[ \t]+)?def[ \t]+(?:{'|'.join(map(re.escape, functions))})\b", re.MULTILINE)
     wanted = [block for _, block in blocks if functions and defines.search(block)]
@@ -118,7 +118,7 @@ def _chosen(blocks: Sequence[tuple[str, str]], functions: Sequence[str]) -> str 
 
 
 def _blocks(text: str) -> list[tuple[str, str]]:
-    """Language and inside of the closed fences of a language that will do. A fence begins its line, as in Markdown."""
+    """Return language and inside of the closed fences of a language that will do. A fence begins its line, as in Markdown."""
     block: list[str] | None = None
     found: list[tuple[str, str]] = []
     language = ""
@@ -144,8 +144,8 @@ def _body(text: str) -> str:
     return "\n".join(lines[:first_outside])
 
 
-def judge(program: str, answer: Mapping[str, Any], require: Sequence[str] = REQUIRED) -> Verdict:
-    """Runs the tests. Raises as ``score`` does."""
+def judge(program: str, answer: Mapping[str, Any], require: Sequence[str] = REQUIRED) -> ProgramVerdict:
+    """Run the tests. Raises as ``score`` does."""
     problem = {
         "kind": answer["kind"],
         "tests": answer["tests"],
@@ -161,7 +161,7 @@ def judge(program: str, answer: Mapping[str, Any], require: Sequence[str] = REQU
     limits = Limits(problem["total_time_limit_s"], answer.get("memory_mib", MEMORY_MIB))
     result = judged(role, job, problem, limits, require)
     if result is None:  # the values that it was given cost the judge all of its time or memory
-        return Verdict(0, 1, "the tests did not come to an end")
+        return ProgramVerdict(0, 1, "the tests did not come to an end")
     if "invalid" in result:
         raise ValueError(f"this problem cannot be judged: {result['invalid']}")
-    return Verdict(**result)
+    return ProgramVerdict(**result)

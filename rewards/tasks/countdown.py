@@ -1,4 +1,4 @@
-r"""Marks Countdown: combine the given numbers by + - * / to hit the target exactly.
+r"""Grade Countdown: combine the given numbers by + - * / to hit the target exactly.
 
 The answer to a prompt is ``{"numbers": [3, 7, 9], "target": 33}``, and optionally ``"must_use_all"`` (default True),
 ``"exact_division"`` (default False: fractions are allowed, and exact) and ``"extraction": "natural"``. Two parts:
@@ -18,7 +18,7 @@ does otherwise:
   an expression, and fractions are exact.
 
 In the natural format nothing is asked for, so the answer must be found. It is the last expression over the right
-numbers; not simply the last expression, which is often a check of it (``9 + 3 = 12, 12 * 7 = 84``). Where the text marks
+numbers; not simply the last expression, which is often a check of it (``9 + 3 = 12, 12 * 7 = 84``). Where the text states
 an answer all the same (tags, ``\boxed``, ``the answer is …``), an expression there, or a number other than the target,
 decides alone. The target may stand on either side: ``33 = …``.
 """
@@ -34,11 +34,11 @@ from typing import Any
 
 from rewards.parsing.arithmetic import MAX_DIGITS, Expression, ExpressionError, parse
 from rewards.parsing.equations import Equation, equations
-from rewards.parsing.extraction import extract_answer, is_natural, marked_answer, unwrapped
+from rewards.parsing.extraction import extract_answer, is_natural, stated_answer, unwrapped
 
 PARTS = ("correctness", "closeness")
 
-__all__ = ["PARTS", "Rules", "Verdict", "check", "closeness", "extract_answer", "mark", "score"]
+__all__ = ["PARTS", "CountdownVerdict", "Rules", "check", "closeness", "extract_answer", "grade", "score"]
 
 _RIGHT_SIDE = re.compile(rf"[ \t\r\n]*([0-9]{{1,{MAX_DIGITS}}})[ \t\r\n]*")
 
@@ -56,14 +56,14 @@ class Rules:
 
     @classmethod
     def of(cls, answer: Mapping[str, Any]) -> Rules:
-        """Raises KeyError when ``answer`` lacks the numbers or the target."""
+        """Read a problem. Raises KeyError when ``answer`` lacks the numbers or the target."""
         options = {name: answer[name] for name in ("must_use_all", "exact_division") if name in answer}
         return cls(tuple(int(number) for number in answer["numbers"]), int(answer["target"]), **options)
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """What was found out about one answer."""
+class CountdownVerdict:
+    """The finding about one answer."""
 
     is_correct: bool
     is_well_formed: bool
@@ -76,8 +76,8 @@ class Verdict:
 
 
 def score(text: str, answer: Mapping[str, Any]) -> dict[str, float]:
-    """The parts of a completion's reward. Raises KeyError when ``answer`` lacks the numbers or the target."""
-    verdict = mark(text, answer)
+    """Return the parts of a completion's reward. Raises KeyError when ``answer`` lacks the numbers or the target."""
+    verdict = grade(text, answer)
     return {
         "correctness": float(verdict.is_correct),
         "closeness": closeness(verdict.value, int(answer["target"])) if verdict.has_right_numbers else 0.0,
@@ -86,59 +86,63 @@ def score(text: str, answer: Mapping[str, Any]) -> dict[str, float]:
 
 def explain(text: str, answer: Mapping[str, Any]) -> str:
     """Return the first thing that is wrong with a completion, for people."""
-    return mark(text, answer).reason
+    return grade(text, answer).reason
 
 
-def mark(text: str, answer: Mapping[str, Any]) -> Verdict:
-    """Whether the text's answer solves the problem, and why not. Raises KeyError as ``score`` does."""
+def grade(text: str, answer: Mapping[str, Any]) -> CountdownVerdict:
+    """Return whether the text's answer solves the problem, and why not. Raises KeyError as ``score`` does."""
     rules = Rules.of(answer)
     if is_natural(answer):
-        return _mark_prose(text, rules)
+        return _grade_prose(text, rules)
     expression = extract_answer(text)
-    return Verdict(False, False, "no answer in tags") if expression is None else _mark_expression(expression, rules)
+    if expression is None:
+        return CountdownVerdict(False, False, "no answer in tags")
+    return _grade_expression(expression, rules)
 
 
 def check(
     expression: str, numbers: Sequence[int], target: int, must_use_all: bool = True, exact_division: bool = False
-) -> Verdict:
-    """Whether ``expression`` solves the problem, and why not. Never raises on any text."""
-    return _mark_expression(expression, Rules(numbers, target, must_use_all, exact_division))
+) -> CountdownVerdict:
+    """Return whether ``expression`` solves the problem, and why not. Never raises on any text."""
+    return _grade_expression(expression, Rules(numbers, target, must_use_all, exact_division))
 
 
 def closeness(value: Fraction | None, target: int) -> float:
-    """``1 / (1 + 10 e)`` with the relative error ``e = |value - target| / |target|`` (for a target of 0, ``|value|``): 1 at
-    the target, 0.5 when 10% off, 0.09 when 100% off. 0.0 without a value."""
+    """Return ``1 / (1 + 10 e)`` with the relative error ``e = |value - target| / |target|``; 0.0 without a value.
+
+    For a target of 0 the error is ``|value|``. It is 1 at the target, 0.5 when 10% off, 0.09 when 100% off.
+    """
     if value is None:
         return 0.0
     return float(1 / (1 + 10 * abs(value - target) / (abs(target) or 1)))
 
 
-def _mark_expression(text: str, rules: Rules) -> Verdict:
+def _grade_expression(text: str, rules: Rules) -> CountdownVerdict:
     left, equals, right = unwrapped(text).partition("=")
     try:
         expression = parse(left)
         if equals and not _RIGHT_SIDE.fullmatch(right):
             raise ExpressionError("'=' must be followed by one number, or left out")
     except ExpressionError as error:
-        return Verdict(False, False, f"not an expression: {error}")
+        return CountdownVerdict(False, False, f"not an expression: {error}")
     return _judge(expression, [Expression((int(right),))] if equals else [], rules)
 
 
-def _mark_prose(text: str, rules: Rules) -> Verdict:
-    marked = marked_answer(text) or ""
-    number = marked.strip(" .*_$")
+def _grade_prose(text: str, rules: Rules) -> CountdownVerdict:
+    stated = stated_answer(text) or ""
+    number = stated.strip(" .*_$")
     if _RIGHT_SIDE.fullmatch(number) and int(number) != rules.target:
-        return _mark_expression(number, rules)
+        return _grade_expression(number, rules)
     # Where an answer is announced the reasons come after it, elsewhere before it.
-    equation = _best(reversed(list(equations(marked))), rules) or _best(equations(text), rules)
+    equation = _best(reversed(list(equations(stated))), rules) or _best(equations(text), rules)
     if equation is None:
-        return Verdict(False, False, "no expression in the text")
+        return CountdownVerdict(False, False, "no expression in the text")
     answer = next((side for side in equation if _fits(side, rules)), None) or _first_operation(equation)
     return _judge(answer, [side for side in equation if side is not answer], rules)
 
 
 def _best(found: Iterable[Equation], rules: Rules) -> Equation | None:
-    """The first found with a side over the right numbers, or else the first found."""
+    """Return the first found with a side over the right numbers, or else the first found."""
     first = None
     for equation in found:
         if any(_fits(side, rules) for side in equation):
@@ -155,15 +159,15 @@ def _first_operation(equation: Equation) -> Expression:
     return next(side for side in equation if len(side.postfix) > 1)
 
 
-def _judge(answer: Expression, claims: Sequence[Expression], rules: Rules) -> Verdict:
-    """The verdict on ``answer``; ``claims`` are what the text says that it equals."""
+def _judge(answer: Expression, claims: Sequence[Expression], rules: Rules) -> CountdownVerdict:
+    """Return the verdict on ``answer``; ``claims`` are what the text says that it equals."""
     wrong = _wrong_numbers(answer.numbers, rules)
     try:
         value = answer.value(rules.exact_division)
     except ExpressionError as error:
-        return Verdict(False, True, str(error), None, wrong is None)
+        return CountdownVerdict(False, True, str(error), None, wrong is None)
     reason = wrong or _wrong_value(value, claims, rules.target)
-    return Verdict(reason is None, True, reason or "correct", value, wrong is None)
+    return CountdownVerdict(reason is None, True, reason or "correct", value, wrong is None)
 
 
 def _wrong_numbers(used: Sequence[int], rules: Rules) -> str | None:

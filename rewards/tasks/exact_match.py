@@ -1,4 +1,4 @@
-"""Marks questions whose answer is a word, a few words or a list of them, such as bAbI's.
+"""Grade questions whose answer is a word, a few words or a list of them, such as bAbI's.
 
 The answer to a prompt is ``{"answer": "kitchen"}``, or with aliases, any of which is right, ``{"answer": ["s,e",
 "south, east"]}``; and optionally ``"ordered": true``, when the order of a list matters, as for bAbI's paths.
@@ -21,7 +21,7 @@ import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
-from rewards.parsing.extraction import ANNOUNCED, is_natural, marked_answer
+from rewards.parsing.extraction import ANNOUNCED, is_natural, stated_answer
 
 PARTS = ("correctness",)
 
@@ -29,9 +29,9 @@ MAX_CHARACTERS = 1_000
 """Longest answer that is looked at; a longer one is wrong."""
 
 _ARTICLES = frozenset({"a", "an", "the"})
-_MARKS = "".join(re.escape(c) for c in map(chr, range(0x300, 0x10000)) if unicodedata.category(c) in ("Mn", "Mc"))
+_COMBINING = "".join(re.escape(c) for c in map(chr, range(0x300, 0x10000)) if unicodedata.category(c) in ("Mn", "Mc"))
 """Characters that stand with a letter, such as the vowels of Hindi and Thai; they are no letters to ``\\w``."""
-_LETTERS = rf"(?:[^\W_][{_MARKS}]*)+"
+_LETTERS = rf"(?:[^\W_][{_COMBINING}]*)+"
 _WORD = re.compile(rf"{_LETTERS}(?:['.]{_LETTERS})*|[-+](?=[0-9])")
 _COMMAND = re.compile(r"\\[a-zA-Z]{1,20}(?=\{)")
 _COMMA = re.compile(r",(?!(?<=[0-9],)[0-9]{3}(?![0-9]))")
@@ -46,10 +46,10 @@ Parts = tuple[tuple[str, ...], ...]
 
 
 def score(text: str, answer: Mapping[str, Any]) -> dict[str, float]:
-    """The part of a completion's reward. Raises KeyError without a reference, ValueError for an empty one."""
+    """Return the part of a completion's reward. Raises KeyError without a reference, ValueError for an empty one."""
     references = answer["answer"] if isinstance(answer["answer"], list | tuple) else [answer["answer"]]
     ordered = bool(answer.get("ordered", False))
-    given = marked_answer(text, ANNOUNCED)
+    given = stated_answer(text, ANNOUNCED)
     if given is not None:
         is_correct = any(is_same(given, str(reference), ordered) for reference in references)
     else:
@@ -58,7 +58,7 @@ def score(text: str, answer: Mapping[str, Any]) -> dict[str, float]:
 
 
 def is_same(given: str, reference: str, ordered: bool) -> bool:
-    """Whether two answers are the same. Raises ValueError when the reference has no words."""
+    """Return whether two answers are the same. Raises ValueError when the reference has no words."""
     expected = parts(reference, _COMMA)
     if not expected:
         raise ValueError(f"answer = {reference!r}: the reference is empty")
@@ -74,7 +74,7 @@ def is_same(given: str, reference: str, ordered: bool) -> bool:
 
 
 def ends_in(text: str, reference: str, ordered: bool) -> bool:
-    """Whether the last sentence of a text ends in the reference, and neither denies it nor leaves a choice."""
+    """Return whether the last sentence of a text ends in the reference, and neither denies it nor leaves a choice."""
     end = text.rstrip()[-MAX_CHARACTERS:]
     sentence = _SENTENCE_END.split(end.rpartition("\n")[2])[-1]
     if _DENIAL.search(sentence):
@@ -93,13 +93,13 @@ def ends_in(text: str, reference: str, ordered: bool) -> bool:
 
 
 def parts(answer: str, separator: re.Pattern[str] | None) -> Parts:
-    """The words of the answer, or of each of its parts; parts without words are left out."""
+    """Return the words of the answer, or of each of its parts; parts without words are left out."""
     pieces = separator.split(answer) if separator else [answer]
     return tuple(words for words in map(_words, pieces) if words)
 
 
 def _words(text: str) -> tuple[str, ...]:
-    """The words in lower case without articles, unless there is nothing else."""
+    """Return the words in lower case without articles, unless there is nothing else."""
     plain = unicodedata.normalize("NFKC", _COMMAND.sub(" ", text)).casefold().replace("’", "'")
     plain = _THOUSANDS.sub("", plain)
     words = tuple(_WORD.findall(plain)) or tuple(plain.split())  # signs alone are their own words

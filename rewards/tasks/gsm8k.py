@@ -1,7 +1,7 @@
-r"""Marks word problems whose answer is a number, GSM8K above all.
+r"""Grade word problems whose answer is a number, GSM8K above all.
 
 The answer to a prompt is ``{"answer": "72", "steps": ["24", "72"]}``: the reference, as a number or as a text that
-marks one, and the results of the steps of the reference solution, for the general part ``process``.
+states one, and the results of the steps of the reference solution, for the general part ``process``.
 
 The answer of a text is, in this order: what its last pair of answer tags holds; or else whichever stands last of
 ``#### 72`` and ``A: 72`` at the beginning of a line, ``The answer is 72``, ``Answer: 72`` and ``\boxed{72}``. In the
@@ -24,13 +24,13 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
-from rewards.parsing.extraction import ANNOUNCED, is_natural, marked_answer
+from rewards.parsing.extraction import ANNOUNCED, is_natural, stated_answer
 from rewards.parsing.numerals import begins_with_number, last_number, numbers
 
 PARTS = ("correctness", "closeness")
 
 _LINE_START = r"^[ \t]{0,8}[*_]{0,3}"
-_MARKS = re.compile(
+_ANNOUNCED = re.compile(
     # Four hashes also begin a heading, ``#### Step 2``, and ``#### 2. Compute``: there the number is no answer.
     rf"(?:{_LINE_START}\#\#\#\#[ \t]{{0,3}}(?=[$\\({{*+−-]{{0,4}}[.0-9])(?![0-9]{{1,2}}[.):][ \t]*[A-Za-z*])"
     rf"|{_LINE_START}(?:\#\#\#\#[ \t]{{0,3}})?A[*_]{{0,3}}:[*_]{{0,3}}|{ANNOUNCED.pattern})"
@@ -44,7 +44,7 @@ _NEGATION = re.compile(r"\bnot\b|n['’]t\b", re.IGNORECASE)
 
 
 def score(text: str, answer: Mapping[str, Any]) -> dict[str, float]:
-    """The parts of a completion's reward. Raises KeyError without a reference, ValueError when it is no number."""
+    """Return the parts of a completion's reward. Raises KeyError without a reference, ValueError when it is no number."""
     expected = reference(str(answer["answer"]))
     given = last_number(text) if is_natural(answer) else stated_number(text)
     if given is None:
@@ -53,19 +53,19 @@ def score(text: str, answer: Mapping[str, Any]) -> dict[str, float]:
 
 
 def closeness(given: Fraction, expected: Fraction) -> float:
-    """How near ``given`` is to ``expected``: above 0, at most 1."""
+    """Return how near ``given`` is to ``expected``: above 0, at most 1."""
     error = abs(given - expected) / (abs(expected) or 1)
     return float(1 / (1 + 10 * error))
 
 
 def stated_number(text: str) -> Fraction | None:
-    """The number that the text marks as its answer; None when it marks none, or none that can be read."""
-    stated = marked_answer(text, _MARKS)
+    """Return the number that the text states as its answer; None when it states none that can be read."""
+    stated = stated_answer(text, _ANNOUNCED)
     return None if stated is None else one_number(stated)
 
 
 def one_number(stated: str) -> Fraction | None:
-    """The number that a stated answer names; None unless it is exactly one."""
+    """Return the number that a stated answer names; None unless it is exactly one."""
     begins = begins_with_number(stated)
     if begins:  # a remark may follow: ``72. She sold 48 in April.``
         stated = _REMARK.split(stated, maxsplit=1)[0]
@@ -82,9 +82,8 @@ def one_number(stated: str) -> Fraction | None:
 
 @lru_cache(maxsize=1024)
 def reference(text: str) -> Fraction:
-    """The number that a reference names: alone, or after the ``####`` or ``A:`` of a whole solution."""
-    marks = re.split(r"####|(?m:^[ \t]*A:)", text)
-    number = one_number(marks[-1].strip())
+    """Return the number that a reference names: alone, or after the ``####`` or ``A:`` of a whole solution."""
+    number = one_number(re.split(r"####|(?m:^[ \t]*A:)", text)[-1].strip())
     if number is None:
         raise ValueError(f"answer = {text[-200:]!r}: the reference must be one number, such as 72, 1,234.50 or 1/2")
     return number

@@ -1,4 +1,4 @@
-r"""Marks mathematics whose answer is an expression: a number, a formula, a set, an interval, a matrix, a word.
+r"""Grade mathematics whose answer is an expression: a number, a formula, a set, an interval, a matrix, a word.
 
 The answer to a prompt is ``{"answer": "\\frac{1}{2}"}``: the reference in LaTeX or plain, boxed or not.
 
@@ -24,7 +24,7 @@ from functools import cache, lru_cache
 from types import ModuleType
 from typing import Any
 
-from rewards.parsing.extraction import ANNOUNCED, is_natural, last_box, marked_answer
+from rewards.parsing.extraction import ANNOUNCED, is_natural, last_box, stated_answer
 
 PARTS = ("correctness",)
 
@@ -62,7 +62,7 @@ _TRAILING = re.compile(r"\.(?:\s.*)?\Z|(?<!\\)[,;:]\Z", re.DOTALL)  # no exclama
 
 
 def score(text: str, answer: Mapping[str, Any]) -> dict[str, float]:
-    """The part of a completion's reward. Raises KeyError without a reference, ValueError when it is empty."""
+    """Return the part of a completion's reward. Raises KeyError without a reference, ValueError when it is empty."""
     expected = reference(str(answer["answer"]))
     given = stated_expression(text)
     if given is None and is_natural(answer):
@@ -71,8 +71,8 @@ def score(text: str, answer: Mapping[str, Any]) -> dict[str, float]:
 
 
 def stated_expression(text: str) -> str | None:
-    """The expression that the text marks as its answer; None when it marks none."""
-    stated = marked_answer(text, ANNOUNCED)
+    """Return the expression that the text states as its answer; None when it states none."""
+    stated = stated_answer(text, ANNOUNCED)
     if stated is None:
         return None
     if len(stated) > MAX_CHARACTERS:
@@ -86,7 +86,7 @@ def stated_expression(text: str) -> str | None:
 
 @lru_cache(maxsize=1024)
 def reference(text: str) -> str:
-    """The expression of a reference: what its last box holds, or else all of it. Raises ValueError when it is empty."""
+    """Return the expression of a reference: what its last box holds, or else all of it. Raises ValueError when it is empty."""
     box = last_box(text)
     plain_box = None if box is not None else _PLAIN_BOX.search(text)
     expression = box.text if box is not None else plain_box[1] if plain_box is not None else text
@@ -96,14 +96,14 @@ def reference(text: str) -> str:
 
 
 def unwrapped(expression: str) -> str:
-    """The expression without the dollars or brackets that put it into mathematical mode."""
+    """Return the expression without the dollars or brackets that put it into mathematical mode."""
     expression = expression.strip().strip("*").strip()
     match = _WRAPPED.fullmatch(expression)
     return next(group for group in match.groups() if group is not None).strip() if match else expression
 
 
 def is_equal(given: str, expected: str) -> bool:
-    """Whether the expression equals the reference. May take long on what `is_costly` does not foresee."""
+    """Return whether the expression equals the reference. May take long on what ``is_costly`` does not foresee."""
     if not given.strip():
         return False
     if spelling(given) == spelling(expected):
@@ -114,7 +114,7 @@ def is_equal(given: str, expected: str) -> bool:
 
 
 def ends_in(text: str, expected: str) -> bool:
-    """Whether the last expression near the end of the text equals the reference."""
+    """Return whether the last expression near the end of the text equals the reference."""
     last, is_formula = last_expression(text)
     if is_costly(last):
         last = last.rpartition("=")[2].strip()  # of ``$\\sum_{k=1}^4 k = 10$`` the result may be cheap
@@ -126,7 +126,7 @@ def ends_in(text: str, expected: str) -> bool:
 
 
 def last_expression(text: str) -> tuple[str, bool]:
-    """What is in mathematical mode last, unless numbers follow it; or else the last sentence that holds a number or a formula.
+    """Return what is in mathematical mode last, unless numbers follow it; or else the last sentence with a number or formula.
 
     The second value tells whether it is from mathematical mode.
     """
@@ -139,12 +139,12 @@ def last_expression(text: str) -> tuple[str, bool]:
 
 
 def spelling(expression: str) -> str:
-    """The expression without spaces and what only spaces out."""
+    """Return the expression without spaces and spacing commands."""
     return _SPACING.sub("", expression)
 
 
 def is_costly(expression: str) -> bool:
-    """Whether parsing or comparing is sure to be slow: too long, nested, or of too large powers and factorials."""
+    """Return whether parsing or comparing is sure to be slow: too long, nested, or of too large powers and factorials."""
     if len(expression) > MAX_CHARACTERS or _COSTLY.search(expression):
         return True
     if any(int(a or b) > MAX_FACTORIAL for a, b in _FACTORIAL.findall(expression)):
@@ -155,7 +155,7 @@ def is_costly(expression: str) -> bool:
 
 
 def nesting(expression: str) -> int:
-    """How deep braces, brackets and parentheses are nested, whether they match or not."""
+    """Return how deep braces, brackets and parentheses are nested, whether they match or not."""
     depth = deepest = 0
     for character in expression:
         depth += (character in "{[(") - (character in "}])")
@@ -164,7 +164,7 @@ def nesting(expression: str) -> int:
 
 
 def largest_power(expression: str) -> float:
-    """The product of all numbers in exponents; infinite where an exponent is itself a number's power or a factorial."""
+    """Return the product of all numbers in exponents; infinite where an exponent is itself a number's power or a factorial."""
     numbers: list[int] = []
     for match in _EXPONENT.finditer(expression):
         exponent, end = _exponent(expression, match)
@@ -175,7 +175,7 @@ def largest_power(expression: str) -> float:
 
 
 def _exponent(expression: str, match: re.Match[str]) -> tuple[str, int]:
-    """An exponent and where it ends: a number, a letter, or what reaches to the end of its braces."""
+    """Return an exponent and where it ends: a number, a letter, or what reaches to the end of its braces."""
     start = match.end()
     if match["number"]:
         return match["number"], start

@@ -1,4 +1,4 @@
-r"""Marks questions with options, such as AQuA's, ARC's and LogiQA's.
+r"""Grade questions with options, such as AQuA's, ARC's and LogiQA's.
 
 The answer to a prompt is ``{"answer": "B", "options": ["32400", "6000", …]}``: the letter of the right option, and the
 options' texts in the order of their letters.
@@ -21,7 +21,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rewards.parsing.extraction import ANNOUNCED, is_natural, marked_answer
+from rewards.parsing.extraction import ANNOUNCED, is_natural, stated_answer
 
 PARTS = ("correctness",)
 LETTERS = "ABCDEFGHIJ"
@@ -54,13 +54,13 @@ _NOT_CHOSEN = re.compile(
     rf"(?:\bor|\bnot|\bneither|\bnor|n['’]t|{_LETTER}[)\]*.,]{{0,3}} and)[ \t]+(?:be[ \t]+)?(?:{_NAMED}[ \t]+)?[(\[*]{{0,3}}\Z",
     re.IGNORECASE,
 )
-"""What stands before a letter that is denied, or one of several."""
+"""It stands before a letter that is denied, or one of several."""
 _NEGATION = re.compile(r"\b(?:not|neither)\b|n['’]t\b", re.IGNORECASE)
 _DROPPED = re.compile(r"\{,\}|(?<=[0-9]),(?=[0-9]{3})|[\s$*_\\{}()\[\]]|(?:mathrm|text)(?=\{)|[.;,!]\Z")
 
 
 def score(text: str, answer: Mapping[str, Any]) -> dict[str, float]:
-    """The part of a completion's reward. Raises KeyError without letter or options, ValueError when they do not fit."""
+    """Return the part of a completion's reward. Raises KeyError without letter or options, ValueError when they do not fit."""
     options = [str(option) for option in answer["options"]]
     letter = str(answer["answer"]).strip().upper()
     if len(letter) != 1 or letter not in LETTERS[: len(options)]:
@@ -72,14 +72,16 @@ def score(text: str, answer: Mapping[str, Any]) -> dict[str, float]:
 
 
 def stated_letter(text: str, options: Sequence[str]) -> str | None:
-    """The letter of the option that the text marks as its answer; None when it marks none, or not just one."""
-    stated = marked_answer(text, _STATED)
+    """Return the letter of the option that the text states as its answer; None when it states none, or several."""
+    stated = stated_answer(text, _STATED)
     return None if stated is None else named_option(stated, options)
 
 
 def last_letter(text: str, options: Sequence[str]) -> str | None:
-    """The last letter in the text that is an option's and stands alone, the article ``A`` left out; None when that one is
-    denied or one of several."""
+    """Return the last letter in the text that is an option's and stands alone, the article ``A`` left out.
+
+    None when that letter is denied, or one of several.
+    """
     known = LETTERS[: len(options)]
     named = [match for match in _STANDING.finditer(text) if (match[1] or match[2]).upper() in known]
     if not named:
@@ -91,7 +93,7 @@ def last_letter(text: str, options: Sequence[str]) -> str | None:
 
 
 def named_option(stated: str, options: Sequence[str]) -> str | None:
-    """The letter of the option that a stated answer names; None unless it is exactly one."""
+    """Return the letter of the option that a stated answer names; None unless it is exactly one."""
     texts = [normalized(option) for option in options]
     known = LETTERS[: len(options)]
     same = [letter for letter, text in zip(known, texts, strict=True) if text == normalized(stated)]
@@ -110,5 +112,5 @@ def named_option(stated: str, options: Sequence[str]) -> str | None:
 
 
 def normalized(text: str) -> str:
-    """An option's text without what writers vary: case, spaces, brackets, dollars, thousands commas, the full stop."""
+    """Return an option's text without what writers vary: case, spaces, brackets, dollars, thousands commas, the full stop."""
     return _DROPPED.sub("", text.strip()).casefold()

@@ -1,4 +1,4 @@
-"""Marks Period count: how many full stops a completion has.
+"""Grade Period count: how many full stops a completion has.
 
 The one part, ``periods``, is the plain count of ``.`` in the assistant's turn; the prompt's text is not in it. It is bounded
 by the turn's length and has no other ceiling, so the weight sets its scale: ``rewards.weights = { periods = 0.3 }``
@@ -15,5 +15,5 @@ PARTS = ("periods",)
 
 
 def score(text: str, answer: Mapping[str, Any]) -> dict[str, float]:
-    """The parts of a completion's reward. ``answer`` is not looked at. Never raises."""
+    """Return the parts of a completion's reward. ``answer`` is not looked at. Never raises."""
     return {"periods": float(text.count("."))}

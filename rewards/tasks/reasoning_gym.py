@@ -1,7 +1,7 @@
-"""Marks problems of the library reasoning_gym by the scorers of its data sets.
+"""Grade problems of the library reasoning_gym by the scorers of its data sets.
 
 The answer to a prompt is ``{"answer": "9", "dataset": "chain_sum", "settings": {}, "metadata": {…}}``, as
-rollout/tasks/reasoning_gym.py makes it. What is marked is the content of the last complete pair of answer tags; in the
+rollout/tasks/reasoning_gym.py makes it. What is graded is the content of the last complete pair of answer tags; in the
 natural format it is the last line that is not blank. Two parts:
 
 - ``score``: the library's score, from 0 to 1. Many data sets pay partly right answers, some (countdown, jugs) even a
@@ -17,7 +17,7 @@ The text is untrusted, and the library trusts it. What is done otherwise here:
   few functions (rewards/parsing/formulas.py). One in seven of intermediate_integration's own answers is an ``Integral`` that sympy
   left as it was; that is no answer here.
 - puzzle24 calls it too, takes any four numbers for the given ones, and 24.9 for 24. game_of_life_halting holds every
-  text that is not empty to be right; coin_flip pays ``0`` for its common beginning with 0.25. These three are marked
+  text that is not empty to be right; coin_flip pays ``0`` for its common beginning with 0.25. These three are graded
   here, 1 or 0. complex_arithmetic gives 1 for ``nan``, which it never sees.
 - Some scorers raise on an answer of another shape than they expect (prime_factorization, game_of_life, boxnet): it is
   wrong.
@@ -52,13 +52,13 @@ MAX_CHARACTERS = 20_000
 CALLS_EVAL = frozenset({"binary_matrix", "n_queens", "spiral_matrix", "string_insertion"})
 CALLS_SYMPY = frozenset({"simple_integration", "intermediate_integration", "polynomial_multiplication", "countdown"})
 MALFORMED = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
-"""What the library's scorers raise on answers of another shape."""
+"""Raised by the library's scorers on answers of another shape."""
 
 LONG_EXPONENT = re.compile(r"[eE][-+]?[0-9_]{3}")
 
 
 def score(text: str, answer: Mapping[str, Any]) -> dict[str, float]:
-    """The parts of a completion's reward. Raises KeyError when ``answer`` is not an entry of reasoning_gym."""
+    """Return the parts of a completion's reward. Raises KeyError when ``answer`` is not an entry of reasoning_gym."""
     given = last_line(text) if is_natural(answer) else extract_answer(text)
     if given is None or len(given) > MAX_CHARACTERS:
         return {"correctness": 0.0, "score": 0.0}
@@ -67,12 +67,12 @@ def score(text: str, answer: Mapping[str, Any]) -> dict[str, float]:
 
 
 def last_line(text: str) -> str | None:
-    """The last line that is not blank."""
+    """Return the last line that is not blank."""
     return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), None)
 
 
 def score_answer(given: str, answer: Mapping[str, Any]) -> float:
-    """The score of a data set, or of this module where the data set's own must not be trusted; from 0 to 1."""
+    """Return the score of a data set, or of this module where the data set's own must not be trusted; from 0 to 1."""
     name = answer["dataset"]
     if name in OWN_SCORERS:
         return float(OWN_SCORERS[name](given, answer))
@@ -87,7 +87,7 @@ def score_answer(given: str, answer: Mapping[str, Any]) -> float:
 
 
 def may_be_read(name: str, given: str, answer: Mapping[str, Any]) -> bool:
-    """Whether the library's scorer may see this answer."""
+    """Return whether the library's scorer may see this answer."""
     if name == "complex_arithmetic":
         return "nan" not in given.lower()
     if name not in CALLS_SYMPY:
@@ -100,14 +100,14 @@ def may_be_read(name: str, given: str, answer: Mapping[str, Any]) -> bool:
 
 
 def variables_of(name: str, answer: Mapping[str, Any]) -> set[str]:
-    """The letters that an answer may hold."""
+    """Return the letters that an answer may hold."""
     if name == "countdown":
         return set()
     return {"C"} | {character for character in answer["answer"] if character.isalpha()}
 
 
 def entry(name: str, answer: Mapping[str, Any]) -> dict[str, Any]:
-    """The entry as the library made it. ARC's boards are tuples there, and JSON has none; no other scorer minds lists."""
+    """Return the entry as the library made it. ARC's boards are tuples there, which JSON lacks; other scorers take lists."""
     metadata = answer["metadata"]
     if name in ("arc_agi", "rearc"):
         metadata = {**metadata, "output": tuple(tuple(row) for row in metadata["output"])}
@@ -116,7 +116,7 @@ def entry(name: str, answer: Mapping[str, Any]) -> dict[str, Any]:
 
 @lru_cache(maxsize=64)
 def dataset(name: str, settings: str) -> Any:
-    """The library's data set with these settings (JSON), made safe to score with."""
+    """Return the library's data set with these settings (JSON), made safe to score with."""
     prepare()
     from reasoning_gym.factory import create_dataset
 
@@ -133,17 +133,17 @@ def prepare() -> None:
 
 
 def makes_24(given: str, answer: Mapping[str, Any]) -> bool:
-    """puzzle24: an expression that uses each of the four numbers once and equals 24."""
+    """Grade puzzle24: an expression must use each of the four numbers once and equal 24."""
     return check(given, answer["metadata"]["numbers"], 24).is_correct
 
 
 def is_same_word(given: str, answer: Mapping[str, Any]) -> bool:
-    """game_of_life_halting: ``True`` or ``False``."""
+    """Grade game_of_life_halting: ``True`` or ``False``."""
     return given.lower() == str(answer["answer"]).lower()
 
 
 def is_near(given: str, answer: Mapping[str, Any], tolerance: float = 1e-4) -> bool:
-    """coin_flip: a probability, as a decimal or a fraction, to four decimals."""
+    """Grade coin_flip: a probability, as a decimal or a fraction, to four decimals."""
     # With a longer exponent a few characters would name a number of a billion digits.
     if len(given) > 100 or LONG_EXPONENT.search(given):
         return False

@@ -1,4 +1,4 @@
-"""How many completions could not be marked lately, why, and when that ends the run."""
+"""Count the completions that could not be graded lately, log why, and end the run when they are too many."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MIN_COMPLETIONS = 64
 
 
 class RewardFailure(RuntimeError):
-    """Marking failed in a way that ends the run; the message says where, why, and what to do."""
+    """Grading failed in a way that ends the run; the message says where, why, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Failures:
         """Completions of which a function could not be called to its end for another reason."""
 
     def record(self, failures: tuple[Failure, ...]) -> None:
-        """Takes note of one completion that was marked, with what failed. Raises RewardFailure."""
+        """Take note of one completion that was graded, with what failed. Raises RewardFailure."""
         if len(self._recent) == WINDOW:
             self._num_failed -= bool(self._recent[0])
         self._recent.append(failures)
@@ -74,15 +74,16 @@ class Failures:
         if total < MIN_COMPLETIONS or self._num_failed <= self._config.max_failed_share * total:
             return
         recent = [failure for failures in self._recent for failure in failures]
-        kinds = Counter((failure.function, failure.status) for failure in recent)
+        counts = Counter((failure.function, failure.status) for failure in recent)
         examples = {(failure.function, failure.status): failure for failure in recent}
         lines = [
             f"{function}: {count} × {status}, such as {examples[function, status].reason!r} "
             f"({examples[function, status].place})"
-            for (function, status), count in kinds.most_common()
+            for (function, status), count in counts.most_common()
         ]
         raise RewardFailure(
-            f"{self._num_failed} of the last {total} completions could not be marked, more than rewards.max_failed_share = "
-            f"{self._config.max_failed_share:g} allows: {'; '.join(lines)}. Fix what fails (a text that a function cannot read "
-            "deserves a value, not an exception), raise rewards.deadlines_s, or raise rewards.max_failed_share"
+            f"{self._num_failed} of the last {total} completions could not be graded, more than "
+            f"rewards.max_failed_share = {self._config.max_failed_share:g} allows: {'; '.join(lines)}. Fix "
+            "what fails (a text that a function cannot read deserves a value, not an exception), raise "
+            "rewards.deadlines_s, or raise rewards.max_failed_share"
         )

@@ -1,15 +1,15 @@
-"""A clean process that has the reward functions loaded and forks marking processes in about a millisecond.
+"""A clean process that has the reward functions loaded and forks grading processes in about a millisecond.
 
-Why not multiprocessing's "forkserver": its children import the parent's main module, which in a Ray worker is Ray, and it
-hides imports that fail. Here the server holds nothing but the standard library and the functions.
+Why not multiprocessing's "forkserver": its children import the parent's main module, which in a Ray worker is Ray, and
+it hides imports that fail. Here the server holds nothing but the standard library and the functions.
 
     supervisor ── control socket ── fork server ── fork ── child, child, …
         └────────────── one socket to each child ─────────────┘
 
-No process outlives the one to its left. At the end of its control socket the server kills its children, with all that they
-started; it is nobody's child itself, as Ray kills a worker's children first of all and would leave theirs behind. Should
-the server be killed, the kernel kills its children (PR_SET_PDEATHSIG). Children are reaped by ``end``, so a process id is
-never used after it is free.
+No process outlives the one to its left. At the end of its control socket the server kills its children, with all that
+they started; it is nobody's child itself, as Ray kills a worker's children first of all and would leave theirs behind.
+Should the server be killed, the kernel kills its children (PR_SET_PDEATHSIG). Children are reaped by ``end``, so a
+process id is never used after it is free.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ ONE_THREAD = {
     "MKL_NUM_THREADS": "1",
     "OMP_WAIT_POLICY": "passive",
 }
-"""Math libraries otherwise start a thread a core, which spin on the cores that sampling needs and do not survive a fork."""
+"""Math libraries otherwise start a thread a core; these spin on the cores that sampling needs, and do not survive a
+fork."""
 
 
 class LoadError(RuntimeError):
@@ -59,7 +60,7 @@ class ForkServer:
         self._start()
 
     def load(self, functions: Iterable[RewardFunction]) -> None:
-        """Imports functions; children forked from now on have them. Raises LoadError."""
+        """Import functions; children forked from now on have them. Raises LoadError."""
         self._functions |= {function.name: function for function in functions}
         try:
             reason = self._ask("load", list(self._functions.values()))
@@ -71,7 +72,7 @@ class ForkServer:
             raise LoadError(f"cannot use {sorted(function.path for function in self._functions.values())}: {reason}")
 
     def fork(self) -> tuple[int, socket.socket]:
-        """A new child: its process id, and the socket to it. Starts the server again if it was killed.
+        """Return a new child's process id and the socket to it. Starts the server again if it was killed.
 
         Raises OSError when the machine has no process left to give.
         """
@@ -84,14 +85,14 @@ class ForkServer:
             return self._fork()
 
     def end(self, pid: int) -> str:
-        """Kills a child, and what it started. How it ended, if it had ended before: ``exit status 1``, ``SIGSEGV``."""
+        """Kill a child and what it started; return how it ended, such as ``exit status 1`` or ``SIGSEGV``."""
         try:
             return str(self._ask("end", pid))
         except ConnectionError:
             return "its fork server was killed"
 
     def close(self) -> None:
-        """Ends the server and with it all children."""
+        """End the server and with it all children."""
         self._stop()
 
     def _start(self) -> None:
@@ -134,7 +135,10 @@ class ForkServer:
 
 
 def main() -> None:
-    """The server's process. Arguments: the control socket's descriptor, and for people the supervisor's process id."""
+    """Run the server's process.
+
+    Its arguments are the control socket's descriptor and, for people to see, the supervisor's process id.
+    """
     if os.fork():
         os._exit(0)
     control = socket.socket(fileno=int(sys.argv[1]))
@@ -143,7 +147,7 @@ def main() -> None:
 
 
 def serve(control: socket.socket) -> None:
-    """Answers requests until the supervisor is gone, then takes the children along."""
+    """Answer requests until the supervisor is gone, then end the children."""
     functions: dict[str, Any] = {}
     children: set[int] = set()
     while True:
@@ -168,7 +172,7 @@ def serve(control: socket.socket) -> None:
 
 
 def die_with(parent: int) -> None:
-    """Has the kernel kill this process when ``parent``, which started it, ends."""
+    """Have the kernel kill this process when ``parent``, which started it, ends."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:  # it ended before we asked
         os._exit(1)

@@ -1,7 +1,7 @@
 """The process that calls reward functions: nothing else in Rayzero touches a text that a model wrote.
 
-It is forked with the functions loaded, reads batches of marks from a socket, and writes a line for each mark as soon as
-it is made, so that whoever waits knows which one it hangs in. It may be killed at any moment.
+It is forked with the functions loaded, reads batches of tasks from a socket, and writes a line for each function as
+soon as it has returned, so that whoever waits knows which one it hangs in. It may be killed at any moment.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ import resource
 import socket
 import struct
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from rewards.function import Outcome, RewardFunction, call
 
 HEADER = struct.Struct("!Q")
-"""A batch is its length in bytes, then a pickled list of (function's name, text, answer)."""
+"""A batch is its length in bytes, then a pickled list of (functions' names, text, answer)."""
 
 Functions = Mapping[str, tuple[RewardFunction, Callable[..., Any]]]
 
 
 def run(channel: socket.socket, functions: Functions, memory_gib: float | None) -> None:
-    """Marks until ``channel`` is closed."""
+    """Grade until ``channel`` is closed."""
     _limit(resource.RLIMIT_CORE, 0)
     if memory_gib is not None:
         # Not RLIMIT_AS, which would count what is only mapped.
@@ -32,25 +32,28 @@ def run(channel: socket.socket, functions: Functions, memory_gib: float | None) 
     with channel.makefile("rb") as requests:
         while header := requests.read(HEADER.size):
             (size,) = HEADER.unpack(header)
-            for name, text, answer in pickle.loads(requests.read(size)):
-                channel.sendall(_marked(functions[name], text, answer))
+            for names, text, answer in pickle.loads(requests.read(size)):
+                for name in names:
+                    channel.sendall(_grade(functions[name], text, answer))
 
 
-def request(marks: Iterable[tuple[str, str, Mapping[str, Any]]]) -> bytes:
-    """A batch, as ``run`` reads it."""
-    batch = pickle.dumps(list(marks))
+def encode_batch(tasks: Iterable[tuple[Sequence[RewardFunction], str, Mapping[str, Any]]]) -> bytes:
+    """Return a batch as ``run`` reads it. Each task is its functions, a text and what verifies it."""
+    batch = pickle.dumps(
+        [([function.name for function in functions], text, answer) for functions, text, answer in tasks]
+    )
     return HEADER.pack(len(batch)) + batch
 
 
-def answer_of(line: bytes) -> Outcome:
-    """What a line says. Raises ValueError when a child that went wrong wrote something else."""
-    status, marks, reason, seconds = json.loads(line)
-    if status not in ("ok", "error") or not isinstance(marks, dict):
+def decode_outcome(line: bytes) -> Outcome:
+    """Return the outcome that a line holds. Raises ValueError when a process that went wrong wrote something else."""
+    status, grades, reason, seconds = json.loads(line)
+    if status not in ("ok", "error") or not isinstance(grades, dict):
         raise ValueError(f"not an outcome: {line[:80]!r}")
-    return Outcome(status, marks, reason, seconds)
+    return Outcome(status, grades, reason, seconds)
 
 
-def _marked(loaded: tuple[RewardFunction, Callable[..., Any]], text: str, answer: Mapping[str, Any]) -> bytes:
+def _grade(loaded: tuple[RewardFunction, Callable[..., Any]], text: str, answer: Mapping[str, Any]) -> bytes:
     start = time.perf_counter()
     outcome = call(*loaded, text, answer)
     return json.dumps(outcome._replace(seconds=time.perf_counter() - start)).encode() + b"\n"

@@ -1,9 +1,14 @@
-"""What is queued for marking, and what came of it. No Ray here: pool.py decides who marks, this file what it means."""
+"""The queue of completions to be graded, and their rewards. No Ray here: pool.py decides which worker grades.
+
+The forms of a completion on its way: a Group is submitted and becomes a PendingGroup; each of its completions is a
+WorkItem here, a GradeTask at a worker (processes.py), an Outcome of each function (rewards/function.py), and in the end
+a Reward (rewards/score.py).
+"""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from rewards.config import RewardsConfig
@@ -11,7 +16,8 @@ from rewards.function import Outcome, RewardFunction
 from rewards.registry import functions_of
 from rewards.score import compose, parts_of
 from rewards.workers.failures import Failure, Failures
-from rewards.workers.pace import Pace
+from rewards.workers.processes import GradeTask
+from rewards.workers.running_means import RunningMeans
 from rollout.types.completions import Group, Reward
 
 AHEAD_S = 0.2
@@ -22,7 +28,7 @@ MAX_AHEAD = 512
 
 
 @dataclass(eq=False)
-class Ticket:
+class PendingGroup:
     """A group on its way through the pool."""
 
     group: Group
@@ -35,122 +41,113 @@ class Ticket:
         return len(self.rewards) == len(self.group.completions)
 
     def scored(self) -> Group:
+        """Return the group with its rewards. It must be done."""
         return self.group.scored(tuple(self.rewards[index] for index in range(len(self.rewards))))
 
 
 @dataclass(frozen=True, eq=False)
-class Job:
-    """Completions of one group that one worker marks."""
+class WorkItem:
+    """One completion of a pending group, to be graded by one worker."""
 
-    ticket: Ticket
-    indices: tuple[int, ...]
+    pending: PendingGroup
+    index: int
     may_retry: bool = True
     """Whether a worker that dies with it has it given to another."""
 
-    @property
-    def texts(self) -> tuple[str, ...]:
-        """The assistant's whole turns."""
-        prefix, completions = self.ticket.group.prompt.assistant_prefix, self.ticket.group.completions
-        return tuple(prefix + completions[index].text for index in self.indices)
+    def task(self) -> GradeTask:
+        """Return what the worker gets. Its text is the assistant's whole turn."""
+        prompt = self.pending.group.prompt
+        text = prompt.assistant_prefix + self.pending.group.completions[self.index].text
+        return GradeTask(self.pending.functions, text, prompt.answer)
 
     @property
-    def task(self) -> str:
-        return self.ticket.group.prompt.grader
+    def grader(self) -> str:
+        return self.pending.group.prompt.grader
 
 
-class Ledger:
-    """Jobs in, rewards out. Each completion of a group gets exactly one reward."""
+class Scheduler:
+    """Groups in, rewards out. Each completion of a group gets exactly one reward."""
 
     def __init__(self, config: RewardsConfig) -> None:
         self._config = config
         self._functions: dict[str, tuple[RewardFunction, ...]] = {}
-        self._pace = Pace()
+        self._means = RunningMeans()
         self.failures = Failures(config)
-        self.queue: deque[Job] = deque()
-        self.finished: list[Ticket] = []
+        self.queue: deque[WorkItem] = deque()
+        self.finished: list[PendingGroup] = []
         self.num_pending = 0
         """Groups that were queued and not taken back yet."""
 
-    def enqueue(self, group: Group) -> Ticket:
-        """Queues a group as one job. Raises RewardConfigError when the settings cannot mark its task."""
-        ticket = Ticket(group, self.functions_of(group.prompt.grader))
+    def enqueue(self, group: Group) -> PendingGroup:
+        """Queue a group. Raises RewardConfigError when the settings cannot grade its task."""
+        pending = PendingGroup(group, self.functions_of(group.prompt.grader))
         self.num_pending += 1
-        if ticket.is_done:
-            self.finished.append(ticket)
-        else:
-            self.queue.append(Job(ticket, tuple(range(len(group.completions)))))
-        return ticket
+        self.queue.extend(WorkItem(pending, index) for index in range(len(group.completions)))
+        if pending.is_done:  # a group without completions
+            self.finished.append(pending)
+        return pending
 
     def functions_of(self, task: str) -> tuple[RewardFunction, ...]:
-        """What marks the completions of ``task``."""
+        """Return what grades completions of ``task``. Raises RewardConfigError when the settings cannot grade it."""
         if task not in self._functions:
             self._functions[task] = functions_of(task, self._config)
         return self._functions[task]
 
-    def next_jobs(self, num_open: int) -> list[Job]:
-        """Takes off the queue what a worker gets that has ``num_open`` completions before it.
+    def next_items(self, num_open: int) -> list[WorkItem]:
+        """Take off the queue what a worker gets that has ``num_open`` completions before it.
 
-        That is AHEAD_S of work by the pace so far, groups being split where it takes that; nothing, unless there is
-        room for half of it.
+        That is AHEAD_S of work by the means so far; nothing, unless there is room for half of it.
         """
-        jobs: list[Job] = []
+        items: list[WorkItem] = []
         while self.queue:
-            target = self._pace.how_many(self.queue[0].task, AHEAD_S, MAX_AHEAD)
+            target = self._means.count_within(self.queue[0].grader, AHEAD_S, MAX_AHEAD)
             room = target - num_open
-            if room <= 0 or (not jobs and 2 * room < target):
+            if room <= 0 or (not items and 2 * room < target):
                 break
-            jobs.append(self._next_job(room))
-            num_open += len(jobs[-1].indices)
-        return jobs
+            items.append(self.queue.popleft())
+            num_open += 1
+        return items
 
     def take_finished(self) -> list[Group]:
-        """The groups that are done, once."""
+        """Return the groups that are done, each once."""
         return self.take(list(self.finished))
 
-    def take(self, tickets: Sequence[Ticket]) -> list[Group]:
-        """Those groups, which must be done, in that order."""
-        taken = set(tickets)
-        self.finished = [ticket for ticket in self.finished if ticket not in taken]
-        self.num_pending -= len(tickets)
-        return [ticket.scored() for ticket in tickets]
+    def take(self, groups: Sequence[PendingGroup]) -> list[Group]:
+        """Return those groups, which must be done, in that order."""
+        taken = set(groups)
+        self.finished = [pending for pending in self.finished if pending not in taken]
+        self.num_pending -= len(groups)
+        return [pending.scored() for pending in groups]
 
-    def settle(self, job: Job, outcomes: Sequence[Sequence[Outcome]]) -> None:
-        """Takes what the functions made of each completion of a job.
+    def settle(self, item: WorkItem, outcomes: Sequence[Outcome]) -> None:
+        """Reward a completion by what its functions made of it.
 
         Raises RewardConfigError when they did not return what the settings weigh, and RewardFailure when the settings
         want the run to stop.
         """
-        for index, made in zip(job.indices, outcomes, strict=True):
-            if all(outcome.status != "timeout" for outcome in made):
-                self._pace.record(job.task, sum(outcome.seconds for outcome in made))
-            self._record(job.ticket, index, made)
-
-    def died(self, job: Job) -> None:
-        """A worker died with a job. Raises RewardFailure as ``settle`` does."""
-        if job.may_retry:
-            self.queue.appendleft(replace(job, may_retry=False))
-            return
-        lost = Outcome("error", {}, "two workers in a row died while they had it")
-        self.settle(job, [[lost] * len(job.ticket.functions)] * len(job.indices))
-
-    def _next_job(self, at_most: int) -> Job:
-        job = self.queue.popleft()
-        if len(job.indices) > at_most:
-            self.queue.appendleft(replace(job, indices=job.indices[at_most:]))
-        return replace(job, indices=job.indices[:at_most])
-
-    def _record(self, ticket: Ticket, index: int, outcomes: Sequence[Outcome]) -> None:
-        assert index not in ticket.rewards, "a completion was marked twice"
-        ticket.rewards[index] = compose(ticket.functions, outcomes, self._config)
-        if ticket.is_done:
-            self.finished.append(ticket)
-        place = f"prompt {ticket.group.prompt.id}, completion {index}"
-        failed = (_failure(*each, place) for each in zip(ticket.functions, outcomes, strict=True))
+        pending = item.pending
+        assert item.index not in pending.rewards, "a completion was graded twice"
+        if all(outcome.status != "timeout" for outcome in outcomes):
+            self._means.record(item.grader, sum(outcome.seconds for outcome in outcomes))
+        pending.rewards[item.index] = compose(pending.functions, outcomes, self._config)
+        if pending.is_done:
+            self.finished.append(pending)
+        place = f"prompt {pending.group.prompt.id}, completion {item.index}"
+        failed = (_failure(*each, place) for each in zip(pending.functions, outcomes, strict=True))
         self.failures.record(tuple(failure for failure in failed if failure is not None))
+
+    def retry(self, items: Iterable[WorkItem]) -> None:
+        """Queue again, first of all, what a worker had that died. Raises RewardFailure as ``settle`` does."""
+        lost = Outcome("error", {}, "two workers in a row died while they had it")
+        for item in reversed(list(items)):  # each goes to the front of the queue
+            if item.may_retry:
+                self.queue.appendleft(replace(item, may_retry=False))
+            else:
+                self.settle(item, [lost] * len(item.pending.functions))
 
 
 def _failure(function: RewardFunction, outcome: Outcome, place: str) -> Failure | None:
     if outcome.status != "ok":
         return Failure(function.path, outcome.status, outcome.reason, place)
     broken = [part.name for part in parts_of(function, outcome) if part.status != "ok"]
-    return Failure(function.path, "error", f"returned {dict(outcome.marks)}", place) if broken else None
+    return Failure(function.path, "error", f"returned {dict(outcome.grades)}", place) if broken else None

@@ -1,167 +1,173 @@
-"""Hands marks to child processes and keeps their deadlines; runs no reward function itself.
+"""Hand tasks to grading processes and keep their deadlines; no reward function runs here.
 
-One child works through the queue in batches of some milliseconds. Each mark is answered when it is made, so the one that a
-child hangs in is known:
+One process works through the queue in batches of some milliseconds. Each function is answered as soon as it returns, so
+the one that a process hangs in is known:
 
-    unusually slow    ──> the child is held up: it keeps that mark, at idle priority; a fresh child goes on
-    past its deadline ──> the child is killed, the mark is a timeout; the rest of its batch goes on
-    the child died    ──> the mark is tried once more in another child; then it is an error
+    unusually slow    ──> the process is set aside: it keeps that task, at idle priority; a fresh process goes on
+    past its deadline ──> the process is killed, the outcome is a timeout; the rest of its batch goes on
+    the process died  ──> the function is called once more in another process; then the outcome is an error
 
-At most MAX_HELD_UP children are held up at a time. So a share h of hanging completions with a deadline of D seconds costs
-little, up to MAX_HELD_UP / (h D) completions a second.
+At most MAX_SET_ASIDE processes are set aside at a time. So a share h of hanging completions with a deadline of D
+seconds costs little, up to MAX_SET_ASIDE / (h D) completions a second.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from rewards.function import Outcome, RewardFunction
-from rewards.workers.channel import Channel
-from rewards.workers.child import Child, Mark
 from rewards.workers.fork_server import ForkServer, LoadError
-from rewards.workers.pace import Pace
+from rewards.workers.processes import GradeTask, GradingProcess
+from rewards.workers.running_means import RunningMeans
 
 BATCH_S = 0.02
 """Seconds of work in one batch: many times what handing it over costs, and little to hand back when it hangs."""
 MAX_BATCH = 128
 TICK_S = 0.01
-"""Seconds between two looks at the children that are busy."""
-MAX_HELD_UP = 8
+"""Seconds between two looks at the processes that are busy."""
+MAX_SET_ASIDE = 8
 """Each may burn a share of a CPU, and takes a few MiB."""
 SLOW_FACTOR = 4.0
-"""A mark is unusually slow past so many times the mean of its function, and past MIN_SLOW_S."""
+"""A call is unusually slow past so many times the mean of its function, and past MIN_SLOW_S."""
 MIN_SLOW_S = 0.02
 MAX_DEATHS = 2
 
 
 class Supervisor:
-    """Marks in, outcomes out. Lives in an event loop, which it never blocks for longer than a fork takes."""
+    """Grades tasks in processes of its own. Lives in an event loop, which it never blocks for longer than a fork."""
 
     def __init__(self, memory_gib: float | None) -> None:
-        """``memory_gib`` bounds what each child may allocate; None leaves it alone."""
+        """``memory_gib`` bounds what each grading process may allocate; None leaves it alone."""
         self._server = ForkServer(memory_gib)
-        self._pace = Pace()
-        self._queue: deque[Mark] = deque()
-        self._children: list[Child] = []
+        self._means = RunningMeans()
+        self._queue: deque[GradeTask] = deque()
+        self._processes: list[GradingProcess] = []
         self._timer: asyncio.TimerHandle | None = None
         self.trouble: Exception | None = None
-        """Why there is no child to go on with, as long as there is none."""
+        """Why there is no process to go on with, as long as there is none."""
 
     @property
     def pids(self) -> list[int]:
-        """The processes it started that are alive: the fork server, then the children."""
-        return [self._server.pid, *(child.pid for child in self._children)]
+        """The processes it started that are alive: the fork server, then the grading processes."""
+        return [self._server.pid, *(process.pid for process in self._processes)]
 
     def load(self, functions: Iterable[RewardFunction]) -> None:
-        """Makes functions known before marks ask for them; waits for their import. Raises LoadError."""
+        """Import functions before tasks ask for them, and wait until that is done. Raises LoadError."""
         self._server.load(functions)
-        for child in self._children:
-            child.is_outdated = True
+        for process in self._processes:
+            process.is_outdated = True
 
-    def submit(self, marks: Iterable[Mark]) -> None:
-        """Queues marks."""
-        self._queue.extend(marks)
+    def submit(self, tasks: Iterable[GradeTask], on_change: Callable[[], None]) -> None:
+        """Queue tasks. ``on_change`` is called when one of them has an outcome more, or is set aside."""
+        for task in tasks:
+            task.on_change = on_change
+            self._queue.append(task)
         self._dispatch()
         if self._timer is None:
             self._tick()
 
     def close(self) -> None:
-        """Ends all processes; marks that are not made are dropped."""
+        """End all processes; tasks that are not done are dropped."""
         if self._timer is not None:
             self._timer.cancel()
-        for child in list(self._children):
-            self._end(child)
+        for process in list(self._processes):
+            self._end(process)
         self._server.close()
 
     def _dispatch(self) -> None:
-        while self._queue and (child := self._free_child()) is not None:
-            child.give(self._next_batch())
+        while self._queue and (process := self._free_process()) is not None:
+            process.give(self._next_batch())
 
-    def _next_batch(self) -> list[Mark]:
-        batch: list[Mark] = []
+    def _next_batch(self) -> list[GradeTask]:
+        batch: list[GradeTask] = []
         seconds = 0.0
         while self._queue and seconds < BATCH_S and len(batch) < MAX_BATCH:
             batch.append(self._queue.popleft())
-            seconds += self._pace.mean(batch[-1].function.name) or BATCH_S
+            seconds += sum(self._means.mean(function.name) or BATCH_S for function in batch[-1].remaining)
         return batch
 
-    def _free_child(self) -> Child | None:
-        for child in [child for child in self._children if not child.is_held_up]:
-            if child.marks:
+    def _free_process(self) -> GradingProcess | None:
+        for process in [process for process in self._processes if not process.is_set_aside]:
+            if process.tasks:
                 return None
-            if not child.is_outdated:
-                return child
-            self._end(child)
+            if not process.is_outdated:
+                return process
+            self._end(process)
         return self._fork()
 
-    def _fork(self) -> Child | None:
+    def _fork(self) -> GradingProcess | None:
         try:
             pid, connection = self._server.fork()
         except (OSError, LoadError) as error:  # the next tick tries again
             self.trouble = error
             return None
         self.trouble = None
-        for held_up in self._children:
-            held_up.lower_priority()
-        child = Child(pid)
-        child.channel = Channel(connection, lambda outcome: self._answered(child, outcome), lambda: self._died(child))
-        self._children.append(child)
-        return child
+        for straggler in self._processes:
+            straggler.lower_priority()
+        process = GradingProcess(pid, connection, self._answered, self._died)
+        self._processes.append(process)
+        return process
 
-    def _answered(self, child: Child, outcome: Outcome) -> None:
-        if not child.marks:  # an answer to nothing
-            self._died(child)
+    def _answered(self, process: GradingProcess, outcome: Outcome) -> None:
+        if not process.tasks:  # an answer to nothing
+            self._died(process)
             return
-        mark = child.pop()
-        self._pace.record(mark.function.name, outcome.seconds)
-        mark.finish(outcome)
-        if child.is_held_up:  # it would go on with marks that others have by now, at idle priority
-            self._end(child)
-        if not child.marks:
-            self._dispatch()
-
-    def _died(self, child: Child) -> None:
-        how = self._end(child)
-        marks = list(child.marks)
-        if marks:
-            marks[0].deaths += 1
-            marks[0].is_held_up = False
-            if marks[0].deaths == MAX_DEATHS:
-                marks.pop(0).finish(Outcome("error", {}, f"the process died while marking it: {how}"))
-        self._queue.extendleft(reversed(marks))
+        self._means.record(process.function.name, outcome.seconds)
+        process.record(outcome)
+        if process.is_set_aside:  # it would go on at idle priority
+            self._end(process)
+            self._requeue(process.tasks)
+        elif process.tasks:
+            return
         self._dispatch()
 
-    def _end(self, child: Child) -> str:
-        self._children.remove(child)
-        child.channel.close()
-        return self._server.end(child.pid)
+    def _died(self, process: GradingProcess) -> None:
+        how = self._end(process)
+        if process.tasks:
+            task = process.tasks[0]
+            task.num_deaths += 1
+            task.is_set_aside = False
+            if task.num_deaths == MAX_DEATHS:
+                process.record(Outcome("error", {}, f"the process died while grading it: {how}"))
+        self._requeue(process.tasks)
+        self._dispatch()
+
+    def _requeue(self, tasks: Iterable[GradeTask]) -> None:
+        self._queue.extendleft(reversed(list(tasks)))
+
+    def _end(self, process: GradingProcess) -> str:
+        self._processes.remove(process)
+        process.close()
+        return self._server.end(process.pid)
 
     def _tick(self) -> None:
-        """Runs after what is readable was read, so that an answer in time counts however late it is looked at."""
-        for child in [child for child in self._children if child.marks]:
-            child.look()
-            if child.is_late():
-                self._time_out(child)
-            elif self._is_unusually_slow(child):
-                self._queue.extendleft(reversed(child.hold_up()))
+        """Look at the busy processes.
+
+        What is readable was read before, so an answer in time counts however late it is looked at.
+        """
+        for process in [process for process in self._processes if process.tasks]:
+            process.note_waiting()
+            if process.is_late():
+                self._time_out(process)
+            elif self._is_unusually_slow(process):
+                self._requeue(process.set_aside_straggler())
         self._dispatch()
-        is_busy = self._queue or any(child.marks for child in self._children)
+        is_busy = self._queue or any(process.tasks for process in self._processes)
         self._timer = asyncio.get_running_loop().call_later(TICK_S, self._tick) if is_busy else None
 
-    def _time_out(self, child: Child) -> None:
-        self._end(child)
-        late, *others = child.marks
-        late.finish(Outcome("timeout", {}, f"not marked within {late.function.deadline_s:g} s"))
-        self._queue.extendleft(reversed(others))
+    def _time_out(self, process: GradingProcess) -> None:
+        self._end(process)
+        process.record(Outcome("timeout", {}, f"not graded within {process.function.deadline_s:g} s"))
+        self._requeue(process.tasks)
 
-    def _is_unusually_slow(self, child: Child) -> bool:
-        mean = self._pace.mean(child.marks[0].function.name)
+    def _is_unusually_slow(self, process: GradingProcess) -> bool:
+        mean = self._means.mean(process.function.name)
         return (
-            not child.is_held_up
+            not process.is_set_aside
             # Before anything is known about a function, what is slow is not known either.
             and mean is not None
-            and child.elapsed() > max(MIN_SLOW_S, SLOW_FACTOR * mean)
-            and sum(each.is_held_up for each in self._children) < MAX_HELD_UP
+            and process.elapsed() > max(MIN_SLOW_S, SLOW_FACTOR * mean)
+            and sum(each.is_set_aside for each in self._processes) < MAX_SET_ASIDE
         )

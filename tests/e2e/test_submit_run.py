@@ -147,7 +147,7 @@ def test_actors_and_their_calls_have_names_that_say_who_they_are(running: Watche
         "own/reward-1": "RewardWorker",
     }
     calls = {task.name for task in list_tasks(address=running.address, limit=1000)}
-    assert {"own/generator-0.generate", "own/learner-0.update", "own/reward-0.mark"} <= calls
+    assert {"own/generator-0.generate", "own/learner-0.update", "own/reward-0.grade"} <= calls
 
 
 def test_a_job_is_taken_once_and_saves_when_it_is_stopped(cluster, submitted, checkpoints) -> None:

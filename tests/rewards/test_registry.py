@@ -47,7 +47,7 @@ def test_every_general_part_can_be_loaded() -> None:
 
 def test_the_default_marks_countdown_by_its_score_and_a_general_part() -> None:
     score, tags = functions_of("countdown", DEFAULT)
-    assert (score.name, score.parts, score.marks_task) == ("countdown", countdown.PARTS, True)
+    assert (score.name, score.parts, score.grades_task) == ("countdown", countdown.PARTS, True)
     assert score.load() is countdown.score
     assert (tags.name, tags.path, tags.parts) == ("answer_tags", "rewards.parts.format:answer_tags", ("answer_tags",))
     check("countdown", DEFAULT)

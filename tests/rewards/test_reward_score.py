@@ -12,7 +12,7 @@ from rewards.function import Outcome, RewardFunction
 from rewards.score import compose
 from rollout.types.completions import Reward
 
-SCORE = RewardFunction("task", "m:score", ("correctness",), marks_task=True)
+SCORE = RewardFunction("task", "m:score", ("correctness",), grades_task=True)
 TAGS = RewardFunction("answer_tags", "m:answer_tags", ("answer_tags",))
 PAIRS = RewardFunction("tag_pairs", "m:tag_pairs", ("tag_pairs",))
 LATE, BROKEN = Outcome("timeout", {}, "late"), Outcome("error", {}, "broken")

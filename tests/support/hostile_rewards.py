@@ -88,7 +88,7 @@ def picky(text: str, answer: Mapping[str, Any]) -> float:
 
 
 def inspect(text: str, answer: Mapping[str, Any]) -> dict[str, float]:
-    """What a marking process looks like to a task: whether it is light, and single-threaded."""
+    """Tell what a grading process looks like to a task: whether it is light, and single-threaded."""
     threads = {os.environ.get(name) for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
     heavy = {"torch", "ray", "numpy", "pydantic"} & {*sys.modules}
     return {"correctness": float(len(heavy)), "tidy": float(threads == {"1"})}

@@ -1,4 +1,4 @@
-"""What the tests of the pool ask the kernel about processes."""
+"""Ask the kernel about processes, for the tests of the pool."""
 
 from __future__ import annotations
 
@@ -66,10 +66,8 @@ def fork_servers() -> dict[int, int]:
     """Process id of each -> that of the worker that started it. Their children look like them, but have them as parents."""
     pids = [int(folder.name) for folder in Path("/proc").glob("[0-9]*")]
     lines = {pid: command(pid).split("\0") for pid in pids}
-    group_by_sampling = {
-        pid: int(line[-2]) for pid, line in lines.items() if "fork_server.main()" in "".join(line[2:4])
-    }
-    return {pid: worker for pid, worker in group_by_sampling.items() if parent(pid) not in group_by_sampling}
+    servers = {pid: int(line[-2]) for pid, line in lines.items() if "fork_server.main()" in "".join(line[2:4])}
+    return {pid: worker for pid, worker in servers.items() if parent(pid) not in servers}
 
 
 def all_end(pids: list[int]) -> bool:

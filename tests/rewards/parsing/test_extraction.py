@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rewards.parsing.extraction import extract_answer, is_natural, last_box, marked_answer, unboxed
+from rewards.parsing.extraction import extract_answer, is_natural, last_box, stated_answer, unboxed
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_last_box(text: str, inside: str | None) -> None:
     ],
 )
 def test_which_mark_counts(text: str, answer: str | None) -> None:
-    assert marked_answer(text) == answer
+    assert stated_answer(text) == answer
 
 
 def test_a_box_is_taken_off_only_around_everything() -> None:
@@ -91,7 +91,7 @@ def test_only_the_prompt_says_what_is_natural() -> None:
 @pytest.mark.timeout(60)
 def test_hostile_repetitions_do_not_hang(text: str) -> None:
     """A quadratic scan of 300,000 characters would take many minutes."""
-    assert marked_answer(text) in (None, "", text[text.rfind("is") + 2 :].strip())
+    assert stated_answer(text) in (None, "", text[text.rfind("is") + 2 :].strip())
 
 
 @settings(deadline=None)

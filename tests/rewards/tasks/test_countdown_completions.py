@@ -14,7 +14,7 @@ import pytest
 from countdown_oracle import marks_prose, marks_tagged, tagged
 
 from rewards.parts.format import answer_tags
-from rewards.tasks.countdown import check, extract_answer, mark, score
+from rewards.tasks.countdown import check, extract_answer, grade, score
 from tests.support.paths import SHARED_DATA
 
 DATA = SHARED_DATA / "countdown_completions.jsonl"
@@ -154,7 +154,7 @@ WRONG_IN_PROSE = {
 
 def test_the_natural_format_against_a_second_checker(lines: list[dict[str, Any]]) -> None:
     natural = [{**line, "extraction": "natural"} for line in lines]
-    right = {i for i, line in enumerate(natural) if mark(line["completion"], line).is_correct}
+    right = {i for i, line in enumerate(natural) if grade(line["completion"], line).is_correct}
     assert right == {i for i, line in enumerate(natural) if marks_prose(line)}
     in_tags = {i for i, line in enumerate(lines) if score(line["completion"], line)["correctness"]}
     assert in_tags < right

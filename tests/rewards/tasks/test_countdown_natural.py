@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rewards.tasks.countdown import mark, score
+from rewards.tasks.countdown import grade, score
 
 PROBLEM = {"numbers": [3, 7, 9], "target": 34, "extraction": "natural"}
 
@@ -67,20 +67,20 @@ def test_found_and_right(text: str) -> None:
     ],
 )
 def test_not_found_or_wrong(text: str, reason: str) -> None:
-    verdict = mark(text, PROBLEM)
+    verdict = grade(text, PROBLEM)
     assert verdict.reason == reason
     assert not verdict.is_correct
 
 
 def test_without_all_numbers_the_last_fitting_expression_counts() -> None:
     some = {**PROBLEM, "target": 27, "must_use_all": False}
-    assert mark("3 * 9 = 27", some).is_correct
-    assert not mark("3 * 9 = 27 and 9 + 7 = 16", some).is_correct
+    assert grade("3 * 9 = 27", some).is_correct
+    assert not grade("3 * 9 = 27 and 9 + 7 = 16", some).is_correct
 
 
 def test_without_the_natural_format_prose_is_no_answer() -> None:
     tagged = {key: value for key, value in PROBLEM.items() if key != "extraction"}
-    assert mark("3 * 9 + 7 = 34", tagged).reason == "no answer in tags"
+    assert grade("3 * 9 + 7 = 34", tagged).reason == "no answer in tags"
 
 
 PROSE = ["so ", "try ", ". ", "\n", "the answer is ", "$", "**", "= 34", "(", ") "]
@@ -91,4 +91,4 @@ EXPRESSIONS = ["3 * 9 + 7", "3 + 9 + 7", "(9 - 7) * 3", "3 * 9", "27 + 7"]
 @given(st.lists(st.sampled_from(PROSE), max_size=6).map("".join), st.sampled_from(EXPRESSIONS))
 def test_an_announced_answer_decides_whatever_came_before(before: str, last: str) -> None:
     text = f"{before}\nThe answer is {last}."
-    assert mark(text, PROBLEM).is_correct == (last == "3 * 9 + 7")
+    assert grade(text, PROBLEM).is_correct == (last == "3 * 9 + 7")

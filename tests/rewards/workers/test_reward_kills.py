@@ -1,5 +1,7 @@
-"""Workers and marking processes are killed at random while groups are marked: nothing is lost or marked twice. A driver
-that is killed leaves no process."""
+"""Workers and grading processes are killed at random while groups are graded: nothing is lost or graded twice.
+
+A driver that is killed leaves no process.
+"""
 
 from __future__ import annotations
 
@@ -49,13 +51,13 @@ def test_random_kills_lose_and_duplicate_nothing(make_group: MakeGroup) -> None:
     for number in range(NUM_GROUPS):
         texts = [f"pays {GROUP_SIZE * number + index}" for index in range(GROUP_SIZE)]
         pool.submit(make_group(texts, "echo", prompt_id=str(number)))
-    scored, num_kills = marked_under_fire(pool)
+    scored, num_kills = grade_under_fire(pool)
     assert num_kills == NUM_KILLS
     assert pool.restarts >= 1
     assert sorted(int(group.prompt.id) for group in scored) == list(range(NUM_GROUPS))
     for group in scored:
         for index, reward in enumerate(group.rewards):
-            # Who is unlucky twice may be an error, and says so. What is marked has its own mark.
+            # Who is unlucky twice may be an error, and says so. What is graded has its own grade.
             assert reward.status == "error" or reward.total == GROUP_SIZE * int(group.prompt.id) + index
     assert pool.errors == sum(reward.status == "error" for group in scored for reward in group.rewards)
     assert pool.timeouts == 0
@@ -65,8 +67,8 @@ def test_random_kills_lose_and_duplicate_nothing(make_group: MakeGroup) -> None:
     assert all_end(started)
 
 
-def marked_under_fire(pool: RewardPool) -> tuple[list[Group], int]:
-    """The groups, and how many processes were killed meanwhile: every sixth a worker, the others marking processes."""
+def grade_under_fire(pool: RewardPool) -> tuple[list[Group], int]:
+    """The groups, and how many processes were killed meanwhile: every sixth a worker, the others grading processes."""
     chance = random.Random(0)
     scored: list[Group] = []
     num_kills, next_kill, end = 0, time.monotonic(), time.monotonic() + 120
@@ -75,8 +77,8 @@ def marked_under_fire(pool: RewardPool) -> tuple[list[Group], int]:
         ray.wait(pool.refs(), num_returns=1, timeout=0.02)
         scored += pool.poll()
         servers = own_fork_servers()
-        workers, marking = [*servers.values()], [pid for server in servers for pid in children(server)]
-        victims = workers if num_kills % 6 == 3 else marking
+        workers, grading = [*servers.values()], [pid for server in servers for pid in children(server)]
+        victims = workers if num_kills % 6 == 3 else grading
         if scored and victims and num_kills < NUM_KILLS and time.monotonic() > next_kill:
             os.kill(chance.choice(victims), signal.SIGKILL)
             num_kills += 1
@@ -107,8 +109,8 @@ def test_no_process_outlives_a_driver_that_is_killed(tmp_path: Path) -> None:
     code = DRIVER.format(path=path, pid_file=str(pid_file))
     with subprocess.Popen([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": ":".join(path)}) as driver:
         assert wait_until(lambda: pid_file.exists() and len(pid_file.read_text().split()) == 2, limit_s=120)
-        marking, program = (int(pid) for pid in pid_file.read_text().split())
-        server = parent(marking)
+        grading, program = (int(pid) for pid in pid_file.read_text().split())
+        server = parent(grading)
         worker = fork_servers()[server]
         driver.kill()
-    assert all_end([worker, server, marking, program])
+    assert all_end([worker, server, grading, program])

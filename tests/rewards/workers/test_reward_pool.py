@@ -17,6 +17,7 @@ from processes import all_end, is_gone, parent, wait_until
 from rewards.config import RewardConfigError, RewardsConfig
 from rewards.registry import UnknownPartError, UnknownTaskError
 from rewards.workers import pool as pool_module
+from rewards.workers import worker_handle
 from rewards.workers.failures import RewardFailure
 from rewards.workers.pool import RewardPool
 from rollout.types.completions import Group
@@ -79,7 +80,7 @@ def drain(pool: RewardPool, limit_s: float = 60.0) -> list[Group]:
 
 
 def pid_of(pool: RewardPool, index: int = 0) -> int:
-    pid: int = ray.get(pool._slots[index].actor.load.remote([]))
+    pid: int = ray.get(pool._workers[index].actor.load.remote([]))
     return pid
 
 
@@ -103,7 +104,7 @@ def test_groups_of_several_tasks_share_the_workers(start_pool: StartPool, make_g
         assert group.rewards[0].part("correctness" if task == "countdown" else "periods").value == 0.0
 
 
-def test_programs_are_marked_in_boxes_that_a_worker_starts(start_pool: StartPool, make_group: MakeGroup) -> None:
+def test_programs_are_graded_in_boxes_that_a_worker_starts(start_pool: StartPool, make_group: MakeGroup) -> None:
     pool = start_pool("code", deadline_s=60, weights={"correctness": 1.0, "tests_passed": 0.0})
     answer = {"kind": "function", "functions": ["f"], "tests": "assert f(1) == 2", "time_limit_s": 1.0}
     programs = ["return x + 1", "import os; os._exit(0)", "while True: pass"]
@@ -113,7 +114,7 @@ def test_programs_are_marked_in_boxes_that_a_worker_starts(start_pool: StartPool
     assert statuses(group) == ["ok", "ok", "ok"]
 
 
-def test_marking_processes_are_light_and_single_threaded(shared: RewardPool, make_group: MakeGroup) -> None:
+def test_grading_processes_are_light_and_single_threaded(shared: RewardPool, make_group: MakeGroup) -> None:
     (group,) = shared.collect([make_group(["text"], "inspect")])
     assert (group.rewards[0].part("correctness").value, group.rewards[0].part("tidy").value) == (0.0, 1.0)
 
@@ -162,7 +163,7 @@ def test_stop_ends_the_run_naming_what_failed(start_pool: StartPool, make_group:
     pool = start_pool(on_timeout="stop", on_error="stop")
     with pytest.raises(RewardFailure, match=r"train/000123.*completion 0.*hostile_rewards:act.*ValueError.*on_error"):
         pool.collect([make_group(["raise"], prompt_id="train/000123")])
-    with pytest.raises(RewardFailure, match=r"train/000124.*timeout: not marked within 1 s.*on_timeout"):
+    with pytest.raises(RewardFailure, match=r"train/000124.*timeout: not graded within 1 s.*on_timeout"):
         pool.collect([make_group(["sleep"], prompt_id="train/000124")])
 
 
@@ -197,7 +198,7 @@ def test_an_import_slower_than_the_deadline_is_no_timeout(shared: RewardPool, ma
 def test_a_driver_that_looks_late_does_not_punish_who_was_in_time(
     start_pool: StartPool, make_group: MakeGroup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pool_module, "SILENCE_S", 0.5)
+    monkeypatch.setattr(worker_handle, "SILENCE_S", 0.5)
     pool = start_pool()
     pool.collect([make_group(["good"])])
     pool.submit(make_group(["good"]))
@@ -232,7 +233,7 @@ def test_what_a_killed_worker_had_is_given_to_another_once(start_pool: StartPool
     pool = start_pool("hostile", deadline_s=3600)
     pool.submit(make_group(["sleep"], prompt_id="hangs"))
     for number in (1, 2):
-        assert wait_until(lambda: pool.poll() == [] and bool(pool._slots[0].calls))
+        assert wait_until(lambda: pool.poll() == [] and bool(pool._workers[0].batches))
         os.kill(pid_of(pool), signal.SIGKILL)
         scored = drain(pool) if number == 2 else []
         assert wait_until(lambda number=number: pool.poll() == [] and pool.restarts == number)  # type: ignore[misc]
@@ -243,11 +244,11 @@ def test_what_a_killed_worker_had_is_given_to_another_once(start_pool: StartPool
 def test_a_worker_that_falls_silent_is_replaced(
     start_pool: StartPool, make_group: MakeGroup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pool_module, "SILENCE_S", 3.0)
+    monkeypatch.setattr(worker_handle, "SILENCE_S", 3.0)
     pool = start_pool("hostile", deadline_s=20)
     stopped = pid_of(pool)
     # Its answers may overtake each other: one that stops before it has said that it started has not fallen silent.
-    assert wait_until(lambda: pool.poll() == [] and pool._slots[0].loading is None)
+    assert wait_until(lambda: pool.poll() == [] and pool._workers[0].loading is None)
     os.kill(stopped, signal.SIGSTOP)
     assert statuses(pool.collect([make_group(["good", "good"])])[0]) == ["ok", "ok"]
     assert pool.restarts >= 1
@@ -269,7 +270,7 @@ def test_mistakes_in_the_recipe_are_raised(start_pool: StartPool, make_group: Ma
 def test_a_pool_that_cannot_start_says_what_to_do(
     start_pool: StartPool, make_group: MakeGroup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pool_module, "START_DEADLINE_S", 0.5)
+    monkeypatch.setattr(worker_handle, "START_DEADLINE_S", 0.5)
     pool = start_pool(cpus_per_worker=64)
     with pytest.raises(RewardFailure, match=r"did not start.*CPUs free.*rewards\.cpus_per_worker"):
         pool.collect([make_group(["good"])])
@@ -297,8 +298,8 @@ def test_close_ends_the_processes(start_pool: StartPool, make_group: MakeGroup, 
     while not pid_file.exists() or len(pid_file.read_text().split()) < 2:
         ray.wait(pool.refs(), timeout=0.1)
         pool.poll()
-    marking, program = (int(pid) for pid in pid_file.read_text().split())
-    started = [pid_of(pool), parent(marking), marking, program]
+    grading, program = (int(pid) for pid in pid_file.read_text().split())
+    started = [pid_of(pool), parent(grading), grading, program]
     pool.close()
     pool.close()
     assert pool.num_pending == 0

@@ -1,4 +1,4 @@
-"""Real marking processes, without Ray: what hangs, dies, hogs memory or starts programs, and what is left behind."""
+"""Real grading processes, without Ray: what hangs, dies, hogs memory or starts programs, and what is left behind."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,11 @@ import pytest
 from processes import all_end, children, fork_servers, parent, wait_until
 
 from rewards.function import Outcome, RewardFunction
-from rewards.workers import child, supervisor, worker
+from rewards.workers import processes as processes_module
+from rewards.workers import supervisor, worker
 from rewards.workers.fork_server import LoadError
-from rewards.workers.worker import Parcel, Progress, RewardWorker
+from rewards.workers.processes import GradeTask
+from rewards.workers.worker import RewardWorker
 from tests.support.paths import SUPPORT
 
 DEADLINE_S = 0.5
@@ -40,31 +42,39 @@ async def working(*functions: RewardFunction, memory_gib: float | None = None) -
         await worker.close()
 
 
-async def marked(worker: RewardWorker, *parcels: Parcel) -> list[list[list[str]]]:
-    """Parcel, text, function -> status."""
-    found: dict[int, list[list[str]]] = {}
-    async for progress in worker.mark(parcels):
-        for index, outcomes in progress.done:
-            assert index not in found, "a parcel came back twice"
-            found[index] = [[outcome.status for outcome in made] for made in outcomes]
-    return [found[index] for index in range(len(parcels))]
+def tasks_of(texts: Iterable[str], *functions: RewardFunction, answer: Any = None) -> list[GradeTask]:
+    return [GradeTask(functions, text, answer or {}) for text in texts]
+
+
+async def grade(worker: RewardWorker, tasks: Sequence[GradeTask]) -> list[tuple[Outcome, ...]]:
+    """Return the functions' outcomes for each task."""
+    found: dict[int, tuple[Outcome, ...]] = {}
+    async for progress in worker.grade(tasks):
+        for position, outcomes in progress.done:
+            assert position not in found, "a task came back twice"
+            found[position] = outcomes
+    return [found[position] for position in range(len(tasks))]
+
+
+def statuses_of(graded: Iterable[Sequence[Outcome]]) -> list[list[str]]:
+    return [[outcome.status for outcome in outcomes] for outcomes in graded]
 
 
 def statuses(texts: list[str], *functions: RewardFunction, answer: Any = None, **settings: Any) -> list[list[str]]:
     async def run() -> list[list[str]]:
         async with working(*functions, **settings) as worker:
-            return (await marked(worker, Parcel(functions, tuple(texts), answer or {})))[0]
+            return statuses_of(await grade(worker, tasks_of(texts, *functions, answer=answer)))
 
     return asyncio.run(run())
 
 
 @pytest.mark.parametrize("hang", ["backtrack", "power", "spin", "sleep"])
-def test_what_never_returns_is_a_timeout_and_the_rest_is_marked(hang: str) -> None:
+def test_what_never_returns_is_a_timeout_and_the_rest_is_graded(hang: str) -> None:
     assert statuses(["good", hang, "good"], act()) == [["ok"], ["timeout"], ["ok"]]
 
 
 @pytest.mark.parametrize("death", ["sigkill", "segfault", "leave"])
-def test_what_kills_its_process_is_an_error_and_the_rest_is_marked(death: str) -> None:
+def test_what_kills_its_process_is_an_error_and_the_rest_is_graded(death: str) -> None:
     assert statuses(["good", death, "good"], act(20)) == [["ok"], ["error"], ["ok"]]
 
 
@@ -91,7 +101,7 @@ def test_each_function_has_its_own_deadline() -> None:
 
 def test_functions_get_their_parameters() -> None:
     generous = RewardFunction("guarded", GUARDED.path, ("guarded",), parameters={"bonus": 2.0})
-    assert outcome_of(generous, {}).marks == {"guarded": 2.0}
+    assert outcome_of(generous, {}).grades == {"guarded": 2.0}
 
 
 @pytest.mark.parametrize(
@@ -117,33 +127,33 @@ def test_a_function_that_returns_something_else_is_an_error() -> None:
     assert statuses(["good"], mapping_for_number, number_for_mapping) == [["error", "error"]]
 
 
-def test_others_are_marked_while_some_hang() -> None:
-    """Two texts that hang for long do not keep back the others of their parcel, nor the parcels after it."""
+def test_others_are_graded_while_some_hang() -> None:
+    """Two texts that hang for long do not keep back the others of their call, nor the calls after it."""
 
     async def run() -> None:
         async with working(act(deadline_s=60)) as worker:
-            await marked(worker, Parcel((act(60),), ("good",), {}))  # what is slow is known by now
-            hanging = worker.mark([Parcel((act(60),), ("good", "sleep", "good", "spin"), {})])
+            await grade(worker, tasks_of(["good"], act(60)))  # what is slow is known by now
+            hanging = worker.grade(tasks_of(["good", "sleep", "good", "spin"], act(60)))
             async for progress in hanging:
                 if progress.num_open == 0:
                     break
-            assert await marked(worker, *[Parcel((act(60),), ("good",) * 4, {})] * 5) == [[["ok"]] * 4] * 5
+            assert statuses_of(await grade(worker, tasks_of(["good"] * 20, act(60)))) == [["ok"]] * 20
 
     asyncio.run(run())
 
 
 def test_no_more_than_so_many_hang_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supervisor, "MAX_HELD_UP", 2)
+    monkeypatch.setattr(supervisor, "MAX_SET_ASIDE", 2)
     most = 0
 
     async def run() -> list[list[str]]:
         nonlocal most
         async with working(act()) as worker:
-            async for progress in worker.mark([Parcel((act(),), ("good", *["sleep"] * 6, "good"), {})]):
+            made = []
+            async for progress in worker.grade(tasks_of(["good", *["sleep"] * 6, "good"], act())):
                 most = max(most, len(worker._supervisor.pids) - 1)
-                if progress.done:
-                    return [[outcome.status for outcome in made] for made in progress.done[0][1]]
-        raise AssertionError("the worker went silent")
+                made += progress.done
+            return statuses_of(outcomes for _, outcomes in sorted(made))
 
     assert asyncio.run(run()) == [["ok"], *[["timeout"]] * 6, ["ok"]]
     assert 2 <= most <= 3
@@ -151,7 +161,7 @@ def test_no_more_than_so_many_hang_at_a_time(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_waiting_for_a_cpu_is_not_held_against_a_function(monkeypatch: pytest.MonkeyPatch) -> None:
     """Half a second of work takes longer than its deadline only because others want the same CPU."""
-    monkeypatch.setattr(child, "MAX_STRETCH", 100.0)
+    monkeypatch.setattr(processes_module, "MAX_STRETCH", 100.0)
     cpu = min(os.sched_getaffinity(0))
     rivals = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(3)]
     for rival in rivals:
@@ -168,14 +178,14 @@ def test_waiting_for_a_cpu_is_not_held_against_a_function(monkeypatch: pytest.Mo
 
 
 def outcome_of(function: RewardFunction, answer: Any) -> Outcome:
-    """What it makes of a text."""
+    """Return what it makes of a text."""
 
-    async def run() -> list[Progress]:
+    async def run() -> Outcome:
         async with working(function) as worker:
-            return [progress async for progress in worker.mark([Parcel((function,), ("text",), answer)])]
+            ((outcome,),) = await grade(worker, tasks_of(["text"], function, answer=answer))
+            return outcome
 
-    ((_, [[outcome]]),) = asyncio.run(run())[-1].done
-    return outcome
+    return asyncio.run(run())
 
 
 def test_children_that_are_killed_from_outside_lose_nothing() -> None:
@@ -184,15 +194,13 @@ def test_children_that_are_killed_from_outside_lose_nothing() -> None:
     async def run() -> list[list[str]]:
         async with working(act(20)) as worker:
             made = []
-            async for progress in worker.mark(
-                [Parcel((act(20),), ("nap",) * 3, {}), Parcel((act(20),), ("good",), {})]
-            ):
+            async for progress in worker.grade(tasks_of(["nap", "nap", "nap", "good"], act(20))):
                 made += progress.done
                 for pid in worker._supervisor.pids[1:]:
                     if len(killed) < 2 and pid not in killed:
                         killed.add(pid)
                         os.kill(pid, signal.SIGKILL)
-            return [[outcome.status for outcome in outcomes] for _, parcel in sorted(made) for outcomes in parcel]
+            return statuses_of(outcomes for _, outcomes in sorted(made))
 
     assert asyncio.run(run()) == [["ok"]] * 4
 
@@ -202,15 +210,15 @@ def test_a_fork_server_that_is_killed_is_replaced() -> None:
 
     async def run() -> list[list[str]]:
         async with working(act(1.5)) as worker:
-            await marked(worker, Parcel((act(),), ("good",), {}))
+            await grade(worker, tasks_of(["good"], act()))
             server = worker._supervisor.pids[0]
             made = []
-            async for progress in worker.mark([Parcel((act(1.5),), ("sleep", "nap", "nap", "good"), {})]):
+            async for progress in worker.grade(tasks_of(["sleep", "nap", "nap", "good"], act(1.5))):
                 made += progress.done
                 if len(worker._supervisor.pids) == 3 and worker._supervisor.pids[0] == server:
                     os.kill(server, signal.SIGKILL)
             assert worker._supervisor.pids[0] != server
-            return [[outcome.status for outcome in outcomes] for outcomes in made[0][1]]
+            return statuses_of(outcomes for _, outcomes in sorted(made))
 
     assert asyncio.run(run()) == [["timeout"], ["ok"], ["ok"], ["ok"]]
 
@@ -220,7 +228,7 @@ def test_a_worker_says_that_it_is_alive(monkeypatch: pytest.MonkeyPatch) -> None
 
     async def run() -> int:
         async with working(act(20)) as busy:
-            return len([progress async for progress in busy.mark([Parcel((act(20),), ("nap",), {})])])
+            return len([progress async for progress in busy.grade(tasks_of(["nap"], act(20)))])
 
     assert asyncio.run(run()) >= 4
 
@@ -246,13 +254,14 @@ WORKER = """
 import asyncio, sys
 sys.path[:0] = {path!r}
 from rewards.function import RewardFunction
-from rewards.workers.worker import Parcel, RewardWorker
+from rewards.workers.processes import GradeTask
+from rewards.workers.worker import RewardWorker
 
 async def run():
     act = RewardFunction("hostile", "hostile_rewards:act", (), True, deadline_s=3600)
     worker = RewardWorker()
     await worker.load([act])
-    async for _ in worker.mark([Parcel((act,), ("program",), {{"pid_file": {pid_file!r}}})]):
+    async for _ in worker.grade([GradeTask((act,), "program", {{"pid_file": {pid_file!r}}})]):
         pass
 
 asyncio.run(run())
@@ -266,25 +275,25 @@ def test_no_process_outlives_what_it_was_started_by(tmp_path: Path, victim: str)
     code = WORKER.format(path=[str(SUPPORT), str(SUPPORT.parents[1])], pid_file=str(pid_file))
     with subprocess.Popen([sys.executable, "-c", code]) as process:
         assert wait_until(lambda: pid_file.exists() and len(pid_file.read_text().split()) == 2)
-        marking, program = (int(pid) for pid in pid_file.read_text().split())
-        server = parent(marking)
+        grading, program = (int(pid) for pid in pid_file.read_text().split())
+        server = parent(grading)
         assert fork_servers()[server] == process.pid
         os.kill(process.pid if victim == "worker" else server, signal.SIGKILL)
         if victim == "worker":
-            assert all_end([server, marking, program])
+            assert all_end([server, grading, program])
         else:
-            assert all_end([server, marking])  # nobody is left who knows of the program
+            assert all_end([server, grading])  # nobody is left who knows of the program
             process.kill()
             os.kill(program, signal.SIGKILL)
 
 
 def test_answers_in_time_count_however_late_they_are_looked_at() -> None:
-    async def run() -> list[list[list[str]]]:
+    async def run() -> list[list[str]]:
         async with working(act()) as busy:
-            await marked(busy, Parcel((act(),), ("good",), {}))
-            marking = asyncio.create_task(marked(busy, Parcel((act(),), ("good",), {})))
+            await grade(busy, tasks_of(["good"], act()))
+            grading = asyncio.create_task(grade(busy, tasks_of(["good"], act())))
             await asyncio.sleep(0)
             time.sleep(3 * DEADLINE_S)  # the event loop is kept from looking
-            return await marking
+            return statuses_of(await grading)
 
-    assert asyncio.run(run()) == [[["ok"]]]
+    assert asyncio.run(run()) == [["ok"]]

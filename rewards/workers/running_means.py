@@ -1,4 +1,4 @@
-"""How long marking takes, as measured: decides how much is handed out at once, and what is unusually slow."""
+"""Running means of how long grading takes: they decide how much is handed out at once, and what is unusually slow."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ SMOOTHING = 0.05
 """Weight of the newest measurement."""
 
 
-class Pace:
-    """Running means of seconds, by name."""
+class RunningMeans:
+    """Exponentially weighted means of seconds, by name."""
 
     def __init__(self) -> None:
         self._means: dict[str, float] = {}
 
     def record(self, name: str, seconds: float) -> None:
-        """Takes one measurement into account."""
+        """Take one measurement into account."""
         mean = self._means.setdefault(name, seconds)
         self._means[name] = mean + SMOOTHING * (seconds - mean)
 
     def mean(self, name: str) -> float | None:
-        """Seconds that one takes; None before the first was measured."""
+        """Return the mean in seconds; None before the first measurement."""
         return self._means.get(name)
 
-    def how_many(self, name: str, seconds: float, at_most: int) -> int:
-        """How many fit into ``seconds``: at least one, and exactly one before the first was measured."""
+    def count_within(self, name: str, seconds: float, at_most: int) -> int:
+        """Return how many fit into ``seconds``: at least one, and exactly one before the first measurement."""
         mean = self._means.get(name)
         if mean is None:
             return 1

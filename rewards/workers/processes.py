@@ -1,0 +1,238 @@
+"""Grading processes, as their supervisor sees them: their tasks, the sockets to them, and what the kernel says of them.
+
+The sockets are read in the event loop's own callbacks, not by asyncio's streams: these took half more of the
+supervisor's CPU time for cheap functions (32 instead of 20 µs a completion), and they hand a line to its reader one turn
+of the loop late, after the supervisor's look at deadlines, so that an answer in time would not always count.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rewards.function import Outcome, RewardFunction
+from rewards.workers import grading
+
+READ_BYTES = 2**18
+MAX_STRETCH = 3.0
+"""Waiting for a CPU is not held against a function until it has taken so many times its deadline."""
+
+
+@dataclass(eq=False)
+class GradeTask:
+    """One completion to be graded: its functions are called on it one after another."""
+
+    functions: tuple[RewardFunction, ...]
+    text: str
+    """The assistant's whole turn."""
+    answer: Mapping[str, Any]
+    outcomes: list[Outcome] = field(default_factory=list)
+    """One for each function that is finished, in their order."""
+    is_set_aside: bool = False
+    """Whether the current function is so slow that other tasks go on without it."""
+    num_deaths: int = 0
+    """Processes that died in the current function."""
+    on_change: Callable[[], None] | None = None
+    """Called after each outcome, and when the task is set aside."""
+
+    @property
+    def is_done(self) -> bool:
+        return len(self.outcomes) == len(self.functions)
+
+    @property
+    def remaining(self) -> tuple[RewardFunction, ...]:
+        """The functions without an outcome yet; the first of them is the current one."""
+        return self.functions[len(self.outcomes) :]
+
+    def record(self, outcome: Outcome) -> None:
+        """Take the outcome of the current function."""
+        self.outcomes.append(outcome)
+        self.is_set_aside, self.num_deaths = False, 0
+        self.notify()
+
+    def notify(self) -> None:
+        """Tell whoever waits for the task that it has changed."""
+        if self.on_change is not None:
+            self.on_change()
+
+
+class GradingProcess:
+    """A process and the tasks it was given."""
+
+    def __init__(
+        self,
+        pid: int,
+        connection: socket.socket,
+        on_outcome: Callable[[GradingProcess, Outcome], None],
+        on_end: Callable[[GradingProcess], None],
+    ) -> None:
+        """``on_end`` is called once, when it has ended or wrote what is no outcome; neither comes after ``close``."""
+        self.pid = pid
+        self._channel = _Channel(connection, lambda outcome: on_outcome(self, outcome), lambda: on_end(self))
+        self.tasks: deque[GradeTask] = deque()
+        """Those that are not done; it works on the first."""
+        self.is_set_aside = False
+        self.is_outdated = False
+        """Whether functions were loaded after it was forked."""
+        self._since = self._waited_before = self._waited_latest = 0.0
+        self._is_lowered = False
+
+    @property
+    def function(self) -> RewardFunction:
+        """The function that it is calling."""
+        return self.tasks[0].remaining[0]
+
+    def give(self, tasks: Iterable[GradeTask]) -> None:
+        """Send tasks to a process that has none."""
+        self.tasks.extend(tasks)
+        self.note_waiting()
+        self._begin()
+        self._channel.send(grading.encode_batch((task.remaining, task.text, task.answer) for task in self.tasks))
+
+    def record(self, outcome: Outcome) -> None:
+        """Take the outcome of the function that it was calling. The next function begins."""
+        self._begin()
+        task = self.tasks[0]
+        task.record(outcome)
+        if task.is_done:
+            self.tasks.popleft()
+
+    def note_waiting(self) -> None:
+        """Note how long it has waited for a CPU, for the next function. To be called every few milliseconds."""
+        if not self.is_set_aside:
+            self._waited_latest = seconds_waited_for_cpu(self.pid)
+
+    def elapsed(self) -> float:
+        """Return the seconds since its function began, or a little less: more would shorten the deadline."""
+        return time.monotonic() - self._since
+
+    def is_late(self) -> bool:
+        """Return whether its function is past the deadline, not counting the time for which no CPU was free."""
+        elapsed, deadline_s = self.elapsed(), self.function.deadline_s
+        if elapsed < deadline_s:
+            return False
+        waited = seconds_waited_for_cpu(self.pid) - self._waited_before
+        return elapsed - waited >= deadline_s or elapsed >= MAX_STRETCH * deadline_s
+
+    def set_aside_straggler(self) -> list[GradeTask]:
+        """Leave it the first task only, as it is unusually slow; return the others."""
+        self.is_set_aside = True
+        first, *others = self.tasks
+        self.tasks = deque([first])
+        first.is_set_aside = True
+        first.notify()
+        return others
+
+    def lower_priority(self) -> None:
+        """Leave it only what nobody else wants of a CPU, for good: only a privileged process could raise it again.
+
+        Niceness would not do: Ray's workers have 15 by default, so that the 19 at which the kernel stops is a third of
+        a CPU.
+        """
+        if self._is_lowered:
+            return
+        self._is_lowered = True
+        with suppress(OSError):  # it just ended
+            os.sched_setscheduler(self.pid, os.SCHED_IDLE, os.sched_param(0))
+
+    def close(self) -> None:
+        """Close the socket to it. May be called twice."""
+        self._channel.close()
+
+    def _begin(self) -> None:
+        # What it waited for since the last note, and before this function, is given to this function too: a deadline is
+        # never shortened.
+        self._since, self._waited_before = time.monotonic(), self._waited_latest
+
+
+class _Channel:
+    """The socket to a process: batches out, outcomes in, never waiting for either."""
+
+    def __init__(
+        self, connection: socket.socket, on_outcome: Callable[[Outcome], None], on_end: Callable[[], None]
+    ) -> None:
+        connection.setblocking(False)
+        self._connection = connection
+        self._on_outcome = on_outcome
+        self._on_end = on_end
+        self._unsent = b""
+        self._unread = b""
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(connection, self._read)
+
+    def send(self, batch: bytes) -> None:
+        """Send a batch as fast as the process takes it."""
+        self._unsent += batch
+        self._write()
+
+    def close(self) -> None:
+        if self._connection.fileno() >= 0:
+            self._loop.remove_reader(self._connection)
+            self._loop.remove_writer(self._connection)
+            self._connection.close()
+
+    def _write(self) -> None:
+        try:
+            self._unsent = self._unsent[self._connection.send(self._unsent) :]
+        except BlockingIOError:
+            pass
+        except OSError:  # it died; reading finds its last answers, and then the end
+            self._unsent = b""
+        if self._unsent:
+            self._loop.add_writer(self._connection, self._write)
+        else:
+            self._loop.remove_writer(self._connection)
+
+    def _read(self) -> None:
+        try:
+            received = self._connection.recv(READ_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            received = b""
+        if not received:
+            self._end()
+            return
+        *lines, self._unread = (self._unread + received).split(b"\n")
+        for line in lines:
+            if self._connection.fileno() < 0:  # closed by the callback
+                return
+            try:
+                outcome = grading.decode_outcome(line)
+            except ValueError:
+                self._end()
+                return
+            self._on_outcome(outcome)
+
+    def _end(self) -> None:
+        self.close()
+        self._on_end()
+
+
+def seconds_waited_for_cpu(pid: int) -> float:
+    """Return for how long a process was ready to run and did not, since it started.
+
+    0 when it is gone or the kernel does not say.
+    """
+    try:
+        return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
+    except (OSError, IndexError, ValueError):
+        return 0.0
+
+
+def peak_memory_gib(pid: int) -> float:
+    """Return the largest resident memory of a process so far, GiB. 0 when it is gone."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0.0
+    kib = next((line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:")), "0")
+    return int(kib) / 2**20

@@ -1,0 +1,95 @@
+"""One reward worker, as the pool sees it: a Ray actor, what it is busy with, and until when it must say something."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+from ray import ObjectRefGenerator
+from ray.actor import ActorHandle
+
+from rewards.function import Outcome, RewardFunction
+from rewards.workers.scheduler import WorkItem
+from rewards.workers.worker import GradingProgress, RewardWorker
+
+START_DEADLINE_S = 120.0
+"""Seconds a worker may take to boot and to import its reward functions: generous, a cold machine reads from disk."""
+SILENCE_S = 60.0
+"""Seconds without a word after which a worker is replaced; it has one every few (worker.py's HEARTBEAT_S)."""
+
+Graded = list[tuple[WorkItem, tuple[Outcome, ...]]]
+
+
+@dataclass(eq=False)
+class WorkBatch:
+    """Work items that a worker was given in one call, by position."""
+
+    items: dict[int, WorkItem]
+    """Those that it has not reported yet."""
+    num_open: int
+    """How many of them still cost it time, as far as it has reported."""
+
+    def take(self, progress: GradingProgress) -> Graded:
+        """Return what is done by a report."""
+        self.num_open = progress.num_open
+        return [(self.items.pop(position), outcomes) for position, outcomes in progress.done]
+
+
+@dataclass(eq=False)
+class WorkerHandle:
+    """One worker and what it is busy with."""
+
+    index: int
+    name: str
+    actor: ActorHandle[RewardWorker]
+    functions: Mapping[str, RewardFunction] = field(default_factory=dict)
+    """Those it has loaded, or is loading."""
+    loading: ray.ObjectRef[Any] | None = None
+    batches: dict[ObjectRefGenerator, WorkBatch] = field(default_factory=dict)
+    deadline: float = 0.0
+    """When it has been silent for too long, in seconds of the monotonic clock."""
+
+    @property
+    def num_open(self) -> int:
+        return sum(batch.num_open for batch in self.batches.values())
+
+    @property
+    def items(self) -> list[WorkItem]:
+        """The items it was given and has not reported yet."""
+        return [item for batch in self.batches.values() for item in batch.items.values()]
+
+    @property
+    def refs(self) -> list[Any]:
+        """Its calls in flight; call ``receive`` when one of them is ready."""
+        return [*self.batches, *([self.loading] if self.loading is not None else [])]
+
+    def load(self, functions: Mapping[str, RewardFunction]) -> None:
+        """Have it import functions. It is given no work until it has."""
+        self.functions = dict(functions)
+        self.loading = self.actor.load.remote(list(self.functions.values()))
+        self.deadline = time.monotonic() + START_DEADLINE_S
+
+    def send(self, items: Sequence[WorkItem]) -> None:
+        """Have it grade items."""
+        tasks = [item.task() for item in items]
+        reports: ObjectRefGenerator = self.actor.grade.options(num_returns="streaming").remote(tasks)
+        if not self.batches:
+            self.deadline = time.monotonic() + SILENCE_S
+        self.batches[reports] = WorkBatch(dict(enumerate(items)), len(items))
+
+    def receive(self, ref: Any) -> Graded:
+        """Take what is ready at one of ``refs``; return what was graded. Raises RayError when the worker failed."""
+        graded: Graded = []
+        if isinstance(ref, ObjectRefGenerator):
+            try:
+                graded = self.batches[ref].take(ray.get(next(ref)))
+            except StopIteration:
+                del self.batches[ref]
+        else:
+            ray.get(ref)
+            self.loading = None
+        self.deadline = max(self.deadline, time.monotonic() + SILENCE_S)  # an import may still be allowed longer
+        return graded
