@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from learner.algorithm.settings import AlgorithmConfig
 from learner.config import LearnerConfig, LoraConfig, ModelConfig
 from rollout.types.memory_terms import CUDA_CONTEXT, GIB, LEARNING, WEIGHT_BYTES, MemoryTerm
 from rollout.types.model_shape import ModelShape
@@ -74,9 +75,8 @@ def adapter_shapes(shape: ModelShape, lora: LoraConfig) -> list[tuple[int, int]]
     return pairs * shape.num_layers
 
 
-def reference_kind(learner: LearnerConfig, model: ModelConfig) -> Literal["none", "base", "copy", "offloaded"]:
-    """Return the reference that ``learner.algorithm`` needs, with ``auto`` decided."""
-    algorithm = learner.algorithm
+def reference_kind(algorithm: AlgorithmConfig, model: ModelConfig) -> Literal["none", "base", "copy", "offloaded"]:
+    """Return the reference that the settings need, with ``auto`` decided; ``none`` where ``kl_beta`` is 0."""
     if algorithm.kl_beta == 0:
         return "none"
     if algorithm.reference == "auto":
@@ -108,7 +108,7 @@ def _kept(learner: LearnerConfig, model: ModelConfig, sizes: LearnerSizes) -> li
         moment = 2 if learner.optimizer == "adamw_8bit" else 8
         terms.append(MemoryTerm("learner", "optimizer moments", moment * T / N, f"{moment} T{over}"))
     whole, formula = b * sizes.shape.num_parameters, f"{b} × the base's parameters"
-    match reference_kind(learner, model):
+    match reference_kind(learner.algorithm, model):
         case "copy":
             terms.append(MemoryTerm("learner", "reference, copy", whole, formula))
         case "offloaded":
@@ -180,7 +180,7 @@ def _activations(learner: LearnerConfig, model: ModelConfig, sizes: LearnerSizes
         kept, formula = layer * (shape.num_layers + 1), "tokens × (L + 1) layers"
     kept += (8 + 4 * b) * shape.hidden_size
     formula += f"; a layer {layer:,} bytes a token"
-    is_exact = reference_kind(learner, model) != "none" and learner.algorithm.kl_estimator == "exact"
+    is_exact = reference_kind(learner.algorithm, model) != "none" and learner.algorithm.kl_estimator == "exact"
     copies = 5 if is_exact else 4
     chunk = copies * 4 * min(LOGITS_PER_CHUNK, tokens * shape.vocab_size)
     return [
@@ -213,7 +213,7 @@ def learner_host_terms(learner: LearnerConfig, model: ModelConfig, sizes: Learne
         sums = b * T / N if learner.zero_stage > 1 else 0
         formula = f"N × (8 T / N + 4 T / N and 4 T / N and {b} T / N, each pinned: a power of 2)"
         terms.append(MemoryTerm("learner", "offloaded optimizer", N * (8 * T / N + pinned + sums), formula))
-    if reference_kind(learner, model) == "offloaded":
+    if reference_kind(learner.algorithm, model) == "offloaded":
         terms.append(MemoryTerm("learner", "reference", N * base, f"N × {b} × the base's parameters"))
     return terms
 

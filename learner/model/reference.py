@@ -13,6 +13,7 @@ from torch import Tensor
 from learner.algorithm.settings import AlgorithmConfig
 from learner.backend.forward_backward import Backend
 from learner.config import ModelConfig
+from learner.memory import reference_kind
 from learner.model.policy import Distribution, Policy, load_policy, policy_inputs
 from learner.packing import Microbatch
 
@@ -37,12 +38,13 @@ def build_reference(
     config: AlgorithmConfig, model: ModelConfig, folder: Path | str, temperature: float, backend: Backend
 ) -> Reference | None:
     """Return the reference that the settings ask for; None where ``kl_beta`` is 0 and no KL needs one."""
-    if config.kl_beta == 0:
+    kind = reference_kind(config, model)
+    if kind == "none":
         return None
-    if config.reference == "base" or (config.reference == "auto" and model.lora is not None):
+    if kind == "base":
         return AdapterBase(backend)
     policy = load_policy(folder, model.model_copy(update={"lora": None}), temperature)
-    return FrozenCopy(policy, backend.device, is_offloaded=config.reference == "offloaded")
+    return FrozenCopy(policy, backend.device, is_offloaded=kind == "offloaded")
 
 
 class FrozenCopy:

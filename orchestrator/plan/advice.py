@@ -115,7 +115,7 @@ def _concurrency(config: RunConfig) -> Iterator[Change]:
 
 
 def _offloaded_reference(config: RunConfig) -> Iterator[Change]:
-    if reference_kind(config.learner, config.model) == "copy":
+    if reference_kind(config.learner.algorithm, config.model) == "copy":
         overrides = ("learner.algorithm.reference=offloaded",)
         yield Change(overrides, "host memory, and the reference travels twice a step")
 
@@ -132,7 +132,7 @@ def _optimizer(config: RunConfig) -> Iterator[Change]:
 
 
 def _no_reference(config: RunConfig) -> Iterator[Change]:
-    if reference_kind(config.learner, config.model) in ("copy", "offloaded"):
+    if reference_kind(config.learner.algorithm, config.model) in ("copy", "offloaded"):
         overrides = ("learner.algorithm.kl_beta=0",)
         yield Change(overrides, "another algorithm: nothing holds the policy near its beginning")
 

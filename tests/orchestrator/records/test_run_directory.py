@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.config.recipe import load
+from orchestrator.config.recipe import ConfigError, load
 from orchestrator.config.schema import RunConfig
 from orchestrator.evaluate.models import config_for
 from orchestrator.records.run_directory import RunDirectory, RunDirectoryError
@@ -161,3 +161,13 @@ def test_a_finished_run_that_is_asked_for_other_settings_is_refused(config) -> N
     directory.final.mkdir()
     with pytest.raises(RunDirectoryError, match="group_size was 8, now 4"):
         RunDirectory(config.model_copy(update={"group_size": 4})).check_settings()
+
+
+def test_the_home_folder_is_meant_by_its_sign(monkeypatch, tmp_path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert load(None, ["runs_dir=~/runs", "name=one"]).directory == tmp_path / "runs" / "one"
+
+
+def test_a_home_folder_that_is_not_known_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"runs_dir.*home folder of ~nosuchuser is not known; give the whole path"):
+        load(None, ["runs_dir=~nosuchuser/runs"])

@@ -1,5 +1,6 @@
 """The table and the curve at the end of a run that was measured in several formats."""
 
+import os
 from pathlib import Path
 
 from rich.console import Console
@@ -65,3 +66,34 @@ def test_rewards_of_several_formats_are_numbers_not_rates() -> None:
     lines = [{"step": step} | rewards(step, "eval") | rewards(2 * step, "eval/natural") for step in (1, 3)]
     text = str(table_rows(lines))
     assert "+2.000" in text and "+4.000" in text and "%" not in text
+
+
+def test_the_summary_and_the_curve_come_from_the_metrics_alone(tmp_path) -> None:
+    groups = [[scored_group("a", [True, False])], [scored_group("a", [True, True])]]
+    lines = []
+    for step, of_step in enumerate(groups):
+        evaluation = summarize([*of_step, *of_step], of_step).metrics()
+        lines.append({"step": step} | evaluation | (rollout_metrics(of_step) if step else {}))
+    from rich.console import Console
+
+    console = Console(record=True, width=120, file=open(os.devnull, "w"))  # noqa: SIM115, PTH123
+    console.print(summary_table(lines))
+    assert "+50.0 points" in console.export_text()
+    draw_curve(lines, tmp_path / "curve.png", "one")
+    assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_summary_of_a_task_without_right_answers_shows_its_reward_as_a_number(tmp_path) -> None:
+    lines = []
+    for step, groups in enumerate(
+        [[paid("a", 0.2, 0.3), paid("b", 0.1, 0.2)], [paid("a", 0.5, 0.6), paid("b", 0.4, 0.7)]]
+    ):
+        lines.append({"step": step} | summarize(groups, ()).metrics() | (rollout_metrics(groups) if step else {}))
+    from rich.console import Console
+
+    console = Console(record=True, width=120, file=open(os.devnull, "w"))  # noqa: SIM115, PTH123
+    console.print(summary_table(lines))
+    text = console.export_text()
+    assert "0.200 ± 0.098" in text and "+0.350" in text and "%" not in text
+    draw_curve(lines, tmp_path / "curve.png", "one")
+    assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
