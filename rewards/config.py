@@ -28,13 +28,13 @@ class RewardsConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstr
 
     weights: dict[str, float] = Field(default_factory=lambda: {"correctness": 0.9, "answer_tags": 0.1})
     """Weight of each named part or ensemble; a reward is their weighted sum, with no unit. A part comes from the task,
-    from this package's general parts (docs/rewards.md lists them) or from `functions`. The default pays a correct answer in its
-    tags 1.0, any other answer in its tags 0.1, none 0. Weigh a part 0 to log it without training on it; the
-    task's own parts and those of `functions` are logged in any case."""
+    from this package's general parts (docs/rewards.md lists them) or from `functions`. The default pays a correct
+    answer in its tags 1.0, any other answer in its tags 0.1, none 0. Weigh a part 0 to log it without training on it;
+    the task's own parts and those of `functions` are logged in any case."""
 
     ensembles: dict[str, EnsembleConfig] = Field(default_factory=dict)
-    """Parts made out of parts, to be weighed by their name: `tags_or_right = { by = "max", weights = { correctness = 1.0,
-    tag_pairs = 0.1 } }` pays 0.1 for each pair of tags, replaced by 1.0 for a correct answer."""
+    """Parts made out of parts, to be weighed by their name: `tags_or_right = { by = "max", weights = { correctness =
+    1.0, tag_pairs = 0.1 } }` pays 0.1 for each pair of tags, replaced by 1.0 for a correct answer."""
 
     functions: tuple[str, ...] = ()
     """Your own parts, each a plain function `module:function` that takes (text, answer) and returns a number. The part
@@ -48,9 +48,9 @@ class RewardsConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstr
     """Keyword arguments by function: a general part's name, one of `functions`, or a task's name for its `score`."""
 
     deadline_s: float = 10.0
-    """Seconds that one function may take over one completion before the process it runs in is killed. Time spent waiting
-    for a busy CPU is not counted, up to three times the deadline. Arithmetic needs less than a millisecond; raise
-    it for functions that run programs."""
+    """Seconds that one function may take over one completion before the process it runs in is killed. Time spent
+    waiting for a busy CPU is not counted, up to three times the deadline. Arithmetic needs less than a millisecond;
+    raise it for functions that run programs."""
 
     deadlines_s: dict[str, float] = Field(default_factory=dict)
     """Deadlines in seconds of single functions, named as in `parameters`, in place of `deadline_s`."""

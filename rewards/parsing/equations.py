@@ -1,8 +1,9 @@
-r"""Finds the arithmetic in running prose: ``So \(3 \times 9 + 7 = 34\) works.`` holds one equation of two sides.
+r"""Find the arithmetic in running prose: ``So \(3 \times 9 + 7 = 34\) works.`` holds one equation of two sides.
 
-Prose is full of signs that mean something else, so what stands beside a piece of arithmetic is looked at. Dropped are
-the ``5 + 3`` of ``1.5 + 3``, ``x^5 + 3``, ``5 + 3y``, ``5 + 3.25`` and ``2 x 5 + 3``. Understood are a bullet (``- 5 + 3``), an item's
-number (``2) 5 + 3``), bold type (``**5 + 3**``), LaTeX's ``$ \( \[`` and a sentence in brackets (``(as 5 + 3 = 8)``).
+Prose is full of signs that mean something else, so the text beside a piece of arithmetic is looked at. Dropped are the
+``5 + 3`` of ``1.5 + 3``, ``x^5 + 3``, ``5 + 3y``, ``5 + 3.25`` and ``2 x 5 + 3``. Understood are a bullet
+(``- 5 + 3``), an item's number (``2) 5 + 3``), bold type (``**5 + 3**``), LaTeX's ``$ \( \[`` and a sentence in
+brackets (``(as 5 + 3 = 8)``).
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ _LOOK_BACK = 16
 
 
 def equations(text: str) -> Iterator[Equation]:
-    """The equations, and expressions without ``=``, in the text's last MAX_TAIL_CHARACTERS; the last comes first.
+    """Yield the equations, and expressions without ``=``, in the text's last MAX_TAIL_CHARACTERS, from last to first.
 
     None spans two lines. Takes time linear in the tail, never raises.
     """
@@ -70,7 +71,7 @@ def _expression(side: str) -> Expression | None:
 
 
 def _undecorated(side: str) -> str:
-    """The side without bold type, and without the bracket of a remark around or after it: ``(9 + 7`` of ``(9 + 7 = 16)``."""
+    """Return a side without bold type, and without a remark's bracket such as that of ``(9 + 7 = 16)``."""
     side = side.lstrip(") ").rstrip("( ").removeprefix("**").removesuffix("**").strip()
     surplus = side.count("(") - side.count(")")
     while surplus > 0 and side.startswith("("):

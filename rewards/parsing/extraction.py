@@ -18,14 +18,14 @@ ANNOUNCED = re.compile(
 r"""``The answer is``, ``**Final answer:**``, ``The answer to the question is``: the answer is the rest of the line."""
 
 _REMARK = re.compile(
-    r"(?:(?:indeed|also|then|therefore|clearly) )?(?:correct|right|wrong|incorrect|reasonable|plausible|sensible|consistent|"
-    r"valid|verified|supported|confirmed|accurate|clear)\b",
+    r"(?:(?:indeed|also|then|therefore|clearly) )?"
+    r"(?:correct|right|wrong|incorrect|reasonable|plausible|sensible|consistent|valid|verified|supported|confirmed|accurate|clear)\b",
     re.IGNORECASE,
 )
 """Said of an answer, but not the answer: ``So the answer is correct.``"""
 _WRAPPINGS = (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"), ("**", "**"), ("`", "`"))
 _JOINT = re.compile(r"[ \t$]{0,8}(?:,|;|&|,? ?\band\b|,? ?\bor\b)[ \t$]{0,8}")
-"""What stands between two boxes that are one answer."""
+"""The text between two boxes that are one answer."""
 _BRACE = re.compile(r"\\boxed[ \t]?\{|\\fbox[ \t]?\{|\\[\\{}]|[{}]")
 MAX_JOINED = 20
 _LINE = re.compile(r"\s*([^\n]*)")
@@ -59,7 +59,7 @@ def unboxed(answer: str) -> str:
 
 
 def unwrapped(answer: str) -> str:
-    """Return the answer without what puts all of it into mathematical mode, bold type or code, and without a final stop."""
+    """Return the answer without mathematical mode, bold type or code around all of it, and without a final stop."""
     for _ in range(2 * len(_WRAPPINGS)):
         before = answer = answer.strip()
         answer = answer.removesuffix(".")

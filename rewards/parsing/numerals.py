@@ -1,4 +1,4 @@
-r"""Numbers as people and models write them, read exactly: ``$1,234.50``, ``7.0``, ``-3``, ``1/2``, ``2 1/2``,
+r"""Read numbers exactly as people and models write them: ``$1,234.50``, ``7.0``, ``-3``, ``1/2``, ``2 1/2``,
 ``\frac{1}{2}``, ``12{,}000``, ``1.5 million``, ``50\%``.
 
 Nothing is computed: ``48 + 24`` is two numbers, ``10^2`` is none. A thing that looks like a number and cannot be read
@@ -52,13 +52,13 @@ _CURRENCY = "$€£¥₹"
 
 
 def numbers(text: str) -> list[Fraction | None]:
-    """Every number of the text, in order; None for one that cannot be read."""
+    """Return every number of the text, in order; None for one that cannot be read."""
     plain = _plain(text)
     return [_value(match, plain) for match in _NUMERAL.finditer(plain) if match["number"]]
 
 
 def last_number(text: str) -> Fraction | None:
-    """The last number of the text; None when there is none, or it cannot be read. Linear in the text."""
+    """Return the last number of the text; None when there is none, or it cannot be read. Linear in the text."""
     plain = _plain(text)
     last = None
     for match in _NUMERAL.finditer(plain):
@@ -67,7 +67,7 @@ def last_number(text: str) -> Fraction | None:
 
 
 def begins_with_number(text: str) -> bool:
-    """Whether nothing but signs, currencies and markup stands before the first number."""
+    """Return whether nothing but signs, currencies and markup stands before the first number."""
     plain = _plain(text).lstrip(f" \t*_([{{~≈{_MINUS}{_CURRENCY}")
     match = _NUMERAL.match(plain)
     return match is not None and bool(match["number"])
@@ -110,7 +110,7 @@ def _decimal(numeral: str) -> Fraction | None:
 
 
 def _is_negative(text: str, start: int) -> bool:
-    """Whether a minus before the number is a sign: not one between two operands, of a range, or a bullet."""
+    """Return whether a minus before the number is a sign: not one between two operands, of a range, or a bullet."""
     before = text[max(0, start - 20) : start].rstrip(_CURRENCY)
     if before.rstrip().lower().endswith(("negative", "minus")):
         return True

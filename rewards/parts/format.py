@@ -13,7 +13,7 @@ from typing import Any
 from rewards.parsing.extraction import extract_answer, is_natural, unboxed
 
 LEAD_IN = "Let me solve this step by step."
-"""What TinyZero's and nano-aha-moment's prompts write before ``<think>``, in the assistant's name."""
+"""TinyZero's and nano-aha-moment's prompts write this before ``<think>``, in the assistant's name."""
 
 _TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 _END_OF_TURN = re.compile(r"(?:\s|<\|[A-Za-z_]{1,40}\|>|</s>)*")
@@ -21,16 +21,16 @@ _WORD = re.compile(r"\\[A-Za-z]+|[^\W\d_]+")
 
 
 def strict(text: str, answer: Mapping[str, Any], *, lead_in: str = LEAD_IN, answer_characters: str = "") -> float:
-    """Whether the whole turn is ``<think>…</think>``, a line break, ``<answer>…</answer>``; nano-aha-moment's format reward.
+    """Return 1.0 when the whole turn is ``<think>…</think>``, a line break and ``<answer>…</answer>``, each tag once.
 
-    1.0: it is, each tag stands once, and the answer is bare. 0.5: the same, but the answer has words around it. 0.0:
-    all else, an answer that says nothing included. Before ``<think>`` nothing may stand but ``lead_in``, after
-    ``</answer>`` nothing but space and the tokens that end a turn.
+    It is 0.5 when the answer has words around it instead of being bare, and 0.0 for all else, an answer that says
+    nothing included. Before ``<think>`` nothing may stand but ``lead_in``, after ``</answer>`` nothing but space and
+    the tokens that end a turn. The rule is nano-aha-moment's format reward.
 
-    An answer is bare when it has no more words than the reference answer (``answer["answer"]``, or ``answer["target"]``):
-    none for a number or an expression, one for a letter. LaTeX commands are no words. Without a reference, or with one of
-    several lines such as a program, 0.5 does not occur. ``answer_characters``, when given, are the only characters, besides space, of a bare answer instead:
-    ``"0123456789+-*/()."`` is nano-aha-moment's rule.
+    An answer is bare when it has no more words than the reference answer (``answer["answer"]``, or
+    ``answer["target"]``): none for a number or an expression, one for a letter. LaTeX commands are no words. Without a
+    reference, or with one of several lines such as a program, 0.5 does not occur. ``answer_characters``, when given,
+    are the only characters, besides space, of a bare answer instead: ``"0123456789+-*/()."`` is nano-aha-moment's rule.
     """
     if is_natural(answer):
         return float(_says_something(text))
@@ -46,7 +46,7 @@ def strict(text: str, answer: Mapping[str, Any], *, lead_in: str = LEAD_IN, answ
 
 
 def answer_tags(text: str, answer: Mapping[str, Any]) -> float:
-    """1.0 when the turn holds a complete pair of answer tags with anything in it, wherever it stands; else 0.0.
+    """Return 1.0 when the turn holds a complete pair of answer tags with anything in it, wherever it stands; else 0.0.
 
     TinyZero's lenient format reward, and Logic-RL's and others' starting point. An empty box is nothing.
     """
@@ -54,7 +54,7 @@ def answer_tags(text: str, answer: Mapping[str, Any]) -> float:
 
 
 def tag_pairs(text: str, answer: Mapping[str, Any]) -> float:
-    """How many of the pairs ``<think>…</think>`` and ``<answer>…</answer>`` are right: 0, 1 or 2.
+    """Return how many of the pairs ``<think>…</think>`` and ``<answer>…</answer>`` are right: 0, 1 or 2.
 
     A pair is right when each of its tags stands once, in order. Of two pairs that overlap, or stand the wrong way
     round, only one is right. Similar: open-r1's ``tag_count_reward``, a quarter for each of the four tags.

@@ -1,7 +1,7 @@
 r"""A general part that makes length cost something.
 
-Lengths are counted in words as this module defines them: a run of up to 16 letters and digits, or one other sign that is
-not space. That is roughly a token, and gluing words together or writing without spaces does not make a text shorter.
+Lengths are counted in words as this module defines them: a run of up to 16 letters and digits, or one other sign that
+is not space. That is roughly a token, and gluing words together or writing without spaces does not make a text shorter.
 """
 
 from __future__ import annotations
@@ -14,22 +14,24 @@ _WORD = re.compile(r"\w{1,16}|[^\w\s]")
 
 
 def length(text: str, answer: Mapping[str, Any], *, max_words: int = 1000, buffer_words: int = 200) -> float:
-    """The soft overlong punishment of DAPO (arXiv:2503.14476, equation 13), in words instead of tokens.
+    """Return the soft overlong punishment of DAPO (arXiv:2503.14476, equation 13), in words instead of tokens.
 
-    With n words, 0 up to ``max_words - buffer_words``, then falling linearly, ``(max_words - buffer_words - n) /
-    buffer_words``, to -1 at ``max_words`` and beyond. It punishes a completion before it is cut off, and leaves short ones
-    alone. DAPO adds it to a correctness of 1 or -1 with a weight of 1, with 20,480 tokens, the last 4,096 of them the buffer.
+    With n words it is 0 up to ``max_words - buffer_words``, then falls linearly, ``(max_words - buffer_words - n) /
+    buffer_words``, to -1 at ``max_words`` and beyond. It punishes a completion before it is cut off, and leaves short
+    ones alone. DAPO adds it to a correctness of 1 or -1 with a weight of 1, with 20,480 tokens, the last 4,096 of them
+    the buffer.
 
     Raises ValueError for a buffer that is not within 1 and ``max_words``.
     """
     if not 1 <= buffer_words <= max_words:
         raise ValueError(
-            f"rewards.parameters.length: buffer_words = {buffer_words} must be at least 1 and at most max_words = {max_words}"
+            f"rewards.parameters.length: buffer_words = {buffer_words} must be at least 1 and at most max_words = "
+            f"{max_words}"
         )
     excess = num_words(text) - (max_words - buffer_words)
     return -min(1.0, excess / buffer_words) if excess > 0 else 0.0
 
 
 def num_words(text: str) -> int:
-    """The number of words, linear in the text and without a copy of it."""
+    """Return the number of words, in time linear in the text and without a copy of it."""
     return sum(1 for _ in _WORD.finditer(text))

@@ -1,11 +1,11 @@
-"""Reasoning behaviours, detected in a completion's text.
+"""Detect reasoning behaviours in a completion's text.
 
 A marker says that the text *shows* a behaviour, not that the behaviour is sound: a false "yes, this works" is a
 verification too. Read the markers beside the accuracy, never instead of it.
 
 They look for the words in which a solver speaks about its own work. A word problem is full of the same words about
-something else (``will wait for 10 minutes``, ``try to escape``, ``which is equal to 24 months``), so the words around count:
-on 2,454 solutions of GSM8K and AQuA, where nobody checks or gives up, they must stay silent.
+something else (``will wait for 10 minutes``, ``try to escape``, ``which is equal to 24 months``), so the words around
+count: on 2,454 solutions of GSM8K and AQuA, where nobody checks or gives up, they must stay silent.
 
 Every pattern is linear: no quantifier is nested, and each one that could run on is bounded.
 """
@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 
 _TRACE_VERDICT = r"=\d{1,9} (?:yes|no)\b"
-"""How the tiny recipe's traces judge an attempt: ``9+3=12: 12*7=84 no, 12-7=5 no``."""
+"""The tiny recipe's traces judge an attempt like this: ``9+3=12: 12*7=84 no, 12-7=5 no``."""
 _WE = r"(?:let me|let's|let us|we|i|i'll|we'll)(?: (?:will|can|could|should|must|need to|have to|also))?"
 _IT = r"(?:this|that|it|which)"
 _OPERATOR = r"(?:[-+*/×·÷−]|\\times|\\cdot|\\div|(?<![a-z])x(?![a-z]))"
@@ -49,11 +49,13 @@ _BACKTRACKING = _any_of(
         r"(?:hmm+|oops)\b",
         rf"(?:but|oh|no|so|okay|ok|and),? {_WAIT}",
         r"(?:try|start) (?:again|over)\b",
-        r"(?:that|this|which) (?:does not|doesn't|did not|didn't|won't|will not) (?:work|give|help|match|equal|reach)\b",
+        r"(?:that|this|which) (?:does not|doesn't|did not|didn't|won't|will not) "
+        r"(?:work|give|help|match|equal|reach)\b",
         rf"{_WE} (?:go|step) back\b",
         r"instead,",
         r"try (?:another|a different|some other)\b",
-        r"(?:consider|use) (?:another|a different|some other) (?:approach|way|method|combination|operation|number|pair)\b",
+        r"(?:consider|use) (?:another|a different|some other) "
+        r"(?:approach|way|method|combination|operation|number|pair)\b",
         r"i made (?:a mistake|an error)\b",
     ),
     (rf"(?:^|[.!?\n>,;:(*…-])[ \t]{{0,2}}{_WAIT}", r"=\d{1,9} no(?:,[ \t]|\n)[ \t]{0,4}\d"),
@@ -69,18 +71,20 @@ _ATTEMPT = _any_of(
     (
         rf"{_WE} try\b",
         r"try(?:ing)?\b(?! to )",
-        r"try(?:ing)? to (?:get|use|make|reach|find|combine|add|subtract|multiply|divide|apply|start|form|solve|work|see)\b",
+        r"try(?:ing)? to "
+        r"(?:get|use|make|reach|find|combine|add|subtract|multiply|divide|apply|start|form|solve|work|see)\b",
         r"(?:alternatively|another (?:way|approach|option|combination|possibility)|what if)\b",
     ),
     (_TRACE_VERDICT,),
 )
 _CALCULATION = re.compile(
-    rf"{_OPERATOR}[ \t($]{{0,4}}\.?\d[\d.,]{{0,15}}%?[ \t]?[a-z]{{0,15}}[ \t)]{{0,4}}(?:=|≈|\\approx)[ \t$(<~-]{{0,6}}\.?\d"
+    rf"{_OPERATOR}[ \t($]{{0,4}}\.?\d[\d.,]{{0,15}}%?[ \t]?[a-z]{{0,15}}[ \t)]{{0,4}}"
+    rf"(?:=|≈|\\approx)[ \t$(<~-]{{0,6}}\.?\d"
 )
 
 
 def markers(text: str) -> dict[str, bool]:
-    """Which behaviours the text shows:
+    """Return which behaviours the text shows:
 
     - ``verification``: it passes a verdict on a result, or says that it checks one;
     - ``backtracking``: it gives an attempt up and turns to something else;

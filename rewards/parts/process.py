@@ -17,14 +17,14 @@ _NUMBER = re.compile(
 
 
 def process(text: str, answer: Mapping[str, Any]) -> float:
-    """The share of the steps in ``answer["steps"]`` whose results the text writes in the same order, from 0 to 1.
+    """Return the share of the steps in ``answer["steps"]`` whose results the text writes in order, from 0 to 1.
 
-    A step is a number, or text such as ``"48/2=24"`` or ``"$1,200.00"``, of which the last number is the result: GSM8K's
-    ``<<48/2=24>>``. Numbers are compared by value, without sign. Steps may be missing, and anything may stand between: the
-    share is the longest common subsequence's. Without steps it is 0.0 for every text.
+    A step is a number, or text such as ``"48/2=24"`` or ``"$1,200.00"``, of which the last number is the result:
+    GSM8K's ``<<48/2=24>>``. Numbers are compared by value, without sign. Steps may be missing, and anything may stand
+    between: the share is the longest common subsequence's. Without steps it is 0.0 for every text.
 
-    It follows the step-wise reasoning accuracy reward of R1-VL (arXiv:2503.12937), the share of key steps that are found
-    in the reasoning. A policy can learn to list numbers for it: give it a small weight.
+    It follows the step-wise reasoning accuracy reward of R1-VL (arXiv:2503.12937), the share of key steps that are
+    found in the reasoning. A policy can learn to list numbers for it: give it a small weight.
 
     Raises KeyError when the task gives no steps, ValueError for a step without a number.
     """
@@ -51,7 +51,7 @@ def _numbers(text: str) -> Iterator[Decimal]:
 
 
 def _common(steps: list[Decimal], numbers: Iterable[Decimal]) -> int:
-    """The length of the longest common subsequence of the two."""
+    """Return the length of the longest common subsequence."""
     expected = set(steps)
     longest = [0] * (len(steps) + 1)  # [i]: the longest with the first i steps, and the numbers so far
     for number in numbers:

@@ -15,18 +15,19 @@ _WORD = re.compile(r"\S+")
 
 
 def repetition(text: str, answer: Mapping[str, Any], *, ngram_size: int = 20, max_penalty: float = 1.0) -> float:
-    """``-max_penalty * (1 - distinct / all)`` over the n-grams of words, split at space, lower case; 0 for a text too short.
+    """Return ``-max_penalty * (1 - distinct / all)`` over the n-grams of words; 0 for a text that is too short.
 
-    This is open-r1's ``get_repetition_penalty_reward``, one number for a completion, after the n-gram penalty of Yeo et al.
-    2025 (arXiv:2502.03373, appendix C.2). open-r1's default n-gram is 3 words, which also punishes honest search: it says
-    ``let's try`` often. About a sentence, the default here, catches loops only.
+    Words are split at space and compared in lower case. This is open-r1's ``get_repetition_penalty_reward``, one number
+    for a completion, after the n-gram penalty of Yeo et al. 2025 (arXiv:2502.03373, appendix C.2). open-r1's default
+    n-gram is 3 words, which also punishes honest search: it says ``let's try`` often. About a sentence, the default
+    here, catches loops only.
 
     Raises ValueError unless ``ngram_size`` is at least 1 and ``max_penalty`` at least 0.
     """
     if ngram_size < 1 or max_penalty < 0:
         raise ValueError(
-            f"rewards.parameters.repetition: ngram_size = {ngram_size} must be at least 1, and max_penalty = {max_penalty} at "
-            "least 0 (the part itself is negative)"
+            f"rewards.parameters.repetition: ngram_size = {ngram_size} must be at least 1, and max_penalty = "
+            f"{max_penalty} at least 0 (the part itself is negative)"
         )
     total = 0
     distinct = set()

@@ -63,7 +63,7 @@ class Box:
         require: Sequence[str] = REQUIRED,
         channel: Mapping[str, int] | None = None,
     ) -> None:
-        """Starts it; whether that went well, ``active`` says.
+        """Start it; ``active`` says whether that went well.
 
         Args:
             role: what it does: probe, functions, programs (candidate.py) or judge (judge.py).
@@ -84,7 +84,7 @@ class Box:
         self._status, self._control = status_end, control_end
 
     def active(self) -> frozenset[str]:
-        """The steps of confinement.py that hold; call it once, first.
+        """Return the steps of confinement.py that hold. Call it once, first.
 
         Raises SandboxError when what is required is not protected, and when the box could not start.
         """
@@ -98,7 +98,7 @@ class Box:
         return active
 
     def result(self) -> dict[str, Any] | None:
-        """What the box says in the end; None when it ended, or ran out of time, without a word.
+        """Return what the box says in the end; None when it ended, or ran out of time, without a word.
 
         Raises SandboxError when it could not set itself up.
         """
@@ -111,7 +111,7 @@ class Box:
         return dict(result)
 
     def close(self) -> None:
-        """Ends all that runs in the box, and waits until it has."""
+        """End all that runs in the box, and wait until it has."""
         self._control.close()
         self._status.close()
         try:
@@ -148,9 +148,10 @@ class Box:
 
 
 def protections() -> dict[str, tuple[str, ...]]:
-    """What a box protects on this machine -> by which steps of confinement.py, such as ``network: namespaces, seccomp``.
+    """Return what a box protects on this machine, and by which steps of confinement.py.
 
-    Nothing protects what has no steps. Starts one box. Raises SandboxError when none can be started at all.
+    An example is ``network: namespaces, seccomp``; nothing protects what has no steps. Starts one box. Raises
+    SandboxError when none can be started at all.
     """
     with Box("probe", {}, Limits(time_s=10), require=()) as box:
         active = box.active()
@@ -163,7 +164,10 @@ def protections() -> dict[str, tuple[str, ...]]:
 
 @functools.cache
 def check_protections(require: tuple[str, ...] = REQUIRED) -> None:
-    """Raises SandboxError, with the fix, unless code written by a model can be run here; ValueError for an unknown demand."""
+    """Raise SandboxError, with the fix, unless code written by a model can be run here.
+
+    Raises ValueError for an unknown name in ``require``.
+    """
     if unknown := set(require) - set(GUARDS):
         raise ValueError(f"rewards.parameters.code.require names {sorted(unknown)}: known are {', '.join(GUARDS)}")
     with Box("probe", {}, Limits(time_s=10), require) as box:
@@ -174,9 +178,9 @@ def check_protections(require: tuple[str, ...] = REQUIRED) -> None:
 def _refusal(missing: Sequence[str], active: frozenset[str]) -> str:
     return (
         f"code written by a model cannot be run here: nothing protects {', '.join(missing)}; active are "
-        f"{', '.join(sorted(active))}. Allow user namespaces, or Landlock (Linux 5.13) and seccomp, which need no privilege; "
-        "with Docker, run with --security-opt seccomp=unconfined or --privileged. To take the risk, on a machine that holds "
-        f"nothing of value, leave {', '.join(missing)} out of rewards.parameters.code.require"
+        f"{', '.join(sorted(active))}. Allow user namespaces, or Landlock (Linux 5.13) and seccomp, which need no "
+        "privilege; with Docker, run with --security-opt seccomp=unconfined or --privileged. To take the risk, on a "
+        f"machine that holds nothing of value, leave {', '.join(missing)} out of rewards.parameters.code.require"
     )
 
 

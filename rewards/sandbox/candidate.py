@@ -26,23 +26,24 @@ Lock = Callable[[], None]
 """Takes the last rights away; to be called right before untrusted code runs."""
 
 STRETCH = 3.0
-"""A time limit is one of processor time; by the clock, on which a busy machine or a program that sleeps has some to spend,
-it is so many times as long."""
+"""A time limit is one of processor time; by the clock, on which a busy machine or a program that sleeps has some to
+spend, it is so many times as long."""
 
-builtins.exit = builtins.quit = sys.exit  # type: ignore[assignment]  # what the module `site`, which is not loaded, would have defined
+# The module `site`, which is not loaded, would have defined them.
+builtins.exit = builtins.quit = sys.exit  # type: ignore[assignment]
 
 
 def probe(job: dict[str, Any], lock: Lock) -> None:
-    """Proves that the last step can be taken too."""
+    """Prove that the last step can be taken too."""
     lock()
 
 
 def call_functions(job: dict[str, Any], lock: Lock) -> None:
-    """Loads a program, then answers calls of its functions: ``[name, arguments, keyword arguments]``.
+    """Load a program, then answer calls of its functions: ``[name, arguments, keyword arguments]``.
 
-    Answers ``{"ready": true}`` before the program and ``{"loaded": true}`` after it, and then ``{"returned": value}`` or
-    ``{"raised": [names of the type and its bases, message]}``. A call that takes longer than ``time_limit_s`` of
-    processor time ends the process.
+    The answers are ``{"ready": true}`` before the program and ``{"loaded": true}`` after it, and then ``{"returned":
+    value}`` or ``{"raised": [names of the type and its bases, message]}``. A call that takes longer than
+    ``time_limit_s`` of processor time ends the process.
     """
     requests, replies = job["requests"], job["replies"]
     plain.write(replies, {"ready": True})
@@ -66,7 +67,7 @@ def call_functions(job: dict[str, Any], lock: Lock) -> None:
 
 
 def _load(context: str, program: str, module: types.ModuleType) -> None:
-    """Runs the context, such as imports that the question began with, and then the program, in one module.
+    """Run the context, such as imports that the question began with, and then the program, in one module.
 
     A program that begins indented is the rest of the function at whose head the context ends.
     """
@@ -90,10 +91,10 @@ def _raised(error: BaseException) -> dict[str, Any]:
 
 
 def run_programs(job: dict[str, Any], lock: Lock) -> None:
-    """Runs a program once for each request ``{"input": text}``, every time in a fresh process.
+    """Run a program once for each request ``{"input": text}``, every time in a fresh process.
 
-    Answers ``{"ready": true}`` first, and then ``{"ran": [output, exit code]}``, with the exit code None for a run that a
-    signal ended or that printed too much, or ``{"late": true}``.
+    The answers are ``{"ready": true}`` first, and then ``{"ran": [output, exit code]}``, with the exit code None for a
+    run that a signal ended or that printed too much, or ``{"late": true}``.
     """
     requests, replies = job["requests"], job["replies"]
     plain.write(replies, {"ready": True})
@@ -141,7 +142,7 @@ def _lock_below(parent: int, lock: Lock) -> None:
 
 
 def _finish() -> None:
-    """What Python does when a program ends: programs of contests count on it."""
+    """Do what Python does when a program ends: programs of contests count on it."""
     if "threading" in sys.modules:
         sys.modules["threading"]._shutdown()
     atexit._run_exitfuncs()
@@ -151,7 +152,7 @@ def _finish() -> None:
 
 
 def _wait(process: int, time_limit_s: float) -> tuple[bool, int | None]:
-    """Whether it was late, and its exit code; None for one that a signal ended."""
+    """Return whether it was late, and its exit code; None for one that a signal ended."""
     descriptor = os.pidfd_open(process)
     events = select.poll()
     events.register(descriptor, select.POLLIN)

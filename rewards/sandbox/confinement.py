@@ -1,4 +1,4 @@
-"""What a process does to itself before code runs in it that nobody trusts. Linux only; each step reports if it held.
+"""Confine a process before code runs in it that nobody trusts. Linux only; each step reports whether it held.
 
     namespaces     its own processes, network (without even a loopback that is up), IPC and host name
     private_root   its own file tree, read-only but for a small /tmp in memory: Python's standard library, nothing else
@@ -48,12 +48,15 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def is_guarded(what: str, active: Collection[str]) -> bool:
-    """Whether the steps that hold protect ``what``, one of GUARDS."""
+    """Return whether the steps that hold protect ``what``, one of GUARDS."""
     return any(steps <= set(active) for steps in GUARDS[what])
 
 
 def enter_namespaces() -> bool:
-    """Its own processes (from the next fork on), network, IPC, host name and mounts. False when that is forbidden."""
+    """Enter namespaces of its own for processes (from the next fork on), network, IPC, host name and mounts.
+
+    Returns False where that is forbidden.
+    """
     flags = _CLONE_NEWNS | _CLONE_NEWPID | _CLONE_NEWNET | _CLONE_NEWIPC | _CLONE_NEWUTS
     user, group = os.geteuid(), os.getegid()
     # Root of a container is often not allowed to, and then has to go the way of any user.
@@ -70,9 +73,9 @@ def enter_namespaces() -> bool:
 
 
 def enter_private_root(readable: Sequence[str], hidden: Sequence[str], tmp_bytes: int) -> bool:
-    """A file tree of its own in place of the machine's. Needs the namespaces.
+    """Enter a file tree of its own in place of the machine's. Needs the namespaces.
 
-    False when mounting is forbidden. Raises OSError when it fails later on, and what is left is of no use.
+    Returns False when mounting is forbidden. Raises OSError when it fails later on, and what is left is of no use.
     """
     try:
         _mount("none", "/", "", _MS_REC | _MS_PRIVATE)
@@ -96,7 +99,7 @@ def enter_private_root(readable: Sequence[str], hidden: Sequence[str], tmp_bytes
 
 
 def restrict_files(readable: Sequence[str], hidden: Sequence[str], has_private_root: bool) -> bool:
-    """Landlock: reads what Python needs, and writes in the private /tmp alone. False when the kernel has none."""
+    """Let it read what Python needs, and write in the private /tmp alone. False when the kernel has no Landlock."""
     if landlock.version() == 0:
         return False
     if has_private_root:
@@ -111,7 +114,7 @@ def restrict_files(readable: Sequence[str], hidden: Sequence[str], has_private_r
 
 
 def become_unprivileged(readable: Sequence[str], has_private_root: bool) -> bool:
-    """Gives up root, its groups, and every capability. True when it is not called root any more.
+    """Give up root, its groups, and every capability. True when it is not called root any more.
 
     Where root's own folder holds Python and there is no private root, root stays root, without capabilities.
     """
@@ -130,17 +133,17 @@ def become_unprivileged(readable: Sequence[str], has_private_root: bool) -> bool
 
 
 def adopt_orphans() -> None:
-    """Makes this process the parent of those below it whose own parent dies, so that it can end them too."""
+    """Make this process the parent of those below it whose own parent dies, so that it can end them too."""
     _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def die_with_parent() -> None:
-    """The kernel kills this process when its parent dies. A change of user undoes it: call it afterwards."""
+    """Have the kernel kill this process when its parent dies. A change of user undoes it: call it afterwards."""
     _libc.prctl(_PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0)
 
 
 def limit(memory_bytes: int, cpu_s: int, file_bytes: int) -> None:
-    """Limits of this process, for good."""
+    """Limit this process, for good."""
     limits = {
         resource.RLIMIT_AS: memory_bytes,
         resource.RLIMIT_CPU: cpu_s,
@@ -156,7 +159,7 @@ def limit(memory_bytes: int, cpu_s: int, file_bytes: int) -> None:
 
 
 def lock(active: frozenset[str], max_threads: int) -> None:
-    """The last step, right before untrusted code. Raises OSError when seccomp refuses its filter.
+    """Take the last step, right before untrusted code. Raises OSError when seccomp refuses its filter.
 
     Threads are allowed where their number can be limited: the kernel counts them by user, so this must be a user that
     nobody else is.
@@ -170,7 +173,7 @@ def lock(active: frozenset[str], max_threads: int) -> None:
 
 
 def _show(path: str) -> None:
-    """Binds one of the old tree's files or folders, read-only, at its own place."""
+    """Bind one of the old tree's files or folders, read-only, at its own place."""
     flags = _MS_NOSUID
     if os.path.isdir(f"/old{path}"):
         os.makedirs(path)
@@ -183,14 +186,14 @@ def _show(path: str) -> None:
 
 
 def _locked_flags(path: str) -> int:
-    """Flags of the mount that holds a path and that a user namespace may not take off."""
+    """Return the flags of the mount that holds a path and that a user namespace may not take off."""
     flags = os.statvfs(path).f_flag
     relative_times = _MS_RELATIME if flags & _ST_RELATIME else 0
     return flags & (_MS_RDONLY | _MS_NOSUID | _MS_NODEV | _MS_NOEXEC | _MS_NOATIME | _MS_NODIRATIME) | relative_times
 
 
 def _reading(path: str, hidden: Sequence[str]) -> list[tuple[str, int]]:
-    """Landlock's rules to read all below a path but what is hidden: rights cannot be taken away again further down."""
+    """Return the rules to read all below a path but what is hidden: no right can be taken away again further down."""
     if path in hidden:
         return []
     if not any(folder.startswith(f"{path}/") for folder in hidden):

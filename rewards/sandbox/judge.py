@@ -34,7 +34,7 @@ class Wrong(Exception):
 
 
 def judge(job: dict[str, Any], lock: Callable[[], None]) -> None:
-    """Judges one program by a problem's tests, ``job["problem"]`` (rewards/tasks/code.py)."""
+    """Judge one program by a problem's tests, ``job["problem"]`` (rewards/tasks/code.py)."""
     problem = job["problem"]
     lock()
     candidate = Candidate(job["requests"], job["replies"])
@@ -70,13 +70,13 @@ class Tests:
         signal.signal(signal.SIGALRM, candidate.late)
 
     def allow(self, seconds: float) -> None:
-        """Starts the time that all of it may take."""
+        """Start the time that all of it may take."""
         self._deadline = time.monotonic() + seconds
         self._set_alarm(math.inf)
 
     @contextlib.contextmanager
     def test(self, index: int) -> Iterator[None]:
-        """What a test is wrapped in: it fails alone, and within its time."""
+        """Wrap a test, so that it fails alone, and within its time."""
         self._entered.add(index)
         try:
             with self.in_time():
@@ -89,7 +89,7 @@ class Tests:
 
     @contextlib.contextmanager
     def in_time(self) -> Iterator[None]:
-        """Raises Unanswered after the time of one test."""
+        """Raise Unanswered after the time of one test."""
         self._set_alarm(self._limit_s)
         yield
         self._set_alarm(math.inf)
@@ -151,7 +151,7 @@ def _programs(problem: dict[str, Any], candidate: Candidate) -> tuple[int, Calla
 
 
 def _separate(source: str) -> tuple[Any, int]:
-    """The tests, each of their statements wrapped so that it fails alone, and how many there are.
+    """Return the tests, each of their statements wrapped so that it fails alone, and how many there are.
 
     A statement is a test when it asserts something, at the top or directly in a function at the top such as HumanEval's
     ``check``. ``assert True`` is none. Raises Invalid when there is no test.
@@ -182,7 +182,7 @@ def _wrapped(statement: ast.stmt, index: int) -> ast.stmt:
 
 
 def prints_the_same(printed: str, expected: str) -> bool:
-    """Whether two outputs are equal but for white space, and for the last digits of numbers with a decimal point."""
+    """Return whether two outputs are equal but for white space and the last digits of numbers with a decimal point."""
     found, wanted = printed.split(), expected.split()
     return len(found) == len(wanted) and all(map(_is_same_token, found, wanted))
 
@@ -198,6 +198,6 @@ def _is_same_token(found: str, wanted: str) -> bool:
 
 
 def describe(error: BaseException) -> str:
-    """The exception in a line, without its message's tail."""
+    """Return the exception in a line, without its message's tail."""
     text = str(error)[:200] if isinstance(error, AssertionError | Wrong | Unanswered | SyntaxError | NameError) else ""
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

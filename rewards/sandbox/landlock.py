@@ -1,4 +1,4 @@
-"""Which files a confined process may open: Landlock, which needs no privilege. Linux 5.13 and later.
+"""Restrict the files that a process may open by Landlock, which needs no privilege. Linux 5.13 and later.
 
 Landlock does not hide that a file exists, its size or its times; seccomp.py refuses what changes a file otherwise (its
 mode, its owner).
@@ -30,12 +30,12 @@ class _PathBeneath(ctypes.Structure):
 
 
 def version() -> int:
-    """The kernel's version of Landlock; 0 when it has none, or a container forbids it."""
+    """Return the kernel's version of Landlock; 0 when it has none, or a container forbids it."""
     return max(0, int(_libc().syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), ctypes.c_uint(1))))
 
 
 def restrict(rules: Iterable[tuple[str, int]]) -> None:
-    """Leaves this thread, and what it starts, the given rights below the given paths, and no others, for good.
+    """Leave this thread, and what it starts, the given rights below the given paths, and no others, for good.
 
     Paths that do not exist are left out. TCP, abstract sockets and signals to others go too where the kernel can.
     Raises OSError when it cannot.

@@ -3,8 +3,8 @@
     worker ── starts ──> supervisor ── forks ──> inside: confined, plays its role
        └─ a pipe that ends ─^   └─ kills it, and with it all of its process namespace
 
-The supervisor stays outside its child's process namespace, where nothing inside can reach it. It kills the child when the
-box's time is over, and when its pipe from the worker ends: because the worker is done, or because it died.
+The supervisor stays outside its child's process namespace, where nothing inside can reach it. It kills the child when
+the box's time is over, and when its pipe from the worker ends: because the worker is done, or because it died.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MAX_THREADS = 64
 
 
 def main() -> None:
-    """Standard input holds the job (box.py); its descriptors were inherited under the numbers that it names."""
+    """Run a box by the job (box.py) on standard input; its descriptors were inherited under the numbers it names."""
     sys.path.insert(0, PROJECT)
     from rewards.sandbox import confinement
 
@@ -80,7 +80,7 @@ def _supervise(inside: int, control: int, time_s: float) -> NoReturn:
 
 
 def _end_orphans() -> None:
-    """There are none where the box had its own process namespace, which ends with its first process."""
+    """End processes whose parent died: none where the box's own process namespace ended with its first process."""
     children = f"/proc/self/task/{os.getpid()}/children"
     while True:
         if os.access(children, os.R_OK):

@@ -36,7 +36,7 @@ class NotPlainError(TypeError):
 
 
 def encode(value: Any, depth: int = 0) -> Any:
-    """The JSON that stands for ``value``. Raises NotPlainError for what has no plain type, and past MAX_DEPTH."""
+    """Return the JSON that stands for ``value``. Raises NotPlainError for another type, and past MAX_DEPTH."""
     if value is None or value is True or value is False:
         return value
     if depth > MAX_DEPTH:
@@ -64,7 +64,7 @@ def encode(value: Any, depth: int = 0) -> Any:
 
 
 def decode(data: Any, depth: int = 0) -> Any:
-    """The value that ``encode`` wrote. Raises NotPlainError for what it could not have written."""
+    """Return the value that ``encode`` wrote. Raises NotPlainError for what it could not have written."""
     if data is None or isinstance(data, bool | int | float | str):
         return data
     if depth > MAX_DEPTH:
@@ -96,7 +96,7 @@ def _decode_object(kind: str, content: Any, depth: int) -> Any:
 
 
 def write(descriptor: int, data: Any) -> None:
-    """Writes one frame of JSON data. Raises NotPlainError past MAX_FRAME_BYTES, OSError when nobody reads."""
+    """Write one frame of JSON data. Raises NotPlainError past MAX_FRAME_BYTES, OSError when nobody reads."""
     body = json.dumps(data, separators=(",", ":")).encode()
     if len(body) > MAX_FRAME_BYTES:
         raise NotPlainError(f"{len(body)} bytes are more than a frame may have, {MAX_FRAME_BYTES}")
@@ -106,10 +106,10 @@ def write(descriptor: int, data: Any) -> None:
 
 
 def read(descriptor: int, deadline: float | None = None) -> Any:
-    """Reads one frame of JSON data.
+    """Read one frame of JSON data.
 
-    Raises EOFError when the writer is gone, NotPlainError when it is no frame, TimeoutError after ``deadline``, in seconds
-    of the monotonic clock.
+    Raises EOFError when the writer is gone, NotPlainError when it is no frame, TimeoutError after ``deadline``, in
+    seconds of the monotonic clock.
     """
     (length,) = _HEADER.unpack(_read_exactly(descriptor, _HEADER.size, deadline))
     if length > MAX_FRAME_BYTES:

@@ -1,8 +1,8 @@
 """A candidate's functions, as the judge sees them.
 
-A proxy sends its arguments to the candidate's process and gives back what comes: plain data, or an exception of a builtin
-type. No object of the candidate's, and so none of its methods, ever gets to the judge. Arguments are copies: what the
-candidate does to a list that it was given, a test does not see.
+A proxy sends its arguments to the candidate's process and gives back what comes: plain data, or an exception of a
+builtin type. No object of the candidate's, and so none of its methods, ever gets to the judge. Arguments are copies: a
+test does not see what the candidate does to a list that it was given.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Candidate:
         """What the tests want to pass to it, before anything came from it, and cannot be passed."""
 
     def function(self, name: str) -> Callable[..., Any]:
-        """The proxy of one function. It returns or raises what the function does, or raises Unanswered."""
+        """Return the proxy of one function. It returns or raises what the function does, or raises Unanswered."""
 
         def proxy(*arguments: Any, **keywords: Any) -> Any:
             return self._call(name, arguments, keywords)
@@ -52,24 +52,24 @@ class Candidate:
         return proxy
 
     def wait(self) -> None:
-        """Waits until it has started. Raises Unanswered when it does not."""
+        """Wait until it has started. Raises Unanswered when it does not."""
         self._receive("ready")
 
     def load(self) -> None:
-        """Waits until the program is loaded. Raises what loading it raised, or Unanswered."""
+        """Wait until the program is loaded. Raises what loading it raised, or Unanswered."""
         self.was_asked = True
         self._receive("loaded")
         self.was_asked = False  # a program that was loaded has had no part in anything yet
 
     def run(self, given: str) -> tuple[str, bool]:
-        """What the program prints for this input, and whether it ended well. Raises Unanswered, too when it is late."""
+        """Return what the program prints for an input, and whether it ended well. Raises Unanswered, also when late."""
         self._send({"input": given})
         output, exit_code = self._receive("ran")
         return str(output), exit_code == 0
 
     def late(self, *_: object) -> NoReturn:
-        """Gives it up; the handler of the timer's signal."""
-        raise self._given_up("took too long")
+        """Give it up; the handler of the timer's signal."""
+        raise self._give_up("took too long")
 
     def _call(self, name: str, arguments: Sequence[Any], keywords: dict[str, Any]) -> Any:
         try:
@@ -83,7 +83,7 @@ class Candidate:
         try:
             return plain.decode(returned)
         except plain.NotPlainError as error:
-            raise self._given_up(str(error)) from None
+            raise self._give_up(str(error)) from None
 
     def _send(self, request: Any) -> None:
         if self.failure:
@@ -92,17 +92,17 @@ class Candidate:
         try:
             plain.write(self._requests, request)
         except OSError:
-            raise self._given_up("its process ended") from None
+            raise self._give_up("its process ended") from None
         except plain.NotPlainError as error:
-            raise self._given_up(str(error)) from None
+            raise self._give_up(str(error)) from None
 
     def _receive(self, what: str) -> Any:
         try:
             reply = plain.read(self._replies)
         except EOFError:
-            raise self._given_up("its process ended") from None
+            raise self._give_up("its process ended") from None
         except plain.NotPlainError as error:
-            raise self._given_up(str(error)) from None
+            raise self._give_up(str(error)) from None
         if isinstance(reply, dict) and what in reply:
             return reply[what]
         match reply:
@@ -110,14 +110,14 @@ class Candidate:
                 raise _exception(names, message)
             case {"late": _}:
                 self.late()
-        raise self._given_up("it answered something else")
+        raise self._give_up("it answered something else")
 
-    def _given_up(self, reason: str) -> Unanswered:
+    def _give_up(self, reason: str) -> Unanswered:
         self.failure = self.failure or reason
         return Unanswered(self.failure)
 
 
 def _exception(names: Sequence[object], message: str) -> Exception:
-    """An exception of the first of these types that is a builtin one."""
+    """Return an exception of the first of these types that is a builtin one."""
     known = [_EXCEPTIONS[name] for name in names if isinstance(name, str) and name in _EXCEPTIONS]
     return (known or [RuntimeError])[0](message)

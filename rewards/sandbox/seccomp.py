@@ -1,8 +1,9 @@
-"""Which system calls a confined process may make: a seccomp filter, in the kernel's own bytecode.
+"""Restrict the system calls of a process by a seccomp filter, written in the kernel's own bytecode.
 
-An allow-list, so a call that is not known here, or that a later kernel adds, fails. What computing needs is on it; what
-reaches another process, a network, or the machine is not: no sockets, no fork, no exec, no signals to others, no ptrace, no
-shared memory, no mounts, no namespaces, no io_uring, no bpf, no change of a file's owner or mode.
+It is an allow-list, so a call that is not known here, or that a later kernel adds, fails. On it is what computing
+needs, and nothing that reaches another process, a network, or the machine: no sockets, no fork, no exec, no signals to
+others, no ptrace, no shared memory, no mounts, no namespaces, no io_uring, no bpf, no change of a file's owner or
+mode.
 
 A refused call fails with EPERM, one newer than Linux 5.4 with ENOSYS, so that a C library falls back to an older one.
 Numbers: arch/x86/entry/syscalls/syscall_64.tbl and include/uapi/asm-generic/unistd.h of Linux.
@@ -94,7 +95,7 @@ class _Filter(ctypes.Structure):
 
 
 def is_available() -> bool:
-    """Whether this machine's architecture is known here, and its kernel takes filters."""
+    """Return whether this machine's architecture is known here, and its kernel takes filters."""
     if os.uname().machine not in _ARCHITECTURES:
         return False
     libc = ctypes.CDLL(None, use_errno=True)
@@ -103,7 +104,7 @@ def is_available() -> bool:
 
 
 def install(allow_threads: bool) -> None:
-    """Filters this thread's system calls, and those of what it starts, for good. Raises OSError when it cannot."""
+    """Filter this thread's system calls, and those of what it starts, for good. Raises OSError when it cannot."""
     instructions = [_Filter(*instruction) for instruction in _instructions(allow_threads)]
     array = (_Filter * len(instructions))(*instructions)
     program = _Program(len(instructions), ctypes.cast(array, ctypes.c_void_p))

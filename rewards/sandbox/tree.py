@@ -1,4 +1,4 @@
-"""What of the machine's files a Python in a box needs. Found out by the worker, once: looking costs more than starting."""
+"""Find the files that a Python in a box needs. The worker does it once: looking costs more than starting."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _SYSTEM_LIBRARIES = ("libc.", "libpython", "ld-", "libm.")
 
 @functools.cache
 def readable() -> tuple[str, ...]:
-    """The standard library, the folders of the shared libraries that Python itself uses, and /dev/null."""
+    """Return the standard library, the folders of the shared libraries that Python itself uses, and /dev/null."""
     mapped = {Path(line.split()[-1]) for line in Path("/proc/self/maps").read_text().splitlines() if ".so" in line}
     libraries = {str(file.parent) for file in mapped if file.name.startswith(_SYSTEM_LIBRARIES)}
     folders = sorted({str(Path(os.__file__).resolve().parent), *libraries})
@@ -21,6 +21,6 @@ def readable() -> tuple[str, ...]:
 
 @functools.cache
 def hidden() -> tuple[str, ...]:
-    """Folders in those that are nobody's business: installed packages, of which one may hold a data set's answers."""
+    """Return the folders in those that stay hidden: installed packages, of which one may hold a data set's answers."""
     patterns = [f"{deeper}{name}-packages" for deeper in ("", "*/") for name in ("site", "dist")]
     return tuple(str(found) for path in readable() for pattern in patterns for found in Path(path).glob(pattern))

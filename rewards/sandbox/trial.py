@@ -10,14 +10,14 @@ from typing import Any
 from rewards.sandbox.box import REQUIRED, Box, Limits
 
 
-def judged(
+def run_trial(
     role: str,
     job: Mapping[str, Any],
     problem: Mapping[str, Any],
     limits: Limits,
     require: Sequence[str] = REQUIRED,
 ) -> dict[str, Any] | None:
-    """What the judge found out about the candidate (judge.py); None when it came to no end.
+    """Run a program against its tests and return the judge's finding (judge.py); None when it came to no end.
 
     Args:
         role: the candidate's: functions or programs (candidate.py).

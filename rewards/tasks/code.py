@@ -3,15 +3,15 @@
 The answer to a prompt is a mapping of
 
 - ``kind``: ``function`` or ``stdio``.
-- ``tests``: of functions Python source whose statements assert (HumanEval's ``check`` with its call, MBPP's asserts), of
-  programs a list of pairs ``[input, output]``. The output must be equal but for white space (sandbox/judge.py).
-- ``functions``: the names that the tests call, and ``context``: source that comes before the program and before the tests,
-  such as HumanEval's prompt. Of functions only.
+- ``tests``: of functions Python source whose statements assert (HumanEval's ``check`` with its call, MBPP's asserts),
+  of programs a list of pairs ``[input, output]``. The output must be equal but for white space (sandbox/judge.py).
+- ``functions``: the names that the tests call, and ``context``: source that comes before the program and before the
+  tests, such as HumanEval's prompt. Of functions only.
 - optionally ``time_limit_s`` of a call or run, ``total_time_limit_s`` of all tests, and ``memory_mib``.
 - ``answer``: a reference solution, for people. It is not looked at, and no box is told.
 
-What must be protected for anything to run is the parameter ``require``: of ``network``, ``files`` and ``processes`` all, unless
-``rewards.parameters.code.require`` names fewer.
+The parameter ``require`` says what must be protected for anything to run: all of ``network``, ``files`` and
+``processes``, unless ``rewards.parameters.code.require`` names fewer.
 
 Two parts:
 
@@ -32,7 +32,7 @@ from typing import Any
 
 from rewards.parsing.extraction import is_natural
 from rewards.sandbox.box import REQUIRED, Limits, check_protections
-from rewards.sandbox.trial import judged
+from rewards.sandbox.trial import run_trial
 
 PARTS = ("correctness", "tests_passed")
 
@@ -63,8 +63,8 @@ class ProgramVerdict:
 def score(text: str, answer: Mapping[str, Any], *, require: Sequence[str] = REQUIRED) -> dict[str, float]:
     """Return the parts of a completion's reward. ``require`` says what must be protected for anything to run.
 
-    Raises KeyError and ValueError when the answer cannot be judged, whatever the text, and SandboxError when this machine
-    cannot protect what it must.
+    Raises KeyError and ValueError when the answer cannot be judged, whatever the text, and SandboxError when this
+    machine cannot protect what it must.
     """
     may_be_bare = is_natural(answer) and answer["kind"] == "function"
     program = extract_program(text, may_be_bare, answer.get("functions", ()))
@@ -82,10 +82,10 @@ def prepare(*, require: Sequence[str] = REQUIRED) -> None:
 def extract_program(text: str, may_be_bare: bool = False, functions: Sequence[str] = ()) -> str | None:
     """Return the program in a completion, or None.
 
-    What the last complete pair of answer tags holds, without a fence around it; where there is no such pair, a closed
-    block: the last that defines one of the ``functions`` that are wanted, or else the last fenced as Python, or else the last
-    fenced as no language; with ``may_be_bare`` and neither, the text itself up to the first line that is not indented: a
-    function's body that goes on where the prompt ended.
+    It is what the last complete pair of answer tags holds, without a fence around it; where there is no such pair, a
+    closed block: the last that defines one of the ``functions`` that are wanted, or else the last fenced as Python, or
+    else the last fenced as no language; with ``may_be_bare`` and neither, the text itself up to the first line that is
+    not indented: a function's body that goes on where the prompt ended.
     """
     program = _answer(text, functions)
     if program is None:
@@ -118,7 +118,7 @@ def _chosen(blocks: Sequence[tuple[str, str]], functions: Sequence[str]) -> str 
 
 
 def _blocks(text: str) -> list[tuple[str, str]]:
-    """Return language and inside of the closed fences of a language that will do. A fence begins its line, as in Markdown."""
+    """Return language and inside of the closed fences of a language that will do. A fence begins its line."""
     block: list[str] | None = None
     found: list[tuple[str, str]] = []
     language = ""
@@ -159,7 +159,7 @@ def judge(program: str, answer: Mapping[str, Any], require: Sequence[str] = REQU
     role = "functions" if problem["kind"] == "function" else "programs"
     job = {"program": program, "context": problem["context"], "time_limit_s": problem["time_limit_s"]}
     limits = Limits(problem["total_time_limit_s"], answer.get("memory_mib", MEMORY_MIB))
-    result = judged(role, job, problem, limits, require)
+    result = run_trial(role, job, problem, limits, require)
     if result is None:  # the values that it was given cost the judge all of its time or memory
         return ProgramVerdict(0, 1, "the tests did not come to an end")
     if "invalid" in result:

@@ -12,15 +12,15 @@ does otherwise:
 
 - It reads the last line only. Here an answer counts wherever it stands, the reasoning before it closed or not.
 - It pays 0.1 for empty tags. Here they hold no answer, nor does an empty box inside them.
-- It refuses an ``=``, yet its prompt asks for an equation: of 316 real tagged answers 6 are one, two of them right. Here
-  a true one (``91 - 76 + 66 = 81``) counts like its left side, a false one is wrong.
+- It refuses an ``=``, yet its prompt asks for an equation: of 316 real tagged answers 6 are one, two of them right.
+  Here a true one (``91 - 76 + 66 = 81``) counts like its left side, a false one is wrong.
 - It calls eval: signs, decimals and powers pass, and floats within 1e-5 of the target. Here arithmetic.py says what is
   an expression, and fractions are exact.
 
 In the natural format nothing is asked for, so the answer must be found. It is the last expression over the right
-numbers; not simply the last expression, which is often a check of it (``9 + 3 = 12, 12 * 7 = 84``). Where the text states
-an answer all the same (tags, ``\boxed``, ``the answer is …``), an expression there, or a number other than the target,
-decides alone. The target may stand on either side: ``33 = …``.
+numbers; not simply the last expression, which is often a check of it (``9 + 3 = 12, 12 * 7 = 84``). Where the text
+states an answer all the same (tags, ``\boxed``, ``the answer is …``), an expression there, or a number other than the
+target, decides alone. The target may stand on either side: ``33 = …``.
 """
 
 from __future__ import annotations

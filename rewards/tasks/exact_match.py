@@ -8,8 +8,9 @@ The answer of a text is, in this order: what its last pair of answer tags holds;
 end of the text: ``So Mary is in the kitchen.`` answers ``kitchen``, unless that sentence denies (``not``, ``never``).
 
 Two answers are the same when their words are: case, punctuation, spaces and the articles a, an, the do not count (as in
-SQuAD's exact match), nor do accents' encodings or the commas of thousands. A reference with commas is a list (``apple,football``); the parts of a given
-list may be separated by commas, semicolons, line breaks, or ``and``, and may come in any order.
+SQuAD's exact match), nor do accents' encodings or the commas of thousands. A reference with commas is a list
+(``apple,football``); the parts of a given list may be separated by commas, semicolons, line breaks, or ``and``, and may
+come in any order.
 
 - ``correctness``: 1 if the answer is the reference or one of its aliases, otherwise 0.
 """

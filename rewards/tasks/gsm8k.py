@@ -7,8 +7,8 @@ The answer of a text is, in this order: what its last pair of answer tags holds;
 ``#### 72`` and ``A: 72`` at the beginning of a line, ``The answer is 72``, ``Answer: 72`` and ``\boxed{72}``. In the
 natural format it is the last number of the text, whatever stands around it.
 
-An answer must name one number. ``24 + 48 = 72`` names what follows the last equals sign, ``72 clips`` and ``$72.00`` are
-72, and ``72 or 73``, ``48 + 24`` and ``not 72`` name none. Numbers are compared exactly: 0.33 is not 1/3. See
+An answer must name one number. ``24 + 48 = 72`` names what follows the last equals sign, ``72 clips`` and ``$72.00``
+are 72, and ``72 or 73``, ``48 + 24`` and ``not 72`` name none. Numbers are compared exactly: 0.33 is not 1/3. See
 rewards/parsing/numerals.py for how they may be written.
 
 - ``correctness``: 1 if the number is the reference, otherwise 0.
@@ -44,7 +44,7 @@ _NEGATION = re.compile(r"\bnot\b|n['’]t\b", re.IGNORECASE)
 
 
 def score(text: str, answer: Mapping[str, Any]) -> dict[str, float]:
-    """Return the parts of a completion's reward. Raises KeyError without a reference, ValueError when it is no number."""
+    """Return the parts of a completion's reward. Raises KeyError without a reference, ValueError for no number."""
     expected = reference(str(answer["answer"]))
     given = last_number(text) if is_natural(answer) else stated_number(text)
     if given is None:

@@ -40,7 +40,8 @@ MAX_FACTORIAL = 1_000
 
 _NUMBER = re.compile(r"[0-9]+")
 _COSTLY = re.compile(
-    rf"[0-9]{{{MAX_DIGITS + 1}}}|\\(?:sum|prod|[io]?i?int|lim|limsup|liminf|bigcup|bigcap)(?![A-Za-z])|!\s*!|[^0-9\s\\]\s*!"
+    rf"[0-9]{{{MAX_DIGITS + 1}}}|\\(?:sum|prod|[io]?i?int|lim|limsup|liminf|bigcup|bigcap)(?![A-Za-z])"
+    r"|!\s*!|[^0-9\s\\]\s*!"
 )
 _FACTORIAL = re.compile(r"([0-9]+)\s*!|\\[dt]?binom\s*\{?([0-9]+)")
 _EXPONENT = re.compile(r"(?:\^|\*\*)\s*(?:(?P<opening>[{(])|(?P<number>-?[0-9]+))?")
@@ -86,7 +87,7 @@ def stated_expression(text: str) -> str | None:
 
 @lru_cache(maxsize=1024)
 def reference(text: str) -> str:
-    """Return the expression of a reference: what its last box holds, or else all of it. Raises ValueError when it is empty."""
+    """Return the expression of a reference: its last box's, or else all of it. Raises ValueError when it is empty."""
     box = last_box(text)
     plain_box = None if box is not None else _PLAIN_BOX.search(text)
     expression = box.text if box is not None else plain_box[1] if plain_box is not None else text
@@ -126,7 +127,7 @@ def ends_in(text: str, expected: str) -> bool:
 
 
 def last_expression(text: str) -> tuple[str, bool]:
-    """Return what is in mathematical mode last, unless numbers follow it; or else the last sentence with a number or formula.
+    """Return what is in mathematical mode last, unless numbers follow it; or else the last sentence with a number.
 
     The second value tells whether it is from mathematical mode.
     """
@@ -144,7 +145,7 @@ def spelling(expression: str) -> str:
 
 
 def is_costly(expression: str) -> bool:
-    """Return whether parsing or comparing is sure to be slow: too long, nested, or of too large powers and factorials."""
+    """Return whether parsing or comparing is sure to be slow: too long or nested, or too large powers or factorials."""
     if len(expression) > MAX_CHARACTERS or _COSTLY.search(expression):
         return True
     if any(int(a or b) > MAX_FACTORIAL for a, b in _FACTORIAL.findall(expression)):
@@ -164,7 +165,7 @@ def nesting(expression: str) -> int:
 
 
 def largest_power(expression: str) -> float:
-    """Return the product of all numbers in exponents; infinite where an exponent is itself a number's power or a factorial."""
+    """Return the product of all numbers in exponents; infinite where an exponent is itself a power or a factorial."""
     numbers: list[int] = []
     for match in _EXPONENT.finditer(expression):
         exponent, end = _exponent(expression, match)

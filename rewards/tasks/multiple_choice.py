@@ -4,9 +4,9 @@ The answer to a prompt is ``{"answer": "B", "options": ["32400", "6000", …]}``
 options' texts in the order of their letters.
 
 The answer of a text is, in this order: what its last pair of answer tags holds; or else whichever stands last of
-``\boxed{B}``, ``Answer: (B)``, ``Ans B``, ``The correct option is B``, ``B is the correct answer``, and a last line that
-is ``B`` or ``Option B`` and nothing else. In the natural format it is the last letter of an option in the text, unless
-it is denied (``not C``) or one of several (``A or C``), and without any the text of an option in such a place.
+``\boxed{B}``, ``Answer: (B)``, ``Ans B``, ``The correct option is B``, ``B is the correct answer``, and a last line
+that is ``B`` or ``Option B`` and nothing else. In the natural format it is the last letter of an option in the text,
+unless it is denied (``not C``) or one of several (``A or C``), and without any the text of an option in such a place.
 
 An answer names an option by its letter, first (``B``, ``(b)``, ``**B**. 6000``) or in brackets later (``6000 (B)``), or
 by its whole text where no other option reads the same. ``B or C`` names none, nor does a letter with the text of
@@ -31,7 +31,8 @@ _NAMED = r"(?:correct |right |best )?(?:option|choice)"
 _STATED = re.compile(
     rf"{ANNOUNCED.pattern}"
     rf"|\b(?:answer|ans|{_NAMED})\b[ \t]{{0,3}}(?:is\b|[-–=:])[ \t*_:]{{0,8}}"
-    rf"|(?:^\W{{0,6}}|[.;] |\b(?:correct|right|best|final) )(?:answer|ans)(?: choice| option)?[ \t*_.]{{1,4}}(?=[(\[]?{_LETTER})"
+    rf"|(?:^\W{{0,6}}|[.;] |\b(?:correct|right|best|final) )"
+    rf"(?:answer|ans)(?: choice| option)?[ \t*_.]{{1,4}}(?=[(\[]?{_LETTER})"
     rf"|\b(?:answer|ans)[ \t*_.]{{1,4}}(?=[(\[]?{_LETTER}[)\]*_.]{{0,3}}[ \t]{{0,8}}$)"
     rf"|(?<!nor )(?<!or )(?<!and )(?<![A-Za-z0-9'’])(?=[(\[]?{_LETTER}[)\]*_]{{0,3}} is (?:the )?"
     r"(?:correct\b|right\b|(?:best |final )?answer\b|best (?:option|choice)\b))"
@@ -40,18 +41,21 @@ _STATED = re.compile(
 )
 _ARTICLE = r"A(?=[ \t]+(?!(?:is|as|and|or|because|since|for|with)\b)[a-z])"
 _LEADING = re.compile(
-    rf"(?:(?:option|choice|letter|answer|is|the|correct)\b[ \t:]{{0,3}}){{0,4}}[(\[{{*_$\\\"]{{0,5}}(?:(?:text|math)(?:bf|rm|it)?\{{)?"
+    rf"(?:(?:option|choice|letter|answer|is|the|correct)\b[ \t:]{{0,3}}){{0,4}}"
+    rf"[(\[{{*_$\\\"]{{0,5}}(?:(?:text|math)(?:bf|rm|it)?\{{)?"
     rf"(?!(?-i:{_ARTICLE}))(?P<letter>{_LETTER}|[a-j](?=[)\].:]+(?:\s|$)|\W{{0,6}}\Z))[)\]}}*_$\\.:,;–-]{{0,6}}",
     re.IGNORECASE,
 )
 _BRACKETED = re.compile(rf"(?:[(\[]|\*\*|\b{_NAMED} )({_LETTER})(?:[)\]]|\*\*)?", re.IGNORECASE)
 _STANDING = re.compile(rf"(?<![A-Za-z0-9'’])(?:(?!{_ARTICLE})([A-J])(?![A-Za-z0-9'’])|\(([a-j])\))")
 _NOT_ALONE = re.compile(
-    rf"[)\]}}*_$.]{{0,4}}[ \t]*(?:or|and|/|,|&)[ \t]*[(\[*]{{0,3}}{_LETTER}|[)\]}}*_$.]{{0,4}} (?:is|are) (?:not|wrong|incorrect)\b",
+    rf"[)\]}}*_$.]{{0,4}}[ \t]*(?:or|and|/|,|&)[ \t]*[(\[*]{{0,3}}{_LETTER}"
+    r"|[)\]}*_$.]{0,4} (?:is|are) (?:not|wrong|incorrect)\b",
     re.IGNORECASE,
 )
 _NOT_CHOSEN = re.compile(
-    rf"(?:\bor|\bnot|\bneither|\bnor|n['’]t|{_LETTER}[)\]*.,]{{0,3}} and)[ \t]+(?:be[ \t]+)?(?:{_NAMED}[ \t]+)?[(\[*]{{0,3}}\Z",
+    rf"(?:\bor|\bnot|\bneither|\bnor|n['’]t|{_LETTER}[)\]*.,]{{0,3}} and)"
+    rf"[ \t]+(?:be[ \t]+)?(?:{_NAMED}[ \t]+)?[(\[*]{{0,3}}\Z",
     re.IGNORECASE,
 )
 """It stands before a letter that is denied, or one of several."""
@@ -60,7 +64,10 @@ _DROPPED = re.compile(r"\{,\}|(?<=[0-9]),(?=[0-9]{3})|[\s$*_\\{}()\[\]]|(?:mathr
 
 
 def score(text: str, answer: Mapping[str, Any]) -> dict[str, float]:
-    """Return the part of a completion's reward. Raises KeyError without letter or options, ValueError when they do not fit."""
+    """Return the part of a completion's reward.
+
+    Raises KeyError without letter or options, ValueError when they do not fit each other.
+    """
     options = [str(option) for option in answer["options"]]
     letter = str(answer["answer"]).strip().upper()
     if len(letter) != 1 or letter not in LETTERS[: len(options)]:
@@ -94,16 +101,16 @@ def last_letter(text: str, options: Sequence[str]) -> str | None:
 
 def named_option(stated: str, options: Sequence[str]) -> str | None:
     """Return the letter of the option that a stated answer names; None unless it is exactly one."""
-    texts = [normalized(option) for option in options]
+    texts = [normalize(option) for option in options]
     known = LETTERS[: len(options)]
-    same = [letter for letter, text in zip(known, texts, strict=True) if text == normalized(stated)]
-    if len(same) == 1 and len(normalized(stated)) > 1:  # ``B cells`` is what option A says, not option B
+    same = [letter for letter, text in zip(known, texts, strict=True) if text == normalize(stated)]
+    if len(same) == 1 and len(normalize(stated)) > 1:  # ``B cells`` is what option A says, not option B
         return same[0]
     leading = _LEADING.match(stated)
     if leading is not None and (letter := leading["letter"].upper()) in known:
         rest = stated[leading.end() :]
-        is_same = normalized(rest) == texts[known.index(letter)]
-        is_contradicted = normalized(rest) in texts or _NOT_ALONE.match(stated, leading.end("letter"))
+        is_same = normalize(rest) == texts[known.index(letter)]
+        is_contradicted = normalize(rest) in texts or _NOT_ALONE.match(stated, leading.end("letter"))
         return letter if is_same or not is_contradicted else None
     if same:
         return same[0] if len(same) == 1 else None
@@ -111,6 +118,6 @@ def named_option(stated: str, options: Sequence[str]) -> str | None:
     return bracketed.pop() if len(bracketed) == 1 and not _NEGATION.search(stated) else None
 
 
-def normalized(text: str) -> str:
-    """Return an option's text without what writers vary: case, spaces, brackets, dollars, thousands commas, the full stop."""
+def normalize(text: str) -> str:
+    """Return an option's text without case, spaces, brackets, dollars, thousands commas and the full stop."""
     return _DROPPED.sub("", text.strip()).casefold()

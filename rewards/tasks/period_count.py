@@ -1,9 +1,9 @@
 """Grade Period count: how many full stops a completion has.
 
-The one part, ``periods``, is the plain count of ``.`` in the assistant's turn; the prompt's text is not in it. It is bounded
-by the turn's length and has no other ceiling, so the weight sets its scale: ``rewards.weights = { periods = 0.3 }``
-pays 1.2 for four of them. ``...`` counts as three: what keeps a policy from writing nothing but full stops is the KL to
-the reference, which is the point of the demonstration.
+The one part, ``periods``, is the plain count of ``.`` in the assistant's turn; the prompt's text is not in it. It is
+bounded by the turn's length and has no other ceiling, so the weight sets its scale: ``rewards.weights = { periods = 0.3
+}`` pays 1.2 for four of them. ``...`` counts as three. The KL to the reference keeps a policy from writing nothing but
+full stops, which is the point of the demonstration.
 """
 
 from __future__ import annotations

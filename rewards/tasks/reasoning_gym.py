@@ -14,17 +14,17 @@ The text is untrusted, and the library trusts it. What is done otherwise here:
   Python's notation a part. They get ``ast.literal_eval`` instead: it reads lists and runs nothing.
 - sympy's parse_expr, which is eval in disguise, reads one in simple_integration, intermediate_integration,
   polynomial_multiplication and countdown. They only see arithmetic over numbers and, but for countdown, variables and a
-  few functions (rewards/parsing/formulas.py). One in seven of intermediate_integration's own answers is an ``Integral`` that sympy
-  left as it was; that is no answer here.
+  few functions (rewards/parsing/formulas.py). One in seven of intermediate_integration's own answers is an ``Integral``
+  that sympy left as it was; that is no answer here.
 - puzzle24 calls it too, takes any four numbers for the given ones, and 24.9 for 24. game_of_life_halting holds every
   text that is not empty to be right; coin_flip pays ``0`` for its common beginning with 0.25. These three are graded
   here, 1 or 0. complex_arithmetic gives 1 for ``nan``, which it never sees.
 - Some scorers raise on an answer of another shape than they expect (prime_factorization, game_of_life, boxnet): it is
   wrong.
 
-number_sorting forgives an error of up to 1 in each number; that is left as it is. Slow scorers: codeio compares JSON by a
-tree edit distance, rubiks_cube makes every move of an answer (``F999999999``), the integrations call sympy's simplify.
-They are bounded by the worker's deadline and memory.
+number_sorting forgives an error of up to 1 in each number; that is left as it is. Slow scorers: codeio compares JSON by
+a tree edit distance, rubiks_cube makes every move of an answer (``F999999999``), the integrations call sympy's
+simplify. They are bounded by the worker's deadline and memory.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ from rewards.tasks.countdown import check
 PARTS = ("correctness", "score")
 
 MAX_CHARACTERS = 20_000
-"""Longest answer that is looked at; a longer one is wrong. The longest right ones, of tower_of_hanoi, have some 5,000."""
+"""Longest answer that is looked at; a longer one is wrong. The longest right ones, of tower_of_hanoi, have some
+5,000."""
 
 CALLS_EVAL = frozenset({"binary_matrix", "n_queens", "spiral_matrix", "string_insertion"})
 CALLS_SYMPY = frozenset({"simple_integration", "intermediate_integration", "polynomial_multiplication", "countdown"})
@@ -107,7 +108,10 @@ def variables_of(name: str, answer: Mapping[str, Any]) -> set[str]:
 
 
 def entry(name: str, answer: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the entry as the library made it. ARC's boards are tuples there, which JSON lacks; other scorers take lists."""
+    """Return the entry as the library made it.
+
+    ARC's boards are tuples there, which JSON lacks; no other scorer minds lists.
+    """
     metadata = answer["metadata"]
     if name in ("arc_agi", "rearc"):
         metadata = {**metadata, "output": tuple(tuple(row) for row in metadata["output"])}

@@ -1,8 +1,8 @@
 """Grading processes, as their supervisor sees them: their tasks, the sockets to them, and what the kernel says of them.
 
 The sockets are read in the event loop's own callbacks, not by asyncio's streams: these took half more of the
-supervisor's CPU time for cheap functions (32 instead of 20 µs a completion), and they hand a line to its reader one turn
-of the loop late, after the supervisor's look at deadlines, so that an answer in time would not always count.
+supervisor's CPU time for cheap functions (32 instead of 20 µs a completion), and they hand a line to its reader one
+turn of the loop late, after the supervisor's look at deadlines, so that an answer in time would not always count.
 """
 
 from __future__ import annotations

@@ -120,7 +120,7 @@ class Scheduler:
         return [pending.scored() for pending in groups]
 
     def settle(self, item: WorkItem, outcomes: Sequence[Outcome]) -> None:
-        """Reward a completion by what its functions made of it.
+        """Give a completion its reward by its functions' outcomes.
 
         Raises RewardConfigError when they did not return what the settings weigh, and RewardFailure when the settings
         want the run to stop.

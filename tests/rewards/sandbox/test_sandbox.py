@@ -19,7 +19,7 @@ import pytest
 
 from rewards.sandbox import plain
 from rewards.sandbox.box import Box, Limits, SandboxError, check_protections, protections
-from rewards.sandbox.trial import judged
+from rewards.sandbox.trial import run_trial
 from tests.support.paths import ROOT, SUPPORT
 
 DENY = SUPPORT / "deny_calls.py"
@@ -276,7 +276,7 @@ def test_what_the_judge_cannot_do_in_its_time_is_no_verdict() -> None:
     limits = {"time_limit_s": 60, "total_time_limit_s": 60}
     problem = {"kind": "function", "functions": ["f"], "context": "", "tests": "while True: pass\nassert f()", **limits}
     job = {"program": "def f(): return 1", "context": "", "time_limit_s": 60}
-    assert judged("functions", job, problem, Limits(time_s=0.5)) is None
+    assert run_trial("functions", job, problem, Limits(time_s=0.5)) is None
 
 
 def _children(process: int) -> list[int]:
