@@ -181,16 +181,16 @@ def reward_conflicts(config: RunConfig) -> Iterator[str]:
 
 def correctness_conflicts(config: RunConfig, parts: Mapping[str, set[str]]) -> Iterator[str]:
     """Yield which pass rates are asked for and cannot be known; `parts` are the reward parts by task."""
-    unmarked = sorted(task for task, names in parts.items() if "correctness" not in names)
+    ungraded = sorted(task for task, names in parts.items() if "correctness" not in names)
     rates = [stage.pass_rate for stage in config.prompts.curriculum.stages if stage.pass_rate is not None]
-    if unmarked and len(unmarked) < len(parts):
+    if ungraded and len(ungraded) < len(parts):
         yield (
-            f"prompts.mixture: answers of task {unmarked[0]!r} are not right or wrong (no part correctness), those of "
+            f"prompts.mixture: answers of task {ungraded[0]!r} are not right or wrong (no part correctness), those of "
             "others are: no pass rate could be told of the mixture; train on it in a run of its own"
         )
-    elif unmarked and rates:
+    elif ungraded and rates:
         yield (
-            f"prompts.curriculum.stages: pass_rate = {rates[0]}, but answers of task {unmarked[0]!r} are not right or "
+            f"prompts.curriculum.stages: pass_rate = {rates[0]}, but answers of task {ungraded[0]!r} are not right or "
             "wrong (no part correctness): end that stage by num_steps"
         )
 

@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 ADVICE = "raise placement.update_timeout_s if the model is large; else look at that rank's log, it may hang"
 DEATH_IS_KNOWN_S = 5.0
-"""Seconds after which Ray has told of a death for sure; it takes one."""
+"""Seconds after which Ray has reported a death for sure; it takes one."""
 
 
 class LearnerLostError(RemoteCallError):

@@ -28,7 +28,7 @@ ABORT_S = 30.0
 DROP_S = 5.0
 """How long to wait for generators to drop what was staged, seconds."""
 
-Generators = Mapping[str, Any]
+Handles = Mapping[str, Any]
 """Actor handles by name."""
 
 
@@ -58,7 +58,7 @@ class Attempt:
     hang_timeout_s: float = 60.0
     """After which a generator that does not even answer a heartbeat counts as dead."""
 
-    def gather(self, calls: Mapping[str, Any], call: str, generators: Generators) -> Outcomes:
+    def gather(self, calls: Mapping[str, Any], call: str, generators: Handles) -> Outcomes:
         """Return what became of calls of these generators, within this attempt's deadlines."""
         return gather_calls(calls, call, self.timeout_s, ADVICE, silent_among(generators, self.hang_timeout_s))
 
@@ -66,15 +66,15 @@ class Attempt:
 class Transport(Protocol):
     """A way for weights to travel. Each method raises LearnerLostError when the learner is dead or late."""
 
-    def stage(self, attempt: Attempt, generators: Generators) -> Outcomes:
+    def stage(self, attempt: Attempt, generators: Handles) -> Outcomes:
         """Do all that can fail while every generator goes on with its old version."""
         ...
 
-    def commit(self, attempt: Attempt, generators: Generators) -> Outcomes:
+    def commit(self, attempt: Attempt, generators: Handles) -> Outcomes:
         """Replace the weights of generators that have staged. Their answers are the versions that they then run."""
         ...
 
-    def drop(self, attempt: Attempt, generators: Generators) -> None:
+    def drop(self, attempt: Attempt, generators: Handles) -> None:
         """Tell them to forget what was staged, and to give up an update that has begun."""
         ...
 
@@ -82,27 +82,27 @@ class Transport(Protocol):
 class RayTransport:
     """Through Ray's object store: anywhere. Staged buckets are views into it, so staging copies nothing."""
 
-    def stage(self, attempt: Attempt, generators: Generators) -> Outcomes:
+    def stage(self, attempt: Attempt, generators: Handles) -> Outcomes:
         buckets = attempt.sender.weight_buckets(attempt.bucket_bytes, attempt.timeout_s)
         staged = (attempt.id, attempt.version, *buckets)
         calls = {name: generator.stage_weights.remote(*staged) for name, generator in generators.items()}
         return attempt.gather(calls, f"stage_weights(version {attempt.version})", generators)
 
-    def commit(self, attempt: Attempt, generators: Generators) -> Outcomes:
+    def commit(self, attempt: Attempt, generators: Handles) -> Outcomes:
         calls = {name: generator.commit_weights.remote(attempt.id) for name, generator in generators.items()}
         return attempt.gather(calls, f"commit_weights(version {attempt.version})", generators)
 
-    def drop(self, attempt: Attempt, generators: Generators) -> None:
+    def drop(self, attempt: Attempt, generators: Handles) -> None:
         drop_staged(attempt, generators)
 
 
 class IpcTransport:
     """Within a GPU that generator and learner rank share, by CUDA IPC, in a buffer of one bucket."""
 
-    def stage(self, attempt: Attempt, generators: Generators) -> Outcomes:
+    def stage(self, attempt: Attempt, generators: Handles) -> Outcomes:
         return stage_manifest(attempt, generators)
 
-    def commit(self, attempt: Attempt, generators: Generators) -> Outcomes:
+    def commit(self, attempt: Attempt, generators: Handles) -> Outcomes:
         deadline = time.monotonic() + attempt.timeout_s
         try:
             from_sender(attempt, "ipc_begin", attempt.bucket_bytes)
@@ -116,7 +116,7 @@ class IpcTransport:
         finally:
             from_sender(attempt, "ipc_end")
 
-    def drop(self, attempt: Attempt, generators: Generators) -> None:
+    def drop(self, attempt: Attempt, generators: Handles) -> None:
         drop_staged(attempt, generators)
 
 
@@ -126,12 +126,12 @@ class NcclTransport:
     def __init__(self, tensor_parallel_size: int) -> None:
         """`tensor_parallel_size`: workers of each generator."""
         self._tensor_parallel_size = tensor_parallel_size
-        self._members: Generators = {}  # of the group as it stands; none after a failure
+        self._members: Handles = {}  # of the group as it stands; none after a failure
 
-    def stage(self, attempt: Attempt, generators: Generators) -> Outcomes:
+    def stage(self, attempt: Attempt, generators: Handles) -> Outcomes:
         return stage_manifest(attempt, generators)
 
-    def commit(self, attempt: Attempt, generators: Generators) -> Outcomes:
+    def commit(self, attempt: Attempt, generators: Handles) -> Outcomes:
         if self._members != generators:
             joined = self._join(attempt, generators)
             if len(joined.answered) < len(generators):
@@ -151,10 +151,10 @@ class NcclTransport:
             self._members = members
         return outcomes
 
-    def drop(self, attempt: Attempt, generators: Generators) -> None:
+    def drop(self, attempt: Attempt, generators: Handles) -> None:
         drop_staged(attempt, generators)
 
-    def _join(self, attempt: Attempt, generators: Generators) -> Outcomes:
+    def _join(self, attempt: Attempt, generators: Handles) -> Outcomes:
         """Form the group anew: its members, or what they are, have changed, or a broadcast has failed."""
         self._members = {}
         address, port = next(iter(from_sender(attempt, "reserve_address").values()))
@@ -182,20 +182,20 @@ def nccl_ranks(names: Sequence[str], tensor_parallel_size: int) -> dict[str, int
     return {name: 1 + index * tensor_parallel_size for index, name in enumerate(names)}
 
 
-def call_all(generators: Generators, method: str, deadline: float, *args: Any) -> Outcomes:
+def call_all(generators: Handles, method: str, deadline: float, *args: Any) -> Outcomes:
     """Call one method of all `generators`, to be answered by `deadline` on the monotonic clock."""
     calls = {name: getattr(generator, method).remote(*args) for name, generator in generators.items()}
     return gather_calls(calls, method, max(0.0, deadline - time.monotonic()))
 
 
-def stage_manifest(attempt: Attempt, generators: Generators) -> Outcomes:
+def stage_manifest(attempt: Attempt, generators: Handles) -> Outcomes:
     """Agree on what will be sent, where the weights themselves travel at the commit."""
     manifest = next(iter(from_sender(attempt, "weight_manifest").values()))
     deadline = time.monotonic() + attempt.timeout_s
     return call_all(generators, "stage_manifest", deadline, attempt.id, attempt.version, manifest)
 
 
-def drop_staged(attempt: Attempt, generators: Generators) -> None:
+def drop_staged(attempt: Attempt, generators: Handles) -> None:
     """Wait a little, so that the object store is free again; who is late drops it when it wakes up."""
     call_all(generators, "drop_weights", time.monotonic() + DROP_S, attempt.id)
 

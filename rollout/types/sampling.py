@@ -54,7 +54,7 @@ class EngineSpec:
     load_weights: bool
     """False when the first weights will be published: the folder then only needs its config."""
     reads_text: bool = False
-    """Whether the engine looks at text while it samples, which texts that stop a completion need."""
+    """Whether the engine reads text while it samples, as `sampling.stop` needs."""
     gpu_memory_fraction: float = UNSHARED_FRACTION
     """vLLM's share of the GPU's memory, weights and KV cache together."""
     transport: TransportName = "ray"
