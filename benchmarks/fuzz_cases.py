@@ -1,4 +1,4 @@
-"""Completions to feed to rewards, each with what an oracle knows about its mark. See benchmarks/fuzz_rewards.py."""
+"""Completions to feed to rewards, each with what an oracle knows about its grade. See benchmarks/fuzz_rewards.py."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ DIRECTIONS = ("north", "south", "east", "west", "kitchen", "apple,football", "ye
 
 
 class Case(NamedTuple):
-    """A completion, what verifies it, and what its mark must be."""
+    """A completion, what verifies it, and what its grade must be."""
 
     text: str
     answer: Mapping[str, Any]
     must_be: float | None = None
-    """The only right mark; None where the oracle knows just what must not be 1.0."""
+    """The only right grade; None where the oracle knows just what must not be 1.0."""
     may_be_right: bool = True
 
 
@@ -38,7 +38,7 @@ def lines(name: str) -> list[dict[str, Any]]:
 
 
 def mutated(text: str, rng: random.Random) -> str:
-    """The text after one to six cuts, repetitions, swaps and insertions."""
+    """Return the text after one to six cuts, repetitions, swaps and insertions."""
     for _ in range(rng.randint(1, 6)):
         start = rng.randint(0, len(text))
         end = min(len(text), start + rng.choice((1, 3, 20, 200)))
@@ -60,7 +60,7 @@ def mutated(text: str, rng: random.Random) -> str:
 
 
 def numerals(text: str) -> set[Fraction]:
-    """Every value that any run of digits could mean, generously: the oracle for `may this text be right at all`."""
+    """Return every value that any run of digits could mean: without the right one, no text can be right."""
     text = text.replace("{,}", ",").replace("\\,", "").replace("\u202f", "")
     text = re.sub(r"[^\x00-\x7f]", " ", text)
     text = re.sub(r"\\[dt]?frac\s?\{?([0-9.,]+)\}?\s?\{?([0-9.,]+)\}?", r" \1/\2 ", text)
@@ -98,7 +98,7 @@ def gsm8k_cases(rng: random.Random) -> Iterator[Case]:
 
 
 def changed_number(solution: str, reference: str, value: Fraction, rng: random.Random) -> Case:
-    """A solution that ends in a number of our own, in one of the styles; right exactly when it is the reference."""
+    """Return a solution that ends in a number of our own, in one of the styles; right if it is the reference."""
     given = value
     if rng.random() < 0.7:
         given = rng.choice(
@@ -116,7 +116,7 @@ def changed_number(solution: str, reference: str, value: Fraction, rng: random.R
 
 
 def written(value: Fraction, rng: random.Random) -> str:
-    """One of the ways to write a number."""
+    """Return the number in one of the ways to write it."""
     sign, size = "-" * (value < 0), abs(value)
     tenths = size * 1000
     if tenths.denominator != 1:
@@ -183,7 +183,7 @@ CASES: dict[str, Callable[[random.Random], Iterator[Case]]] = {
 
 
 def math_cases(rng: random.Random) -> Iterator[Case]:
-    """Half fractions that are changed or not, written in LaTeX in several ways; half formulas strewn with fragments."""
+    """Yield half fractions, changed or not, written in LaTeX in several ways; half formulas strewn with fragments."""
     formulas = (
         *("x^2+2x+1", "\\frac{\\sqrt{3}}{2}", "(-\\infty, 2] \\cup [5, \\infty)", "\\{1, 2, 3\\}", "3\\pi", "2 - 5i"),
         *("\\begin{pmatrix} 1 & 2 \\\\ 3 & 4 \\end{pmatrix}", "\\text{east}", "x \\le 4", "(3, \\frac{\\pi}{2})"),

@@ -1,11 +1,11 @@
-"""Feeds random and mutated completions to the tasks' `score` and counts what must not happen.
+"""Feed random and mutated completions to the tasks' `score` and count what must not happen.
 
     python -m benchmarks.fuzz_rewards [--count 100000] [--math-count 2000] [--seed 0]
 
 Texts are real completions out of ../shared/data, cut, spliced, repeated and strewn with tags, boxes, signs and digits.
-Counted are exceptions, parts outside 0..1, and wrong marks: a text that got 1.0 although an oracle, which shares no code with
-the rewards, cannot find the reference in it, and a final answer whose number was changed and that was marked as
-before. math runs in a child that is killed when it hangs. Peak memory is that of this process (`ru_maxrss`).
+Counted are exceptions, parts outside 0..1, and wrong grades: a text that got 1.0 although an oracle, which shares no
+code with the rewards, cannot find the reference in it, and a final answer whose number was changed and that was graded
+as before. math runs in a child that is killed when it hangs. Peak memory is that of this process (`ru_maxrss`).
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ class Findings(NamedTuple):
     task: str
     counts: Counter[str]
     num_right: int
-    """Texts that were marked 1.0."""
+    """Texts that were graded 1.0."""
     wrong: list[tuple[str, Case, object]]
-    """The first few cases that were marked wrongly or raised, with the mark or the exception."""
+    """The first few cases that were graded wrongly or raised, each with its grade or exception."""
     seconds: float
     slowest_s: float
     peak_mib_growth: float
@@ -44,29 +44,29 @@ class Findings(NamedTuple):
     def __str__(self) -> str:
         counts = ", ".join(f"{count:,} {name}" for name, count in sorted(self.counts.items()))
         return (
-            f"{self.task:16} {counts}; {self.num_right:,} marked 1.0; {self.seconds:.0f} s, slowest {1000 * self.slowest_s:.0f} ms, "
-            f"peak memory +{self.peak_mib_growth:.1f} MiB"
+            f"{self.task:16} {counts}; {self.num_right:,} graded 1.0; {self.seconds:.0f} s, "
+            f"slowest {1000 * self.slowest_s:.0f} ms, peak memory +{self.peak_mib_growth:.1f} MiB"
         )
 
 
-def complaint(case: Case, mark: Mapping[str, float]) -> str | None:
-    """What is wrong with a mark."""
-    if not all(0.0 <= value <= 1.0 for value in mark.values()):
+def complaint(case: Case, grade: Mapping[str, float]) -> str | None:
+    """Return what is wrong with a grade, if anything."""
+    if not all(0.0 <= value <= 1.0 for value in grade.values()):
         return "out of range"
-    correctness = mark["correctness"]
+    correctness = grade["correctness"]
     if case.must_be is not None:
         return None if correctness == case.must_be else ("false 1.0" if correctness else "false 0.0")
     return None if case.may_be_right or not correctness else "false 1.0"
 
 
 def fuzz(task: str, count: int, seed: int) -> Findings:
-    """Marks `count` cases in this process."""
+    """Grade `count` cases in this process."""
     score = import_module(f"rewards.tasks.{task}").score
     cases = CASES[task](random.Random(f"{task}/{seed}"))
     return run(task, (next(cases) for _ in range(count)), lambda case: score(case.text, case.answer))
 
 
-def run(task: str, cases: Iterator[Case], mark: Callable[[Case], Mapping[str, float]]) -> Findings:
+def run(task: str, cases: Iterator[Case], grade: Callable[[Case], Mapping[str, float]]) -> Findings:
     counts: Counter[str] = Counter()
     wrong: list[tuple[str, Case, object]] = []
     num_right = 0
@@ -75,9 +75,9 @@ def run(task: str, cases: Iterator[Case], mark: Callable[[Case], Mapping[str, fl
         begun = time.perf_counter()
         outcome: object
         try:
-            marked = outcome = mark(case)
-            found = complaint(case, marked)
-            num_right += marked["correctness"] == 1.0
+            graded = outcome = grade(case)
+            found = complaint(case, graded)
+            num_right += graded["correctness"] == 1.0
         except TimeoutError as error:
             outcome, found = error, "hung"
         except Exception as error:  # noqa: BLE001  the finding that is looked for
@@ -109,16 +109,16 @@ class MathChild:
         self._pipe.recv()
 
     def __call__(self, case: Case) -> Mapping[str, float]:
-        """Raises TimeoutError when it hangs, and what `score` raised."""
+        """Grade a case. Raises TimeoutError when it hangs, and what `score` raised."""
         self._pipe.send((case.text, case.answer))
         if not self._pipe.poll(HANG_S):
             self.stop()
             self._start()
-            raise TimeoutError(f"no mark after {HANG_S} s")
-        mark: Mapping[str, float] | Exception = self._pipe.recv()
-        if isinstance(mark, Exception):
-            raise mark
-        return mark
+            raise TimeoutError(f"no grade after {HANG_S} s")
+        grade: Mapping[str, float] | Exception = self._pipe.recv()
+        if isinstance(grade, Exception):
+            raise grade
+        return grade
 
     def stop(self) -> None:
         self._process.kill()
@@ -138,7 +138,7 @@ def answer_forever(pipe: Connection) -> None:
 
 
 def fuzz_math(count: int, seed: int) -> Findings:
-    """Marks `count` cases of math in a child."""
+    """Grade `count` cases of math in a child."""
     cases = math_cases(random.Random(f"math/{seed}"))
     child = MathChild()
     try:

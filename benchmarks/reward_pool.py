@@ -1,10 +1,11 @@
-"""How fast the reward pool marks, against its number of workers, and what hanging completions cost it.
+"""Measure how fast the reward pool grades, against its number of workers, and what hanging completions cost it.
 
-`python -m benchmarks.reward_pool` prints the tables and writes benchmarks/results/reward-pool.txt. Countdown is marked by its own
-function and a tag check, tens of microseconds a completion, so the pool's own work is most of it; `busy` burns 5 ms of CPU, so a pool that scales
-shows it, up to the machine's cores. Then 1% of the completions of `busy` hang until their deadline of 1 s: asleep, or in a
-backtracking regular expression in C. Runs with and without them alternate on the same pool, and the medians are compared. The time is that until
-all others are marked, for the last to hang has its second to go; the time until all are marked is given too.
+`python -m benchmarks.reward_pool` prints the tables and writes benchmarks/results/reward-pool.txt. Countdown is graded
+by its own function and a tag check, tens of microseconds a completion, so the pool's own work is most of it; `busy`
+burns 5 ms of CPU, so a pool that scales shows it, up to the machine's cores. Then 1% of the completions of `busy` hang
+until their deadline of 1 s: asleep, or in a backtracking regular expression in C. Runs with and without them alternate
+on the same pool, and the medians are compared. The time is that until all others are graded, for the last to hang has
+its second to go; the time until all are graded is given too.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ COUNTDOWN_ANSWER = {"numbers": [3, 7, 9], "target": 34}
 
 
 def busy(text: str, answer: Mapping[str, Any]) -> dict[str, float]:
-    """Burns BUSY_S of CPU, or hangs as the text says."""
+    """Burn BUSY_S of CPU, or hangs as the text says."""
     if text == "sleeps":
         time.sleep(3600)
     if text == "backtracks":
@@ -82,7 +83,7 @@ def throughput(seconds: float, repeats: int) -> Iterator[str]:
 def hanging(seconds: float, repeats: int) -> Iterator[str]:
     yield ""
     yield f"busy, {HANGING_SHARE:.0%} of the completions hang (deadline {DEADLINE_S:g} s)"
-    yield "                     completions/s   of none   timeouts   all marked after the last other"
+    yield "                     completions/s   of none   timeouts   all graded after the last other"
     for num_workers in (1, 2):
         with pool_of("busy", num_workers) as pool:
             number = sized(pool, "busy", "works", {}, seconds)
@@ -122,14 +123,14 @@ def pool_of(task: str, num_workers: int) -> Iterator[Any]:
 
 
 def sized(pool: Any, task: str, text: str, answer: Mapping[str, Any], seconds: float) -> int:
-    """Completions that take about so many seconds, after warming the pool up; a multiple of 100 groups."""
+    """Warm the pool up and return how many completions take about so many seconds, a multiple of 100 groups."""
     time_of(pool, groups(task, [text] * 400, answer))
     took, _ = time_of(pool, groups(task, [text] * 800, answer))
     return max(1, round(seconds * 800 / took / (100 * GROUP_SIZE))) * 100 * GROUP_SIZE
 
 
 def texts_with(kind: str, number: int) -> list[str]:
-    """One in a hundred hangs, evenly spread, never the last."""
+    """Return texts of which one in a hundred hangs, evenly spread, never the last."""
     every = round(1 / HANGING_SHARE)
     return [kind if kind != "none" and index % every == every // 2 else "works" for index in range(number)]
 
@@ -149,7 +150,7 @@ def groups(task: str, texts: Sequence[str], answer: Mapping[str, Any]) -> list[A
 
 
 def time_of(pool: Any, batch: Sequence[Any], skip: str = "none") -> tuple[float, float]:
-    """Seconds until all groups without a completion ``skip`` are marked, and seconds from then until all are."""
+    """Return the seconds until all groups without a completion ``skip`` are graded, and from then until all are."""
     import ray
 
     others = {group.prompt.id for group in batch if all(completion.text != skip for completion in group.completions)}

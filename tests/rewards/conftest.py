@@ -1,4 +1,4 @@
-"""Makes the hostile reward functions importable under every import mode of pytest; builds groups."""
+"""Make the hostile reward functions importable under every import mode of pytest; build groups."""
 
 from __future__ import annotations
 

@@ -145,7 +145,10 @@ def test_all_mistakes_are_mistakes_in_the_settings() -> None:
 
 def test_what_a_worker_imports_is_light() -> None:
     """A worker that booted with numpy, torch or pydantic would boot slowly, each time one is replaced."""
-    code = "import sys, rewards.workers.worker, rewards.tasks.countdown, rewards.parts.format; print(*{'ray', 'torch', 'numpy', 'pydantic'} & {*sys.modules})"
+    code = (
+        "import sys, rewards.workers.worker, rewards.tasks.countdown, rewards.parts.format; "
+        "print(*{'ray', 'torch', 'numpy', 'pydantic'} & {*sys.modules})"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
     )

@@ -20,8 +20,8 @@ TINYZERO = {"by": "max", "weights": {"correctness": 1.0, "answer_tags": 0.1}}
 TAGS_OR_RIGHT = {"by": "max", "weights": {"correctness": 1.0, "tag_pairs": 0.1}}
 
 
-def ok(**marks: float) -> Outcome:
-    return Outcome("ok", marks)
+def ok(**grades: float) -> Outcome:
+    return Outcome("ok", grades)
 
 
 def values(reward: Reward) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Random and mutated completions: no exception, no wrong mark, no growth of memory. See benchmarks/fuzz_rewards.py."""
+"""Random and mutated completions: no exception, no wrong grade, no growth of memory. See benchmarks/fuzz_rewards.py."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from benchmarks.fuzz_cases import CASES, DATA, Case, math_cases
+from benchmarks.fuzz_cases import CASES, Case, math_cases
 from benchmarks.fuzz_rewards import TASKS, Findings, fuzz, fuzz_math, run
+from tests.support.shared_data import needs_shared_data
 
-pytestmark = pytest.mark.skipif(not DATA.exists(), reason=f"the shared completions are not on this machine: {DATA}")
+pytestmark = needs_shared_data
 
 
 def check(findings: Findings) -> None:
@@ -41,10 +42,10 @@ def test_math_in_a_child() -> None:
 
 
 @pytest.mark.parametrize("cases", [*CASES.values(), math_cases])
-@pytest.mark.parametrize("mark", [0.0, 1.0])
+@pytest.mark.parametrize("grade", [0.0, 1.0])
 def test_the_oracles_see_a_reward_that_is_always_the_same(
-    cases: Callable[[random.Random], Iterator[Case]], mark: float
+    cases: Callable[[random.Random], Iterator[Case]], grade: float
 ) -> None:
     made = cases(random.Random(0))
-    findings = run("broken", (next(made) for _ in range(500)), lambda case: {"correctness": mark})
-    assert findings.counts[f"false {mark}"] > 20
+    findings = run("broken", (next(made) for _ in range(500)), lambda case: {"correctness": grade})
+    assert findings.counts[f"false {grade}"] > 20

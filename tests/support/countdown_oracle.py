@@ -12,15 +12,15 @@ LATEX = {"\\times": "*", "\\div": "/", "\\(": " ", "\\)": " ", "\\[": " ", "\\]"
 
 
 def tagged(line: Mapping[str, Any]) -> str:
-    """The last answer, wherever it stands, in Python's spelling."""
+    """Return the last answer, wherever it stands, in Python's spelling."""
     answers = re.findall(r"<answer>((?:(?!<answer>).)*?)</answer>", line["completion"], re.DOTALL)
     text = answers[-1].strip() if answers else ""
     box = re.fullmatch(r"\\boxed\{(.*)\}", text, re.DOTALL)
     return (box[1] if box else text).replace("\\times", "*").replace("\\div", "/").strip()
 
 
-def marks_tagged(line: Mapping[str, Any]) -> tuple[bool, bool]:
-    """(correct, parses), whatever stands before the answer."""
+def grade_tagged(line: Mapping[str, Any]) -> tuple[bool, bool]:
+    """Return (correct, parses), whatever stands before the answer."""
     found = parsed(f"({tagged(line)})")
     if found is None:
         return False, False
@@ -28,8 +28,11 @@ def marks_tagged(line: Mapping[str, Any]) -> tuple[bool, bool]:
     return numbers == sorted(line["numbers"]) and value == line["target"], True
 
 
-def marks_prose(line: Mapping[str, Any]) -> bool:
-    """Whether the last expression over exactly the numbers hits the target; in the answer's place if one stands there."""
+def grade_prose(line: Mapping[str, Any]) -> bool:
+    """Return whether the last expression over exactly the numbers hits the target.
+
+    One in the answer's place comes first.
+    """
     text = line["completion"]
     places = re.findall(r"<answer>(?:(?!<answer>).)*?</answer>", text, re.DOTALL) or re.findall(
         r"\\boxed\{[^{}]*\}", text
@@ -46,7 +49,7 @@ def marks_prose(line: Mapping[str, Any]) -> bool:
 
 
 def pieces(text: str) -> list[tuple[list[int], Fraction]]:
-    """Sorted numbers and value of each operation in the text, in order."""
+    """Return sorted numbers and value of each operation in the text, in order."""
     for latex, python in LATEX.items():
         text = text.replace(latex, python)
     found = []
@@ -58,7 +61,7 @@ def pieces(text: str) -> list[tuple[list[int], Fraction]]:
 
 
 def without_stray_brackets(piece: str) -> list[str]:
-    """The piece, and what is left without up to three brackets at either end."""
+    """Return the piece, and what is left without up to three brackets at either end."""
     left = re.match(r"[( )]{0,3}", piece)
     right = re.search(r"[( )]{0,3}$", piece)
     assert left and right
@@ -66,7 +69,7 @@ def without_stray_brackets(piece: str) -> list[str]:
 
 
 def parsed(text: str) -> tuple[list[int], Fraction] | None:
-    """Sorted numbers and value of a Python expression; None for what is not one."""
+    """Return sorted numbers and value of a Python expression; None for what is not one."""
     try:
         tree = ast.parse(text, mode="eval").body
         numbers = sorted(

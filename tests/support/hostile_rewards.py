@@ -41,7 +41,7 @@ def _start_program(pid_file: str) -> None:
 
 
 def act(text: str, answer: Mapping[str, Any]) -> dict[str, float]:
-    """Does what ``text`` says, and returns correctness 1 if that ever ends."""
+    """Do what ``text`` says, and return correctness 1 if that ever ends."""
     if text != "good" and "pid_file" in answer:
         Path(answer["pid_file"]).write_text(str(os.getpid()))
     actions: dict[str, Callable[[], object]] = {
@@ -63,7 +63,7 @@ def act(text: str, answer: Mapping[str, Any]) -> dict[str, float]:
 
 
 def guarded(text: str, answer: Mapping[str, Any], *, bonus: float = 0.5) -> float:
-    """A part of its own that hangs at ``guarded hangs``."""
+    """Return a part of its own; hang at ``guarded hangs``."""
     if text == "guarded hangs":
         _spin()
     return bonus
@@ -74,7 +74,7 @@ def bonus_of_two(text: str, answer: Mapping[str, Any]) -> float:
 
 
 def work_on_cpu(text: str, answer: Mapping[str, Any]) -> float:
-    """Computes for half a second, on the CPU that the answer names."""
+    """Compute for half a second, on the CPU that the answer names."""
     os.sched_setaffinity(0, {answer["cpu"]})
     start = time.process_time()
     while time.process_time() < start + 0.5:
@@ -83,7 +83,7 @@ def work_on_cpu(text: str, answer: Mapping[str, Any]) -> float:
 
 
 def picky(text: str, answer: Mapping[str, Any]) -> float:
-    """A part that raises on what it cannot read."""
+    """Return a part; raise on what it cannot read."""
     return float(text)
 
 
@@ -99,6 +99,6 @@ def misnamed(text: str, answer: Mapping[str, Any]) -> dict[str, float]:
 
 
 def echo(text: str, answer: Mapping[str, Any]) -> dict[str, float]:
-    """Pays what the text says, for those who look whether a reward belongs to its completion. Takes a moment."""
+    """Pay what the text says, after a moment, to show whether a reward belongs to its completion."""
     time.sleep(0.003)
     return {"correctness": float(text.rpartition(" ")[2])}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def state(pid: int) -> str:
-    """``R``, ``S``, ``Z``, …; empty when there is no such process."""
+    """Return ``R``, ``S``, ``Z`` and so on; empty when there is no such process."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except (FileNotFoundError, ProcessLookupError):
@@ -17,7 +17,7 @@ def state(pid: int) -> str:
 
 
 def children(pid: int) -> list[int]:
-    """Processes that ``pid`` started and has not waited for, zombies too."""
+    """Return processes that ``pid`` started and has not waited for, zombies too."""
     try:
         return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     except (FileNotFoundError, ProcessLookupError):
@@ -25,7 +25,7 @@ def children(pid: int) -> list[int]:
 
 
 def parent(pid: int) -> int:
-    """0 when there is no such process."""
+    """Return its parent; 0 when there is no such process."""
     try:
         return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
     except (FileNotFoundError, ProcessLookupError):
@@ -40,7 +40,7 @@ def command(pid: int) -> str:
 
 
 def descendants(pid: int) -> list[int]:
-    """All that it started, directly or not, by any of its threads."""
+    """Return all that it started, directly or not, by any of its threads."""
     started = []
     with suppress(FileNotFoundError, ProcessLookupError):
         for thread in Path(f"/proc/{pid}/task").iterdir():
@@ -58,12 +58,15 @@ def wait_until(condition: Callable[[], bool], limit_s: float = 60.0) -> bool:
 
 
 def is_gone(pid: int) -> bool:
-    """Whether it no longer runs; one that waits for its parent to notice does not."""
+    """Return whether it no longer runs; one that waits for its parent to notice does not."""
     return state(pid) in ("", "Z")
 
 
 def fork_servers() -> dict[int, int]:
-    """Process id of each -> that of the worker that started it. Their children look like them, but have them as parents."""
+    """Return the process id of each -> that of the worker that started it.
+
+    Their children look like them, but have them as parents.
+    """
     pids = [int(folder.name) for folder in Path("/proc").glob("[0-9]*")]
     lines = {pid: command(pid).split("\0") for pid in pids}
     servers = {pid: int(line[-2]) for pid, line in lines.items() if "fork_server.main()" in "".join(line[2:4])}

@@ -31,7 +31,7 @@ def _join(left: Written, operator: str, right: Written) -> Written | None:
 
 @st.composite
 def written_expressions(draw: st.DrawFn) -> Written:
-    """Written with the fewest parentheses, so that precedence and associativity decide the value."""
+    """Write them with the fewest parentheses, so that precedence and associativity decide the value."""
     number = _atom(draw(st.integers(0, 99)))
     for _ in range(draw(st.integers(0, 6))):
         atom = _atom(draw(st.integers(0, 99)))

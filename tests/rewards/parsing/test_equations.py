@@ -10,7 +10,7 @@ from rewards.parsing.equations import MAX_TAIL_CHARACTERS, equations
 
 
 def sides(text: str) -> list[list[tuple[int, ...]]]:
-    """The numbers of each side of each equation, in the text's order."""
+    """Return the numbers of each side of each equation, in the text's order."""
     return [[side.numbers for side in equation] for equation in equations(text)][::-1]
 
 

@@ -1,4 +1,7 @@
-"""Where an answer stands: boxes, announcements, and which mark counts. The tags' own cases: test_countdown_extraction.py."""
+"""Where an answer stands: boxes, announcements, and which of them counts.
+
+The tags' own cases are in test_countdown_extraction.py.
+"""
 
 from __future__ import annotations
 

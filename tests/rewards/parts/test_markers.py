@@ -1,14 +1,9 @@
 from __future__ import annotations
 
-import json
-
 import pytest
 
 from rewards.parts.markers import markers
-from tests.support.paths import SHARED_DATA
-
-DATA = SHARED_DATA
-needs_data = pytest.mark.skipif(not DATA.exists(), reason=f"the shared data is not on this machine: {DATA}")
+from tests.support.shared_data import needs_shared_data, read_rows
 
 TRACE_HIT = "9+3=12: 12*7=84 yes\n</think><answer>(9+3)*7</answer>"
 TRACE_SEARCH = "9+3=12: 12*7=84 no, 12-7=5 no\n9*3=27: 27-7=20 yes\n</think><answer>(9*3)-7</answer>"
@@ -100,21 +95,21 @@ def test_less_than_that_is_none(text: str) -> None:
     assert "shows_calculation" not in shown(text)
 
 
-@needs_data
+@needs_shared_data
 @pytest.mark.parametrize(
     ("name", "field"),
     [("gsm8k_model_solutions", "solution"), ("gsm8k_train_1000", "answer"), ("aqua_dev", "rationale")],
 )
 def test_worked_solutions_calculate_and_neither_check_nor_give_up(name: str, field: str) -> None:
-    """Read by hand: one AQuA rationale has a paragraph headed Verification, no other text checks, gives up or explores."""
-    texts = [json.loads(line)[field] for line in (DATA / f"{name}.jsonl").read_text().splitlines()]
+    """Read by hand: one AQuA rationale has a paragraph headed Verification; no other checks, gives up or explores."""
+    texts = [row[field] for row in read_rows(f"{name}.jsonl")]
     seen = [shown(text) for text in texts]
     assert sum("verification" in names for names in seen) == (1 if name == "aqua_dev" else 0)
     assert not any({"backtracking", "exploration"} & names for names in seen)
     assert sum("shows_calculation" in names for names in seen) > (0.6 if name == "aqua_dev" else 0.99) * len(seen)
 
 
-@needs_data
+@needs_shared_data
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
@@ -125,7 +120,7 @@ def test_worked_solutions_calculate_and_neither_check_nor_give_up(name: str, fie
     ],
 )
 def test_real_countdown_completions_read_by_hand(line: int, expected: set[str]) -> None:
-    text = json.loads((DATA / "countdown_completions.jsonl").read_text().splitlines()[line])["completion"]
+    text = read_rows("countdown_completions.jsonl")[line]["completion"]
     assert shown(text) - {"step_by_step"} == expected
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from itertools import combinations
 
@@ -11,9 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rewards.parts.process import process
-from tests.support.paths import SHARED_DATA
+from tests.support.shared_data import needs_shared_data, read_rows
 
-DATA = SHARED_DATA
 SOLUTION = "48/2 = <<48/2=24>>24 clips in May, so 48+24 = 72 altogether."
 
 
@@ -63,9 +61,9 @@ def test_a_hostile_repetition_ends(piece: str) -> None:
     assert 0 <= process(piece * (200_000 // len(piece)), {"steps": [1, 7, 3] * 100}) <= 1
 
 
-@pytest.mark.skipif(not DATA.exists(), reason=f"the shared data is not on this machine: {DATA}")
+@needs_shared_data
 def test_right_solutions_of_real_models_show_far_more_steps_than_wrong_ones() -> None:
-    rows = [json.loads(line) for line in (DATA / "gsm8k_model_solutions.jsonl").read_text().splitlines()]
+    rows = read_rows("gsm8k_model_solutions.jsonl")
     shares: dict[bool, list[float]] = {True: [], False: []}
     for row in rows:
         steps = re.findall(r"<<[^<>]*=([^<>]*)>>", row["ground_truth"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tracemalloc
 
 import pytest
@@ -10,9 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rewards.parts.repetition import repetition
-from tests.support.paths import SHARED_DATA
-
-DATA = SHARED_DATA / "countdown_completions.jsonl"
+from tests.support.shared_data import needs_shared_data, read_rows
 
 
 @pytest.mark.parametrize(
@@ -61,9 +58,9 @@ def test_impossible_settings_are_refused(size: int, penalty: float) -> None:
         repetition("text", {}, ngram_size=size, max_penalty=penalty)
 
 
-@pytest.mark.skipif(not DATA.exists(), reason=f"the shared completions are not on this machine: {DATA}")
+@needs_shared_data
 @pytest.mark.parametrize(("size", "num_loops"), [(3, 113), (20, 49)])
 def test_how_many_real_completions_it_takes_for_loops(size: int, num_loops: int) -> None:
     """The figures of docs/experiments.md."""
-    texts = [json.loads(line)["completion"].partition("<|")[0] for line in DATA.read_text().splitlines()]
+    texts = [row["completion"].partition("<|")[0] for row in read_rows("countdown_completions.jsonl")]
     assert sum(repetition(text, {}, ngram_size=size) < -0.3 for text in texts) == num_loops

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from rewards.sandbox import plain
 
 Plain = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary() | st.complex_numbers(allow_nan=False),
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary()
+    | st.complex_numbers(allow_nan=False),
     lambda inner: st.lists(inner) | st.tuples(inner, inner) | st.dictionaries(st.text() | st.integers(), inner)
     | st.frozensets(st.integers() | st.text()) | st.sets(st.integers()),
 )  # fmt: skip
@@ -73,8 +74,9 @@ def test_what_is_nested_without_end_does_not_cross() -> None:
 @pytest.mark.parametrize(
     "frame",
     [
-        {"pickle": "gASV"}, {"tuple": 1}, {"set": [[1]]}, {"set": [{"dict": []}]}, {"dict": [[1]]}, {"dict": 5}, {"int": 7}, {"int": "x"},
-        {"bytes": "\u0100"}, {"complex": [1]}, {"complex": ["a", "b"]}, {"complex": [10**400, 0]}, {"a": 1, "b": 2}, {}, {"frozenset": {}},
+        {"pickle": "gASV"}, {"tuple": 1}, {"set": [[1]]}, {"set": [{"dict": []}]}, {"dict": [[1]]}, {"dict": 5},
+        {"int": 7}, {"int": "x"}, {"bytes": "\u0100"}, {"complex": [1]}, {"complex": ["a", "b"]},
+        {"complex": [10**400, 0]}, {"a": 1, "b": 2}, {}, {"frozenset": {}},
     ],
 )  # fmt: skip
 def test_a_malformed_value_is_refused(frame: object) -> None:

@@ -1,4 +1,4 @@
-"""What a box keeps away from the code in it, and that nothing is left of it afterwards. Programs here attack for real."""
+"""A box keeps things away from the code in it, and nothing is left of it afterwards. Programs here attack for real."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ UNSHARE, MOUNT, LANDLOCK = ("272", "165", "444") if os.uname().machine == "x86_6
 def run(
     program: str, given: str = "", time_limit_s: float = 2.0, memory_mib: int = 512
 ) -> tuple[str, int | None] | None:
-    """What a program prints in a box, and its exit code; None when it was late."""
+    """Return what a program prints in a box, and its exit code; None when it was late."""
     (requests, ask), (answers, reply) = os.pipe(), os.pipe()
     job = {"program": textwrap.dedent(program), "time_limit_s": time_limit_s}
     limits = Limits(time_s=20, memory_mib=memory_mib)
@@ -86,7 +86,8 @@ def test_it_finds_nothing_of_this_machine(tmp_path: Path, monkeypatch: pytest.Mo
             import os, sys
             print(sorted(os.environ), os.getcwd(), os.path.exists("/proc/self"), os.path.exists("/etc"))
             print([number for number in range(3, 256) if os.path.exists(f"/dev/fd/{{number}}")])
-            for path in ("/etc/passwd", "/proc/1/environ", {str(secret)!r}, {str(Path(__file__))!r}, {str(Path.home() / ".bashrc")!r}):
+            for path in ("/etc/passwd", "/proc/1/environ", {str(secret)!r}, {str(Path(__file__))!r},
+                         {str(Path.home() / ".bashrc")!r}):
                 try: print(path, open(path).read())
                 except OSError as error: print("refused")
             for number in range(3, 256):
@@ -105,7 +106,8 @@ def test_it_reaches_no_network(tmp_path: Path) -> None:
         local.listen()
         output, _ = run(f"""
             import ctypes, os, socket
-            for family, address in ((socket.AF_INET, ("127.0.0.1", {server.getsockname()[1]})), (socket.AF_UNIX, {str(tmp_path / "socket")!r})):
+            for family, address in ((socket.AF_INET, ("127.0.0.1", {server.getsockname()[1]})),
+                                    (socket.AF_UNIX, {str(tmp_path / "socket")!r})):
                 try: socket.socket(family).connect(address); print("connected")
                 except OSError as error: print("refused")
             print(ctypes.CDLL(None).socket(2, 1, 0))
@@ -121,11 +123,14 @@ def test_it_starts_ends_and_reads_no_process() -> None:
         def attempt(what):
             try: return what()
             except OSError: return "refused"
-        print(attempt(os.fork), attempt(lambda: subprocess.run(["true"])), attempt(lambda: os.posix_spawn("/bin/true", ["true"], {{}})))
+        print(attempt(os.fork), attempt(lambda: subprocess.run(["true"])),
+              attempt(lambda: os.posix_spawn("/bin/true", ["true"], {{}})))
         for process in ({victim.pid}, os.getppid(), -1):
             print(attempt(lambda: os.kill(process, signal.SIGKILL)), libc.ptrace(16, process, 0, 0))
-        print(attempt(os.setsid), attempt(lambda: os.execv("/proc/self/exe", ["python"])), attempt(lambda: open(f"/proc/{{os.getppid()}}/mem")))
-        print(libc.unshare(0x10000000), libc.mount(b"none", b"/tmp", b"tmpfs", 0, 0), libc.chroot(b"/tmp"), libc.setuid(0))
+        print(attempt(os.setsid), attempt(lambda: os.execv("/proc/self/exe", ["python"])),
+              attempt(lambda: open(f"/proc/{{os.getppid()}}/mem")))
+        print(libc.unshare(0x10000000), libc.mount(b"none", b"/tmp", b"tmpfs", 0, 0), libc.chroot(b"/tmp"),
+              libc.setuid(0))
         libc.syscall.restype = ctypes.c_long
         print([libc.syscall(number, 0, 0, 0, 0, 0) for number in (425, 321, 298, 323, 101, 310, 250)])
     """)
@@ -149,10 +154,11 @@ def test_what_it_writes_is_small_and_gone() -> None:
                     for _ in range(64): total += file.write(bytes(2**20))
             except OSError: break
         print(total <= 16 * 2**20, total > 0)
-        for path in ("/file", "/dev/file", "/usr/file", "/work/file", "/root/file", "/dev/shm/file"):
+        for path in ("/file", "/dev/file", "/usr/file", "/home/file", "/root/file", "/dev/shm/file"):
             try: open(path, "w"); print("written")
             except OSError: print("refused")
-        for change in (lambda: os.symlink("/etc/passwd", "/tmp/link"), lambda: os.link("/dev/null", "/tmp/null"), lambda: os.mkfifo("/tmp/fifo"), lambda: os.chmod("/tmp", 0), lambda: os.memfd_create("x")):
+        for change in (lambda: os.symlink("/etc/passwd", "/tmp/link"), lambda: os.link("/dev/null", "/tmp/null"),
+                       lambda: os.mkfifo("/tmp/fifo"), lambda: os.chmod("/tmp", 0), lambda: os.memfd_create("x")):
             try: change(); print("done")
             except OSError: print("refused")
     """)
@@ -176,7 +182,10 @@ def test_memory_threads_output_and_time_are_bounded() -> None:
     assert run("while True: print('x' * 10_000)") == ("", None)
     assert run("while True: pass", time_limit_s=0.2) is None
     assert run("import time; time.sleep(60)", time_limit_s=0.2) is None
-    stubborn = "import signal\nfor n in range(1, 32):\n  try: signal.signal(n, signal.SIG_IGN)\n  except (OSError, ValueError): pass\n"
+    stubborn = (
+        "import signal\nfor n in range(1, 32):\n"
+        "  try: signal.signal(n, signal.SIG_IGN)\n  except (OSError, ValueError): pass\n"
+    )
     assert run(f"{stubborn}while True: pass", time_limit_s=0.2) is None
 
 
@@ -185,7 +194,8 @@ def test_nothing_outlives_the_worker_that_started_it(tmp_path: Path) -> None:
     script = tmp_path / "worker.py"
     script.write_text(
         "from rewards.tasks import code\n"
-        "answer = {'kind': 'function', 'functions': ['f'], 'tests': 'assert f()', 'time_limit_s': 100, 'total_time_limit_s': 100}\n"
+        "answer = {'kind': 'function', 'functions': ['f'], 'tests': 'assert f()'}\n"
+        "answer |= {'time_limit_s': 100, 'total_time_limit_s': 100}\n"
         "code.judge('import time\\ndef f(): time.sleep(100)', answer)\n"
     )
     worker = subprocess.Popen([sys.executable, str(script)], env={"PYTHONPATH": str(ROOT)}, start_new_session=True)
@@ -226,13 +236,15 @@ from rewards.tasks import code
 ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER: what is left of a box becomes a child of this process
 answer = {{"kind": "function", "functions": ["f"], "tests": "assert f(1) == 2", "time_limit_s": 5}}
 sleep = {{"kind": "stdio", "tests": [["", "1"]], "time_limit_s": 60, "total_time_limit_s": 0.5}}
-attacks = ["open('/etc/passwd')", "open({__file__!r})", "import socket; socket.socket()", "import os; os.fork()", "import os; os.kill(os.getppid(), 9)",
-    "import os; os._exit(0)", "open('/tmp/left-by-a-box', 'w')", "import os; os.mkdir('/tmp/left-by-a-box')", "open('/dev/shm/left', 'w')"]
+attacks = ["open('/etc/passwd')", "open({__file__!r})", "import socket; socket.socket()", "import os; os.fork()",
+    "import os; os.kill(os.getppid(), 9)", "import os; os._exit(0)", "open('/tmp/left-by-a-box', 'w')",
+    "import os; os.mkdir('/tmp/left-by-a-box')", "open('/dev/shm/left', 'w')"]
 try:
     code.prepare()
     print(code.judge("def f(x): return x + 1", answer).is_correct)
     print([code.judge(attack + "\\ndef f(x): return x + 1", answer).is_correct for attack in attacks])
-    print(code.judge("import time; time.sleep(300)", sleep).passed, [path.read_text() for path in Path("/proc/self/task").glob("*/children")])
+    left = lambda: [path.read_text() for path in Path("/proc/self/task").glob("*/children")]
+    print(code.judge("import time; time.sleep(300)", sleep).passed, left())
 except SandboxError as error:
     print(error)
 """
@@ -248,7 +260,7 @@ except SandboxError as error:
 
 
 def test_an_ordinary_user_gets_the_same_protection() -> None:
-    """Root becomes a user who owns nothing, if that one can run a Python; whoever is not root is an ordinary user already."""
+    """Root becomes a user who owns nothing, if that one can run a Python; others are ordinary users already."""
     nobody = {"user": 65534, "group": 65534, "extra_groups": []} if os.geteuid() == 0 else {}
     pythons = [path for path in (sys.executable, "/usr/bin/python3") if _runs(path, nobody)]
     python, user = (pythons[0], nobody) if pythons else (sys.executable, {})
@@ -259,7 +271,8 @@ from rewards.sandbox.box import protections
 from rewards.tasks import code
 print({what for what, steps in protections().items() if len(steps) < 2})
 answer = {"kind": "function", "functions": ["f"], "tests": "assert f(1) == 2", "time_limit_s": 5}
-print(code.judge("def f(x): return x + 1", answer).is_correct, code.judge("open('/etc/passwd')\\ndef f(x): return x + 1", answer).is_correct)
+honest = "def f(x): return x + 1"
+print(code.judge(honest, answer).is_correct, code.judge("open('/etc/passwd')\\n" + honest, answer).is_correct)
 """
     with _readable_by_all(ROOT / "rewards") as folder:
         command = [python, "-c", code, folder]
@@ -291,7 +304,7 @@ def _command(process: int) -> str:
 
 
 def _is_gone(process: int) -> bool:
-    """Dead, if only as a zombie: whoever adopts orphans in this process need not be in a hurry to bury them."""
+    """Return whether it is dead, if only as a zombie: the process that adopts orphans may be slow to reap them."""
     try:
         return not _command(process)
     except (FileNotFoundError, ProcessLookupError):
@@ -314,7 +327,7 @@ def _look(look):
 
 
 def _runs(python: str, user: dict) -> bool:
-    """Whether that user can run it, and it is new enough for the project."""
+    """Return whether that user can run it, and it is new enough for the project."""
     try:
         check = [python, "-c", "import sys; sys.exit(sys.version_info < (3, 11))"]
         return subprocess.run(check, cwd="/", capture_output=True, **user).returncode == 0
@@ -324,7 +337,7 @@ def _runs(python: str, user: dict) -> bool:
 
 @contextlib.contextmanager
 def _readable_by_all(package: Path) -> Iterator[str]:
-    """A folder with a copy of the package: the checkout may lie where other users have no access, as may pytest's folders."""
+    """Yield a folder with a copy of the package: other users may have no access to the checkout or pytest's folders."""
     with tempfile.TemporaryDirectory(dir="/tmp") as folder:
         shutil.copytree(package, Path(folder) / package.name, ignore=shutil.ignore_patterns("__pycache__"))
         for path in (Path(folder), *Path(folder).rglob("*")):

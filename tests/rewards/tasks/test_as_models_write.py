@@ -113,8 +113,8 @@ def test_a_remark_on_the_answer_is_not_the_answer() -> None:
 @pytest.mark.parametrize(
     "dress",
     [
-        r"\boxed{{{}}}", "${}$", r"\({}\)", "$${}$$", r"$\boxed{{{}}}$", r"\[ \boxed{{{}}} \]", r"\boxed{{{}}}.", "{} = 42.",
-        "**{}**", "`{}`", "$`{}`$.",
+        r"\boxed{{{}}}", "${}$", r"\({}\)", "$${}$$", r"$\boxed{{{}}}$", r"\[ \boxed{{{}}} \]", r"\boxed{{{}}}.",
+        "{} = 42.", "**{}**", "`{}`", "$`{}`$.",
     ],
 )  # fmt: skip
 def test_an_expression_may_be_dressed_up_and_must_still_be_right(dress: str) -> None:

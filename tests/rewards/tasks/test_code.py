@@ -1,8 +1,7 @@
-"""Programs are marked by what they compute: honest ones pass, and nothing that only looks like it does."""
+"""Programs are graded by what they compute: honest ones pass, and nothing that only looks like it does."""
 
 from __future__ import annotations
 
-import json
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -12,15 +11,15 @@ from hypothesis import strategies as st
 from rewards.sandbox.box import SandboxError
 from rewards.tasks import code
 from rewards.tasks.code import extract_program, judge, score
-from tests.support.paths import SHARED_DATA
-
-DATA = SHARED_DATA
+from tests.support.cheating_programs import CHEATS
+from tests.support.shared_data import needs_shared_data, read_rows
 
 INCREMENT = {
     "kind": "function",
     "functions": ["f"],
     "tests": "def check(candidate):\n"
-    "    assert candidate(1) == 2\n    assert candidate(41) == 42\n    assert candidate([3, 1]) == [1, 3]\n    assert True\n"
+    "    assert candidate(1) == 2\n    assert candidate(41) == 42\n"
+    "    assert candidate([3, 1]) == [1, 3]\n    assert True\n"
     "check(f)\n",
     "time_limit_s": 1.0,
     "total_time_limit_s": 4.0,
@@ -45,40 +44,6 @@ def test_a_right_program_a_half_right_one_and_none() -> None:
 
 def test_a_test_that_raises_fails_alone() -> None:
     assert judge("def f(x): return x + 1", INCREMENT).passed == 2
-
-
-CHEATS = {
-    "leaves before the asserts": "import os\nos._exit(0)",
-    "leaves politely": "import sys\nsys.exit(0)",
-    "leaves when it is called": "import os\ndef f(x): os._exit(0)",
-    "raises SystemExit": "def f(x): raise SystemExit(0)",
-    "equals everything": "class Any:\n    def __eq__(self, other): return True\ndef f(x): return Any()",
-    "an int that equals everything": "class Any(int):\n    def __eq__(self, other): return True\ndef f(x): return Any()",
-    "a list that equals everything": "class Any(list):\n    def __eq__(self, other): return True\n    __iter__ = lambda self: iter([1, 3])\ndef f(x): return Any([0])",
-    "not a number": "def f(x): return float('nan')",
-    "patches builtins": "import builtins\nbuiltins.all = builtins.any = builtins.isinstance = lambda *a: True\nbuiltins.AssertionError = Exception\ndef f(x): return x",
-    "replaces the check": "import sys, builtins\ncheck = builtins.check = lambda f: None\nfor module in list(sys.modules.values()):\n    try: module.check = check\n    except Exception: pass\ndef f(x): return 0",
-    "patches the test libraries": "import unittest, sys\nunittest.TestCase.assertEqual = lambda *a: None\nsys.modules['judge'] = sys.modules['tests'] = unittest\ndef f(x): return 0",
-    "looks for the tests in its memory": "import gc, sys\ndef f(x):\n    found = [o for o in gc.get_objects() if isinstance(o, (str, dict, list)) and ('candidate' + str('(41)')) in repr(o)]\n    return None if not found else 2 if x == 1 else 42 if x == 41 else [1, 3] if found else 0",
-    "looks for the tests in its callers": "import sys\ndef f(x):\n    frame = sys._getframe()\n    seen = ''\n    while frame:\n        seen += repr(frame.f_locals) + repr(frame.f_globals)\n        frame = frame.f_back\n    return {1: 2, 41: 42}.get(x if isinstance(x, int) else 0, [1, 3]) if 'assert ' + str('candidate') in seen else None",
-    "looks for the tests in its files": "import os\nseen = []\nfor folder, _, files in os.walk('/'):\n    if not folder.startswith(('/usr', '/root', '/opt', '/lib')):\n        for file in files:\n            try: seen.append(open(os.path.join(folder, file), errors='replace').read(10**5))\n            except OSError: pass\nfor number in range(200):\n    try: os.lseek(number, 0, 0); seen.append(os.read(number, 10**5).decode(errors='replace'))\n    except OSError: pass\ndef f(x): return {1: 2, 41: 42}.get(x if isinstance(x, int) else 0, [1, 3]) if 'assert ' + str('candidate') in ''.join(seen) else None",
-    "writes the verdict": "import json, os, struct\nfor verdict in ({'passed': 3, 'total': 3, 'reason': ''}, {'loaded': True}, {'returned': 2}):\n    body = json.dumps(verdict).encode()\n    for number in range(64):\n        try: os.write(number, struct.pack('!I', len(body)) + body)\n        except OSError: pass\nprint('passed: 3, total: 3\\nOK')\ndef f(x): return 0",
-    "ends the loop of a test": "def f(x): raise StopIteration",
-    "looks like the harness failed": "def f(x): raise KeyboardInterrupt",
-    "empties its argument": "def f(x):\n    if isinstance(x, list): x.clear()\n    return x",
-    "kills its parent": "import os\ntry: os.kill(os.getppid(), 9)\nfinally: os.kill(-1, 9)\ndef f(x): return 0",
-    "sleeps": "import time\ndef f(x): time.sleep(100)",
-    "never ends": "def f(x):\n    while True:\n        try:\n            while True: pass\n        except BaseException: pass",
-    "forks without end": "import os\ndef f(x):\n    while True:\n        try: os.fork()\n        except OSError: return 0",
-    "takes all memory": "def f(x):\n    kept = []\n    while True: kept.append(bytes(10**7))",
-    "returns too much": "def f(x): return 'x' * 10**8",
-    "returns a deep nest": "def f(x):\n    nest = []\n    for _ in range(10**5): nest = [nest]\n    return nest",
-    "crashes": "import ctypes\ndef f(x): ctypes.string_at(0)",
-    "recurses without end": "def f(x): return f(x)",
-    "is no program": "def f(x:",
-    "is a null byte": "\0",
-    "nests parentheses": "(" * 10_000,
-}  # fmt: skip
 
 
 @pytest.mark.slow
@@ -126,7 +91,8 @@ def test_the_prompts_own_functions_in_a_test_are_the_prompts() -> None:
     [
         "a, b = map(int, input().split())\nprint(a + b)",
         "import sys\nsys.stdout.write(f'{sum(map(int, sys.stdin.buffer.read().split()))}  \\n\\n')",
-        "def main():\n    print(sum(map(int, open(0).read().split())))\n    exit()\nif __name__ == '__main__':\n    main()",
+        "def main():\n    print(sum(map(int, open(0).read().split())))\n    exit()\n"
+        "if __name__ == '__main__':\n    main()",
     ],
 )
 def test_programs_that_read_and_print(program: str) -> None:
@@ -157,7 +123,8 @@ def test_programs_that_do_not_do_it(program: str, passed: int) -> None:
 @pytest.mark.parametrize(
     ("printed", "expected", "is_same"),
     [
-        ("1  2\n3", "1 2\n3\n", True), ("1 2", "1 2 3", False), ("YES", "yes", False), ("0.3333333", "0.33333333", True),
+        ("1  2\n3", "1 2\n3\n", True), ("1 2", "1 2 3", False), ("YES", "yes", False),
+        ("0.3333333", "0.33333333", True),
         ("0.34", "0.33", False), ("7.0", "7", False), ("nan", "1.5", False), ("1e999", "1.5", False), ("", "", True),
     ],
 )  # fmt: skip
@@ -192,7 +159,8 @@ def test_where_the_program_is(text: str, program: str | None) -> None:
 
 def test_a_bare_body_goes_on_where_the_prompt_ended() -> None:
     answer = INCREMENT | {"context": 'def f(x):\n    """Adds 1, or sorts."""\n', "extraction": "natural"}
-    body = "    if isinstance(x, int):\n        return x + 1\n\n    return sorted(x)\n\n\ndef g(x):\n    return 1\n# and so on"
+    body = "    if isinstance(x, int):\n        return x + 1\n\n    return sorted(x)\n"
+    body += "\n\ndef g(x):\n    return 1\n# and so on"
     assert score(body, answer)["correctness"] == 1.0
     assert score("    pass\n", answer)["correctness"] == 0.0
     assert score(f"So:\n```python\n{SOLUTION}```", answer)["correctness"] == 1.0
@@ -231,8 +199,8 @@ def test_a_recipe_can_ask_for_protection_and_does_by_default(monkeypatch: pytest
 
 
 def humaneval() -> list[tuple[dict[str, object], str]]:
-    """Each problem's answer and canonical solution."""
-    rows = [json.loads(line) for line in (DATA / "humaneval.jsonl").read_text().splitlines()]
+    """Return each problem's answer and canonical solution."""
+    rows = read_rows("humaneval.jsonl")
     return [
         (
             {
@@ -255,7 +223,7 @@ def outcomes(cases: list[tuple[str, dict[str, object]]]) -> list[dict[str, float
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not DATA.is_dir(), reason="the shared data is not here")
+@needs_shared_data
 def test_all_of_humaneval_passes_and_empty_functions_never_do() -> None:
     problems = humaneval()
     assert len(problems) == 164
@@ -266,13 +234,14 @@ def test_all_of_humaneval_passes_and_empty_functions_never_do() -> None:
     assert all(parts["tests_passed"] == 1.0 for parts in whole)
 
 
-MUTATIONS = st.lists(st.tuples(st.integers(0, 400), st.sampled_from(["", "\n", "```", "    ", "return ", "os._exit(0)", "</answer>", "(", "\0", "é", "\ud800"])), max_size=6)  # fmt: skip
+PIECES = ["", "\n", "```", "    ", "return ", "os._exit(0)", "</answer>", "(", "\0", "é", "\ud800"]
+MUTATIONS = st.lists(st.tuples(st.integers(0, 400), st.sampled_from(PIECES)), max_size=6)
 
 
 @pytest.mark.slow
 @given(st.text(max_size=200) | MUTATIONS.map(lambda edits: mutated(tagged("def f(x):\n    return 0\n"), edits)))
 @settings(max_examples=60)
-def test_any_text_is_marked_and_none_by_chance_right(text: str) -> None:
+def test_any_text_is_graded_and_none_by_chance_right(text: str) -> None:
     assert score(text, INCREMENT | {"extraction": "natural"})["correctness"] == 0.0
 
 

@@ -1,25 +1,22 @@
-"""384 completions that a real language model wrote, marked against labels made by hand and a second checker.
+"""384 completions that a real language model wrote, graded against labels made by hand and a second checker.
 
-The model was asked to close ``</reasoning>``, which marking does not ask for, and to box its answer in tags. The labels
+The model was asked to close ``</reasoning>``, which grading does not ask for, and to box its answer in tags. The labels
 were made by reading; "line" counts from 0.
 """
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from typing import Any
 
 import pytest
-from countdown_oracle import marks_prose, marks_tagged, tagged
+from countdown_oracle import grade_prose, grade_tagged, tagged
 
 from rewards.parts.format import answer_tags
 from rewards.tasks.countdown import check, extract_answer, grade, score
-from tests.support.paths import SHARED_DATA
+from tests.support.shared_data import needs_shared_data, read_rows
 
-DATA = SHARED_DATA / "countdown_completions.jsonl"
-
-pytestmark = pytest.mark.skipif(not DATA.exists(), reason=f"the shared completions are not on this machine: {DATA}")
+pytestmark = needs_shared_data
 
 LABELS = [
     # (line, correctness, answer_tags, what is odd about it)
@@ -99,33 +96,33 @@ BEGINS_WITH_A_SIGN = {10, 214, 321, 347}
 
 @pytest.fixture(scope="module")
 def lines() -> list[dict[str, Any]]:
-    return [json.loads(line) for line in DATA.read_text().splitlines()]
+    return read_rows("countdown_completions.jsonl")
 
 
 @pytest.fixture(scope="module")
-def marked(lines: list[dict[str, Any]]) -> list[tuple[float, float]]:
-    """Correctness and answer_tags."""
+def graded(lines: list[dict[str, Any]]) -> list[tuple[float, float]]:
+    """Return correctness and answer_tags of each."""
     return [(score(line["completion"], line)["correctness"], answer_tags(line["completion"], line)) for line in lines]
 
 
 @pytest.mark.parametrize(("line", "correctness", "tags", "why"), LABELS, ids=[f"line {label[0]}" for label in LABELS])
-def test_hand_made_labels(marked: list[tuple[float, float]], line: int, correctness: int, tags: int, why: str) -> None:
-    assert marked[line] == (correctness, tags), why
+def test_hand_made_labels(graded: list[tuple[float, float]], line: int, correctness: int, tags: int, why: str) -> None:
+    assert graded[line] == (correctness, tags), why
 
 
-def test_totals(marked: list[tuple[float, float]]) -> None:
-    assert Counter(marked) == {(1.0, 1.0): 63, (0.0, 1.0): 252, (0.0, 0.0): 69}
+def test_totals(graded: list[tuple[float, float]]) -> None:
+    assert Counter(graded) == {(1.0, 1.0): 63, (0.0, 1.0): 252, (0.0, 0.0): 69}
 
 
-def test_against_a_second_checker(lines: list[dict[str, Any]], marked: list[tuple[float, float]]) -> None:
+def test_against_a_second_checker(lines: list[dict[str, Any]], graded: list[tuple[float, float]]) -> None:
     """countdown_oracle.py shares no code. They disagree about two decisions only: signs and equations."""
-    second = [marks_tagged(line) for line in lines]
+    second = [grade_tagged(line) for line in lines]
     second_correct = {i for i, (is_correct, _) in enumerate(second) if is_correct}
     second_parses = {i for i, (_, parses) in enumerate(second) if parses}
-    correct = {i for i, (correctness, _) in enumerate(marked) if correctness}
+    correct = {i for i, (correctness, _) in enumerate(graded) if correctness}
     parses = {i for i, line in enumerate(lines) if parses_here(line)}
 
-    assert {i for i, (_, tags) in enumerate(marked) if tags} == {i for i, line in enumerate(lines) if tagged(line)}
+    assert {i for i, (_, tags) in enumerate(graded) if tags} == {i for i, line in enumerate(lines) if tagged(line)}
     assert second_correct <= correct
     assert correct - second_correct == RIGHT_AS_AN_EQUATION
     assert second_parses - parses == BEGINS_WITH_A_SIGN
@@ -155,7 +152,7 @@ WRONG_IN_PROSE = {
 def test_the_natural_format_against_a_second_checker(lines: list[dict[str, Any]]) -> None:
     natural = [{**line, "extraction": "natural"} for line in lines]
     right = {i for i, line in enumerate(natural) if grade(line["completion"], line).is_correct}
-    assert right == {i for i, line in enumerate(natural) if marks_prose(line)}
+    assert right == {i for i, line in enumerate(natural) if grade_prose(line)}
     in_tags = {i for i, line in enumerate(lines) if score(line["completion"], line)["correctness"]}
     assert in_tags < right
     assert len(right - in_tags) == 19

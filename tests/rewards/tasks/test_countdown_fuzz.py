@@ -1,4 +1,4 @@
-"""Hostile texts through Countdown's marking in both formats, every general part and the markers.
+"""Hostile texts through Countdown's grading in both formats, every general part and the markers.
 
 Mutations of completions that a real language model wrote, and random text. Nothing may raise, hang or grow, every value
 must be in its range, and whatever is called right a second checker must call right too. The suite tries 6,000; before a
@@ -7,7 +7,6 @@ release try more: `FUZZ_TEXTS=100000 python -m pytest tests/rewards/tasks/test_c
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import re
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from countdown_oracle import marks_tagged, parsed, pieces
+from countdown_oracle import grade_tagged, parsed, pieces
 
 from rewards.parts.format import answer_tags, strict, tag_pairs
 from rewards.parts.length import length
@@ -25,9 +24,8 @@ from rewards.parts.markers import markers
 from rewards.parts.process import process
 from rewards.parts.repetition import repetition
 from rewards.tasks.countdown import score
-from tests.support.paths import SHARED_DATA
+from tests.support.shared_data import needs_shared_data, read_rows
 
-DATA = SHARED_DATA / "countdown_completions.jsonl"
 NUM_TEXTS = int(os.environ.get("FUZZ_TEXTS", "6000"))
 TAIL_CHARACTERS = 120
 MAX_GROWTH_BYTES = 32 * 2**20
@@ -61,9 +59,9 @@ def mutated(text: str, other: str, rng: random.Random) -> str:
 
 
 def problems() -> Iterator[tuple[str, dict[str, Any]]]:
-    """Texts, each with the answer of the problem it was written for."""
+    """Yield texts, each with the answer of the problem it was written for."""
     rng = random.Random(7)
-    lines = [json.loads(line) for line in DATA.read_text().splitlines()]
+    lines = read_rows("countdown_completions.jsonl")
     tails = [line["completion"].partition("<|")[0][-TAIL_CHARACTERS:] for line in lines]
     for _ in range(NUM_TEXTS):
         index = rng.randrange(len(lines))
@@ -75,7 +73,7 @@ def problems() -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def second_opinion(text: str, answer: dict[str, Any], is_natural: bool) -> bool:
-    """Whether a text that was marked right can be right at all."""
+    """Return whether a text that was graded right can be right at all."""
     for spelling, python in EXTRA_SPELLINGS.items():
         text = text.replace(spelling, python)
     text = re.sub(r"(?<![0-9])0+(?=[0-9])", "", text)  # 089 is 89 in the package, and an error in Python
@@ -84,7 +82,7 @@ def second_opinion(text: str, answer: dict[str, Any], is_natural: bool) -> bool:
         candidates = pieces(text) + pieces(text.replace("**", " "))
         return any(fits(numbers, answer) and value == answer["target"] for numbers, value in candidates)
     line = {**answer, "completion": text}
-    if answer["must_use_all"] and marks_tagged(line)[0]:
+    if answer["must_use_all"] and grade_tagged(line)[0]:
         return True
     inside = text.rpartition("</answer>")[0].rpartition("<answer>")[2].partition("</answer>")[0].strip()
     inside = inside.removeprefix("\\boxed{").removesuffix("}") if inside.startswith("\\boxed{") else inside
@@ -105,7 +103,7 @@ def resident_bytes() -> int:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.skipif(not DATA.exists(), reason=f"the shared completions are not on this machine: {DATA}")
+@needs_shared_data
 def test_hostile_texts() -> None:
     num_right = Counter[bool]()
     memory = []

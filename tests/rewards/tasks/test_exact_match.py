@@ -1,4 +1,4 @@
-"""Marking of answers that are words or lists of them."""
+"""Grading of answers that are words or lists of them."""
 
 from __future__ import annotations
 

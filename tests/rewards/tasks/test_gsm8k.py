@@ -1,4 +1,4 @@
-"""Marking of word problems: what names a number, what does not, and how near it is."""
+"""Grading of word problems: what names a number, what does not, and how near it is."""
 
 from __future__ import annotations
 

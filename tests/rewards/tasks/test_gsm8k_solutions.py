@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import re
 from typing import Any
 
 import pytest
 
 from rewards.tasks.gsm8k import score, stated_number
-from tests.support.paths import SHARED_DATA
+from tests.support.shared_data import needs_shared_data, read_rows
 
-DATA = SHARED_DATA
-
-pytestmark = pytest.mark.skipif(not DATA.exists(), reason=f"the shared solutions are not on this machine: {DATA}")
+pytestmark = needs_shared_data
 
 STYLES = [
     "#### {}",
@@ -26,22 +23,18 @@ STYLES = [
 """Other ways to state what the solutions state after `A:`."""
 
 
-def lines(name: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (DATA / name).read_text().splitlines()]
-
-
 @pytest.fixture(scope="module")
 def solutions() -> list[dict[str, Any]]:
-    return lines("gsm8k_model_solutions.jsonl")
+    return read_rows("gsm8k_model_solutions.jsonl")
 
 
 @pytest.mark.parametrize("extraction", ["tags", "natural"])
 def test_every_label_is_reproduced(solutions: list[dict[str, Any]], extraction: str) -> None:
-    marks = [score(row["solution"], {"answer": row["ground_truth"], "extraction": extraction}) for row in solutions]
+    grades = [score(row["solution"], {"answer": row["ground_truth"], "extraction": extraction}) for row in solutions]
     wrong = [
         i
-        for i, (row, mark) in enumerate(zip(solutions, marks, strict=True))
-        if mark["correctness"] != row["is_correct"]
+        for i, (row, grade) in enumerate(zip(solutions, grades, strict=True))
+        if grade["correctness"] != row["is_correct"]
     ]
     assert len(solutions) == 1200
     assert wrong == []
@@ -50,8 +43,8 @@ def test_every_label_is_reproduced(solutions: list[dict[str, Any]], extraction: 
 @pytest.mark.parametrize("style", STYLES)
 def test_the_labels_do_not_depend_on_the_style(solutions: list[dict[str, Any]], style: str) -> None:
     for row in solutions:
-        before, mark, stated = row["solution"].rpartition("A:")
-        text = before + style.format(stated.strip()) if mark else row["solution"]
+        before, announced, stated = row["solution"].rpartition("A:")
+        text = before + style.format(stated.strip()) if announced else row["solution"]
         assert score(text, {"answer": row["ground_truth"]})["correctness"] == row["is_correct"], text
 
 
@@ -61,13 +54,13 @@ def test_what_is_not_stated(solutions: list[dict[str, Any]]) -> None:
 
 
 def test_near_misses_are_misses(solutions: list[dict[str, Any]]) -> None:
-    """The wrong answers within 2%, and those that differ by their sign: closeness is high, or not, and correctness 0."""
+    """Wrong answers within 2%, and those that differ by their sign: closeness is high, or not, and correctness 0."""
     near = {
         i: score(row["solution"], {"answer": row["ground_truth"]})
         for i, row in enumerate(solutions)
         if not row["is_correct"]
     }
-    assert {i for i, mark in near.items() if mark["closeness"] > 1 / 1.2} == {
+    assert {i for i, grade in near.items() if grade["closeness"] > 1 / 1.2} == {
         917,
         1012,
         1165,
@@ -86,7 +79,7 @@ def test_a_changed_final_number_is_wrong(solutions: list[dict[str, Any]]) -> Non
 
 
 def test_every_reference_solution_marks_itself_right() -> None:
-    rows = lines("gsm8k_train_1000.jsonl")
+    rows = read_rows("gsm8k_train_1000.jsonl")
     assert len(rows) == 1000
     for row in rows:
         assert score(row["answer"], {"answer": row["answer"]}) == {"correctness": 1.0, "closeness": 1.0}

@@ -1,4 +1,4 @@
-"""Marking of expressions: math-verify behind our own extraction and limits."""
+"""Grading of expressions: math-verify behind our own extraction and limits."""
 
 from __future__ import annotations
 
@@ -161,15 +161,15 @@ def test_of_prose_only_the_last_expression_is_looked_at(text: str, reference_: s
 
 def test_it_works_off_the_main_thread() -> None:
     """math-verify's own time limits raise there: `signal only works in main thread`."""
-    marks: list[float] = []
+    grades: list[float] = []
     thread = threading.Thread(
-        target=lambda: marks.extend(
+        target=lambda: grades.extend(
             score(text, {"answer": "0.5"})["correctness"] for text in (r"\boxed{\frac12}", r"\boxed{2}")
         )
     )
     thread.start()
     thread.join()
-    assert marks == [1.0, 0.0]
+    assert grades == [1.0, 0.0]
 
 
 def test_an_empty_reference_is_refused() -> None:

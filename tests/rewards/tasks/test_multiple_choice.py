@@ -1,8 +1,6 @@
-"""Marking of questions with options: letters, texts, the article, and AQuA's own rationales."""
+"""Grading of questions with options: letters, texts, the article, and AQuA's own rationales."""
 
 from __future__ import annotations
-
-import json
 
 import pytest
 from hypothesis import given
@@ -10,8 +8,7 @@ from hypothesis import strategies as st
 
 from rewards.tasks.multiple_choice import last_letter, score, stated_letter
 from tests.support.paths import SHARED_DATA
-
-DATA = SHARED_DATA / "aqua_dev.jsonl"
+from tests.support.shared_data import needs_shared_data, read_rows
 
 SPEEDS = ["32400", "6000", "600", "60000", "10"]
 CITIES = ["Paris", "New York", "A ship", "Paris", "All of A, B and C"]
@@ -149,20 +146,20 @@ def test_a_reference_that_is_no_option_is_refused(letter: str) -> None:
 @given(st.text() | st.text(alphabet="ABCDE()*<>/answer option is:.\n"), st.booleans())
 def test_any_text_names_at_most_one_option(text: str, natural: bool) -> None:
     extraction = {"extraction": "natural"} if natural else {}
-    marks = [score(text, {"answer": letter, "options": SPEEDS} | extraction)["correctness"] for letter in "ABCDE"]
-    assert sum(marks) in (0.0, 1.0)
+    grades = [score(text, {"answer": letter, "options": SPEEDS} | extraction)["correctness"] for letter in "ABCDE"]
+    assert sum(grades) in (0.0, 1.0)
 
 
 UNSTATED = {2, 16, 19, 39, 67, 78, 107, 113, 119, 136, 139, 200, 214, 216, 220, 239, 248}
-"""Rationales that end in a value (`Total is 50.`) or in a letter that nothing marks: `This gives us B` (16), `250=D` (139)
-and `12-5=7 C` (239)."""
+"""Rationales that end in a value (`Total is 50.`) or in a letter that nothing announces: `This gives us B` (16),
+`250=D` (139) and `12-5=7 C` (239)."""
 
 
-@pytest.mark.skipif(not DATA.exists(), reason=f"the shared questions are not on this machine: {DATA}")
+@needs_shared_data
 class TestAqua:
     """254 rationales that people wrote, with the option they are for."""
 
-    rows = [json.loads(line) for line in DATA.read_text().splitlines()] if DATA.exists() else []
+    rows = read_rows("aqua_dev.jsonl") if SHARED_DATA.exists() else []
 
     def answer(self, row: dict[str, object]) -> dict[str, object]:
         return {"answer": row["correct"], "options": [option.partition(")")[2] for option in row["options"]]}  # type: ignore[attr-defined]

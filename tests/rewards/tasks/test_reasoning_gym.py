@@ -19,14 +19,14 @@ UNKNOWN = {"boxnet", "rush_hour"}
 
 
 def entry(name: str, index: int | None = None, **settings) -> dict:
-    """The answer mapping of a problem, after a trip through JSON."""
+    """Return the answer mapping of a problem, after a trip through JSON."""
     dataset = DatasetConfig(name=name, settings=settings)
     if index is None:
         index = random.Random(name).randrange(SIZES.get(name, MAX_INDEX))
     return json.loads(json.dumps(problem(dataset, load_dataset(dataset, 0)[index]).answer))
 
 
-def marks(given: str, answer: dict) -> tuple[float, float]:
+def grade(given: str, answer: dict) -> tuple[float, float]:
     parts = score(f"I think.</think>\n<answer>{given}</answer>", answer)
     return tuple(parts[name] for name in PARTS)
 
@@ -43,10 +43,10 @@ def test_of_every_data_set_the_own_answer_is_right_and_none_or_nonsense_is_wrong
         answer = entry(name, index=1 if name == "intermediate_integration" else None)
         before = json.dumps(answer)
         own = KNOWN[name](answer["metadata"]) if name in KNOWN else answer["answer"]
-        if name not in UNKNOWN and marks(own, answer) != (1.0, 1.0):
+        if name not in UNKNOWN and grade(own, answer) != (1.0, 1.0):
             wrong.append((name, "its own answer", own))
         nonsense = ("", "what?", "nan", "((((", "{}", "9" * 5000)
-        wrong += [(name, given) for given in nonsense if marks(given, answer)[0] != 0.0]
+        wrong += [(name, given) for given in nonsense if grade(given, answer)[0] != 0.0]
         if score("It is 4, I think.", answer) != {"correctness": 0.0, "score": 0.0}:
             wrong.append((name, "no answer"))
         if json.dumps(answer) != before:
@@ -67,7 +67,7 @@ def test_the_last_complete_pair_of_tags_counts_and_in_the_natural_format_the_las
 
 
 def test_partly_right_answers_have_a_score_and_are_not_correct() -> None:
-    correctness, part = marks("olleh"[:3], entry("spell_backward") | {"answer": "olleh"})
+    correctness, part = grade("olleh"[:3], entry("spell_backward") | {"answer": "olleh"})
     assert correctness == 0.0 and part == pytest.approx(0.6)
 
 
@@ -75,14 +75,14 @@ def test_partly_right_answers_have_a_score_and_are_not_correct() -> None:
 def test_python_in_an_answer_is_read_but_never_run(name, tmp_path) -> None:
     answer, made = entry(name), tmp_path / "made"
     for attack in (f"open({str(made)!r}, 'w')", f"[open({str(made)!r}, 'w')]", "[x for x in ().__class__.__bases__]"):
-        assert marks(attack, answer) == (0.0, 0.0)
+        assert grade(attack, answer) == (0.0, 0.0)
     assert not made.exists()
     value = answer["metadata"].get("solution")
     as_list = answer["answer"].split() if name == "spiral_matrix" else value
     if name == "n_queens":
         as_list = [row.split() for row in answer["metadata"]["valid_answers"][0].split("\n")]
     # The library pays a list in Python's notation a part, and still does.
-    assert 0.0 < marks(repr(list(as_list)), answer)[1] < 1.0
+    assert 0.0 < grade(repr(list(as_list)), answer)[1] < 1.0
 
 
 @pytest.mark.parametrize("name", ["simple_integration", "polynomial_multiplication", "countdown", "puzzle24"])
@@ -97,16 +97,16 @@ def test_sympy_never_sees_more_than_arithmetic(name, tmp_path) -> None:
         "factorial(10**8)",
         f"{answer['answer']} if open({str(made)!r}, 'w') else 0",
     ):
-        assert marks(attack, answer)[0] == 0.0, attack
+        assert grade(attack, answer)[0] == 0.0, attack
     assert not made.exists()
 
 
 def test_formulas_may_be_written_another_way() -> None:
     answer = entry("simple_integration", index=0)
     variable = answer["metadata"]["variable"]
-    assert marks(answer["answer"], answer) == (1.0, 1.0)
-    assert marks(f"7 + {answer['answer']} - {variable}**2*2 + 2*{variable}*{variable}", answer) == (1.0, 1.0)
-    assert marks(f"{answer['answer']} + {variable}", answer) == (0.0, 0.0)
+    assert grade(answer["answer"], answer) == (1.0, 1.0)
+    assert grade(f"7 + {answer['answer']} - {variable}**2*2 + 2*{variable}*{variable}", answer) == (1.0, 1.0)
+    assert grade(f"{answer['answer']} + {variable}", answer) == (0.0, 0.0)
 
 
 def test_what_fools_the_librarys_scorers_is_wrong_here() -> None:
@@ -124,13 +124,13 @@ def test_what_fools_the_librarys_scorers_is_wrong_here() -> None:
     for name, answer, fooling, right in cases:
         theirs = create_dataset(name).score_answer(fooling, answer)
         assert theirs == 1.0, f"{name} is mended: take it out of rewards/tasks/reasoning_gym.py"
-        assert marks(fooling, answer) == (0.0, 0.0)
-        assert marks(right or answer["answer"], answer)[0] == (1.0 if right or name != "puzzle24" else 0.0)
+        assert grade(fooling, answer) == (0.0, 0.0)
+        assert grade(right or answer["answer"], answer)[0] == (1.0 if right or name != "puzzle24" else 0.0)
 
 
 def test_an_answer_of_another_shape_is_wrong_even_where_the_scorer_raises(capfd) -> None:
-    assert marks("two times three", entry("prime_factorization")) == (0.0, 0.0)
-    assert marks("{}", entry("game_of_life")) == (0.0, 0.0)
-    assert marks("[[1]]", entry("boxnet")) == (0.0, 0.0)
-    assert marks("Move disk 1 from Peg 9 to Peg 2", entry("tower_of_hanoi")) == (0.0, 0.0)
+    assert grade("two times three", entry("prime_factorization")) == (0.0, 0.0)
+    assert grade("{}", entry("game_of_life")) == (0.0, 0.0)
+    assert grade("[[1]]", entry("boxnet")) == (0.0, 0.0)
+    assert grade("Move disk 1 from Peg 9 to Peg 2", entry("tower_of_hanoi")) == (0.0, 0.0)
     assert capfd.readouterr().out == ""

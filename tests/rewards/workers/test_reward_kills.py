@@ -37,7 +37,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def own_fork_servers() -> dict[int, int]:
-    """Process id of each -> that of its worker; of this test's pool only."""
+    """Return the process id of each -> that of its worker; of this test's pool only."""
     own = {*descendants(os.getpid())}
     return {server: worker for server, worker in fork_servers().items() if worker in own}
 
@@ -68,7 +68,7 @@ def test_random_kills_lose_and_duplicate_nothing(make_group: MakeGroup) -> None:
 
 
 def grade_under_fire(pool: RewardPool) -> tuple[list[Group], int]:
-    """The groups, and how many processes were killed meanwhile: every sixth a worker, the others grading processes."""
+    """Return the groups and how many processes were killed: every sixth a worker, the others grading processes."""
     chance = random.Random(0)
     scored: list[Group] = []
     num_kills, next_kill, end = 0, time.monotonic(), time.monotonic() + 120

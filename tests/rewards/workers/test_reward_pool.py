@@ -55,7 +55,7 @@ def start_pool(request: pytest.FixtureRequest) -> Iterator[StartPool]:
 
 @pytest.fixture(scope="module")
 def shared(cluster: None) -> Iterator[RewardPool]:
-    """A pool of one worker for all who need no settings of their own: to boot one takes a second."""
+    """Yield a pool of one worker for all who need no settings of their own: to boot one takes a second."""
     settings = RewardsConfig(
         tasks=TASKS, deadline_s=DEADLINE_S, weights={"correctness": 0.9, "tidy": 0.1}, memory_gib=2, max_failed_share=1
     )
@@ -69,7 +69,7 @@ def statuses(group: Group) -> list[str]:
 
 
 def drain(pool: RewardPool, limit_s: float = 60.0) -> list[Group]:
-    """Polls as the orchestrator does until nothing is pending."""
+    """Poll as the orchestrator does until nothing is pending."""
     groups: list[Group] = []
     end = time.monotonic() + limit_s
     while pool.num_pending:
