@@ -49,7 +49,7 @@ class Fault:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class FaultOutcome:
     """What came of a fault."""
 
     line: str
@@ -60,7 +60,7 @@ class Outcome:
     twice: int
 
 
-def suffer(name: str, fault: Fault, folder: Path) -> Outcome:
+def suffer(name: str, fault: Fault, folder: Path) -> FaultOutcome:
     """Let the fault happen to a run of that name in `folder`."""
     with contextlib.ExitStack() as stack:
         nodes: Any = None
@@ -80,7 +80,7 @@ def suffer(name: str, fault: Fault, folder: Path) -> Outcome:
         del kept
     line = next((line for line in run.log.splitlines() if fault.story and re.search(fault.story, line)), "")
     assert bool(line) == bool(fault.story), f"the log does not speak of it:\n{run.log}"
-    return Outcome(line, moment_of(line) - injected if line else None, recovered - injected, *run.lost_and_twice())
+    return FaultOutcome(line, moment_of(line) - injected if line else None, recovered - injected, *run.lost_and_twice())
 
 
 def moment_of(line: str) -> float:

@@ -86,9 +86,6 @@ class Generator:
     def finish_commit(self, attempt_id: int) -> int:
         return self._engine.finish_commit(attempt_id)
 
-    def policy_version(self) -> int | None:
-        return self._engine.policy_version
-
     def sleep(self) -> None:
         self._engine.sleep()
 

@@ -46,10 +46,6 @@ class RemoteCallError(RuntimeError):
     """An actor did not answer in time, or died."""
 
 
-class RestartBudgetExceededError(RemoteCallError):
-    """No generator may be started again, and one more is needed."""
-
-
 class Background(Protocol):
     """Work that goes on while a call is waited for."""
 

@@ -15,12 +15,16 @@ from typing import Any
 
 import ray
 
-from orchestrator.cluster.calls import RestartBudgetExceededError, ready_of, result_of, wait_for
+from orchestrator.cluster.calls import RemoteCallError, ready_of, result_of, wait_for
 from rollout.config import RolloutConfig
 
 logger = logging.getLogger(__name__)
 
 ADVICE = "raise rollout.start_timeout_s if the model is large, or look at that generator's log"
+
+
+class RestartBudgetExceededError(RemoteCallError):
+    """No generator may be started again, and one more is needed."""
 
 
 @dataclass(eq=False)

@@ -13,9 +13,10 @@ import ray
 from learner.actor import LearnerActor, actor_options
 from learner.config import LearnerConfig, ModelConfig
 from learner.metrics import Update
-from orchestrator.cluster.calls import Background, RemoteCallError, RestartBudgetExceededError, gather_calls, wait_for
+from orchestrator.cluster.calls import Background, RemoteCallError, gather_calls, wait_for
 from orchestrator.cluster.placement import Placement
 from orchestrator.config.resolve import ResolvedRun
+from orchestrator.fleet.generators import RestartBudgetExceededError
 from rollout.types.completions import Group
 from rollout.types.prompts import SupervisedExample
 

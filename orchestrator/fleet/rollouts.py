@@ -15,10 +15,10 @@ from typing import Any, NoReturn
 
 from ray.exceptions import RayError
 
-from orchestrator.cluster.calls import RemoteCallError, RestartBudgetExceededError, gather_calls, ready_of, result_of
+from orchestrator.cluster.calls import RemoteCallError, gather_calls, ready_of, result_of
 from orchestrator.cluster.watchdog import Watchdog
 from orchestrator.fleet.assignment import PromptRequest, Throughput, assign_requests, group_by_sampling
-from orchestrator.fleet.generators import Generators
+from orchestrator.fleet.generators import Generators, RestartBudgetExceededError
 from orchestrator.fleet.heartbeats import EVERY_S, Heartbeats
 from rewards.workers.pool import RewardPool
 from rollout.config import RolloutConfig

@@ -41,11 +41,6 @@ class Engine:
         self._staging = StagingArea(partial(expected_shapes, spec.model_folder))
         self._loop = StepLoop(partial(VersionedEngine, spec, config))
 
-    @property
-    def policy_version(self) -> int | None:
-        """The version of the weights in use; None before the first publish."""
-        return self._loop.call(lambda engine: engine.version)
-
     def generate(self, request: SamplingRequest) -> Iterator[Group]:
         """Yield the ungraded group of each prompt as it finishes.
 

@@ -230,8 +230,8 @@ def test_a_generator_that_cannot_follow_is_reported_lost_and_the_others_have_the
 
 
 def versions(fleet) -> list[int | None]:
-    calls = [generator.policy_version.remote() for generator in fleet.generators.standing.values()]
-    return ray.get(calls, timeout=60)
+    calls = [generator.heartbeat.remote() for generator in fleet.generators.standing.values()]
+    return [heartbeat.policy_version for heartbeat in ray.get(calls, timeout=60)]
 
 
 def pids(fleet) -> list[int]:
@@ -299,7 +299,7 @@ def test_a_generator_that_stops_during_staging_is_found_and_when_it_goes_on_all_
 
     def look(buckets: list) -> list:
         if seen:  # the second attempt: the first was dropped everywhere
-            seen.append(ray.get(first.policy_version.remote(), timeout=60))
+            seen.append(ray.get(first.heartbeat.remote(), timeout=60).policy_version)
             os.kill(stopped, signal.SIGCONT)
         else:
             os.kill(stopped, signal.SIGSTOP)

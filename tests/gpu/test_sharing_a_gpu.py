@@ -68,14 +68,16 @@ def peak_gib() -> Iterator[list[float]]:
 @pytest.fixture(scope="module")
 def generator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ray.actor.ActorHandle, float]]:
     """One that has its share of 24 GiB, and what the device held before it started."""
-    config = RolloutConfig(gpu_memory_fraction=simulated(SHARE), max_concurrent_completions=64)
+    config = RolloutConfig(max_concurrent_completions=64)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAYZERO_CACHE", str(tmp_path_factory.mktemp("cache")))
         model = base_model(load(None, ["warm_start.num_steps=0"]))
     before = used_gib()
     ray.init(address="local", include_dashboard=False, _node_ip_address="127.0.0.1", log_to_driver=False)
     options = {"num_gpus": 0.5, "runtime_env": {"env_vars": environment(config)}}
-    actor = GeneratorActor.options(**options).remote(EngineSpec(model, "bfloat16", 128, load_weights=True), config)
+    actor = GeneratorActor.options(**options).remote(
+        EngineSpec(model, "bfloat16", 128, load_weights=True, gpu_memory_fraction=simulated(SHARE)), config
+    )
     ray.get(actor.ready.remote(), timeout=600)
     yield actor, before
     ray.shutdown()

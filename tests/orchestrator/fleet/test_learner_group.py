@@ -9,11 +9,11 @@ import pytest
 import ray
 from ray.exceptions import OutOfMemoryError
 
-from orchestrator.cluster.calls import RemoteCallError, RestartBudgetExceededError, result_of
+from orchestrator.cluster.calls import RemoteCallError, result_of
 from orchestrator.cluster.ray_cluster import ray_cluster
 from orchestrator.config.recipe import load
 from orchestrator.fleet import learner_group
-from orchestrator.fleet.generators import Generators
+from orchestrator.fleet.generators import Generators, RestartBudgetExceededError
 from orchestrator.fleet.heartbeats import Heartbeats
 from orchestrator.fleet.learner_group import LearnerLostError, answers
 from orchestrator.fleet.rollouts import RolloutStream

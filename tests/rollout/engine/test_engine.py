@@ -101,7 +101,7 @@ def perturb(policy, scale: float) -> None:
 
 
 def test_an_engine_without_weights_refuses_prompts(engine) -> None:
-    if engine.policy_version is not None:
+    if engine.heartbeat().policy_version is not None:
         pytest.fail("this test must run first: it wants the engine as it starts")
     with pytest.raises(UnpublishedError, match="publish before generating"):
         generate(engine)
@@ -170,7 +170,7 @@ def test_a_publish_in_the_middle_of_generation_is_recorded_in_the_completions(pu
     long = SamplingConfig(temperature=2.0, max_completion_tokens=56)
     groups: list[Group] = []
     reader = threading.Thread(target=lambda: groups.extend(generate(published, 16, 4, sampling=long)))
-    before = published.policy_version
+    before = published.heartbeat().policy_version
     reader.start()
     time.sleep(0.15)
     update_weights(published, [bucket(policy)], version=5)
@@ -207,7 +207,7 @@ def test_weights_that_are_no_whole_version_leave_the_engine_as_it_was(published,
     ):
         with pytest.raises(StagingError, match=r"they lack model\.norm\.weight|arrived damaged"):
             update_weights(published, [part], version=6)
-    assert published.policy_version == 0
+    assert published.heartbeat().policy_version == 0
     assert drawn(generate(published)) == before
 
 
@@ -259,7 +259,7 @@ def test_a_load_that_fails_half_way_is_never_sampled_with_and_the_next_one_is_wh
         update_weights(published, parts, version=6)
     reader.join(timeout=30)
     assert [str(error) for error in errors] == [str(UnpublishedError(HALF_LOADED))]
-    assert published.policy_version is None
+    assert published.heartbeat().policy_version is None
     with pytest.raises(UnpublishedError, match="publish before generating"):
         generate(published, 1)
     monkeypatch.undo()
@@ -326,7 +326,7 @@ def test_abandoned_groups_do_not_come_and_their_prompts_can_be_asked_again(publi
     assert (heartbeat.pid, heartbeat.num_unfinished, heartbeat.policy_version) == (
         os.getpid(),
         0,
-        published.policy_version,
+        published.heartbeat().policy_version,
     )
     again = generate(published, 8, 4, sampling=long)
     assert drawn(again) == drawn(expected)
