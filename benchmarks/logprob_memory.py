@@ -2,9 +2,9 @@
 
 `python -m benchmarks.logprob_memory`. Each way runs in a process of its own, one after the other: the plain one needs
 12 GiB at the default size. Memory is the process's peak beyond what it must hold: the head's weight, the hidden states,
-in the backward pass the gradients of both, and the reference's weight and hidden states. Gradients are judged by those of
-the plain way in float64, a few tokens at a time, which takes most of the benchmark's time on a CPU. Exits with 1 if a
-chunked way breaks a limit.
+in the backward pass the gradients of both, and the reference's weight and hidden states. Gradients are judged by those
+of the plain way in float64, a few tokens at a time, which takes most of the benchmark's time on a CPU. Exit with 1 if
+a chunked way breaks a limit.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def save_exact_gradients(way: str, size: Size, device: str, gradients: Path) -> 
 def inputs(
     way: str, size: Size, device: str, dtype: torch.dtype = torch.float32
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, tuple[Tensor, Tensor] | None]:
-    """Hidden states, head weight, targets, gradients by the scores, and a reference; the same numbers whatever the way."""
+    """Return hidden states, head weight, targets, gradients by the scores, and a reference; the same for every way."""
     random = torch.Generator(device).manual_seed(0)
 
     def normal(*shape: int, scale: float = 1.0) -> Tensor:

@@ -1,7 +1,7 @@
 """Where the time of a training step goes, on the real components: `make bench`.
 
-Runs the default recipe for a few steps in a folder of its own, and reads what the run itself wrote. The warm start comes
-from the cache (or is made first, untimed). Step 1 is left out of the medians: its batches are the engines' first.
+Run the default recipe for a few steps in a folder of its own, and read what the run itself wrote. The warm start
+comes from the cache (or is made first, untimed). Step 1 is left out of the medians: its batches are the engines' first.
 """
 
 from __future__ import annotations

@@ -1,5 +1,7 @@
-"""Makes .venv from pinned requirements when it is missing or out of date. Standard library only: it runs before anything
-is installed, with whatever Python 3.11 or newer `make` finds."""
+"""Make .venv from pinned requirements when it is missing or out of date.
+
+Standard library only: it runs before anything is installed, with whatever Python 3.11 or newer `make` finds.
+"""
 
 from __future__ import annotations
 

@@ -115,7 +115,7 @@ class Learner:
         return Update(found, notices=metrics.notices_of(applied))
 
     def weight_buckets(self, max_bytes: int) -> Iterator[WeightBucket]:
-        """Yield the weights on rank 0, in buckets of at most ``max_bytes``; elsewhere nothing. Exhaust it on all ranks."""
+        """Yield the weights on rank 0, in buckets of at most ``max_bytes``; elsewhere nothing. All ranks exhaust it."""
         return gather.weight_buckets(self._backend, max_bytes)
 
     def weight_manifest(self) -> WeightManifest:

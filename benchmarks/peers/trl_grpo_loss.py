@@ -8,8 +8,8 @@ TRL stays out of the project's environment, in a folder "$PEERS"; what it requir
 TRL's side is a real ``GRPOTrainer``, on the CPU in float32. Its ``rollout_func`` hands over the completions; from there
 on the code is TRL's: rewards, advantages, masks, log-probabilities of the old policy and of the reference, the split
 into microbatches, ``compute_loss``. vLLM never runs: for TRL's correction of sampler mismatch ``use_vllm`` is set on
-the finished trainer. Rayzero's side is what ``learner.learner`` puts together, without DeepSpeed: ``assign_advantages``,
-``pack`` for two ranks whose parts are added, ``Policy``, ``Objective``.
+the finished trainer. Rayzero's side is what ``learner.learner`` puts together, without DeepSpeed:
+``assign_advantages``, ``pack`` for two ranks whose parts are added, ``Policy``, ``Objective``.
 
 Exits 1 unless advantages, loss and gradient (as such, and over its largest element) are within 1e-5 where both sides
 mean the same, and are not where the second table says that they do not; 2 without TRL 1.16.0.

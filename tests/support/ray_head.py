@@ -13,8 +13,9 @@ from pathlib import Path
 from ray.job_submission import JobSubmissionClient
 
 PORTS = range(20_000, 32_768)
-"""Below those that Linux gives to connections (32768-60999), above those that Ray gives to workers (10002-19999): what is
-free when it is chosen is then still free half a minute later, when Ray binds it."""
+"""Below those that Linux gives to connections (32768-60999), above those that Ray gives to workers (10002-19999).
+
+A port that is free when it is chosen is then still free half a minute later, when Ray binds it."""
 SETTINGS = {
     # Any ray.init() of an earlier test has left RAY_AUTH_MODE=token in this process; the jobs' home has no token.
     "RAY_AUTH_MODE": "disabled",
@@ -23,12 +24,12 @@ SETTINGS = {
     "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "220",
 }
 ATTEMPTS, DEADLINE_S = 3, 300
-"""Ray's client server ends, and all the others with it, unless the raylet is there 30 s after its start; which is after the
-dashboard's. So a first start, from a cold disk, may fail where the second does not."""
+"""Ray's client server ends, and all the others with it, unless the raylet is there 30 s after its start, which is after
+the dashboard's. So a first start, from a cold disk, may fail where the second does not."""
 
 
 class RayHead:
-    """The head of a cluster on this machine. Raises AssertionError, with what Ray said, when it does not start or ends."""
+    """The head of a cluster on this machine. Raises AssertionError with Ray's words when it does not start, or ends."""
 
     def __init__(self, temp: Path, environment: Mapping[str, str]) -> None:
         """`temp` is short, since sockets have paths of at most 107 characters."""
