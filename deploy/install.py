@@ -79,7 +79,7 @@ def runs(command: list[str]) -> bool:
 
 
 def fingerprint(kind: str, requirements: Path) -> str:
-    """Changes when anything does that decides what is installed."""
+    """Return a text that changes when anything does that decides what is installed."""
     content = requirements.read_bytes() + Path(__file__).read_bytes() + (ROOT / "pyproject.toml").read_bytes()
     return f"{kind} {sys.version_info.major}.{sys.version_info.minor} {hashlib.sha256(content).hexdigest()}\n"
 

@@ -20,7 +20,7 @@ from deepspeed.utils import logger
 
 @dataclass(frozen=True, slots=True)
 class Rank:
-    """This process's place among the learner's ranks."""
+    """A process's place among the learner's ranks."""
 
     index: int = 0
     world_size: int = 1

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -19,7 +19,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from orchestrator.cluster.calls import RemoteCallError, wait_for
 from orchestrator.cluster.layout import TRAINING, Actor, Bundle, Layout, Mode, Node, choose
-from orchestrator.cluster.preflight import amounts, shortage
+from orchestrator.cluster.preflight import busy, shortage
 from orchestrator.config.schema import RunConfig
 
 logger = logging.getLogger(__name__)
@@ -227,29 +227,3 @@ def reserve(config: RunConfig, name: str, bundles: tuple[Bundle, ...], strategy:
         remove_placement_group(group)
         raise
     return group
-
-
-def busy(name: str, bundles: tuple[Bundle, ...]) -> str:
-    """Say what is wanted, what is free, and who holds the rest, as far as Ray tells."""
-    wanted = {
-        "CPU": sum(bundle.cpus for bundle in bundles),
-        "GPU": float(sum(bundle.gpus for bundle in bundles)),
-    }
-    free = ray.available_resources()
-    wants = " and ".join(f"{amount:g} {unit}s" for unit, amount in wanted.items() if amount)
-    has = " and ".join(f"{free.get(unit, 0.0):g} {unit}s" for unit, amount in wanted.items() if amount)
-    return f"{name!r} wants {wants}, and of the cluster {has} are free{held_by_others(name)}"
-
-
-def held_by_others(name: str) -> str:
-    """Name the other placement groups that hold resources. Actors outside of any group may hold the rest."""
-    holders = []
-    for group in placement_group_table().values():
-        if group["state"] in ("CREATED", "PREPARED", "RESCHEDULING") and group["name"] != name:
-            bundles: Mapping[int, Mapping[str, float]] = group["bundles"]
-            held = {unit: [bundle[unit] for bundle in bundles.values() if bundle.get(unit)] for unit in ("CPU", "GPU")}
-            parts = [f"{amounts(values)} {unit}s" for unit, values in held.items() if values]
-            holders.append(f"{group['name'] or group['placement_group_id'][:8]!r} {' and '.join(parts)}")
-    if not holders:
-        return "; no other placement group holds any: actors or tasks of other jobs do (`ray status`, `ray job list`)"
-    return f"; held by placement groups: {', '.join(sorted(holders))}"

@@ -1,10 +1,13 @@
-"""Say what a cluster lacks for a layout, before anything is requested, which would then wait forever."""
+"""Say what a cluster lacks for a layout before anything is requested, and who holds what was requested in vain."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+
+import ray
+from ray.util.placement_group import placement_group_table
 
 from orchestrator.cluster.layout import Bundle, Layout, Node, can_share, colocated_layout
 from orchestrator.config.schema import RunConfig
@@ -74,3 +77,29 @@ def amounts(values: Sequence[float]) -> str:
     for value, count in sorted(Counter(values).items(), reverse=True):
         terms += [f"{value:g}"] * count if count <= SPELLED_OUT else [f"{count} × {value:g}"]
     return " + ".join(terms)
+
+
+def busy(name: str, bundles: tuple[Bundle, ...]) -> str:
+    """Say what is wanted, what is free, and who holds the rest, as far as Ray tells."""
+    wanted = {
+        "CPU": sum(bundle.cpus for bundle in bundles),
+        "GPU": float(sum(bundle.gpus for bundle in bundles)),
+    }
+    free = ray.available_resources()
+    wants = " and ".join(f"{amount:g} {unit}s" for unit, amount in wanted.items() if amount)
+    has = " and ".join(f"{free.get(unit, 0.0):g} {unit}s" for unit, amount in wanted.items() if amount)
+    return f"{name!r} wants {wants}, and of the cluster {has} are free{held_by_others(name)}"
+
+
+def held_by_others(name: str) -> str:
+    """Name the other placement groups that hold resources. Actors outside of any group may hold the rest."""
+    holders = []
+    for group in placement_group_table().values():
+        if group["state"] in ("CREATED", "PREPARED", "RESCHEDULING") and group["name"] != name:
+            bundles: Mapping[int, Mapping[str, float]] = group["bundles"]
+            held = {unit: [bundle[unit] for bundle in bundles.values() if bundle.get(unit)] for unit in ("CPU", "GPU")}
+            parts = [f"{amounts(values)} {unit}s" for unit, values in held.items() if values]
+            holders.append(f"{group['name'] or group['placement_group_id'][:8]!r} {' and '.join(parts)}")
+    if not holders:
+        return "; no other placement group holds any: actors or tasks of other jobs do (`ray status`, `ray job list`)"
+    return f"; held by placement groups: {', '.join(sorted(holders))}"

@@ -1,6 +1,6 @@
-"""Parse expressions out of untrusted text, and evaluate arithmetic exactly.
+r"""Parse expressions out of untrusted text, and evaluate arithmetic exactly.
 
-This is the only parser of expressions: a tokenizer and a recursive descent whose recursion is bounded. A Grammar says
+This is the only parser of expressions: a recursive descent whose recursion is bounded, over tokens.py. A Grammar says
 what an expression may hold; Countdown's is ARITHMETIC, and rewards/parsing/formulas.py has a wider one.
 rewards/parsing/equations.py finds the expressions in running prose.
 
@@ -14,55 +14,31 @@ A number is a run of ASCII digits. ARITHMETIC has no unary minus: Countdown comb
 operations, and with a sign -7 would be a number that was not given, a free "- -" a filler. It has no power, no decimals
 and no implicit multiplication.
 
-Spellings. Of the 384 real completions this was checked on, 52 write ``\\times`` and 42 ``\\div`` (six of them in a
-tagged answer); models that write plain prose use × ÷ and − (13, 7 and 8 of 1,200 GSM8K solutions). ``\\cdot``, · and
-``\\left(`` are what other models write. All of them have one meaning only and are accepted. ``\\frac`` (two answers,
+Spellings. Of the 384 real completions this was checked on, 52 write ``\times`` and 42 ``\div`` (six of them in a
+tagged answer); models that write plain prose use × ÷ and − (13, 7 and 8 of 1,200 GSM8K solutions). ``\cdot``, · and
+``\left(`` are what other models write. All of them have one meaning only and are accepted. ``\frac`` (two answers,
 both wrong) would need a grammar of braces, and ``x`` is a letter: not accepted.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 
-MAX_CHARACTERS = 500
-MAX_TOKENS = 100
-MAX_DIGITS = 10
-"""Digits of a whole number."""
+from rewards.parsing.tokens import ExpressionError, Grammar, Token, tokenize
+
 MAX_DEPTH = 32
 """Parentheses, signs and powers inside one another."""
 MAX_EXPONENT = 20
 MAX_MAGNITUDE = 10**30
 """Largest numerator or denominator of a value on the way. Six numbers of up to 100 stay below 10**12."""
 
-Token = int | float | str
-"""A number, a name, or one of ``+ - * / ** ( )``; in a parsed expression NEGATE too."""
 NEGATE = "negate"
+"""The sign of a parsed expression, among its tokens."""
 
-_SPACE = " \t\r\n"
 _EXPONENT = re.compile(rf"n(?:{NEGATE})?(?:n(?:{NEGATE})?/)?")
-
-
-class ExpressionError(ValueError):
-    """The text is not an expression that can be evaluated within the limits; the message says why."""
-
-
-@dataclass(frozen=True, slots=True)
-class Grammar:
-    """What an expression may hold besides whole numbers, the four operations and parentheses."""
-
-    token: re.Pattern[str]
-    """Its groups ``whole``, ``decimal`` and ``name``, if any; a match of none is an operator or a parenthesis."""
-    spellings: Mapping[str, str] = field(default_factory=dict)
-    """Other spellings of operators and parentheses."""
-    names: Set[str] = frozenset()
-    functions: Set[str] = frozenset()
-    """Functions of one argument."""
-    has_signs: bool = False
-    max_tokens: int = MAX_TOKENS
-
 
 ARITHMETIC = Grammar(
     re.compile(r"(?P<whole>[0-9]+)|\\times|\\cdot|\\div|\\left\(|\\right\)|[-+*/()×·÷−]"),
@@ -107,41 +83,7 @@ class Expression:
 
 def parse(text: str, grammar: Grammar = ARITHMETIC) -> Expression:
     """Parse one expression that spans the whole text. Raises ExpressionError on anything else, and past the limits."""
-    return _Parser(_tokenize(text, grammar), grammar).parse()
-
-
-def _tokenize(text: str, grammar: Grammar) -> list[Token]:
-    if len(text) > MAX_CHARACTERS:
-        raise ExpressionError(f"{len(text)} characters, more than {MAX_CHARACTERS}")
-    tokens: list[Token] = []
-    position = 0
-    while position < len(text):
-        if text[position] in _SPACE:
-            position += 1
-            continue
-        match = grammar.token.match(text, position)
-        if match is None:
-            raise ExpressionError(f"unexpected {text[position]!r}")
-        tokens.append(_token(match, grammar))
-        position = match.end()
-    if len(tokens) > grammar.max_tokens:
-        raise ExpressionError(f"{len(tokens)} numbers and operators, more than {grammar.max_tokens}")
-    return tokens
-
-
-def _token(match: re.Match[str], grammar: Grammar) -> Token:
-    text = match[0]
-    match match.lastgroup:
-        case "whole":
-            if len(text) > MAX_DIGITS:
-                raise ExpressionError(f"a number of {len(text)} digits, more than {MAX_DIGITS}")
-            return int(text)
-        case "decimal":
-            return float(text)
-        case "name":
-            if text not in grammar.names and text not in grammar.functions:
-                raise ExpressionError(f"{text[:80]} is not arithmetic over {sorted(grammar.names)}")
-    return grammar.spellings.get(text, text)
+    return _Parser(tokenize(text, grammar), grammar).parse()
 
 
 class _Parser:

@@ -11,7 +11,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from rewards.parsing.arithmetic import MAX_CHARACTERS, Expression, ExpressionError, parse
+from rewards.parsing.arithmetic import Expression, parse
+from rewards.parsing.tokens import MAX_CHARACTERS, ExpressionError
 
 MAX_TAIL_CHARACTERS = 20_000
 """Only so much of a text's end is searched, about 5,000 tokens: an answer stands at the end."""

@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Set
 
-from rewards.parsing.arithmetic import MAX_CHARACTERS, ExpressionError, Grammar, parse
+from rewards.parsing.arithmetic import parse
+from rewards.parsing.tokens import MAX_CHARACTERS, ExpressionError, Grammar
 
 MAX_NUMBER = 10**9
 

@@ -1,6 +1,6 @@
-r"""Read numbers exactly as people and models write them: ``$1,234.50``, ``7.0``, ``-3``, ``1/2``, ``2 1/2``,
-``\frac{1}{2}``, ``12{,}000``, ``1.5 million``, ``50\%``.
+r"""Read numbers exactly, as people and models write them.
 
+Such as ``$1,234.50``, ``7.0``, ``-3``, ``1/2``, ``2 1/2``, ``\frac{1}{2}``, ``12{,}000``, ``1.5 million``, ``50\%``.
 Nothing is computed: ``48 + 24`` is two numbers, ``10^2`` is none. A thing that looks like a number and cannot be read
 (``1,2,3``, ``1.2.3``, ``5/0``, more than MAX_DIGITS digits) is reported as None rather than passed over, so that the
 number before it is not taken for the answer. Units, currencies and percent signs are dropped.

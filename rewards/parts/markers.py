@@ -84,7 +84,7 @@ _CALCULATION = re.compile(
 
 
 def markers(text: str) -> dict[str, bool]:
-    """Return which behaviours the text shows:
+    """Return which behaviours the text shows.
 
     - ``verification``: it passes a verdict on a result, or says that it checks one;
     - ``backtracking``: it gives an attempt up and turns to something else;

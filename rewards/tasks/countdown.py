@@ -32,9 +32,10 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from rewards.parsing.arithmetic import MAX_DIGITS, Expression, ExpressionError, parse
+from rewards.parsing.arithmetic import Expression, parse
 from rewards.parsing.equations import Equation, equations
 from rewards.parsing.extraction import extract_answer, is_natural, stated_answer, unwrapped
+from rewards.parsing.tokens import MAX_DIGITS, ExpressionError
 
 PARTS = ("correctness", "closeness")
 

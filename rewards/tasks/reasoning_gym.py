@@ -39,9 +39,9 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
-from rewards.parsing.arithmetic import ExpressionError
 from rewards.parsing.extraction import extract_answer, is_natural
 from rewards.parsing.formulas import check_formula
+from rewards.parsing.tokens import ExpressionError
 from rewards.tasks.countdown import check
 
 PARTS = ("correctness", "score")

@@ -39,7 +39,7 @@ class StagingArea:
     """Holds at most one staged version: the latest. It may be called from several threads."""
 
     def __init__(self, expected: Callable[[], Shapes]) -> None:
-        """`expected`: returns the shapes of all weights of the engine's model; called once, at the first publish."""
+        """Keep `expected`, which gives the shapes of all weights of the engine's model, for the first publish."""
         self._expected = cache(expected)
         self._staged: Staged | None = None
         self._oldest_valid = 0  # smallest id of an attempt that was neither dropped nor overtaken

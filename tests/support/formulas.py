@@ -137,8 +137,11 @@ def value_loss_slope(value: float, old_value: float, target: float, clip_eps: fl
 
 
 def aggregated(losses: list[Floats], mode: str, limit: int) -> float:
-    """``token_mean``: over all tokens. ``sequence_mean``: over completions of means over their tokens. ``constant``:
-    over completions of sums over their tokens, each sum divided by the sampling limit."""
+    """Return the mean of the losses.
+
+    ``token_mean``: over all tokens. ``sequence_mean``: over completions of means over their tokens. ``constant``:
+    over completions of sums over their tokens, each sum divided by the sampling limit.
+    """
     if not losses:
         return 0.0
     if mode == "token_mean":

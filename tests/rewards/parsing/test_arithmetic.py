@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rewards.parsing.arithmetic import MAX_CHARACTERS, MAX_DEPTH, MAX_TOKENS, ExpressionError, parse
+from rewards.parsing.arithmetic import MAX_DEPTH, parse
+from rewards.parsing.tokens import MAX_CHARACTERS, MAX_TOKENS, ExpressionError
 
 Written = tuple[str, Fraction, int]
 """An expression's text, its value, and how tightly its last operation binds: 0 sum, 1 product, 2 atom."""

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rewards.parsing.arithmetic import ExpressionError
 from rewards.parsing.formulas import check_formula
+from rewards.parsing.tokens import ExpressionError
 
 
 @pytest.mark.parametrize(
