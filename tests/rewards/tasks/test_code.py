@@ -17,10 +17,8 @@ from tests.support.shared_data import needs_shared_data, read_rows
 INCREMENT = {
     "kind": "function",
     "functions": ["f"],
-    "tests": "def check(candidate):\n"
-    "    assert candidate(1) == 2\n    assert candidate(41) == 42\n"
-    "    assert candidate([3, 1]) == [1, 3]\n    assert True\n"
-    "check(f)\n",
+    "tests": "def check(candidate):\n    assert candidate(1) == 2\n    assert candidate(41) == 42\n"
+    "    assert candidate([3, 1]) == [1, 3]\n    assert True\ncheck(f)\n",
     "time_limit_s": 1.0,
     "total_time_limit_s": 4.0,
 }

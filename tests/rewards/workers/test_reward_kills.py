@@ -16,12 +16,12 @@ from pathlib import Path
 
 import pytest
 import ray
-from processes import all_end, children, descendants, fork_servers, parent, wait_until
 
 from rewards.config import RewardsConfig
 from rewards.workers.pool import RewardPool
 from rollout.types.completions import Group
 from tests.support.paths import SUPPORT
+from tests.support.processes import all_end, children, descendants, fork_servers, parent, wait_until
 
 pytestmark = pytest.mark.slow
 MakeGroup = Callable[..., Group]
@@ -31,7 +31,7 @@ NUM_GROUPS, GROUP_SIZE, NUM_KILLS = 200, 8, 12
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("PYTHONPATH", f"{SUPPORT}:{SUPPORT.parents[1]}")
-    ray.init(num_cpus=2, _node_ip_address="127.0.0.1", include_dashboard=False, log_to_driver=False)
+    ray.init("local", num_cpus=2, _node_ip_address="127.0.0.1", include_dashboard=False, log_to_driver=False)
     yield
     ray.shutdown()
 
@@ -95,7 +95,7 @@ from rewards.workers.pool import RewardPool
 from rollout.types.completions import Completion, Group
 from rollout.types.prompts import Prompt
 
-ray.init(num_cpus=2, _node_ip_address="127.0.0.1", include_dashboard=False, log_to_driver=False)
+ray.init("local", num_cpus=2, _node_ip_address="127.0.0.1", include_dashboard=False, log_to_driver=False)
 pool = RewardPool(RewardsConfig(weights={{"correctness": 1}}, tasks={{"t": "hostile_rewards:act"}}, deadline_s=3600))
 tokens = np.zeros(1, dtype=np.int32)
 completion = Completion(tokens, np.zeros(1, dtype=np.float32), "stop", (0,), "program")

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 import ray
 from hostile_rewards import TASKS
-from processes import all_end, is_gone, parent, wait_until
 
 from rewards.config import RewardConfigError, RewardsConfig
 from rewards.registry import UnknownPartError, UnknownTaskError
@@ -22,6 +21,7 @@ from rewards.workers.failures import RewardFailure
 from rewards.workers.pool import RewardPool
 from rollout.types.completions import Group
 from tests.support.paths import SUPPORT
+from tests.support.processes import all_end, is_gone, parent, wait_until
 
 pytestmark = pytest.mark.slow
 MakeGroup = Callable[..., Group]
@@ -34,7 +34,7 @@ def cluster() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         # Workers inherit the environment that Ray is started in, not this process's sys.path.
         patch.setenv("PYTHONPATH", f"{SUPPORT}:{SUPPORT.parents[1]}")
-        ray.init(num_cpus=2, _node_ip_address="127.0.0.1", include_dashboard=False)
+        ray.init("local", num_cpus=2, _node_ip_address="127.0.0.1", include_dashboard=False)
     yield
     ray.shutdown()
 

@@ -1,71 +1,22 @@
-"""Real grading processes, without Ray: what hangs, dies, hogs memory or starts programs, and what is left behind."""
+"""Real grading processes, without Ray: what hangs, dies, raises or hogs memory."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from processes import all_end, children, fork_servers, parent, wait_until
 
 from rewards.function import Outcome, RewardFunction
 from rewards.workers import processes as processes_module
-from rewards.workers import supervisor, worker
+from rewards.workers import supervisor
 from rewards.workers.fork_server import LoadError
-from rewards.workers.processes import GradeTask
-from rewards.workers.worker import RewardWorker
-from tests.support.paths import SUPPORT
-
-DEADLINE_S = 0.5
-GUARDED = RewardFunction("guarded", "hostile_rewards:guarded", ("guarded",), deadline_s=DEADLINE_S)
-
-
-def act(deadline_s: float = DEADLINE_S) -> RewardFunction:
-    return RewardFunction("hostile", "hostile_rewards:act", ("correctness", "tidy"), True, deadline_s=deadline_s)
-
-
-@asynccontextmanager
-async def working(*functions: RewardFunction, memory_gib: float | None = None) -> AsyncIterator[RewardWorker]:
-    worker = RewardWorker(memory_gib)
-    try:
-        assert await worker.load(functions) == os.getpid()
-        yield worker
-    finally:
-        await worker.close()
-
-
-def tasks_of(texts: Iterable[str], *functions: RewardFunction, answer: Any = None) -> list[GradeTask]:
-    return [GradeTask(functions, text, answer or {}) for text in texts]
-
-
-async def grade(worker: RewardWorker, tasks: Sequence[GradeTask]) -> list[tuple[Outcome, ...]]:
-    """Return the functions' outcomes for each task."""
-    found: dict[int, tuple[Outcome, ...]] = {}
-    async for progress in worker.grade(tasks):
-        for position, outcomes in progress.done:
-            assert position not in found, "a task came back twice"
-            found[position] = outcomes
-    return [found[position] for position in range(len(tasks))]
-
-
-def statuses_of(graded: Iterable[Sequence[Outcome]]) -> list[list[str]]:
-    return [[outcome.status for outcome in outcomes] for outcomes in graded]
-
-
-def statuses(texts: list[str], *functions: RewardFunction, answer: Any = None, **settings: Any) -> list[list[str]]:
-    async def run() -> list[list[str]]:
-        async with working(*functions, **settings) as worker:
-            return statuses_of(await grade(worker, tasks_of(texts, *functions, answer=answer)))
-
-    return asyncio.run(run())
+from tests.support.reward_workers import DEADLINE_S, GUARDED, act, grade, statuses, statuses_of, tasks_of, working
 
 
 @pytest.mark.parametrize("hang", ["backtrack", "power", "spin", "sleep"])
@@ -186,105 +137,6 @@ def outcome_of(function: RewardFunction, answer: Any) -> Outcome:
             return outcome
 
     return asyncio.run(run())
-
-
-def test_children_that_are_killed_from_outside_lose_nothing() -> None:
-    killed = set()
-
-    async def run() -> list[list[str]]:
-        async with working(act(20)) as worker:
-            made = []
-            async for progress in worker.grade(tasks_of(["nap", "nap", "nap", "good"], act(20))):
-                made += progress.done
-                for pid in worker._supervisor.pids[1:]:
-                    if len(killed) < 2 and pid not in killed:
-                        killed.add(pid)
-                        os.kill(pid, signal.SIGKILL)
-            return statuses_of(outcomes for _, outcomes in sorted(made))
-
-    assert asyncio.run(run()) == [["ok"]] * 4
-
-
-def test_a_fork_server_that_is_killed_is_replaced() -> None:
-    """With it die two children, one that hangs and one at work: what they had is tried once more."""
-
-    async def run() -> list[list[str]]:
-        async with working(act(1.5)) as worker:
-            await grade(worker, tasks_of(["good"], act()))
-            server = worker._supervisor.pids[0]
-            made = []
-            async for progress in worker.grade(tasks_of(["sleep", "nap", "nap", "good"], act(1.5))):
-                made += progress.done
-                if len(worker._supervisor.pids) == 3 and worker._supervisor.pids[0] == server:
-                    os.kill(server, signal.SIGKILL)
-            assert worker._supervisor.pids[0] != server
-            return statuses_of(outcomes for _, outcomes in sorted(made))
-
-    assert asyncio.run(run()) == [["timeout"], ["ok"], ["ok"], ["ok"]]
-
-
-def test_a_worker_says_that_it_is_alive(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker, "HEARTBEAT_S", 0.05)
-
-    async def run() -> int:
-        async with working(act(20)) as busy:
-            return len([progress async for progress in busy.grade(tasks_of(["nap"], act(20)))])
-
-    assert asyncio.run(run()) >= 4
-
-
-def num_open_files() -> int:
-    return len(list(Path("/proc/self/fd").iterdir()))
-
-
-def test_nothing_is_left_behind(tmp_path: Path) -> None:
-    """After timeouts, deaths and close(): no process, no zombie, no open file."""
-    before = children(os.getpid())
-    open_files = num_open_files()
-    pid_file = tmp_path / "pids"
-    made = statuses(["good", "spin", "segfault", "program"], act(), answer={"pid_file": str(pid_file)})
-    assert made == [["ok"], ["timeout"], ["error"], ["timeout"]]
-    assert all_end([int(pid) for pid in pid_file.read_text().split()])
-    assert children(os.getpid()) == before
-    assert os.getpid() not in fork_servers().values()
-    assert num_open_files() <= open_files
-
-
-WORKER = """
-import asyncio, sys
-sys.path[:0] = {path!r}
-from rewards.function import RewardFunction
-from rewards.workers.processes import GradeTask
-from rewards.workers.worker import RewardWorker
-
-async def run():
-    act = RewardFunction("hostile", "hostile_rewards:act", (), True, deadline_s=3600)
-    worker = RewardWorker()
-    await worker.load([act])
-    async for _ in worker.grade([GradeTask((act,), "program", {{"pid_file": {pid_file!r}}})]):
-        pass
-
-asyncio.run(run())
-"""
-
-
-@pytest.mark.parametrize("victim", ["worker", "fork server"])
-def test_no_process_outlives_what_it_was_started_by(tmp_path: Path, victim: str) -> None:
-    """A worker hangs in a program that a reward function started; then the worker, or its fork server, is killed."""
-    pid_file = tmp_path / "pids"
-    code = WORKER.format(path=[str(SUPPORT), str(SUPPORT.parents[1])], pid_file=str(pid_file))
-    with subprocess.Popen([sys.executable, "-c", code]) as process:
-        assert wait_until(lambda: pid_file.exists() and len(pid_file.read_text().split()) == 2)
-        grading, program = (int(pid) for pid in pid_file.read_text().split())
-        server = parent(grading)
-        assert fork_servers()[server] == process.pid
-        os.kill(process.pid if victim == "worker" else server, signal.SIGKILL)
-        if victim == "worker":
-            assert all_end([server, grading, program])
-        else:
-            assert all_end([server, grading])  # nobody is left who knows of the program
-            process.kill()
-            os.kill(program, signal.SIGKILL)
 
 
 def test_answers_in_time_count_however_late_they_are_looked_at() -> None:
