@@ -35,7 +35,7 @@ def test_children_that_are_killed_from_outside_lose_nothing() -> None:
 
 
 def test_a_fork_server_that_is_killed_is_replaced() -> None:
-    """With it die two children, one that hangs and one at work: what they had is tried once more."""
+    """With it die two children, one that hangs and one at work: their tasks are graded once more."""
 
     async def run() -> list[list[str]]:
         async with working(act(1.5)) as worker:

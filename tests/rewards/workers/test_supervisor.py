@@ -45,9 +45,9 @@ def test_a_late_function_costs_only_its_own_parts() -> None:
 
 
 def test_each_function_has_its_own_deadline() -> None:
-    patient = RewardFunction("nap", "hostile_rewards:act", (), True, deadline_s=20)
+    generous = RewardFunction("nap", "hostile_rewards:act", (), True, deadline_s=20)
     hasty = RewardFunction("hasty", "hostile_rewards:act", (), True, deadline_s=0.1)
-    assert statuses(["nap"], patient, hasty) == [["ok", "timeout"]]
+    assert statuses(["nap"], generous, hasty) == [["ok", "timeout"]]
 
 
 def test_functions_get_their_parameters() -> None:
