@@ -1,7 +1,8 @@
 """What a run's driver can handle, against its number of generators: the real loop, with simulated engines and learner.
 
 `python -m benchmarks.scale` prints three tables: groups/s and CPU of the driver in the loop; a pass of the stream while
-every generator is busy and nothing is ready; a publish. docs/scale.md reads them, and says what is simulated.
+every generator is busy and nothing is ready; a publish. docs/scale.md reads them, and docs/experiments.md says what is
+simulated.
 """
 
 from __future__ import annotations
