@@ -143,9 +143,8 @@ class LearnerGroup:
         return update
 
     def _call(self, method: str, *args: Any) -> list[Any]:
-        calls = {self._name(rank): getattr(actor, method).remote(*args) for rank, actor in enumerate(self._ranks)}
         timeout_s = self._config.placement.update_timeout_s
-        return list(answers(calls, method, timeout_s, beside=self._beside).values())
+        return list(answers(self.call_ranks(method, *args), method, timeout_s, beside=self._beside).values())
 
     def _name(self, rank: int) -> str:
         return f"learner-{rank}"

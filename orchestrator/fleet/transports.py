@@ -67,19 +67,27 @@ class Transport(Protocol):
     """A way for weights to travel. Each method raises LearnerLostError when the learner is dead or late."""
 
     def stage(self, attempt: Attempt, generators: Handles) -> Outcomes:
-        """Do all that can fail while every generator goes on with its old version."""
-        ...
+        """Do all that can fail while every generator goes on with its old version.
+
+        Here they agree on what will be sent, where the weights themselves travel at the commit.
+        """
+        manifest = next(iter(from_sender(attempt, "weight_manifest").values()))
+        deadline = time.monotonic() + attempt.timeout_s
+        return call_all(generators, "stage_manifest", deadline, attempt.id, attempt.version, manifest)
 
     def commit(self, attempt: Attempt, generators: Handles) -> Outcomes:
         """Replace the weights of generators that have staged. Their answers are the versions that they then run."""
         ...
 
     def drop(self, attempt: Attempt, generators: Handles) -> None:
-        """Tell them to forget what was staged, and to give up an update that has begun."""
-        ...
+        """Tell them to forget what was staged, and to give up an update that has begun.
+
+        Waits a little, so that the object store is free again; who is late drops it when it wakes up.
+        """
+        call_all(generators, "drop_weights", time.monotonic() + DROP_S, attempt.id)
 
 
-class RayTransport:
+class RayTransport(Transport):
     """Through Ray's object store: anywhere. Staged buckets are views into it, so staging copies nothing."""
 
     def stage(self, attempt: Attempt, generators: Handles) -> Outcomes:
@@ -92,15 +100,9 @@ class RayTransport:
         calls = {name: generator.commit_weights.remote(attempt.id) for name, generator in generators.items()}
         return attempt.gather(calls, f"commit_weights(version {attempt.version})", generators)
 
-    def drop(self, attempt: Attempt, generators: Handles) -> None:
-        drop_staged(attempt, generators)
 
-
-class IpcTransport:
+class IpcTransport(Transport):
     """Within a GPU that generator and learner rank share, by CUDA IPC, in a buffer of one bucket."""
-
-    def stage(self, attempt: Attempt, generators: Handles) -> Outcomes:
-        return stage_manifest(attempt, generators)
 
     def commit(self, attempt: Attempt, generators: Handles) -> Outcomes:
         deadline = time.monotonic() + attempt.timeout_s
@@ -116,20 +118,14 @@ class IpcTransport:
         finally:
             from_sender(attempt, "ipc_end")
 
-    def drop(self, attempt: Attempt, generators: Handles) -> None:
-        drop_staged(attempt, generators)
 
-
-class NcclTransport:
+class NcclTransport(Transport):
     """Between GPUs: one broadcast from learner rank 0 to the workers of all generators."""
 
     def __init__(self, tensor_parallel_size: int) -> None:
         """`tensor_parallel_size`: workers of each generator."""
         self._tensor_parallel_size = tensor_parallel_size
         self._members: Handles = {}  # of the group as it stands; none after a failure
-
-    def stage(self, attempt: Attempt, generators: Handles) -> Outcomes:
-        return stage_manifest(attempt, generators)
 
     def commit(self, attempt: Attempt, generators: Handles) -> Outcomes:
         if self._members != generators:
@@ -150,9 +146,6 @@ class NcclTransport:
         if len(outcomes.answered) == len(generators):
             self._members = members
         return outcomes
-
-    def drop(self, attempt: Attempt, generators: Handles) -> None:
-        drop_staged(attempt, generators)
 
     def _join(self, attempt: Attempt, generators: Handles) -> Outcomes:
         """Form the group anew: its members, or what they are, have changed, or a broadcast has failed."""
@@ -186,18 +179,6 @@ def call_all(generators: Handles, method: str, deadline: float, *args: Any) -> O
     """Call one method of all `generators`, to be answered by `deadline` on the monotonic clock."""
     calls = {name: getattr(generator, method).remote(*args) for name, generator in generators.items()}
     return gather_calls(calls, method, max(0.0, deadline - time.monotonic()))
-
-
-def stage_manifest(attempt: Attempt, generators: Handles) -> Outcomes:
-    """Agree on what will be sent, where the weights themselves travel at the commit."""
-    manifest = next(iter(from_sender(attempt, "weight_manifest").values()))
-    deadline = time.monotonic() + attempt.timeout_s
-    return call_all(generators, "stage_manifest", deadline, attempt.id, attempt.version, manifest)
-
-
-def drop_staged(attempt: Attempt, generators: Handles) -> None:
-    """Wait a little, so that the object store is free again; who is late drops it when it wakes up."""
-    call_all(generators, "drop_weights", time.monotonic() + DROP_S, attempt.id)
 
 
 def from_sender(attempt: Attempt, method: str, *args: Any) -> dict[str, Any]:
