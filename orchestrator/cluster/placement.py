@@ -18,7 +18,7 @@ from ray.util.placement_group import PlacementGroup, placement_group, placement_
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from orchestrator.cluster.calls import RemoteCallError, wait_for
-from orchestrator.cluster.layout import TRAINING, Actor, Bundle, Layout, Mode, Node, choose
+from orchestrator.cluster.layout import TRAINING, Actor, Bundle, Layout, Node, choose
 from orchestrator.cluster.preflight import busy, shortage
 from orchestrator.config.schema import RunConfig
 
@@ -45,7 +45,7 @@ class Placement:
         """Request the group and wait for it. Raises PlacementError past ``placement.start_timeout_s``."""
         self._config = config
         self.layout = layout
-        self._group = reserve(config, config.name, layout.bundles, layout.strategy)
+        self._group = reserve(config, layout)
         self._added: dict[int, PlacementGroup] = {}
 
     @classmethod
@@ -55,10 +55,6 @@ class Placement:
         Raises PlacementError when the cluster is too small, before anything is requested, or too busy for too long.
         """
         return cls(config, await_layout(config, actors))
-
-    @property
-    def mode(self) -> Mode:
-        return self.layout.mode
 
     def generator_options(self, index: int) -> dict[str, Any]:
         """Return resources and bundle of a generator, for ``options`` of its actor class.
@@ -102,13 +98,13 @@ class Placement:
 
         Raises PlacementError on shared GPUs, where a generator needs a learner rank to take turns with.
         """
-        if self.mode == "colocated":
+        if self.layout.mode == "colocated":
             raise PlacementError(
                 f'generator-{index} cannot be added with placement.mode = "colocated": each shares the GPU of a '
                 'learner rank; set placement.mode = "pods"'
             )
         rollout = self._config.rollout
-        bundle = Bundle(rollout.tensor_parallel_size if self.mode == "pods" else 0, rollout.cpus_per_generator)
+        bundle = Bundle(rollout.tensor_parallel_size if self.layout.mode == "pods" else 0, rollout.cpus_per_generator)
         self._added[index] = placement_group([bundle.resources], "PACK", name=f"{self._config.name}/generator-{index}")
 
     def remove_generator(self, index: int) -> None:
@@ -137,7 +133,7 @@ class Placement:
 
     def _share(self, gpus: int) -> float:
         """Return what Ray counts for an actor with so many GPUs: of two that take turns, half a GPU each."""
-        return {"cpu": 0.0, "colocated": 0.5, "pods": float(gpus)}[self.mode]
+        return {"cpu": 0.0, "colocated": 0.5, "pods": float(gpus)}[self.layout.mode]
 
 
 @ray.remote(max_calls=1)  # its process ends with it, and so does its CUDA context
@@ -207,22 +203,22 @@ def cluster_nodes() -> list[Node]:
     ]
 
 
-def reserve(config: RunConfig, name: str, bundles: tuple[Bundle, ...], strategy: str) -> PlacementGroup:
-    """Return a placement group of ``bundles``, once it has its resources.
+def reserve(config: RunConfig, layout: Layout) -> PlacementGroup:
+    """Return a placement group of the layout's bundles, once it has its resources.
 
     Raises PlacementError when it has not got them within ``placement.start_timeout_s``.
     """
-    group = placement_group([bundle.resources for bundle in bundles], strategy, name=name)
+    group = placement_group([bundle.resources for bundle in layout.bundles], layout.strategy, name=config.name)
     try:
         deadline = time.monotonic() + config.placement.start_timeout_s
         # Ray takes whole seconds.
         while not group.wait(max(1, int(min(NOTICE_S, deadline - time.monotonic())))):
             if time.monotonic() >= deadline:
                 raise PlacementError(
-                    f"{busy(name, bundles)}; waited placement.start_timeout_s = "
+                    f"{busy(config.name, layout)}; waited placement.start_timeout_s = "
                     f"{config.placement.start_timeout_s:g} s: stop what holds them, add nodes, or raise it"
                 )
-            logger.warning("%s", busy(name, bundles))
+            logger.warning("%s", busy(config.name, layout))
     except BaseException:
         remove_placement_group(group)
         raise

@@ -79,12 +79,9 @@ def amounts(values: Sequence[float]) -> str:
     return " + ".join(terms)
 
 
-def busy(name: str, bundles: tuple[Bundle, ...]) -> str:
+def busy(name: str, layout: Layout) -> str:
     """Say what is wanted, what is free, and who holds the rest, as far as Ray tells."""
-    wanted = {
-        "CPU": sum(bundle.cpus for bundle in bundles),
-        "GPU": float(sum(bundle.gpus for bundle in bundles)),
-    }
+    wanted = {"CPU": layout.cpus, "GPU": layout.gpus}
     free = ray.available_resources()
     wants = " and ".join(f"{amount:g} {unit}s" for unit, amount in wanted.items() if amount)
     has = " and ".join(f"{free.get(unit, 0.0):g} {unit}s" for unit, amount in wanted.items() if amount)

@@ -35,7 +35,7 @@ def ray_cluster(*, num_cpus: int | None = None, dashboard: bool = False) -> Iter
     else:
         context = ray.init(
             address="local",
-            num_cpus=num_cpus or default_num_cpus(),
+            num_cpus=num_cpus or len(os.sched_getaffinity(0)),
             include_dashboard=dashboard,
             dashboard_host="127.0.0.1",
             _node_ip_address="127.0.0.1",
@@ -46,8 +46,3 @@ def ray_cluster(*, num_cpus: int | None = None, dashboard: bool = False) -> Iter
         yield f"http://{context.dashboard_url}" if context.dashboard_url else None
     finally:
         ray.shutdown()
-
-
-def default_num_cpus() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0))
