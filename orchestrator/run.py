@@ -22,6 +22,7 @@ from orchestrator.records.checkpoints import Checkpoint, Checkpoints
 from orchestrator.records.run_directory import RunDirectory
 from orchestrator.records.trackers.base import Tracker
 from orchestrator.records.trackers.build import build_trackers
+from orchestrator.records.trackers.terminal import ConsoleTracker
 from orchestrator.report.summary import draw_curve, summary_table
 from orchestrator.train import train
 from orchestrator.warm_start import check_data, warm_start_examples, warm_started_model
@@ -92,7 +93,7 @@ class TrainCommand(Command[RunInputs]):
 
                 start(fleet.learner)
             fleet.wait_until_ready()
-            tracker = build_trackers(config, self.directory, self.console)
+            tracker = build_trackers(config, self.directory, ConsoleTracker(self.console, config.num_steps))
             try:
                 last_step = train_and_export(
                     config, inputs.prompts, fleet, start, self.directory, self.checkpoints, tracker, interrupt

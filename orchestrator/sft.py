@@ -19,11 +19,8 @@ from orchestrator.fleet.learner_group import LearnerGroup
 from orchestrator.interrupt import Interrupt
 from orchestrator.plan.run_plan import knobs, model_line, optimizer_settings
 from orchestrator.records.checkpoints import Checkpoint
-from orchestrator.records.run_directory import RunDirectory
-from orchestrator.records.trackers.base import Trackers
-from orchestrator.records.trackers.files import FileTracker
-from orchestrator.records.trackers.ray_metrics import RayMetricsTracker
-from orchestrator.records.trackers.wandb import WandbTracker
+from orchestrator.records.trackers.base import Tracker
+from orchestrator.records.trackers.build import build_trackers
 from orchestrator.warm_start import check_data, fit, progress, start_supervised, supervised_examples
 from rollout.supervised.examples import PairExamples, TraceExamples
 
@@ -79,7 +76,7 @@ class SupervisedCommand(Command[SupervisedInputs]):
         """
         with Placement.of(self.config, SUPERVISED) as placement:
             learner = LearnerGroup(resolve(self.config, placement.layout, inputs.base, placement.gpu_gib), placement)
-            tracker = build_tracker(self.config, self.directory)
+            tracker = build_trackers(self.config, self.directory)
             try:
                 interrupt.begin()
                 start_supervised(learner, self.config.model)
@@ -94,7 +91,7 @@ class SupervisedCommand(Command[SupervisedInputs]):
                 learner.close()
 
     def _fit(
-        self, learner: LearnerGroup, inputs: SupervisedInputs, tracker: Trackers, interrupt: Interrupt, last_step: int
+        self, learner: LearnerGroup, inputs: SupervisedInputs, tracker: Tracker, interrupt: Interrupt, last_step: int
     ) -> int:
         with progress(self.console, "sft", self.num_steps, last_step) as show:
 
@@ -119,12 +116,6 @@ def restore(latest: Checkpoint | None, learner: LearnerGroup, inputs: Supervised
     inputs.examples.restore(latest.prompts[SUPERVISED_STATE])
     learner.load(latest.learner_folder)
     return latest.step
-
-
-def build_tracker(config: RunConfig, directory: RunDirectory) -> Trackers:
-    """Build the trackers: metrics.jsonl, Ray's metrics, and Weights & Biases where the recipe asks for it."""
-    wandb = [WandbTracker(directory, config)] if config.tracking.wandb else []
-    return Trackers([FileTracker(directory, config), RayMetricsTracker(config.name), *wandb])
 
 
 def plan(config: RunConfig) -> list[tuple[str, str]]:
