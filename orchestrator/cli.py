@@ -79,10 +79,10 @@ def run_submit(given: argparse.Namespace, console: Console) -> int:
 
 def run_plan(given: argparse.Namespace, console: Console) -> int:
     from orchestrator.config.recipe import load
-    from orchestrator.plan.run_plan import print_plan
+    from orchestrator.plan.run_plan import plan, print_rows
 
     config = load(*recipe_and_overrides(given.arguments))
-    print_plan(config, console)
+    print_rows(config.name, plan(config), console)
     if given.gpu is not None:
         from orchestrator.plan.gpu_models import gpu_model
         from orchestrator.plan.memory_table import print_memory

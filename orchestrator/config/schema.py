@@ -133,6 +133,11 @@ class RunConfig(Section, frozen=True):
         return self.prompts.max_prompt_tokens + self.sampling.max_completion_tokens
 
     @property
+    def measured_formats(self) -> tuple[PromptFormat, ...]:
+        """The formats that the run is evaluated in: the recipe's own, then those that it names."""
+        return tuple(dict.fromkeys((self.prompts.format, *self.evaluation.formats)))
+
+    @property
     def directory(self) -> Path:
         return Path(self.runs_dir).expanduser() / self.name
 

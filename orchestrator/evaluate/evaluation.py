@@ -13,7 +13,7 @@ from orchestrator.config.recipe import ConfigError
 from orchestrator.config.schema import RunConfig
 from orchestrator.evaluate.statistics import Estimate, average, pass_at_k, rate
 from orchestrator.fleet.protocols import Rollouts
-from rewards.parts.markers import markers
+from rewards.parts.markers import marker_shares
 from rollout.prompts.stream import PromptStream
 from rollout.types.completions import Completion, Group, Reward
 from rollout.types.prompts import Prompt, PromptFormat
@@ -60,25 +60,20 @@ class Evaluation:
         return {f"{prefix}/{name}": value for name, value in (values | widths | plain).items()}
 
 
-def measured_formats(config: RunConfig) -> tuple[PromptFormat, ...]:
-    """Return the formats that a run is evaluated in: the recipe's own, then those that it names."""
-    return tuple(dict.fromkeys((config.prompts.format, *config.evaluation.formats)))
-
-
 def check_held_out(prompts: PromptStream, config: RunConfig) -> None:
     """Render the prompts of a run's evaluations before anything starts, rather than at the first evaluation.
 
     Raises ValueError for a prompt that does not fit or cannot be encoded, and ConfigError when too few are held out.
     """
     shown = ("one_shot",) if config.prompts.one_shot_steps else ()
-    for format in (*measured_formats(config), *shown):
+    for format in (*config.measured_formats, *shown):
         held_out_prompts(prompts, format, config)
 
 
 def held_out_metrics(rollouts: Rollouts, prompts: PromptStream, config: RunConfig) -> dict[str, float]:
     """Return `eval/` metrics of the recipe's own format, and `eval/<format>/` metrics of the others that it names."""
     metrics: dict[str, float] = {}
-    for format in measured_formats(config):
+    for format in config.measured_formats:
         evaluation = evaluate(rollouts, held_out_prompts(prompts, format, config), config)
         metrics |= evaluation.metrics("eval" if format == config.prompts.format else f"eval/{format}")
     return metrics
@@ -140,7 +135,7 @@ def summarize(sampled: Sequence[Group], greedy: Sequence[Group] = (), sizes: Ite
         wrong_tokens=mean_tokens(completion for completion, reward in scored if is_graded and not is_right(reward)),
         truncated=float(np.mean([completion.is_truncated for completion in completions])),
         unmarked=float(np.mean([reward.status != "ok" for _, reward in scored])),
-        markers=marker_shares(completions),
+        markers=marker_shares([completion.text for completion in completions]),
         groups=tuple(sampled),
         greedy_groups=tuple(greedy),
     )
@@ -187,8 +182,3 @@ def share(group: Group, part: str) -> float:
 def mean_tokens(completions: Iterable[Completion]) -> float | None:
     lengths = [completion.num_tokens for completion in completions]
     return float(np.mean(lengths)) if lengths else None
-
-
-def marker_shares(completions: Sequence[Completion]) -> dict[str, float]:
-    found = [markers(completion.text) for completion in completions]
-    return {name: float(np.mean([marks[name] for marks in found])) for name in found[0]}

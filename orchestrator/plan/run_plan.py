@@ -13,11 +13,6 @@ from orchestrator.config.resolve import corrected_algorithm
 from orchestrator.config.schema import RunConfig
 
 
-def print_plan(config: RunConfig, console: Console) -> None:
-    """Print the batch arithmetic, the actors and their resources, and every knob of the algorithm."""
-    print_rows(config.name, plan(config), console)
-
-
 def print_rows(name: str, rows: Sequence[tuple[str, str]], console: Console) -> None:
     """Print a plan's titles and lines under the run's name."""
     table = Table(title=f"rayzero · {name}", show_header=False, box=None, pad_edge=False, title_justify="left")
@@ -29,7 +24,7 @@ def print_rows(name: str, rows: Sequence[tuple[str, str]], console: Console) -> 
 
 
 def plan(config: RunConfig) -> list[tuple[str, str]]:
-    """Return the titles and lines of the plan."""
+    """Return titles and lines: the batch arithmetic, actors and their resources, every knob of the algorithm."""
     return [
         ("policy", policy_line(config)),
         ("task", task_line(config)),
@@ -140,7 +135,7 @@ def evaluation_line(config: RunConfig) -> str:
     evaluation = config.evaluation
     when = f", every {evaluation.every_steps} steps" if evaluation.every_steps else ""
     count = evaluation.num_prompts or config.prompts.num_held_out
-    formats = ", ".join(dict.fromkeys((config.prompts.format, *evaluation.formats)))
+    formats = ", ".join(config.measured_formats)
     return f"before, after{when}: {count} prompts × {evaluation.completions_per_prompt}, and greedy; asked {formats}"
 
 

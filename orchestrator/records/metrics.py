@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from rewards.parts.markers import markers
+from rewards.parts.markers import marker_shares
 from rollout.types.completions import Completion, Group, Reward
 
 
@@ -17,11 +17,12 @@ def rollout_metrics(groups: Sequence[Group]) -> dict[str, float]:
     completions = [completion for group in groups for completion in group.completions]
     rewards = [reward for group in groups for reward in group.rewards]
     about_groups = spread_metrics(groups) | mixture_metrics(groups)
-    return reward_metrics(rewards) | length_metrics(completions) | marker_metrics(completions) | about_groups
+    shown = {f"marker/{name}": share for name, share in marker_shares([each.text for each in completions]).items()}
+    return reward_metrics(rewards) | length_metrics(completions) | shown | about_groups
 
 
 def reward_metrics(rewards: Sequence[Reward]) -> dict[str, float]:
-    values: dict[str, list[float]] = {}  # kinds of questions in a mixture may have parts of their own
+    values: dict[str, list[float]] = {}  # the tasks of a mixture may have parts of their own
     for part in (part for reward in rewards for part in reward.parts):
         values.setdefault(part.name, []).append(part.value)
     return {
@@ -56,19 +57,14 @@ def staleness_metrics(step: int, groups: Sequence[Group]) -> dict[str, float]:
 
 
 def mixture_metrics(groups: Sequence[Group]) -> dict[str, float]:
-    """How each kind of question in a mixture does; empty where there is one kind only."""
+    """Return how each entry of a mixture does; nothing where there is one only."""
     rates: dict[str, list[float]] = {}
     for group in groups:
         rates.setdefault(group.prompt.source, []).append(group.pass_rate or 0.0)
     if len(rates) == 1:
         return {}
-    shares = {f"rollout/share/{kind}": len(found) / len(groups) for kind, found in rates.items()}
-    return shares | {f"reward/correctness/{kind}": mean(found) for kind, found in rates.items()}
-
-
-def marker_metrics(completions: Sequence[Completion]) -> dict[str, float]:
-    found = [markers(completion.text) for completion in completions]
-    return {f"marker/{name}": mean(marks[name] for marks in found) for name in found[0]}
+    shares = {f"rollout/share/{source}": len(found) / len(groups) for source, found in rates.items()}
+    return shares | {f"reward/correctness/{source}": mean(found) for source, found in rates.items()}
 
 
 def mean(values: Iterable[float]) -> float:

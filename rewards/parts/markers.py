@@ -13,6 +13,7 @@ Every pattern is linear: no quantifier is nested, and each one that could run on
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 _TRACE_VERDICT = r"=\d{1,9} (?:yes|no)\b"
 """The tiny recipe's traces judge an attempt like this: ``9+3=12: 12*7=84 no, 12-7=5 no``."""
@@ -100,6 +101,12 @@ def markers(text: str) -> dict[str, bool]:
         "exploration": _num_attempts(text, at_most=2) > 1,
         "shows_calculation": bool(_CALCULATION.search(text)),
     }
+
+
+def marker_shares(texts: Sequence[str]) -> dict[str, float]:
+    """Return the share of the texts that show each behaviour, from 0 to 1."""
+    found = [markers(text) for text in texts]
+    return {name: sum(shown[name] for shown in found) / len(found) for name in found[0]}
 
 
 def _num_attempts(text: str, at_most: int) -> int:
