@@ -9,7 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
-from orchestrator.doctor.runner import Finding, ProbeOutcome, broken, ok, warning
+from orchestrator.doctor.runner import Finding, ProbeOutcome, broken, ok, shortened, warning
 
 Platform = Literal["cpu", "gpu"]
 """The sort of machine, which decides the set of packages that it needs."""
@@ -225,7 +225,3 @@ def check_pins(
     said = "; ".join(filter(None, [f"missing: {shortened(missing)}" if missing else "", shortened(other)]))
     finding = warning(name, said, f"the {len(wanted)} pinned versions", fix)
     return finding if optional or not missing else Finding(name, "broken", said, finding.expected, fix)
-
-
-def shortened(names: list[str], most: int = 5) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

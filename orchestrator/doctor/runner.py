@@ -47,6 +47,10 @@ def broken(name: str, found: str, expected: str, fix: str) -> Finding:
     return Finding(name, "broken", found, expected, fix)
 
 
+def shortened(names: Sequence[str], most: int = 5) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
 Progress = Callable[[Sequence[str]], None]
 """Called with the names of the checks that are still under way."""
 

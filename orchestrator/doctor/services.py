@@ -16,7 +16,7 @@ from pathlib import Path
 from orchestrator.cluster.ray_address import check_ray_address
 from orchestrator.doctor.host_facts import GIB, Process, Space, gib
 from orchestrator.doctor.libraries import Platform
-from orchestrator.doctor.runner import Finding, broken, ok, warning
+from orchestrator.doctor.runner import Finding, broken, ok, shortened, warning
 
 PORTS = {6379: "Ray's head", 8265: "Ray's dashboard and job submission", 10001: "Ray clients"}
 PORT_OPTIONS = {6379: "--port", 8265: "--dashboard-port", 10001: "--ray-client-server-port"}
@@ -90,10 +90,9 @@ def check_left_behind(running: Sequence[Process], joins_cluster: bool) -> Findin
     if not orphans:
         heads = sum(process.name == "raylet" for process in running)
         return ok("left processes", f"none; {heads} Ray node{'s' * (heads != 1)} in use" if heads else "none")
-    shown = ", ".join(f"{process.name} (pid {process.pid})" for process in orphans[:6])
-    more = f" and {len(orphans) - 6} more" if len(orphans) > 6 else ""
+    shown = shortened([f"{process.name} (pid {process.pid})" for process in orphans], most=6)
     fix = "if you did not start that cluster for a purpose: ray stop, then kill by pid what is still there"
-    return warning("left processes", shown + more, "none without a run that owns them", fix)
+    return warning("left processes", shown, "none without a run that owns them", fix)
 
 
 def sessions(folder: Path, most_files: int = 100_000) -> tuple[int, int]:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.markup import escape
 
 from orchestrator.base_model import check_context
 from orchestrator.config.recipe import ConfigError
@@ -154,9 +155,3 @@ def why_wrong(prompt: Prompt, text: str, config: RunConfig) -> str:
 def show(text: str, console: Console, style: str | None = None) -> None:
     """Print a piece of text as it is, at once; a model's escape sequences do not reach the terminal."""
     console.print(text.replace("\x1b", "␛"), style=style, end="", markup=False, highlight=False, soft_wrap=True)
-
-
-def escape(text: str) -> str:
-    from rich.markup import escape as escape_markup
-
-    return escape_markup(text)

@@ -8,6 +8,7 @@ from typing import Any
 
 from learner.config import LoraConfig, ModelConfig
 from learner.memory import adapter_shapes
+from orchestrator.config.checks import divisors
 from orchestrator.config.recipe import ConfigError
 from rollout.types.model_shape import ModelShape
 
@@ -28,7 +29,7 @@ class UnknownShapeError(ConfigError):
 def check_split(num_heads: int, size: int, model: str) -> None:
     """Raise ConfigError when ``size`` GPUs cannot share a model: vLLM gives each of them whole attention heads."""
     if num_heads % size:
-        fitting = ", ".join(str(count) for count in range(1, num_heads + 1) if num_heads % count == 0)
+        fitting = ", ".join(map(str, divisors(num_heads)))
         raise ConfigError(
             f"rollout.tensor_parallel_size = {size} does not divide the {num_heads} attention heads of {model}: set it "
             f"to one of {fitting}"

@@ -68,7 +68,8 @@ def submit_run(
         raise ConfigError(f"--working-dir {working_dir}: there is no such folder")
     address = (address or os.environ.get("RAY_API_SERVER_ADDRESS") or DEFAULT_ADDRESS).rstrip("/")
     cluster = connect(address)
-    sent = build_job(config, recipe, overrides, folder, count_nodes(address), os.environ, also_send)
+    nodes = list_nodes(address=address, filters=[("state", "=", "ALIVE")], raise_on_missing_output=False)
+    sent = build_job(config, recipe, overrides, folder, len(nodes), os.environ, also_send)
     submission_id = send(sent, config.name, cluster)
     print_submission(sent, submission_id, address, console)
     return follow(cluster, submission_id, address) if follow_it else 0
@@ -97,11 +98,6 @@ def connect(address: str) -> JobSubmissionClient:
             f"no Ray cluster answers at {address}: start one with `ray start --head`, or open a tunnel to its "
             f"dashboard and give that with --address ({first_line(error)})"
         ) from error
-
-
-def count_nodes(address: str) -> int:
-    """Return the number of the cluster's nodes that are alive."""
-    return len(list_nodes(address=address, filters=[("state", "=", "ALIVE")], raise_on_missing_output=False))
 
 
 def send(sent: Job, name: str, cluster: JobCluster) -> str:
