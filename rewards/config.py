@@ -9,6 +9,15 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 
+_BOUNDS = {
+    "memory_gib": (1, math.inf, "grading needs at least 1 GiB; the default is 4"),
+    "num_workers": (1, math.inf, "nothing would ever be graded; set at least 1"),
+    "max_pending_groups": (1, math.inf, "nothing would ever be graded; set at least 1"),
+    "cpus_per_worker": (0, math.inf, "must be 0 or more; the default is 0.25"),
+    "max_failed_share": (0, 1, "must be from 0 to 1; the default is 0.2"),
+}
+"""Least and most of a setting, and what to say of other values."""
+
 
 class RewardConfigError(ValueError):
     """The settings and what the reward functions offer do not fit each other."""
@@ -135,32 +144,12 @@ class RewardsConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstr
         _check_deadline("rewards.deadline_s", value)
         return value
 
-    @field_validator("memory_gib")
+    @field_validator(*_BOUNDS)
     @classmethod
-    def _memory_suffices_for_python(cls, value: float) -> float:
-        if not (math.isfinite(value) and value >= 1):
-            raise ValueError(f"rewards.memory_gib = {value}: grading needs at least 1 GiB; the default is 4")
-        return value
-
-    @field_validator("num_workers", "max_pending_groups")
-    @classmethod
-    def _at_least_one(cls, value: int, info: Any) -> int:
-        if value < 1:
-            raise ValueError(f"rewards.{info.field_name} = {value}: nothing would ever be graded; set at least 1")
-        return value
-
-    @field_validator("cpus_per_worker")
-    @classmethod
-    def _cpus_not_negative(cls, value: float) -> float:
-        if not (math.isfinite(value) and value >= 0):
-            raise ValueError(f"rewards.cpus_per_worker = {value}: must be 0 or more; the default is 0.25")
-        return value
-
-    @field_validator("max_failed_share")
-    @classmethod
-    def _is_a_share(cls, value: float) -> float:
-        if not 0 <= value <= 1:
-            raise ValueError(f"rewards.max_failed_share = {value}: must be from 0 to 1; the default is 0.2")
+    def _is_within_its_bounds(cls, value: float, info: Any) -> float:
+        least, most, what = _BOUNDS[info.field_name]
+        if not (math.isfinite(value) and least <= value <= most):
+            raise ValueError(f"rewards.{info.field_name} = {value}: {what}")
         return value
 
     @model_validator(mode="after")

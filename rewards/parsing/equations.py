@@ -48,17 +48,13 @@ def equations(text: str) -> Iterator[Equation]:
 
 
 def _equation(prose: str, match: re.Match[str]) -> Equation:
-    sides = match[0].split("=")
-    before = prose[max(0, match.start() - _LOOK_BACK) : match.start()] + _leading_space(match[0])
+    run, sides = match[0], match[0].split("=")
+    before = prose[max(0, match.start() - _LOOK_BACK) : match.start()] + run[: len(run) - len(run.lstrip())]
     if _GLUED_BEFORE.search(before):
         sides[0] = ""
-    if _GLUED_AFTER.match(prose, match.start() + len(match[0].rstrip())):
+    if _GLUED_AFTER.match(prose, match.start() + len(run.rstrip())):
         sides[-1] = ""
     return tuple(expression for side in sides if (expression := _expression(side)) is not None)
-
-
-def _leading_space(run: str) -> str:
-    return run[: len(run) - len(run.lstrip())]
 
 
 def _expression(side: str) -> Expression | None:

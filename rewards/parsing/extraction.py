@@ -40,7 +40,13 @@ class StatedAnswer(NamedTuple):
 
 
 def extract_answer(text: str) -> str | None:
-    """Return what the last complete pair of answer tags holds, without the box; None when there is no such pair.
+    """Return what ``tagged`` returns, stripped and without the box."""
+    inside = tagged(text)
+    return None if inside is None else unboxed(inside.strip())
+
+
+def tagged(text: str) -> str | None:
+    """Return what the last complete pair of answer tags holds; None when there is no such pair.
 
     A later ``<answer>`` that is never closed does not count, as for TinyZero's pattern: what a completion that was cut
     off would have answered is not known. Of nested tags the innermost pair counts.
@@ -48,7 +54,7 @@ def extract_answer(text: str) -> str | None:
     before_last_closing, _, _ = text.rpartition("</answer>")
     _, opening, rest = before_last_closing.rpartition("<answer>")
     # `rest` is more than the answer when stray closing tags follow the pair.
-    return unboxed(rest.partition("</answer>")[0].strip()) if opening else None
+    return rest.partition("</answer>")[0] if opening else None
 
 
 def unboxed(answer: str) -> str:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from rewards.sandbox import plain, tree
+from rewards.sandbox import plain
 from rewards.sandbox.confinement import GUARDS, is_guarded
 
 LAUNCHER = str(Path(__file__).with_name("launcher.py"))
@@ -32,6 +32,7 @@ REQUIRED = tuple(GUARDS)
 _FLAGS = ("-s", "-S", "-P", "-X", "utf8")  # no site-packages, nothing on the path but the standard library
 _ENVIRONMENT = {"PYTHONHASHSEED": "0", "MALLOC_ARENA_MAX": "1", "LANG": "C.UTF-8"}
 """All of it. A fixed hash seed gives the same program the same reward each time."""
+_SYSTEM_LIBRARIES = ("libc.", "libpython", "ld-", "libm.")
 
 
 class SandboxError(RuntimeError):
@@ -138,8 +139,8 @@ class Box:
             "memory_bytes": limits.memory_mib * 2**20,
             "file_bytes": limits.files_mib * 2**20,
             "output_bytes": limits.output_mib * 2**20,
-            "readable": tree.readable(),
-            "hidden": tree.hidden(),
+            "readable": readable(),
+            "hidden": hidden(),
         }
 
     def _last_words(self) -> str:
@@ -203,3 +204,23 @@ def _start(job: Mapping[str, Any], inherited: tuple[int, ...]) -> subprocess.Pop
             pass_fds=inherited,
             start_new_session=True,
         )
+
+
+@functools.cache
+def readable() -> tuple[str, ...]:
+    """Return the files that a Python in a box needs: the standard library, its shared libraries' folders, /dev/null.
+
+    The worker looks for them once: that costs more than starting a box.
+    """
+    mapped = {Path(line.split()[-1]) for line in Path("/proc/self/maps").read_text().splitlines() if ".so" in line}
+    libraries = {str(file.parent) for file in mapped if file.name.startswith(_SYSTEM_LIBRARIES)}
+    folders = sorted({str(Path(os.__file__).resolve().parent), *libraries})
+    outermost = [path for path in folders if not any(path.startswith(f"{other}/") for other in folders)]
+    return (*outermost, os.devnull)
+
+
+@functools.cache
+def hidden() -> tuple[str, ...]:
+    """Return the folders in those that stay hidden: installed packages, of which one may hold a data set's answers."""
+    patterns = [f"{deeper}{name}-packages" for deeper in ("", "*/") for name in ("site", "dist")]
+    return tuple(str(found) for path in readable() for pattern in patterns for found in Path(path).glob(pattern))

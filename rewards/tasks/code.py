@@ -30,7 +30,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rewards.parsing.extraction import is_natural
+from rewards.parsing.extraction import is_natural, tagged
 from rewards.sandbox.box import REQUIRED, Limits, check_protections
 from rewards.sandbox.trial import run_trial
 
@@ -96,13 +96,9 @@ def extract_program(text: str, may_be_bare: bool = False, functions: Sequence[st
 
 
 def _answer(text: str, functions: Sequence[str]) -> str | None:
-    before_last_closing, _, _ = text.rpartition("</answer>")
-    _, opening, rest = before_last_closing.rpartition("<answer>")
-    if not opening:
-        return None
-    answer = rest.partition("</answer>")[0]
-    if _FENCE not in answer:
-        return answer.lstrip(" \t")
+    answer = tagged(text)
+    if answer is None or _FENCE not in answer:
+        return None if answer is None else answer.lstrip(" \t")
     # The closing tag closes a fence too, and one at the end of the last line of code is no line of its own.
     return _chosen(_blocks(answer.rstrip().removesuffix(_FENCE).rstrip() + f"\n{_FENCE}"), functions)
 

@@ -39,8 +39,6 @@ from rewards.parsing.tokens import MAX_DIGITS, ExpressionError
 
 PARTS = ("correctness", "closeness")
 
-__all__ = ["PARTS", "CountdownVerdict", "Rules", "check", "closeness", "extract_answer", "grade", "score"]
-
 _RIGHT_SIDE = re.compile(rf"[ \t\r\n]*([0-9]{{1,{MAX_DIGITS}}})[ \t\r\n]*")
 
 
@@ -67,8 +65,6 @@ class CountdownVerdict:
     """The finding about one answer."""
 
     is_correct: bool
-    is_well_formed: bool
-    """It is an expression, right or wrong."""
     reason: str
     """For people: ``correct``, or the first thing that is wrong, such as ``uses 7 twice``."""
     value: Fraction | None = None
@@ -97,7 +93,7 @@ def grade(text: str, answer: Mapping[str, Any]) -> CountdownVerdict:
         return _grade_prose(text, rules)
     expression = extract_answer(text)
     if expression is None:
-        return CountdownVerdict(False, False, "no answer in tags")
+        return CountdownVerdict(False, "no answer in tags")
     return _grade_expression(expression, rules)
 
 
@@ -108,7 +104,7 @@ def check(
     return _grade_expression(expression, Rules(numbers, target, must_use_all, exact_division))
 
 
-def closeness(value: Fraction | None, target: int) -> float:
+def closeness(value: Fraction | None, target: Fraction | int) -> float:
     """Return ``1 / (1 + 10 e)`` with the relative error ``e = |value - target| / |target|``; 0.0 without a value.
 
     For a target of 0 the error is ``|value|``. It is 1 at the target, 0.5 when 10% off, 0.09 when 100% off.
@@ -125,7 +121,7 @@ def _grade_expression(text: str, rules: Rules) -> CountdownVerdict:
         if equals and not _RIGHT_SIDE.fullmatch(right):
             raise ExpressionError("'=' must be followed by one number, or left out")
     except ExpressionError as error:
-        return CountdownVerdict(False, False, f"not an expression: {error}")
+        return CountdownVerdict(False, f"not an expression: {error}")
     return _judge(expression, [Expression((int(right),))] if equals else [], rules)
 
 
@@ -137,8 +133,9 @@ def _grade_prose(text: str, rules: Rules) -> CountdownVerdict:
     # Where an answer is announced the reasons come after it, elsewhere before it.
     equation = _best(reversed(list(equations(stated))), rules) or _best(equations(text), rules)
     if equation is None:
-        return CountdownVerdict(False, False, "no expression in the text")
-    answer = next((side for side in equation if _fits(side, rules)), None) or _first_operation(equation)
+        return CountdownVerdict(False, "no expression in the text")
+    operations = [side for side in equation if len(side.postfix) > 1]
+    answer = next((side for side in operations if _fits(side, rules)), operations[0])
     return _judge(answer, [side for side in equation if side is not answer], rules)
 
 
@@ -156,19 +153,15 @@ def _fits(expression: Expression, rules: Rules) -> bool:
     return len(expression.postfix) > 1 and _wrong_numbers(expression.numbers, rules) is None
 
 
-def _first_operation(equation: Equation) -> Expression:
-    return next(side for side in equation if len(side.postfix) > 1)
-
-
 def _judge(answer: Expression, claims: Sequence[Expression], rules: Rules) -> CountdownVerdict:
     """Return the verdict on ``answer``; ``claims`` are what the text says that it equals."""
     wrong = _wrong_numbers(answer.numbers, rules)
     try:
         value = answer.value(rules.exact_division)
     except ExpressionError as error:
-        return CountdownVerdict(False, True, str(error), None, wrong is None)
+        return CountdownVerdict(False, str(error), None, wrong is None)
     reason = wrong or _wrong_value(value, claims, rules.target)
-    return CountdownVerdict(reason is None, True, reason or "correct", value, wrong is None)
+    return CountdownVerdict(reason is None, reason or "correct", value, wrong is None)
 
 
 def _wrong_numbers(used: Sequence[int], rules: Rules) -> str | None:

@@ -26,6 +26,7 @@ from typing import Any
 
 from rewards.parsing.extraction import ANNOUNCED, is_natural, stated_answer
 from rewards.parsing.numerals import begins_with_number, last_number, numbers
+from rewards.tasks.countdown import closeness
 
 PARTS = ("correctness", "closeness")
 
@@ -50,12 +51,6 @@ def score(text: str, answer: Mapping[str, Any]) -> dict[str, float]:
     if given is None:
         return {"correctness": 0.0, "closeness": 0.0}
     return {"correctness": float(given == expected), "closeness": closeness(given, expected)}
-
-
-def closeness(given: Fraction, expected: Fraction) -> float:
-    """Return how near ``given`` is to ``expected``: above 0, at most 1."""
-    error = abs(given - expected) / (abs(expected) or 1)
-    return float(1 / (1 + 10 * error))
 
 
 def stated_number(text: str) -> Fraction | None:

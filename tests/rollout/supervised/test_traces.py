@@ -8,7 +8,8 @@ from itertools import islice
 import pytest
 
 from orchestrator.config.recipe import load
-from rewards.tasks.countdown import check, extract_answer
+from rewards.parsing.extraction import extract_answer
+from rewards.tasks.countdown import check
 from rollout.supervised.countdown import search_trace
 from rollout.supervised.examples import TraceExamples
 from rollout.supervised.examples import traces as task_traces
