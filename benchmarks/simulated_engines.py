@@ -53,7 +53,7 @@ class EngineHost:
             yield group_of(prompt, request.group_size, tuple(range(first, self._versions[index] + 1)))
 
     async def heartbeat(self, index: int) -> Heartbeat:
-        return Heartbeat(os.getpid(), self._versions.get(index), self._unfinished[index], 0, time.monotonic_ns())
+        return Heartbeat(self._versions.get(index), self._unfinished[index], time.monotonic_ns())
 
     async def abandon(self, index: int) -> int:
         self._abandoned[index] += 1

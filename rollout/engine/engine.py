@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, TypeVar
@@ -70,10 +69,7 @@ class Engine:
 
     def heartbeat(self) -> Heartbeat:
         """Return a sign of life at once, without waiting for the decoding step that runs."""
-        loop = self._loop
-        return Heartbeat(
-            os.getpid(), loop.engine.version, loop.num_unfinished, loop.num_waiting_calls, loop.decoding_steps
-        )
+        return Heartbeat(self._loop.engine.version, self._loop.num_unfinished, self._loop.decoding_steps)
 
     def abandon(self) -> int:
         """Abort every unfinished prompt between two steps. Their `generate` ends without them. Return how many."""

@@ -70,18 +70,13 @@ class StepLoop(Generic[E]):
 
     @property
     def decoding_steps(self) -> int:
-        """Steps done so far. Like the next two this is read beside the loop, without waiting for it."""
+        """Steps done so far. Like the next one this is read beside the loop, without waiting for it."""
         return self._decoding_steps
 
     @property
     def num_unfinished(self) -> int:
         """Requests whose reader still waits."""
         return len(self._readers)
-
-    @property
-    def num_waiting_calls(self) -> int:
-        """Calls that the loop has not begun."""
-        return self._calls.qsize()
 
     def call(self, action: Callable[[E], T]) -> T:
         """Run `action(engine)` between two decoding steps and return its result.

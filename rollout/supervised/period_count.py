@@ -16,24 +16,13 @@ from collections.abc import Iterator
 from rollout.config import TracesConfig
 from rollout.prompts.config import PromptsConfig
 from rollout.tasks.base import Problem
-from rollout.tasks.period_count import ADJECTIVES, DETERMINERS, NOUNS, PeriodCountConfig, draw_opening, source
+from rollout.tasks.period_count import ADJECTIVES, DETERMINERS, PeriodCountConfig, draw_opening, source
 
 VERBS = ("sleeps", "runs", "sings", "waits", "jumps", "hides", "dances", "smiles", "walks", "looks")
 ADVERBS = ("quietly", "slowly", "quickly", "again", "today", "alone", "outside", "here")
 PREPOSITIONS = ("near", "behind", "under", "beside", "with", "above", "below", "past")
 PLACES = ("river", "hill", "house", "garden", "boat", "tree", "road", "bridge")
 CONJUNCTION = "and"
-
-TOKENS = (
-    *DETERMINERS,
-    *(
-        f" {word}"
-        for words in (DETERMINERS, ADJECTIVES, NOUNS, VERBS, ADVERBS, PREPOSITIONS, PLACES, (CONJUNCTION,))
-        for word in words
-    ),
-    ".",
-)
-"""`model.build.words` of a policy that reads and writes these sentences: determiners also begin a prompt."""
 
 
 def traces(prompts: PromptsConfig, config: TracesConfig, seed: int) -> Iterator[tuple[Problem, str]]:

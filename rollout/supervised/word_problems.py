@@ -19,15 +19,7 @@ from collections.abc import Iterator, Sequence
 from rollout.config import TracesConfig
 from rollout.prompts.config import PromptsConfig
 from rollout.tasks.base import Problem
-from rollout.tasks.word_problems import BOX, BOXES, GAINS, LOSSES, NAMES, THINGS, source
-
-GRAMMAR = "has gives more times as many packs all equally into and keeps one does have now"
-TOKENS = (
-    *NAMES,
-    *(f" {word}" for words in (NAMES, THINGS, BOXES, BOX.values(), GAINS, LOSSES, GRAMMAR.split()) for word in words),
-    *("How", " How", " ", ".", "?", "\n", "+", "-", "*", "/", "=", "<think>", "</think>", "<answer>", "</answer>"),
-)
-"""`model.build.words` of a policy that reads these problems and writes these traces."""
+from rollout.tasks.word_problems import source
 
 
 def traces(prompts: PromptsConfig, config: TracesConfig, seed: int) -> Iterator[tuple[Problem, str]]:

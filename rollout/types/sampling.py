@@ -65,16 +65,13 @@ class EngineSpec:
 class Heartbeat:
     """A sign of life of a generator, answered beside its decoding.
 
-    No heartbeat: the process hangs. Two heartbeats with unfinished prompts (or waiting calls) and equal
-    `decoding_steps`: the engine hangs. Otherwise it works, be it slowly.
+    No heartbeat: the process hangs. Two heartbeats with unfinished prompts and equal `decoding_steps`: the engine
+    hangs. Otherwise it works, be it slowly.
     """
 
-    pid: int
     policy_version: int | None
     """As in use at this moment; None while there are no whole weights."""
     num_unfinished: int
     """Prompts that the engine has and did not finish."""
-    num_waiting_calls: int
-    """Calls that wait for the next pause between two decoding steps."""
     decoding_steps: int
     """Done since the engine started."""

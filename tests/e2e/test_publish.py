@@ -165,7 +165,7 @@ class Odd:
         """Nothing was kept."""
 
     def heartbeat(self):
-        return Heartbeat(os.getpid(), self.version, num_unfinished=0, num_waiting_calls=0, decoding_steps=0)
+        return Heartbeat(self.version, num_unfinished=0, decoding_steps=0)
 
 
 class Mistaken(Odd):

@@ -195,13 +195,13 @@ def test_a_pulse_tells_an_engine_that_hangs_from_one_that_is_slow(loop) -> None:
         time.sleep(0.001)
     caller = threading.Thread(target=lambda: started.call(lambda engine: None))
     caller.start()
-    while not started.num_waiting_calls:
+    while started._calls.empty():
         time.sleep(0.001)
     assert (started.num_unfinished, started.decoding_steps) == (1, 3)
     stuck.set()
     reader.join(timeout=10)
     caller.join(timeout=10)
-    assert (started.num_unfinished, started.num_waiting_calls, started.decoding_steps) == (0, 0, 5)
+    assert (started.num_unfinished, started._calls.qsize(), started.decoding_steps) == (0, 0, 5)
 
 
 def test_closing_ends_a_reader_that_waits() -> None:

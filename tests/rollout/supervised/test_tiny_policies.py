@@ -5,9 +5,19 @@ import pytest
 from orchestrator.config.recipe import load
 from rollout.prompts.stream import PromptStream
 from rollout.supervised.examples import TraceExamples
-from rollout.supervised.period_count import TOKENS as PERIOD_COUNT_TOKENS
-from rollout.supervised.word_problems import TOKENS as WORD_PROBLEMS_TOKENS
+from rollout.supervised.period_count import ADVERBS, CONJUNCTION, PLACES, PREPOSITIONS, VERBS
+from rollout.tasks.period_count import ADJECTIVES, DETERMINERS, NOUNS
+from rollout.tasks.word_problems import BOX, BOXES, GAINS, LOSSES, NAMES, THINGS
 from tests.support.built_tokenizer import built_tokenizer
+
+SENTENCE_WORDS = (*DETERMINERS, *ADJECTIVES, *NOUNS, *VERBS, *ADVERBS, *PREPOSITIONS, *PLACES, CONJUNCTION)
+PERIOD_COUNT_TOKENS = (*DETERMINERS, *(f" {word}" for word in SENTENCE_WORDS), ".")
+GRAMMAR = "has gives more times as many packs all equally into and keeps one does have now"
+WORD_PROBLEMS_TOKENS = (
+    *NAMES,
+    *(f" {word}" for words in (NAMES, THINGS, BOXES, BOX.values(), GAINS, LOSSES, GRAMMAR.split()) for word in words),
+    *("How", " How", " ", ".", "?", "\n", "+", "-", "*", "/", "=", "<think>", "</think>", "<answer>", "</answer>"),
+)
 
 
 @pytest.mark.parametrize("name", ["period-count-tiny", "reasoning-gym-tiny", "word-problems-tiny"])
