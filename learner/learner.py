@@ -15,16 +15,15 @@ from learner.algorithm.advantages import adapted_kl_beta
 from learner.algorithm.credit_assignment import assign_advantages, kl_to_reference
 from learner.algorithm.objective import Objective, ObjectiveFunction, cross_entropy
 from learner.backend import checkpoint
-from learner.backend.forward_backward import Backend
+from learner.backend.forward_backward import Backend, StatsAccumulator
 from learner.backend.optimizer import Optimizer, OptimizerStep
 from learner.backend.rank import Rank
-from learner.backend.stats import StatsAccumulator
 from learner.config import LearnerConfig, ModelConfig, check_together
 from learner.metrics import Update
 from learner.model.logprob_pass import LogprobPass
-from learner.model.policy import add_value_head, layout_for, load_policy, resolve_attention
+from learner.model.policy import add_value_head, load_policy, resolve_attention
 from learner.model.reference import build_reference
-from learner.packing import Batch, pack, split_by_update
+from learner.packing import Batch, PackingLayout, pack, split_by_update
 from learner.parity import ParityError, check_parity, policy_versions
 from learner.sequences import TrainingSequence, select_computed, sequence_from_example, sequences_from_groups
 from learner.weights import gather
@@ -68,7 +67,7 @@ class Learner:
         self._folder = folder
         self._max_completion_tokens = max_completion_tokens
         self._parity_limit = config.parity_limit(model.dtype)
-        self._layout = layout_for(resolve_attention(model))
+        self._layout: PackingLayout = "flat" if resolve_attention(model) == "flash_attention_2" else "rows"
         policy = load_policy(folder, model, temperature)
         if config.algorithm.uses_critic:
             add_value_head(policy)
@@ -76,11 +75,6 @@ class Learner:
         self._optimizer = Optimizer(config, self._backend, num_steps * config.updates_per_step)
         self._reference = build_reference(config.algorithm, model, folder, temperature, self._backend)
         self._logprob_pass = LogprobPass(config, self._backend, self._reference)
-
-    @property
-    def optimizer_steps(self) -> int:
-        """Number of optimizer steps applied so far."""
-        return self._optimizer.num_applied
 
     def update(self, step: int, groups: Sequence[Group]) -> Update:
         """Train on the scored ``groups`` of ``step``, and return the same metrics and advantages on every rank.

@@ -63,8 +63,7 @@ def adapter_shapes(shape: ModelShape, lora: LoraConfig) -> list[tuple[int, int]]
         if target.rpartition(".")[2] not in shape.linears:
             raise ValueError(
                 f"model.lora.target_modules names {target!r}, which is no linear layer that can have an adapter: use "
-                "names "
-                f'out of {", ".join(shape.linears)}, or "all-linear"'
+                f'names out of {", ".join(shape.linears)}, or "all-linear"'
             )
     chosen = [
         size

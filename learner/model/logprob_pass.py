@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from learner.algorithm.objective import mismatch_totals
-from learner.backend.forward_backward import Backend
-from learner.backend.stats import StatsAccumulator
+from learner.backend.forward_backward import Backend, StatsAccumulator
 from learner.config import LearnerConfig
 from learner.model.reference import Reference
 from learner.packing import Batch, Microbatch

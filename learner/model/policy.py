@@ -21,7 +21,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from learner.config import ModelConfig
 from learner.model.logprobs import token_scores
 from learner.model.lora import add_adapters, base_fingerprint
-from learner.packing import Microbatch, PackingLayout
+from learner.packing import Microbatch
 
 
 class PolicyOutput(NamedTuple):
@@ -43,9 +43,6 @@ class Distribution:
     hidden_TH: Float[Tensor, "T H"]
     head_VH: Float[Tensor, "V H"] | None
     """None where it is the policy's own, which adapters leave alone."""
-
-    def head_or(self, head_VH: Float[Tensor, "V H"]) -> Float[Tensor, "V H"]:
-        return head_VH if self.head_VH is None else self.head_VH
 
 
 class Policy(nn.Module):
@@ -89,13 +86,10 @@ class Policy(nn.Module):
         if only_hidden:
             return (hidden_TH,)
         head_VH = self.model.lm_head.weight
-        scores = token_scores(
-            hidden_TH,
-            head_VH,
-            targets_T,
-            temperature=self.temperature,
-            reference=None if reference is None else (reference.hidden_TH, reference.head_or(head_VH)),
-        )
+        theirs = None
+        if reference is not None:
+            theirs = reference.hidden_TH, head_VH if reference.head_VH is None else reference.head_VH
+        scores = token_scores(hidden_TH, head_VH, targets_T, temperature=self.temperature, reference=theirs)
         zeros_T = torch.zeros_like(scores.logprobs_T)
         values_T = zeros_T if self.value_head is None else self.value_head(hidden_TH)[:, 0].float()
         reference_kl_T = zeros_T if scores.reference_kl_T is None else scores.reference_kl_T
@@ -155,11 +149,6 @@ def resolve_attention(config: ModelConfig) -> str:
         return config.attention
     usable = config.dtype == "bfloat16" and torch.cuda.is_available() and find_spec("flash_attn") is not None
     return "flash_attention_2" if usable else "sdpa"
-
-
-def layout_for(attention: str) -> PackingLayout:
-    """Return the microbatch layout in which an attention implementation is fastest."""
-    return "flat" if attention == "flash_attention_2" else "rows"
 
 
 def policy_inputs(microbatch: Microbatch, device: torch.device) -> PolicyInputs:
