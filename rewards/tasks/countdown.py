@@ -111,7 +111,8 @@ def closeness(value: Fraction | None, target: Fraction | int) -> float:
     """
     if value is None:
         return 0.0
-    return float(1 / (1 + 10 * abs(value - target) / (abs(target) or 1)))
+    error = abs(value - target) / (abs(Fraction(target)) or 1)
+    return float(1 / (1 + 10 * error))
 
 
 def _grade_expression(text: str, rules: Rules) -> CountdownVerdict:
