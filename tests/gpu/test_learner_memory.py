@@ -4,33 +4,22 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
 from learner.algorithm.settings import AlgorithmConfig
-from learner.backend.rank import Rank
-from learner.config import LearnerConfig, ModelConfig
-from learner.learner import Learner
+from learner.config import ModelConfig
 from rollout.types.completions import Group
-from tests.learner.test_learner import assert_close, weights_of
-from tests.support.tiny import BUILD, MAX_COMPLETION_TOKENS, TEMPERATURE, free_port, learner_config
+from tests.support import learners
+from tests.support.learners import assert_close, weights_of
+from tests.support.tiny import BUILD, learner_config
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(600)]
 BF16 = ModelConfig(build=BUILD, dtype="bfloat16")
-
-
-def start(folder: Path, config: LearnerConfig, model: ModelConfig = BF16) -> Learner:
-    return Learner(
-        config,
-        model,
-        folder,
-        Rank(master_port=free_port()),
-        num_steps=10,
-        temperature=TEMPERATURE,
-        max_completion_tokens=MAX_COMPLETION_TOKENS,
-    )
+start = partial(learners.start, model=BF16)
 
 
 @pytest.mark.parametrize("zero_stage", [1, 2])
@@ -77,7 +66,7 @@ def test_flash_attention_in_one_packed_row_agrees_with_rows(
 ) -> None:
     pytest.importorskip("flash_attn")
     packed, rows = (
-        start(folder, learner_config(), BF16.model_copy(update={"attention": attention}))
+        start(folder, learner_config(), model=BF16.model_copy(update={"attention": attention}))
         for attention in ("flash_attention_2", "sdpa")
     )
     first, second = packed.update(1, groups).metrics, rows.update(1, groups).metrics

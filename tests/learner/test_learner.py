@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import pickle
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,39 +15,16 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from learner.backend import forward_backward
 from learner.backend.rank import Rank
-from learner.config import AlgorithmConfig, LearnerConfig, ModelConfig, WarmStartConfig
-from learner.learner import Learner
+from learner.config import AlgorithmConfig, WarmStartConfig
 from learner.parity import ParityError
 from learner.weights.gather import tensors_of
 from rollout.types.completions import Group
 from rollout.types.prompts import SupervisedExample
+from tests.support.learners import assert_close, start, weights_of
 from tests.support.oracle import oracle_update
-from tests.support.tiny import MAX_COMPLETION_TOKENS, MODEL, TEMPERATURE, free_port, learner_config, sequence_logprobs
+from tests.support.tiny import MODEL, learner_config, sequence_logprobs
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.filterwarnings("ignore:.*torch.distributed:FutureWarning")]
-
-
-def start(folder: Path, config: LearnerConfig, model: ModelConfig = MODEL, temperature: float = TEMPERATURE) -> Learner:
-    return Learner(
-        config,
-        model,
-        folder,
-        Rank(master_port=free_port()),
-        num_steps=10,
-        temperature=temperature,
-        max_completion_tokens=MAX_COMPLETION_TOKENS,
-    )
-
-
-def weights_of(learner: Learner) -> dict[str, np.ndarray]:
-    pairs = [pair for bucket in learner.weight_buckets(10_000) for pair in tensors_of(bucket)]
-    return {name: tensor.float().numpy() for name, tensor in pairs}
-
-
-def assert_close(weights: dict[str, np.ndarray], expected: dict[str, np.ndarray], atol: float = 1e-5) -> None:
-    assert weights.keys() == expected.keys()
-    for name, weight in weights.items():
-        np.testing.assert_allclose(weight, expected[name], rtol=0, atol=atol, err_msg=name)
 
 
 def stale(group: Group) -> Group:

@@ -11,7 +11,7 @@ import torch
 from learner.backend.gradients import NonFiniteGradientError
 from learner.learner import Learner
 from rollout.types.completions import Group
-from tests.learner.test_learner import assert_close, start, weights_of
+from tests.support.learners import assert_close, start, weights_of
 from tests.support.tiny import learner_config
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.filterwarnings("ignore:.*torch.distributed:FutureWarning")]

@@ -25,8 +25,9 @@ from learner.model.lora import base_fingerprint, merged_weights
 from learner.model.policy import load_policy
 from learner.weights.gather import tensors_of
 from rollout.types.completions import Group
-from tests.support import oracle
-from tests.support.tiny import MAX_COMPLETION_TOKENS, MODEL, TEMPERATURE, free_port, learner_config
+from tests.support import learners, oracle
+from tests.support.learners import assert_close, weights_of
+from tests.support.tiny import MODEL, TEMPERATURE, free_port, learner_config
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.filterwarnings("ignore:.*torch.distributed:FutureWarning")]
 
@@ -48,26 +49,8 @@ def start(
     rank: Rank = ALONE,
     **settings: Any,
 ) -> Learner:
-    return Learner(
-        learner_config(algorithm, num_ranks=rank.world_size, **settings),
-        model,
-        folder,
-        rank,
-        num_steps=10,
-        temperature=TEMPERATURE,
-        max_completion_tokens=MAX_COMPLETION_TOKENS,
-    )
-
-
-def weights_of(learner: Learner) -> dict[str, np.ndarray]:
-    pairs = [pair for bucket in learner.weight_buckets(10_000) for pair in tensors_of(bucket)]
-    return {name: tensor.float().numpy() for name, tensor in pairs}
-
-
-def assert_close(weights: dict[str, np.ndarray], expected: dict[str, np.ndarray], atol: float = 0) -> None:
-    assert weights.keys() == expected.keys()
-    for name, weight in weights.items():
-        np.testing.assert_allclose(weight, expected[name], rtol=0, atol=atol, err_msg=name)
+    config = learner_config(algorithm, num_ranks=rank.world_size, **settings)
+    return learners.start(folder, config, model, rank=rank)
 
 
 def published(model: torch.nn.Module) -> dict[str, np.ndarray]:
@@ -127,12 +110,12 @@ def test_export_and_buckets_are_the_merged_model(folder, groups, more_groups, se
     weights = weights_of(learner)
 
     base = AutoModelForCausalLM.from_pretrained(folder)
-    assert_close(weights_of(start(folder, **settings)), published(base))
+    assert_close(weights_of(start(folder, **settings)), published(base), atol=0)
     with_adapters = PeftModel.from_pretrained(base, final / "adapter")
     exact = logits(with_adapters)
     assert_close(weights, published(with_adapters.merge_and_unload()), atol=1e-6)
 
-    assert_close(load_file(final / "model.safetensors"), weights)
+    assert_close(load_file(final / "model.safetensors"), weights, atol=0)
     merged = AutoModelForCausalLM.from_pretrained(final)
     torch.testing.assert_close(logits(merged), exact, rtol=0, atol=1e-5)
     assert (exact - logits(AutoModelForCausalLM.from_pretrained(folder))).abs().max() > 1e-3
@@ -192,7 +175,7 @@ def test_two_ranks_train_save_and_export_as_one(folder, groups, more_groups, tmp
         whole, resumed = (tmp_path / f"{name}{stage}" for name in ("whole", "resumed"))
         assert_close(load_file(whole / "model.safetensors"), weights_of(alone), atol=1e-5)
         for file in ("model.safetensors", "adapter/adapter_model.safetensors"):
-            assert_close(load_file(resumed / file), load_file(whole / file))
+            assert_close(load_file(resumed / file), load_file(whole / file), atol=0)
 
 
 def be_rank(index: int, port: int, folder: Path, groups: list[Group], more_groups: list[Group], out: Path) -> None:
