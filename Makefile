@@ -22,7 +22,7 @@ bench: install          ## seconds by phase, tokens/s and memory of the default'
 	$(BIN)/python -m benchmarks.step $(ARGS)
 
 docs: install           ## docs/metrics.md, from the meanings in the code
-	$(BIN)/python -m orchestrator.records.meanings.page > docs/metrics.md
+	$(BIN)/python -m orchestrator.records.meanings.table > docs/metrics.md
 
 install:
 	@$(PYTHON) deploy/install.py

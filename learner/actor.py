@@ -43,7 +43,8 @@ class LearnerRank:
     """One rank in its own process.
 
     ``start`` gives it a Learner. A second ``start`` replaces that one and keeps the process with all its imports, which
-    is how the learner of a warm start becomes that of the run.
+    is how the learner of a warm start becomes that of the run. Every other method does
+    what the Learner's of that name does; ``ipc_…`` and ``nccl_…`` call its senders.
     """
 
     def __init__(self) -> None:
@@ -90,23 +91,19 @@ class LearnerRank:
         )
 
     def update(self, step: int, groups: Sequence[Group]) -> Update:
-        """See ``Learner.update``."""
         return self.learner.update(step, groups)
 
     def supervised_update(self, step: int, examples: Sequence[SupervisedExample]) -> Update:
-        """See ``Learner.supervised_update``."""
         return self.learner.supervised_update(step, examples)
 
     def weight_buckets(self, max_bytes: int) -> Iterator[WeightBucket]:
-        """See ``Learner.weight_buckets``. To the caller a stream of object references, one for each bucket."""
+        """Return to the caller a stream of object references, one for each bucket."""
         yield from self.learner.weight_buckets(max_bytes)
 
     def weight_manifest(self) -> WeightManifest:
-        """See ``Learner.weight_manifest``."""
         return self.learner.weight_manifest()
 
     def ipc_begin(self, bucket_bytes: int) -> None:
-        """See ``IpcSender.begin``, and ``IpcSender`` for the next two."""
         self.learner.ipc.begin(bucket_bytes)
 
     def ipc_next(self) -> IpcBucket | None:
@@ -116,26 +113,21 @@ class LearnerRank:
         self.learner.ipc.end()
 
     def nccl_join(self, group: NcclGroup) -> None:
-        """See ``NcclSender.join``, and ``NcclSender`` for the next one."""
         self.learner.nccl.join(group)
 
     def nccl_broadcast(self, timeout_s: float) -> None:
         self.learner.nccl.broadcast(timeout_s)
 
     def export(self, folder: Path) -> None:
-        """See ``Learner.export``."""
         self.learner.export(folder)
 
     def save(self, folder: Path) -> dict[str, str]:
-        """See ``Learner.save``."""
         return self.learner.save(folder)
 
     def load(self, folder: Path) -> None:
-        """See ``Learner.load``."""
         self.learner.load(folder)
 
     def release_memory(self) -> None:
-        """See ``Learner.release_memory``."""
         self.learner.release_memory()
 
     def peak_memory_gib(self) -> float:

@@ -16,7 +16,10 @@ from rollout.types.sampling import EngineSpec, Heartbeat, SamplingRequest
 
 
 class Generator:
-    """Hosts one engine. Streams, heartbeats and other calls have threads of their own, so none waits for another."""
+    """Hosts one engine: `Engine.commit` says what `commit_weights` does, and so on.
+
+    Streams, heartbeats and other calls have threads of their own, so none waits for another.
+    """
 
     def __init__(self, spec: EngineSpec, config: RolloutConfig) -> None:
         # Imported here: this module also loads in the driver, which needs neither vLLM nor torch.
@@ -57,27 +60,22 @@ class Generator:
         return self._engine.abandon()
 
     def stage_weights(self, attempt_id: int, version: int, *buckets: WeightBucket) -> None:
-        """See `Engine.stage`. Buckets are arguments so that Ray fetches them."""
+        """Stage weights that travel ahead of the commit. Buckets are arguments so that Ray fetches them."""
         self._engine.stage(attempt_id, version, buckets)
 
     def stage_manifest(self, attempt_id: int, version: int, manifest: WeightManifest) -> None:
-        """See `Engine.stage`, for weights that travel at the commit."""
         self._engine.stage(attempt_id, version, manifest=manifest)
 
     def commit_weights(self, attempt_id: int, timeout_s: float | None = None) -> int:
-        """See `Engine.commit`."""
         return self._engine.commit(attempt_id, timeout_s)
 
     def drop_weights(self, attempt_id: int) -> None:
-        """See `Engine.drop`."""
         self._engine.drop(attempt_id)
 
     def join_group(self, group: NcclGroup | None, rank: int) -> None:
-        """See `Engine.join`."""
         self._engine.join(group, rank)
 
     def begin_commit(self, attempt_id: int) -> None:
-        """See `Engine.begin_commit`, and `Engine` for the next two."""
         self._engine.begin_commit(attempt_id)
 
     def load_bucket(self, bucket: IpcBucket) -> None:

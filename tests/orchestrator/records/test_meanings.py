@@ -5,8 +5,7 @@ import re
 
 import pytest
 
-from orchestrator.records.meanings.page import page
-from orchestrator.records.meanings.table import METRICS, SECTIONS, find_metric
+from orchestrator.records.meanings.table import METRICS, SECTIONS, find_metric, page
 from orchestrator.records.metrics import Clock, rollout_metrics
 from tests.orchestrator.evaluate.test_evaluation import paid
 from tests.support.groups import scored_group
