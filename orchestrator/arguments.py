@@ -16,14 +16,15 @@ def parser() -> argparse.ArgumentParser:
     root = argparse.ArgumentParser(prog="rayzero", description=DESCRIPTION)
     commands = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    train = commands.add_parser("train", help="train a policy, or resume a run of the same name")
-    train.add_argument("arguments", nargs="*", metavar="[RECIPE] key=value", help=f"recipe file or name; {OVERRIDES}")
+    def takes_recipe(name: str, help: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=help)
+        what = f"recipe file or name; {OVERRIDES}"
+        command.add_argument("arguments", nargs="*", metavar="[RECIPE] key=value", help=what)
+        return command
 
-    sft = commands.add_parser("sft", help="fine-tune a model on pairs of prompt and completion, or resume that")
-    sft.add_argument("arguments", nargs="*", metavar="[RECIPE] key=value", help=f"recipe file or name; {OVERRIDES}")
-
-    submit = commands.add_parser("submit", help="train as a job on a Ray cluster, or resume that")
-    submit.add_argument("arguments", nargs="*", metavar="[RECIPE] key=value", help=f"recipe file or name; {OVERRIDES}")
+    takes_recipe("train", "train a policy, or resume a run of the same name")
+    takes_recipe("sft", "fine-tune a model on pairs of prompt and completion, or resume that")
+    submit = takes_recipe("submit", "train as a job on a Ray cluster, or resume that")
     submit.add_argument(
         "--address", help="URL of the dashboard; default: RAY_API_SERVER_ADDRESS or http://127.0.0.1:8265"
     )
@@ -33,8 +34,7 @@ def parser() -> argparse.ArgumentParser:
         "--env", action="append", default=[], metavar="NAME", help="send this variable too, as it is here"
     )
 
-    plan = commands.add_parser("plan", help="check a recipe and print its plan, without starting anything")
-    plan.add_argument("arguments", nargs="*", metavar="[RECIPE] key=value", help=f"recipe file or name; {OVERRIDES}")
+    plan = takes_recipe("plan", "check a recipe and print its plan, without starting anything")
     plan.add_argument("--gpu", help="plan its memory too: a GPU, such as 4090, a100-80 or h100, or a size in GiB")
 
     evaluate = commands.add_parser("eval", help="measure and compare models on held-out problems")

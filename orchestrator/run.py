@@ -48,17 +48,6 @@ class RunInputs:
     """Of the warm start; None when there is none to do."""
 
 
-def prepare_run(config: RunConfig) -> RunInputs:
-    """Load what a run starts from. Refuse all that can be refused without a cluster, such as a wrong line of data."""
-    check_data(config)
-    base = base_model(config)
-    check_model_fits(config, base)
-    tokenizer = load_tokenizer(base)
-    prompts = PromptStream(config.prompts, tokenizer)
-    check_held_out(prompts, config)  # a prompt that does not fit is refused now
-    return RunInputs(base, prompts, warm_start_examples(config, base, tokenizer))
-
-
 class TrainCommand(Command[RunInputs]):
     """Reinforcement learning, after the warm start that the recipe may ask for."""
 
@@ -75,7 +64,13 @@ class TrainCommand(Command[RunInputs]):
         return f"raise num_steps; to start afresh, choose another name (name={self.config.name}-2)."
 
     def prepare(self) -> RunInputs:
-        return prepare_run(self.config)
+        check_data(self.config)
+        base = base_model(self.config)
+        check_model_fits(self.config, base)
+        tokenizer = load_tokenizer(base)
+        prompts = PromptStream(self.config.prompts, tokenizer)
+        check_held_out(prompts, self.config)  # a prompt that does not fit is refused now
+        return RunInputs(base, prompts, warm_start_examples(self.config, base, tokenizer))
 
     def train(self, inputs: RunInputs, latest: Checkpoint | None, interrupt: Interrupt) -> bool:
         """Start the actors, warm-start, train and export. The loop itself takes up the latest checkpoint."""

@@ -33,7 +33,8 @@ def conflicts(config: RunConfig) -> Iterator[str]:
     yield from reward_conflicts(config)
     if config.placement.mode == "colocated":
         yield from colocated_conflicts(config)
-    yield from transport_conflicts(config)
+    if config.placement.mode != "auto":
+        yield from mistakes_of(resolve_transport, config.rollout.publish_backend, config.placement.mode)
     if config.rollout.hang_timeout_s >= config.rollout.stall_timeout_s:
         yield (
             f"rollout.hang_timeout_s = {config.rollout.hang_timeout_s:g} is not below rollout.stall_timeout_s = "
@@ -46,12 +47,6 @@ def supervised_conflicts(config: RunConfig) -> Iterator[str]:
     """Yield what keeps `rayzero sft` too from training, which neither samples nor grades."""
     yield from mistakes_of(check_together, config.learner, config.model)
     yield from warm_start_conflicts(config)
-
-
-def transport_conflicts(config: RunConfig) -> Iterator[str]:
-    """Yield why weights cannot travel as the recipe says, where it also says how actors are placed."""
-    if config.placement.mode != "auto":
-        yield from mistakes_of(resolve_transport, config.rollout.publish_backend, config.placement.mode)
 
 
 def resolve_transport(setting: Literal["auto", "ray", "ipc", "nccl"], mode: Mode) -> TransportName:

@@ -127,16 +127,11 @@ def check_build(torch: ProbeOutcome, vllm: ProbeOutcome, kind: Platform) -> Find
     found = ", ".join(
         f"{library} for {build.upper() if build != 'no' else 'no known device'}" for library, build in builds
     )
-    if failed := kernels(vllm):
-        return broken(name, failed, "vLLM's compiled kernels", REINSTALL)
+    if failed := [line.strip() for line in vllm.words.splitlines() if "Failed to import from vllm" in line]:
+        return broken(name, failed[0], "vLLM's compiled kernels", REINSTALL)
     # A CUDA build of torch computes on cores as well; only the size of its download speaks against it.
     wrong = [library for library, build in builds if build != kind and (library, kind) != ("torch", "cpu")]
     return broken(name, found, wanted, REINSTALL) if wrong else ok(name, found)
-
-
-def kernels(vllm: ProbeOutcome) -> str:
-    """Return vLLM's warning that it was imported without its kernels; empty when it did not come."""
-    return next((line.strip() for line in vllm.words.splitlines() if "Failed to import from vllm" in line), "")
 
 
 def check_torch_pin(requirements: Sequence[str], torch: str) -> Finding:

@@ -37,13 +37,8 @@ class ModelResult:
     """In pass@1, to the first model in the same format; None for that model itself, and without right answers."""
 
 
-def formats_of(config: RunConfig) -> tuple[PromptFormat, ...]:
-    """Return the formats that a comparison asks in: those that the recipe names, or else its own."""
-    return tuple(dict.fromkeys(config.evaluation.formats)) or (config.prompts.format,)
-
-
 def prompts_of(model: NamedModel, config: RunConfig) -> PromptsByFormat:
-    """Return the held-out prompts as the model reads them.
+    """Return the held-out prompts as the model reads them, in the formats that the recipe names, or else its own.
 
     They may be longer than `prompts.max_prompt_tokens`: another format than the run's may need more than it reserved.
     Raises PolicyError when there is no such model, and ConfigError when the model cannot be asked so.
@@ -54,7 +49,7 @@ def prompts_of(model: NamedModel, config: RunConfig) -> PromptsByFormat:
         stream = PromptStream(config.prompts.model_copy(update={"max_prompt_tokens": sys.maxsize}), tokenizer)
     except ValueError as error:
         raise ConfigError(f"{model.name} cannot be asked: {error}") from error
-    for format in formats_of(config):
+    for format in dict.fromkeys(config.evaluation.formats or (config.prompts.format,)):
         try:
             stream.held_out(format)
         except ValueError as error:

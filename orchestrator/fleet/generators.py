@@ -91,7 +91,7 @@ class Generators:
     def wait_until_ready(self) -> None:
         """Return when every engine stands. Raises RemoteCallError past the deadline, and for a generator that dies."""
         starting = dict(self._starting)
-        wait_for({name: start.ready for name, start in starting.items()}, "ready", self._timeout_s, ADVICE)
+        wait_for({name: start.ready for name, start in starting.items()}, "ready", self._config.start_timeout_s, ADVICE)
         self.settle()
 
     def settle(self) -> None:
@@ -107,7 +107,7 @@ class Generators:
                     del self._starting[name]
                     self._stand(name, start.actor)
             elif start.deadline < time.monotonic():
-                start.deadline = time.monotonic() + self._timeout_s
+                start.deadline = time.monotonic() + self._config.start_timeout_s
                 self._waits_too_long(name)
 
     def serve(self, names: Iterable[str]) -> None:
@@ -153,13 +153,9 @@ class Generators:
         for name in self.names:
             self._end(name)
 
-    @property
-    def _timeout_s(self) -> float:
-        return self._config.start_timeout_s
-
     def _start(self, index: int) -> None:
         actor = self._boot(index, self.restarts)
-        deadline = time.monotonic() + self._timeout_s
+        deadline = time.monotonic() + self._config.start_timeout_s
         self._starting[f"generator-{index}"] = _Start(actor, actor.ready.remote(), deadline)
 
     def _stand(self, name: str, actor: Any) -> None:
@@ -175,7 +171,7 @@ class Generators:
             ray.kill(actor)
 
     def _waits_too_long(self, name: str) -> None:
-        message = f"{name} has not started within {self._timeout_s:g} s"
+        message = f"{name} has not started within {self._config.start_timeout_s:g} s"
         if not self._serving and not self._ready:
             raise RestartBudgetExceededError(f"{message}, and no other generator is left: {ADVICE}")
         logger.warning("%s, for want of a place or because it hangs; the run goes on with the others", message)

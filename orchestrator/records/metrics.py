@@ -16,9 +16,9 @@ def rollout_metrics(groups: Sequence[Group]) -> dict[str, float]:
     """Return `reward/`, `rollout/` and `marker/` metrics of graded groups."""
     completions = [completion for group in groups for completion in group.completions]
     rewards = [reward for group in groups for reward in group.rewards]
-    about_groups = spread_metrics(groups) | mixture_metrics(groups)
+    spread = {"rollout/groups_without_spread": mean(not group.has_spread for group in groups)}
     shown = {f"marker/{name}": share for name, share in marker_shares([each.text for each in completions]).items()}
-    return reward_metrics(rewards) | length_metrics(completions) | shown | about_groups
+    return reward_metrics(rewards) | length_metrics(completions) | shown | spread | mixture_metrics(groups)
 
 
 def reward_metrics(rewards: Sequence[Reward]) -> dict[str, float]:
@@ -39,10 +39,6 @@ def length_metrics(completions: Sequence[Completion]) -> dict[str, float]:
         "rollout/sampled_tokens": float(sum(completion.num_tokens for completion in completions)),
         "rollout/truncated": mean(completion.is_truncated for completion in completions),
     }
-
-
-def spread_metrics(groups: Sequence[Group]) -> dict[str, float]:
-    return {"rollout/groups_without_spread": mean(np.ptp(group.totals) == 0 for group in groups)}
 
 
 def staleness_metrics(step: int, groups: Sequence[Group]) -> dict[str, float]:

@@ -22,7 +22,7 @@ import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
-from rewards.parsing.extraction import ANNOUNCED, is_natural, stated_answer
+from rewards.parsing.extraction import is_natural, stated_answer
 
 PARTS = ("correctness",)
 
@@ -50,7 +50,7 @@ def score(text: str, answer: Mapping[str, Any]) -> dict[str, float]:
     """Return the part of a completion's reward. Raises KeyError without a reference, ValueError for an empty one."""
     references = answer["answer"] if isinstance(answer["answer"], list | tuple) else [answer["answer"]]
     ordered = bool(answer.get("ordered", False))
-    given = stated_answer(text, ANNOUNCED)
+    given = stated_answer(text)
     if given is not None:
         is_correct = any(is_same(given, str(reference), ordered) for reference in references)
     else:

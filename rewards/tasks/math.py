@@ -24,7 +24,7 @@ from functools import cache, lru_cache
 from types import ModuleType
 from typing import Any
 
-from rewards.parsing.extraction import ANNOUNCED, is_natural, last_box, stated_answer
+from rewards.parsing.extraction import is_natural, last_box, stated_answer
 
 PARTS = ("correctness",)
 
@@ -73,7 +73,7 @@ def score(text: str, answer: Mapping[str, Any]) -> dict[str, float]:
 
 def stated_expression(text: str) -> str | None:
     """Return the expression that the text states as its answer; None when it states none."""
-    stated = stated_answer(text, ANNOUNCED)
+    stated = stated_answer(text)
     if stated is None:
         return None
     if len(stated) > MAX_CHARACTERS:
@@ -197,9 +197,7 @@ def _parse(expression: str) -> list[Any]:
     return parsed
 
 
-@lru_cache(maxsize=256)
-def _parsed_reference(expression: str) -> list[Any]:
-    return _parse(expression)
+_parsed_reference = lru_cache(maxsize=256)(_parse)
 
 
 def _verify(expected: list[Any], given: list[Any]) -> bool:

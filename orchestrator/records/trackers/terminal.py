@@ -17,7 +17,6 @@ class ConsoleTracker:
 
     def __init__(self, console: Console, num_steps: int) -> None:
         self._console = console
-        self._started = False
         self._progress = Progress(
             TextColumn("training"),
             BarColumn(),
@@ -34,9 +33,7 @@ class ConsoleTracker:
         self._num_steps = num_steps
 
     def log(self, step: int, metrics: Mapping[str, float], groups: GroupAdvantages = ()) -> None:
-        if not self._started:
-            self._progress.start()
-            self._started = True
+        self._progress.start()  # again without effect
         if any(key.startswith("eval/") for key in metrics):
             for line in evaluation_lines(step, metrics):
                 self._console.print(line, highlight=False)

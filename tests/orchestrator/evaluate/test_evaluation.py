@@ -156,7 +156,7 @@ def test_a_bounded_evaluation_asks_the_same_prompts_in_every_format_and_every_ti
     assert chosen[0] == chosen[1] and len({*chosen[0]}) == 6
     other = load(None, ["evaluation.num_prompts=6", "evaluation.seed=1"])
     assert [prompt.partition("/")[2] for prompt in held_out_prompts(Stream(), "natural", other)] != chosen[0]
-    # Kinds of a mixture stand one after the other: the first six would all be of one kind.
+    # The tasks of a mixture stand one after the other: the first six would all be of one task.
     assert max(int(index) for index in chosen[0]) > 10
 
 

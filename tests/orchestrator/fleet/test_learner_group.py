@@ -65,8 +65,8 @@ def test_a_rank_that_says_nothing_is_lost_at_the_deadline() -> None:
         answers(ask("done", "waits"), "update", 1)
 
 
-def test_generators_that_are_spent_beside_are_no_loss_of_the_learner() -> None:
-    class Spent:
+def test_a_restart_budget_exceeded_beside_is_no_loss_of_the_learner() -> None:
+    class Restarting:
         def refs(self):
             return []
 
@@ -74,7 +74,7 @@ def test_generators_that_are_spent_beside_are_no_loss_of_the_learner() -> None:
             raise RestartBudgetExceededError("generator-0 is lost")
 
     with pytest.raises(RestartBudgetExceededError):
-        answers(ask("waits"), "update", 30, beside=Spent())
+        answers(ask("waits"), "update", 30, beside=Restarting())
 
 
 def test_an_actor_that_ray_killed_for_memory_is_dead(monkeypatch) -> None:
