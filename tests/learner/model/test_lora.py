@@ -5,7 +5,6 @@ from __future__ import annotations
 import faulthandler
 import json
 import time
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,7 +25,7 @@ from learner.model.policy import load_policy
 from learner.weights.gather import tensors_of
 from rollout.types.completions import Group
 from tests.support import learners, oracle
-from tests.support.learners import assert_close, weights_of
+from tests.support.learners import assert_close, sharing_all, weights_of
 from tests.support.tiny import MODEL, TEMPERATURE, free_port, learner_config
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.filterwarnings("ignore:.*torch.distributed:FutureWarning")]
@@ -65,16 +64,6 @@ def logits(model: torch.nn.Module) -> torch.Tensor:
 @pytest.fixture(autouse=True)
 def _nothing_is_too_small_to_share(monkeypatch) -> None:
     monkeypatch.setattr(forward_backward, "deepspeed_settings", sharing_all(forward_backward.deepspeed_settings))
-
-
-def sharing_all(settings: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
-    """DeepSpeed keeps parameters below 100,000 elements whole at ZeRO 3, which all are of the tiny model: not here."""
-
-    def changed(*args: Any) -> dict[str, Any]:
-        found = settings(*args)
-        return found | {"zero_optimization": found["zero_optimization"] | {"stage3_param_persistence_threshold": 0}}
-
-    return changed
 
 
 def test_only_adapters_train_and_all_ranks_begin_with_the_same_ones_without_effect(folder) -> None:

@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from learner.backend import forward_backward
-from learner.backend.rank import Rank
 from learner.config import LoraConfig
 from learner.learner import Learner
 from learner.weights.gather import device_weights, tensors_of
 from learner.weights.senders import check_allocator, largest_bytes
 from rollout.types.completions import Group
-from tests.learner.model.test_lora import sharing_all
-from tests.support.tiny import MAX_COMPLETION_TOKENS, MODEL, TEMPERATURE, free_port, learner_config
+from tests.support import learners
+from tests.support.learners import sharing_all
+from tests.support.tiny import MODEL, learner_config
 
 
 @pytest.fixture(autouse=True)
@@ -24,15 +24,7 @@ def _nothing_is_too_small_to_share(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def start(folder: Path, zero_stage: int = 0, lora: LoraConfig | None = None) -> Learner:
-    return Learner(
-        learner_config(zero_stage=zero_stage),
-        MODEL.model_copy(update={"lora": lora}),
-        folder,
-        Rank(master_port=free_port()),
-        num_steps=10,
-        temperature=TEMPERATURE,
-        max_completion_tokens=MAX_COMPLETION_TOKENS,
-    )
+    return learners.start(folder, learner_config(zero_stage=zero_stage), MODEL.model_copy(update={"lora": lora}))
 
 
 @pytest.mark.parametrize("lora", [None, LoraConfig(rank=4)], ids=["whole", "lora"])
