@@ -31,8 +31,6 @@ class Saveable(Protocol):
         """Write the state to `folder`, and return the digest of each file by its path within."""
         ...
 
-    def load(self, folder: Path) -> None: ...
-
 
 class CheckpointError(RuntimeError):
     """No checkpoint can be loaded, or one cannot be written."""
