@@ -7,11 +7,17 @@ BIN := .venv/bin
 train: install          ## train the embedded default: a small model learns Countdown on the CPU in about ten minutes
 	$(BIN)/rayzero train $(ARGS)
 
-test: install           ## the tests that this machine can run in a quarter of an hour
+test: install           ## what this machine can test in a quarter of an hour; ARGS="tests/rewards -k gsm8k" picks
+ifdef ARGS
 	$(BIN)/python -m pytest $(ARGS)
+else
+	$(BIN)/python -m pytest -m "not slow" -n 2
+	$(BIN)/python -m pytest -m "slow and not long"
+endif
 
 test-all: install       ## those too that take minutes each; GPU tests only where there is a GPU
-	$(BIN)/python -m pytest -m "long or not long" $(ARGS)
+	$(BIN)/python -m pytest -m "not slow" -n 2
+	$(BIN)/python -m pytest -m slow
 
 lint: install           ## ruff and mypy
 	$(BIN)/ruff check .

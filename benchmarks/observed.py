@@ -110,7 +110,7 @@ class Run:
         while not what():
             assert self.process.poll() is None or what(), f"the run ended before {said}:\n{self.output}\n{self.log}"
             assert time.monotonic() < deadline, f"{said} never came:\n{self.output}\n{self.log}"
-            time.sleep(0.005)
+            time.sleep(0.02)  # a look reads the files of every process
         return time.time()
 
     def wait_for_step(self, step: int) -> float:

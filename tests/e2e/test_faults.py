@@ -77,7 +77,7 @@ def under_fire(tmp_path_factory) -> Iterator[Run]:
     run.wait_for_step(run.steps[-1] + 2)
     run.process.kill()
     run.process.wait()
-    run.start(f"num_steps={run.steps[-1] + 2}")
+    run.start(f"num_steps={run.steps[-1] + 2}", "rollout.num_generators=1")  # one more may be asked for at any time
     run.finish()
     nothing_is_left(mark, shared_memory)
     yield run
@@ -117,6 +117,7 @@ def test_sampling_ran_ahead_within_its_bound(under_fire) -> None:
     assert "mismatch_correction is switched on, truncated" in " ".join(under_fire.output.split())
 
 
+@pytest.mark.long
 def test_a_cluster_whose_store_is_full_loses_a_node_and_gains_one(tmp_path: Path) -> None:
     """The first node has room for the generator that was on the second; for a third one the run waits for a node."""
     with cluster(num_cpus=3, object_store_memory=80 * 2**20) as (nodes, environment):

@@ -18,7 +18,14 @@ def test_six_steps_from_a_fixed_warm_start_gain_three_points(tmp_path, shared_cl
     start, end = recipe.index("[model.build]"), recipe.index("[traces]")
     loaded = f'{recipe[:start].rstrip()}\npath = "{WARM_START}"\n\n{recipe[end:]}'
     (tmp_path / "from-warm-start.toml").write_text(loaded)
-    overrides = ["num_steps=6", "prompts.num_held_out=96", "evaluation.every_steps=0", f"runs_dir={tmp_path}"]
+    overrides = [
+        "rollout.num_generators=1",
+        "rollout.threads_per_generator=2",
+        "num_steps=6",
+        "prompts.num_held_out=96",
+        "evaluation.every_steps=0",
+        f"runs_dir={tmp_path}",
+    ]
     environment = {"RAYZERO_CACHE": str(tmp_path), **shared_cluster}
     done = rayzero("train", str(tmp_path / "from-warm-start.toml"), *overrides, environment=environment)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -6,7 +6,7 @@ import pytest
 
 from tests.support.commands import rayzero
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 SMALL = [
     "rollout.num_generators=1",

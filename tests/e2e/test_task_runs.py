@@ -56,6 +56,7 @@ def check_marks(directory: RunDirectory, truth: Callable[[str], int]) -> None:
     assert 0 < sum(rights) < len(rights)
 
 
+@pytest.mark.long
 def test_reasoning_gyms_sums_are_marked_right_and_the_policy_learns_to_go_on_to_their_end(workplace) -> None:
     sums = '[{name="chain_sum", settings={min_terms=4, max_terms=4, max_digits=1}}]'
     directory, before, after = train(

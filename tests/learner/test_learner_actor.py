@@ -64,6 +64,7 @@ class Ranks:
 @pytest.fixture(scope="module")
 def ranks() -> Iterator[Ranks]:
     ray.init(
+        "local",
         num_cpus=2,
         _node_ip_address="127.0.0.1",
         include_dashboard=False,

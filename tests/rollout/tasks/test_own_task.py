@@ -146,7 +146,7 @@ def test_a_reward_worker_finds_the_grader_on_its_own_path(folder: Path, prompts:
     texts = [f"<answer>{prompt.key[::-1]}</answer>", "<answer>?</answer>"]
     group = Group(prompt, tuple(Completion(tokens, logprobs, "stop", (0,), text) for text in texts))
     environment = {"runtime_env": {"env_vars": {"PYTHONPATH": f"{folder}:{ROOT}"}}}
-    ray.init(num_cpus=1, _node_ip_address="127.0.0.1", include_dashboard=False)
+    ray.init("local", num_cpus=1, _node_ip_address="127.0.0.1", include_dashboard=False)
     try:
         config = RewardsConfig(**SETTINGS["rewards"])
         pool = RewardPool(config, "own", [prompt.grader], lambda index: environment)
