@@ -19,12 +19,8 @@ def test_six_steps_from_a_fixed_warm_start_gain_three_points(tmp_path, shared_cl
     loaded = f'{recipe[:start].rstrip()}\npath = "{WARM_START}"\n\n{recipe[end:]}'
     (tmp_path / "from-warm-start.toml").write_text(loaded)
     overrides = [
-        "rollout.num_generators=1",
-        "rollout.threads_per_generator=2",
-        "num_steps=6",
-        "prompts.num_held_out=96",
-        "evaluation.every_steps=0",
-        f"runs_dir={tmp_path}",
+        *("num_steps=6", "prompts.num_held_out=96", "evaluation.every_steps=0", f"runs_dir={tmp_path}"),
+        *("rollout.num_generators=1", "rollout.threads_per_generator=2"),
     ]
     environment = {"RAYZERO_CACHE": str(tmp_path), **shared_cluster}
     done = rayzero("train", str(tmp_path / "from-warm-start.toml"), *overrides, environment=environment)
