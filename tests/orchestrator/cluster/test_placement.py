@@ -102,7 +102,7 @@ def test_nodes_are_waited_for_only_so_long(cluster: Cluster, caplog: pytest.LogC
 def test_the_recipe_for_one_node_has_a_gpu_for_each_actor(cluster: Cluster) -> None:
     config = load("countdown-8gpu")
     with Placement.of(config) as placement:
-        assert placement.mode == "pods"
+        assert placement.layout.mode == "pods"
         assert len({*nodes_of(placement)["learner"]}) == 1
         assert [group["name"] for group in groups(config)] == ["countdown-8gpu"]
     assert groups(config) == []
@@ -144,7 +144,7 @@ def test_ranks_of_a_node_and_engines_over_several_cards_have_gpus_of_their_own(c
 def test_pairs_that_take_turns_see_the_same_gpu(cluster: Cluster) -> None:
     config = load("countdown-80gb", ["rollout.num_generators=2", "learner.num_ranks=2"])
     with Placement.of(config) as placement:
-        assert placement.mode == "colocated"
+        assert placement.layout.mode == "colocated"
         kinds = (placement.generator_options, placement.learner_options)
         seen = what_they_see([options(index) for options in kinds for index in (0, 1)])
     assert seen[:2] == seen[2:]
