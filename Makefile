@@ -7,7 +7,7 @@ BIN := .venv/bin
 train: install          ## train the embedded default: a small model learns Countdown on the CPU in about ten minutes
 	$(BIN)/rayzero train $(ARGS)
 
-test: install           ## what this machine can test in a quarter of an hour; ARGS="tests/rewards -k gsm8k" picks
+test: install           ## all but what takes minutes each; ARGS="tests/rewards -k gsm8k" picks
 ifdef ARGS
 	$(BIN)/python -m pytest $(ARGS)
 else
