@@ -6,6 +6,7 @@ Standard library only: it runs before anything is installed, with whatever Pytho
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
@@ -32,11 +33,15 @@ def main() -> None:
         return
     print(f"installing the {kind.upper()} set into {VENV} (a few minutes, about 4 GB) ...", flush=True)
     start = time.monotonic()
-    if not (VENV / "bin" / "python").exists():
-        venv.create(VENV, with_pip=True)
+    # pip takes the other kind's packages for its own: torch 2.13.0+cpu satisfies torch==2.13.0.
+    is_other_kind = STAMP.is_file() and not STAMP.read_text().startswith(f"{kind} ")
+    if is_other_kind or not (VENV / "bin" / "python").exists():
+        venv.create(VENV, with_pip=True, clear=is_other_kind)
+    STAMP.write_text(f"{kind} incomplete\n")
     install_cpu(requirements) if kind == "cpu" else install_gpu(requirements)
-    # DeepSpeed is a source package whose build imports torch.
-    pip("install", "--no-build-isolation", "deepspeed==0.19.8")
+    # DeepSpeed is a source package whose build imports torch. It compiles nothing now, and so needs no CUDA toolkit,
+    # but would look for one where it sees a GPU.
+    pip("install", "--no-build-isolation", "deepspeed==0.19.8", DS_IGNORE_CUDA_DETECTION="1")
     pip("install", "--no-build-isolation", "--no-deps", "--editable", str(ROOT))
     STAMP.write_text(wanted)
     print(f"installed in {time.monotonic() - start:.0f} s", flush=True)
@@ -67,10 +72,10 @@ def has_torch_cpu_build() -> bool:
     return found
 
 
-def pip(*arguments: str) -> None:
+def pip(*arguments: str, **variables: str) -> None:
     command, *rest = arguments
     call = [str(VENV / "bin" / "pip"), command, "--quiet", "--disable-pip-version-check", *rest]
-    if subprocess.run(call, check=False).returncode:
+    if subprocess.run(call, check=False, env=os.environ | variables).returncode:
         sys.exit(f"installation failed at: pip {' '.join(arguments)}\nMend what pip says above, then call make again")
 
 

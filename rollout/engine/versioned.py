@@ -86,6 +86,7 @@ class VersionedEngine:
     def begin_update(self) -> None:
         """Begin an update: weights are a mixture until `finish_update`. Wake a sleeping engine as far as needed."""
         self.version, self.is_updating = None, True
+        self._wait_for_batches()
         if self._engine.is_sleeping():
             self._engine.wake_up(["weights"])
         self._engine.collective_rpc("start_weight_update")
@@ -107,6 +108,7 @@ class VersionedEngine:
         """Give up an update that began. Abort what is in flight: nothing is sampled from a mixture."""
         self.abort_request(list(self._versions))
         self.is_updating = False
+        self._wait_for_batches()
         self._engine.collective_rpc("drop_weight_update")
 
     def join(self, group: NcclGroup | None, rank: int) -> None:
@@ -117,10 +119,15 @@ class VersionedEngine:
 
     def sleep(self) -> None:
         """Sleep at level 1: weights wait in host memory. Level 2 corrupts some models."""
+        self._wait_for_batches()
         self._engine.sleep(level=1)
 
     def wake(self) -> None:
         self._engine.wake_up()
+
+    def _wait_for_batches(self) -> None:
+        """Wait until no batch reads the weights: on a GPU vLLM has the next one running when `step` returns."""
+        self._engine.collective_rpc("synchronize_device")
 
 
 def nccl_init_info(group: NcclGroup, rank: int) -> dict[str, Any]:

@@ -80,8 +80,9 @@ def test_the_gpu_image_installs_what_the_installer_would() -> None:
     assert set(pins) == {*tools, f"deepspeed=={pinned('deepspeed')}"}
     assert "requirements-gpu.txt" in text
     requirements = (DEPLOY / "requirements-gpu.txt").read_text()
-    for name in ("torch", "vllm", "transformers"):
-        assert f"\n{name}=={pinned(name)}\n" in requirements
+    for name, pin in (("torch", "==="), ("vllm", "=="), ("transformers", "==")):
+        assert f"\n{name}{pin}{pinned(name)}\n" in requirements
+    assert "DS_IGNORE_CUDA_DETECTION=1 pip install --no-build-isolation deepspeed" in text
     python = re.search(r"python3\.(\d+) -m venv", text)
     assert python is not None and int(python[1]) >= int(PROJECT["requires-python"].removeprefix(">=3."))
 

@@ -110,9 +110,14 @@ def test_calls_are_not_starved_by_a_busy_loop(loop) -> None:
     stream.close()
 
 
-def test_only_the_loop_touches_the_engine(loop) -> None:
+def test_only_the_loop_builds_and_touches_the_engine() -> None:
     engine = CountingEngine()
-    started = loop(engine)
+
+    def build() -> CountingEngine:
+        engine.threads.add(threading.get_ident())
+        return engine
+
+    started = StepLoop(build)
     readers = [
         threading.Thread(target=lambda index=index: list(started.stream([(f"r{index}", None, 3)])))
         for index in range(5)
@@ -121,7 +126,8 @@ def test_only_the_loop_touches_the_engine(loop) -> None:
         reader.start()
     for reader in readers:
         reader.join()
-    assert len(engine.threads) == 1
+    started.close()
+    assert len(engine.threads) == 1 and threading.get_ident() not in engine.threads
 
 
 def test_a_refused_request_raises_for_its_caller_only(loop) -> None:
