@@ -1,0 +1,82 @@
+"""Find references that nothing could match, before anything is sampled.
+
+A grader of this package is given a verbatim copy of the reference as the answer of a completion, in its tags: it must
+read the reference, and find the copy right. Where that is not the way to tell, because the reference is no text or
+grading is slow, the grader's module holds a function of its own, as may the module of a user's grader:
+
+    def check_reference(answer: Mapping[str, Any]) -> str | None:
+        '''Return why no completion could be graded right, such as `tests is empty`; None where nothing is wrong.'''
+
+It should take under 50 µs, since it is called for every row of a data set, and may raise instead of returning what is
+wrong.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from rewards.config import RewardsConfig
+from rewards.function import RewardFunction, call
+from rewards.registry import functions_of, load_grader
+
+CheckReference = Callable[[Mapping[str, Any]], str | None]
+"""(what verifies the answers to a problem) -> why none could be right; None where nothing is wrong."""
+
+MAX_SHOWN = 200
+"""Characters of a reference that a message shows."""
+STEPS = "steps"
+"""The entry that only the general part `process` reads: problems that differ in nothing else have one reference."""
+
+
+def reference_check(grader: str, config: RewardsConfig) -> CheckReference | None:
+    """Return what checks the references of a grader; None for a user's grader whose module does not say how to.
+
+    Raises UnknownTaskError when the grader cannot be imported.
+    """
+    function = next((found for found in functions_of(grader, config) if found.grades_task), None)
+    if function is None or not function.path.startswith(("rewards.", f"{grader}:")):
+        return None
+    module = load_grader(grader)
+    own: CheckReference | None = getattr(module, "check_reference", None)
+    if own is None and "." in grader:
+        return None
+    names_right = "correctness" in module.PARTS
+    found: dict[str, str | None] = {}
+
+    def check(answer: Mapping[str, Any]) -> str | None:
+        reference = json.dumps({name: value for name, value in answer.items() if name != STEPS}, default=str)
+        if reference not in found:
+            found[reference] = (
+                fault_found(own, answer) if own else fault_of_copy(function, module.score, answer, names_right)
+            )
+        return found[reference]
+
+    return check
+
+
+def fault_found(check: CheckReference, answer: Mapping[str, Any]) -> str | None:
+    """Return what a grader's own check finds wrong, or raises."""
+    try:
+        return check(answer)
+    except Exception as error:  # noqa: BLE001  what a file holds is untrusted, and what a user's check does with it
+        return f"{type(error).__name__}: {error}"
+
+
+def fault_of_copy(
+    function: RewardFunction, score: Callable[..., Any], answer: Mapping[str, Any], names_right: bool
+) -> str | None:
+    """Return why even a copy of the reference is not right. `names_right`: the grader tells right from wrong."""
+    given = answer.get("answer", "")
+    references = given if isinstance(given, list | tuple) else [given]
+    is_stated = names_right and "answer" in answer  # else the grader reads its entries whatever the text
+    if is_stated and not (references and all(str(each).strip() and each is not None for each in references)):
+        return "the reference is empty"
+    for reference in references:
+        outcome = call(function, score, f"<think></think>\n<answer>{reference}</answer>", answer)
+        if outcome.status != "ok":
+            return outcome.reason
+        if is_stated and outcome.grades["correctness"] != 1.0:
+            return f"the reference {str(reference)[:MAX_SHOWN]!r} cannot be matched: even a copy of it is graded wrong"
+    return None
