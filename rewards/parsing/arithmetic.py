@@ -16,8 +16,9 @@ and no implicit multiplication.
 
 Spellings. Of the 384 real completions this was checked on, 52 write ``\times`` and 42 ``\div`` (six of them in a
 tagged answer); models that write plain prose use × ÷ and − (13, 7 and 8 of 1,200 GSM8K solutions). ``\cdot``, · and
-``\left(`` are what other models write. All of them have one meaning only and are accepted. ``\frac`` (two answers,
-both wrong) would need a grammar of braces, and ``x`` is a letter: not accepted.
+``\left(`` are what other models write, as are the signs that look like those (⋅ ∙ ∗ ∕ –) and Markdown's escapes
+(``\*``). All of them have one meaning only and are accepted. ``\frac`` (two answers, both wrong) would need a grammar
+of braces, and ``x`` is a letter: not accepted.
 """
 
 from __future__ import annotations
@@ -40,11 +41,15 @@ NEGATE = "negate"
 
 _EXPONENT = re.compile(rf"n(?:{NEGATE})?(?:n(?:{NEGATE})?/)?")
 
+OPERATOR_SIGNS = "-+*/×·⋅∙∗÷∕−–"
+OPERATOR_COMMANDS = r"\\times|\\cdot|\\ast|\\div|\\left\(|\\right\)|\\[-+*/]"
 ARITHMETIC = Grammar(
-    re.compile(r"(?P<whole>[0-9]+)|\\times|\\cdot|\\div|\\left\(|\\right\)|[-+*/()×·÷−]"),
+    re.compile(rf"(?P<whole>[0-9]+)|{OPERATOR_COMMANDS}|[{OPERATOR_SIGNS}()]"),
     {
-        **{"×": "*", "·": "*", "\\times": "*", "\\cdot": "*", "÷": "/", "\\div": "/", "−": "-"},
-        **{"\\left(": "(", "\\right)": ")"},
+        **dict.fromkeys([*"×·⋅∙∗", "\\times", "\\cdot", "\\ast", "\\*"], "*"),
+        **dict.fromkeys([*"÷∕", "\\div", "\\/"], "/"),
+        **dict.fromkeys([*"−–", "\\-"], "-"),
+        **{"\\+": "+", "\\left(": "(", "\\right)": ")"},
     },
 )
 """Countdown's expressions."""

@@ -11,8 +11,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from rewards.parsing.arithmetic import Expression, parse
-from rewards.parsing.tokens import MAX_CHARACTERS, ExpressionError
+from rewards.parsing.arithmetic import OPERATOR_COMMANDS, OPERATOR_SIGNS, Expression, parse
+from rewards.parsing.tokens import MAX_CHARACTERS, MAX_DIGITS, ExpressionError
 
 MAX_TAIL_CHARACTERS = 20_000
 """Only so much of a text's end is searched, about 5,000 tokens: an answer stands at the end."""
@@ -20,8 +20,8 @@ MAX_TAIL_CHARACTERS = 20_000
 Equation = tuple[Expression, ...]
 """The sides between the ``=`` that are expressions; at least one of them has an operation. Usually one or two."""
 
-_DECORATION = re.compile(r"\\[()\[\],;:! ]|\\q?quad|[$`]|^[ \t]*(?:[-+*•·]|[0-9]{1,3}[.)])[ \t]+", re.MULTILINE)
-_ARITHMETIC = re.compile(r"(?:[0-9 \t+*/()=×·÷−-]|\\times|\\cdot|\\div|\\left\(|\\right\))+")
+_DECORATION = re.compile(r"\\[()\[\],;:! ]|\\q?quad|[$`]|^[ \t]*(?:[-+*•·∙–]|[0-9]{1,3}[.)])[ \t]+", re.MULTILINE)
+_ARITHMETIC = re.compile(rf"(?:[{OPERATOR_SIGNS}0-9 \t()=]|{OPERATOR_COMMANDS})+")
 _GLUED_BEFORE = re.compile(
     r"(?:[\d_.^%}\\√²³]|(?<![A-Za-z])[A-Za-z]|log|ln|sin|cos|tan|mod|[0-9],|(?:[\^_}]|frac|sqrt|binom)\{)$"
     r"|(?<![A-Za-z])[xX][ \t]*$"
@@ -31,6 +31,7 @@ _GLUED_AFTER = re.compile(
 )
 """A word of two letters or more may touch a number: models forget the space, ``using14 + 32``."""
 _LOOK_BACK = 16
+_RESULT = re.compile(rf"\s*(?P<minus>\\?-|−|–)?\s*(?P<whole>[0-9]{{1,{MAX_DIGITS}}})(?:\.0{{1,{MAX_DIGITS}}})?\s*")
 
 
 def equations(text: str) -> Iterator[Equation]:
@@ -47,6 +48,12 @@ def equations(text: str) -> Iterator[Equation]:
             yield equation
 
 
+def result(side: str) -> int | None:
+    """Return the whole number that a side is, negative or not, also as ``-10.0``; None for anything else."""
+    match = _RESULT.fullmatch(side)
+    return None if match is None else int(match["whole"]) * (-1 if match["minus"] else 1)
+
+
 def _equation(prose: str, match: re.Match[str]) -> Equation:
     run, sides = match[0], match[0].split("=")
     before = prose[max(0, match.start() - _LOOK_BACK) : match.start()] + run[: len(run) - len(run.lstrip())]
@@ -61,6 +68,8 @@ def _expression(side: str) -> Expression | None:
     side = side.strip()
     if len(side) > MAX_CHARACTERS:
         return None
+    if (number := result(side)) is not None:
+        return Expression((number,))
     try:
         return parse(_undecorated(side))
     except ExpressionError:

@@ -23,7 +23,8 @@ _REMARK = re.compile(
     re.IGNORECASE,
 )
 """Said of an answer, but not the answer: ``So the answer is correct.``"""
-_WRAPPINGS = (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"), ("**", "**"), ("`", "`"))
+_WRAPPINGS = (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"), ("**", "**"), ("```", "```"), ("`", "`"))
+_FENCE_LANGUAGE = re.compile(r"[A-Za-z0-9]{1,16}[ \t]*\n")
 _JOINT = re.compile(r"[ \t$]{0,8}(?:,|;|&|,? ?\band\b|,? ?\bor\b)[ \t$]{0,8}")
 """The text between two boxes that are one answer."""
 _BRACE = re.compile(r"\\boxed[ \t]?\{|\\fbox[ \t]?\{|\\[\\{}]|[{}]")
@@ -72,7 +73,8 @@ def unwrapped(answer: str) -> str:
         for opening, closing in _WRAPPINGS:
             inside = answer[len(opening) : -len(closing)]
             if len(answer) > len(opening + closing) and answer == opening + inside + closing and opening not in inside:
-                answer = inside
+                language = _FENCE_LANGUAGE.match(inside) if opening == "```" else None
+                answer = inside[language.end() :] if language else inside
                 break
         if answer == before:
             break

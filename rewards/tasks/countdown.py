@@ -13,7 +13,7 @@ does otherwise:
 - It reads the last line only. Here an answer counts wherever it stands, the reasoning before it closed or not.
 - It pays 0.1 for empty tags. Here they hold no answer, nor does an empty box inside them.
 - It refuses an ``=``, yet its prompt asks for an equation: of 316 real tagged answers 6 are one, two of them right.
-  Here a true one (``91 - 76 + 66 = 81``) counts like its left side, a false one is wrong.
+  Here a true one (``91 - 76 + 66 = 81``, ``81 = 91 - 76 + 66``) counts like its expression, a false one is wrong.
 - It calls eval: signs, decimals and powers pass, and floats within 1e-5 of the target. Here arithmetic.py says what is
   an expression, and fractions are exact.
 
@@ -33,13 +33,13 @@ from fractions import Fraction
 from typing import Any
 
 from rewards.parsing.arithmetic import Expression, parse
-from rewards.parsing.equations import Equation, equations
-from rewards.parsing.extraction import extract_answer, is_natural, stated_answer, unwrapped
-from rewards.parsing.tokens import MAX_DIGITS, ExpressionError
+from rewards.parsing.equations import Equation, equations, result
+from rewards.parsing.extraction import extract_answer, is_natural, stated_answer, unboxed, unwrapped
+from rewards.parsing.tokens import ExpressionError
 
 PARTS = ("correctness", "closeness")
 
-_RIGHT_SIDE = re.compile(rf"[ \t\r\n]*([0-9]{{1,{MAX_DIGITS}}})[ \t\r\n]*")
+_EQUALS = re.compile("==?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,20 +116,23 @@ def closeness(value: Fraction | None, target: Fraction | int) -> float:
 
 
 def _grade_expression(text: str, rules: Rules) -> CountdownVerdict:
-    left, equals, right = unwrapped(text).partition("=")
+    left, *others = (unboxed(unwrapped(side)) for side in _EQUALS.split(unwrapped(text), maxsplit=2))
+    claims = [result(side) for side in others]
+    if claims == [None] and (claimed := result(left)) is not None:  # ``42 = (9 - 3) * 7``
+        left, claims = others[0], [claimed]
     try:
         expression = parse(left)
-        if equals and not _RIGHT_SIDE.fullmatch(right):
-            raise ExpressionError("'=' must be followed by one number, or left out")
+        if len(claims) > 1 or None in claims:
+            raise ExpressionError("one side of '=' must be a number, or '=' left out")
     except ExpressionError as error:
         return CountdownVerdict(False, f"not an expression: {error}")
-    return _judge(expression, [Expression((int(right),))] if equals else [], rules)
+    return _judge(expression, [Expression((claim,)) for claim in claims if claim is not None], rules)
 
 
 def _grade_prose(text: str, rules: Rules) -> CountdownVerdict:
     stated = stated_answer(text) or ""
     number = stated.strip(" .*_$")
-    if _RIGHT_SIDE.fullmatch(number) and int(number) != rules.target:
+    if result(number) not in (None, rules.target):
         return _grade_expression(number, rules)
     # Where an answer is announced the reasons come after it, elsewhere before it.
     equation = _best(reversed(list(equations(stated))), rules) or _best(equations(text), rules)

@@ -147,9 +147,9 @@ def test_an_answer_without_numbers_is_an_error_whatever_the_text() -> None:
         ("34", "uses 34, which is not given"),
         ("3 / (9 - 9) + 7", "division by zero"),
         ("", "not an expression: empty"),
-        ("3 * 9 + 7 = 34 = 34", "not an expression: '=' must be followed by one number, or left out"),
+        ("3 * 9 + 7 = 34 = 34", "not an expression: one side of '=' must be a number, or '=' left out"),
         ("= 34", "not an expression: empty"),
-        ("3 * 9 + 7 = ٣٤", "not an expression: '=' must be followed by one number, or left out"),
+        ("3 * 9 + 7 = ٣٤", "not an expression: one side of '=' must be a number, or '=' left out"),
     ],
 )
 def test_reasons_for_people(expression: str, reason: str) -> None:
