@@ -62,6 +62,9 @@ def update_metrics(
         "rollout/logprob_gap_max": totals["logprob_gap_max"],
         "rollout/mismatch_kl": totals["mismatch_kl"] / compared,
     }
+    for third in ("first_third", "last_third"):
+        if totals[third]:
+            metrics[f"rollout/logprob_gap_{third}"] = totals[f"{third}_gap"] / totals[third]
     if "mismatch_weight" in totals:
         metrics["rollout/mismatch_weight"] = totals["mismatch_weight"] / trained_tokens
         metrics["rollout/mismatch_bounded"] = totals["mismatch_bounded"] / trained_tokens

@@ -59,6 +59,12 @@ class Microbatch:
         """The prompts of its sequences, each once."""
         return tuple(dict.fromkeys(sequence.prompt_id for sequence in self.sequences))
 
+    def thirds(self) -> Int64[np.ndarray, " T"]:
+        """Return in which third of its completion each token stands: 0, 1 or 2."""
+        lengths = self.completion_lengths.astype(np.int64)
+        starts = np.searchsorted(self.completion, self.completion)
+        return (np.arange(len(lengths)) - starts) * 3 // np.maximum(lengths, 1)
+
 
 @dataclass(frozen=True, slots=True)
 class Batch:

@@ -9,9 +9,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
+from rewards.parsing.extraction import extract_answer, is_natural
 from rollout.types.names import nearest
 
 MAX_REASON_CHARACTERS = 500
+
+RIGHT_UNTAGGED = "right_untagged"
+"""Part of a completion without an answer in tags: 1 when the right answer stands elsewhere in its text. Never paid."""
 
 Grades = Mapping[str, float]
 """Named parts of a reward, from one function."""
@@ -41,6 +45,8 @@ class RewardFunction:
     """What it returns on success, as far as is known before it is called; a user's grader of a task may return more."""
     grades_task: bool = False
     """Whether it is a task's ``score``, which returns a mapping of parts; others return one number."""
+    finds_untagged: bool = False
+    """Whether it reads answers without tags too, so that RIGHT_UNTAGGED can be told."""
     parameters: Mapping[str, Any] = field(default_factory=dict)
     deadline_s: float = 10.0
 
@@ -95,6 +101,21 @@ def call(declared: RewardFunction, function: Callable[..., Any], text: str, answ
     try:
         value = function(text, answer, **declared.parameters)
         grades = value.items() if declared.grades_task else [(declared.name, value)]
-        return Outcome("ok", {str(name): float(grade) for name, grade in grades})
+        found = {str(name): float(grade) for name, grade in grades}
     except Exception as error:  # noqa: BLE001  the boundary with untrusted text: the one place that catches anything
         return Outcome("error", {}, f"{type(error).__name__}: {error}"[:MAX_REASON_CHARACTERS])
+    if declared.finds_untagged and not is_natural(answer) and not extract_answer(text):
+        is_right = found["correctness"] == 1.0 or is_right_untagged(declared, function, text, answer)
+        found[RIGHT_UNTAGGED] = float(is_right)
+    return Outcome("ok", found)
+
+
+def is_right_untagged(
+    declared: RewardFunction, function: Callable[..., Any], text: str, answer: Mapping[str, Any]
+) -> bool:
+    """Return whether the text would be right if it had not been asked for tags. Never raises an Exception."""
+    try:
+        grades = function(text, {**answer, "extraction": "natural"}, **declared.parameters)
+        return bool(grades["correctness"] == 1.0)
+    except Exception:  # noqa: BLE001  untrusted text; the grade itself is known, and this only tells more
+        return False

@@ -29,6 +29,9 @@ GENERAL = {
 }
 """Parts that any task may have: ``(text, answer, **parameters) -> float``."""
 
+COSTLY = ("code",)
+"""Graders that run programs: they are not called a second time to see if the answer stands outside its tags."""
+
 
 class UnknownTaskError(RewardConfigError):
     """Nothing grades a task of that name."""
@@ -103,6 +106,7 @@ def functions_of(grader: str, config: RewardsConfig) -> tuple[RewardFunction, ..
         if name in single or name in config.ensembles:
             raise UnknownPartError(f"{name} is a part of task {task!r}: {_rename(name, config)}")
     _check_wanted(grader, config, {*single, *task_parts})
+    is_ours = "." not in grader and task not in config.tasks
     module = grader if "." in grader else f"rewards.tasks.{grader}"
     graded = {task: config.tasks.get(task, f"{module}:score")} if _exists(grader, config) else {}
     return tuple(
@@ -111,6 +115,7 @@ def functions_of(grader: str, config: RewardsConfig) -> tuple[RewardFunction, ..
             path,
             task_parts if name == task else (name,),
             grades_task=name == task,
+            finds_untagged=name == task and is_ours and task not in COSTLY and "correctness" in task_parts,
             parameters=config.parameters.get(name, {}),
             deadline_s=config.deadlines_s.get(name, config.deadline_s),
         )

@@ -39,7 +39,15 @@ def compose(functions: Sequence[RewardFunction], outcomes: Sequence[Outcome], co
         _require(name, parts, f"rewards.weights.{name}")
     ordered = {name: parts[name] for name in config.weights} | parts
     total = math.fsum(weight * parts[name].value for name, weight in config.weights.items())
-    return Reward(total, tuple(ordered.values()))
+    return Reward(total, tuple(ordered.values()), seconds_taken(functions, outcomes))
+
+
+def seconds_taken(functions: Sequence[RewardFunction], outcomes: Sequence[Outcome]) -> dict[str, float]:
+    """Return how long each function took, by its name: its deadline where it passed that."""
+    return {
+        function.name: function.deadline_s if outcome.status == "timeout" else outcome.seconds
+        for function, outcome in zip(functions, outcomes, strict=True)
+    }
 
 
 def parts_of(function: RewardFunction, outcome: Outcome) -> tuple[RewardPart, ...]:

@@ -135,14 +135,20 @@ class Objective:
 
 
 def mismatch_totals(old_logprobs_T: PerToken, microbatch: Microbatch) -> Stats:
-    """Return ``mismatch_stats``, their number of tokens, and the gap and number of the tokens on policy alone."""
+    """Return ``mismatch_stats``, their number of tokens, and the gap and number of some of the tokens alone.
+
+    These are the tokens on policy, and the first and the last third of each completion's.
+    """
     rollout_logprobs_T = _like(microbatch.rollout_logprobs, old_logprobs_T)
-    on_policy_T = _like(microbatch.on_policy, old_logprobs_T)
-    return mismatch_stats(old_logprobs_T, rollout_logprobs_T) | {
-        "compared": old_logprobs_T.new_tensor(len(old_logprobs_T)),
-        "on_policy": on_policy_T.sum(),
-        "on_policy_gap": ((old_logprobs_T - rollout_logprobs_T).abs() * on_policy_T).sum(),
-    }
+    gap_T = (old_logprobs_T - rollout_logprobs_T).abs()
+    third_T = microbatch.thirds()
+    parts = {"on_policy": microbatch.on_policy, "first_third": third_T == 0, "last_third": third_T == 2}
+    stats = mismatch_stats(old_logprobs_T, rollout_logprobs_T)
+    stats["compared"] = old_logprobs_T.new_tensor(len(old_logprobs_T))
+    for name, part in parts.items():
+        part_T = _like(part, old_logprobs_T)
+        stats |= {name: part_T.sum(), f"{name}_gap": (gap_T * part_T).sum()}
+    return stats
 
 
 def cross_entropy(batch: Batch) -> ObjectiveFunction:

@@ -8,29 +8,44 @@ from contextlib import contextmanager
 
 import numpy as np
 
+from rewards.function import RIGHT_UNTAGGED
 from rewards.parts.markers import marker_shares
-from rollout.types.completions import Completion, Group, Reward
+from rollout.types.completions import Completion, Group, Reward, RewardPart
 
 
 def rollout_metrics(groups: Sequence[Group]) -> dict[str, float]:
     """Return `reward/`, `rollout/` and `marker/` metrics of graded groups."""
     completions = [completion for group in groups for completion in group.completions]
     rewards = [reward for group in groups for reward in group.rewards]
-    spread = {"rollout/groups_without_spread": mean(not group.has_spread for group in groups)}
+    spread = {"rollout/groups_without_spread": mean(not group.has_spread for group in groups)} | solved_metrics(groups)
     shown = {f"marker/{name}": share for name, share in marker_shares([each.text for each in completions]).items()}
-    return reward_metrics(rewards) | length_metrics(completions) | shown | spread | mixture_metrics(groups)
+    metrics = reward_metrics(rewards) | length_metrics(completions) | shown | spread | mixture_metrics(groups)
+    return metrics | grading_metrics(groups)
 
 
 def reward_metrics(rewards: Sequence[Reward]) -> dict[str, float]:
-    values: dict[str, list[float]] = {}  # the tasks of a mixture may have parts of their own
+    parts: dict[str, list[RewardPart]] = {}  # the tasks of a mixture may have parts of their own
     for part in (part for reward in rewards for part in reward.parts):
-        values.setdefault(part.name, []).append(part.value)
+        parts.setdefault(part.name, []).append(part)
+    untagged = parts.pop(RIGHT_UNTAGGED, [])  # a part of those without tags only, and a share of all
+    values = {"total": [reward.total for reward in rewards]}
+    values |= {name: [part.value for part in found] for name, found in parts.items()}
     return {
-        "reward/total": mean(reward.total for reward in rewards),
         **{f"reward/{name}": mean(found) for name, found in values.items()},
+        **{f"reward/std/{name}": float(np.std(found)) for name, found in values.items()},
+        **{f"reward/failed/{name}": mean(part.status != "ok" for part in found) for name, found in parts.items()},
+        f"reward/{RIGHT_UNTAGGED}": sum(part.value for part in untagged) / len(rewards),
         "reward/timeouts": float(sum(reward.status == "timeout" for reward in rewards)),
         "reward/errors": float(sum(reward.status == "error" for reward in rewards)),
     }
+
+
+def grading_metrics(groups: Sequence[Group]) -> dict[str, float]:
+    """Return for how long each reward function graded the step's completions, summed over them, by its name."""
+    seconds: dict[str, float] = {}
+    for name, taken in (item for group in groups for reward in group.rewards for item in reward.seconds.items()):
+        seconds[name] = seconds.get(name, 0.0) + taken
+    return {f"time/grading/{name}_s": taken for name, taken in seconds.items()}
 
 
 def length_metrics(completions: Sequence[Completion]) -> dict[str, float]:
@@ -49,6 +64,17 @@ def staleness_metrics(step: int, groups: Sequence[Group]) -> dict[str, float]:
         "rollout/staleness": mean(staleness),
         "rollout/staleness_max": float(max(staleness)),
         "rollout/mixed_versions": mean(len(completion.policy_versions) > 1 for completion in completions),
+    }
+
+
+def solved_metrics(groups: Sequence[Group]) -> dict[str, float]:
+    """Return the shares of groups that are right throughout and wrong throughout, of those that can be either."""
+    rates = [rate for rate in (group.pass_rate for group in groups) if rate is not None]
+    if not rates:
+        return {}
+    return {
+        "rollout/groups_all_right": rates.count(1.0) / len(rates),
+        "rollout/groups_all_wrong": rates.count(0.0) / len(rates),
     }
 
 

@@ -5,7 +5,8 @@ Shape legend, used everywhere: ``P`` prompts, ``G`` completions of a group, ``T`
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -66,6 +67,8 @@ class Reward:
 
     total: float
     parts: tuple[RewardPart, ...]
+    seconds: Mapping[str, float] = field(default_factory=dict, compare=False)
+    """How long each function took over the completion, by its name; the deadline where it passed that."""
 
     def part(self, name: str) -> RewardPart:
         """Return the part of that name. Raises KeyError when the reward has none."""

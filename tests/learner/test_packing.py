@@ -103,6 +103,7 @@ def test_what_is_known_of_a_token_stays_with_it(layout, shapes, num_ranks: int) 
         assert microbatch.completion_lengths.tolist() == [length for length in length_of for _ in range(length)]
         masks = [0.0 if s.is_masked else 1.0 for s in microbatch.sequences for _ in range(s.num_completion_tokens)]
         assert microbatch.loss_mask.tolist() == masks
+        assert microbatch.thirds().tolist() == [3 * t // length for length in length_of for t in range(length)]
         tokens = [token for s in microbatch.sequences for token in s.token_ids[s.num_prompt_tokens :]]
         assert microbatch.targets.tolist() == tokens
         for name in PER_TOKEN:

@@ -280,9 +280,13 @@ def test_the_first_forward_pass_compares_itself_with_the_sampler(shapes, seed: i
     config = AlgorithmConfig(entropy_beta=0.01)
     gaps = [abs(new - at) for row in rows for new, at in zip(row.logprobs, row.rollout, strict=True)]
     kls = [formulas.kl(at, new, "k3") for row in rows for new, at in zip(row.logprobs, row.rollout, strict=True)]
+    thirds = [3 * t // len(row.logprobs) for row in rows for t in range(len(row.logprobs))]
     for split in splits:
         stats = computed(rows, sequences_from_groups(rows, shapes), config, split).stats
         assert stats["compared"] == len(gaps)
+        for name, third in (("first_third", 0), ("last_third", 2)):
+            within = [gap for gap, found in zip(gaps, thirds, strict=True) if found == third]
+            assert (stats[name], stats[f"{name}_gap"]) == (len(within), pytest.approx(sum(within)))
         assert stats["logprob_gap"] == pytest.approx(sum(gaps))
         assert stats["logprob_gap_max"] == pytest.approx(max(gaps))
         assert stats["mismatch_kl"] == pytest.approx(sum(kls))

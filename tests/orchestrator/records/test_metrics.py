@@ -1,9 +1,13 @@
 """The metrics of a step."""
 
+from dataclasses import replace
+
 import pytest
 
 from orchestrator.records.metrics import Clock, rollout_metrics
-from tests.support.groups import scored_group
+from rewards.function import RIGHT_UNTAGGED
+from rollout.types.completions import RewardPart
+from tests.support.groups import reward, scored_group
 
 
 def test_rollout_metrics_count_what_they_say() -> None:
@@ -22,3 +26,33 @@ def test_the_clock_accounts_for_all_of_a_step() -> None:
         sum(range(10_000))
     seconds = clock.seconds()
     assert seconds["time/step_s"] == pytest.approx(seconds["time/rollout_s"] + seconds["time/other_s"])
+
+
+def test_groups_that_teach_nothing_are_told_apart() -> None:
+    groups = [scored_group("a", [True] * 2), scored_group("b", [False] * 2), scored_group("c", [True, False])] * 2
+    metrics = rollout_metrics([*groups, scored_group("d", [False, False])])
+    assert metrics["rollout/groups_all_right"] == pytest.approx(2 / 7)
+    assert metrics["rollout/groups_all_wrong"] == pytest.approx(3 / 7)
+
+
+def test_what_never_varies_and_what_fails_is_seen_by_part() -> None:
+    metrics = rollout_metrics([scored_group("a", [True, False]), scored_group("b", [False] * 2, status="error")])
+    assert metrics["reward/std/answer_tags"] == 0.0 < metrics["reward/std/correctness"]
+    assert metrics["reward/std/total"] == pytest.approx(0.9 * metrics["reward/std/correctness"])
+    assert (metrics["reward/failed/correctness"], metrics["reward/failed/answer_tags"]) == (0.5, 0.0)
+
+
+def test_right_answers_without_tags_are_a_share_of_all_completions() -> None:
+    untagged = [replace(reward(False), parts=(*reward(False).parts, RewardPart(RIGHT_UNTAGGED, x))) for x in (1.0, 0.0)]
+    group = scored_group("a", [False] * 4)
+    metrics = rollout_metrics([group.scored((*untagged, *group.rewards[:2]))])
+    assert metrics["reward/right_untagged"] == 0.25
+    assert "reward/std/right_untagged" not in metrics
+    assert rollout_metrics([group])["reward/right_untagged"] == 0.0
+
+
+def test_the_seconds_of_each_grader_are_added_up() -> None:
+    group = scored_group("a", [False] * 2)
+    timed = group.scored(tuple(replace(each, seconds={"countdown": 0.5, "own": 2.0}) for each in group.rewards))
+    metrics = rollout_metrics([timed, timed])
+    assert metrics["time/grading/countdown_s"] == 2.0 and metrics["time/grading/own_s"] == 8.0
