@@ -89,7 +89,7 @@ def kl_to_base(rollouts: list[dict[str, Any]], base: str, model: ModelConfig) ->
     tokenizer = AutoTokenizer.from_pretrained(base)
     policy = load_policy(base, model.model_copy(update={"lora": None}), temperature=1.0)
     sequences = [sequence(record, tokenizer.encode(record["prompt"])) for record in rollouts]
-    batch = pack(sequences, rank=0, num_ranks=1, max_tokens=4096, layout="rows", skip_zero_advantage=False)
+    batch = pack(sequences, rank=0, num_ranks=1, max_tokens=4096, layout="rows")
     total = 0.0
     for microbatch in batch.microbatches:
         with torch.no_grad():

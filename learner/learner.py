@@ -91,7 +91,8 @@ class Learner:
         stats, applied = StatsAccumulator(), []
         with nullcontext() if self._reference is None else self._reference.in_use():
             sequences = self._assign_advantages(sequences_from_groups(groups, version=step - 1), groups, stats)
-            batches = [self._pack(part) for part in split_by_update(sequences, self.config.updates_per_step)]
+            parts = split_by_update(sequences, self.config.updates_per_step)
+            batches = [self._pack(part, self._computed(part)) for part in parts]
             for batch in batches:
                 self._forward_backward(batch, self._objective(batch), stats)
                 if batch is batches[0]:
@@ -175,27 +176,28 @@ class Learner:
         """
         algorithm = self.config.algorithm
         if algorithm.advantages_need_logprobs:
-            sequences = self._logprob_pass.run(sequences, self._pack(sequences, skip_zero_advantage=False), stats)
+            sequences = self._logprob_pass.run(sequences, self._pack(sequences), stats)
         sequences = assign_advantages(
             sequences, groups, algorithm, kl_beta=self.kl_beta, max_completion_tokens=self._max_completion_tokens
         )
         if algorithm.advantages_need_logprobs or not self._logprob_pass.is_needed:
             return sequences
-        computed = [
-            sequence
-            for part in split_by_update(sequences, self.config.updates_per_step)
-            for sequence in select_computed(part, skip_zero_advantage=self._skips_zero_advantage)
-        ]
-        return self._logprob_pass.run(sequences, self._pack(computed, skip_zero_advantage=False), stats)
+        parts = split_by_update(sequences, self.config.updates_per_step)
+        computed = [sequence for part in parts for sequence in self._computed(part)]
+        return self._logprob_pass.run(sequences, self._pack(computed), stats)
 
-    def _pack(self, sequences: Sequence[TrainingSequence], *, skip_zero_advantage: bool | None = None) -> Batch:
+    def _computed(self, part: Sequence[TrainingSequence]) -> list[TrainingSequence]:
+        """Return the sequences of an optimizer step that get a forward pass, before its updates and during them."""
+        return select_computed(part, skip_zero_advantage=self._skips_zero_advantage)
+
+    def _pack(self, sequences: Sequence[TrainingSequence], computed: Sequence[TrainingSequence] | None = None) -> Batch:
         return pack(
             sequences,
+            computed=computed,
             rank=self._backend.rank.index,
             num_ranks=self._backend.rank.world_size,
             max_tokens=self.config.max_tokens_per_microbatch,
             layout=self._layout,
-            skip_zero_advantage=self._skips_zero_advantage if skip_zero_advantage is None else skip_zero_advantage,
         )
 
     def _objective(self, batch: Batch) -> Objective:

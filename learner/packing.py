@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Float32, Int64
 from numpy.typing import NDArray
 
-from learner.sequences import TrainingSequence, select_computed
+from learner.sequences import TrainingSequence
 
 PackingLayout = Literal["rows", "flat"]
 
@@ -106,22 +106,24 @@ def split_by_update(sequences: Sequence[TrainingSequence], updates_per_step: int
 def pack(
     sequences: Sequence[TrainingSequence],
     *,
+    computed: Sequence[TrainingSequence] | None = None,
     rank: int,
     num_ranks: int,
     max_tokens: int,
     layout: PackingLayout,
-    skip_zero_advantage: bool,
 ) -> Batch:
-    """Return rank ``rank``'s share of ``sequences``, in microbatches of at most ``max_tokens`` tokens, with padding.
+    """Return rank ``rank``'s share of ``computed``, in microbatches of at most ``max_tokens`` tokens, with padding.
 
-    The totals count all sequences but the masked ones, those too that are not computed; see ``select_computed``.
+    Args:
+        sequences: those that the totals count, except the masked ones among them.
+        computed: those of them that get a forward pass, as ``select_computed`` chooses; all of them if not given.
 
     Raises:
         ValueError: a sequence is longer than ``max_tokens``, or has no prompt token to predict its first token from.
     """
     for sequence in sequences:
         _check(sequence, max_tokens)
-    computed = select_computed(sequences, skip_zero_advantage=skip_zero_advantage)
+    computed = sequences if computed is None else computed
     shares = [_cut(share, max_tokens, layout) for share in _balance(computed, num_ranks)]
     # Every rank runs the same number of microbatches, or the collectives of the backward pass hang.
     num_microbatches = max(len(share) for share in shares)
@@ -210,8 +212,9 @@ def _lay_out(rows: Rows) -> Microbatch:
 
 
 def _if_known(parts: Sequence[NDArray | None]) -> NDArray | None:
-    """Join the parts, or return None: either all sequences of an update know an array, or none does."""
+    """Join the parts, or return None where none is known: all sequences of an update know an array, or none does."""
     known = [part for part in parts if part is not None]
+    assert len(known) in (0, len(parts)), "some sequences lack what the pass before the update computes"
     return _concatenate(known, np.float32) if len(known) == len(parts) else None
 
 

@@ -82,6 +82,6 @@ def make_group(folder: Path, policy: Policy, rng: np.random.Generator, index: in
 
 def logprobs_of(policy: Policy, sequence: TrainingSequence) -> np.ndarray:
     """Of the sequence's completion, nats."""
-    batch = pack([sequence], rank=0, num_ranks=1, max_tokens=64, layout="rows", skip_zero_advantage=False)
+    batch = pack([sequence], rank=0, num_ranks=1, max_tokens=64, layout="rows")
     with torch.no_grad():
         return policy(*policy_inputs(batch.microbatches[0], torch.device("cpu")))[0].numpy()

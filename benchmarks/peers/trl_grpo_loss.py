@@ -48,7 +48,7 @@ from learner.algorithm.objective import Objective
 from learner.algorithm.settings import AlgorithmConfig
 from learner.model.policy import PolicyOutput, policy_inputs
 from learner.packing import pack
-from learner.sequences import sequences_from_groups
+from learner.sequences import select_computed, sequences_from_groups
 from rollout.types.completions import Group
 
 TRL = "1.16.0"
@@ -102,9 +102,10 @@ def rayzero(case: Case, problem: Problem) -> Outcome:
     policy.model.load_state_dict(problem.now)
     policy.zero_grad()
     skip = config.kl_beta == 0 and config.entropy_beta == 0
+    computed = select_computed(sequences, skip_zero_advantage=skip)
     loss = clipped = 0.0
     for rank in range(2):
-        batch = pack(sequences, rank=rank, num_ranks=2, max_tokens=64, layout="rows", skip_zero_advantage=skip)
+        batch = pack(sequences, rank=rank, num_ranks=2, max_tokens=64, layout="rows", computed=computed)
         for microbatch in batch.microbatches:
             output = PolicyOutput(*policy(*policy_inputs(microbatch, torch.device("cpu"))))
             part, stats = Objective(config, batch, **known)(output, microbatch)

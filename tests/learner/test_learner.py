@@ -114,6 +114,31 @@ def test_completions_that_were_cut_off_can_be_left_out(folder, groups) -> None:
     assert update.metrics["optim/trained_tokens"] < kept.metrics["optim/trained_tokens"]
 
 
+def cut_off(group: Group) -> Group:
+    """Return the group with all its completions cut off at the limit."""
+    return replace(group, completions=tuple(replace(c, finish_reason="length") for c in group.completions))
+
+
+@pytest.mark.parametrize("kl", [{}, {"kl_beta": 0.1}, {"kl_beta": 0.1, "kl_estimator": "exact"}])
+def test_a_part_that_was_wholly_cut_off_is_compared_before_the_first_update(folder, groups, kl) -> None:
+    """Measured after it, the second part's gap would be that of the first part's learning."""
+    config = learner_config(AlgorithmConfig(overlong="mask", **kl), updates_per_step=2)
+    half = [*groups[:3], *map(cut_off, groups[3:])]
+    learner = start(folder, config)
+    update = learner.update(1, half)
+    assert update.metrics["rollout/logprob_gap_max"] < 1e-5
+    assert update.metrics["optim/masked_completions"] == 0.5
+    assert not np.array_equal(
+        weights_of(learner)["model.norm.weight"], weights_of(start(folder, config))["model.norm.weight"]
+    )
+    with pytest.raises(ParityError):
+        start(folder, config.model_copy(update={"max_logprob_gap": 1e-3})).update(1, [*half[:3], *map(stale, half[3:])])
+    nothing = start(folder, config)
+    before = weights_of(nothing)
+    nothing.update(1, [cut_off(group) for group in groups])
+    assert_close(weights_of(nothing), before, atol=0)
+
+
 def test_what_the_groups_show_reaches_the_records(folder, groups) -> None:
     update = start(folder, learner_config()).update(1, groups)
     for group, advantages in zip(groups, update.advantages, strict=True):

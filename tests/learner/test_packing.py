@@ -44,8 +44,9 @@ def make_sequences(shapes: list[tuple[int, int, float, bool]]) -> list[TrainingS
 def pack_all(
     sequences: list[TrainingSequence], num_ranks: int, layout, skip: bool, max_tokens: int = 64
 ) -> list[Batch]:
+    computed = select_computed(sequences, skip_zero_advantage=skip)
     return [
-        pack(sequences, rank=rank, num_ranks=num_ranks, max_tokens=max_tokens, layout=layout, skip_zero_advantage=skip)
+        pack(sequences, computed=computed, rank=rank, num_ranks=num_ranks, max_tokens=max_tokens, layout=layout)
         for rank in range(num_ranks)
     ]
 

@@ -16,7 +16,7 @@ from learner.algorithm.objective import Objective, cross_entropy
 from learner.algorithm.presets import PRESETS
 from learner.algorithm.settings import AlgorithmConfig
 from learner.packing import Batch, Microbatch, pack
-from learner.sequences import TrainingSequence, sequence_from_example
+from learner.sequences import TrainingSequence, select_computed, sequence_from_example
 from rollout.types.prompts import SupervisedExample
 from tests.support import formulas
 from tests.support.formulas import SAID, Row
@@ -152,7 +152,7 @@ def packed(sequences: list[TrainingSequence], split: Split, skip: bool) -> list[
             num_ranks=split.num_ranks,
             max_tokens=split.max_tokens,
             layout=split.layout,
-            skip_zero_advantage=skip,
+            computed=select_computed(sequences, skip_zero_advantage=skip),
         )
         for rank in range(split.num_ranks)
     ]
