@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from learner.config import ModelConfig
+from learner.model.head import check_head
 from learner.model.logprobs import token_scores
 from learner.model.lora import add_adapters, base_fingerprint
 from learner.packing import Microbatch
@@ -111,17 +112,13 @@ def load_policy(folder: Path | str, config: ModelConfig, temperature: float) -> 
     """Load a Hugging Face folder or hub name, on the CPU, in ``config.dtype``, with adapters if ``config`` has a LoRA.
 
     Raises:
-        ValueError: the model changes its logits after the LM head, which ``Policy`` would leave out, or ``config.lora``
-            names no layer of it.
+        ValueError: the model's logits are more than its LM head times the last hidden state, or ``config.lora`` names
+            no layer of it.
     """
     model = AutoModelForCausalLM.from_pretrained(
         folder, dtype=getattr(torch, config.dtype), attn_implementation=resolve_attention(config)
     )
-    for setting in ("final_logit_softcapping", "logits_scaling", "logit_scale"):
-        if getattr(model.config, setting, None) is not None:
-            raise ValueError(
-                f"{folder} has {setting} in its config, which the learner does not apply: use another model"
-            )
+    check_head(model, folder)
     policy = Policy(model, temperature)
     if config.lora is not None:
         policy.base_fingerprint = base_fingerprint(model)
