@@ -24,7 +24,7 @@ from learner.model.logprob_pass import LogprobPass
 from learner.model.policy import add_value_head, load_policy, resolve_attention
 from learner.model.reference import build_reference
 from learner.packing import Batch, PackingLayout, pack, split_by_update
-from learner.parity import ParityError, check_parity, policy_versions
+from learner.parity import NonFiniteError, ParityError, check_finite, check_parity, policy_versions
 from learner.sequences import TrainingSequence, select_computed, sequence_from_example, sequences_from_groups
 from learner.weights import gather
 from learner.weights.senders import IpcSender, NcclSender
@@ -73,6 +73,7 @@ class Learner:
             add_value_head(policy)
         self._backend = Backend(policy, config, model.dtype, rank)
         self._optimizer = Optimizer(config, self._backend, num_steps * config.updates_per_step)
+        self._backend.prove_finite(f"the model in {folder}", "Set model.path to another one")
         self._reference = build_reference(config.algorithm, model, folder, temperature, self._backend)
         self._logprob_pass = LogprobPass(config, self._backend, self._reference)
 
@@ -85,6 +86,7 @@ class Learner:
 
         Raises:
             ParityError: sampler and learner disagree on the sampled tokens; the policy is as it was.
+            NonFiniteError: log-probabilities are not finite; the policy is as it was.
             NonFiniteGradientError: more than ``max_skipped_updates`` updates in a row were skipped.
             ValueError: ``updates_per_step`` does not divide the groups, or one does not fit a microbatch.
         """
@@ -128,13 +130,14 @@ class Learner:
         return NcclSender(self._backend)
 
     def export(self, folder: Path) -> None:
-        """Write the policy and its tokenizer as a Hugging Face folder."""
+        """Write the policy and its tokenizer as a Hugging Face folder. Raises NonFiniteError before it writes any."""
         gather.export(self._backend, self._folder, folder)
 
     def save(self, folder: Path) -> dict[str, str]:
         """Write a checkpoint that ``load`` goes on from bit for bit, and return the digest of each of its files.
 
         The digests are ``size:sha256`` in hexadecimal, by path within ``folder``, the same on every rank.
+        Raises NonFiniteError, before anything is written, for weights that are not finite.
         """
         return checkpoint.save(self._backend, folder, self._optimizer.state() | {"kl_beta": self.kl_beta})
 
@@ -144,6 +147,7 @@ class Learner:
         Raises:
             FileNotFoundError: the folder holds no checkpoint.
             ValueError: it is one of other settings or other frozen weights; the message says which.
+            NonFiniteError: its weights are not finite, as those of earlier versions may be.
         """
         state = checkpoint.load(self._backend, folder)
         self._optimizer.restore(state)
@@ -213,8 +217,9 @@ class Learner:
     def _prove_parity(self, step: int, groups: Sequence[Group], stats: StatsAccumulator) -> None:
         totals = stats.reduce(self._backend)
         try:
+            check_finite(totals, step, self._backend.non_finite_weights)
             check_parity(totals, self._parity_limit, step, policy_versions(groups))
-        except ParityError:
+        except (ParityError, NonFiniteError):
             self._backend.drop_gradients()
             raise
 

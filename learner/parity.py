@@ -1,8 +1,9 @@
-"""The proof that generators run what the learner holds: their logprobs of the same tokens agree."""
+"""The proof that generators run what the learner holds: their logprobs of the same tokens agree, and are finite."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from rollout.types.completions import Group
 
@@ -18,6 +19,17 @@ The update was not applied. Likely causes, in the order to check them:
     1, top_k off, and vLLM's logprobs_mode "processed_logprobs".
   - Precision: the generator's dtype must be model.dtype. bfloat16 explains a mean gap of some 0.01 nats, not more; if
     every other cause is excluded, raise learner.max_logprob_gap."""
+
+SMALLER_UPDATES = (
+    "Start another run (name=…) with a lower learner.learning_rate or learner.max_grad_norm, or with model.dtype = "
+    '"float32"; this run keeps all three'
+)
+NAMED = 3
+"""Number of names that a message lists."""
+
+
+class NonFiniteError(RuntimeError):
+    """NaN or infinity where a number must be, in weights, gradients or logprobs. Crosses process borders."""
 
 
 class ParityError(RuntimeError):
@@ -51,6 +63,27 @@ def check_parity(totals: Mapping[str, float], limit: float, step: int, versions:
         # Written so that a gap that is not a number fails too.
         if not mean_gap <= allowed:
             raise ParityError(mean_gap, totals["logprob_gap_max"], allowed, step, versions)
+
+
+def check_finite(totals: Mapping[str, float], step: int, non_finite_weights: Callable[[], Sequence[str]]) -> None:
+    """Raise NonFiniteError where the logprobs of learner or sampler are NaN or infinite, and name the weights that are.
+
+    ``totals`` as for ``check_parity``; ``non_finite_weights`` returns names, and is asked only then.
+    """
+    if math.isfinite(totals["logprob_gap"]):
+        return
+    bad = non_finite_weights()
+    cause = (
+        f"the weights hold NaN or infinity since an earlier update ({first_names(bad)}): that update was too large"
+        if bad
+        else "the weights are finite, so the forward pass of the learner or of a generator overflows"
+    )
+    raise NonFiniteError(f"step {step}: logprobs are not finite, and the update was not applied; {cause}. {SMALLER_UPDATES}")
+
+
+def first_names(names: Sequence[str]) -> str:
+    """Return the first few names, as a message lists them."""
+    return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
 
 
 def policy_versions(groups: Iterable[Group]) -> tuple[int, ...]:

@@ -9,11 +9,12 @@ from typing import ClassVar, Generic, TypeVar
 
 from rich.console import Console
 
+from learner.parity import NonFiniteError
 from orchestrator.cluster.ray_cluster import ray_cluster
 from orchestrator.config.schema import RunConfig
 from orchestrator.interrupt import Interrupt
 from orchestrator.plan.run_plan import print_rows
-from orchestrator.records.checkpoints import Checkpoint, Checkpoints
+from orchestrator.records.checkpoints import MANIFEST, Checkpoint, Checkpoints
 from orchestrator.records.run_directory import RunDirectory, RunDirectoryError
 
 logger = logging.getLogger(__name__)
@@ -28,6 +29,8 @@ class Command(ABC, Generic[Inputs]):
     """A command that trains a run, or resumes it. Subclasses say what is trained, and on what."""
 
     name: ClassVar[str]
+    steps_key: ClassVar[str]
+    """The setting with the steps of the whole run."""
 
     def __init__(self, config: RunConfig, console: Console) -> None:
         self.config = config
@@ -66,16 +69,20 @@ class Command(ABC, Generic[Inputs]):
         print_rows(self.config.name, self.plan(), self.console)
         latest = self.checkpoints.latest()
         refuse_other_command(self.config, latest, self.name)
-        if latest is not None and latest.step >= self.num_steps and self.directory.final.exists():
+        if latest is not None and latest.step >= self.num_steps and self._is_exported(latest):
             self.directory.check_settings()
             self.console.print(
                 f"run {self.config.name!r} is complete at step {latest.step}. To train on, {self.how_to_go_on()}"
             )
             return True
+        self._refuse_fewer_steps(latest)
         inputs = self.prepare()
         # Only now, so that settings which are refused do not bind the next attempt.
         with self.directory.open().lock():
-            is_complete = self._train_or_resume(inputs)
+            try:
+                is_complete = self._train_or_resume(inputs)
+            except NonFiniteError as error:
+                raise NonFiniteError(f"{error}. {self._last_good_checkpoint()}") from error
         if not is_complete:
             self.console.print(f"left cleanly. The same command resumes run {self.config.name!r}.")
             return False
@@ -95,6 +102,28 @@ class Command(ABC, Generic[Inputs]):
             if dashboard:
                 self.console.print(f"Ray dashboard: {dashboard}", highlight=False)
             return self.train(inputs, latest, interrupt)
+
+
+    def _is_exported(self, latest: Checkpoint) -> bool:
+        """Return whether `final/` is of the `latest` checkpoint, and not of a shorter run that was trained on since."""
+        final, manifest = self.directory.final, latest.folder / MANIFEST
+        return final.exists() and final.stat().st_mtime >= manifest.stat().st_mtime
+
+    def _refuse_fewer_steps(self, latest: Checkpoint | None) -> None:
+        """Raise RunDirectoryError where nothing is left to train, and the model of `num_steps` is gone."""
+        if latest is not None and latest.step > self.num_steps:
+            raise RunDirectoryError(
+                f"{self.steps_key} = {self.num_steps} is below step {latest.step} of the last checkpoint of the run "
+                f"{self.config.name!r}, {latest.folder}: set {self.steps_key}={latest.step} to export the model of "
+                "that step, or more to train on; a run of fewer steps needs another name (name=…)"
+            )
+
+    def _last_good_checkpoint(self) -> str:
+        """Return a sentence about the newest checkpoint; none is sealed whose weights are not finite."""
+        latest = self.checkpoints.latest()
+        if latest is None:
+            return "There is no checkpoint of before"
+        return f"The last good checkpoint is that of step {latest.step}, {latest.folder}"
 
 
 def refuse_other_command(config: RunConfig, latest: Checkpoint | None, command: str) -> None:

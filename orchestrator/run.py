@@ -52,6 +52,7 @@ class TrainCommand(Command[RunInputs]):
     """Reinforcement learning, after the warm start that the recipe may ask for."""
 
     name = "train"
+    steps_key = "num_steps"
 
     @property
     def num_steps(self) -> int:

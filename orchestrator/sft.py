@@ -49,6 +49,7 @@ class SupervisedCommand(Command[SupervisedInputs]):
     """Supervised training, on a learner alone."""
 
     name = "sft"
+    steps_key = "warm_start.num_steps"
 
     @property
     def num_steps(self) -> int:

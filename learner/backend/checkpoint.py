@@ -22,6 +22,7 @@ from torch import nn
 from learner.backend.file_digests import DigestingFile, Digests, file_digest
 from learner.backend.forward_backward import Backend
 from learner.model.lora import settings_of
+from learner.parity import SMALLER_UPDATES
 
 TAG = "deepspeed"
 """The sub-folder that DeepSpeed writes."""
@@ -38,8 +39,10 @@ def save(backend: Backend, folder: Path, state: dict[str, Any]) -> Digests:
         The digest of every file by its path in ``folder``, on every rank.
 
     Raises:
+        NonFiniteError: weights or moments are not finite; nothing was written.
         OSError: the disk refuses, or the ranks do not see the same folder.
     """
+    backend.prove_finite("the policy", f"It was not saved. {SMALLER_UPDATES}")
     with _without_frozen(backend.policy), _digesting(backend.engine) as written:
         backend.engine.save_checkpoint(
             str(folder), tag=TAG, save_latest=False, exclude_frozen_parameters=backend.policy.adapters is not None
@@ -67,6 +70,7 @@ def load(backend: Backend, folder: Path) -> dict[str, Any]:
         FileNotFoundError: the folder holds no checkpoint.
         ValueError: it was saved by another number of ranks or at another ZeRO stage, with a critic or adapters where
             there are none or the other way about, or its adapters belong to other weights.
+        NonFiniteError: it holds NaN or infinity, as one of an earlier version may.
     """
     if not (folder / MANIFEST).exists():
         raise FileNotFoundError(f"{folder} holds no learner checkpoint: check the run's checkpoint folder")
@@ -78,6 +82,8 @@ def load(backend: Backend, folder: Path) -> dict[str, Any]:
                 "checkpoint's run"
             )
     backend.engine.load_checkpoint(str(folder), tag=TAG, load_module_strict=backend.policy.adapters is None)
+    remedy = "Remove the checkpoint's folder and start the same command again, which resumes from the one before it"
+    backend.prove_finite(f"the checkpoint in {folder}", remedy)
     # Our own file, and it holds numpy's state, which weights_only refuses.
     _set_random_state(torch.load(_random_file(folder, backend.rank.index), weights_only=False))
     return saved["state"]

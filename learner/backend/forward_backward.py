@@ -15,11 +15,13 @@ from torch import Tensor
 from learner.algorithm.losses import Stats
 from learner.algorithm.objective import ObjectiveFunction
 from learner.backend.deepspeed_settings import adamw_8bit, deepspeed_settings, parameter_groups
+from learner.backend.finiteness import non_finite, training_state
 from learner.backend.gradients import GradientWatch
 from learner.backend.rank import Rank, join_ranks, limit_memory
 from learner.config import Dtype, LearnerConfig
 from learner.model.policy import Distribution, Policy, PolicyOutput, policy_inputs
 from learner.packing import Microbatch
+from learner.parity import NonFiniteError, first_names
 
 
 class Backend:
@@ -91,6 +93,16 @@ class Backend:
         """Return where gradients since the last optimizer step are not finite, on any rank; the same on every rank."""
         found = [f"rank {self.rank.index}, {bad}" for bad in self._watch.found()]
         return [bad for of_rank in self.gather(found) for bad in of_rank]
+
+    def non_finite_weights(self) -> list[str]:
+        """Return which weights or moments of the optimizer are not finite, on any rank; the same on every rank."""
+        bad = dict.fromkeys(non_finite(training_state(self.engine)))
+        return [f"{name} on rank {rank}" for rank, of_rank in enumerate(self.gather(list(bad))) for name in of_rank]
+
+    def prove_finite(self, holder: str, remedy: str) -> None:
+        """Raise NonFiniteError, with what holds them and what to do, where weights or moments are not finite."""
+        if bad := self.non_finite_weights():
+            raise NonFiniteError(f"{holder} holds NaN or infinity, in {first_names(bad)}. {remedy}")
 
     def drop_gradients(self) -> None:
         """Drop what ``forward_backward`` has added since the last optimizer step."""

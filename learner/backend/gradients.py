@@ -7,11 +7,11 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-NAMED_PARAMETERS = 3
-"""Number of parameters that a message lists."""
+from learner.parity import NonFiniteError, first_names
 
 
-class NonFiniteGradientError(RuntimeError):
+
+class NonFiniteGradientError(NonFiniteError):
     """Too many updates in a row had a gradient that is not finite. Crosses process borders."""
 
 
@@ -43,8 +43,7 @@ class GradientWatch:
         if not bad:
             return []
         parameters = [name for name, flag in self._parameters.items() if bool(flag)]
-        shown = ", ".join(parameters[:NAMED_PARAMETERS]) + (", …" if len(parameters) > NAMED_PARAMETERS else "")
-        return [f"{name} (in {len(parameters)} parameters: {shown})" for name in bad]
+        return [f"{name} (in {len(parameters)} parameters: {first_names(parameters)})" for name in bad]
 
     def _look(self, name: str, gradient: Tensor) -> None:
         is_bad = gradient.isfinite().all().logical_not()

@@ -19,6 +19,7 @@ from transformers import AutoTokenizer
 
 from learner.backend.forward_backward import Backend
 from learner.model.lora import ADAPTER, Weight, adapter_weights, merged_weights
+from learner.parity import SMALLER_UPDATES
 from rollout.types.publishing import WeightBucket, WeightManifest
 
 EXPORT_BUCKET_BYTES = 2**30
@@ -62,7 +63,10 @@ def export(backend: Backend, base_folder: Path | str, folder: Path) -> None:
 
     Adapters are merged into the model, and are also written by themselves to the sub-folder ``adapter``, in peft's
     format, for the model in ``base_folder``. The tokenizer comes from ``base_folder`` too.
+
+    Raises NonFiniteError, before anything is written, where weights are not finite.
     """
+    backend.prove_finite("the policy", f"It was not exported. {SMALLER_UPDATES}")
     model = backend.policy.model
     state = _whole(backend, merged_weights(model))
     adapters_state = _whole(backend, adapter_weights(model))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -20,6 +21,7 @@ logger = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
 FORMAT = 2
 """Version of what the manifest tells; one that names no version is of the first, which is read in the same way."""
+CHECKPOINT_NAME = re.compile(r"step_[0-9]{6,}")
 VISIBLE_S = 60.0
 """Seconds within which a file that another node wrote must be seen here."""
 
@@ -62,7 +64,8 @@ class Checkpoints:
     def save(self, step: int, learner: Saveable, prompts: Mapping[str, Any]) -> None:
         """Save after `step`. Older checkpoints stay as they are until this one is whole.
 
-        Raises CheckpointError when the disk refuses, or the learner's files cannot be seen from here.
+        Raises CheckpointError when the disk refuses, or the learner's files cannot be seen from here; what the learner
+        raises is raised as it is, such as NonFiniteError for weights that are not finite.
         """
         final = self._path(step)
         aside = final.with_name(final.name + ".tmp")
@@ -77,13 +80,16 @@ class Checkpoints:
             aside.rename(final)
             sync(self._folder)
         except OSError as error:
-            shutil.rmtree(aside, ignore_errors=True)
             raise CheckpointError(
                 f"cannot write the checkpoint of step {step} to {final}: {error.strerror or error}. Earlier ones are "
                 "untouched: free space there and start the same command again to resume"
             ) from error
-        # Later ones were passed over by the resume, as damaged: they are none of those that are kept.
-        for old in [folder for folder in self._all() if folder.name <= final.name][: -self._keep]:
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+        # Later ones were passed over by the resume, as damaged: they are none of those that are kept. What has no
+        # manifest was not saved here.
+        until_now = [folder for folder in self._all() if step_of(folder) <= step and (folder / MANIFEST).is_file()]
+        for old in until_now[: -self._keep]:
             shutil.rmtree(old, ignore_errors=True)
 
     def latest(self) -> Checkpoint | None:
@@ -128,10 +134,17 @@ class Checkpoints:
         return None
 
     def _all(self) -> list[Path]:
-        return sorted(path for path in self._folder.glob("step_*") if path.suffix != ".tmp")
+        """Return the checkpoints, oldest first. Folders of other names, such as a person's copies, are none."""
+        found = [path for path in self._folder.glob("step_*") if CHECKPOINT_NAME.fullmatch(path.name)]
+        return sorted((path for path in found if path.is_dir() and not path.is_symlink()), key=step_of)
 
     def _path(self, step: int) -> Path:
         return self._folder / f"step_{step:06d}"
+
+
+def step_of(folder: Path) -> int:
+    """Return the step of a checkpoint, by its folder's name."""
+    return int(folder.name.removeprefix("step_"))
 
 
 def await_files(folder: Path, digests: Mapping[str, str]) -> None:

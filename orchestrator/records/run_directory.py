@@ -134,7 +134,8 @@ class RunDirectory:
         kept = [line for line in self.metrics() if line["step"] <= step]
         write_atomically(self._metrics_file, "".join(json.dumps(line) + "\n" for line in kept))
         for file in self.rollouts.glob("step_*.jsonl.zst"):
-            if int(file.name[5:11]) > step:
+            number = file.name.removeprefix("step_").removesuffix(".jsonl.zst")
+            if number.isdecimal() and int(number) > step:  # other names are a person's own files
                 file.unlink()
 
     def log_to_file(self) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from learner.backend.file_digests import file_digest
 from orchestrator.records import checkpoints as module
-from orchestrator.records.checkpoints import FORMAT, MANIFEST, CheckpointError, Checkpoints
+from orchestrator.records.checkpoints import FORMAT, MANIFEST, CheckpointError, Checkpoints, step_of
 from tests.support.paths import ROOT
 
 
@@ -60,6 +60,30 @@ def test_the_newest_comes_back_with_its_state_and_old_ones_go(checkpoints, tmp_p
     learner.load(latest.learner_folder)
     assert (latest.step, latest.prompts, learner.value) == (6, {"position": 48}, 6)
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["step_000004", "step_000006"]
+
+
+def test_retention_leaves_what_a_person_put_there(checkpoints, tmp_path) -> None:
+    folder = tmp_path / "checkpoints"
+    checkpoints.save(1, FileLearner(1), {})
+    own = ("step_000001_best", "step_000001.keep", "step_best", "step_1", "step_000000")
+    for name in own[:2]:
+        shutil.copytree(folder / "step_000001", folder / name)
+    for name in own[2:]:
+        (folder / name).mkdir()
+    (folder / "step_000002").symlink_to(folder / "step_best")
+    (folder / "step_000003").write_text("a note")
+    for step in (4, 5, 6):
+        checkpoints.save(step, FileLearner(step), {})
+    kept = {path.name for path in folder.iterdir()}
+    assert kept == {*own, "step_000002", "step_000003", "step_000005", "step_000006"}
+    assert checkpoints.verify_latest().step == 6
+
+
+def test_a_million_steps_are_more_than_one_less(checkpoints) -> None:
+    for step in (999_998, 999_999, 1_000_000):
+        checkpoints.save(step, FileLearner(1), {})
+    assert checkpoints.latest().step == 1_000_000
+    assert [step_of(folder) for folder in checkpoints._all()] == [999_999, 1_000_000]
 
 
 def test_what_was_saved_on_another_node_is_not_sealed(checkpoints, monkeypatch) -> None:
