@@ -78,7 +78,9 @@ def check_finite(totals: Mapping[str, float], step: int, non_finite_weights: Cal
         if bad
         else "the weights are finite, so the forward pass of the learner or of a generator overflows"
     )
-    raise NonFiniteError(f"step {step}: logprobs are not finite, and the update was not applied; {cause}. {SMALLER_UPDATES}")
+    raise NonFiniteError(
+        f"step {step}: logprobs are not finite, and the update was not applied; {cause}. {SMALLER_UPDATES}"
+    )
 
 
 def first_names(names: Sequence[str]) -> str:

@@ -103,7 +103,6 @@ class Command(ABC, Generic[Inputs]):
                 self.console.print(f"Ray dashboard: {dashboard}", highlight=False)
             return self.train(inputs, latest, interrupt)
 
-
     def _is_exported(self, latest: Checkpoint) -> bool:
         """Return whether `final/` is of the `latest` checkpoint, and not of a shorter run that was trained on since."""
         final, manifest = self.directory.final, latest.folder / MANIFEST

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from learner.parity import NonFiniteError, first_names
 
 
-
 class NonFiniteGradientError(NonFiniteError):
     """Too many updates in a row had a gradient that is not finite. Crosses process borders."""
 

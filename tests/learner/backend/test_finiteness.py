@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from learner.backend import checkpoint
 from learner.backend.finiteness import PIECE, non_finite
 from learner.learner import Learner
 from learner.parity import NonFiniteError, ParityError, check_finite
@@ -76,7 +75,9 @@ def test_a_moment_that_is_not_finite_is_not_saved_either(folder, groups, zero_st
 def test_the_gate_says_not_finite_and_not_that_weights_are_stale(folder, groups) -> None:
     learner = start(folder, learner_config())
     spoil(learner, groups)
-    with pytest.raises(NonFiniteError, match=r"^step 3: logprobs are not finite.*since an earlier update \(model") as at:
+    with pytest.raises(
+        NonFiniteError, match=r"^step 3: logprobs are not finite.*since an earlier update \(model"
+    ) as at:
         learner.update(3, groups)
     error = pickle.loads(pickle.dumps(at.value))
     assert not isinstance(error, ParityError) and "stale" not in str(error) and "learner.learning_rate" in str(error)
@@ -84,7 +85,9 @@ def test_the_gate_says_not_finite_and_not_that_weights_are_stale(folder, groups)
 
 def test_logprobs_of_finite_weights_that_are_not_finite_are_an_overflow() -> None:
     check_finite({"logprob_gap": 0.1}, 1, list)
-    with pytest.raises(NonFiniteError, match="step 1: logprobs are not finite.*the weights are finite, so the forward"):
+    with pytest.raises(
+        NonFiniteError, match=r"step 1: logprobs are not finite.*the weights are finite, so the forward"
+    ):
         check_finite({"logprob_gap": torch.nan}, 1, list)
 
 

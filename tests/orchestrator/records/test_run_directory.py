@@ -28,9 +28,14 @@ def test_metrics_and_rollouts_survive_and_a_torn_line_is_left_out(config) -> Non
     with (directory.path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 4, "reward/to')
     assert [line["step"] for line in directory.metrics()] == [0, 1, 2, 3]
+    own = [directory.rollouts / f"step_{name}.jsonl.zst" for name in ("000009 copy", "mine")]
+    for file in own:
+        file.write_text("a person's own")
     directory.truncate_after(2)
     assert [line["step"] for line in directory.metrics()] == [0, 1, 2]
-    assert sorted(path.name for path in directory.rollouts.iterdir())[-1] == "step_000002.jsonl.zst"
+    assert all(file.exists() for file in own)
+    written = {*directory.rollouts.iterdir()} - {*own}
+    assert max(path.name for path in written) == "step_000002.jsonl.zst"
     record = directory.read_rollouts(2)[0]
     assert (record["prompt_id"], record["reward"], record["advantage"]) == ("p2", 1.0, 0.7)
     assert record["parts"]["correctness"] == {"value": 1.0, "status": "ok"}
