@@ -12,7 +12,7 @@ from rollout.tasks.base import MAX_DRAWS, DrawnProblems, ListedProblems, Problem
 from rollout.tasks.countdown_problems.draws import are_even, draw_solvable
 from rollout.tasks.countdown_problems.settings import MAX_COUNTED, CountdownConfig
 from rollout.tasks.countdown_problems.solver import count_solutions
-from rollout.tasks.datasets import Row, RowError, column, read_rows, shown
+from rollout.tasks.datasets import LocatedRow, Row, RowError, column, read_rows, shown
 
 SETTINGS = CountdownConfig
 TRACES = "rollout.supervised.countdown"
@@ -146,18 +146,15 @@ def distinct(drawn: DrawnProblems, count: int) -> list[Problem]:
     return list(found.values())
 
 
-def rows_of(config: CountdownConfig) -> Iterable[Row]:
+def rows_of(config: CountdownConfig) -> Iterable[LocatedRow]:
     """Return the rows of `config.source`. Raises as `read_rows` does."""
     hint = 'use source = "generated"'
     return read_rows(config.source, "prompts.countdown.source", config.subset, config.split, hint)
 
 
-def listed(rows: Iterable[Row], config: CountdownConfig, num_held_out: int, seed: int) -> ListedProblems:
+def listed(rows: Iterable[LocatedRow], config: CountdownConfig, num_held_out: int, seed: int) -> ListedProblems:
     """Return the problems of rows. Raises ValueError for a malformed row, and when there are too few."""
-    problems = [
-        problem(*parse_row(row, f"{config.source}, row {position}"), config.must_use_all, config.exact_division)
-        for position, row in enumerate(rows)
-    ]
+    problems = [problem(*parse_row(each.row, each.where), config.must_use_all, config.exact_division) for each in rows]
     if not config.even_held_out:
         return ListedProblems(problems, num_held_out, seed, config.source)
     even = [each for each in problems if are_even(each.answer["numbers"])]

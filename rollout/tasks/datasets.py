@@ -3,37 +3,34 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
+from rollout.rows.files import file_rows, format_of
+from rollout.rows.hub import hub_rows
+from rollout.rows.row import LocatedRow, Row, RowError
 from rollout.tasks.base import ListedProblems, Problem
+from rollout.types.paths import from_home
 
 logger = logging.getLogger(__name__)
 
-Row = Mapping[str, Any]
 ParseRow = Callable[[Row, str], Problem | None]
 """(row, where it is, for errors) -> its problem; None for a row that cannot be graded. Raises RowError."""
 
-BUILDERS = {".jsonl": "json", ".json": "json", ".parquet": "parquet"}
-"""File names' endings -> the loader of `datasets`."""
 MAX_SHOWN = 300
 """Characters of a row that an error shows."""
 
 
-class RowError(ValueError):
-    """A row that makes no problem; the message names the source, the row and the column."""
-
-
 def is_file(source: str) -> bool:
-    """Return whether the source is a local file, judged by the ending of its name."""
-    return Path(source).suffix in BUILDERS
+    """Return whether the source is a local file: its name ends as one does, or it is there."""
+    return format_of(source) is not None or Path(from_home(source)).is_file()
 
 
-def read_rows(source: str, key: str, subset: str = "", split: str = "train", hint: str = "") -> Iterable[Row]:
-    """Return the rows of a local .jsonl, .json or .parquet file, or of a split of a hub data set.
+def read_rows(source: str, key: str, subset: str = "", split: str = "train", hint: str = "") -> Iterator[LocatedRow]:
+    """Return the rows of a local .jsonl, .json, .csv or .parquet file, or of a split of a hub data set, as they are.
 
     Args:
         source: the file's path, or the data set's name such as `openai/gsm8k`.
@@ -42,29 +39,10 @@ def read_rows(source: str, key: str, subset: str = "", split: str = "train", hin
         split: the hub data set's split. A file is one split.
         hint: what else the setting may be, for the error about the hub.
 
-    Raises FileNotFoundError for a file that is not there, ValueError for one that cannot be read, ConnectionError when
-    the hub data set cannot be loaded.
+    Raises FileNotFoundError for a file that is not there, ValueError for one that cannot be read or has no rows,
+    RowError for a row behind which nothing can be read, ConnectionError when the hub data set cannot be loaded.
     """
-    import datasets
-
-    if is_file(source):
-        if not Path(source).is_file():
-            raise FileNotFoundError(f"{key} = {source!r}: no such file")
-        try:
-            rows: Iterable[Row] = datasets.load_dataset(BUILDERS[Path(source).suffix], data_files=source, split="train")
-        except Exception as error:
-            raise ValueError(f"{key} = {source!r} cannot be read ({type(error).__name__}: {error})") from error
-        return rows
-    where = f"{source!r}" + f", subset {subset!r}" * bool(subset) + f", split {split!r}"
-    try:
-        hub_rows: Iterable[Row] = datasets.load_dataset(source, subset or None, split=split)
-    except Exception as error:
-        raise ConnectionError(
-            f"{key} = {where}: neither a .jsonl, .json or .parquet file nor a hub data set that can be loaded from "
-            f"here ({type(error).__name__}: {error}). Check the name, its subset and split, and the network"
-            + (f", or {hint}" if hint else "")
-        ) from error
-    return hub_rows
+    return file_rows(source, key) if is_file(source) else hub_rows(source, key, subset, split, hint)
 
 
 def column(row: Row, names: str | Sequence[str], where: str) -> Any:
@@ -125,7 +103,7 @@ def listed_problems(config: ListedConfig, task: str, parse: ParseRow, num_held_o
 
     def problems(source: str, key: str, subset: str, split: str) -> list[Problem]:
         rows = read_rows(source, f"prompts.{task}.{key}", subset, split)
-        parsed = [parse(row, f"{source}, row {position}") for position, row in enumerate(rows)]
+        parsed = [parse(each.row, each.where) for each in rows]
         found = [problem for problem in parsed if problem is not None]
         if len(found) < len(parsed):
             logger.info(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from decimal import Decimal
 
 from rollout.tasks.base import ListedProblems, Problem, WorkedExample
 from rollout.tasks.datasets import (
@@ -67,7 +68,9 @@ def parse_row(row: Row, where: str) -> Problem:
     question = text_column(row, "question", where)
     answer = column(row, "answer", where)
     is_number = isinstance(answer, int | float) and not isinstance(answer, bool)
-    solution, _, reference = str(answer).rpartition("####")
+    # Of a number the digits that the row gives: 2.50 is not 2.5 to a reader, and 1e3 is 1000.
+    text = format(Decimal(str(answer)), "f") if is_number else str(answer)
+    solution, _, reference = text.rpartition("####")
     reference = reference.strip().rstrip(".")
     if not (is_number or isinstance(answer, str)) or not NUMBER.fullmatch(reference):
         raise RowError(f"{where}: `answer` must be a number, or a solution that ends in `#### 72`: {shown(row)}")

@@ -1,5 +1,6 @@
 """Questions and answers of one's own: a file or a hub data set, the names of its columns, and a grader by its name.
 
+A file's values are taken as they are written (rollout/rows/): `"007"` is text, and `7` a number beside `2.50` too.
 A column is named as the rows name it, or by a path into a nested one: `reward_model.ground_truth`, `prompt.0.content`.
 Of its values
 
@@ -11,12 +12,12 @@ Of its values
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any, Self
 
 from pydantic import Field, model_validator
 
+from rollout.rows.json_text import json_text
 from rollout.tasks.base import ANY_FIELD, ListedProblems, Problem, WorkedExample
 from rollout.tasks.datasets import ListedConfig, Row, RowError, listed_problems, same_question
 from rollout.types.names import closest
@@ -128,9 +129,13 @@ def shown(value: Any) -> str:
     """Return the text that a template shows for a value."""
     if value is None:
         return ""
-    return value if isinstance(value, str) else json.dumps(plain(value), ensure_ascii=False)
+    return value if isinstance(value, str) else json_text(plain(value))
 
 
 def plain(value: Any) -> Any:
     """Return the value as JSON holds it. A value that JSON has no type for, such as a date, becomes text."""
-    return json.loads(json.dumps(value, default=str))
+    if isinstance(value, Mapping):
+        return {str(key): plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(inner) for inner in value]
+    return value if value is None or isinstance(value, str | bool | int | float) else str(value)

@@ -225,20 +225,25 @@ def test_a_parquet_file_of_the_hub_schema_loads(tmp_path: Path, monkeypatch) -> 
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"nums": [1, 2]}, "file.jsonl, row 1: no 'target'"),
-        ({"target": 3}, "row 1: no 'nums'"),
-        ({"nums": [1, "2"], "target": 3}, "row 1: `nums` must be a list of whole numbers"),
-        ({"nums": [], "target": 3}, "row 1"),
+        ({"nums": [1, 2]}, "file.jsonl, line 2: no 'target'"),
+        ({"target": 3}, "line 2: no 'nums'"),
+        ({"nums": [1, "2"], "target": 3}, "line 2: `nums` must be a list of whole numbers"),
+        ({"nums": [], "target": 3}, "line 2"),
     ],
 )
-def test_a_malformed_row_is_named(row, message) -> None:
+def test_a_malformed_row_is_named(row, message, tmp_path) -> None:
     with pytest.raises(ValueError, match=message):
-        countdown.listed([{"nums": [1, 2], "target": 3}, row], CountdownConfig(source="file.jsonl"), 1, 0)
+        countdown.source(CountdownConfig(source=file_of(tmp_path, {"nums": [1, 2], "target": 3}, row)), 1, 0)
 
 
-def test_too_few_rows_for_the_held_out_problems() -> None:
+def test_too_few_rows_for_the_held_out_problems(tmp_path) -> None:
     with pytest.raises(ValueError, match=r"too few for prompts\.num_held_out = 5"):
-        countdown.listed([{"nums": [1, 2], "target": 3}], CountdownConfig(source="f"), 5, 0)
+        countdown.source(CountdownConfig(source=file_of(tmp_path, {"nums": [1, 2], "target": 3})), 5, 0)
+
+
+def file_of(tmp_path, *rows) -> str:
+    (tmp_path / "file.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(tmp_path / "file.jsonl")
 
 
 def test_a_missing_file_and_an_unreachable_hub_say_what_to_do(monkeypatch) -> None:

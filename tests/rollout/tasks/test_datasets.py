@@ -2,36 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
-import pyarrow
-import pyarrow.parquet
 import pytest
 
 from rollout.tasks.datasets import RowError, column, read_rows, same_question, text_column
-
-ROWS = [{"question": "1 + 1?", "answer": "2"}, {"question": "1 + 2?", "answer": "3"}]
-
-
-def test_jsonl_and_parquet_hold_the_same_rows(tmp_path: Path) -> None:
-    jsonl, parquet = tmp_path / "rows.jsonl", tmp_path / "rows.parquet"
-    jsonl.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(ROWS), parquet)
-    assert list(read_rows(str(jsonl), "prompts.x.source")) == ROWS
-    assert list(read_rows(str(parquet), "prompts.x.source")) == ROWS
 
 
 def test_a_missing_file_names_the_setting() -> None:
     with pytest.raises(FileNotFoundError, match=r"prompts\.x\.source = 'none\.jsonl': no such file"):
         read_rows("none.jsonl", "prompts.x.source")
-
-
-def test_a_broken_file_names_the_setting(tmp_path: Path) -> None:
-    path = tmp_path / "rows.jsonl"
-    path.write_text('{"question": 1}\nnot JSON\n')
-    with pytest.raises(ValueError, match=r"prompts\.x\.source = .* cannot be read"):
-        read_rows(str(path), "prompts.x.source")
 
 
 def test_an_unreachable_data_set_names_subset_split_and_what_else_there_is(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from orchestrator.config.recipe import ConfigError, load
 from rewards.tasks import countdown, exact_match, gsm8k, multiple_choice
 from rollout.prompts.config import PromptsConfig
 from rollout.prompts.stream import PromptStream
+from rollout.rows.json_text import json_text
 from rollout.tasks.datasets import RowError
 from rollout.tasks.jsonl import JsonlConfig, source
 from tests.support.byte_tokenizer import Bytes
@@ -50,6 +51,27 @@ def test_a_file_of_any_columns_is_asked_and_graded_by_the_grader_it_names(tmp_pa
         number = problem.answer["answer"].removeprefix("City ")
         assert problem.difficulty == str(int(number) % 3)
         assert exact_match.score(f"<answer>city {number}</answer>", problem.answer)["correctness"] == 1.0
+
+
+def test_answers_and_questions_reach_grader_and_template_as_they_are_written(tmp_path) -> None:
+    written = ['"2024-01-01"', '"007"', "7", "2.50", "2.0", "1e3", "123456789012345678901234567890"]
+    (tmp_path / "rows.jsonl").write_text("".join(f'{{"q": {text}, "a": {text}}}\n' for text in written))
+    problems = source(config(str(tmp_path / "rows.jsonl"), key_column="a"), 1, 0)
+    everything = [*problems.held_out, *(problems.train(index) for index in range(len(written) - 1))]
+    plain = sorted(text.strip('"') for text in written)
+    assert sorted(problem.fields["question"] for problem in everything) == plain
+    for problem in everything:
+        assert json_text(problem.answer["answer"]).strip('"') == problem.fields["question"]
+        assert isinstance(problem.answer["answer"], float) == (problem.key in ("2.50", "2.0", "1e3"))
+        right = f"<answer>{problem.fields['question']}</answer>"
+        assert exact_match.score(right, problem.answer)["correctness"] == 1.0
+
+
+def test_one_answer_may_be_a_list_where_others_are_not(tmp_path) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"q": "1?", "a": ["7", 7.50]}\n{"q": "2?", "a": "7.50"}\n')
+    problems = source(config(str(tmp_path / "rows.jsonl")), 1, 0)
+    for problem in (*problems.held_out, problems.train(0)):
+        assert exact_match.score("<answer>7.50</answer>", problem.answer)["correctness"] == 1.0
 
 
 def test_every_column_is_a_field_of_the_template(tmp_path) -> None:
@@ -128,11 +150,11 @@ def test_a_key_column_says_what_is_the_same_problem(tmp_path) -> None:
     [
         (
             {"answer_column": "aa"},
-            r"rows\.jsonl, row 0: no column 'aa'; did you mean 'a'\? there are 'q', 'a', 'level'",
+            r"rows\.jsonl, line 1: no column 'aa'; did you mean 'a'\? there are 'q', 'a', 'level'",
         ),
-        ({"question_column": "hints"}, r"row 0: column 'hints' is nested; name a part.*'hints\.first', 'hints\.last'"),
-        ({"answer_column": "hints.middle"}, r"row 0: no column 'hints\.middle'; .*there are 'q'"),
-        ({"answer_columns": {"options": "choices"}}, r"row 0: no column 'choices'; there are"),
+        ({"question_column": "hints"}, r"line 1: column 'hints' is nested; name a part.*'hints\.first', 'hints\.last'"),
+        ({"answer_column": "hints.middle"}, r"line 1: no column 'hints\.middle'; .*there are 'q'"),
+        ({"answer_columns": {"options": "choices"}}, r"line 1: no column 'choices'; there are"),
         ({"answer_columns": {"answer": "a"}}, "set answer_column instead"),
     ],
 )
@@ -144,7 +166,7 @@ def test_a_wrong_column_is_refused_with_row_column_and_what_there_is(tmp_path, c
 def test_an_empty_answer_names_its_row(tmp_path) -> None:
     for empty in (None, ""):
         rows = [*CITIES[:4], CITIES[4] | {"a": empty}]
-        with pytest.raises(RowError, match=r"row 4: column 'a' is empty; leave the row out"):
+        with pytest.raises(RowError, match=r"line 5: column 'a' is empty; leave the row out"):
             source(config(file_of(tmp_path, rows)), 1, 0)
 
 
