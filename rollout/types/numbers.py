@@ -8,7 +8,7 @@ from typing import Any
 class WrittenFloat(float):
     """A float that is shown as it was written: `2.50`, `1e3`, or more digits than a float holds."""
 
-    __slots__ = ("_text",)
+    _text: str
 
     def __new__(cls, text: str) -> WrittenFloat:
         """Raise ValueError for a text that is no number."""
