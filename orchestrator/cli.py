@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command. Exit codes: 0 done, 1 failed, 2 wrong input, 130 interrupted (the same command resumes)."""
+    """Run a command. Exit codes: 0 done, 1 failed, 2 wrong input, 3 stopped as hopeless, 130 interrupted.
+
+    After 130 the same command resumes; after 3, which `health.stop_after` asks for, it does not go on.
+    """
     given = parse(arguments)
     if given.command == "doctor":  # it has to answer where the imports below fail
         return run_doctor(given)
@@ -46,7 +49,7 @@ def run_train(given: argparse.Namespace, console: Console) -> int:
     config = load(*recipe_and_overrides(given.arguments))
     from orchestrator.run import run
 
-    return 0 if run(config, console) else 130
+    return run(config, console).value
 
 
 def run_sft(given: argparse.Namespace, console: Console) -> int:
@@ -55,7 +58,7 @@ def run_sft(given: argparse.Namespace, console: Console) -> int:
     config = load(*recipe_and_overrides(given.arguments), supervised_only=True)
     from orchestrator.sft import run_supervised
 
-    return 0 if run_supervised(config, console) else 130
+    return run_supervised(config, console).value
 
 
 def run_submit(given: argparse.Namespace, console: Console) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from abc import ABC, abstractmethod
+from enum import Enum
 from typing import ClassVar, Generic, TypeVar
 
 from rich.console import Console
@@ -23,6 +24,16 @@ SUPERVISED_STATE = "supervised"
 """Under this name a checkpoint of `rayzero sft` keeps the examples' state; one of `rayzero train` has no such name."""
 
 Inputs = TypeVar("Inputs")
+
+
+class Ending(Enum):
+    """How a command left its run. The values are exit codes."""
+
+    COMPLETE = 0
+    HOPELESS = 3
+    """Stopped by `health.stop_after`: the same command does not go on."""
+    INTERRUPTED = 130
+    """The same command resumes."""
 
 
 class Command(ABC, Generic[Inputs]):
@@ -56,40 +67,45 @@ class Command(ABC, Generic[Inputs]):
         """Load what the run starts from. Refuse here all that can be refused without a cluster."""
 
     @abstractmethod
-    def train(self, inputs: Inputs, latest: Checkpoint | None, interrupt: Interrupt) -> bool:
-        """Train on a cluster that stands, from the `latest` checkpoint on. Return False when interrupted."""
+    def train(self, inputs: Inputs, latest: Checkpoint | None, interrupt: Interrupt) -> Ending:
+        """Train on a cluster that stands, from the `latest` checkpoint on."""
 
     @abstractmethod
     def report(self, seconds: float) -> None:
-        """Say what came of a run that is now complete, and how long this command took."""
+        """Say what came of a run that has now ended, and how long this command took."""
 
-    def run(self) -> bool:
-        """Train, or resume. Return True when the run is complete, False when it was interrupted."""
+    def ended(self, latest: Checkpoint) -> tuple[Ending, str] | None:
+        """Return how a run whose latest model is exported has ended, and what to say; None when it can go on."""
+        if latest.step < self.num_steps:
+            return None
+        said = f"run {self.config.name!r} is complete at step {latest.step}. To train on, {self.how_to_go_on()}"
+        return Ending.COMPLETE, said
+
+    def run(self) -> Ending:
+        """Train, or resume."""
         start = time.monotonic()
         print_rows(self.config.name, self.plan(), self.console)
         latest = self.checkpoints.latest()
         refuse_other_command(self.config, latest, self.name)
-        if latest is not None and latest.step >= self.num_steps and self._is_exported(latest):
+        if latest is not None and self._is_exported(latest) and (ended := self.ended(latest)) is not None:
             self.directory.check_settings()
-            self.console.print(
-                f"run {self.config.name!r} is complete at step {latest.step}. To train on, {self.how_to_go_on()}"
-            )
-            return True
+            self.console.print(ended[1], highlight=False, markup=False, soft_wrap=True)
+            return ended[0]
         self._refuse_fewer_steps(latest)
         inputs = self.prepare()
         # Only now, so that settings which are refused do not bind the next attempt.
         with self.directory.open().lock():
             try:
-                is_complete = self._train_or_resume(inputs)
+                ending = self._train_or_resume(inputs)
             except NonFiniteError as error:
                 raise NonFiniteError(f"{error}. {self._last_good_checkpoint()}") from error
-        if not is_complete:
+        if ending is Ending.INTERRUPTED:
             self.console.print(f"left cleanly. The same command resumes run {self.config.name!r}.")
-            return False
-        self.report(time.monotonic() - start)
-        return True
+        else:
+            self.report(time.monotonic() - start)
+        return ending
 
-    def _train_or_resume(self, inputs: Inputs) -> bool:
+    def _train_or_resume(self, inputs: Inputs) -> Ending:
         self.directory.log_to_file()
         latest = self.checkpoints.verify_latest()  # another command may have ended since
         # A fresh run's step 0 is the evaluation before training: a run killed before its first checkpoint repeats it.

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from orchestrator.base_model import base_model, check_model_fits, export_whole, load_tokenizer
 from orchestrator.cluster.calls import RemoteCallError
-from orchestrator.command import Command
+from orchestrator.command import Command, Ending
 from orchestrator.config.schema import RunConfig
 from orchestrator.evaluate.evaluation import check_held_out
 from orchestrator.fleet.fleet import RayFleet
@@ -19,6 +19,7 @@ from orchestrator.fleet.learner_group import LearnerGroup, LearnerLostError
 from orchestrator.interrupt import Interrupt
 from orchestrator.plan.run_plan import plan
 from orchestrator.records.checkpoints import Checkpoint, Checkpoints
+from orchestrator.records.health.monitor import Health
 from orchestrator.records.run_directory import RunDirectory
 from orchestrator.records.trackers.base import Tracker
 from orchestrator.records.trackers.build import build_trackers
@@ -32,8 +33,8 @@ from rollout.supervised.examples import Examples
 logger = logging.getLogger(__name__)
 
 
-def run(config: RunConfig, console: Console) -> bool:
-    """Train as `config` says, or resume. Return True when the run is complete, False when it was interrupted."""
+def run(config: RunConfig, console: Console) -> Ending:
+    """Train as `config` says, or resume."""
     return TrainCommand(config, console).run()
 
 
@@ -73,7 +74,7 @@ class TrainCommand(Command[RunInputs]):
         check_held_out(prompts, self.config)  # a prompt that does not fit is refused now
         return RunInputs(base, prompts, warm_start_examples(self.config, base, tokenizer))
 
-    def train(self, inputs: RunInputs, latest: Checkpoint | None, interrupt: Interrupt) -> bool:
+    def train(self, inputs: RunInputs, latest: Checkpoint | None, interrupt: Interrupt) -> Ending:
         """Start the actors, warm-start, train and export. The loop itself takes up the latest checkpoint."""
         config = self.config
         fleet = RayFleet.start(config, inputs.base)
@@ -82,7 +83,7 @@ class TrainCommand(Command[RunInputs]):
             with fleet.learning():
                 folder = warm_started_model(fleet.run, inputs.examples, fleet.learner, self.console, interrupt)
                 if folder is None:
-                    return False
+                    return Ending.INTERRUPTED
 
                 def start(learner: LearnerGroup) -> None:
                     learner.start(folder, fleet.run.learner, config.num_steps, config.sampling.temperature)
@@ -90,25 +91,26 @@ class TrainCommand(Command[RunInputs]):
                 start(fleet.learner)
             fleet.wait_until_ready()
             tracker = build_trackers(config, self.directory, ConsoleTracker(self.console, config.num_steps))
+            health = Health(config, self.say)
             try:
-                last_step = train_and_export(
-                    config, inputs.prompts, fleet, start, self.directory, self.checkpoints, tracker, interrupt
+                ending = train_and_export(
+                    config, inputs.prompts, fleet, start, self.directory, self.checkpoints, tracker, health, interrupt
                 )
             finally:
                 tracker.close()
-            if last_step < config.num_steps:
-                return False
-            log_peak_memory(fleet)
-            return True
+            if ending is not Ending.INTERRUPTED:
+                log_peak_memory(fleet)
+            return ending
         finally:
             fleet.close()
 
     def report(self, seconds: float) -> None:
-        """Print the summary: figures before and after, and where everything is."""
+        """Print the summary: figures before and after, where everything is, and last if nothing was learned."""
         config, console, directory = self.config, self.console, self.directory
         lines = directory.metrics()
+        closing = self.health().closing
         draw_curve(lines, directory.curve, config.name)
-        console.print(summary_table(lines))
+        console.print(summary_table(lines, closing))
         console.print(f"this command took {seconds / 60:.1f} minutes. In {relative(directory.path)}:", highlight=False)
         console.print("  final/         the trained model; metrics.jsonl, rollouts/, curve.png, log.txt beside it")
         commands = [f"rayzero eval {relative(directory.final)}"]
@@ -117,6 +119,27 @@ class TrainCommand(Command[RunInputs]):
             commands.insert(0, f'rayzero solve {relative(directory.final)} "{tasks[0].example_question}"')
         for label, command in zip(("try it:", ""), commands, strict=False):
             console.print(f"{label:<8} {command}", highlight=False, markup=False)
+        if closing is not None:
+            logger.warning("%s", closing)
+            self.say(closing)
+
+    def health(self) -> Health:
+        """Return what the run's metrics.jsonl says of its health."""
+        health = Health(self.config)
+        health.recall(self.directory.metrics())
+        return health
+
+    def ended(self, latest: Checkpoint) -> tuple[Ending, str] | None:
+        """Return how the run has ended. One that was stopped as hopeless is not resumed by the same command."""
+        health = self.health()
+        if latest.step >= self.num_steps or not health.is_hopeless:
+            return super().ended(latest)
+        again = f"choose another name (name={self.config.name}-2)"
+        return Ending.HOPELESS, f"{health.closing} To go on all the same, set health.stop_after = 0; else {again}."
+
+    def say(self, sentence: str) -> None:
+        """Show a sentence about the run's health, on a line that a terminal wraps."""
+        self.console.print(sentence, style="yellow", highlight=False, markup=False, soft_wrap=True)
 
 
 def train_and_export(
@@ -127,11 +150,12 @@ def train_and_export(
     directory: RunDirectory,
     checkpoints: Checkpoints,
     tracker: Tracker,
+    health: Health,
     interrupt: Interrupt,
-) -> int:
-    """Train, and export after the last step; when the learner is lost, go on from the last checkpoint.
+) -> Ending:
+    """Train, and export at the end; when the learner is lost, go on from the last checkpoint.
 
-    Returns the last step done. Raises LearnerLostError after `placement.max_learner_restarts`.
+    Raises LearnerLostError after `placement.max_learner_restarts`.
     """
     beginning = prompts.state()
     is_lost = False
@@ -140,10 +164,13 @@ def train_and_export(
             if is_lost:
                 fleet.restart_learner(start)
                 is_lost = False
-            last_step = train(config, prompts, fleet, checkpoints, tracker, interrupt)
-            if last_step == config.num_steps:
-                export_whole(fleet.learner, directory.final)
-            return last_step
+            health.recall(directory.metrics())
+            last_step = train(config, prompts, fleet, checkpoints, tracker, health, interrupt)
+            is_complete = last_step == config.num_steps
+            if not is_complete and not health.is_hopeless:
+                return Ending.INTERRUPTED
+            export_whole(fleet.learner, directory.final)
+            return Ending.COMPLETE if is_complete else Ending.HOPELESS
         except LearnerLostError as error:
             if fleet.learner.restarts == config.placement.max_learner_restarts:
                 raise

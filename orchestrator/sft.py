@@ -11,7 +11,7 @@ from rich.console import Console
 from orchestrator.base_model import base_model, export_whole, load_tokenizer
 from orchestrator.cluster.layout import SUPERVISED
 from orchestrator.cluster.placement import Placement
-from orchestrator.command import SUPERVISED_STATE, Command
+from orchestrator.command import SUPERVISED_STATE, Command, Ending
 from orchestrator.config.recipe import ConfigError
 from orchestrator.config.resolve import resolve
 from orchestrator.config.schema import RunConfig
@@ -27,8 +27,8 @@ from rollout.supervised.examples import PairExamples, TraceExamples
 logger = logging.getLogger(__name__)
 
 
-def run_supervised(config: RunConfig, console: Console) -> bool:
-    """Train on the recipe's examples, or resume. Return True when the run is complete, False when interrupted."""
+def run_supervised(config: RunConfig, console: Console) -> Ending:
+    """Train on the recipe's examples, or resume."""
     if config.warm_start.num_steps == 0:
         raise ConfigError(
             "warm_start.num_steps = 0: there is nothing to train; set it to the number of optimizer steps"
@@ -70,7 +70,7 @@ class SupervisedCommand(Command[SupervisedInputs]):
             self.console.print(f"{len(examples)} pairs in {self.config.warm_start.data}", highlight=False)
         return SupervisedInputs(base, examples)
 
-    def train(self, inputs: SupervisedInputs, latest: Checkpoint | None, interrupt: Interrupt) -> bool:
+    def train(self, inputs: SupervisedInputs, latest: Checkpoint | None, interrupt: Interrupt) -> Ending:
         """Start the learner, train from its latest checkpoint on, and export.
 
         Raises PlacementError when the cluster is too small, before anything is started.
@@ -83,10 +83,10 @@ class SupervisedCommand(Command[SupervisedInputs]):
                 start_supervised(learner, self.config.model)
                 last_step = restore(latest, learner, inputs)
                 if self._fit(learner, inputs, tracker, interrupt, last_step) < self.num_steps:
-                    return False
+                    return Ending.INTERRUPTED
                 export_whole(learner, self.directory.final)
                 logger.info("peak memory, GiB: %s", learner.peak_memory_gib())
-                return True
+                return Ending.COMPLETE
             finally:
                 tracker.close()
                 learner.close()

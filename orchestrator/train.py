@@ -6,10 +6,11 @@ import logging
 
 from orchestrator.batches import StepBatches
 from orchestrator.config.schema import RunConfig
-from orchestrator.evaluate.evaluation import held_out_metrics
+from orchestrator.evaluate.evaluation import Evaluation, held_out_evaluations, held_out_metrics
 from orchestrator.fleet.protocols import Fleet
 from orchestrator.interrupt import Interrupt
 from orchestrator.records.checkpoints import Checkpoints
+from orchestrator.records.health.monitor import Health
 from orchestrator.records.metrics import Clock, rollout_metrics, staleness_metrics
 from orchestrator.records.trackers.base import Tracker
 from rollout.prompts.stream import PromptStream
@@ -23,18 +24,21 @@ def train(
     fleet: Fleet,
     checkpoints: Checkpoints,
     tracker: Tracker,
+    health: Health,
     interrupt: Interrupt,
 ) -> int:
-    """Sample, grade, learn, publish: once per step. Return the last step done, fewer than all when interrupted."""
+    """Sample, grade, learn, publish: once per step. Return the last step, an earlier one when asked to stop."""
 
-    def held_out() -> dict[str, float]:
+    def held_out() -> list[Evaluation]:
         with fleet.generating():
-            return held_out_metrics(fleet.rollouts, prompts, config)
+            return held_out_evaluations(fleet.rollouts, prompts, config)
 
     batches = StepBatches(fleet.rollouts, prompts, config)
     last_step = restore(checkpoints, fleet, batches)
     if last_step == 0:
-        tracker.log(0, held_out())
+        before = held_out()
+        tracker.log(0, held_out_metrics(before, config))
+        health.judge(before[0])
     logger.info("training begins after step %d", last_step)
     for step in range(last_step + 1, config.num_steps + 1):
         clock = Clock()
@@ -49,9 +53,11 @@ def train(
         prompts.observe(sampled.everything)
         if is_due(step, config.evaluation.every_steps, config.num_steps):
             with clock("evaluation"):
-                metrics |= held_out()
+                metrics |= held_out_metrics(held_out(), config)
+        metrics |= health.observe(step, metrics | clock.seconds())
         tracker.log(step, metrics | clock.seconds(), sampled.assign_advantages(update.advantages))
-        is_leaving = interrupt.requested  # asked once: a signal that comes while the step is saved is for the next step
+        # Asked once: a signal that comes while the step is saved is for the next step.
+        is_leaving = interrupt.requested or health.is_hopeless
         if is_leaving or is_due(step, config.checkpoint.every_steps, config.num_steps):
             checkpoints.save(step, fleet.learner, batches.state())
         last_step = step

@@ -91,6 +91,27 @@ class TrackingConfig(Section, frozen=True):
     """Write every prompt, completion, reward and advantage of each step (compressed)."""
 
 
+class HealthConfig(Section, frozen=True):
+    """When the run says that it is not learning, and if it then stops; docs/health.md lists the alarms."""
+
+    steps: int = Field(default=0, ge=0)
+    """Steps in a row that something must last before it is said. 0: as many as have 64 groups, 5 at least."""
+    without_spread: float | None = Field(default=None, gt=0, le=1)
+    """Share of groups without spread that are nearly all. Unset: as many as a policy has that is right once in a
+    hundred, which depends on `group_size`, and 0.9 at least."""
+    truncated: float = Field(default=0.5, gt=0, le=1)
+    """Share of completions cut off at `sampling.max_completion_tokens` that is too many."""
+    failed: float | None = Field(default=None, ge=0, le=1)
+    """Share of completions that a grader may fail. Unset: a quarter of `rewards.max_failed_share`, which ends the
+    run."""
+    factor: float = Field(default=10.0, gt=1)
+    """The entropy and the length have collapsed when so many times smaller than in the first step; the gradient and
+    the logprob gap run away when so many times larger, the KL at so many times `kl_target`."""
+    stop_after: int = Field(default=0, ge=0)
+    """Stop after so many steps in a row from which nothing was learned, as nearly all groups were without spread: with
+    a checkpoint, `final/` and exit code 3. 0: never."""
+
+
 class RunConfig(Section, frozen=True):
     """One run, whole."""
 
@@ -122,6 +143,7 @@ class RunConfig(Section, frozen=True):
     checkpoint: CheckpointConfig = CheckpointConfig()
     placement: PlacementConfig = PlacementConfig()
     tracking: TrackingConfig = TrackingConfig()
+    health: HealthConfig = HealthConfig()
 
     @property
     def completions_per_step(self) -> int:

@@ -70,13 +70,16 @@ def check_held_out(prompts: PromptStream, config: RunConfig) -> None:
         held_out_prompts(prompts, format, config)
 
 
-def held_out_metrics(rollouts: Rollouts, prompts: PromptStream, config: RunConfig) -> dict[str, float]:
+def held_out_evaluations(rollouts: Rollouts, prompts: PromptStream, config: RunConfig) -> list[Evaluation]:
+    """Evaluate on the held-out prompts in each format of `config.measured_formats`, the recipe's own first."""
+    return [evaluate(rollouts, held_out_prompts(prompts, format, config), config) for format in config.measured_formats]
+
+
+def held_out_metrics(evaluations: Sequence[Evaluation], config: RunConfig) -> dict[str, float]:
     """Return `eval/` metrics of the recipe's own format, and `eval/<format>/` metrics of the others that it names."""
-    metrics: dict[str, float] = {}
-    for format in config.measured_formats:
-        evaluation = evaluate(rollouts, held_out_prompts(prompts, format, config), config)
-        metrics |= evaluation.metrics("eval" if format == config.prompts.format else f"eval/{format}")
-    return metrics
+    prefixes = ["eval", *(f"eval/{format}" for format in config.measured_formats[1:])]
+    found = zip(prefixes, evaluations, strict=True)
+    return {key: value for prefix, each in found for key, value in each.metrics(prefix).items()}
 
 
 def held_out_prompts(prompts: PromptStream, format: PromptFormat, config: RunConfig) -> Sequence[Prompt]:

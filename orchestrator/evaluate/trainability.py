@@ -72,6 +72,17 @@ def judge_trainability(evaluation: Evaluation, config: RunConfig) -> Trainabilit
     )
 
 
+def sentences(found: Trainability) -> Iterator[str]:
+    """Yield what was found, and what to do."""
+    bound, spread = "at least " if found.is_lower_bound else "", found.spread
+    yield (
+        f"Of its prompts {100 * found.never:.1f}% were never solved, {100 * found.sometimes:.1f}% sometimes, "
+        f"{100 * found.always:.1f}% always. In groups of {found.group_size}, {bound}{100 * spread.mean:.1f}% "
+        f"[{100 * spread.low:.1f}, {100 * spread.high:.1f}] would have right and wrong completions."
+    )
+    yield from found.advice
+
+
 def verdict_on(spread: float, never: float, always: float) -> Verdict:
     """Return the verdict on an expected share of groups with spread, and shares of prompts never and always solved."""
     if spread >= ENOUGH_SPREAD:

@@ -21,7 +21,7 @@ from rollout.types.completions import Group
 logger = logging.getLogger(__name__)
 
 MAY_CHANGE = (
-    *("num_steps", "runs_dir", "evaluation", "checkpoint", "tracking", "placement"),
+    *("num_steps", "runs_dir", "evaluation", "checkpoint", "tracking", "placement", "health"),
     *("rollout.num_generators", "rollout.cpus_per_generator", "rollout.gpu_memory_fraction", "rollout.max_restarts"),
     *("rollout.start_timeout_s", "rollout.hang_timeout_s", "rollout.stall_timeout_s", "rollout.publish_timeout_s"),
     *("rollout.publish_backend", "rollout.publish_bucket_mib"),

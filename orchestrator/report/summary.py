@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from rich.table import Table
+from rich.text import Text
 
 from rollout.types.prompts import PromptFormat
 
@@ -39,17 +40,20 @@ def prefixes(line: Mapping[str, float]) -> dict[str, str]:
     return {OWN: "the recipe's format"} | {f"{OWN}{format}/": format for format in others}
 
 
-def summary_table(lines: Lines) -> Table:
-    """Return the held-out figures before, after, and their change, with 95% intervals; several formats side by side."""
+def summary_table(lines: Lines, caption: str | None = None) -> Table:
+    """Return the held-out figures before, after, and their change, with 95% intervals; several formats side by side.
+
+    `caption` stands below it, such as that the run learned nothing.
+    """
     first, last = evaluations(lines)[0], evaluations(lines)[-1]
     formats = prefixes(last)
     before, after = f"before (step {first['step']})", f"after (step {last['step']})"
     if len(formats) == 1:
-        table = columns("", before, after, "change")
+        table = columns(caption, "", before, after, "change")
         for title, name in rows(first).items():
             table.add_row(title, *cells(first, last, f"{OWN}{name}"))
         return table
-    table = columns("", "", *formats.values())
+    table = columns(caption, "", "", *formats.values())
     for title, name in rows(first).items():
         by_format = [cells(first, last, f"{prefix}{name}") for prefix in formats]
         for when, row in zip((before, after, "change"), zip(*by_format, strict=True), strict=True):
@@ -57,8 +61,9 @@ def summary_table(lines: Lines) -> Table:
     return table
 
 
-def columns(*titles: str) -> Table:
-    table = Table(title="held-out problems", title_justify="left")
+def columns(caption: str | None, *titles: str) -> Table:
+    said = None if caption is None else Text(caption)  # not read as markup
+    table = Table(title="held-out problems", title_justify="left", caption=said, caption_justify="left")
     for title in titles:
         table.add_column(title, justify="right" if title else "left")
     return table

@@ -12,7 +12,7 @@ from orchestrator.config.schema import RunConfig
 from orchestrator.evaluate.comparison import ModelResult
 from orchestrator.evaluate.evaluation import Evaluation, by_label, is_right
 from orchestrator.evaluate.statistics import Difference, Estimate
-from orchestrator.evaluate.trainability import Trainability, judge_trainability
+from orchestrator.evaluate.trainability import judge_trainability, sentences
 from rollout.types.completions import Completion, Group, Reward
 from rollout.types.prompts import Prompt
 
@@ -37,7 +37,9 @@ def print_comparison(results: Sequence[ModelResult], config: RunConfig, console:
     for result in results:
         if result.evaluation.pass_at:
             console.print()
-            for line in trainability_lines(result, judge_trainability(result.evaluation, config)):
+            found = judge_trainability(result.evaluation, config)
+            title = f"[bold]Training {result.model.name}, {result.format}: {found.verdict}.[/]"
+            for line in (title, *(f"  {sentence}" for sentence in sentences(found))):
                 console.print(line, highlight=False, soft_wrap=True)
     for result in results:
         print_completions(result, console)
@@ -129,18 +131,6 @@ def breakdown_table(results: Sequence[ModelResult], label: str) -> Table | None:
     for name, (num_prompts, _) in broken_down[0].items():
         table.add_row(f"{name or 'none'} ({num_prompts})", *(percent(found[name][1]) for found in broken_down))
     return table
-
-
-def trainability_lines(result: ModelResult, found: Trainability) -> Iterator[str]:
-    """Yield sentences about what training would find to learn from, and what to do."""
-    bound = "at least " if found.is_lower_bound else ""
-    yield f"[bold]Training {result.model.name}, {result.format}: {found.verdict}.[/]"
-    yield (
-        f"  Of its prompts {share(found.never)} were never solved, {share(found.sometimes)} sometimes, "
-        f"{share(found.always)} always. In groups of {found.group_size}, {bound}{percent(found.spread)} would have "
-        "right and wrong completions."
-    )
-    yield from (f"  {sentence}" for sentence in found.advice)
 
 
 def print_completions(result: ModelResult, console: Console) -> None:

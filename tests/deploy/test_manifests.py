@@ -125,9 +125,11 @@ def test_somebody_has_the_gpu_and_the_head_of_the_lasting_cluster_takes_no_actor
 
 def test_the_ray_job_trains_a_recipe_that_loads_and_resumes_after_a_failure() -> None:
     spec = manifest("rayjob")["spec"]
-    program, command, *arguments = shlex.split(spec["entrypoint"])
+    program, script, *arguments = shlex.split(spec["entrypoint"])
     config = load(*recipe_and_overrides(arguments))
-    assert (program, command) == ("rayzero", "train") and config.runs_dir == "/runs"
+    assert program == "bash" and config.runs_dir == "/runs"
+    (workdir, *_) = [words[0] for name, words in instructions(DOCKERFILES[0]) if name == "WORKDIR"]
+    assert (ROOT / Path(script).relative_to(workdir)).is_file()
     assert spec["backoffLimit"] > 0 and spec["shutdownAfterJobFinishes"] is True
     variables = yaml.safe_load(spec["runtimeEnvYAML"])["env_vars"]
     assert all(isinstance(value, str) for value in variables.values())

@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.command import Ending
 from tests.support.paths import ROOT
 
 SLURM = ROOT / "deploy/slurm/train.sbatch"
 RUNPOD = ROOT / "deploy/runpod/train.sh"
+RAYJOB = ROOT / "deploy/kuberay/train.sh"
 SCRIPTS = sorted([*(ROOT / "deploy").rglob("*.sh"), *(ROOT / "deploy").rglob("*.sbatch")])
 
 
@@ -97,7 +99,7 @@ def output_of(process: subprocess.Popen) -> str:
     return process.stdout.read()
 
 
-@pytest.mark.parametrize("code", [0, 2])
+@pytest.mark.parametrize("code", [0, 2, Ending.HOPELESS.value])
 def test_the_slurm_job_ends_with_the_runs_exit_code(cluster, code) -> None:
     process = start(cluster, f'echo "on $RAY_ADDRESS: $*"; exit {code}')
     assert "on 10.0.0.1:6379: train countdown-4090 runs_dir=/shared/runs" in output_of(process)
@@ -116,6 +118,13 @@ def test_near_the_time_limit_the_run_is_asked_to_save_and_the_job_is_requeued(cl
     assert "saved" in output_of(process)
     assert process.returncode == 130
     assert "scontrol requeue 77" in Path(cluster["CALLS"]).read_text()
+
+
+@pytest.mark.parametrize(("code", "seen"), [(0, 0), (1, 1), (130, 130), (Ending.HOPELESS.value, 0)])
+def test_a_ray_job_is_started_again_after_all_but_a_run_that_is_done_or_hopeless(tmp_path, code, seen) -> None:
+    write_command(tmp_path / "rayzero", f'echo "$*"; exit {code}')
+    done = bash(RAYJOB, "countdown-4090", "runs_dir=/runs", PATH=f"{tmp_path}:{os.environ['PATH']}")
+    assert (done.returncode, done.stdout) == (seen, "train countdown-4090 runs_dir=/runs\n")
 
 
 def test_slurm_reads_secrets_from_a_file_without_printing_them(cluster, tmp_path) -> None:

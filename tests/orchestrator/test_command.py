@@ -3,6 +3,7 @@
 import os
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Self
 
 import pytest
 from rich.console import Console
@@ -10,9 +11,10 @@ from rich.console import Console
 from learner.backend.file_digests import file_digest
 from learner.parity import NonFiniteError
 from orchestrator import command
-from orchestrator.command import Command
+from orchestrator.command import Command, Ending
 from orchestrator.config.recipe import load
 from orchestrator.records.run_directory import RunDirectoryError
+from orchestrator.run import TrainCommand
 
 
 class FakeCommand(Command[None]):
@@ -45,7 +47,7 @@ class FakeCommand(Command[None]):
         self.directory.final.mkdir(exist_ok=True)
         (self.directory.final / "step").write_text(str(self.num_steps))
         os.utime(self.directory.final)
-        return True
+        return Ending.COMPLETE
 
     def save(self, folder: Path):
         folder.mkdir()
@@ -64,9 +66,9 @@ def of(tmp_path: Path, num_steps: int) -> FakeCommand:
 
 def test_fewer_steps_than_were_done_are_refused_where_their_model_is_not(tmp_path: Path, capsys) -> None:
     first = of(tmp_path, 3)
-    assert first.run()
+    assert first.run() is Ending.COMPLETE
     final = first.directory.final
-    assert of(tmp_path, 2).run() and "is complete at step 3" in capsys.readouterr().out
+    assert of(tmp_path, 2).run() is Ending.COMPLETE and "is complete at step 3" in capsys.readouterr().out
     (final / "step").unlink()
     final.rmdir()
     expected = (
@@ -75,20 +77,20 @@ def test_fewer_steps_than_were_done_are_refused_where_their_model_is_not(tmp_pat
     )
     with pytest.raises(RunDirectoryError, match=expected):
         of(tmp_path, 2).run()
-    assert of(tmp_path, 3).run()
+    assert of(tmp_path, 3).run() is Ending.COMPLETE
     assert (final / "step").read_text() == "3"
 
 
 def test_a_model_of_fewer_steps_than_were_done_since_is_exported_anew(tmp_path: Path) -> None:
     """The run was made longer, and left before its new end: final/ is still the model of the old one."""
-    assert of(tmp_path, 3).run()
+    assert of(tmp_path, 3).run() is Ending.COMPLETE
     longer = of(tmp_path, 8)
     longer.checkpoints.save(5, longer, {})
     old = longer.checkpoints.latest().folder.stat().st_mtime - 60
     os.utime(longer.directory.final, (old, old))
     with pytest.raises(RunDirectoryError, match="num_steps = 4 is below step 5"):
         of(tmp_path, 4).run()
-    assert of(tmp_path, 5).run()
+    assert of(tmp_path, 5).run() is Ending.COMPLETE
     assert (longer.directory.final / "step").read_text() == "5"
 
 
@@ -100,3 +102,39 @@ def test_weights_that_broke_are_said_with_the_last_good_checkpoint(tmp_path: Pat
     broken.checkpoints.save(5, broken, {})
     with pytest.raises(NonFiniteError, match=r"The last good checkpoint is that of step 5, .*step_000005$"):
         broken.run()
+
+
+class Stopped(TrainCommand):
+    """A run that its recipe stopped after the third of ten steps."""
+
+    def prepare(self):
+        raise AssertionError("it goes on")
+
+    @classmethod
+    def of(cls, folder: Path, *overrides: str) -> Self:
+        config = load(None, [f"runs_dir={folder}", "name=mine", "num_steps=10", "health.stop_after=2", *overrides])
+        return cls(config, Console(width=200))
+
+
+@pytest.fixture
+def stopped(tmp_path: Path) -> Path:
+    run = Stopped.of(tmp_path)
+    run.directory.open()
+    for step in range(1, 4):
+        run.directory.log_metrics(step, {"reward/total": 0.0, "rollout/groups_without_spread": float(step > 1)})
+    run.checkpoints.save(3, FakeCommand(run.config, run.console), {})
+    run.directory.final.mkdir()
+    return tmp_path
+
+
+def test_a_run_that_was_stopped_as_hopeless_says_so_again_and_does_not_go_on(stopped, capsys) -> None:
+    assert Stopped.of(stopped).run() is Ending.HOPELESS
+    printed = capsys.readouterr().out
+    assert "run 'mine' was stopped after step 3 of 10: 2 steps in a row taught nothing" in printed
+    assert "set health.stop_after = 0" in printed and "name=mine-2" in printed
+
+
+@pytest.mark.parametrize("override", ["health.stop_after=0", "health.stop_after=3"])
+def test_it_goes_on_when_the_recipe_no_longer_stops_it(stopped, override: str) -> None:
+    with pytest.raises(AssertionError, match="it goes on"):
+        Stopped.of(stopped, override).run()

@@ -11,6 +11,7 @@ from learner.metrics import Update
 from orchestrator.config.recipe import load
 from orchestrator.interrupt import Interrupt
 from orchestrator.records.checkpoints import Checkpoints
+from orchestrator.records.health.monitor import Health
 from orchestrator.train import train
 from tests.support.groups import scored_group
 
@@ -125,6 +126,7 @@ class ListTracker:
 def start(tmp_path):
     folder = tmp_path / "checkpoints"
     folder.mkdir()
+    said: list[str] = []
 
     def run(fleet, *overrides, interrupt=None):
         config = load(
@@ -132,9 +134,10 @@ def start(tmp_path):
         )
         tracker, prompts = ListTracker(), FakePrompts()
         interrupt = interrupt or Interrupt(Console(quiet=True))
-        last = train(config, prompts, fleet, Checkpoints(folder, 2), tracker, interrupt)
+        last = train(config, prompts, fleet, Checkpoints(folder, 2), tracker, Health(config, said.append), interrupt)
         return last, tracker, prompts
 
+    run.said = said
     return run
 
 
@@ -201,6 +204,23 @@ def test_replacing_is_bounded_and_the_step_keeps_its_size(start) -> None:
     assert fleet.trained[0] == ["6", "7", "8"]
     assert prompts.position == 4 * 9
     assert tracker.metrics[1]["rollout/replaced_groups"] == 6
+
+
+def test_a_hopeless_run_is_saved_and_left(start) -> None:
+    fleet = FakeFleet(without_spread=range(100))
+    last, tracker, _ = start(fleet, "health.stop_after=3", "num_steps=9", "checkpoint.every_steps=100")
+    assert last == 3 and tracker.metrics[3]["health/alarms"] == 0.0
+    resumed = FakeFleet(without_spread=range(100))
+    start(resumed, "num_steps=4", "checkpoint.every_steps=100")
+    assert resumed.events[0] == ("publish", 3)
+
+
+def test_the_verdict_is_said_before_the_first_step_and_alarms_after_theirs(start) -> None:
+    fleet = FakeFleet(without_spread=range(100))
+    _, tracker, _ = start(fleet, "health.steps=2", "num_steps=3")
+    assert start.said[0] == "before training: too easy"
+    assert start.said[-1].startswith("health/no_spread after step 2: ")
+    assert [tracker.metrics[step].get("health/no_spread") for step in (1, 2, 3)] == [None, 1.0, 1.0]
 
 
 def test_a_finished_run_does_nothing_more(start) -> None:

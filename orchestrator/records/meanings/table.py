@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from orchestrator.records.meanings.health import HEALTH
 from orchestrator.records.meanings.learning import OPTIM
 from orchestrator.records.meanings.metric import MetricMeaning, MetricSection
 from orchestrator.records.meanings.sampling import CURRICULUM, REWARD, ROLLOUT
 from orchestrator.records.meanings.service import EVAL, MARKER, SYSTEM, TIME
 
-SECTIONS = (REWARD, ROLLOUT, CURRICULUM, OPTIM, EVAL, MARKER, TIME, SYSTEM)
+SECTIONS = (REWARD, ROLLOUT, CURRICULUM, OPTIM, EVAL, MARKER, HEALTH, TIME, SYSTEM)
 METRICS = {metric.key: metric for section in SECTIONS for metric in section.metrics}
 
 INTRODUCTION = """\

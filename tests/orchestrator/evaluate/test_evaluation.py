@@ -11,6 +11,7 @@ from orchestrator.evaluate.evaluation import (
     by_label,
     check_held_out,
     evaluate,
+    held_out_evaluations,
     held_out_metrics,
     held_out_prompts,
     summarize,
@@ -127,20 +128,24 @@ class Stream:
         return [f"{format}/{index}" for index in range(20)]
 
 
+def measured(rollouts, config) -> dict[str, float]:
+    return held_out_metrics(held_out_evaluations(rollouts, Stream(), config), config)
+
+
 def test_the_recipes_own_format_keeps_the_plain_keys_and_others_have_theirs() -> None:
     config = load(None, ['evaluation.formats=["natural", "zero_shot"]', "evaluation.num_prompts=5"])
-    metrics = held_out_metrics(Sampling(), Stream(), config)
+    metrics = measured(Sampling(), config)
     assert {"eval/pass_at_1", "eval/pass_at_8", "eval/natural/pass_at_1", "eval/natural/completion_tokens"} <= set(
         metrics
     )
     assert not [key for key in metrics if key.startswith("eval/zero_shot/") or "one_shot" in key]
-    plain = held_out_metrics(Sampling(), Stream(), load(None))
+    plain = measured(Sampling(), load(None))
     assert not [key for key in plain if "natural" in key or "zero_shot" in key]
 
 
 def test_every_evaluation_metric_has_its_meaning() -> None:
     group = lambda prompt, size: scored_group(prompt, [True] * (size - 1) + [False])  # noqa: E731
-    metrics = held_out_metrics(Sampling(group), Stream(), load(None, ['evaluation.formats=["one_shot", "natural"]']))
+    metrics = measured(Sampling(group), load(None, ['evaluation.formats=["one_shot", "natural"]']))
     assert {"eval/pass_at_8", "eval/natural/reward_ci95", "eval/marker/exploration"} <= metrics.keys()
     for key in metrics:
         found = find_metric(re.sub("^eval/(one_shot|natural)/", "eval/", key))

@@ -8,11 +8,13 @@ import pytest
 from rich.console import Console
 
 from orchestrator import run
+from orchestrator.command import Ending
 from orchestrator.config.recipe import load
 from orchestrator.fleet.fleet import RayFleet
 from orchestrator.fleet.learner_group import LearnerLostError
 from orchestrator.fleet.transports import NcclTransport
 from orchestrator.interrupt import Interrupt
+from orchestrator.records.health.monitor import Health
 from rollout.types.sampling import EngineSpec
 
 
@@ -115,10 +117,28 @@ def test_a_learner_that_is_lost_in_the_export_is_built_anew_and_exports(monkeypa
         restore=lambda state: None,
         truncate_after=lambda step: None,
         verify_latest=lambda: None,
+        metrics=list,
         final=tmp_path,
     )
-    run.train_and_export(config, kept, fleet, None, kept, kept, None, Interrupt(Console(quiet=True)))
+    health, interrupt = Health(config), Interrupt(Console(quiet=True))
+    assert run.train_and_export(config, kept, fleet, None, kept, kept, None, health, interrupt) is Ending.COMPLETE
     assert exports == [tmp_path, tmp_path] and fleet.learner.restarts == 1
+
+
+@pytest.mark.parametrize(
+    ("last_step", "num_wrong", "ending"), [(2, 2, Ending.HOPELESS), (2, 1, Ending.INTERRUPTED), (4, 2, Ending.COMPLETE)]
+)
+def test_a_run_that_is_stopped_as_hopeless_is_exported_and_one_that_is_interrupted_is_not(
+    monkeypatch, tmp_path, last_step, num_wrong, ending
+) -> None:
+    config = load(None, ["health.stop_after=2", "num_steps=4"])
+    rows = [{"step": step, "reward/total": 0.0, "rollout/groups_without_spread": 1.0} for step in range(num_wrong)]
+    exports = []
+    monkeypatch.setattr(run, "train", lambda *_: last_step)
+    monkeypatch.setattr(run, "export_whole", lambda learner, folder: exports.append(folder))
+    kept = SimpleNamespace(state=dict, metrics=lambda: rows, final=tmp_path, learner=None)
+    found = run.train_and_export(config, kept, kept, None, kept, kept, None, Health(config), None)
+    assert found is ending and exports == ([] if ending is Ending.INTERRUPTED else [tmp_path])
 
 
 def test_after_a_restart_of_the_learner_generators_join_a_new_group_with_it(events) -> None:
@@ -160,9 +180,15 @@ def test_a_learner_is_built_anew_so_often_and_no_more(monkeypatch, lost_in_resta
 
     monkeypatch.setattr(run, "train", train)
     kept = SimpleNamespace(
-        state=dict, restore=lambda state: None, truncate_after=lambda step: None, verify_latest=lambda: None
+        state=dict,
+        restore=lambda state: None,
+        truncate_after=lambda step: None,
+        verify_latest=lambda: None,
+        metrics=list,
     )
     config = load(None, ["placement.max_learner_restarts=3"])
     with pytest.raises(LearnerLostError, match=r"died during (start|update)"):
-        run.train_and_export(config, kept, fleet, None, kept, kept, None, Interrupt(Console(quiet=True)))
+        run.train_and_export(
+            config, kept, fleet, None, kept, kept, None, Health(config), Interrupt(Console(quiet=True))
+        )
     assert (fleet.learner.restarts, fleet.trainings) == (3, num_trainings)

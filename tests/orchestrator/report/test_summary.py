@@ -25,6 +25,14 @@ def table_rows(lines) -> list[list[str]]:
     return [[cell.strip() for cell in cells] for cells in split if cells]
 
 
+def test_what_is_said_of_the_whole_run_stands_below() -> None:
+    lines = [{"step": 0} | figures(0, "eval"), {"step": 9} | figures(0, "eval")]
+    said = "run 'mine' has learned nothing: [bold]all wrong"
+    console = Console(record=True, width=160, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
+    console.print(summary_table(lines, said))
+    assert said in " ".join(console.export_text().split())
+
+
 def test_formats_stand_side_by_side_with_their_changes() -> None:
     lines = [
         {"step": 0} | figures(4, "eval") | figures(2, "eval/natural"),

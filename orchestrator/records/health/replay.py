@@ -1,0 +1,44 @@
+"""Judge the metrics of runs that are over: which alarms would have been said, and after which step.
+
+python -m orchestrator.records.health.replay runs/NAME …
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from orchestrator.config.recipe import validate
+from orchestrator.config.schema import RunConfig
+from orchestrator.records.health.history import Row
+from orchestrator.records.health.monitor import Health
+from orchestrator.records.run_directory import whole_lines
+
+
+def replay(rows: Iterable[Row], config: RunConfig) -> dict[str, tuple[int, str]]:
+    """Return the alarms that the rows of a metrics.jsonl give, each with the step after which it first holds."""
+    health = Health(config)
+    found: dict[str, tuple[int, str]] = {}
+    for row in rows:
+        health.take(row)
+        for name, sentence in health.holding().items():
+            found.setdefault(name, (int(row["step"]), sentence))
+    return found
+
+
+def main() -> None:
+    """Print the alarms of each run directory that is named."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run directory")
+    for folder in parser.parse_args().runs:
+        rows = list(whole_lines((folder / "metrics.jsonl").read_text()))
+        found = replay(rows, validate(json.loads((folder / "config.json").read_text())))
+        print(f"{folder}: {len(rows)} rows, {len(found)} alarms")
+        for name, (step, sentence) in found.items():
+            print(f"  health/{name} after step {step}: {sentence}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,165 @@
+"""Alarms about what there is to learn from: groups without spread, cut off completions, formats, constant parts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from orchestrator.config.schema import RunConfig
+from orchestrator.records.health.grading import FAILED
+from orchestrator.records.health.history import History, Row, mean, mean_of, named
+from orchestrator.records.health.limits import HealthLimits
+
+SOME = 0.05
+"""Share of completions that is more than chance, and below which a format is near 0."""
+BEST = {
+    "correctness": 1.0,
+    "answer_tags": 1.0,
+    "format": 1.0,
+    "closeness": 1.0,
+    "process": 1.0,
+    "score": 1.0,
+    "tests_passed": 1.0,
+    "words": 1.0,
+    "tag_pairs": 2.0,
+    "length": 0.0,
+    "repetition": 0.0,
+}
+"""The most that our own parts can be. A part that all completions have in full is learned, not broken."""
+
+
+def share_without_signal(row: Row, config: RunConfig) -> float:
+    """Return the share of a step's training from which nothing is learned: 0 where the row does not tell."""
+    algorithm = config.learner.algorithm
+    if row.get("optim/masked_completions") == 1.0 or row.get("optim/skipped_updates", 0.0) >= (
+        config.learner.updates_per_step
+    ):
+        return 1.0
+    if not algorithm.needs_groups:  # compared with the whole step, or with the critic
+        return float(row.get("reward/std/total") == 0.0)
+    sampled = config.prompts_per_step + row.get("rollout/replaced_groups", 0.0)
+    with_spread = sampled * (1.0 - row.get("rollout/groups_without_spread", 0.0))
+    return round(1.0 - with_spread / config.prompts_per_step, 9)
+
+
+def no_spread(history: History, config: RunConfig, limits: HealthLimits) -> str | None:
+    """Tell that nearly all groups are without spread: right throughout, or wrong throughout."""
+    rows = history.last
+    if len(rows) < limits.steps or any(share_without_signal(row, config) < limits.without_spread for row in rows):
+        return None
+    return without_signal(rows, history, config, limits)
+
+
+def without_signal(rows: list[Row], history: History, config: RunConfig, limits: HealthLimits) -> str:
+    """Return what is known of `rows`, steps in which nothing was learned: how that shows, why, and what to change."""
+    share = mean([share_without_signal(row, config) for row in rows])
+    right, wrong = (mean_of(rows, f"rollout/groups_all_{how}") for how in ("right", "wrong"))
+    how = f"; {percent(wrong)} of the groups are all wrong, {percent(right)} all right" if right or wrong else ""
+    steps = f"over the last {len(rows)} steps" if len(rows) > 1 else "in the last step"
+    return f"{percent(share)} of the groups teach nothing {steps}, as their rewards do not differ{how}. " + cause(
+        rows, history, config, limits
+    )
+
+
+def cause(rows: list[Row], history: History, config: RunConfig, limits: HealthLimits) -> str:
+    """Return the likely cause of groups without spread, and the setting to change."""
+    if mean_of(rows, "optim/masked_completions") == 1.0 or mean_of(rows, "rollout/truncated") >= limits.truncated:
+        return cut_off_advice(config)
+    failed = max((mean_of(rows, key) for key in named(FAILED, rows[-1]).values()), default=0.0)
+    if failed >= 0.5:
+        return f"Likely cause: {percent(failed)} of the completions could not be graded; log.txt names the function."
+    if "reward/correctness" not in rows[-1]:
+        return (
+            f"Likely cause: every completion gets the same reward, {mean_of(rows, 'reward/total'):.3g}. Look at the "
+            "parts under reward/, and pay for something that completions differ in (rewards.weights)."
+        )
+    right = mean_of(rows, "reward/correctness")
+    highest = history.highest("reward/correctness") or 0.0
+    if right >= 0.5:
+        return (
+            "Likely cause: the problems are too easy, or all is learned. Take harder ones (the task's settings under "
+            "prompts, prompts.curriculum), or end the run here."
+        )
+    if mean_of(rows, "reward/right_untagged") >= SOME:
+        return format_advice(rows, config)
+    if highest >= SOME and right <= highest / 4:
+        return (
+            f"Likely cause: an update broke the policy, of whose completions {percent(highest)} were right before: "
+            f"lower learner.learning_rate = {config.learner.learning_rate:g}, and start anew under another name."
+        )
+    return (
+        f"Likely cause: the problems are too hard; {percent(right)} of the completions are right. Take easier ones "
+        "(the task's settings under prompts, prompts.curriculum), teach the model first (`rayzero sft`, "
+        f"warm_start.data), or raise group_size = {config.group_size}."
+    )
+
+
+def cut_off(history: History, config: RunConfig, limits: HealthLimits) -> str | None:
+    """Tell that most completions are cut off."""
+    shares = history.values("rollout/truncated")
+    if not shares or min(shares) < limits.truncated:
+        return None
+    return (
+        f"{percent(mean(shares))} of the completions are cut off over the last {len(shares)} steps. "
+        f"{cut_off_advice(config)}"
+    )
+
+
+def cut_off_advice(config: RunConfig) -> str:
+    return (
+        f"Likely cause: sampling.max_completion_tokens = {config.sampling.max_completion_tokens} is too few to reach "
+        "an answer: raise it. If completions go on after their answer, set sampling.stop."
+    )
+
+
+def wrong_format(history: History, config: RunConfig, limits: HealthLimits) -> str | None:
+    """Tell that the format is near 0, although right answers occur in the text."""
+    part = next((name for name in ("format", "answer_tags") if config.rewards.weights.get(name)), None)
+    right, untagged = history.values("reward/correctness"), history.values("reward/right_untagged")
+    if not right or not untagged:
+        return None
+    if part is None:  # nothing pays for the format, but answers elsewhere count as wrong
+        if min(untagged) < SOME or any(4 * inside > outside for inside, outside in zip(right, untagged, strict=True)):
+            return None
+    else:
+        shares = history.values(f"reward/{part}")
+        found = [max(pair) for pair in zip(right, untagged, strict=True)]
+        if not shares or max(shares) > SOME or min(found) < SOME:
+            return None
+    return (
+        f"Over the last {limits.steps} steps {percent(max(mean(right), mean(untagged)))} of the completions hold the "
+        f"right answer, and next to none is in the format asked for. {format_advice(history.last, config)}"
+    )
+
+
+def format_advice(rows: Sequence[Row], config: RunConfig) -> str:
+    return (
+        f"Likely cause: the model does not write the tags that the reward reads (see rollouts/; prompts.format = "
+        f'"{config.prompts.format}"). Show the format (prompts.format = "one_shot"), ask for none '
+        '(prompts.format = "natural"), or teach it (`rayzero sft`, warm_start.data).'
+    )
+
+
+def constant_part(history: History, config: RunConfig, limits: HealthLimits) -> str | None:
+    """Tell that a weighed part of the reward never varies, while others do."""
+    total = history.values("reward/std/total")
+    if not total or max(total) == 0.0:  # all of them: that is told as groups without spread
+        return None
+    constant = {}
+    for name in (name for name, weight in config.rewards.weights.items() if weight):
+        values, spread = history.values(f"reward/{name}"), history.values(f"reward/std/{name}")
+        if spread and max(spread) == 0.0 and max(values) - min(values) < 1e-9 and values[0] != BEST.get(name):
+            constant[name] = values[0]
+    if not constant:
+        return None
+    said = ", ".join(f"{name} = {value:.3g}" for name, value in constant.items())
+    first = next(iter(constant))
+    return (
+        f"Reward parts that are the same for every completion of the last {limits.steps} steps: {said}. They teach "
+        "nothing, only the other parts are learned. Likely cause: the model never earns it, or its function does not "
+        f"read what the model writes (see rollouts/). Make the problems easier, mend the function, or take "
+        f"rewards.weights.{first} out."
+    )
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.0f}%"
