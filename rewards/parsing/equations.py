@@ -31,6 +31,7 @@ _GLUED_AFTER = re.compile(
 )
 """A word of two letters or more may touch a number: models forget the space, ``using14 + 32``."""
 _LOOK_BACK = 16
+_MINUS = ("-", "−", "–", "\\-")
 _RESULT = re.compile(rf"\s*(?P<minus>\\?-|−|–)?\s*(?P<whole>[0-9]{{1,{MAX_DIGITS}}})(?:\.0{{1,{MAX_DIGITS}}})?\s*")
 
 
@@ -68,7 +69,7 @@ def _expression(side: str) -> Expression | None:
     side = side.strip()
     if len(side) > MAX_CHARACTERS:
         return None
-    if (number := result(side)) is not None:
+    if side.startswith(_MINUS) and (number := result(side)) is not None:
         return Expression((number,))
     try:
         return parse(_undecorated(side))

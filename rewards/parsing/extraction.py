@@ -11,11 +11,16 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 ANNOUNCED = re.compile(
-    r"\banswers?\b[*_]{0,3}(?: \([^()\n]{0,40}\)| (?:to|for|of)\b[^\n.:=]{0,60}?)?[*_]{0,3}"
-    r"[ \t]{0,3}(?:(?:is|are|was|would be|should be|will be|must be)\b|[:=])[ \t*_:]{0,8}",
+    r"\banswers?\b[*_]{0,3}(?:"
+    r"(?: \([^()\n]{0,40}\)| (?:to|for|of)\b[^\n.:=]{0,60}?)?[*_]{0,3}"
+    r"[ \t]{0,3}(?:(?:is|are|was|would be|should be|will be|must be)\b|[:=])[ \t*_:]{0,8}"
+    r"|(?P<heading>[ \t]{0,3}(?=\n\s{0,8}[^\s#])))",
     re.IGNORECASE,
 )
-r"""``The answer is``, ``**Final answer:**``, ``The answer to the question is``: the answer is the rest of the line."""
+r"""``The answer is``, ``**Final answer:**``, ``The answer to the question is``: the answer is the rest of the line.
+Under a heading, ``## Answer``, it is the next line."""
+_HEADING = re.compile(r"[ \t]{0,3}(?:#{1,6}[ \t]{1,3})?[*_]{0,3}(?:(?:the|my|final|correct)[ \t]){0,3}", re.IGNORECASE)
+"""The beginning of a line whose end may be a heading."""
 
 _REMARK = re.compile(
     r"(?:(?:indeed|also|then|therefore|clearly) )?"
@@ -24,10 +29,33 @@ _REMARK = re.compile(
 )
 """Said of an answer, but not the answer: ``So the answer is correct.``"""
 _WRAPPINGS = (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"), ("**", "**"), ("```", "```"), ("`", "`"))
+_WRAPPING_SIGNS = frozenset(opening[0] for opening, _ in _WRAPPINGS)
 _FENCE_LANGUAGE = re.compile(r"[A-Za-z0-9]{1,16}[ \t]*\n")
 _JOINT = re.compile(r"[ \t$]{0,8}(?:,|;|&|,? ?\band\b|,? ?\bor\b)[ \t$]{0,8}")
 """The text between two boxes that are one answer."""
 _BRACE = re.compile(r"\\boxed[ \t]?\{|\\fbox[ \t]?\{|\\[\\{}]|[{}]")
+_DENIED = re.compile(
+    r"(?:\b(?:not|never|neither|nor|other than|instead of|rather than|anything but|except)|n['’]t)"
+    r"\s{1,3}(?:be\s{1,3}|equal\s{1,3}|to\s{1,3}|the\s{1,3}|just\s{1,3}){0,3}[$\s*]{0,4}\Z|(?:\\neq?|≠)[$\s]{0,4}\Z",
+    re.IGNORECASE,
+)
+"""It stands before a box that is no answer: ``\\boxed{2}, not \\boxed{3}``."""
+_ANOTHER = r"[-−$(\[*\\\"]{0,4}(?:[0-9]|(?-i:[A-J])\b|boxed)"
+_RETRACTION = (
+    r"(?:(?:oh|ah|but|hmm+)\b[\s,.]{1,3})?(?:no\b[\s,.:;!—–-]{1,3}(?:wait|actually|sorry)\b|wait\b[\s,.—–-]{1,3}no\b"
+    rf"|(?:no|nope)\b(?:[.,:!—–-]|(?=\s?\Z|\s(?:(?:it|that|this|the answer|i|make|should|rather)\b|{_ANOTHER})))"
+    r"|(?:scratch|strike|forget) that\b|make that\b|correction\b|my (?:mistake|bad)\b|(?:on|upon) second thoughts?\b"
+    r"|i (?:mean|meant|was wrong|take (?:it|that) back|made (?:a|an) (?:mistake|error))\b"
+    r"|(?:that|this|it)(?:['’]?s| is| was) (?:wrong|incorrect|not (?:right|correct|true|it)|a mistake)\b"
+    rf"|(?:wait|actually|sorry|oops|rather(?! than)|hmm+)\b[\s,.:!—–-]{{1,3}}"
+    rf"(?=(?:it|that|this|the|i|no|should)\b|{_ANOTHER}))[\s,.:;!—–-]{{0,4}}"
+)
+_RETRACTED = re.compile(
+    rf"(?:[.,;:?!)\]}}$*_\n—–-][\s$]{{0,3}}|\s(?=no,? wait|wait,? no|scratch that|make that)){_RETRACTION}",
+    re.IGNORECASE,
+)
+_RETRACTED_NEXT = re.compile(rf"[\s.,;:?!)\]}}$*_—–-]{{1,6}}{_RETRACTION}([^\n]*)", re.IGNORECASE)
+_ANSWER_BEFORE = re.compile(r"(?:[0-9$)}]|\b[A-J])\s{0,3}(?:\bor\b|\band\b|,|;|/)[\s$]{0,4}\Z")
 MAX_JOINED = 20
 _LINE = re.compile(r"\s*([^\n]*)")
 
@@ -70,7 +98,7 @@ def unwrapped(answer: str) -> str:
     for _ in range(2 * len(_WRAPPINGS)):
         before = answer = answer.strip()
         answer = answer.removesuffix(".")
-        for opening, closing in _WRAPPINGS:
+        for opening, closing in _WRAPPINGS if answer[:1] in _WRAPPING_SIGNS else ():
             inside = answer[len(opening) : -len(closing)]
             if len(answer) > len(opening + closing) and answer == opening + inside + closing and opening not in inside:
                 language = _FENCE_LANGUAGE.match(inside) if opening == "```" else None
@@ -84,9 +112,11 @@ def unwrapped(answer: str) -> str:
 def last_box(text: str) -> StatedAnswer | None:
     r"""Return the last ``\boxed{…}`` (or ``\fbox{…}``) whose braces balance, of nested ones the outermost; or None.
 
-    A box that was cut off does not count, nor do escaped braces. Boxes that are joined to it, as in ``\boxed{1} and
-    \boxed{2}``, belong to it: its text then has them all, with commas.
+    A box that was cut off or denied does not count, nor do escaped braces. Boxes that are joined to it, as in
+    ``\boxed{1} and \boxed{2}``, belong to it: its text then has them all, with commas.
     """
+    if "box" not in text:
+        return None
     found: list[tuple[int, int, int, int]] = []  # positions: only these boxes are cut out of the text
     opened: list[tuple[bool, int, int]] = []
     for match in _BRACE.finditer(text):
@@ -97,7 +127,7 @@ def last_box(text: str) -> StatedAnswer | None:
             opened.append((len(brace) > 1, match.start(), match.end()))
         elif opened:
             is_box, start, inside = opened.pop()
-            if is_box:
+            if is_box and not _DENIED.search(text[max(0, start - 40) : start]):
                 is_joined = bool(found) and found[-1][1] <= start and _JOINT.fullmatch(text, found[-1][1], start)
                 found = [*(found[-MAX_JOINED:] if is_joined else ()), (start, match.end(), inside, match.start())]
     if not found:
@@ -113,6 +143,10 @@ def last_announced(text: str, announced: re.Pattern[str] = ANNOUNCED, remarks: b
     """
     last = None
     for match in announced.finditer(text):
+        if match["heading"] is not None and not _HEADING.fullmatch(
+            text, text.rfind("\n", 0, match.start()) + 1, match.start()
+        ):
+            continue
         if bool(_REMARK.match(text, match.end())) is remarks:
             last = match
     if last is None:
@@ -122,18 +156,50 @@ def last_announced(text: str, announced: re.Pattern[str] = ANNOUNCED, remarks: b
     return StatedAnswer(last.start(), rest.end(), rest[1].strip())
 
 
+def after_retraction(stated: str) -> str:
+    """Return what takes the place of an answer that is taken back; ``73`` of ``72? No, 73``, and otherwise all of it.
+
+    It is empty where an answer is only taken back.
+    """
+    last = None
+    for match in _RETRACTED.finditer(stated):
+        last = match
+    return stated if last is None else stated[last.end() :]
+
+
+def retracted(text: str, end: int) -> str | None:
+    """Return the rest of the line behind words that take back what ends there; None without such words."""
+    match = _RETRACTED_NEXT.match(text, end)
+    return None if match is None else match[1]
+
+
+def from_box(stated: str) -> str:
+    r"""Return a stated answer from its last box on, the box taken off: ``72 cm`` of ``6 + 66 is \boxed{72} cm``.
+
+    It is all of it where there is no box, or where another answer is joined to it: ``71 or \boxed{72}``.
+    """
+    box = last_box(stated)
+    if box is None or _ANSWER_BEFORE.search(stated, max(0, box.start - 20), box.start):
+        return stated
+    return f"{box.text} {stated[box.end :]}"
+
+
 def stated_answer(text: str, announced: re.Pattern[str] = ANNOUNCED) -> str | None:
     """Return the answer that the text states as its own; None when it states none.
 
-    A complete pair of tags decides alone. Without one, of the last box and the last announcement the later counts. What
-    reads like a remark on the answer is an answer where there is no other.
+    A complete pair of tags decides alone. Without one, of the last box and the last announcement the later counts, or
+    what the text says right after it to take it back. What reads like a remark on the answer is an answer where there
+    is no other.
     """
     tagged = extract_answer(text)
     if tagged is not None:
         return tagged
     found = [answer for answer in (last_box(text), last_announced(text, announced)) if answer is not None]
     last = max(found) if found else last_announced(text, announced, remarks=True)
-    return None if last is None else last.text
+    if last is None:
+        return None
+    instead = retracted(text, last.end)
+    return last.text if instead is None else instead
 
 
 def is_natural(answer: Mapping[str, Any]) -> bool:

@@ -106,7 +106,9 @@ def _decimal(numeral: str) -> Fraction | None:
     mantissa = mantissa.rstrip(".,")
     if len(mantissa) > MAX_DIGITS or not _DECIMAL.fullmatch(mantissa):
         return None
-    return Fraction(_SEPARATORS.sub("", mantissa)) * Fraction(10) ** int(exponent or 0)
+    digits = _SEPARATORS.sub("", mantissa)
+    value = Fraction(digits) if "." in digits else Fraction(int(digits))  # several times as fast
+    return value * Fraction(10) ** int(exponent) if exponent else value
 
 
 def _is_negative(text: str, start: int) -> bool:

@@ -116,7 +116,9 @@ def closeness(value: Fraction | None, target: Fraction | int) -> float:
 
 
 def _grade_expression(text: str, rules: Rules) -> CountdownVerdict:
-    left, *others = (unboxed(unwrapped(side)) for side in _EQUALS.split(unwrapped(text), maxsplit=2))
+    left, *others = _EQUALS.split(unwrapped(text), maxsplit=2)
+    if others:
+        left, *others = (unboxed(unwrapped(side)) for side in (left, *others))
     claims = [result(side) for side in others]
     if claims == [None] and (claimed := result(left)) is not None:  # ``42 = (9 - 3) * 7``
         left, claims = others[0], [claimed]

@@ -8,7 +8,8 @@ The answer of a text is, in this order: what its last pair of answer tags holds;
 natural format it is the last number of the text, whatever stands around it.
 
 An answer must name one number. ``24 + 48 = 72`` names what follows the last equals sign, ``72 clips`` and ``$72.00``
-are 72, and ``72 or 73``, ``48 + 24`` and ``not 72`` name none. Numbers are compared exactly: 0.33 is not 1/3. See
+are 72, and ``72 or 73``, ``72; 73``, ``48 + 24`` and ``not 72`` name none. Inside tags a box or an announcement says
+which it is, and of ``72? No, 73`` the last counts. Numbers are compared exactly: 0.33 is not 1/3. See
 rewards/parsing/numerals.py for how they may be written.
 
 - ``correctness``: 1 if the number is the reference, otherwise 0.
@@ -24,7 +25,15 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
-from rewards.parsing.extraction import ANNOUNCED, is_natural, stated_answer
+from rewards.parsing.extraction import (
+    ANNOUNCED,
+    after_retraction,
+    from_box,
+    is_natural,
+    last_announced,
+    stated_answer,
+    tagged,
+)
 from rewards.parsing.numerals import begins_with_number, last_number, numbers
 from rewards.tasks.countdown import closeness
 
@@ -40,8 +49,20 @@ _ANNOUNCED = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 _EQUALS = re.compile(r"=|≈|\\approx\b")
-_REMARK = re.compile(r"[.;!?](?=\s)|,?\s(?=(?:because|since)\b)|\s(?=\([^()]{0,200}\)\W{0,3}$)", re.IGNORECASE)
-_NEGATION = re.compile(r"\bnot\b|n['’]t\b", re.IGNORECASE)
+_REMARK = re.compile(r"[.;!?](?=\s)|\n|,?\s(?=(?:because|since)\b)|\s(?=\([^()]{0,200}\)\W{0,3}$)", re.IGNORECASE)
+_CLAUSE = re.compile(r"[.;!?](?=\s)|\n")
+_HEDGE = re.compile(
+    r"[\W_]{0,6}(?:or|and|also|maybe|perhaps|possibly|alternatively|either|otherwise|could|might)\b", re.I
+)
+_CHOICE = re.compile(r"\b(?:or|and)\b|;|,\s|\n", re.IGNORECASE)
+_OTHER_DENIED = re.compile(
+    r"\b(?:not|rather than|instead of) \$?(?:\\boxed\{)?[-−$]?[0-9][0-9.,]{0,40}"
+    r"[^,;.!?\n]{0,40}?(?=\bbut\b|[,;.!?\n]|$)",
+    re.IGNORECASE,
+)
+_NEGATION = re.compile(r"\b(?:not|cannot|never|neither|nor|wrong|incorrect)\b|n['’]t\b", re.IGNORECASE)
+MAX_ANOTHER_WORDS = 3
+"""Longest clause behind an answer that is another answer, ``; 73 paper clips``, and no remark on it."""
 
 
 def score(text: str, answer: Mapping[str, Any]) -> dict[str, float]:
@@ -55,24 +76,45 @@ def score(text: str, answer: Mapping[str, Any]) -> dict[str, float]:
 
 def stated_number(text: str) -> Fraction | None:
     """Return the number that the text states as its answer; None when it states none that can be read."""
-    stated = stated_answer(text, _ANNOUNCED)
+    inside = tagged(text)
+    stated = stated_answer(text, _ANNOUNCED) if inside is None else _decisive(inside.strip())
     return None if stated is None else one_number(stated)
 
 
 def one_number(stated: str) -> Fraction | None:
     """Return the number that a stated answer names; None unless it is exactly one."""
+    stated = _OTHER_DENIED.sub(" ", after_retraction(stated))
     begins = begins_with_number(stated)
     if begins:  # a remark may follow: ``72. She sold 48 in April.``
-        stated = _REMARK.split(stated, maxsplit=1)[0]
+        first, *rest = _REMARK.split(stated, maxsplit=1)
+        stated = stated if rest and _names_another(first, rest[0]) else first
     if _NEGATION.search(stated):
         return None
     sides = [side for side in map(numbers, _EQUALS.split(stated)) if side]
     if not sides or len(set(sides[-1])) > 1:
         return None
     number = sides[-1][0]
+    if not begins or sides[0][0] == number:
+        return number
     # ``72 clips = 6 dozen`` names two numbers; ``48 + 24 = 72`` begins with a calculation.
-    claims_first = begins and len(sides[0]) == 1
-    return number if not claims_first or sides[0][0] == number else None
+    return number if len(numbers(_CHOICE.split(_EQUALS.split(stated, maxsplit=1)[0])[0])) > 1 else None
+
+
+def _decisive(inside: str) -> str:
+    """Return the part of what is in tags that begins with its box, or else with what it announces, if it has one."""
+    boxed = from_box(inside)
+    announced = last_announced(inside, _ANNOUNCED) if boxed == inside else None
+    return boxed if announced is None else announced.text + inside[announced.end :]
+
+
+def _names_another(first: str, rest: str) -> bool:
+    """Return whether what follows an answer is another answer, or may be the first again; not a remark on it."""
+    clause = _CLAUSE.split(rest.strip(" .;!?\n"), maxsplit=1)[0]
+    found = numbers(clause)
+    if len(found) != 1 or found == numbers(first)[:1]:
+        return False
+    max_words = 1 if clause.startswith("(") else MAX_ANOTHER_WORDS
+    return bool(_HEDGE.match(clause)) or (begins_with_number(clause) and len(clause.split()) <= max_words)
 
 
 @lru_cache(maxsize=1024)

@@ -9,8 +9,9 @@ that is ``B`` or ``Option B`` and nothing else. In the natural format it is the 
 unless it is denied (``not C``) or one of several (``A or C``), and without any the text of an option in such a place.
 
 An answer names an option by its letter, first (``B``, ``(b)``, ``**B**. 6000``) or in brackets later (``6000 (B)``), or
-by its whole text where no other option reads the same. ``B or C`` names none, nor does a letter with the text of
-another option. ``A`` before a word in lower case is the article: ``A train needs 5 hours`` names no option.
+by its whole text where no other option reads the same. ``B or C``, ``B C`` and a copied list of options name none, nor
+does a letter with the text of another option, or one that is denied (``B isn't right``). Of ``B, no wait, C`` the last
+counts. ``A`` before a word in lower case is the article: ``A train needs 5 hours`` names no option.
 
 - ``correctness``: 1 if the option is the right one, otherwise 0.
 """
@@ -19,12 +20,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
-from rewards.parsing.extraction import ANNOUNCED, is_natural, stated_answer
+from rewards.parsing.extraction import ANNOUNCED, after_retraction, from_box, is_natural, retracted, stated_answer
 
 PARTS = ("correctness",)
 LETTERS = "ABCDEFGHIJ"
+TAIL_CHARACTERS = 200
+"""The last letter is looked for in so much of a text's end first."""
 
 _LETTER = r"(?-i:[A-J])(?![A-Za-z0-9'’])"
 _NAMED = r"(?:correct |right |best )?(?:option|choice)"
@@ -39,27 +43,48 @@ _STATED = re.compile(
     rf"|^\W{{0,6}}(?:(?:the )?{_NAMED}\W{{1,4}})?(?={_LETTER}\W{{0,6}}\Z)",
     re.IGNORECASE | re.MULTILINE,
 )
-_ARTICLE = r"A(?=[ \t]+(?!(?:is|as|and|or|because|since|for|with)\b)[a-z])"
+_ARTICLE = r"A(?=[ \t]+(?!(?:is|isn|was|as|and|or|nor|but|because|since|for|with|does|cannot|seems|fails)\b)[a-z])"
 _LEADING = re.compile(
-    rf"(?:(?:option|choice|letter|answer|is|the|correct)\b[ \t:]{{0,3}}){{0,4}}"
-    rf"[(\[{{*_$\\\"]{{0,5}}(?:(?:text|math)(?:bf|rm|it)?\{{)?"
+    r"(?:(?:option|choice|letter|answer|is|must|be|the|correct|it|it['’]s|i|choose|pick|select|my|final|so|thus|therefore"
+    r"|hence)\b[ \t:,]{0,3}){0,5}"
+    r"[(\[{*_$\\\"]{0,5}(?:(?:text|math)(?:bf|rm|it)?\{)?"
     rf"(?!(?-i:{_ARTICLE}))(?P<letter>{_LETTER}|[a-j](?=[)\].:]+(?:\s|$)|\W{{0,6}}\Z))[)\]}}*_$\\.:,;–-]{{0,6}}",
     re.IGNORECASE,
 )
 _BRACKETED = re.compile(rf"(?:[(\[]|\*\*|\b{_NAMED} )({_LETTER})(?:[)\]]|\*\*)?", re.IGNORECASE)
 _STANDING = re.compile(rf"(?<![A-Za-z0-9'’])(?:(?!{_ARTICLE})([A-J])(?![A-Za-z0-9'’])|\(([a-j])\))")
-_NOT_ALONE = re.compile(
-    rf"[)\]}}*_$.]{{0,4}}[ \t]*(?:or|and|/|,|&)[ \t]*[(\[*]{{0,3}}{_LETTER}"
-    r"|[)\]}*_$.]{0,4} (?:is|are) (?:not|wrong|incorrect)\b",
+_VERB = r"(?:is|are|was|were|does|do|did|can|could|would|will|should|has|seems?|looks?|must)"
+_DENIAL = (
+    rf"(?:{_VERB}(?:n['’]t|[ \t]+(?:not|never))\b|(?:cannot|can['’]t|won['’]t|never|fails?)\b"
+    rf"|(?:{_VERB}[ \t]+)?(?:be[ \t]+)?(?:(?:also|clearly|definitely|obviously|both)[ \t]+)?(?:wrong|incorrect|false"
+    r"|impossible|eliminated|excluded|ruled out|invalid|out\b|too (?:small|large|big|low|high|long|short)))"
+)
+"""It stands after a letter that is denied."""
+_OTHER = rf"(?!(?-i:{_ARTICLE}))(?:[(\[*\"]{{0,3}}(?P<other>{_LETTER})|[(\[]?(?P<small>[a-j])[)\]])"
+_REMARKED = rf"[)\]*]{{0,3}}[ \t]+{_VERB}\b(?![ \t]+(?:also|correct|right|possible|fine))"
+_CLOSED = r"[)\]}*_$.\"]{0,4}"
+_DENIED_AFTER = re.compile(rf"{_CLOSED}[ \t]*{_DENIAL}", re.IGNORECASE)
+_ANOTHER_AFTER = re.compile(
+    rf"{_CLOSED}(?:[ \t,(/&;|+?]|\b(?:or|and|maybe|perhaps|possibly|also|even|either)\b){{0,12}}(?:{_NAMED}[ \t]+)?"
+    rf"{_OTHER}(?!{_REMARKED})|{_CLOSED}\s{{0,4}}\n\s{{0,4}}(?P<next>{_LETTER})[)\]*.\s]{{0,4}}(?:\n|\Z)",
     re.IGNORECASE,
 )
+"""Another letter after one, with no word between them but such as ``or``: it is one of several."""
+_ANOTHER_BEFORE = re.compile(rf"({_LETTER})[)\]*]{{0,3}}[ \t]*[,;/&|+]?[ \t]*[(\[*]{{0,3}}\Z")
 _NOT_CHOSEN = re.compile(
-    rf"(?:\bor|\bnot|\bneither|\bnor|n['’]t|{_LETTER}[)\]*.,]{{0,3}} and)"
-    rf"[ \t]+(?:be[ \t]+)?(?:{_NAMED}[ \t]+)?[(\[*]{{0,3}}\Z",
+    r"(?:\bor|\bnot|\bneither|\bnor|\bnever|\bexcept|\bthan|\binstead of|\banything but|n['’]t"
+    rf"|{_LETTER}[)\]*.,]{{0,3}} and)[ \t]+(?:be[ \t]+)?(?:the[ \t]+)?(?:{_NAMED}[ \t]+)?[(\[*]{{0,3}}\Z",
     re.IGNORECASE,
 )
 """It stands before a letter that is denied, or one of several."""
-_NEGATION = re.compile(r"\b(?:not|neither)\b|n['’]t\b", re.IGNORECASE)
+_NEGATION = re.compile(r"\b(?:not|neither|never|except|anything but)\b|n['’]t\b", re.IGNORECASE)
+_DENIED_BEFORE = re.compile(
+    rf"\b(?:not|rather than|instead of)[ \t]+(?:\$?\\boxed\{{)?(?:{_NAMED}[ \t]+)?{_OTHER}[)\]}}*]{{0,3}}"
+    r"[ \t,;]*(?:but\b)?",
+    re.IGNORECASE,
+)
+_LISTED = re.compile(r"(?<![A-Za-z0-9])([A-J])[)\].:]")
+_PIECE = re.compile(r"\b(?:or|and)\b|[,;/\n]")
 _DROPPED = re.compile(r"\{,\}|(?<=[0-9]),(?=[0-9]{3})|[\s$*_\\{}()\[\]]|(?:mathrm|text)(?=\{)|[.;,!]\Z")
 
 
@@ -87,35 +112,82 @@ def stated_letter(text: str, options: Sequence[str]) -> str | None:
 def last_letter(text: str, options: Sequence[str]) -> str | None:
     """Return the last letter in the text that is an option's and stands alone, the article ``A`` left out.
 
-    None when that letter is denied, or one of several.
+    None when that letter is denied or taken back, or one of several.
     """
     known = LETTERS[: len(options)]
-    named = [match for match in _STANDING.finditer(text) if (match[1] or match[2]).upper() in known]
-    if not named:
+    last = _last_standing(text, known, max(0, len(text) - TAIL_CHARACTERS)) or _last_standing(text, known, 0)
+    if last is None:
         return None
-    last = named[-1]
     start = last.start(1) if last[1] else last.start()
-    is_chosen = not _NOT_CHOSEN.search(text[max(0, start - 40) : start]) and not _NOT_ALONE.match(text, last.end())
-    return (last[1] or last[2]).upper() if is_chosen else None
+    before = text[max(0, start - 40) : start]
+    letter = (last[1] or last[2]).upper()
+    another = _ANOTHER_BEFORE.search(before, max(0, len(before) - 12))
+    is_chosen = not _NOT_CHOSEN.search(before) and (another is None or another[1] == letter)
+    is_kept = not _DENIED_AFTER.match(text, last.end()) and retracted(text, last.end()) is None
+    return letter if is_chosen and is_kept else None
+
+
+def _last_standing(text: str, known: str, start: int) -> re.Match[str] | None:
+    last = None
+    for match in _STANDING.finditer(text, start):
+        if (match[1] or match[2]).upper() in known:
+            last = match
+    return last
 
 
 def named_option(stated: str, options: Sequence[str]) -> str | None:
     """Return the letter of the option that a stated answer names; None unless it is exactly one."""
-    texts = [normalize(option) for option in options]
+    texts = _normalized(tuple(options))
     known = LETTERS[: len(options)]
-    same = [letter for letter, text in zip(known, texts, strict=True) if text == normalize(stated)]
-    if len(same) == 1 and len(normalize(stated)) > 1:  # ``B cells`` is what option A says, not option B
+    whole = normalize(stated)
+    same = [letter for letter, text in zip(known, texts, strict=True) if text == whole]
+    if len(same) == 1 and len(whole) > 1:  # ``B cells`` is what option A says, not option B
         return same[0]
+    stated = _DENIED_BEFORE.sub(" ", after_retraction(from_box(stated))).strip()
     leading = _LEADING.match(stated)
     if leading is not None and (letter := leading["letter"].upper()) in known:
         rest = stated[leading.end() :]
-        is_same = normalize(rest) == texts[known.index(letter)]
-        is_contradicted = normalize(rest) in texts or _NOT_ALONE.match(stated, leading.end("letter"))
-        return letter if is_same or not is_contradicted else None
+        if not rest:
+            return letter
+        own = texts[known.index(letter)]
+        is_same = normalize(rest) == own
+        is_alone = not (
+            _DENIED_AFTER.match(stated, leading.end("letter"))
+            or _other_letter(stated, leading.end("letter")) not in (None, letter)
+            or any(text in texts and text != own for text in (normalize(rest), *_pieces(rest)))
+            or _lists_another(rest, letter, texts)
+        )
+        return letter if is_same or is_alone else None
     if same:
         return same[0] if len(same) == 1 else None
     bracketed = {letter.upper() for letter in _BRACKETED.findall(stated)} & set(known)
     return bracketed.pop() if len(bracketed) == 1 and not _NEGATION.search(stated) else None
+
+
+def _pieces(rest: str) -> list[str]:
+    pieces = _PIECE.split(rest)
+    return [normalize(piece) for piece in pieces] if len(pieces) > 1 else []
+
+
+def _other_letter(stated: str, end: int) -> str | None:
+    """Return the letter that stands beside the one that ends there, if any does."""
+    match = _ANOTHER_AFTER.match(stated, end)
+    return None if match is None else next(found for found in match.groups() if found).upper()
+
+
+def _lists_another(rest: str, letter: str, texts: Sequence[str]) -> bool:
+    """Return whether the rest of an answer holds another option, letter and text, as a copy of the list does."""
+    for match in _LISTED.finditer(rest):
+        other = match[1]
+        own = texts[LETTERS.index(other)] if other != letter and other in LETTERS[: len(texts)] else ""
+        if own and normalize(rest[match.end() : match.end() + 2 * len(own) + 20]).startswith(own):
+            return True
+    return False
+
+
+@lru_cache(maxsize=256)
+def _normalized(options: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(normalize(option) for option in options)
 
 
 def normalize(text: str) -> str:
