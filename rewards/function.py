@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import sys
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
@@ -15,7 +16,13 @@ from rollout.types.names import nearest
 MAX_REASON_CHARACTERS = 500
 
 RIGHT_UNTAGGED = "right_untagged"
-"""Part of a completion without an answer in tags: 1 when the right answer stands elsewhere in its text. Never paid."""
+"""Part of some completions without an answer in tags: 1 when the right answer stands elsewhere in their text. It is
+never paid."""
+UNTAGGED_ONE_IN = 8
+"""One in so many completions without tags is read once more for that: such a reading costs up to a hundred times as
+much as finding no tags. Which ones depends on their text alone, so that a resumed run has the same metrics."""
+UNTAGGED_CHARACTERS = 4000
+"""So many characters of its end are read."""
 
 Grades = Mapping[str, float]
 """Named parts of a reward, from one function."""
@@ -104,10 +111,15 @@ def call(declared: RewardFunction, function: Callable[..., Any], text: str, answ
         found = {str(name): float(grade) for name, grade in grades}
     except Exception as error:  # noqa: BLE001  the boundary with untrusted text: the one place that catches anything
         return Outcome("error", {}, f"{type(error).__name__}: {error}"[:MAX_REASON_CHARACTERS])
-    if declared.finds_untagged and not is_natural(answer) and not extract_answer(text):
+    if declared.finds_untagged and not is_natural(answer) and is_untagged(text):
         is_right = found["correctness"] == 1.0 or is_right_untagged(declared, function, text, answer)
         found[RIGHT_UNTAGGED] = float(is_right)
     return Outcome("ok", found)
+
+
+def is_untagged(text: str) -> bool:
+    """Return whether the text has no answer in tags, and is one of those that are read once more for that."""
+    return not extract_answer(text) and zlib.crc32(text.encode("utf-8", "replace")) % UNTAGGED_ONE_IN == 0
 
 
 def is_right_untagged(
@@ -115,7 +127,7 @@ def is_right_untagged(
 ) -> bool:
     """Return whether the text would be right if it had not been asked for tags. Never raises an Exception."""
     try:
-        grades = function(text, {**answer, "extraction": "natural"}, **declared.parameters)
+        grades = function(text[-UNTAGGED_CHARACTERS:], {**answer, "extraction": "natural"}, **declared.parameters)
         return bool(grades["correctness"] == 1.0)
     except Exception:  # noqa: BLE001  untrusted text; the grade itself is known, and this only tells more
         return False

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from rewards.function import RIGHT_UNTAGGED
+from rewards.function import RIGHT_UNTAGGED, UNTAGGED_ONE_IN
 from rewards.parts.markers import marker_shares
 from rollout.types.completions import Completion, Group, Reward, RewardPart
 
@@ -27,14 +27,14 @@ def reward_metrics(rewards: Sequence[Reward]) -> dict[str, float]:
     parts: dict[str, list[RewardPart]] = {}  # the tasks of a mixture may have parts of their own
     for part in (part for reward in rewards for part in reward.parts):
         parts.setdefault(part.name, []).append(part)
-    untagged = parts.pop(RIGHT_UNTAGGED, [])  # a part of those without tags only, and a share of all
+    untagged = parts.pop(RIGHT_UNTAGGED, [])  # of a few of those without tags
     values = {"total": [reward.total for reward in rewards]}
     values |= {name: [part.value for part in found] for name, found in parts.items()}
     return {
         **{f"reward/{name}": mean(found) for name, found in values.items()},
         **{f"reward/std/{name}": float(np.std(found)) for name, found in values.items()},
         **{f"reward/failed/{name}": mean(part.status != "ok" for part in found) for name, found in parts.items()},
-        f"reward/{RIGHT_UNTAGGED}": sum(part.value for part in untagged) / len(rewards),
+        f"reward/{RIGHT_UNTAGGED}": min(1.0, UNTAGGED_ONE_IN * sum(part.value for part in untagged) / len(rewards)),
         "reward/timeouts": float(sum(reward.status == "timeout" for reward in rewards)),
         "reward/errors": float(sum(reward.status == "error" for reward in rewards)),
     }

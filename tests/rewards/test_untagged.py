@@ -11,6 +11,12 @@ from rewards.function import RIGHT_UNTAGGED, Outcome, RewardFunction, call
 from rewards.registry import functions_of
 from rewards.score import compose
 
+
+@pytest.fixture(autouse=True)
+def read_all(monkeypatch) -> None:
+    monkeypatch.setattr("rewards.function.UNTAGGED_ONE_IN", 1)
+
+
 COUNTDOWN = {"numbers": [3, 7, 9], "target": 42}
 
 
@@ -23,6 +29,7 @@ def graded(grader: str, text: str, answer: dict[str, Any]) -> dict[str, float]:
     ("grader", "text", "answer"),
     [
         ("countdown", "9-3=6: 7*6=42 yes</think><ans>7*(9-3)</ans>", COUNTDOWN),
+        ("countdown", "\ud800 7*(9-3) = 42", COUNTDOWN),
         ("countdown", "so 7*(9-3) = 42 </think><answer>  </answer>", COUNTDOWN),
         ("gsm8k", "48 / 2 = 24, 48 + 24 = 72", {"answer": "72"}),
         ("math", "so x is \\boxed{72}", {"answer": "72"}),
@@ -38,6 +45,14 @@ def test_the_right_answer_without_tags_is_told_from_a_wrong_one(grader, text, an
 def test_nothing_is_said_of_what_has_its_tags_or_needs_none() -> None:
     assert RIGHT_UNTAGGED not in graded("countdown", "7*(9-3) <answer>3</answer>", COUNTDOWN)
     assert RIGHT_UNTAGGED not in graded("countdown", "7*(9-3)", COUNTDOWN | {"extraction": "natural"})
+
+
+def test_one_in_eight_is_read_whichever_they_are_and_the_same_ones_again(monkeypatch) -> None:
+    monkeypatch.setattr("rewards.function.UNTAGGED_ONE_IN", 8)
+    texts = [f"attempt {number}: 7*(9-3) = 42" for number in range(2000)]
+    read = [RIGHT_UNTAGGED in graded("countdown", text, COUNTDOWN) for text in texts]
+    assert sum(read) == pytest.approx(2000 / 8, rel=0.2)
+    assert read[:200] == [RIGHT_UNTAGGED in graded("countdown", text, COUNTDOWN) for text in texts[:200]]
 
 
 def test_programs_and_a_users_grader_are_called_once() -> None:

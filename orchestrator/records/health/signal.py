@@ -118,12 +118,11 @@ def wrong_format(history: History, config: RunConfig, limits: HealthLimits) -> s
     if not right or not untagged:
         return None
     if part is None:  # nothing pays for the format, but answers elsewhere count as wrong
-        if min(untagged) < SOME or any(4 * inside > outside for inside, outside in zip(right, untagged, strict=True)):
+        if mean(untagged) < max(SOME, 4 * mean(right)):
             return None
     else:
         shares = history.values(f"reward/{part}")
-        found = [max(pair) for pair in zip(right, untagged, strict=True)]
-        if not shares or max(shares) > SOME or min(found) < SOME:
+        if not shares or max(shares) > SOME or max(mean(right), mean(untagged)) < SOME:
             return None
     return (
         f"Over the last {limits.steps} steps {percent(max(mean(right), mean(untagged)))} of the completions hold the "

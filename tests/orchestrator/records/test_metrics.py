@@ -42,11 +42,11 @@ def test_what_never_varies_and_what_fails_is_seen_by_part() -> None:
     assert (metrics["reward/failed/correctness"], metrics["reward/failed/answer_tags"]) == (0.5, 0.0)
 
 
-def test_right_answers_without_tags_are_a_share_of_all_completions() -> None:
+def test_right_answers_without_tags_are_estimated_as_a_share_of_all_completions() -> None:
     untagged = [replace(reward(False), parts=(*reward(False).parts, RewardPart(RIGHT_UNTAGGED, x))) for x in (1.0, 0.0)]
-    group = scored_group("a", [False] * 4)
-    metrics = rollout_metrics([group.scored((*untagged, *group.rewards[:2]))])
-    assert metrics["reward/right_untagged"] == 0.25
+    group = scored_group("a", [False] * 32)
+    metrics = rollout_metrics([group.scored((*untagged, *group.rewards[:30]))])
+    assert metrics["reward/right_untagged"] == 8 * 1 / 32
     assert "reward/std/right_untagged" not in metrics
     assert rollout_metrics([group])["reward/right_untagged"] == 0.0
 
