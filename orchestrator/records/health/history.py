@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 Row = Mapping[str, float]
 """One line of metrics.jsonl."""
@@ -55,11 +55,11 @@ def named(pattern: str, row: Row) -> dict[str, str]:
     return {match[1]: key for match, key in found if match}
 
 
-def mean(values: list[float]) -> float:
+def mean(values: Sequence[float]) -> float:
     """Return the mean; 0 of nothing."""
     return sum(values) / len(values) if values else 0.0
 
 
-def mean_of(rows: list[Row], key: str) -> float:
+def mean_of(rows: Sequence[Row], key: str) -> float:
     """Return the mean of the metric over the rows that have it; 0 where none has."""
     return mean([row[key] for row in rows if key in row])

@@ -11,6 +11,8 @@ from orchestrator.records.health.limits import HealthLimits
 
 SOME = 0.05
 """Share of completions that is more than chance, and below which a format is near 0."""
+BROKEN_FROM, BROKEN_TO = 0.2, 4.0
+"""A policy of which so many completions were right in one step is broken where it now has so many times fewer."""
 BEST = {
     "correctness": 1.0,
     "answer_tags": 1.0,
@@ -62,18 +64,20 @@ def without_signal(rows: list[Row], history: History, config: RunConfig, limits:
 
 def cause(rows: list[Row], history: History, config: RunConfig, limits: HealthLimits) -> str:
     """Return the likely cause of groups without spread, and the setting to change."""
-    if mean_of(rows, "optim/masked_completions") == 1.0 or mean_of(rows, "rollout/truncated") >= limits.truncated:
-        return cut_off_advice(config)
     failed = max((mean_of(rows, key) for key in named(FAILED, rows[-1]).values()), default=0.0)
     if failed >= 0.5:
         return f"Likely cause: {percent(failed)} of the completions could not be graded; log.txt names the function."
+    broken = broken_advice(rows, history, config)
+    if broken is not None:
+        return broken
+    if mean_of(rows, "optim/masked_completions") == 1.0 or mean_of(rows, "rollout/truncated") >= limits.truncated:
+        return cut_off_advice(config)
     if "reward/correctness" not in rows[-1]:
         return (
             f"Likely cause: every completion gets the same reward, {mean_of(rows, 'reward/total'):.3g}. Look at the "
             "parts under reward/, and pay for something that completions differ in (rewards.weights)."
         )
     right = mean_of(rows, "reward/correctness")
-    highest = history.highest("reward/correctness") or 0.0
     if right >= 0.5:
         return (
             "Likely cause: the problems are too easy, or all is learned. Take harder ones (the task's settings under "
@@ -81,15 +85,22 @@ def cause(rows: list[Row], history: History, config: RunConfig, limits: HealthLi
         )
     if mean_of(rows, "reward/right_untagged") >= SOME:
         return format_advice(rows, config)
-    if highest >= SOME and right <= highest / 4:
-        return (
-            f"Likely cause: an update broke the policy, of whose completions {percent(highest)} were right before: "
-            f"lower learner.learning_rate = {config.learner.learning_rate:g}, and start anew under another name."
-        )
     return (
         f"Likely cause: the problems are too hard; {percent(right)} of the completions are right. Take easier ones "
         "(the task's settings under prompts, prompts.curriculum), teach the model first (`rayzero sft`, "
         f"warm_start.data), or raise group_size = {config.group_size}."
+    )
+
+
+def broken_advice(rows: Sequence[Row], history: History, config: RunConfig) -> str | None:
+    """Return the advice for a policy that was much better before; None where it was not, or problems became harder."""
+    before, now = history.highest("reward/correctness") or 0.0, mean_of(rows, "reward/correctness")
+    if before < BROKEN_FROM or now > before / BROKEN_TO or config.prompts.curriculum.stages:
+        return None
+    return (
+        f"Likely cause: an update broke the policy: {percent(before)} of its completions were right before, "
+        f"{percent(now)} are now. Lower learner.learning_rate = {config.learner.learning_rate:g}, and start anew under "
+        "another name."
     )
 
 
@@ -100,7 +111,7 @@ def cut_off(history: History, config: RunConfig, limits: HealthLimits) -> str | 
         return None
     return (
         f"{percent(mean(shares))} of the completions are cut off over the last {len(shares)} steps. "
-        f"{cut_off_advice(config)}"
+        f"{broken_advice(history.last, history, config) or cut_off_advice(config)}"
     )
 
 
@@ -152,11 +163,13 @@ def constant_part(history: History, config: RunConfig, limits: HealthLimits) -> 
         return None
     said = ", ".join(f"{name} = {value:.3g}" for name, value in constant.items())
     first = next(iter(constant))
+    advice = (
+        "Likely cause: the model never earns it, or its function does not read what the model writes (see rollouts/). "
+        f"Make the problems easier, mend the function, or take rewards.weights.{first} out."
+    )
     return (
         f"Reward parts that are the same for every completion of the last {limits.steps} steps: {said}. They teach "
-        "nothing, only the other parts are learned. Likely cause: the model never earns it, or its function does not "
-        f"read what the model writes (see rollouts/). Make the problems easier, mend the function, or take "
-        f"rewards.weights.{first} out."
+        f"nothing, only the other parts are learned. {broken_advice(history.last, history, config) or advice}"
     )
 
 

@@ -44,7 +44,8 @@ REWARD = MetricSection(
                "rises"),
         Metric("reward/right_untagged", "0 to 1",
                "share of completions whose text holds the right answer without the tags that were asked for, "
-               "estimated from one in eight without tags; of the graders that can read one there", "below 0.05 after some steps",
+               "estimated from one in eight without tags; of the graders that can read one there",
+               "below 0.05 after some steps",
                "with a format near 0: show the format, teach it, or set `prompts.format = \"natural\"`"),
         Metric("reward/std/<part>", "reward",
                "standard deviation of a part, or of `reward/std/total`, over the step's completions", "above 0",
