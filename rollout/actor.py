@@ -9,8 +9,8 @@ from typing import Any
 import ray
 
 from rollout.config import RolloutConfig
+from rollout.prompts.decoding import completion_decoder
 from rollout.types.completions import Group
-from rollout.types.prompts import Tokens
 from rollout.types.publishing import IpcBucket, NcclGroup, WeightBucket, WeightManifest
 from rollout.types.sampling import EngineSpec, Heartbeat, SamplingRequest
 
@@ -27,11 +27,7 @@ class Generator:
 
         from rollout.engine.engine import Engine
 
-        tokenizer = AutoTokenizer.from_pretrained(spec.model_folder)
-
-        def decode(token_ids: Tokens) -> str:
-            return str(tokenizer.decode(token_ids.tolist(), skip_special_tokens=True))
-
+        decode = completion_decoder(AutoTokenizer.from_pretrained(spec.model_folder))
         self._engine = Engine(spec, config, decode)
 
     def __repr__(self) -> str:

@@ -16,6 +16,7 @@ from orchestrator.config.recipe import ConfigError
 from orchestrator.config.schema import RunConfig
 from orchestrator.evaluate.models import config_for, tokenizer_of
 from rewards.registry import functions_of, load_grader
+from rollout.prompts.decoding import completion_decoder
 from rollout.tasks.base import Problem
 from rollout.types.names import short_name
 from rollout.types.prompts import Prompt
@@ -90,7 +91,7 @@ def engine(model: str, config: RunConfig, tokenizer: Any) -> Iterator[Engine]:
     started = Engine(
         engine_spec(config, model, load_weights=True, fraction=config.rollout.gpu_memory_fraction),
         config.rollout,
-        lambda token_ids: str(tokenizer.decode(token_ids.tolist(), skip_special_tokens=True)),
+        completion_decoder(tokenizer),
     )
     try:
         yield started

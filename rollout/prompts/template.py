@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Protocol
 
 import numpy as np
 
 from rollout.prompts.config import PromptsConfig
+from rollout.prompts.decoding import check_tags
 from rollout.tasks.base import Problem
 from rollout.tasks.config import TaskConfig
 from rollout.types.prompts import Prompt, PromptFormat, Tokens
+
+OPENED = "<think>"
+OPENED_AT_THE_END = re.compile(r"<think>\s*(?:</think>\s*)?\Z")
+WORDS = "rayzero"
+"""What an earlier turn says, to find where its words begin."""
 
 
 class Tokenizer(Protocol):
@@ -26,13 +33,25 @@ class Template:
     """The recipe's way to put problems into words."""
 
     def __init__(self, config: PromptsConfig, tokenizer: Tokenizer) -> None:
-        """Raise ValueError when the recipe wants a chat template and the tokenizer has none."""
+        """Raise ValueError when tokenizer and recipe do not fit.
+
+        A chat template is wanted and there is none, it opens `<think>` as `prompts.assistant_prefix` does, or a tag
+        does not survive the tokenizer.
+        """
         if config.chat and not tokenizer.chat_template:
             raise ValueError(
                 "prompts.chat = true, but the model's tokenizer has no chat template: set prompts.chat = false"
             )
+        if config.format != "natural":
+            check_tags(tokenizer)
         self._config = config
         self._tokenizer = tokenizer
+        self._opening = assistant_opening(tokenizer, config.system) if config.chat else ""
+        if OPENED in self._opening and OPENED in config.assistant_prefix:
+            raise ValueError(
+                f"the model's chat template begins the assistant's turn with {self._opening!r}, and "
+                f"prompts.assistant_prefix = {config.assistant_prefix!r} opens {OPENED} again: leave it out there"
+            )
 
     def prompt(self, prompt_id: str, problem: Problem, format: PromptFormat | None = None, name: str = "") -> Prompt:
         """Return the prompt of a problem, in the recipe's format or another.
@@ -59,7 +78,7 @@ class Template:
             text=text,
             grader=task.grader,
             answer=problem.answer if format != "natural" else {**problem.answer, "extraction": "natural"},
-            assistant_prefix=self.prefix(format),
+            assistant_prefix=self._opening + self.prefix(format),
             format=format,
             source=name or task.name,
             key=problem.key,
@@ -79,7 +98,8 @@ class Template:
             ) from None
         if format == "one_shot":
             example = task.worked_example
-            turns = [wording.format(**example.fields), prefix + example.completion, *turns]
+            answered = self._opening + prefix + example.completion
+            turns = [wording.format(**example.fields), answered, *turns]
         if not self._config.chat:
             return "\n\n".join(joined(turns, prefix))
         roles = ("user", "assistant", "user")
@@ -95,8 +115,28 @@ class Template:
         return opened + prefix
 
     def prefix(self, format: PromptFormat) -> str:
-        """Return the text that the assistant's turn begins with."""
+        """Return the text that the assistant's turn begins with, behind what a chat template writes there."""
         return "" if format == "natural" else self._config.assistant_prefix
+
+
+def assistant_opening(tokenizer: Tokenizer, system: str = "") -> str:
+    """Return what the chat template writes in the assistant's name when it asks for a turn: often `<think>` or nothing.
+
+    It stands behind the header of a turn, which is what stands before the words of an earlier turn.
+    """
+    question = [{"role": "user", "content": "?"}]
+    if system:
+        question.insert(0, {"role": "system", "content": system})
+    opened = str(tokenizer.apply_chat_template(question, tokenize=False, add_generation_prompt=True))
+    earlier = [*question, {"role": "assistant", "content": WORDS}, question[-1]]
+    try:
+        up_to_words, found, _ = str(tokenizer.apply_chat_template(earlier, tokenize=False)).partition(WORDS)
+    except Exception:  # noqa: BLE001  templates raise what they like, about turns that they do not allow
+        found = ""
+    if found and opened.startswith(up_to_words):
+        return opened.removeprefix(up_to_words)
+    thinking = OPENED_AT_THE_END.search(opened)
+    return thinking[0] if thinking else ""
 
 
 def joined(turns: list[str], prefix: str) -> list[str]:

@@ -29,7 +29,8 @@ class Prompt:
     answer: Mapping[str, Any]
     """What the grader needs; for Countdown ``{"numbers": [3, 7, 9], "target": 33}``."""
     assistant_prefix: str = ""
-    """The text that the assistant's turn already begins with. Graders see it before the completion, markers do not."""
+    """The text that the assistant's turn already begins with, what a chat template writes there included. Graders see
+    it before the completion, markers do not."""
     format: PromptFormat = "zero_shot"
     source: str = ""
     """The entry of ``prompts.mixture`` that it comes from; the task's name where there is no mixture."""

@@ -3,13 +3,22 @@
 import pytest
 
 from orchestrator.config.recipe import load
+from rewards.parts.format import strict
 from rollout.prompts.config import PromptsConfig
 from rollout.prompts.stream import PromptStream
 from rollout.prompts.template import Template
 from rollout.tasks import countdown
 from rollout.tasks.base import WorkedExample, load_task
 from tests.support.byte_tokenizer import Bytes
-from tests.support.chatml_tokenizer import FORGETFUL, tokenizer
+from tests.support.chatml_tokenizer import (
+    ALTERNATING,
+    CHATML,
+    DEEPSEEK,
+    FORGETFUL,
+    THINKING,
+    WITHOUT_THINKING,
+    tokenizer,
+)
 
 R1_ZERO = (
     "A conversation between User and Assistant. The user asks a question, and the Assistant solves it.\n"
@@ -119,6 +128,39 @@ def test_a_chat_template_that_hides_the_examples_reasoning_is_refused() -> None:
     assert "<think>" in prompt(settings(), "zero_shot", tokenizer(FORGETFUL)).text
     with pytest.raises(ValueError, match=r"leaves out a part of the worked example.*set prompts\.chat = false"):
         prompt(settings(), "one_shot", tokenizer(FORGETFUL))
+
+
+@pytest.mark.parametrize(
+    ("template", "opening"),
+    [
+        (CHATML, ""),
+        (FORGETFUL, ""),
+        (THINKING, "<think>\n"),
+        (DEEPSEEK, "<think>\n"),
+        (WITHOUT_THINKING, "<think>\n\n</think>\n\n"),
+        (ALTERNATING, "<think>"),
+    ],
+    ids=["ChatML", "Qwen3", "Qwen3.5", "DeepSeek", "Qwen3 without thinking", "one turn"],
+)
+def test_what_a_chat_template_opens_belongs_to_the_assistants_turn(template, opening) -> None:
+    of = tokenizer(template)
+    for format in ("zero_shot", "natural"):
+        made = prompt(settings(assistant_prefix=""), format, of)
+        assert made.text.endswith(opening) and made.assistant_prefix == opening
+    turn = f"{made.assistant_prefix}3 times 7.</think>\n<answer>3 * 7</answer>"
+    assert strict(turn, {"target": 21}) == (1.0 if opening in ("<think>\n", "<think>") else 0.0)
+
+
+@pytest.mark.parametrize("template", [THINKING, DEEPSEEK, WITHOUT_THINKING, ALTERNATING])
+def test_reasoning_is_not_opened_twice(template) -> None:
+    with pytest.raises(ValueError, match=r"begins the assistant's turn with '<think>.*opens <think> again: leave it"):
+        Template(settings(), tokenizer(template))
+
+
+def test_a_worked_example_begins_as_the_turn_that_is_asked_for() -> None:
+    keeping = THINKING.replace(".split('</think>')[-1]", "")
+    made = prompt(settings(assistant_prefix=""), "one_shot", tokenizer(keeping))
+    assert "assistant\n<think>\n 2 and 5 make 7.</think>\n<answer>2 + 5</answer>" in made.text
 
 
 def test_a_tokenizer_without_chat_template_is_refused_at_once() -> None:
