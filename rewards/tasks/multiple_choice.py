@@ -143,25 +143,35 @@ def named_option(stated: str, options: Sequence[str]) -> str | None:
     same = [letter for letter, text in zip(known, texts, strict=True) if text == whole]
     if len(same) == 1 and len(whole) > 1:  # ``B cells`` is what option A says, not option B
         return same[0]
+    if (copied := _copied_option(stated.strip(), known, texts)) is not None:
+        return copied
     stated = _DENIED_BEFORE.sub(" ", after_retraction(from_box(stated))).strip()
+    if (copied := _copied_option(stated, known, texts)) is not None:
+        return copied
     leading = _LEADING.match(stated)
     if leading is not None and (letter := leading["letter"].upper()) in known:
         rest = stated[leading.end() :]
-        if not rest:
-            return letter
         own = texts[known.index(letter)]
-        is_same = normalize(rest) == own
         is_alone = not (
             _DENIED_AFTER.match(stated, leading.end("letter"))
             or _other_letter(stated, leading.end("letter")) not in (None, letter)
             or any(text in texts and text != own for text in (normalize(rest), *_pieces(rest)))
             or _lists_another(rest, letter, texts)
         )
-        return letter if is_same or is_alone else None
+        return letter if is_alone else None
     if same:
         return same[0] if len(same) == 1 else None
     bracketed = {letter.upper() for letter in _BRACKETED.findall(stated)} & set(known)
     return bracketed.pop() if len(bracketed) == 1 and not _NEGATION.search(stated) else None
+
+
+def _copied_option(stated: str, known: str, texts: Sequence[str]) -> str | None:
+    """Return the letter of an answer that is a letter, alone or with its option's text, which may read ``No``."""
+    leading = _LEADING.match(stated)
+    if leading is None or (letter := leading["letter"].upper()) not in known:
+        return None
+    rest = stated[leading.end() :]
+    return letter if not rest or normalize(rest) == texts[known.index(letter)] else None
 
 
 def _pieces(rest: str) -> list[str]:
