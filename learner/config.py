@@ -10,6 +10,7 @@ from typing import Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from learner.algorithm.settings import AlgorithmConfig, Settings
+from rollout.types.paths import from_home
 
 Dtype = Literal["float32", "bfloat16"]
 
@@ -109,6 +110,11 @@ class ModelConfig(Settings, frozen=True):
     """Attention of the learner. ``auto`` takes flash_attention_2 where the package and a GPU are present."""
     lora: LoraConfig | None = None
     """Train adapters instead of the weights; gradients and optimizer state shrink to theirs. Unset: all the weights."""
+
+    @field_validator("path")
+    @classmethod
+    def _expand_home(cls, path: str | None) -> str | None:
+        return path and from_home(path)
 
     @model_validator(mode="after")
     def _exactly_one_source(self) -> Self:
@@ -211,6 +217,11 @@ class WarmStartConfig(OptimizerConfig, frozen=True):
     """Shape of the decay that follows warmup and hold."""
     lr_hold_fraction: float = Field(default=0.5, ge=0, le=1)
     """Share of all optimizer steps, counted from the start, before the decay begins."""
+
+    @field_validator("data")
+    @classmethod
+    def _expand_home(cls, data: str | None) -> str | None:
+        return data and from_home(data)
 
     def applied_to(self, learner: LearnerConfig) -> LearnerConfig:
         """Return the settings of the warm start's Learner: ``learner`` with this optimizer, no critic, no reference."""

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from orchestrator.config.schema import RunConfig
 from orchestrator.plan.model_shapes import UnknownShapeError, check_adapters, check_split, shape_of
 from rollout.supervised.pairs import fingerprint
+from rollout.types.paths import from_home
 
 
 class PolicyError(ValueError):
@@ -27,7 +28,7 @@ class Exporting(Protocol):
 
 def cache_folder() -> Path:
     """Return where built and warm-started policies are kept: RAYZERO_CACHE, or ~/.cache/rayzero."""
-    return Path(os.environ.get("RAYZERO_CACHE", "~/.cache/rayzero")).expanduser()
+    return Path(from_home(os.environ.get("RAYZERO_CACHE", "~/.cache/rayzero")))
 
 
 def base_model(config: RunConfig) -> str:

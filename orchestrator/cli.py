@@ -131,15 +131,17 @@ def evaluation_overrides(given: argparse.Namespace) -> list[str]:
 
 def run_solve(given: argparse.Namespace, console: Console) -> int:
     from orchestrator.evaluate.solve import solve
+    from rollout.types.paths import from_home
 
-    is_right = solve(given.model, given.question, given.recipe, given.answer, given.attempts, console)
+    is_right = solve(from_home(given.model), given.question, given.recipe, given.answer, given.attempts, console)
     return 0 if is_right else 1
 
 
 def run_scale(given: argparse.Namespace, console: Console) -> int:
     from orchestrator.fleet.scale import request_generators
+    from rollout.types.paths import from_home
 
-    request_generators(Path(given.run), given.num_generators)
+    request_generators(Path(from_home(given.run)), given.num_generators)
     console.print(
         f"{given.run}: {given.num_generators} generators from the next step on; its log.txt says when they sample"
     )

@@ -5,7 +5,10 @@ from __future__ import annotations
 import logging
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import Enum
+from logging.handlers import MemoryHandler
 from typing import ClassVar, Generic, TypeVar
 
 from rich.console import Console
@@ -22,6 +25,9 @@ logger = logging.getLogger(__name__)
 
 SUPERVISED_STATE = "supervised"
 """Under this name a checkpoint of `rayzero sft` keeps the examples' state; one of `rayzero train` has no such name."""
+
+MAX_KEPT = 10_000
+"""Messages of before a run directory is open that are kept for its log."""
 
 Inputs = TypeVar("Inputs")
 
@@ -92,9 +98,11 @@ class Command(ABC, Generic[Inputs]):
             self.console.print(ended[1], highlight=False, markup=False, soft_wrap=True)
             return ended[0]
         self._refuse_fewer_steps(latest)
-        inputs = self.prepare()
+        with kept_log() as earlier:
+            inputs = self.prepare()
         # Only now, so that settings which are refused do not bind the next attempt.
         with self.directory.open().lock():
+            self.directory.log_to_file(earlier)
             try:
                 ending = self._train_or_resume(inputs)
             except NonFiniteError as error:
@@ -106,7 +114,6 @@ class Command(ABC, Generic[Inputs]):
         return ending
 
     def _train_or_resume(self, inputs: Inputs) -> Ending:
-        self.directory.log_to_file()
         latest = self.checkpoints.verify_latest()  # another command may have ended since
         # A fresh run's step 0 is the evaluation before training: a run killed before its first checkpoint repeats it.
         self.directory.truncate_after(latest.step if latest else -1)
@@ -139,6 +146,22 @@ class Command(ABC, Generic[Inputs]):
         if latest is None:
             return "There is no checkpoint of before"
         return f"The last good checkpoint is that of step {latest.step}, {latest.folder}"
+
+
+@contextmanager
+def kept_log() -> Iterator[list[logging.LogRecord]]:
+    """Keep what is logged before there is a run directory. Warnings are also shown."""
+    root = logging.getLogger()
+    kept, shown = MemoryHandler(capacity=MAX_KEPT, flushLevel=logging.CRITICAL + 1), logging.StreamHandler()
+    shown.setLevel(logging.WARNING)
+    root.setLevel(logging.INFO)
+    for handler in (kept, shown):
+        root.addHandler(handler)
+    try:
+        yield kept.buffer
+    finally:
+        for handler in (kept, shown):
+            root.removeHandler(handler)
 
 
 def refuse_other_command(config: RunConfig, latest: Checkpoint | None, command: str) -> None:

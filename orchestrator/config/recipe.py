@@ -15,6 +15,7 @@ from rollout.prompts.config import PromptsConfig
 from rollout.tasks.base import load_task
 from rollout.tasks.config import TaskConfig
 from rollout.types.names import nearest
+from rollout.types.paths import from_home
 
 RECIPES = Path(__file__).resolve().parents[2] / "deploy" / "recipes"
 DEFAULT_RECIPE = "countdown-tiny"
@@ -35,7 +36,14 @@ def load(recipe: str | None, overrides: Sequence[str] = (), *, supervised_only: 
     """
     path = find(recipe or (DEFAULT_SUPERVISED_RECIPE if supervised_only else DEFAULT_RECIPE))
     try:
-        settings = tomllib.loads(path.read_text())
+        settings = tomllib.loads(path.read_bytes().decode("utf-8-sig"))
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read ({error.strerror}): give a file that can") from error
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise ConfigError(
+            f"{path}, line {line} is not UTF-8 (byte 0x{error.object[error.start]:02x}): save the recipe as UTF-8"
+        ) from error
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path} is not valid TOML: {error}") from error
     settings.setdefault("name", path.stem)
@@ -45,7 +53,11 @@ def load(recipe: str | None, overrides: Sequence[str] = (), *, supervised_only: 
 
 def find(recipe: str) -> Path:
     """Return the recipe's file. Raises ConfigError with the nearest recipe's name."""
-    for path in (Path(recipe), RECIPES / f"{recipe}.toml", RECIPES / recipe):
+    try:
+        own = Path(from_home(recipe))
+    except ValueError as error:
+        raise ConfigError(f"recipe {recipe!r}: {error}") from error
+    for path in (own, RECIPES / f"{recipe}.toml", RECIPES / recipe):
         if path.is_file():
             return path
     names = sorted(path.stem for path in RECIPES.glob("*.toml"))
@@ -69,6 +81,8 @@ def apply_override(settings: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise ConfigError(f"{override!r} is not an override: write key=value, such as learner.learning_rate=2e-6")
+    if not is_text(override):
+        raise ConfigError(f"{override!r} is not UTF-8: write it in a terminal, or a file, of that encoding")
     *sections, last = key.split(".")
     table = settings
     for section in sections:
@@ -76,6 +90,15 @@ def apply_override(settings: dict[str, Any], override: str) -> None:
         if not isinstance(table, dict):
             raise ConfigError(f"{key}: {section!r} is a value, not a section")
     table[last] = parse_value(text)
+
+
+def is_text(override: str) -> bool:
+    """Return whether the command line gave text. Bytes that are none reach Python as halves of characters."""
+    try:
+        override.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def parse_value(text: str) -> Any:

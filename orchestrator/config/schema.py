@@ -11,6 +11,7 @@ from learner.config import LearnerConfig, ModelConfig, WarmStartConfig
 from rewards.config import RewardsConfig
 from rollout.config import RolloutConfig, SamplingConfig, TracesConfig
 from rollout.prompts.config import PromptsConfig
+from rollout.types.paths import from_home
 from rollout.types.prompts import PromptFormat
 
 
@@ -161,15 +162,10 @@ class RunConfig(Section, frozen=True):
 
     @property
     def directory(self) -> Path:
-        return Path(self.runs_dir).expanduser() / self.name
+        return Path(from_home(self.runs_dir)) / self.name
 
     @field_validator("runs_dir")
     @classmethod
     def _is_in_a_home_that_is_known(cls, runs_dir: str) -> str:
-        try:
-            Path(runs_dir).expanduser()
-        except RuntimeError:
-            raise ValueError(
-                f"the home folder of {Path(runs_dir).parts[0]} is not known; give the whole path"
-            ) from None
-        return runs_dir
+        from_home(runs_dir)
+        return runs_dir  # as it is: `rayzero submit` means the home folder of the cluster

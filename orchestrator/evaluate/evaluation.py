@@ -6,6 +6,7 @@ import random
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from math import isfinite
 
 import numpy as np
 
@@ -47,12 +48,14 @@ class Evaluation:
     """Groups of one completion with its reward; empty where nothing was sampled greedily."""
 
     def metrics(self, prefix: str = "eval") -> dict[str, float]:
-        """Return every figure as `<prefix>/<name>`, and the uncertainty of estimates as `<prefix>/<name>_ci95`."""
+        """Return every figure as `<prefix>/<name>`, and what is known of its uncertainty as `<prefix>/<name>_ci95`."""
         estimates = {"reward": self.reward} | {f"pass_at_{k}": estimate for k, estimate in self.pass_at.items()}
         rates = {"greedy_pass_at_1": self.greedy, "format_rate": self.format_rate}
         estimates |= {name: found for name, found in rates.items() if found is not None}
         values = {name: estimate.mean for name, estimate in estimates.items()}
-        widths = {f"{name}_ci95": estimate.half_width for name, estimate in estimates.items()}
+        # Of one prompt's reward no interval is known.
+        half_widths = {f"{name}_ci95": estimate.half_width for name, estimate in estimates.items()}
+        widths = {name: half_width for name, half_width in half_widths.items() if isfinite(half_width)}
         lengths = {"right_completion_tokens": self.right_tokens, "wrong_completion_tokens": self.wrong_tokens}
         plain = {"completion_tokens": self.completion_tokens, "truncated": self.truncated, "unmarked": self.unmarked}
         plain |= {name: length for name, length in lengths.items() if length is not None}

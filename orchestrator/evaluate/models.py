@@ -12,6 +12,7 @@ from typing import Any
 from orchestrator.base_model import PolicyError, check_model, load_tokenizer
 from orchestrator.config.recipe import ConfigError, apply_override, load, validate
 from orchestrator.config.schema import RunConfig
+from rollout.types.paths import from_home
 
 WHAT_IS_ASKED = ("prompts", "rewards", "sampling")
 """Sections that two runs must agree on for their models to be asked together."""
@@ -45,9 +46,9 @@ def named_model(argument: str) -> NamedModel:
     """
     name, colon, path = argument.partition(":")
     if colon:
-        return NamedModel(name, path)
-    folder = Path(argument)
-    return NamedModel(folder.resolve().parent.name if folder.name == "final" else folder.name, argument)
+        return NamedModel(name, from_home(path))
+    folder = Path(from_home(argument))
+    return NamedModel(folder.resolve().parent.name if folder.name == "final" else folder.name, from_home(argument))
 
 
 def config_for(model: str, recipe: str | None, overrides: Sequence[str]) -> RunConfig:

@@ -7,8 +7,9 @@ import json
 import logging
 import os
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from math import nan
 from pathlib import Path
 from typing import IO, Any, Self
 
@@ -16,6 +17,7 @@ import numpy as np
 import zstandard
 
 from orchestrator.config.schema import RunConfig
+from orchestrator.records.strict_json import to_json, without_infinities
 from rollout.types.completions import Group
 
 logger = logging.getLogger(__name__)
@@ -63,9 +65,7 @@ class RunDirectory:
         # A command that is refused must not leave its settings to the run that it was refused for.
         with self.lock(), self._writing():
             self.check_settings()
-            # Not pydantic's own JSON, which turns infinity into null.
-            settings = json.dumps(self._config.model_dump(mode="json"), indent=2)
-            write_atomically(self.path / "config.json", settings + "\n")
+            write_atomically(self.path / "config.json", to_json(self._settings, indent=2) + "\n")
         return self
 
     def check_settings(self) -> None:
@@ -81,7 +81,7 @@ class RunDirectory:
             raise RunDirectoryError(
                 f"{file} is not JSON ({error}): remove {self.path} or choose another name"
             ) from error
-        changed = list(differences(before, self._config.model_dump(mode="json"), MAY_CHANGE))
+        changed = list(differences(without_infinities(before, as_text=True), self._settings, MAY_CHANGE))
         if changed:
             name = self._config.name
             raise RunDirectoryError(
@@ -110,17 +110,17 @@ class RunDirectory:
     def log_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
         """Append one line to metrics.jsonl."""
         with self._writing(), self._metrics_file.open("a") as file:
-            file.write(json.dumps({"step": step} | dict(metrics)) + "\n")
+            file.write(to_json({"step": step} | dict(metrics)) + "\n")
 
     def metrics(self) -> list[dict[str, float]]:
-        """Return the lines of metrics.jsonl; a line torn by a kill is left out."""
+        """Return the lines of metrics.jsonl, null as NaN; a line torn by a kill is left out."""
         if not self._metrics_file.exists():
             return []
         return list(whole_lines(self._metrics_file.read_text()))
 
     def write_rollouts(self, step: int, groups: Sequence[Group], advantages: Sequence[Sequence[float]]) -> None:
         """Write a step's prompts, completions, rewards and advantages, a JSON object a completion, compressed."""
-        lines = "".join(json.dumps(record) + "\n" for record in records(step, groups, advantages))
+        lines = "".join(to_json(record) + "\n" for record in records(step, groups, advantages))
         with self._writing():
             write_atomically(self._rollouts_file(step), zstandard.compress(lines.encode()))
 
@@ -132,16 +132,18 @@ class RunDirectory:
     def truncate_after(self, step: int) -> None:
         """Remove metrics and rollouts of later steps, which a resumed run does again."""
         kept = [line for line in self.metrics() if line["step"] <= step]
-        write_atomically(self._metrics_file, "".join(json.dumps(line) + "\n" for line in kept))
+        write_atomically(self._metrics_file, "".join(to_json(line) + "\n" for line in kept))
         for file in self.rollouts.glob("step_*.jsonl.zst"):
             number = file.name.removeprefix("step_").removesuffix(".jsonl.zst")
             if number.isdecimal() and int(number) > step:  # other names are a person's own files
                 file.unlink()
 
-    def log_to_file(self) -> None:
-        """Send this process's log messages to log.txt too."""
+    def log_to_file(self, earlier: Iterable[logging.LogRecord] = ()) -> None:
+        """Send this process's log messages to log.txt too, those of `earlier` first."""
         handler = logging.FileHandler(self.path / "log.txt")
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        for record in earlier:
+            handler.handle(record)
         logging.getLogger().addHandler(handler)
         logging.getLogger().setLevel(logging.INFO)
 
@@ -158,6 +160,11 @@ class RunDirectory:
         with file:
             self._take(file)
             yield
+
+    @property
+    def _settings(self) -> dict[str, Any]:
+        settings: dict[str, Any] = without_infinities(self._config.model_dump(mode="json"), as_text=True)
+        return settings
 
     @property
     def _metrics_file(self) -> Path:
@@ -227,7 +234,7 @@ def records(step: int, groups: Sequence[Group], advantages: Sequence[Sequence[fl
 def whole_lines(text: str) -> Iterator[dict[str, float]]:
     for line in text.splitlines():
         try:
-            yield json.loads(line)
+            yield {key: nan if value is None else value for key, value in json.loads(line).items()}
         except json.JSONDecodeError:
             return
 

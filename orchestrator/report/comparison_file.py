@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
-from math import isfinite
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
@@ -17,9 +15,11 @@ from orchestrator.evaluate.comparison import ModelResult
 from orchestrator.evaluate.evaluation import Evaluation, by_label
 from orchestrator.evaluate.trainability import judge_trainability
 from orchestrator.records.run_directory import write_atomically
+from orchestrator.records.strict_json import to_json
 from orchestrator.report.tables import LABELS
 from rewards.parts.markers import markers
 from rollout.types.completions import Completion, Group, Reward
+from rollout.types.paths import from_home
 
 
 def comparison_file(given: str | None, config: RunConfig) -> Path:
@@ -28,7 +28,10 @@ def comparison_file(given: str | None, config: RunConfig) -> Path:
     Raises ConfigError when it cannot be written: that must not be found out after the sampling.
     """
     now = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-    file = Path(given) if given else Path(config.runs_dir) / "evaluations" / f"{now}.json"
+    try:
+        file = Path(from_home(given)) if given else Path(from_home(config.runs_dir)) / "evaluations" / f"{now}.json"
+    except ValueError as error:
+        raise ConfigError(f"--json {given}: {error}") from error
     if file.is_dir():
         raise ConfigError(f"--json {file}: is a folder; name a file in it")
     try:
@@ -47,7 +50,7 @@ def write_comparison(results: Sequence[ModelResult], config: RunConfig, file: Pa
         "models": {result.model.name: result.model.path for result in results},
         "results": [result_record(result, config) for result in results],
     }
-    write_atomically(file, json.dumps(without_infinities(content), indent=1) + "\n")
+    write_atomically(file, to_json(content, indent=1) + "\n")
 
 
 def result_record(result: ModelResult, config: RunConfig) -> dict[str, Any]:
@@ -117,12 +120,3 @@ def completion_record(completion: Completion, reward: Reward) -> dict[str, Any]:
         "status": reward.status,
         "markers": [name for name, is_shown in markers(completion.text).items() if is_shown],
     }
-
-
-def without_infinities(value: Any) -> Any:
-    """Return the value with null for infinity and NaN, which JSON does not have."""
-    if isinstance(value, dict):
-        return {key: without_infinities(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [without_infinities(inner) for inner in value]
-    return None if isinstance(value, float) and not isfinite(value) else value

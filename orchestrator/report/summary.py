@@ -92,7 +92,7 @@ def cells(first: Mapping[str, float], last: Mapping[str, float], key: str) -> tu
 def shown(line: Mapping[str, float], key: str) -> str:
     if key not in line:
         return ""
-    half_width = line.get(f"{key}_ci95")
+    half_width = line.get(f"{key}_ci95")  # not known of one prompt's reward
     if is_rate(key):
         return f"{100 * line[key]:.1f}% ± {100 * line[f'{key}_ci95']:.1f}"
     return f"{line[key]:.1f}" if half_width is None else f"{line[key]:.3f} ± {half_width:.3f}"
@@ -156,7 +156,7 @@ def draw_estimates(axes: Any, held_out: Lines, name: str, label: str) -> None:
     formats = prefixes(held_out[-1])
     for (prefix, format), color in zip(formats.items(), COLORS, strict=False):
         key = f"{prefix}{name}"
-        half_widths = series(held_out, f"{key}_ci95")[1]
+        half_widths = [line.get(f"{key}_ci95", 0.0) for line in held_out if key in line]
         title = f"{label}, {format}" if len(formats) > 1 else label
         axes.errorbar(*series(held_out, key), half_widths, color=color, marker="o", capsize=4, label=title)
 

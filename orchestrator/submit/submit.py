@@ -21,6 +21,7 @@ from rich.console import Console
 from orchestrator.config.recipe import ConfigError
 from orchestrator.config.schema import RunConfig
 from orchestrator.submit.job import EXCLUDES, SECRETS, Job, build_job
+from rollout.types.paths import from_home
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
 NO_AGENT = "No available agent to submit job"
@@ -63,7 +64,7 @@ def submit_run(
 
     Raises ConfigError before anything is sent, SubmissionError when the cluster does not take the job.
     """
-    folder = Path(working_dir).resolve()
+    folder = Path(from_home(working_dir)).resolve()
     if not folder.is_dir():
         raise ConfigError(f"--working-dir {working_dir}: there is no such folder")
     address = (address or os.environ.get("RAY_API_SERVER_ADDRESS") or DEFAULT_ADDRESS).rstrip("/")

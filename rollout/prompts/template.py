@@ -17,6 +17,8 @@ OPENED = "<think>"
 OPENED_AT_THE_END = re.compile(r"<think>\s*(?:</think>\s*)?\Z")
 WORDS = "rayzero"
 """What an earlier turn says, to find where its words begin."""
+NO_SYSTEM = "prompts.system is set, but the model's chat template has no place for a system message"
+NO_SYSTEM_FIX = "leave prompts.system empty and begin prompts.template with its text"
 
 
 class Tokenizer(Protocol):
@@ -106,7 +108,7 @@ class Template:
         messages = [{"role": role, "content": turn} for role, turn in zip(roles, turns, strict=False)]
         if self._config.system:
             messages.insert(0, {"role": "system", "content": self._config.system})
-        opened = str(self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+        opened = worded(self._tokenizer, messages)
         if format == "one_shot" and turns[1].strip() not in opened:  # Qwen3's leaves out what is in <think> tags
             raise ValueError(
                 "the model's chat template leaves out a part of the worked example's answer, probably its reasoning: "
@@ -127,7 +129,7 @@ def assistant_opening(tokenizer: Tokenizer, system: str = "") -> str:
     question = [{"role": "user", "content": "?"}]
     if system:
         question.insert(0, {"role": "system", "content": system})
-    opened = str(tokenizer.apply_chat_template(question, tokenize=False, add_generation_prompt=True))
+    opened = worded(tokenizer, question)
     earlier = [*question, {"role": "assistant", "content": WORDS}, question[-1]]
     try:
         up_to_words, found, _ = str(tokenizer.apply_chat_template(earlier, tokenize=False)).partition(WORDS)
@@ -137,6 +139,25 @@ def assistant_opening(tokenizer: Tokenizer, system: str = "") -> str:
         return opened.removeprefix(up_to_words)
     thinking = OPENED_AT_THE_END.search(opened)
     return thinking[0] if thinking else ""
+
+
+def worded(tokenizer: Tokenizer, messages: list[dict[str, str]]) -> str:
+    """Return the messages in the chat template's words. Raises ValueError for one that knows no system message."""
+    system = messages[0]["content"] if messages[0]["role"] == "system" else ""
+    try:
+        text = str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+    except Exception as error:  # templates raise what they like, about roles above all
+        if not system:
+            raise
+        raise ValueError(f"{NO_SYSTEM} ({error}): {NO_SYSTEM_FIX}") from error
+    if has_lost(text, system):
+        raise ValueError(f"{NO_SYSTEM}, which would be left out: {NO_SYSTEM_FIX}")
+    return text
+
+
+def has_lost(opened: str, content: Any) -> bool:
+    """Return whether a chat template has left out the content of a message, as far as that is text."""
+    return isinstance(content, str) and content.strip() not in opened
 
 
 def joined(turns: list[str], prefix: str) -> list[str]:

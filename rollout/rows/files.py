@@ -39,7 +39,7 @@ def file_rows(path: str, key: str, format: str | None = None) -> Iterator[Locate
     what = f"{key} = {path!r}"
     place = Path(from_home(path))
     if not place.is_file():
-        raise FileNotFoundError(f"{what}: no such file" if not place.is_dir() else f"{what} is a folder: name a file")
+        raise FileNotFoundError(f"{what}: {'Is a directory; name a file in it' if place.is_dir() else 'no such file'}")
     format = format or format_of(path)
     if format is None:
         ending = f"ends in {place.suffix!r}, which" if place.suffix else "has no ending, and so"
@@ -60,7 +60,7 @@ def _checked(rows: Iterator[LocatedRow], what: str) -> Iterator[LocatedRow]:
         reason = f"{error}" if type(error) is ValueError else f"{type(error).__name__}: {error}"
         raise ValueError(f"{what} cannot be read ({reason})") from error
     if is_empty:
-        raise ValueError(f'{what} has no rows: write an object a line, such as {{"question": "…", "answer": "…"}}')
+        raise ValueError(f"{what} has no rows: give a file that has some, each an object on a line of its own")
 
 
 @contextmanager

@@ -118,7 +118,7 @@ def _parse(text: str, start: int, where: str, is_whole: bool = False) -> tuple[R
     if is_whole and (rest := text[end:].strip()):
         raise RowError(f"{where}: behind its object stands {rest[:20]!r}: {_FIX}")
     if not isinstance(value, dict):
-        raise RowError(f"{where} is {json_text(value)[:40]}, which is not an object: {_FIX}")
+        raise RowError(f"{where} is not an object, but {json_text(value)[:40]}: {_FIX}")
     if _SURROGATE.search(text, start, end):
         _refuse_surrogates(value, where)
     return value, end
@@ -163,5 +163,5 @@ def _constant(text: str) -> NoReturn:
     raise ValueError(f"{text} is no number of JSON: write a text in quotes, null, or leave the row out")
 
 
-_FIX = 'write an object a line, such as {"question": "…", "answer": "…"}, or a list of objects'
+_FIX = "write an object a line, or a list of objects"
 _DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_float=_float, parse_int=_int, parse_constant=_constant)

@@ -1,16 +1,18 @@
-"""Read pairs of prompt and completion from a JSONL file, check them, and tokenize them."""
+"""Read pairs of prompt and completion from a file, check them, and tokenize them."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rollout.prompts.template import Tokenizer, encode, encode_completion
+from rollout.prompts.template import Tokenizer, encode, encode_completion, has_lost
+from rollout.rows.files import file_rows, format_of
+from rollout.rows.row import Row
 from rollout.types.names import closest
+from rollout.types.paths import from_home
 from rollout.types.prompts import SupervisedExample, Tokens
 
 KEYS = ("prompt", "completion")
@@ -45,35 +47,26 @@ class LengthLimit:
 def fingerprint(path: str) -> str:
     """Return the SHA-256 of the file, in hexadecimal. Raises PairError when it cannot be read."""
     try:
-        with Path(path).open("rb") as file:
+        with Path(from_home(path)).open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise unreadable(path, error) from error
+        what = "no such file" if isinstance(error, FileNotFoundError) else str(error.strerror)
+        raise PairError(f"warm_start.data = {path!r}: {what}. Give the path of a JSONL file") from error
 
 
 def read_pairs(path: str) -> list[Pair]:
-    """Return the pairs of the file, one a line, empty lines left out. Raises PairError for the first malformed line."""
+    """Return the pairs of a file, JSON lines unless its name says otherwise. Raises PairError for the first bad row."""
     try:
-        with Path(path).open(encoding="utf-8") as file:
-            lines = list(file)
-    except OSError as error:
-        raise unreadable(path, error) from error
-    except UnicodeDecodeError as error:
-        raise PairError(f"warm_start.data = {path!r} is not UTF-8 text ({error}): save it as JSONL in UTF-8") from error
-    pairs = [parse_pair(line, f"{path}, line {number}") for number, line in enumerate(lines, 1) if line.strip()]
-    if not pairs:
-        raise PairError(f'warm_start.data = {path!r} has no lines: write one {{"prompt": …, "completion": …}} a line')
-    return pairs
+        rows = file_rows(path, "warm_start.data", format_of(path) or "json")
+        return [parse_pair(each.row, each.where) for each in rows]
+    except PairError:
+        raise
+    except (OSError, ValueError) as error:
+        raise PairError(f'{error}. A pair is {{"prompt": "…", "completion": "…"}}') from error
 
 
-def parse_pair(line: str, where: str) -> Pair:
-    """Return the pair of a line. Raises PairError for a line that is no object with a prompt and a completion."""
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise PairError(f"{where} is not JSON: {error}") from error
-    if not isinstance(row, dict):
-        raise PairError(f'{where} is not an object: write {{"prompt": …, "completion": …}}')
+def parse_pair(row: Row, where: str) -> Pair:
+    """Return the pair of a row. Raises PairError for one without a prompt and a completion."""
     for name in KEYS:
         if name not in row:
             raise PairError(f"{where} has no {name!r}{instead_of(name, list(row))}")
@@ -127,6 +120,11 @@ def encode_prompt(pair: Pair, tokenizer: Tokenizer) -> Tokens:
         opened = str(tokenizer.apply_chat_template(pair.prompt, tokenize=False, add_generation_prompt=True))
     except Exception as error:  # templates raise what they like, about roles above all
         raise PairError(f"{pair.where}: the chat template refuses its messages: {error}") from error
+    for message in pair.prompt:
+        if message["role"] == "system" and has_lost(opened, message["content"]):
+            raise PairError(
+                f"{pair.where}: the chat template leaves out the system message: write its text into the user's message"
+            )
     return encode(tokenizer, opened, pair.where, add_special_tokens=False)
 
 
@@ -148,8 +146,3 @@ def instead_of(name: str, names: Sequence[str]) -> str:
     """Return what the line has instead of the key `name`: one of its keys that looks like it, or else all of them."""
     close = closest(name, [other for other in names if other not in KEYS])
     return f", but {close!r}: rename it" if close else f": it has {', '.join(map(repr, names)) or 'no keys'}"
-
-
-def unreadable(path: str, error: OSError) -> PairError:
-    what = "no such file" if isinstance(error, FileNotFoundError) else str(error.strerror)
-    return PairError(f"warm_start.data = {path!r}: {what}. Give the path of a JSONL file, from this folder or absolute")

@@ -79,6 +79,8 @@ class Task(Protocol):
     - `read_question(question, answer, settings)` is the problem of a question that a user typed, and of the answer
       that may have come with it. It raises ValueError for text that is no question. Missing: the text fills the
       fields of the template, and the answer is the reference.
+    - `source_showing(settings, num_held_out, seed, shown)` comes before `source`, for a task of ANY_FIELD: rows that
+      differ in one of the fields `shown`, which the templates show, are different problems.
     - `EXAMPLE_QUESTION: str`, what to type. Missing: the end of a run does not suggest `rayzero solve`.
     """
 
@@ -215,9 +217,11 @@ class ListedProblems:
         self.held_out = list(chosen.values())
         self._train = list({problem.key: problem for problem in problems if problem.key not in chosen}.values())
         if len(chosen) < num_held_out or not self._train:
+            different = len({problem.key for problem in candidates})
+            count = f"{len(candidates)} rows" + f", {different} different problems" * (different < len(candidates))
             raise ValueError(
-                f"{name} has {len(candidates)} rows, too few for prompts.num_held_out = {num_held_out} and at "
-                "least one to train on: lower it"
+                f"{name} has {count}, too few for prompts.num_held_out = {num_held_out} and at least one to train on: "
+                "lower it, or give more"
             )
         self.num_problems = len(self._train)
         self._shuffled = lru_cache(maxsize=1)(

@@ -92,8 +92,17 @@ class TaskConfig(BaseModel, frozen=True, extra="allow", use_attribute_docstrings
         """A question for `rayzero solve`; None where the task suggests none."""
         return self._optional("EXAMPLE_QUESTION")
 
-    def source(self, num_held_out: int, seed: int) -> ProblemSource:
-        """Return the problems. Raises ValueError when there are too few of them, or a row is malformed."""
+    def source(self, num_held_out: int, seed: int, *, by_shown: bool = True) -> ProblemSource:
+        """Return the problems. Raises ValueError when there are too few of them, or a row is malformed.
+
+        Args:
+            by_shown: tell rows apart by all that the templates show; earlier versions did so by the question alone.
+        """
+        if by_shown and (showing := self._optional("source_showing")):
+            texts = {"template": self.wording("zero_shot"), "natural_template": self.wording("natural")}
+            shown = {name for key, wording in texts.items() for name in shown_fields(key, wording)}
+            problems: ProblemSource = showing(self.settings, num_held_out, seed, shown)
+            return problems
         return self._module.source(self.settings, num_held_out, seed)
 
     def wording(self, format: PromptFormat) -> str:

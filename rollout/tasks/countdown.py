@@ -12,7 +12,7 @@ from rollout.tasks.base import MAX_DRAWS, DrawnProblems, ListedProblems, Problem
 from rollout.tasks.countdown_problems.draws import are_even, draw_solvable
 from rollout.tasks.countdown_problems.settings import MAX_COUNTED, CountdownConfig
 from rollout.tasks.countdown_problems.solver import count_solutions
-from rollout.tasks.datasets import LocatedRow, Row, RowError, column, read_rows, shown
+from rollout.tasks.datasets import LocatedRow, Row, RowError, column, log_merged, read_rows, shown
 
 SETTINGS = CountdownConfig
 TRACES = "rollout.supervised.countdown"
@@ -154,7 +154,12 @@ def rows_of(config: CountdownConfig) -> Iterable[LocatedRow]:
 
 def listed(rows: Iterable[LocatedRow], config: CountdownConfig, num_held_out: int, seed: int) -> ListedProblems:
     """Return the problems of rows. Raises ValueError for a malformed row, and when there are too few."""
-    problems = [problem(*parse_row(each.row, each.where), config.must_use_all, config.exact_division) for each in rows]
+    found = [
+        (each.where, problem(*parse_row(each.row, each.where), config.must_use_all, config.exact_division))
+        for each in rows
+    ]
+    log_merged(config.source, found)
+    problems = [each for _, each in found]
     if not config.even_held_out:
         return ListedProblems(problems, num_held_out, seed, config.source)
     even = [each for each in problems if are_even(each.answer["numbers"])]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, field_validator
 
 from rollout.rows.files import file_rows, format_of
 from rollout.rows.hub import hub_rows
@@ -20,6 +20,8 @@ logger = logging.getLogger(__name__)
 ParseRow = Callable[[Row, str], Problem | None]
 """(row, where it is, for errors) -> its problem; None for a row that cannot be graded. Raises RowError."""
 
+MAX_NAMED = 5
+"""Rows that a warning names."""
 MAX_SHOWN = 300
 """Characters of a row that an error shows."""
 
@@ -75,6 +77,29 @@ def same_question(question: str) -> str:
     return " ".join(question.casefold().split())
 
 
+def log_merged(source: str, problems: Sequence[tuple[str, Problem]]) -> None:
+    """Log how many rows ask what another one asks, and so are one problem. Warn of those with another answer.
+
+    Args:
+        problems: where each one stands, and the problem.
+    """
+    first: dict[str, tuple[str, Problem]] = {}
+    contradicting = []
+    for where, problem in problems:
+        other_where, other = first.setdefault(problem.key, (where, problem))
+        if other.answer.get("answer") != problem.answer.get("answer"):
+            contradicting.append(f"{other_where} and {where.rpartition(', ')[2]}")
+    if len(first) < len(problems):
+        logger.info("%s: %d rows, %d different problems", source, len(problems), len(first))
+    if contradicting:
+        logger.warning(
+            "%s: %d rows ask what another row asks and have another answer; one of the two counts. Mend or remove: %s",
+            source,
+            len(contradicting),
+            "; ".join(contradicting[:MAX_NAMED]) + "; …" * (len(contradicting) > MAX_NAMED),
+        )
+
+
 class ListedConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
     """The rows of a task. A local file is one split: `subset` and the splits are for hub data sets."""
 
@@ -90,6 +115,11 @@ class ListedConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstri
     """Split of the hub data set to hold problems out of. Empty: `split`. Of one file, or one split, the held-out
     problems are drawn at random and left out of training."""
 
+    @field_validator("source", "held_out_source")
+    @classmethod
+    def _expand_home(cls, source: str) -> str:
+        return from_home(source)
+
 
 def listed_problems(config: ListedConfig, task: str, parse: ParseRow, num_held_out: int, seed: int) -> ListedProblems:
     """Return the problems of the rows that `config` names. A question that stands twice is one problem.
@@ -103,13 +133,14 @@ def listed_problems(config: ListedConfig, task: str, parse: ParseRow, num_held_o
 
     def problems(source: str, key: str, subset: str, split: str) -> list[Problem]:
         rows = read_rows(source, f"prompts.{task}.{key}", subset, split)
-        parsed = [parse(each.row, each.where) for each in rows]
-        found = [problem for problem in parsed if problem is not None]
+        parsed = [(each.where, parse(each.row, each.where)) for each in rows]
+        found = [(where, problem) for where, problem in parsed if problem is not None]
         if len(found) < len(parsed):
             logger.info(
                 "%s: %d of %d rows cannot be graded and are left out", source, len(parsed) - len(found), len(parsed)
             )
-        return found
+        log_merged(source, found)
+        return [problem for _, problem in found]
 
     held_out = None
     held_out_split = config.held_out_split or config.split

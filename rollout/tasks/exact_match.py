@@ -60,8 +60,9 @@ def parse_row(row: Row, where: str) -> Problem:
     passage = str(row.get("passage") or row.get("context") or "").strip()
     question = f"{passage}\n{question}" if passage else question
     answer = column(row, "answer", where)
-    references = [str(text).strip() for text in (answer if isinstance(answer, list | tuple) else [answer])]
-    if not references or not all(references):
+    answers = list(answer) if isinstance(answer, list | tuple) else [answer]
+    references = [str(each).strip() for each in answers if isinstance(each, str | int | float)]
+    if not references or not all(references) or len(references) < len(answers):
         raise RowError(f"{where}: `answer` must be text and not empty, or a list of such: {shown(row)}")
     task = str(row.get("task") or "")
     is_path = task == PATH_FINDING and all(step in DIRECTIONS for step in references[0].split(","))

@@ -12,7 +12,7 @@ Of its values
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Self
 
 from pydantic import Field, model_validator
@@ -49,7 +49,7 @@ class JsonlConfig(ListedConfig, frozen=True):
     difficulty_column: str = ""
     """Column of a label that evaluations group by. Empty: none."""
     key_column: str = ""
-    """Column of a key: rows with the same key are one problem. Empty: the question itself."""
+    """Column of a key: rows with the same key are one problem. Empty: all that the template shows."""
     reward: str = "exact_match"
     """Grader of the answers: `exact_match`, `gsm8k`, `math`, `multiple_choice` or any other module of rewards/tasks, a
     name in `rewards.tasks`, or the dotted path of a module of your own. Each says in its docstring how the answer must
@@ -75,23 +75,34 @@ def fields(config: JsonlConfig) -> tuple[tuple[str, ...], ...]:
 
 
 def source(config: JsonlConfig, num_held_out: int, seed: int) -> ListedProblems:
-    """Return the problems that `config` describes.
+    """Return the problems of questions that a template shows alone; see `source_showing`."""
+    return source_showing(config, num_held_out, seed, ())
+
+
+def source_showing(config: JsonlConfig, num_held_out: int, seed: int, shown: Collection[str]) -> ListedProblems:
+    """Return the problems that `config` describes, as templates with the fields `shown` ask them.
 
     Raises as `listed_problems` does, and ValueError when there is no source.
     """
     if not config.source:
         raise ValueError("prompts.jsonl.source is not set: name a .jsonl or .parquet file, or a hub data set")
-    return listed_problems(config, "jsonl", lambda row, where: problem(row, where, config), num_held_out, seed)
+    return listed_problems(config, "jsonl", lambda row, where: problem(row, where, config, shown), num_held_out, seed)
 
 
-def problem(row: Row, where: str, config: JsonlConfig) -> Problem:
-    """Return the problem of a row. Raises RowError, beginning with `where`, for a missing, empty or nested column."""
+def problem(row: Row, where: str, config: JsonlConfig, shown: Collection[str] = ()) -> Problem:
+    """Return the problem of a row, told apart from others by the fields `shown`, or by its key column.
+
+    Raises RowError, beginning with `where`, for a missing, empty or nested column.
+    """
     question = text_at(row, config.question_column, where)
     references = {"answer": config.answer_column, **config.answer_columns}
+    fields = {**{column: as_text(value) for column, value in row.items()}, "question": question}
+    others = sorted({*shown} - {"question", config.question_column})
+    asked = [same_question(question), *(f"{name} = {same_question(fields.get(name, ''))}" for name in others)]
     return Problem(
-        fields={**{column: shown(value) for column, value in row.items()}, "question": question},
+        fields=fields,
         answer={entry: plain(value_at(row, column, where)) for entry, column in references.items()},
-        key=text_at(row, config.key_column, where) if config.key_column else same_question(question),
+        key=text_at(row, config.key_column, where) if config.key_column else "\n".join(asked),
         difficulty=text_at(row, config.difficulty_column, where) if config.difficulty_column else "",
     )
 
@@ -102,7 +113,7 @@ def text_at(row: Row, column: str, where: str) -> str:
     if isinstance(value, Mapping | list | tuple):
         inside = [f"{column}.{key}" for key in (value if isinstance(value, Mapping) else range(len(value)))]
         raise RowError(f"{where}: column {column!r} is nested; name a part of it, one of {inside}")
-    return shown(value)
+    return as_text(value)
 
 
 def value_at(row: Row, column: str, where: str) -> Any:
@@ -125,7 +136,7 @@ def columns_of(row: Row, column: str) -> str:
     return (f"did you mean {close!r}? " if close else "") + f"there are {', '.join(map(repr, row))}"
 
 
-def shown(value: Any) -> str:
+def as_text(value: Any) -> str:
     """Return the text that a template shows for a value."""
     if value is None:
         return ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from decimal import Decimal
 
 from rollout.tasks.base import ListedProblems, Problem, WorkedExample
 from rollout.tasks.datasets import ListedConfig, Row, RowError, listed_problems, same_question, shown, text_column
@@ -49,6 +50,8 @@ def parse_row(row: Row, where: str) -> Problem:
     """Return the problem of a row. Raises RowError for a malformed row."""
     problem = text_column(row, ("problem", "question"), where)
     answer = row.get("answer")
+    if isinstance(answer, bool) or not isinstance(answer, str | int | float | Decimal | None):
+        raise RowError(f"{where}: `answer` must be text or a number, one for each row: {shown(row)}")
     reference = boxed(text_column(row, "solution", where)) if answer is None else str(answer).strip()
     if not reference:
         raise RowError(f"{where}: no answer; set `answer`, or end `solution` in \\boxed{{…}}: {shown(row)}")

@@ -95,7 +95,8 @@ def options_of(row: Row, where: str) -> tuple[list[str], list[str]]:
     if isinstance(value, dict):
         labels = [str(label) for label in value.get("label") or ()]
         value = value.get("text")
-    if not isinstance(value, list | tuple) or not 2 <= len(value) <= len(LETTERS):
+    is_list = isinstance(value, list | tuple) and all(isinstance(option, str | int | float) for option in value)
+    if not is_list or not 2 <= len(value) <= len(LETTERS):
         raise RowError(f"{where}: the options must be a list of 2 to {len(LETTERS)} texts: {shown(row)}")
     texts = [str(option).strip() for option in value]
     written = [LABELLED.match(text) for text in texts]
@@ -118,4 +119,5 @@ def right_option(answer: Any, options: Sequence[str], labels: Sequence[str]) -> 
         if list(options).count(name) == 1:
             return options.index(name)
         answer = int(name) if name.isdecimal() else None
-    return answer if isinstance(answer, int) and 0 <= answer < len(options) else None
+    is_position = isinstance(answer, int) and not isinstance(answer, bool)
+    return answer if is_position and 0 <= answer < len(options) else None

@@ -70,7 +70,8 @@ def evaluation_lines(step: int, metrics: Mapping[str, float]) -> list[str]:
 
 def evaluation_line(when: str, metrics: Mapping[str, float], prefix: str) -> str:
     shown = {key.removeprefix(prefix): value for key, value in metrics.items() if key.startswith(prefix)}
-    reward = f"reward [bold cyan]{shown['reward']:.3f}[/] ± {shown['reward_ci95']:.3f}"
+    width = f" ± {shown['reward_ci95']:.3f}" if "reward_ci95" in shown else ""  # one prompt has none
+    reward = f"reward [bold cyan]{shown['reward']:.3f}[/]{width}"
     rates = [
         f"{name.replace('pass_at_', 'pass@').replace('_', ' ')} "
         f"[bold cyan]{100 * shown[name]:.1f}%[/] ± {100 * shown[f'{name}_ci95']:.1f}"

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Self
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
+
+from rollout.types.paths import from_home
 
 MAX_COUNTED = 4
 """Most numbers of a problem whose solutions are counted; with five it takes too long for hundreds of problems."""
@@ -55,6 +57,11 @@ class CountdownConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docs
     """Every number exactly once (true), or each at most once (false)."""
     exact_division: bool = False
     """Whether an answer with a quotient that is not whole is wrong, as in the game on television."""
+
+    @field_validator("source")
+    @classmethod
+    def _expand_home(cls, source: str) -> str:
+        return from_home(source)
 
     @property
     def number_range(self) -> Sequence[int]:

@@ -6,7 +6,9 @@ import pytest
 
 from learner.algorithm.settings import AlgorithmConfig
 from orchestrator.config.recipe import RECIPES, ConfigError, load
+from orchestrator.evaluate.models import NamedModel, named_model
 from orchestrator.plan.run_plan import notices
+from orchestrator.report.comparison_file import comparison_file
 
 
 @pytest.mark.parametrize("recipe", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.stem)
@@ -170,6 +172,68 @@ def test_a_recipe_that_is_not_toml_says_where(tmp_path: Path) -> None:
     recipe.write_text("num_steps = \n")
     with pytest.raises(ConfigError, match=r"broken\.toml is not valid TOML.*line 1"):
         load(str(recipe))
+
+
+def test_a_byte_order_mark_does_not_matter(tmp_path: Path) -> None:
+    recipe = tmp_path / "marked.toml"
+    recipe.write_bytes(b"\xef\xbb\xbf" + (RECIPES / "countdown-tiny.toml").read_bytes())
+    assert load(str(recipe)).name == "marked"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            b'name = "x"\ntemplate = "caf\xe9"',
+            r"broken\.toml, line 2 is not UTF-8 \(byte 0xe9\): save",
+        ),
+        ('name = "x"'.encode("utf-16"), r"line 1 is not UTF-8 \(byte 0xff\)"),
+    ],
+)
+def test_a_recipe_that_is_not_utf_8_says_where(content: bytes, message: str, tmp_path: Path) -> None:
+    (tmp_path / "broken.toml").write_bytes(content)
+    with pytest.raises(ConfigError, match=message):
+        load(str(tmp_path / "broken.toml"))
+
+
+def test_an_override_of_bytes_that_are_no_text_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"'prompts.template=.udce9' is not UTF-8"):
+        load(None, ["prompts.template=\udce9"])
+
+
+@pytest.mark.parametrize(
+    ("key", "recipe"),
+    [
+        ("model.path", "gsm8k-4090"),
+        ("warm_start.data", "sft"),
+        ("prompts.gsm8k.source", "gsm8k-4090"),
+        ("prompts.gsm8k.held_out_source", "gsm8k-4090"),
+        ("prompts.jsonl.source", "jsonl-4090"),
+        ("prompts.countdown.source", "countdown-4090"),
+    ],
+)
+def test_the_home_folder_may_be_a_tilde_wherever_a_path_is_named(
+    key: str, recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    supervised_only = recipe == "sft"
+    value = load(recipe, [f"{key}=~/rows.jsonl"], supervised_only=supervised_only)
+    for part in key.split("."):
+        value = getattr(value, part)
+    assert value == f"{tmp_path}/rows.jsonl"
+    with pytest.raises(ConfigError, match=rf"{key}: the home folder of ~nosuchuser is not known; give the whole path"):
+        load(recipe, [f"{key}=~nosuchuser/rows.jsonl"], supervised_only=supervised_only)
+
+
+def test_a_recipe_and_a_model_may_be_in_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "mine.toml").write_bytes((RECIPES / "countdown-tiny.toml").read_bytes())
+    assert load("~/mine.toml").name == "mine"
+    assert named_model("base:~/model") == NamedModel("base", f"{tmp_path}/model")
+    config = load("~/mine.toml", ["runs_dir=~/runs"])
+    assert config.directory == tmp_path / "runs" / "mine"
+    assert comparison_file(None, config).is_relative_to(tmp_path / "runs")
+    assert comparison_file("~/figures.json", config) == tmp_path / "figures.json"
 
 
 def test_a_missing_key_is_named(tmp_path: Path) -> None:

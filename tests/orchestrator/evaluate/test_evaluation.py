@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from math import isfinite
 from typing import ClassVar
 
 import pytest
@@ -18,6 +19,8 @@ from orchestrator.evaluate.evaluation import (
 )
 from orchestrator.evaluate.statistics import wilson
 from orchestrator.records.meanings.table import find_metric
+from orchestrator.records.trackers.terminal import evaluation_line
+from orchestrator.report.summary import summary_table
 from rollout.types.completions import Group, Reward, RewardPart
 from tests.support.groups import scored_group
 from tests.support.paths import WARM_START
@@ -55,6 +58,15 @@ def test_an_evaluation_counts_right_well_formed_and_length() -> None:
     assert metrics["eval/truncated"] == 0.0
     assert metrics["eval/reward"] == pytest.approx((2 * 1.0 + 6 * 0.1) / 8)
     assert metrics["eval/reward_ci95"] > 0
+
+
+def test_of_one_prompt_no_interval_of_the_reward_is_claimed() -> None:
+    metrics = summarize([scored_group("a", [True, False])], [scored_group("a", [True])]).metrics()
+    assert "eval/reward_ci95" not in metrics and all(map(isfinite, metrics.values()))
+    assert "± " in evaluation_line("before training", metrics, "eval/")
+    plain = summarize([paid("a", 1.0, 2.0)]).metrics()
+    assert evaluation_line("before training", plain, "eval/").count("±") == 0
+    assert summary_table([{"step": 0, **plain}, {"step": 1, **plain}]).row_count
 
 
 def test_lengths_of_what_did_not_happen_are_absent() -> None:

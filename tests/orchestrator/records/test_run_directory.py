@@ -1,13 +1,16 @@
 """The run directory: what it holds, whose it is, and who may write into it."""
 
 import json
+import logging
 import os
 import subprocess
 import sys
+from math import isnan
 from pathlib import Path
 
 import pytest
 
+from orchestrator.command import kept_log
 from orchestrator.config.recipe import ConfigError, load
 from orchestrator.config.schema import RunConfig
 from orchestrator.evaluate.models import config_for
@@ -71,6 +74,54 @@ def test_a_limit_that_is_infinite_does_not_keep_a_run_from_being_resumed(tmp_pat
     RunDirectory(load(None, settings)).open()
     asked = config_for(str(tmp_path / "one" / "final"), None, ())
     assert asked.learner.max_grad_norm == float("inf")
+
+
+def strict(text: str) -> object:
+    """What a reader makes of it that knows JSON and no more."""
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def test_what_is_not_finite_is_written_as_json_that_every_program_reads(tmp_path) -> None:
+    config = load(None, [f"runs_dir={tmp_path}", "learner.max_grad_norm=inf"])
+    directory = RunDirectory(config).open()
+    directory.log_metrics(1, {"optim/grad_norm": float("inf"), "reward/total": float("nan"), "optim/loss": 0.5})
+    directory.truncate_after(1)
+    for line in (directory.path / "metrics.jsonl").read_text().splitlines():
+        assert strict(line) == {"step": 1, "optim/grad_norm": None, "reward/total": None, "optim/loss": 0.5}
+    (line,) = directory.metrics()
+    assert isnan(line["optim/grad_norm"]) and line["optim/loss"] == 0.5
+    group = scored_group("a", [True])
+    group.completions[0].rollout_logprobs[0] = -float("inf")
+    directory.write_rollouts(1, [group], [[float("nan")]])
+    (record,) = directory.read_rollouts(1)
+    assert record["rollout_logprobs"][0] is None and record["advantage"] is None
+    assert strict((directory.path / "config.json").read_text())["learner"]["max_grad_norm"] == "inf"
+    RunDirectory(config).check_settings()
+    assert config_for(str(directory.final), None, ()).learner.max_grad_norm == float("inf")
+    # As earlier versions wrote it.
+    file = directory.path / "config.json"
+    file.write_text(file.read_text().replace('"inf"', "Infinity"))
+    RunDirectory(config).check_settings()
+
+
+def test_what_was_logged_before_the_directory_was_open_comes_first(config, caplog) -> None:
+    with kept_log() as earlier:
+        logging.getLogger("rollout").info("12 rows, 3 different problems")
+    directory = RunDirectory(config).open()
+    before = logging.getLogger().handlers[:]
+    try:
+        directory.log_to_file(earlier)
+        logging.getLogger("rollout").info("later")
+    finally:
+        for handler in set(logging.getLogger().handlers) - set(before):
+            logging.getLogger().removeHandler(handler)
+            handler.close()
+    first, second = (directory.path / "log.txt").read_text().splitlines()
+    assert first.endswith("INFO 12 rows, 3 different problems") and second.endswith("INFO later")
 
 
 def test_a_second_command_for_the_same_run_is_refused_until_the_first_ends(config) -> None:

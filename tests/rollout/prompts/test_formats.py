@@ -243,3 +243,20 @@ def test_a_wrong_wording_names_key_value_and_fix(changes, message) -> None:
 def test_doubled_braces_are_text() -> None:
     config = settings(chat=False, template="{{{numbers}}} {target}", assistant_prefix="")
     assert prompt(config, "zero_shot", Bytes()).text == "{[3, 7]} 21"
+
+
+@pytest.mark.parametrize(
+    ("template", "reason"),
+    [
+        (
+            "{% if messages[0].role == 'system' %}{{ raise_exception('No system role') }}{% endif %}",
+            r"\(No system",
+        ),
+        ("{% for message in messages if message.role != 'system' %}{{ message.content }}{% endfor %}", "left out"),
+    ],
+)
+def test_a_chat_template_without_a_system_role_is_named_and_the_fix_works(template, reason) -> None:
+    of = tokenizer(template + ("" if "for" in template else CHATML))
+    with pytest.raises(ValueError, match=rf"prompts\.system is set, but .*{reason}.*leave prompts\.system empty"):
+        prompt(settings(system="Be brief."), "zero_shot", of)
+    assert "Be brief. Make 21" in prompt(settings(template="Be brief. Make {target} of {numbers}."), None, of).text

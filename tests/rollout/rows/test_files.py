@@ -107,8 +107,8 @@ def test_csv_values_are_text_and_may_hold_commas_quotes_and_lines(tmp_path: Path
         ("not JSON", "line 2 is not JSON (Expecting value at column 1): write an object a line"),
         ("{'q': 1}", "line 2 is not JSON (Expecting property name enclosed in double quotes at column 2): write"),
         ('{"q": 1}}', "line 2: behind its object stands '}': write an object a line"),
-        ("[1, 2]", "line 2 is [1, 2], which is not an object: write an object a line"),
-        ("7", "line 2 is 7, which is not an object"),
+        ("[1, 2]", "line 2 is not an object, but [1, 2]: write an object a line"),
+        ("7", "line 2 is not an object, but 7: write"),
         ('{"q": NaN}', "line 2: NaN is no number of JSON: write a text in quotes, null, or leave the row out"),
         ('{"q": -Infinity}', "line 2: -Infinity is no number of JSON"),
         ('{"q": 1e999}', "line 2: 1e999 is above what a number holds: write it as text, in quotes"),
@@ -138,7 +138,7 @@ def test_a_bad_line_is_named_and_the_others_are_read(line: bytes | str, message:
         ('[{"q": 1},\n {"q": 2,}]', r"row 1 is not JSON \(.* at line 2, column 10\): write"),
         ('[{"q": 1} {"q": 2}]', r"row 0 is followed by '\{\"q\": 2\}\]', where `,` or `\]` must stand: mend the list"),
         ('[{"q": 1}', "row 0 is followed by the end of the file, where"),
-        ('[{"q": 1}, 3]', "row 1 is 3, which is not an object: write"),
+        ('[{"q": 1}, 3]', "row 1 is not an object, but 3: write"),
         ('[{"q": 1}] x', "behind the list stands 'x': remove it"),
         ('[{"q": "\\ud83d"}]', "row 0: column 'q' holds .ud83d"),
         (b'[{"q": "\xe9"}]', r"rows.json is not UTF-8 \(byte 0xe9 at position 9\)"),
@@ -152,7 +152,7 @@ def test_a_bad_list_names_the_row(content: bytes | str, message: str, tmp_path: 
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("rows.jsonl", "\n \n", 'has no rows: write an object a line, such as {"question"'),
+        ("rows.jsonl", "\n \n", "has no rows: give a file that has some, each an object on a line"),
         ("rows.json", "[]", "has no rows"),
         ("rows.csv", "q,a\n", "has no rows"),
         ("rows.csv", "q,q\n1,2\n", "cannot be read (its first line names a column twice: ['q', 'q'])"),
@@ -184,7 +184,7 @@ def test_an_empty_file_a_folder_and_none_at_all(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").touch()
     with pytest.raises(ValueError, match=r"prompts\.x\.source = .*rows.jsonl' has no rows"):
         read(tmp_path / "rows.jsonl")
-    with pytest.raises(FileNotFoundError, match="is a folder: name a file"):
+    with pytest.raises(FileNotFoundError, match="Is a directory; name a file in it"):
         file_rows(str(tmp_path), "prompts.x.source")
     with pytest.raises(FileNotFoundError, match=r"prompts\.x\.source = 'none\.jsonl': no such file"):
         file_rows("none.jsonl", "prompts.x.source")

@@ -1,5 +1,6 @@
 """Pairs of prompt and completion: read and checked line by line, tokenized, in a seeded order."""
 
+import gzip
 import json
 
 import pytest
@@ -50,7 +51,7 @@ def test_a_file_that_is_missing_empty_or_not_text_says_what_to_do(tmp_path) -> N
         read_pairs(str(tmp_path / "nothing"))
     with pytest.raises(PairError, match="Is a directory"):
         read_pairs(str(tmp_path))
-    with pytest.raises(PairError, match="has no lines"):
+    with pytest.raises(PairError, match=r"has no rows: .* A pair is \{\"prompt\""):
         read_pairs(file_of(tmp_path, "", "  "))
     (tmp_path / "binary").write_bytes(b"\xff\xfe")
     with pytest.raises(PairError, match="not UTF-8"):
@@ -125,3 +126,47 @@ def test_a_file_that_changed_is_not_resumed_from(many, tmp_path) -> None:
     changed = PairExamples(file_of(tmp_path, GOOD), Bytes(), [], seed=0)
     with pytest.raises(PairError, match="has changed since the checkpoint"):
         changed.restore(state)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("pairs.jsonl", b"\xef\xbb\xbf" + GOOD.encode()),
+        ("pairs.jsonl.gz", gzip.compress(GOOD.encode())),
+        ("PAIRS.JSONL", GOOD.encode() + b"\r\n"),
+        ("pairs.json", f"[{GOOD}]".encode()),
+        ("pairs", GOOD.encode()),
+        ("pairs.csv", b"prompt,completion\n1+1=,2\n"),
+    ],
+)
+def test_pairs_come_in_any_file_of_rows(tmp_path, name, content) -> None:
+    (tmp_path / name).write_bytes(content)
+    (pair,) = read_pairs(str(tmp_path / name))
+    assert (pair.prompt, pair.completion) == ("1+1=", "2")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (b'{"prompt": "caf\xe9", "completion": "2"}', r"line 1 is not UTF-8 \(byte 0xe9 at position 16\): save"),
+        (b'{"prompt": "\\ud83d", "completion": "2"}', r"line 1: column 'prompt' holds .ud83d, half of a character"),
+        (b'{"prompt": "1", "completion": "2", "prompt": "3"}', "line 1: 'prompt' stands twice"),
+    ],
+)
+def test_text_that_no_tokenizer_reads_is_refused_with_its_line(tmp_path, line, message) -> None:
+    (tmp_path / "pairs.jsonl").write_bytes(line)
+    with pytest.raises(PairError, match=message):
+        read_pairs(str(tmp_path / "pairs.jsonl"))
+
+
+def test_a_system_message_that_the_template_leaves_out_is_refused(tmp_path) -> None:
+    class Forgetful(Bytes):
+        chat_template = "yes"
+
+        def apply_chat_template(self, conversation, **kwargs):
+            return "".join(turn["content"] for turn in conversation if turn["role"] == "user")
+
+    chat = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "hi"}]
+    pairs = read_pairs(file_of(tmp_path, json.dumps({"prompt": chat, "completion": "ho"})))
+    with pytest.raises(PairError, match="line 1: the chat template leaves out the system message: write its text"):
+        list(encode_pairs(pairs, Forgetful(), []))

@@ -96,6 +96,62 @@ def test_a_template_must_show_the_question(tmp_path) -> None:
         PromptsConfig(task="jsonl", chat=False, template="{level}", jsonl=config(file_of(tmp_path, CITIES)))
 
 
+CAPITALS = [
+    {"country": f"Country {n}", "q": "What is the capital?", "a": f"City {n}", "id": n, "note": n % 2}
+    for n in range(103)
+]
+
+
+def asked_of(path: str, template: str, **settings) -> PromptsConfig:
+    return PromptsConfig(task="jsonl", chat=False, num_held_out=5, template=template, jsonl=config(path, **settings))
+
+
+def test_rows_that_differ_in_another_shown_column_are_different_problems(tmp_path) -> None:
+    path = file_of(tmp_path, [*CAPITALS, CAPITALS[0] | {"country": "  COUNTRY 0 ", "id": 200}])
+    prompts = asked_of(path, "About {country}: {q}")
+    problems = prompts.source(5, 0)
+    assert problems.num_problems == 103 - 5
+    everything = [*problems.held_out, *(problems.train(index) for index in range(98))]
+    assert len({problem.fields["country"].strip().lower() for problem in everything}) == 103
+
+
+def test_what_no_template_shows_tells_no_rows_apart(tmp_path) -> None:
+    path = file_of(tmp_path, CAPITALS)
+    assert asked_of(path, "{q} ({note})").source(1, 0).num_problems == 1
+    with pytest.raises(ValueError, match=r"103 rows, 1 different problems, too few for prompts\.num_held_out = 5"):
+        asked_of(path, "{q}").source(5, 0)
+    with pytest.raises(ValueError, match="103 rows, 1 different problems"):
+        asked_of(path, "About {country}: {q}").source(5, 0, by_shown=False)  # as runs of earlier versions go on
+    shown_when_natural = asked_of(path, "{q}").model_copy(update={"natural_template": "About {country}: {q}"})
+    assert shown_when_natural.source(5, 0).num_problems == 98
+
+
+def test_a_key_alone_decides_where_one_is_named(tmp_path) -> None:
+    path = file_of(tmp_path, [row | {"id": row["id"] % 10} for row in CAPITALS])
+    assert asked_of(path, "About {country}: {q}", key_column="id").source(5, 0).num_problems == 5
+
+
+def test_duplicate_ids_say_how_many_different_problems_there_are(tmp_path) -> None:
+    path = file_of(tmp_path, [row | {"id": row["id"] % 2} for row in CAPITALS[:10]])
+    with pytest.raises(ValueError, match=r"10 rows, 2 different problems, too few for prompts\.num_held_out = 2"):
+        source(config(path, key_column="id"), 2, 0)
+
+
+def test_merged_rows_are_counted_and_those_with_another_answer_named(tmp_path, caplog) -> None:
+    caplog.set_level("INFO")
+    source(config(file_of(tmp_path, [*CITIES, CITIES[3], CITIES[4] | {"q": CITIES[4]["q"].upper()}])), 1, 0)
+    (counted,) = caplog.records
+    assert counted.levelname == "INFO" and counted.message.endswith("rows.jsonl: 14 rows, 12 different problems")
+    caplog.clear()
+    contradicting = [CITIES[n] | {"a": "no"} for n in range(7)]
+    source(config(file_of(tmp_path, [*CITIES, *contradicting])), 1, 0)
+    _, warned = caplog.records
+    assert (
+        warned.levelname == "WARNING" and "7 rows ask what another row asks and have another answer" in warned.message
+    )
+    assert "rows.jsonl, line 1 and line 13; " in warned.message and warned.message.endswith("line 5 and line 17; …")
+
+
 def test_a_path_leads_into_nested_columns(tmp_path) -> None:
     rows = [
         {"prompt": [{"role": "user", "content": f"What is {n} + 1?"}], "reward_model": {"ground_truth": str(n + 1)}}

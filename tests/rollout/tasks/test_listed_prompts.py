@@ -118,6 +118,12 @@ def test_what_a_row_asks_is_what_the_task_marks(
             "1 labels for 2",
         ),
         ("exact_match", {"question": "q", "answer": ["x", " "]}, "`answer` must be text and not empty"),
+        ("exact_match", {"question": "q", "answer": ["x", None]}, "`answer` must be text and not empty"),
+        ("exact_match", {"question": "q", "answer": {"text": "x"}}, "`answer` must be text and not empty"),
+        ("math", {"problem": "q", "answer": ["4"]}, "`answer` must be text or a number, one for each row"),
+        ("math", {"problem": "q", "answer": True}, "`answer` must be text or a number"),
+        ("multiple_choice", {"question": "q", "options": ["1", "2"], "answer": True}, "none of the 2 options"),
+        ("multiple_choice", {"question": "q", "options": ["1", None], "answer": "A"}, "a list of 2 to 10"),
     ],
 )
 def test_a_malformed_row_is_named(task: str, row: dict[str, Any], message: str) -> None:
