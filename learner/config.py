@@ -26,27 +26,27 @@ class BuildConfig(Settings, frozen=True):
 
     architecture: Literal["qwen3"] = "qwen3"
     """The model family. Qwen2 is not offered: AutoTokenizer replaces a qwen2 folder's tokenizer by its own."""
-    hidden_size: int = Field(default=96, gt=0)
+    hidden_size: int = Field(default=96, gt=0, le=65_536)
     """Width of the residual stream."""
-    num_layers: int = Field(default=4, gt=0)
+    num_layers: int = Field(default=4, gt=0, le=1_000)
     """Number of transformer blocks."""
-    num_heads: int = Field(default=3, gt=0)
+    num_heads: int = Field(default=3, gt=0, le=1_024)
     """Number of query heads."""
-    num_kv_heads: int = Field(default=3, gt=0)
+    num_kv_heads: int = Field(default=3, gt=0, le=1_024)
     """Number of key and value heads; fewer than ``num_heads`` is grouped-query attention."""
     head_size: Literal[32, 64, 80, 96, 112, 128, 160, 192, 224, 256] = 32
     """Width of one head; these are the sizes that vLLM's attention computes on CPUs."""
-    intermediate_size: int = Field(default=288, gt=0)
+    intermediate_size: int = Field(default=288, gt=0, le=1_048_576)
     """Width of the feed-forward layer."""
     init_std: float = Field(default=0.04, gt=0)
     """Standard deviation of the initial weights."""
     rope_theta: float = Field(default=1e4, gt=0)
     """Base period of the rotary embedding, in tokens."""
-    max_position_embeddings: int = Field(default=512, gt=0)
+    max_position_embeddings: int = Field(default=512, gt=0, le=10_000_000)
     """Longest sequence, prompt and completion together, in tokens."""
     tie_embeddings: bool = True
     """Whether the LM head is the input embedding."""
-    max_integer: int = Field(ge=0)
+    max_integer: int = Field(ge=0, le=1_000_000)
     """Integers 0 to this one are one token each; text with a greater integer is refused."""
     words: tuple[str, ...]
     """The text of every other token; the longest that matches wins. Digits are reserved for the integers."""
@@ -81,7 +81,7 @@ class BuildConfig(Settings, frozen=True):
 class LoraConfig(Settings, frozen=True):
     """Low-rank adapters (arXiv:2106.09685): the weights are frozen, and small matrices beside them are trained."""
 
-    rank: int = Field(default=16, ge=1)
+    rank: int = Field(default=16, ge=1, le=8_192)
     """Inner size of the adapters. Raise it when the reward stops rising below that of full training."""
     alpha: float = Field(default=32.0, gt=0)
     """The adapters' product is scaled by ``alpha / rank``. Twice the rank is a usual choice."""
@@ -134,7 +134,8 @@ class OptimizerConfig(Settings, frozen=True):
     lr_hold_fraction: float = Field(default=0.0, ge=0, le=1)
     """Share of all optimizer steps, counted from the start, before the decay begins."""
     lr_min_ratio: float = Field(default=0.0, ge=0, le=1)
-    """The learning rate of the last optimizer step, as a share of the peak."""
+    """The learning rate of the last optimizer step, as a share of the peak. A decay to 0 would be there one step later:
+    no step is for nothing."""
     warmup_steps: int = Field(default=0, ge=0)
     """Optimizer steps over which the learning rate rises linearly to its peak."""
     adam_betas: tuple[float, float] = (0.9, 0.999)
@@ -143,8 +144,8 @@ class OptimizerConfig(Settings, frozen=True):
     """Added to Adam's denominator."""
     weight_decay: float = Field(default=0.0, ge=0)
     """Decoupled weight decay, on every parameter."""
-    max_grad_norm: float = Field(default=1.0, gt=0)
-    """Gradients of a greater global 2-norm are scaled down to it."""
+    max_grad_norm: float = Field(default=1.0, gt=0, allow_inf_nan=True)
+    """Gradients of a greater global 2-norm are scaled down to it; inf leaves all as they are."""
 
     @model_validator(mode="after")
     def _betas_in_range(self) -> Self:
@@ -158,9 +159,9 @@ class LearnerConfig(OptimizerConfig, frozen=True):
 
     algorithm: AlgorithmConfig = AlgorithmConfig()
     """How rewards become a loss."""
-    num_ranks: int = Field(default=1, gt=0)
+    num_ranks: int = Field(default=1, gt=0, le=10_000)
     """Processes that share the update; one per GPU."""
-    threads_per_rank: int = Field(default=1, gt=0)
+    threads_per_rank: int = Field(default=1, gt=0, le=1_024)
     """CPU threads of one rank. More than the machine's cores over ``num_ranks`` slows every one of them."""
     cpus_per_rank: float = Field(default=1.0, ge=0)
     """CPUs that Ray reserves for one rank; below ``threads_per_rank`` where generator and learner take turns."""
@@ -209,10 +210,10 @@ class WarmStartConfig(OptimizerConfig, frozen=True):
     """Optimizer steps of the warm start; 0 turns it off."""
     data: str | None = None
     """JSONL file with ``prompt`` and ``completion``, one pair a line. Unset: synthetic traces of the task."""
-    sequences_per_step: int = Field(default=32, gt=0)
+    sequences_per_step: int = Field(default=32, gt=0, le=1_000_000)
     """Examples in one optimizer step, over all ranks."""
-    seed: int = 0
-    """Seed of the examples' order."""
+    seed: int = Field(default=0, ge=-(2**63), lt=2**63)
+    """Seed of the examples' order, and of the weights of a policy that is built."""
     lr_schedule: Literal["constant", "cosine", "linear"] = "linear"
     """Shape of the decay that follows warmup and hold."""
     lr_hold_fraction: float = Field(default=0.5, ge=0, le=1)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from orchestrator.config.schema import RunConfig
-from orchestrator.plan.model_shapes import UnknownShapeError, check_adapters, check_split, shape_of
+from orchestrator.plan.model_shapes import CONFIG_KEYS, UnknownShapeError, check_adapters, check_split, shape_of
 from rollout.supervised.pairs import fingerprint
 from rollout.types.paths import from_home
 
@@ -88,9 +88,9 @@ def check_model_fits(config: RunConfig, base: str) -> None:
     from transformers import AutoConfig
 
     check_context(config, base)
-    heads = getattr(AutoConfig.from_pretrained(base).get_text_config(), "num_attention_heads", None)
-    if heads is not None:
-        check_split(heads, config.rollout.tensor_parallel_size, base)
+    model_config = AutoConfig.from_pretrained(base).get_text_config()
+    sizes = {key: getattr(model_config, key, None) for key in CONFIG_KEYS}
+    check_split(sizes, config.rollout.tensor_parallel_size, base)
     if config.model.lora is not None:
         with suppress(UnknownShapeError):  # of other architectures peft says which layers they have
             check_adapters(shape_of(config.model), config.model.lora)

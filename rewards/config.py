@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
 from collections.abc import Mapping
@@ -10,20 +11,28 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, Field, field_validator, model_validator
 
 _BOUNDS = {
-    "memory_gib": (1, math.inf, "grading needs at least 1 GiB; the default is 4"),
-    "num_workers": (1, math.inf, "nothing would ever be graded; set at least 1"),
+    "memory_gib": (1, 1_048_576, "grading needs at least 1 GiB, and no machine has a PiB; the default is 4"),
+    "num_workers": (1, 10_000, "nothing would ever be graded; set at least 1, and at most 10,000"),
     "max_pending_groups": (1, math.inf, "nothing would ever be graded; set at least 1"),
-    "cpus_per_worker": (0, math.inf, "must be 0 or more; the default is 0.25"),
+    "cpus_per_worker": (0, 10_000, "must be 0 or more, and at most 10,000; the default is 0.25"),
     "max_failed_share": (0, 1, "must be from 0 to 1; the default is 0.2"),
 }
 """Least and most of a setting, and what to say of other values."""
+
+
+MAX_DEADLINE_S = 86_400.0
+"""Longest deadline of a function, seconds: a day."""
+MAX_WEIGHT = 1e6
+"""Largest weight of a part, by its size."""
+RESERVED = frozenset({"total", "timeouts", "errors"})
+"""Names that no part may have: `reward/total` and the others are metrics of the whole reward."""
 
 
 class RewardConfigError(ValueError):
     """The settings and what the reward functions offer do not fit each other."""
 
 
-class EnsembleConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
+class EnsembleConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False):
     """One part made out of others, such as the best of several."""
 
     by: Literal["max", "min", "sum"]
@@ -32,7 +41,7 @@ class EnsembleConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docst
     """Weight of each member, a part. A member that failed counts as 0 here, as it does in the reward itself."""
 
 
-class RewardsConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
+class RewardsConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False):
     """Which parts a reward has, what they weigh, and what happens when grading fails."""
 
     weights: dict[str, float] = Field(default_factory=lambda: {"correctness": 0.9, "answer_tags": 0.1})
@@ -131,6 +140,18 @@ class RewardsConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstr
             _check_path(f"rewards.tasks.{task}", path, "my_rewards:score")
         return tasks
 
+    @field_validator("parameters")
+    @classmethod
+    def _parameters_are_finite(cls, parameters: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        for function, given in parameters.items():
+            for name, value in given.items():
+                try:
+                    json.dumps(value, allow_nan=False, default=str)
+                except ValueError:
+                    key = f"rewards.parameters.{function}.{name}"
+                    raise ValueError(f"{key} = {value}: must not hold NaN or infinity; set a finite number") from None
+        return parameters
+
     @field_validator("deadlines_s")
     @classmethod
     def _deadlines_positive(cls, deadlines: dict[str, float]) -> dict[str, float]:
@@ -154,6 +175,10 @@ class RewardsConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstr
 
     @model_validator(mode="after")
     def _names_are_told_apart(self) -> Self:
+        own = {path.partition(":")[2]: f"the function {path} of rewards.functions" for path in self.functions}
+        for name, what in ({name: f"rewards.ensembles.{name}" for name in self.ensembles} | own).items():
+            if name in RESERVED:
+                raise ValueError(f"{what} would be a part called {name}, and reward/{name} is a metric: rename it")
         for path in self.functions:
             name = path.partition(":")[2]
             if name in self.ensembles:
@@ -163,8 +188,8 @@ class RewardsConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstr
 
 def _check_weights(key: str, weights: Mapping[str, float]) -> None:
     for name, weight in weights.items():
-        if not math.isfinite(weight):
-            raise ValueError(f"{key}.{name} = {weight}: must be a finite number, such as 0.1")
+        if not abs(weight) <= MAX_WEIGHT:
+            raise ValueError(f"{key}.{name} = {weight}: must be from -{MAX_WEIGHT:g} to {MAX_WEIGHT:g}, such as 0.1")
 
 
 def _check_path(key: str, path: str, example: str) -> None:
@@ -174,5 +199,7 @@ def _check_path(key: str, path: str, example: str) -> None:
 
 
 def _check_deadline(key: str, value: float) -> None:
-    if not (math.isfinite(value) and value > 0):
-        raise ValueError(f"{key} = {value}: must be finite and above 0 s; rewards.deadline_s is 10 by default")
+    if not 0 < value <= MAX_DEADLINE_S:
+        raise ValueError(
+            f"{key} = {value}: must be above 0 s and at most {MAX_DEADLINE_S:g} s; rewards.deadline_s is 10 by default"
+        )

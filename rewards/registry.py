@@ -15,8 +15,9 @@ from pathlib import Path
 from types import ModuleType
 
 from rewards import tasks as tasks_package
-from rewards.config import RewardConfigError, RewardsConfig
-from rewards.function import RewardFunction, check_parameters, import_function
+from rewards.config import RESERVED, RewardConfigError, RewardsConfig
+from rewards.function import RewardFunction, call, check_parameters, import_function
+from rewards.score import parts_of
 from rollout.types.names import nearest, short_name
 
 GENERAL = {
@@ -28,6 +29,8 @@ GENERAL = {
     "process": "rewards.parts.process:process",
 }
 """Parts that any task may have: ``(text, answer, **parameters) -> float``."""
+TRIAL_TEXT, TRIAL_ANSWER = "<think>" + "one 1 " * 1000 + "</think>\n<answer>1</answer>", {"answer": "1", "steps": ["1"]}
+"""What parameters are tried on before the start: long, and it repeats itself."""
 
 COSTLY = ("code",)
 """Graders that run programs: they are not called a second time to see if the answer stands outside its tags."""
@@ -88,6 +91,17 @@ def check(grader: str, config: RewardsConfig, others: Iterable[str] = ()) -> Non
                 check_parameters(function, import_function(function.path))
             except TypeError as error:
                 raise UnknownPartError(str(error)) from None
+            if function.name in GENERAL:
+                _check_values(function)
+
+
+def _check_values(function: RewardFunction) -> None:
+    """Grade a text with a general part. Raise RewardConfigError for parameters that it cannot compute with."""
+    outcome = call(function, import_function(function.path), TRIAL_TEXT, TRIAL_ANSWER)
+    (part,) = parts_of(function, outcome)
+    if part.status != "ok":
+        reason = outcome.reason or f"its value would be {outcome.grades[function.name]:g}"
+        raise RewardConfigError(f"rewards.parameters.{function.name} = {dict(function.parameters)}: {reason}")
 
 
 def functions_of(grader: str, config: RewardsConfig) -> tuple[RewardFunction, ...]:
@@ -103,6 +117,8 @@ def functions_of(grader: str, config: RewardsConfig) -> tuple[RewardFunction, ..
     _check_names(task, config, own)
     task_parts = _task_parts(grader, config, single)
     for name in task_parts:
+        if name in RESERVED:
+            raise UnknownPartError(f"{name} is a part of task {task!r}, and reward/{name} is a metric: rename the part")
         if name in single or name in config.ensembles:
             raise UnknownPartError(f"{name} is a part of task {task!r}: {_rename(name, config)}")
     _check_wanted(grader, config, {*single, *task_parts})

@@ -12,11 +12,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from rewards.config import EnsembleConfig, RewardConfigError, RewardsConfig
+from rewards.config import RESERVED, EnsembleConfig, RewardConfigError, RewardsConfig
 from rewards.function import Outcome, RewardFunction
 from rollout.types.completions import Reward, RewardPart
 from rollout.types.names import nearest
 
+MAX_VALUE = 1e12
+"""Largest value of a part, by its size: sums of weighted parts and their squares stay finite."""
 COMBINE: dict[str, Callable[[list[float]], float]] = {"max": max, "min": min, "sum": math.fsum}
 
 
@@ -28,10 +30,9 @@ def compose(functions: Sequence[RewardFunction], outcomes: Sequence[Outcome], co
     parts: dict[str, RewardPart] = {}
     for function, outcome in zip(functions, outcomes, strict=True):
         for part in parts_of(function, outcome):
-            if part.name in parts or part.name in config.ensembles:
-                raise RewardConfigError(
-                    f"{function.path} returns the part {part.name}, which another gives too: rename it"
-                )
+            if part.name in parts or part.name in config.ensembles or part.name in RESERVED:
+                other = "a metric of the whole reward has" if part.name in RESERVED else "another gives"
+                raise RewardConfigError(f"{function.path} returns the part {part.name}, which {other} too: rename it")
             parts[part.name] = part
     for name, ensemble in config.ensembles.items():
         parts[name] = _combined(name, ensemble, parts)
@@ -51,11 +52,11 @@ def seconds_taken(functions: Sequence[RewardFunction], outcomes: Sequence[Outcom
 
 
 def parts_of(function: RewardFunction, outcome: Outcome) -> tuple[RewardPart, ...]:
-    """Return a function's parts. NaN and infinity are errors; where a function failed, each of its parts did."""
+    """Return a function's parts. NaN, infinity and more than MAX_VALUE are errors, as each part of one that failed."""
     if outcome.status != "ok":
         return tuple(RewardPart(name, 0.0, outcome.status) for name in function.parts)
     return tuple(
-        RewardPart(name, value) if math.isfinite(value) else RewardPart(name, 0.0, "error")
+        RewardPart(name, value) if abs(value) <= MAX_VALUE else RewardPart(name, 0.0, "error")
         for name, value in outcome.grades.items()
     )
 

@@ -9,8 +9,8 @@ from pydantic import BaseModel, Field, model_validator
 from learner.algorithm.presets import preset_settings
 
 
-class Settings(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
-    """Base of the learner's settings: frozen, and unknown keys are refused."""
+class Settings(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False):
+    """Base of the learner's settings: frozen; unknown keys are refused, and numbers that are not finite."""
 
 
 class AlgorithmConfig(Settings, frozen=True):
@@ -39,8 +39,8 @@ class AlgorithmConfig(Settings, frozen=True):
     """One ratio for each token, or the geometric mean over the completion (GSPO)."""
     clip_eps_low: float = Field(default=0.2, ge=0, le=1)
     """The ratio is clipped below at ``1 - clip_eps_low``. Matters with ``updates_per_step`` above 1."""
-    clip_eps_high: float = Field(default=0.2, ge=0)
-    """The ratio is clipped above at ``1 + clip_eps_high``; 0.28 is DAPO's clip-higher."""
+    clip_eps_high: float = Field(default=0.2, ge=0, allow_inf_nan=True)
+    """The ratio is clipped above at ``1 + clip_eps_high``; 0.28 is DAPO's clip-higher, inf no bound."""
     dual_clip: float | None = Field(default=None, gt=1)
     """Bounds the loss of a negative advantage at this many times the advantage, however large the ratio; 3 is usual."""
     loss_aggregation: Literal["token_mean", "sequence_mean", "constant"] = "sequence_mean"
@@ -66,8 +66,8 @@ class AlgorithmConfig(Settings, frozen=True):
     where ``max_staleness`` lets older weights sample, else off."""
     mismatch_low: float = Field(default=0.5, ge=0, le=1)
     """Smallest weight that ``masked`` keeps."""
-    mismatch_high: float = Field(default=2.0, ge=1)
-    """Largest weight; 2 is usual for ``truncated`` and ``sequence``, 5 for ``masked``."""
+    mismatch_high: float = Field(default=2.0, ge=1, allow_inf_nan=True)
+    """Largest weight; 2 is usual for ``truncated`` and ``sequence``, 5 for ``masked``; inf is no bound."""
 
     entropy_beta: float = Field(default=0.0, ge=0)
     """Weight of the entropy bonus a token. Above 0 every completion is computed, those without advantage too."""

@@ -30,11 +30,14 @@ class Optimizer:
         self._num_steps = num_steps
         self.num_applied = 0
         self._skipped_in_a_row = 0
+        self._may_end_at_zero = False
+        """Whether the run began under version 0.1.0, whose decay to 0 arrived there in the last step."""
 
     @property
     def learning_rate(self) -> float:
         """Of the last optimizer step, or of the first one to come."""
-        return learning_rate(self._config, max(1, self.num_applied), self._num_steps)
+        step = max(1, self.num_applied)
+        return learning_rate(self._config, step, self._num_steps, may_end_at_zero=self._may_end_at_zero)
 
     def apply(self, step: int) -> OptimizerStep:
         """Apply the gradients that the backend holds, or drop them if one of them is not finite.
@@ -60,8 +63,13 @@ class Optimizer:
 
     def state(self) -> dict[str, int]:
         """Return what ``restore`` needs to go on from here; DeepSpeed keeps the moments."""
-        return {"optimizer_step": self.num_applied, "skipped_in_a_row": self._skipped_in_a_row}
+        return {
+            "optimizer_step": self.num_applied,
+            "skipped_in_a_row": self._skipped_in_a_row,
+            "may_end_at_zero": int(self._may_end_at_zero),
+        }
 
     def restore(self, state: Mapping[str, int]) -> None:
         self.num_applied = state["optimizer_step"]
         self._skipped_in_a_row = state["skipped_in_a_row"]
+        self._may_end_at_zero = bool(state.get("may_end_at_zero", True))

@@ -7,16 +7,20 @@ import math
 from learner.config import OptimizerConfig
 
 
-def learning_rate(config: OptimizerConfig, optimizer_step: int, num_optimizer_steps: int) -> float:
+def learning_rate(
+    config: OptimizerConfig, optimizer_step: int, num_optimizer_steps: int, *, may_end_at_zero: bool = False
+) -> float:
     """Return the learning rate of optimizer step ``optimizer_step``, the first being 1.
 
     It rises linearly over ``warmup_steps``, stays at the peak up to ``lr_hold_fraction`` of the run, then decays and
-    arrives at ``lr_min_ratio`` of the peak at ``num_optimizer_steps``, where it stays.
+    arrives at ``lr_min_ratio`` of the peak at ``num_optimizer_steps``, where it stays. A decay to 0 arrives there one
+    step later, so that the last step is not for nothing; with ``may_end_at_zero`` it does not, as in version 0.1.0.
     """
     if optimizer_step <= config.warmup_steps:
         return config.learning_rate * optimizer_step / config.warmup_steps
     hold_steps = max(config.warmup_steps, round(config.lr_hold_fraction * num_optimizer_steps))
-    progress = (optimizer_step - hold_steps) / max(1, num_optimizer_steps - hold_steps)
+    end = num_optimizer_steps if may_end_at_zero or config.lr_min_ratio > 0 else num_optimizer_steps + 1
+    progress = (optimizer_step - hold_steps) / max(1, end - hold_steps)
     decay = _decay(config.lr_schedule, min(1.0, max(0.0, progress)))
     return config.learning_rate * (config.lr_min_ratio + (1 - config.lr_min_ratio) * decay)
 

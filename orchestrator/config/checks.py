@@ -151,17 +151,17 @@ def colocated_conflicts(config: RunConfig) -> Iterator[str]:
 def reward_conflicts(config: RunConfig) -> Iterator[str]:
     """Yield which rewards do not fit the tasks, or the way in which these are asked."""
     parts: dict[str, set[str]] = {}
-    tasks = config.prompts.tasks.values()
-    graders = {task.grader for task in tasks}
+    entries = config.prompts.tasks  # by their names: two entries of one task may have different graders
+    graders = {task.grader for task in entries.values()}
     if doubled := [name for name, count in Counter(map(short_name, graders)).items() if count > 1]:
         yield f"prompts.mixture: two graders are called {doubled[0]!r}, of {sorted(graders)}: rename the module of one"
-    for task in tasks:
+    for name, task in entries.items():
         try:
             check(task.grader, config.rewards, graders)
         except RewardConfigError as error:
             yield str(error)
             return
-        parts[task.name] = {part for function in functions_of(task.grader, config.rewards) for part in function.parts}
+        parts[name] = {part for function in functions_of(task.grader, config.rewards) for part in function.parts}
     yield from correctness_conflicts(config, parts)
     rewards = config.rewards
     weighed = {*rewards.weights, *(name for each in rewards.ensembles.values() for name in each.weights)}
@@ -175,18 +175,19 @@ def reward_conflicts(config: RunConfig) -> Iterator[str]:
 
 
 def correctness_conflicts(config: RunConfig, parts: Mapping[str, set[str]]) -> Iterator[str]:
-    """Yield which pass rates are asked for and cannot be known; `parts` are the reward parts by task."""
-    ungraded = sorted(task for task, names in parts.items() if "correctness" not in names)
+    """Yield which pass rates are asked for and cannot be known; `parts` are the reward parts by the entries' names."""
+    ungraded = sorted(name for name, names in parts.items() if "correctness" not in names)
+    answers = [f"answers of {name!r}, graded by {config.prompts.tasks[name].grader}," for name in ungraded]
     rates = [stage.pass_rate for stage in config.prompts.curriculum.stages if stage.pass_rate is not None]
     if ungraded and len(ungraded) < len(parts):
         yield (
-            f"prompts.mixture: answers of task {ungraded[0]!r} are not right or wrong (no part correctness), those of "
+            f"prompts.mixture: {answers[0]} are not right or wrong (no part correctness), those of "
             "others are: no pass rate could be told of the mixture; train on it in a run of its own"
         )
     elif ungraded and rates:
         yield (
-            f"prompts.curriculum.stages: pass_rate = {rates[0]}, but answers of task {ungraded[0]!r} are not right or "
-            "wrong (no part correctness): end that stage by num_steps"
+            f"prompts.curriculum.stages: pass_rate = {rates[0]}, but {answers[0]} are not right or wrong (no part "
+            "correctness): end that stage by num_steps"
         )
 
 
@@ -199,4 +200,5 @@ def mistakes_of(check_settings: Callable[..., object], *arguments: Any) -> Itera
 
 
 def divisors(number: int) -> list[int]:
-    return [divisor for divisor in range(1, number + 1) if number % divisor == 0]
+    """Return the divisors of a number, as far as a setting may want them: up to 1,024."""
+    return [divisor for divisor in range(1, min(number, 1024) + 1) if number % divisor == 0]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_origin
 
@@ -44,7 +44,7 @@ def load(recipe: str | None, overrides: Sequence[str] = (), *, supervised_only: 
         raise ConfigError(
             f"{path}, line {line} is not UTF-8 (byte 0x{error.object[error.start]:02x}): save the recipe as UTF-8"
         ) from error
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # not TOML, or more digits than Python reads
         raise ConfigError(f"{path} is not valid TOML: {error}") from error
     settings.setdefault("name", path.stem)
     apply_overrides(settings, overrides)
@@ -104,12 +104,14 @@ def is_text(override: str) -> bool:
 def parse_value(text: str) -> Any:
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except ValueError:  # not TOML, or more digits than Python reads
         return text
 
 
 def validate(settings: Mapping[str, Any], *, supervised_only: bool = False) -> RunConfig:
     """Check settings each by itself, then all together. Raises ConfigError with a line for each mistake."""
+    if mistakes := list(too_large(settings)):
+        raise ConfigError("\n".join(mistakes))
     try:
         config = RunConfig.model_validate(settings)
     except ValidationError as error:
@@ -118,6 +120,15 @@ def validate(settings: Mapping[str, Any], *, supervised_only: bool = False) -> R
     for conflict in supervised_conflicts(config) if supervised_only else conflicts(config):
         raise ConfigError(conflict)
     return config
+
+
+def too_large(value: Any, key: str = "") -> Iterator[str]:
+    """Yield a line for each whole number that does not fit 64 bits, as TOML wants and the libraries need."""
+    if isinstance(value, Mapping | list):
+        for name, inner in value.items() if isinstance(value, Mapping) else enumerate(value):
+            yield from too_large(inner, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, int) and not -(2**63) <= value < 2**63:
+        yield f"{key} has about {value.bit_length() * 3 // 10} digits: whole numbers end at 2**63 - 1; lower it"
 
 
 def describe(mistake: Mapping[str, Any], settings: Mapping[str, Any]) -> str:

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, Field, PositiveInt, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, Field, PositiveInt, field_validator, model_validator
 
 from learner.config import LearnerConfig, ModelConfig, WarmStartConfig
 from rewards.config import RewardsConfig
-from rollout.config import RolloutConfig, SamplingConfig, TracesConfig
+from rollout.config import MAX_SECONDS, RolloutConfig, SamplingConfig, TracesConfig
 from rollout.prompts.config import PromptsConfig
 from rollout.types.paths import from_home
 from rollout.types.prompts import PromptFormat
+from rollout.types.sampling import MAX_TEMPERATURE, check_temperature
 
 
-class Section(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
-    """Frozen, and unknown keys are refused."""
+class Section(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False):
+    """Frozen; unknown keys are refused, and numbers that are not finite."""
 
 
 class EvaluationConfig(Section, frozen=True):
@@ -24,12 +25,12 @@ class EvaluationConfig(Section, frozen=True):
 
     every_steps: int = Field(default=0, ge=0)
     """Also evaluate every so many steps; 0: only before and after."""
-    completions_per_prompt: int = Field(default=8, ge=1)
+    completions_per_prompt: int = Field(default=8, ge=1, le=100_000)
     """Sampled completions of each held-out prompt; pass@k is known up to this k."""
     pass_at: tuple[PositiveInt, ...] = ()
     """Each k of pass@k, beside 1. Empty: `completions_per_prompt`."""
-    temperature: float = Field(default=1.0, gt=0.0)
-    """Temperature of the sampled completions. Greedy ones are always measured too."""
+    temperature: Annotated[float, AfterValidator(check_temperature)] = Field(default=1.0, gt=0.0, le=MAX_TEMPERATURE)
+    """Temperature of the sampled completions, at least 0.01. Greedy ones are always measured too."""
     formats: tuple[PromptFormat, ...] = ()
     """Formats to measure beside the recipe's own, such as `["one_shot", "natural"]`; each costs as much again."""
     num_prompts: int = Field(default=0, ge=0)
@@ -70,12 +71,12 @@ class PlacementConfig(Section, frozen=True):
     where they are enough for that; cpu where there is none. On a cluster that scales up name the mode."""
     dashboard: bool = False
     """Start Ray's dashboard with a cluster that this run starts itself."""
-    wait_for_resources_s: float = Field(default=0.0, ge=0)
+    wait_for_resources_s: float = Field(default=0.0, ge=0, le=MAX_SECONDS)
     """How long to wait for nodes to join a cluster that is too small, seconds. 0: stop at once."""
-    start_timeout_s: float = Field(default=300.0, gt=0)
+    start_timeout_s: float = Field(default=300.0, gt=0, le=MAX_SECONDS)
     """Deadline for the actors to get their resources, where the cluster is large enough but busy, and to start,
     seconds."""
-    update_timeout_s: float = Field(default=3600.0, gt=0)
+    update_timeout_s: float = Field(default=3600.0, gt=0, le=MAX_SECONDS)
     """Deadline of one update on the learner, seconds."""
     max_learner_restarts: int = Field(default=3, ge=0)
     """How often in one run a learner that lost a rank is built anew, to go on from the last checkpoint."""
@@ -124,9 +125,9 @@ class RunConfig(Section, frozen=True):
     """Decides sampling. Held-out problems and prompt order have their own, `prompts.seed`."""
     num_steps: int = Field(ge=0)
     """Passes of the loop: sample, score, learn, publish."""
-    prompts_per_step: int = Field(ge=1)
+    prompts_per_step: int = Field(ge=1, le=1_000_000)
     """Prompts sampled in one step."""
-    group_size: int = Field(ge=1)
+    group_size: int = Field(ge=1, le=100_000)
     """Completions of one prompt; at least 2 where advantages compare them, which they do in most presets."""
     max_staleness: int = Field(default=0, ge=0, le=8)
     """Steps that sampling may run ahead of the weights. 0: on-policy, sampling and updates take turns. 1 or 2: sampling
@@ -163,6 +164,13 @@ class RunConfig(Section, frozen=True):
     @property
     def directory(self) -> Path:
         return Path(from_home(self.runs_dir)) / self.name
+
+    @field_validator("name")
+    @classmethod
+    def _is_a_folder_of_its_own(cls, name: str) -> str:
+        if not name.strip("."):
+            raise ValueError(f"name = {name!r} is no folder of its own in runs_dir: give it a letter or a digit")
+        return name
 
     @field_validator("runs_dir")
     @classmethod

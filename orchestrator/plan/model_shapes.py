@@ -26,14 +26,31 @@ class UnknownShapeError(ConfigError):
     """The model is of an architecture whose memory is not planned."""
 
 
-def check_split(num_heads: int, size: int, model: str) -> None:
-    """Raise ConfigError when ``size`` GPUs cannot share a model: vLLM gives each of them whole attention heads."""
-    if num_heads % size:
-        fitting = ", ".join(map(str, divisors(num_heads)))
-        raise ConfigError(
-            f"rollout.tensor_parallel_size = {size} does not divide the {num_heads} attention heads of {model}: set it "
-            f"to one of {fitting}"
-        )
+def check_split(model_config: Mapping[str, Any], size: int, model: str) -> None:
+    """Raise ConfigError when vLLM cannot share a model among ``size`` GPUs. Sizes that are None are not checked.
+
+    Each GPU gets whole attention heads, whole key-value heads or a copy of one, and equal parts of the feed-forward
+    layers and of the vocabulary, which is rounded up to a multiple of 64.
+    """
+    if reason := _uneven(model_config, size):
+        candidates = divisors(model_config["num_attention_heads"] or 1)
+        fitting = ", ".join(str(each) for each in candidates if not _uneven(model_config, each))
+        raise ConfigError(f"rollout.tensor_parallel_size = {size} {reason} of {model}: set it to one of {fitting}")
+
+
+def _uneven(model_config: Mapping[str, Any], size: int) -> str:
+    """Return which part of a model ``size`` GPUs cannot share; empty where they can share all."""
+    heads, kv_heads = model_config["num_attention_heads"], model_config["num_key_value_heads"]
+    inner, vocabulary = model_config["intermediate_size"], model_config["vocab_size"]
+    if heads and heads % size:
+        return f"does not divide the {heads} attention heads"
+    if kv_heads and kv_heads % size and size % kv_heads:
+        return f"is neither a divisor nor a multiple of the {kv_heads} key-value heads"
+    if inner and inner % size:
+        return f"does not divide intermediate_size = {inner}"
+    if vocabulary and (padded := -(-vocabulary // 64) * 64) % size:
+        return f"does not divide the vocabulary, {padded} with its padding,"
+    return ""
 
 
 def _qwen(family: str, hidden: int, layers: int, heads: tuple[int, int, int], inner: int) -> ModelShape:

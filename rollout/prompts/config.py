@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, Field, model_validator
 
@@ -11,20 +11,22 @@ from rollout.tasks.config import TaskConfig
 from rollout.types.names import short_name
 from rollout.types.prompts import PromptFormat
 
+MAX_WEIGHT = 1e6
+"""Largest weight of an entry; only how they compare matters."""
 WORDING = ("template", "natural_template", "example")
 
 
 class MixtureEntry(TaskConfig, frozen=True):
     """One of several tasks, or one task with other settings. What it does not say is as in `prompts`."""
 
-    weight: float = Field(default=1.0, ge=0.0)
+    weight: float = Field(default=1.0, ge=0.0, le=MAX_WEIGHT)
     """Its share of the prompts, relative to the others'."""
 
 
-class StageConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
+class StageConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False):
     """A stage of a curriculum: which entries of the mixture are asked, and when it ends."""
 
-    weights: dict[str, float]
+    weights: dict[str, Annotated[float, Field(le=MAX_WEIGHT)]]
     """Shares of the entries of `prompts.mixture`; those not named are not asked."""
     num_steps: int | None = Field(default=None, ge=1)
     """The stage ends after so many steps."""
@@ -33,7 +35,7 @@ class StageConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrin
     whichever comes first."""
 
 
-class CurriculumConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
+class CurriculumConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False):
     """How the questions change over the run."""
 
     stages: tuple[StageConfig, ...] = ()
@@ -62,7 +64,7 @@ class PromptsConfig(TaskConfig, frozen=True):
     """How the completion already begins, in R1-Zero style: `Let me solve this step by step.\\n<think>`."""
     max_prompt_tokens: int = Field(default=256, ge=1)
     """Longest prompt, in tokens. A longer one is refused with its id, never cut."""
-    num_held_out: int = Field(default=256, ge=1)
+    num_held_out: int = Field(default=256, ge=1, le=1_000_000)
     """Problems kept aside for evaluation; none of them is trained on."""
     seed: int = 0
     """Decides the held-out problems and the order of the others. Separate from the run's seed, so that

@@ -22,6 +22,8 @@ class Curriculum:
         self._first = 0
         """The first position of the run that was drawn by this stage."""
         self._window: list[float] = []
+        self._is_by_position = True
+        """False in a run that began under version 0.1.0, whose window took replaced groups last."""
 
     @property
     def weights(self) -> Mapping[str, float]:
@@ -38,9 +40,14 @@ class Curriculum:
     def observe(self, groups: Iterable[Group], next_position: int) -> None:
         """Count a step's graded groups. They may end the stage; the next one then begins at `next_position`.
 
-        Where sampling runs ahead, groups of the previous stage come first. They are left out.
+        Where sampling runs ahead, groups of the previous stage come first. They are left out. The window takes groups
+        in the order in which their prompts were drawn: those that resampling replaced come last in a step, and could
+        be all of it.
         """
-        rates = [group.pass_rate for group in groups if position_of(group.prompt) >= self._first]
+        own = [group for group in groups if position_of(group.prompt) >= self._first]
+        if self._is_by_position:
+            own.sort(key=lambda group: position_of(group.prompt))
+        rates = [group.pass_rate for group in own]
         if not self._config.stages or not rates:
             return
         self._num_steps += 1
@@ -68,11 +75,13 @@ class Curriculum:
             "num_steps": self._num_steps,
             "window": list(self._window),
             "first": self._first,
+            "by_position": self._is_by_position,
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
         self._stage, self._num_steps, self._window = state["stage"], state["num_steps"], list(state["window"])
-        self._first = state.get("first", 0)  # older checkpoints lack it
+        # Older checkpoints lack these.
+        self._first, self._is_by_position = state.get("first", 0), state.get("by_position", False)
 
 
 class SolvedProblems:

@@ -67,13 +67,13 @@ class CodeConfig(ListedConfig, frozen=True):
     """Most tests of a CodeContests problem: first public, then private, then generated ones. Each takes a run."""
     max_test_bytes: int = Field(default=100_000, ge=1)
     """A CodeContests test whose input and output are longer together is left out: prompts travel with their tests."""
-    time_limit_s: float = Field(default=2.0, gt=0)
+    time_limit_s: float = Field(default=2.0, gt=0, le=3_600)
     """Seconds of processor time for one call, or one run. By the clock a test may take three times as long. A
     CodeContests problem that states more gets more."""
-    total_time_limit_s: float = Field(default=8.0, gt=0)
+    total_time_limit_s: float = Field(default=8.0, gt=0, le=3_600)
     """Seconds by the clock for all tests of a completion. Keep it below the seconds that rewards.deadlines_s or
     rewards.deadline_s allow."""
-    memory_mib: int = Field(default=512, ge=64)
+    memory_mib: int = Field(default=512, ge=64, le=1_048_576)
     """MiB of address space that a program may use, about 30 of them Python's own."""
 
 

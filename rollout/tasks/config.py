@@ -40,7 +40,7 @@ def read_section(value: Any) -> Any:
     return model.model_validate(value.given)
 
 
-class TaskConfig(BaseModel, frozen=True, extra="allow", use_attribute_docstrings=True):
+class TaskConfig(BaseModel, frozen=True, extra="allow", use_attribute_docstrings=True, allow_inf_nan=False):
     """A task, its settings, and the wording of its questions.
 
     Its settings stand in a section of the task's own name, `[prompts.countdown]`; for a task `my_package.my_task` of

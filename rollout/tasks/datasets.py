@@ -100,7 +100,7 @@ def log_merged(source: str, problems: Sequence[tuple[str, Problem]]) -> None:
         )
 
 
-class ListedConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
+class ListedConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False):
     """The rows of a task. A local file is one split: `subset` and the splits are for hub data sets."""
 
     source: str

@@ -24,7 +24,7 @@ ADJECTIVES = (
 NOUNS = ("cat", "dog", "bird", "fox", "horse", "mouse", "child", "farmer", "sailor", "teacher")
 
 
-class PeriodCountConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
+class PeriodCountConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False):
     """Period count: continue the opening of a sentence, and be paid for every full stop.
 
     It checks the whole loop without any data, and needs no reasoning. The sentence lengths are those of the warm
@@ -33,11 +33,11 @@ class PeriodCountConfig(BaseModel, frozen=True, extra="forbid", use_attribute_do
 
     max_adjectives: int = Field(default=2, ge=1, le=3)
     """An opening is a determiner, 1 to this many adjectives, and a noun. With 2 there are 5,760 openings."""
-    min_words: int = Field(default=4, ge=3)
+    min_words: int = Field(default=4, ge=3, le=1_000)
     """Shortest sentence of a trace, words; a long opening makes it longer."""
-    max_words: int = Field(default=12, ge=4)
+    max_words: int = Field(default=12, ge=4, le=1_000)
     """Longest sentence of a trace, words. `sampling.max_completion_tokens` should hold `max_sentences` of them."""
-    max_sentences: int = Field(default=4, ge=1)
+    max_sentences: int = Field(default=4, ge=1, le=1_000)
     """A trace has 1 to this many sentences, each number as often. The rest of the token limit is left to gain."""
 
     @model_validator(mode="after")

@@ -41,17 +41,19 @@ UNFIT = {
 OWN_SETTINGS = frozenset({"seed", "size"})
 """Settings of every data set that a recipe may not set: the seed is `prompts.seed`, and problems are endless."""
 MAX_INDEX = 2**31
-"""Indices are drawn below this. pool_matrix seeds numpy with seed + index, which must stay below 2**32."""
+"""Indices are drawn below this."""
+SEEDS_NUMPY = "pool_matrix"
+"""The data set that seeds numpy with seed + index, which must be within 0 and 2**32 - 1."""
 SIZES = {"acre": 5_000, "gsm_symbolic": 100_000, "list_functions": 100_000, "word_ladder": 20_000}
 """Data sets that have no index beyond their size, and their sizes here. acre makes all its entries at once, in 2 s."""
 
 
-class DatasetConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
+class DatasetConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False):
     """One data set of reasoning_gym."""
 
     name: str
     """Its name in the library, such as `chain_sum`. An unknown one is refused before anything starts."""
-    weight: float = Field(default=1.0, gt=0.0)
+    weight: float = Field(default=1.0, gt=0.0, le=1e6)
     """Its share of the problems, relative to the others'."""
     settings: dict[str, Any] = {}
     """Settings of its own, such as `{ min_terms = 3 }`. Those that are not given are the library's."""
@@ -68,10 +70,14 @@ class DatasetConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstr
     def _leaves_seed_and_size(cls, settings: dict[str, Any]) -> dict[str, Any]:
         if own := OWN_SETTINGS & set(settings):
             raise ValueError(f"settings has {sorted(own)}: the seed is prompts.seed, and there is no size; remove it")
+        try:
+            json.dumps(settings, allow_nan=False, default=str)
+        except ValueError:
+            raise ValueError(f"settings = {settings} holds NaN or infinity: set finite numbers") from None
         return settings
 
 
-class ReasoningGymConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
+class ReasoningGymConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False):
     """reasoning_gym: problems made by the library's generators, graded by its own scorers."""
 
     datasets: tuple[DatasetConfig, ...] = Field(default=(DatasetConfig(name="chain_sum"),), min_length=1)
@@ -136,6 +142,11 @@ def load_dataset(dataset: DatasetConfig, seed: int) -> Any:
             f"reasoning_gym has no data set {dataset.name!r}: {nearest(dataset.name, set(DATASETS) - set(UNFIT))}"
         )
     where = f"prompts.reasoning_gym.datasets: {dataset.name}"
+    if dataset.name == SEEDS_NUMPY and not 0 <= seed <= 2**32 - MAX_INDEX:
+        raise ValueError(
+            f"prompts.seed = {seed}: {where} takes seeds from 0 to {2**32 - MAX_INDEX} alone; set it to one of these, "
+            "or leave that data set out"
+        )
     known = {field.name for field in dataclasses.fields(DATASETS[dataset.name][1])} - OWN_SETTINGS
     for key in dataset.settings:
         if key not in known:

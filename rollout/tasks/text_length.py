@@ -17,10 +17,10 @@ EXAMPLE = WorkedExample(
 )
 
 
-class TextLengthConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
+class TextLengthConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False):
     """Text length: continue the opening of a sentence, to a given number of words."""
 
-    target_words: int = Field(default=40, ge=1)
+    target_words: int = Field(default=40, ge=1, le=1_000_000)
     """Words that a completion should have."""
     max_adjectives: int = Field(default=2, ge=1, le=3)
     """As in `prompts.period_count`: with 2 there are 5,760 openings."""

@@ -38,14 +38,14 @@ MAX_FACTOR = 6
 """Largest factor of `times as many`, and largest number of boxes; the smallest is 2."""
 
 
-class WordProblemsConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
+class WordProblemsConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False):
     """Word problems: arithmetic told as a story, made from a small grammar, graded as GSM8K is."""
 
-    min_steps: int = Field(default=2, ge=1)
+    min_steps: int = Field(default=2, ge=1, le=100)
     """Fewest steps of a problem, each a sentence."""
-    max_steps: int = Field(default=4, ge=1)
+    max_steps: int = Field(default=4, ge=1, le=100)
     """Most steps of a problem."""
-    max_number: int = Field(default=30, ge=10)
+    max_number: int = Field(default=30, ge=10, le=10**9)
     """Largest number in a problem, its solution and its answer."""
 
     @model_validator(mode="after")

@@ -11,6 +11,19 @@ from rollout.types.publishing import TransportName
 UNSHARED_FRACTION = 0.9
 """vLLM's share of a GPU that no learner uses, where no other share is given or planned."""
 
+MIN_TEMPERATURE, MAX_TEMPERATURE = 0.01, 2.0
+"""Temperatures that vLLM samples with; one between 0 and the smallest it raises to that, and says so in a log only."""
+
+
+def check_temperature(temperature: float) -> float:
+    """Return a temperature that sampler and learner can both use. Raises ValueError for one that vLLM would raise."""
+    if 0 < temperature < MIN_TEMPERATURE:
+        raise ValueError(
+            f"temperature = {temperature:g}: vLLM samples with {MIN_TEMPERATURE:g} instead, and the learner would not; "
+            f"set it to {MIN_TEMPERATURE:g} or more"
+        )
+    return temperature
+
 
 class SamplingSettings(Protocol):
     """How tokens are drawn, whatever type says so; a recipe's `[sampling]` section does."""

@@ -7,6 +7,7 @@ import sys
 import pytest
 from pydantic import ValidationError
 
+from learner.backend.optimizer import Optimizer
 from learner.backend.schedule import learning_rate
 from learner.config import BuildConfig, LearnerConfig, ModelConfig, OptimizerConfig, WarmStartConfig, check_together
 
@@ -76,6 +77,40 @@ def test_learning_rate_warms_up_holds_and_decays() -> None:
 
 def test_cosine_and_constant() -> None:
     cosine = OptimizerConfig(learning_rate=1.0, lr_schedule="cosine")
-    assert learning_rate(cosine, 5, 20) == pytest.approx(0.5 * (1 + math.cos(math.pi / 4)))
-    assert learning_rate(cosine, 20, 20) == pytest.approx(0.0)
+    assert learning_rate(cosine, 5, 19) == pytest.approx(0.5 * (1 + math.cos(math.pi / 4)))
+    assert learning_rate(cosine, 20, 19) == pytest.approx(0.0)
     assert {learning_rate(OptimizerConfig(learning_rate=1.0), step, 20) for step in range(1, 30)} == {1.0}
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+@pytest.mark.parametrize("num_steps", [1, 2, 20])
+def test_no_optimizer_step_is_for_nothing(schedule, num_steps: int) -> None:
+    """A decay to 0 would be there in the step after the last; a run of one step is trained, too."""
+    config = OptimizerConfig(learning_rate=1.0, lr_schedule=schedule)
+    course = [learning_rate(config, step, num_steps) for step in range(1, num_steps + 2)]
+    assert course[-1] == pytest.approx(0.0)
+    assert course == sorted(course, reverse=True) and course[-2] > 1e-3
+
+
+def test_a_run_of_version_0_1_0_keeps_its_decay() -> None:
+    """And a decay to more than 0 has not changed."""
+    to_zero = OptimizerConfig(learning_rate=1.0, lr_schedule="linear")
+    course = [learning_rate(to_zero, step, 4, may_end_at_zero=True) for step in range(1, 6)]
+    assert course == [0.75, 0.5, 0.25, 0.0, 0.0]
+    above = to_zero.model_copy(update={"lr_min_ratio": 0.1})
+    for step in range(1, 6):
+        assert learning_rate(above, step, 4) == learning_rate(above, step, 4, may_end_at_zero=True)
+
+
+def test_the_rule_of_the_decay_goes_with_the_run() -> None:
+    config = LearnerConfig(learning_rate=1.0, lr_schedule="linear")
+    begun = {"optimizer_step": 4, "skipped_in_a_row": 0}
+    old = Optimizer(config, None, 4)
+    old.restore(begun)
+    assert old.learning_rate == 0.0
+    resumed = Optimizer(config, None, 4)
+    resumed.restore(old.state())
+    assert resumed.learning_rate == 0.0
+    fresh = Optimizer(config, None, 4)
+    fresh.restore(Optimizer(config, None, 4).state() | begun)
+    assert fresh.learning_rate == pytest.approx(0.2)

@@ -85,7 +85,7 @@ def test_one_function_that_failed_costs_its_own_parts_only() -> None:
     assert values(reward) == {"correctness": 0.0, "answer_tags": 1.0}
 
 
-@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, 1e300, -2e12])
 def test_a_part_that_is_no_number_is_an_error_and_not_a_score(bad: float) -> None:
     reward = compose([SCORE, TAGS], [ok(correctness=bad), ok(answer_tags=1)], config())
     assert reward.total == 0.1
@@ -98,6 +98,13 @@ def test_parts_without_a_weight_are_logged_after_the_others() -> None:
     reward = compose([SCORE, TAGS], [ok(closeness=0.5, correctness=1), ok(answer_tags=1)], config())
     assert [part.name for part in reward.parts] == ["correctness", "answer_tags", "closeness"]
     assert reward.total == 1.0
+
+
+@pytest.mark.parametrize("name", ["total", "timeouts", "errors"])
+def test_a_part_with_the_name_of_a_metric_is_refused(name: str) -> None:
+    """The mean of the part would be taken for that of the reward."""
+    with pytest.raises(RewardConfigError, match=f"returns the part {name}, which a metric of the whole reward has too"):
+        compose([SCORE, TAGS], [ok(correctness=1, **{name: 1}), ok(answer_tags=1)], config())
 
 
 def test_a_weight_for_a_part_that_nothing_returned_names_the_fix() -> None:

@@ -12,8 +12,11 @@ from rollout.types.paths import from_home
 MAX_COUNTED = 4
 """Most numbers of a problem whose solutions are counted; with five it takes too long for hundreds of problems."""
 
+LARGEST = 10**9
+"""Largest number in a generated problem: nine digits, as many as `rayzero solve` reads."""
 
-class CountdownConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
+
+class CountdownConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False):
     """Countdown: combine the numbers with arithmetic so that they make the target."""
 
     source: str = "generated"
@@ -27,29 +30,29 @@ class CountdownConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docs
     """How many numbers a generated problem has."""
     min_numbers_per_problem: int | None = Field(default=None, ge=2, le=6)
     """Set to have this many to `numbers_per_problem` numbers, each count as often."""
-    min_number: int = Field(default=1, ge=1)
+    min_number: int = Field(default=1, ge=1, le=LARGEST)
     """Smallest number of a generated problem."""
-    max_number: int = Field(default=10, ge=1)
+    max_number: int = Field(default=10, ge=1, le=LARGEST)
     """Largest number of a generated problem."""
-    number_choices: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    number_choices: tuple[Annotated[int, Field(ge=1, le=LARGEST)], ...] = ()
     """Draw numbers out of these, such as [1, 2, 5, 10, 25, 50, 75, 100], and not out of all from `min_number` to
     `max_number`."""
     repeat_numbers: bool = True
     """Whether a number may come twice in a generated problem. If not, as often as `number_choices` lists it."""
-    min_target: int = Field(default=1, ge=0)
+    min_target: int = Field(default=1, ge=0, le=LARGEST)
     """Smallest target of a generated problem."""
-    max_target: int = Field(default=40, ge=1)
+    max_target: int = Field(default=40, ge=1, le=LARGEST)
     """Largest target of a generated problem."""
     operators: str = "+-*"
     """Operators with which a generated problem must be solvable, out of `+-*/` (division exact)."""
-    max_intermediate: int = Field(default=60, ge=1)
+    max_intermediate: int = Field(default=60, ge=1, le=LARGEST)
     """A generated problem is solvable with every intermediate result within 0 and this."""
     min_solutions: int = Field(default=1, ge=1)
     """Fewest different solutions of a generated problem; rollout/tasks/countdown_problems/solver.py says what counts as
     one."""
     max_solutions: int | None = Field(default=None, ge=1)
     """Most different solutions of a generated problem. 1: the hard ones."""
-    num_problems: int | None = Field(default=None, ge=1)
+    num_problems: int | None = Field(default=None, ge=1, le=1_000_000)
     """Generate so many different problems and train on them epoch after epoch. Not set: no end of them."""
     even_held_out: bool = False
     """Held-out problems have even numbers only, and training problems never do: does it generalize?"""
@@ -71,7 +74,8 @@ class CountdownConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docs
     @property
     def largest_integer(self) -> int:
         """The largest number in a generated problem, or in a solution within `max_intermediate`."""
-        return max(*self.number_range, self.max_target, self.max_intermediate)
+        largest_number = max(self.number_choices, default=self.max_number)
+        return max(largest_number, self.max_target, self.max_intermediate)
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -81,6 +81,23 @@ WRONG = {
     "prompts.countdown.source=rows.jsonl": ["source = 'rows.jsonl'", "set warm_start.num_steps = 0"],
     "prompts.countdown.max_target=99": ["model.build.max_integer = 60", "no token for 99", "raise it"],
     "name=a/b": ["name = 'a/b'", "match pattern"],
+    "name=.": ["name = '.'", "give it a letter or a digit"],
+    "name=..": ["name = '..'", "give it a letter or a digit"],
+    'sampling.stop=["</answer>",""]': ["sampling.stop.1 = ''", "at least 1 character"],
+    "sampling.temperature=0.009": ["sampling.temperature", "0.009", "vLLM samples with 0.01", "set it to 0.01 or more"],
+    "evaluation.temperature=0.001": ["evaluation.temperature", "0.001", "set it to 0.01 or more"],
+    "evaluation.temperature=2.01": ["evaluation.temperature = 2.01", "less than or equal to 2"],
+    'rewards.functions=["my_rewards:total"]': ["my_rewards:total", "reward/total is a metric", "rename it"],
+    'rewards.ensembles.errors={"by"="max","weights"={"correctness"=1}}': ["rewards.ensembles.errors", "rename it"],
+    "rewards.weights.correctness=-2e6": ["rewards.weights.correctness = -2000000.0", "from -1e+06 to 1e+06"],
+    "rewards.deadline_s=1e6": ["rewards.deadline_s = 1000000.0", "at most 86400 s"],
+    "rewards.parameters.length.max_words=inf": ["rewards.parameters.length.max_words = inf", "set a finite number"],
+    "prompts.countdown.max_number=1000000000000": ["max_number = 1000000000000", "less than or equal to 1000000000"],
+    "model.build.max_integer=1000000000": ["model.build.max_integer = 1000000000", "less than or equal to 1000000"],
+    "prompts_per_step=1000000000000": ["prompts_per_step = 1000000000000", "less than or equal to 1000000"],
+    "num_steps=9223372036854775808": ["num_steps has about 19 digits", "lower it"],
+    "rewards.parameters.countdown=[1,99999999999999999999]": ["rewards.parameters.countdown.1 has about 20 digits"],
+    "num_steps=1" + 5000 * "0": ["num_steps = ", "integer"],
     "placement.mode=moon": ["placement.mode = 'moon'", "'cpu'"],
     "learner.learning_rate.x=1": ["is a value, not a section"],
     "=3": ["is not an override"],
@@ -95,6 +112,11 @@ def test_a_wrong_override_names_key_value_and_fix(override: str) -> None:
         assert part in str(caught.value)
 
 
+RIGHT_OR_WRONG, BY_LENGTH = (
+    f'{{"jsonl"={{"source"="x.jsonl","reward"="{name}"}}}}' for name in ("math", "text_length")
+)
+TWO_FILES = f'prompts.mixture={{"a"={RIGHT_OR_WRONG},"b"={BY_LENGTH}}}'
+TWO_OTHERS = f'prompts.mixture={{"b"={BY_LENGTH},"c"={RIGHT_OR_WRONG}}}'
 MIXED = 'prompts.mixture={"sums"={},"dots"={"task"="period_count"}}'
 STAGES = 'prompts.curriculum.stages=[{"weights"={"period_count"=1},"pass_rate"=0.5},{"weights"={"period_count"=1}}]'
 TOGETHER = [
@@ -109,7 +131,36 @@ TOGETHER = [
         ["rewards.weights.correctness", "task 'period_count' has no such part"],
     ),
     ("period-count-tiny", [STAGES], ["pass_rate = 0.5", "end that stage by num_steps"]),
-    (None, ['rewards.weights={"answer_tags"=1}', MIXED], ["'period_count' are not right or wrong", "a run of its own"]),
+    (
+        None,
+        ['rewards.weights={"answer_tags"=1}', MIXED],
+        ["'dots', graded by period_count, are not", "a run of its own"],
+    ),
+    (
+        "jsonl-4090",
+        ['rewards.weights={"answer_tags"=1}', TWO_FILES],
+        ["answers of 'b', graded by text_length, are not"],
+    ),
+    (
+        "jsonl-4090",
+        ['rewards.weights={"answer_tags"=1}', TWO_OTHERS],
+        ["answers of 'b', graded by text_length, are not"],
+    ),
+    (
+        None,
+        ["rewards.weights.repetition=0.1", 'rewards.parameters.repetition.ngram_size="3"'],
+        ["rewards.parameters.repetition = {'ngram_size': '3'}", "TypeError"],
+    ),
+    (
+        None,
+        ["rewards.weights.repetition=0.1", "rewards.parameters.repetition.max_penalty=1e300"],
+        ["rewards.parameters.repetition = {'max_penalty': 1e+300}", "its value would be"],
+    ),
+    (
+        None,
+        ["rewards.weights.length=0.1", "rewards.parameters.length.max_words=5"],
+        ["rewards.parameters.length = {'max_words': 5}", "at most max_words = 5"],
+    ),
     (
         None,
         ['rewards.weights={"format"=1}', "prompts.assistant_prefix=Well. <think>"],

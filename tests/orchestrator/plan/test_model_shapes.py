@@ -10,7 +10,7 @@ from orchestrator.base_model import check_model_fits
 from orchestrator.config.recipe import ConfigError, load
 from orchestrator.plan.gpu_models import gpu_model
 from orchestrator.plan.memory_plan import memory_plan
-from orchestrator.plan.model_shapes import PUBLISHED, shape_from, shape_of
+from orchestrator.plan.model_shapes import PUBLISHED, check_split, shape_from, shape_of
 from rollout.types.model_shape import ModelShape
 from tests.support.paths import WARM_START
 
@@ -149,7 +149,45 @@ def test_a_run_refuses_such_adapters_before_anything_starts() -> None:
 
 def test_a_split_that_vllm_refuses_is_refused_by_the_plan() -> None:
     config = load("countdown-4090", ["placement.mode=pods", "rollout.tensor_parallel_size=4"])
-    with pytest.raises(
-        ConfigError, match=r"rollout\.tensor_parallel_size = 4 .* 14 attention heads .* one of 1, 2, 7, 14"
-    ):
+    with pytest.raises(ConfigError, match=r"rollout\.tensor_parallel_size = 4 .* 14 attention heads .* one of 1, 2$"):
         memory_plan(config, shape_of(config.model), gpu_model("4090"))
+
+
+SIZES = {"num_attention_heads": 16, "num_key_value_heads": 4, "intermediate_size": 3072, "vocab_size": 1000}
+
+
+@pytest.mark.parametrize(
+    ("sizes", "ways", "says"),
+    [
+        ({}, 32, "32 does not divide the 16 attention heads of M: set it to one of 1, 2, 4, 8, 16$"),
+        ({"num_key_value_heads": 6, "num_attention_heads": 24}, 4, "neither a divisor nor a multiple of the 6 key-val"),
+        (
+            {"intermediate_size": 3000},
+            16,
+            "not divide intermediate_size = 3000 of M: set it to one of 1, 2, 4, 8$",
+        ),
+        (
+            {"num_attention_heads": 12, "num_key_value_heads": 12, "vocab_size": 64},
+            3,
+            "does not divide the vocabulary, 64",
+        ),
+    ],
+)
+def test_vllm_shares_whole_heads_and_equal_parts_only(sizes: dict, ways: int, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        check_split(SIZES | sizes, ways, "M")
+
+
+def test_key_value_heads_are_shared_or_copied() -> None:
+    for ways in (1, 2, 4, 8, 16):
+        check_split(SIZES, ways, "M")
+    check_split(dict.fromkeys(SIZES), 7, "a model whose config says nothing of it")
+
+
+def test_a_run_refuses_such_a_split_before_anything_starts() -> None:
+    """The tiny model has three heads; its vocabulary of 128 with padding is shared by two at most."""
+    ways = ["placement.mode=pods", "rollout.tensor_parallel_size=3"]
+    lengths = ["sampling.max_completion_tokens=64", "prompts.max_prompt_tokens=64"]
+    config = load("countdown-4090", [f"model.path={WARM_START}", *ways, *lengths])
+    with pytest.raises(ConfigError, match=r"tensor_parallel_size = 3 does not divide the vocabulary, 128 with"):
+        check_model_fits(config, str(WARM_START))

@@ -84,6 +84,32 @@ def test_a_stage_goes_by_its_own_groups_where_sampling_runs_ahead(ahead: int, en
     assert names == ["easy"] * (2 + ahead) + ["hard"] * (2 + ahead) + ["easy"] * (len(names) - 4 - 2 * ahead)
 
 
+def resampled(prompts: PromptStream, rates: dict[int, float]) -> None:
+    """Take a step in which groups without spread are replaced; as orchestrator/batches.py does, these come last."""
+    groups = [scored(prompt, rates[position]) for position, prompt in enumerate(prompts.take(len(rates)))]
+    prompts.observe(
+        [group for group in groups if group.has_spread] + [group for group in groups if not group.has_spread]
+    )
+
+
+def test_the_window_is_not_that_of_the_replaced_groups_alone() -> None:
+    """Four of eight groups were all wrong, so the others count half; only in a window of the last four they are all."""
+    stages = [{"weights": EASY, "pass_rate": 0.2}, {"weights": HARD}]
+    rates = {0: 0.0, 1: 0.5, 2: 0.0, 3: 0.0, 4: 0.5, 5: 0.0, 6: 0.5, 7: 0.5}
+    fresh, old = stream(stages, window_groups=4), stream(stages, window_groups=4)
+    state = old.state()
+    del state["curriculum"]["by_position"]  # as version 0.1.0 saved it: that run keeps its rule
+    old.restore(state)
+    for prompts, rate in ((fresh, 0.375), (old, 0.0)):
+        resampled(prompts, rates)
+        assert prompts.state()["curriculum"]["window"] == ([] if rate else [0.0] * 4)
+        again = stream(stages, window_groups=4)
+        again.restore(prompts.state())
+        assert again.state() == prompts.state()
+    assert {prompt.source for prompt in fresh.take(4)} == {"hard"}
+    assert {prompt.source for prompt in old.take(4)} == {"easy"}
+
+
 def test_groups_without_a_pass_rate_do_not_count() -> None:
     prompts = stream([{"weights": EASY, "pass_rate": 0.5}, {"weights": HARD}], window_groups=2)
     assert [step(prompts, None, None) for _ in range(3)] == [{"easy"}] * 3

@@ -14,7 +14,7 @@ from rewards.tasks.reasoning_gym import score
 from rollout.prompts.config import PromptsConfig
 from rollout.prompts.stream import PromptStream
 from rollout.supervised.reasoning_gym import sum_trace, traces
-from rollout.tasks.reasoning_gym import ReasoningGymConfig, source
+from rollout.tasks.reasoning_gym import MAX_INDEX, DatasetConfig, ReasoningGymConfig, load_dataset, source
 from tests.support.byte_tokenizer import Bytes
 
 SUMS = {"name": "chain_sum", "settings": {"min_terms": 3, "max_terms": 4, "max_digits": 1}}
@@ -124,6 +124,22 @@ def test_the_share_of_traces_that_are_right_is_the_recipes() -> None:
 
     assert share(give_up_rate=0.0) == 1.0
     assert 0.2 < share() < 0.4
+
+
+@pytest.mark.parametrize("seed", [-1, 2**31 + 1, 2**40])
+def test_seeds_that_numpy_does_not_take_are_refused_before_the_start(seed: int) -> None:
+    with pytest.raises(ValueError, match=rf"prompts\.seed = {seed}: .*pool_matrix takes seeds from 0 to 2147483648"):
+        load_dataset(DatasetConfig(name="pool_matrix"), seed)
+    assert load_dataset(DatasetConfig(name="chain_sum"), seed)[MAX_INDEX - 1]["question"]
+
+
+def test_the_largest_seed_goes_with_the_largest_index() -> None:
+    assert load_dataset(DatasetConfig(name="pool_matrix"), 2**31)[MAX_INDEX - 1]["question"]
+
+
+def test_settings_that_are_not_finite_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"settings = \{'max_value': inf\} holds NaN or infinity"):
+        DatasetConfig(name="chain_sum", settings={"max_value": float("inf")})
 
 
 def test_traces_of_another_data_set_are_refused() -> None:
