@@ -106,13 +106,13 @@ def memory_plan(
         raise ConfigError(
             'placement.mode = "cpu": this run uses no GPU; to plan it on one, set placement.mode=colocated'
         )
-    sizes = {
+    split = {
         "num_attention_heads": shape.num_heads,
         "num_key_value_heads": shape.num_kv_heads,
         "intermediate_size": shape.intermediate_size,
         "vocab_size": shape.vocab_size,
     }
-    check_split(sizes, config.rollout.tensor_parallel_size, config.model.path or "the model")
+    check_split(split, config.rollout.tensor_parallel_size, config.model.path or "the model")
     sizes = _sizes(config, shape)
     if fraction is None:
         given = config.rollout.gpu_memory_fraction
