@@ -132,7 +132,7 @@ def test_a_file_that_changed_is_not_resumed_from(many, tmp_path) -> None:
     ("name", "content"),
     [
         ("pairs.jsonl", b"\xef\xbb\xbf" + GOOD.encode()),
-        ("pairs.jsonl.gz", gzip.compress(GOOD.encode())),
+        ("pairs.jsonl.gz", gzip.compress(GOOD.encode(), mtime=0)),
         ("PAIRS.JSONL", GOOD.encode() + b"\r\n"),
         ("pairs.json", f"[{GOOD}]".encode()),
         ("pairs", GOOD.encode()),
