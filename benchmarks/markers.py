@@ -1,4 +1,4 @@
-"""Measure the markers on sentences of real completions that a person labelled.
+"""Measure the markers on sentences of real completions that were labelled by hand.
 
     python -m benchmarks.markers measure ../shared/data
     python -m benchmarks.markers misses ../shared/data
@@ -7,7 +7,7 @@
 ``measure`` prints precision and recall of each marker on both halves. The labels (tests/data/marker-labels.jsonl) name
 a sentence by its file, row and offset, and carry a hash instead of the text; one whose hash differs is an error.
 
-``misses`` prints the sentences of the tuning half on which marker and person disagree.
+``misses`` prints the sentences of the tuning half on which markers and labels disagree.
 
 ``draw`` prints the sentences to label, as JSON lines without labels. Of every distinct sentence of both files, where
 numbers do not count as a difference, it draws by a seed: UNIFORM of each file, and of those that hold a CUE, as many
@@ -28,7 +28,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from rewards.parts.markers import markers
+from rewards.parts.markers import BEHAVIOURS, Agreement, markers
 
 LABELS = Path(__file__).parents[1] / "tests/data/marker-labels.jsonl"
 FIELDS = {"countdown_completions.jsonl": "completion", "gsm8k_model_solutions.jsonl": "solution"}
@@ -109,23 +109,6 @@ def read_labels(sentences: Sequence[Sentence]) -> list[tuple[Sentence, frozenset
     return labelled
 
 
-@dataclass(frozen=True, slots=True)
-class Agreement:
-    """How often a marker and the person agree that a sentence shows a behaviour."""
-
-    num_both: int
-    num_marker: int
-    num_person: int
-
-    @property
-    def precision(self) -> float:
-        return self.num_both / self.num_marker
-
-    @property
-    def recall(self) -> float:
-        return self.num_both / self.num_person
-
-
 def is_report(sentence: Sentence) -> bool:
     """Return whether a sentence belongs to the half that is reported; the other is for tuning."""
     return int(sentence.hash[0], 16) % 2 == 1
@@ -133,10 +116,14 @@ def is_report(sentence: Sentence) -> bool:
 
 def agreements(labelled: Sequence[tuple[Sentence, frozenset[str]]]) -> dict[str, Agreement]:
     """Return the agreement on each behaviour."""
-    pairs = [({name for name, shown in markers(each.text).items() if shown}, shows) for each, shows in labelled]
+    pairs = [(set(markers(each.text)), shows) for each, shows in labelled]
     return {
-        name: Agreement(*(sum(name in names for names in each) for each in zip(*((a & b, a, b) for a, b in pairs))))
-        for name in markers("")
+        name: Agreement(
+            sum(name in found and name in shows for found, shows in pairs),
+            sum(name in found for found, _ in pairs),
+            sum(name in shows for _, shows in pairs),
+        )
+        for name in BEHAVIOURS
     }
 
 
@@ -161,14 +148,14 @@ def main() -> None:
         for name, found in agreements(chosen).items():
             print(
                 f"  {name:18} precision {found.num_both}/{found.num_marker} = {found.precision:.1%}, "
-                f"recall {found.num_both}/{found.num_person} = {found.recall:.1%}"
+                f"recall {found.num_both}/{found.num_labels} = {found.recall:.1%}"
             )
 
 
 def show_misses(labelled: Sequence[tuple[Sentence, frozenset[str]]]) -> None:
-    """Print where marker and person disagree: `+` shown by the marker alone, `-` by the person alone."""
+    """Print where markers and labels disagree: `+` shown by the marker alone, `-` by the label alone."""
     for each, shows in labelled:
-        found = {name for name, shown in markers(each.text).items() if shown}
+        found = set(markers(each.text))
         if found != shows:
             print(*(f"+{name}" for name in found - shows), *(f"-{name}" for name in shows - found), "|", each.text)
 

@@ -38,6 +38,9 @@ class Outcome(NamedTuple):
     """For people, when the status is not ``ok``: ``ValueError: …``, ``not graded within 10 s``."""
     seconds: float = 0.0
     """How long it took. 0 when that is not known."""
+    markers: tuple[str, ...] | None = None
+    """Behaviours that the text shows (rewards/parts/markers.py): told with the last function's outcome, unless that
+    function did not end."""
 
 
 @dataclass(frozen=True)

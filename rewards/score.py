@@ -40,7 +40,8 @@ def compose(functions: Sequence[RewardFunction], outcomes: Sequence[Outcome], co
         _require(name, parts, f"rewards.weights.{name}")
     ordered = {name: parts[name] for name in config.weights} | parts
     total = math.fsum(weight * parts[name].value for name, weight in config.weights.items())
-    return Reward(total, tuple(ordered.values()), seconds_taken(functions, outcomes))
+    shown = outcomes[-1].markers if outcomes else None
+    return Reward(total, tuple(ordered.values()), seconds_taken(functions, outcomes), shown)
 
 
 def seconds_taken(functions: Sequence[RewardFunction], outcomes: Sequence[Outcome]) -> dict[str, float]:

@@ -141,7 +141,7 @@ def summarize(sampled: Sequence[Group], greedy: Sequence[Group] = (), sizes: Ite
         wrong_tokens=mean_tokens(completion for completion, reward in scored if is_graded and not is_right(reward)),
         truncated=float(np.mean([completion.is_truncated for completion in completions])),
         unmarked=float(np.mean([reward.status != "ok" for _, reward in scored])),
-        markers=marker_shares([completion.text for completion in completions]),
+        markers=marker_shares(reward.markers for _, reward in scored),
         groups=tuple(sampled),
         greedy_groups=tuple(greedy),
     )

@@ -18,7 +18,7 @@ def rollout_metrics(groups: Sequence[Group]) -> dict[str, float]:
     completions = [completion for group in groups for completion in group.completions]
     rewards = [reward for group in groups for reward in group.rewards]
     spread = {"rollout/groups_without_spread": mean(not group.has_spread for group in groups)} | solved_metrics(groups)
-    shown = {f"marker/{name}": share for name, share in marker_shares([each.text for each in completions]).items()}
+    shown = {f"marker/{name}": share for name, share in marker_shares(reward.markers for reward in rewards).items()}
     metrics = reward_metrics(rewards) | length_metrics(completions) | shown | spread | mixture_metrics(groups)
     return metrics | grading_metrics(groups)
 

@@ -17,7 +17,6 @@ from orchestrator.evaluate.trainability import judge_trainability
 from orchestrator.records.run_directory import write_atomically
 from orchestrator.records.strict_json import to_json
 from orchestrator.report.tables import LABELS
-from rewards.parts.markers import markers
 from rollout.types.completions import Completion, Group, Reward
 from rollout.types.paths import from_home
 
@@ -118,5 +117,5 @@ def completion_record(completion: Completion, reward: Reward) -> dict[str, Any]:
         "reward": reward.total,
         "parts": {part.name: part.value for part in reward.parts},
         "status": reward.status,
-        "markers": [name for name, is_shown in markers(completion.text).items() if is_shown],
+        "markers": reward.markers,
     }

@@ -13,6 +13,7 @@ from orchestrator.evaluate.comparison import ModelResult
 from orchestrator.evaluate.evaluation import Evaluation, by_label, is_right
 from orchestrator.evaluate.statistics import Difference, Estimate
 from orchestrator.evaluate.trainability import judge_trainability, sentences
+from rewards.parts.markers import AGREEMENT
 from rollout.types.completions import Completion, Group, Reward
 from rollout.types.prompts import Prompt
 
@@ -30,6 +31,8 @@ LABELS: Mapping[str, Callable[[Prompt], str]] = {
 def print_comparison(results: Sequence[ModelResult], config: RunConfig, console: Console) -> None:
     """Print the tables, the outlook of training, and some completions of a comparison."""
     console.print(comparison_table(results, config))
+    figures = "; ".join(f"{name} {agreement}" for name, agreement in AGREEMENT.items())
+    console.print(f"Behaviours shown, against hand-made labels: {figures}", highlight=False, soft_wrap=True)
     for label in LABELS:
         table = breakdown_table(results, label)
         if table is not None:
@@ -84,9 +87,9 @@ def rows(results: Sequence[ModelResult]) -> Iterator[tuple[str, Cells]]:
     yield "cut off at the limit", [share(evaluation.truncated) for evaluation in found]
     if any(evaluation.unmarked for evaluation in found):
         yield "could not be graded", [share(evaluation.unmarked) for evaluation in found]
-    for marker in found[0].markers:
-        shows = marker.removeprefix("shows_").replace("_", " ")
-        yield f"shows {shows}", [share(evaluation.markers[marker]) for evaluation in found]
+    for marker in dict.fromkeys(name for evaluation in found for name in evaluation.markers):
+        cells = [share(evaluation.markers.get(marker)) for evaluation in found]
+        yield f"shows {marker.removeprefix('shows_').replace('_', ' ')}", cells
 
 
 def percent(estimate: Estimate | None) -> str:
@@ -116,8 +119,8 @@ def tokens(length: float | None) -> str:
     return "" if length is None else f"{length:.1f}"
 
 
-def share(value: float) -> str:
-    return f"{100 * value:.1f}%"
+def share(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:.1f}%"
 
 
 def breakdown_table(results: Sequence[ModelResult], label: str) -> Table | None:

@@ -17,13 +17,16 @@ class Rule(NamedTuple):
     after: re.Pattern[str]
     """Matches from the word on."""
     before: re.Pattern[str] | None
-    """Matches up to the word. Needs no more than the REACH of markers.py."""
+    """Matches up to the word."""
+    reach: int
+    """Characters before the word that ``before`` sees."""
 
 
 def _rule(word: str, after: str = "", before: str | None = None) -> Rule:
     """Return a rule; without ``after`` it asks for the whole word."""
     pattern = after or rf"(?<!\w){re.escape(word)}\b"
-    return Rule(word, re.compile(pattern), re.compile(rf"(?:{before})$") if before else None)
+    found = re.compile(rf"(?:{before})$") if before else None
+    return Rule(word, re.compile(pattern), found, 110 if before and _WITHIN in before else 60)
 
 
 def _rules(words: str, after: str, before: str | None = None) -> tuple[Rule, ...]:
@@ -147,7 +150,7 @@ BACKTRACKING = (
     _rule("correct", r"correct (?:that|this|it|my)\b", _WE_DO),
     *_rules("again|over", r"\b", rf"{_WE_DO}(?:try|start|begin)(?: this| it| all)? "),
     _rule("back", r"back\b(?! (?:the|from|home|-?\d))", rf"{_WE_DO}(?:go|step|come) "),
-    _rule("back", r"back to (?:the|our) (?:beginning|start|first|drawing)", rf"(?:{_CLAUSE})(?:going )?"),
+    _rule("back to", r"back to (?:the drawing board|square one)"),
     *_rules(
         "correct|right", r"\b(?! (?:angle|triangle|side))", rf"{_IT}{_VERY}(?:{_BE} (?:not{_VERY} |in)|{_BE}(?<=be) )"
     ),
@@ -174,7 +177,7 @@ STEP_BY_STEP = (
     _rule("first", "", _WE_DO),
     _rule(
         "=",
-        rf"= ?\$?(\d{{1,9}})(?![\d.]*\d)[^=]{{1,80}}(?:(?<![\d.])\1 ?{_OPERATOR}|{_OPERATOR} ?\$?\1(?![\d.]))"
+        rf"= ?\$?(\d{{1,9}})(?![\d.]{{0,9}}\d)[^=]{{1,80}}(?:(?<![\d.])\1 ?{_OPERATOR}|{_OPERATOR} ?\$?\1(?![\d.]))"
         r"[^=\n]{0,20}=",
         r"[\d)] ?",
     ),

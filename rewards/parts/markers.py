@@ -1,7 +1,7 @@
 """Detect reasoning behaviours in a completion's text.
 
 docs/rewards.md defines each behaviour. A marker says that the text *shows* it, not that it is sound: read the markers
-beside the accuracy, never instead of it. benchmarks/markers.py measures how often markers and a person agree.
+beside the accuracy, never instead of it. benchmarks/markers.py measures how often they agree with labels.
 
 A text is searched for the plain words of the rules (marker_rules.py), which is fast, and a pattern sees only some
 characters around each. So the time is linear in the length of an untrusted text.
@@ -9,7 +9,8 @@ characters around each. So the time is linear in the length of an untrusted text
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
+from typing import NamedTuple
 
 from rewards.parts.marker_rules import (
     BACKTRACKING,
@@ -27,8 +28,35 @@ BEHAVIOURS: Mapping[str, tuple[Rule, ...]] = {
     "exploration": EXPLORATION,
     "shows_calculation": SHOWS_CALCULATION,
 }
-REACH = 110
-"""Characters before a word that a rule sees."""
+
+
+class Agreement(NamedTuple):
+    """How many labelled sentences show a behaviour, by the marker, by the label, and by both."""
+
+    num_both: int
+    num_marker: int
+    num_labels: int
+
+    @property
+    def precision(self) -> float:
+        return self.num_both / self.num_marker
+
+    @property
+    def recall(self) -> float:
+        return self.num_both / self.num_labels
+
+    def __str__(self) -> str:
+        return f"precision {self.precision:.0%}, recall {self.recall:.0%}"
+
+
+AGREEMENT: Mapping[str, Agreement] = {
+    "verification": Agreement(29, 32, 31),
+    "backtracking": Agreement(25, 25, 25),
+    "step_by_step": Agreement(52, 52, 52),
+    "exploration": Agreement(95, 95, 95),
+    "shows_calculation": Agreement(75, 75, 75),
+}
+"""On the 222 sentences that no rule was tuned on: `python -m benchmarks.markers measure ../shared/data`."""
 TYPOGRAPHY = str.maketrans(
     dict.fromkeys("’‘ʼ", "'") | dict.fromkeys("–‒−‐‑", "-") | {"—": " - ", "\u00a0": " ", "\u202f": " "}
 )
@@ -40,30 +68,33 @@ for _name, _its_rules in BEHAVIOURS.items():
         _BY_WORD.setdefault(_rule.word, []).append((_name, _rule))
 
 
-def markers(text: str) -> dict[str, bool]:
-    """Return for each behaviour whether the text shows it."""
+def markers(text: str) -> tuple[str, ...]:
+    """Return the behaviours that the text shows."""
     text = text.lower()
     if not text.isascii():
         text = text.translate(TYPOGRAPHY)
     text = text.replace("n't", " not").replace("'t ", " not ")
-    shown = dict.fromkeys(BEHAVIOURS, False)
+    shown = set[str]()
     for word, rules in _BY_WORD.items():
         if word in text:
-            for name, rule in rules:
-                shown[name] = shown[name] or _holds(rule, text)
-    return shown
+            shown.update(name for name, rule in rules if name not in shown and _holds(rule, text))
+    return tuple(name for name in BEHAVIOURS if name in shown)
+
+
+def marker_shares(shown: Iterable[Collection[str] | None]) -> dict[str, float]:
+    """Return by behaviour the share of completions that show it, from 0 to 1; nothing when none was looked at.
+
+    ``shown`` has what ``markers`` returned for each completion, or None for one that was not looked at.
+    """
+    known = [names for names in shown if names is not None]
+    return {name: sum(name in names for names in known) / len(known) for name in BEHAVIOURS} if known else {}
 
 
 def _holds(rule: Rule, text: str) -> bool:
-    word, after, before = rule
+    word, after, before, reach = rule
     position = text.find(word)
     while position >= 0:
-        if after.match(text, position) and (before is None or before.search(text, max(0, position - REACH), position)):
+        if after.match(text, position) and (before is None or before.search(text, max(0, position - reach), position)):
             return True
         position = text.find(word, position + 1)
     return False
-
-
-def marker_shares(texts):
-    found = [markers(text) for text in texts]
-    return {name: sum(shown[name] for shown in found) / len(found) for name in found[0]}

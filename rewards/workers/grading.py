@@ -16,9 +16,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from rewards.function import Outcome, RewardFunction, call
+from rewards.parts.markers import markers
 
 HEADER = struct.Struct("!Q")
-"""A batch is its length in bytes, then a pickled list of (functions' names, text, answer)."""
+"""A batch is its length in bytes, then a pickled list of (functions' names, text, answer, characters of the text that
+the prompt had begun)."""
 
 Functions = Mapping[str, tuple[RewardFunction, Callable[..., Any]]]
 
@@ -32,31 +34,32 @@ def run(channel: socket.socket, functions: Functions, memory_gib: float | None) 
     with channel.makefile("rb") as requests:
         while header := requests.read(HEADER.size):
             (size,) = HEADER.unpack(header)
-            for names, text, answer in pickle.loads(requests.read(size)):
+            for names, text, answer, prefix_characters in pickle.loads(requests.read(size)):
                 for name in names:
-                    channel.sendall(_grade(functions[name], text, answer))
+                    outcome = _grade(functions[name], text, answer)
+                    if name == names[-1]:
+                        outcome = outcome._replace(markers=markers(text[prefix_characters:]))
+                    channel.sendall(json.dumps(outcome).encode() + b"\n")
 
 
-def encode_batch(tasks: Iterable[tuple[Sequence[RewardFunction], str, Mapping[str, Any]]]) -> bytes:
-    """Return a batch as ``run`` reads it. Each task is its functions, a text and what verifies it."""
-    batch = pickle.dumps(
-        [([function.name for function in functions], text, answer) for functions, text, answer in tasks]
-    )
+def encode_batch(tasks: Iterable[tuple[Sequence[RewardFunction], str, Mapping[str, Any], int]]) -> bytes:
+    """Return a batch as ``run`` reads it: each task's functions, text, what verifies it, and length of the prefix."""
+    batch = pickle.dumps([([function.name for function in functions], *task) for functions, *task in tasks])
     return HEADER.pack(len(batch)) + batch
 
 
 def decode_outcome(line: bytes) -> Outcome:
     """Return the outcome that a line holds. Raises ValueError when a process that went wrong wrote something else."""
-    status, grades, reason, seconds = json.loads(line)
+    status, grades, reason, seconds, shown = json.loads(line)
     if status not in ("ok", "error") or not isinstance(grades, dict):
         raise ValueError(f"not an outcome: {line[:80]!r}")
-    return Outcome(status, grades, reason, seconds)
+    return Outcome(status, grades, reason, seconds, None if shown is None else tuple(shown))
 
 
-def _grade(loaded: tuple[RewardFunction, Callable[..., Any]], text: str, answer: Mapping[str, Any]) -> bytes:
+def _grade(loaded: tuple[RewardFunction, Callable[..., Any]], text: str, answer: Mapping[str, Any]) -> Outcome:
     start = time.perf_counter()
     outcome = call(*loaded, text, answer)
-    return json.dumps(outcome._replace(seconds=time.perf_counter() - start)).encode() + b"\n"
+    return outcome._replace(seconds=time.perf_counter() - start)
 
 
 def _limit(what: int, soft: int) -> None:

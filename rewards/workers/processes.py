@@ -34,6 +34,8 @@ class GradeTask:
     text: str
     """The assistant's whole turn."""
     answer: Mapping[str, Any]
+    prefix_characters: int = 0
+    """How much of the text the prompt had begun; markers are not sought there."""
     outcomes: list[Outcome] = field(default_factory=list)
     """One for each function that is finished, in their order."""
     is_set_aside: bool = False
@@ -95,7 +97,11 @@ class GradingProcess:
         self.tasks.extend(tasks)
         self.note_waiting()
         self._begin()
-        self._channel.send(grading.encode_batch((task.remaining, task.text, task.answer) for task in self.tasks))
+        self._channel.send(
+            grading.encode_batch(
+                (task.remaining, task.text, task.answer, task.prefix_characters) for task in self.tasks
+            )
+        )
 
     def record(self, outcome: Outcome) -> None:
         """Take the outcome of the function that it was calling. The next function begins."""

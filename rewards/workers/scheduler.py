@@ -58,7 +58,7 @@ class WorkItem:
         """Return what the worker gets. Its text is the assistant's whole turn."""
         prompt = self.pending.group.prompt
         text = prompt.assistant_prefix + self.pending.group.completions[self.index].text
-        return GradeTask(self.pending.functions, text, prompt.answer)
+        return GradeTask(self.pending.functions, text, prompt.answer, len(prompt.assistant_prefix))
 
     @property
     def grader(self) -> str:

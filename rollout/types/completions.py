@@ -69,6 +69,8 @@ class Reward:
     parts: tuple[RewardPart, ...]
     seconds: Mapping[str, float] = field(default_factory=dict, compare=False)
     """How long each function took over the completion, by its name; the deadline where it passed that."""
+    markers: tuple[str, ...] | None = field(default=None, compare=False)
+    """Behaviours that the completion's text shows; None when it was not looked at."""
 
     def part(self, name: str) -> RewardPart:
         """Return the part of that name. Raises KeyError when the reward has none."""

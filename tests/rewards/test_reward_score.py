@@ -149,3 +149,9 @@ def test_a_reward_is_the_weighted_sum_of_what_succeeded(
     assert {name for name, status in statuses(reward).items() if status != "ok"} == failed | (
         {"e"} if failed & members.keys() else set()
     )
+
+
+def test_markers_come_with_the_last_function_and_are_unknown_where_it_did_not_end() -> None:
+    shown = ok(answer_tags=1)._replace(markers=("exploration",))
+    assert compose([SCORE, TAGS], [LATE, shown], config()).markers == ("exploration",)
+    assert compose([TAGS, SCORE], [shown, LATE], config()).markers is None

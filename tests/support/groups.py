@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from rewards.parts.markers import markers
 from rollout.types.completions import Completion, Group, Reward, RewardPart
 from rollout.types.prompts import Prompt
 
@@ -17,9 +18,9 @@ def scored_group(
         Completion(np.arange(tokens, dtype=np.int32), np.full(tokens, -0.5, np.float32), "stop", (version,), text)
         for _ in right
     )
-    return Group(prompt, completions, tuple(reward(is_right, status) for is_right in right))
+    return Group(prompt, completions, tuple(reward(is_right, status, text) for is_right in right))
 
 
-def reward(is_right: bool, status: str = "ok") -> Reward:
+def reward(is_right: bool, status: str = "ok", text: str = "") -> Reward:
     parts = (RewardPart("correctness", float(is_right), status), RewardPart("answer_tags", 1.0))
-    return Reward(1.0 if is_right else 0.1, parts)
+    return Reward(1.0 if is_right else 0.1, parts, markers=markers(text))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from orchestrator.records.meanings.metric import MetricMeaning as Metric
 from orchestrator.records.meanings.metric import MetricSection
+from rewards.parts.markers import AGREEMENT
 
 EVAL = MetricSection(
     "eval",
@@ -46,18 +47,23 @@ have neither pass@k, nor greedy completions, nor lengths of right and wrong ones
 
 MARKER = MetricSection(
     "marker",
-    """Shares of completions in whose text a behaviour was detected. A marker shows that the words are
-there, not that they are true: measure whether verdicts are right before claiming that verification
-emerged.""",
-    (
-        Metric("marker/verification", "0 to 1", "share of completions that check a result against the target"),
-        Metric("marker/backtracking", "0 to 1", "share of completions that give up an attempt for another"),
-        Metric("marker/step_by_step", "0 to 1", "share of completions with explicit steps"),
-        Metric("marker/shows_calculation", "0 to 1",
-               "share of completions that write out an operation with its result, right or wrong"),
-        Metric("marker/exploration", "0 to 1", "share of completions with more than one attempt"),
+    """Shares of completions in whose text a behaviour was detected, defined in
+[rewards](rewards.md#markers). The reward workers look for them; a completion whose last reward
+function did not end is left out. Each has its precision and recall against hand-made labels of
+real sentences. A marker shows that the words are there, not that they are true: measure whether
+verdicts are right before claiming that verification emerged, and give these figures with the
+claim.""",
+    tuple(
+        Metric(f"marker/{name}", "0 to 1", f"share of completions that {what}; {AGREEMENT[name]}")
+        for name, what in {
+            "verification": "say whether a result is what was wanted, or that they check one",
+            "backtracking": "take something back, or turn to another approach",
+            "step_by_step": "number or order their steps, or calculate on with a result",
+            "shows_calculation": "write out an operation with its result, right or wrong",
+            "exploration": "try something, or name another way",
+        }.items()
     ),
-)  # fmt: skip
+)
 
 TIME = MetricSection(
     "time",

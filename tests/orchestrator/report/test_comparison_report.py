@@ -12,6 +12,7 @@ from orchestrator.evaluate.evaluation import summarize
 from orchestrator.evaluate.models import NamedModel
 from orchestrator.report.comparison_file import comparison_file, write_comparison
 from orchestrator.report.tables import print_comparison
+from rewards.parts.markers import AGREEMENT
 from tests.orchestrator.evaluate.test_evaluation import labelled, paid
 from tests.support.groups import scored_group
 
@@ -55,6 +56,7 @@ def test_the_table_has_every_model_its_intervals_and_the_paired_difference(resul
     assert {"pass@1 (greedy)", "well-formed answers", "right ones", "wrong ones", "shows verification"} <= set(rows)
     assert rows["2 numbers (3)"][0].startswith("50.0%") and rows["10 numbers (3)"][0].startswith("16.7%")
     assert text.index("2 numbers (3)") < text.index("10 numbers (3)")
+    assert all(f"{name} {agreement}" in text for name, agreement in AGREEMENT.items())
     assert "pass@1 by source" not in text  # there is but one
     assert "Training base, zero_shot: trainable." in text and "This can be trained" in text
 

@@ -20,7 +20,7 @@ from countdown_oracle import grade_tagged, parsed, pieces
 
 from rewards.parts.format import answer_tags, strict, tag_pairs
 from rewards.parts.length import length
-from rewards.parts.markers import markers
+from rewards.parts.markers import BEHAVIOURS, markers
 from rewards.parts.process import process
 from rewards.parts.repetition import repetition
 from rewards.tasks.countdown import score
@@ -124,7 +124,7 @@ def test_hostile_texts() -> None:
         assert -1 <= length(text, answer, max_words=60, buffer_words=20) <= 0
         assert -1 <= repetition(text, answer, ngram_size=3) <= 0
         assert 0 <= process(text, answer) <= 1
-        assert set(markers(text).values()) <= {True, False}
+        assert set(markers(text)) <= set(BEHAVIOURS)
         if count % (NUM_TEXTS // 4) == NUM_TEXTS // 4 - 1:
             memory.append(resident_bytes())
     assert num_right[False] > NUM_TEXTS / 100
