@@ -31,6 +31,7 @@ from orchestrator.fleet.heartbeats import EVERY_S
 from orchestrator.fleet.rollouts import RolloutStream
 from orchestrator.interrupt import Interrupt
 from orchestrator.records.checkpoints import Checkpoints
+from orchestrator.records.health.monitor import Health
 from orchestrator.records.run_directory import RunDirectory
 from orchestrator.records.trackers.base import GroupAdvantages
 from orchestrator.records.trackers.files import FileTracker
@@ -240,7 +241,8 @@ def simulation(
 def run(config: RunConfig, fleet: SimulatedFleet, meter: Meter) -> None:
     """Run the real loop to its last step."""
     checkpoints = Checkpoints(config.directory / "checkpoints", keep=1)
-    train(config, cast(PromptStream, NumberedPrompts()), fleet, checkpoints, meter, Interrupt(Console(quiet=True)))
+    prompts, interrupt = cast(PromptStream, NumberedPrompts()), Interrupt(Console(quiet=True))
+    train(config, prompts, fleet, checkpoints, meter, Health(config), interrupt)
 
 
 TABLES = {"loop": loops, "idle": idle, "publish": publishes}
