@@ -154,8 +154,10 @@ def cluster(**head: Any) -> Iterator[tuple[Any, dict[str, str]]]:
     started = Cluster(
         initialize_head=True, head_node_args={"include_dashboard": False, "node_ip_address": ADDRESS, **head}
     )
+    # A later ray.init() of this process may turn token authentication on for its children; this cluster keeps its own.
+    mode = os.environ.get("RAY_AUTH_MODE", "disabled")
     try:
-        yield started, {"RAY_ADDRESS": started.address}
+        yield started, {"RAY_ADDRESS": started.address, "RAY_AUTH_MODE": mode}
     finally:
         ray.shutdown()
         started.shutdown()
