@@ -31,7 +31,11 @@ _REMARK = re.compile(
 _WRAPPINGS = (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"), ("**", "**"), ("```", "```"), ("`", "`"))
 _WRAPPING_SIGNS = frozenset(opening[0] for opening, _ in _WRAPPINGS)
 _FENCE_LANGUAGE = re.compile(r"[A-Za-z0-9]{1,16}[ \t]*\n")
-_JOINT = re.compile(r"[ \t$]{0,8}(?:,|;|&|,? ?\band\b|,? ?\bor\b)[ \t$]{0,8}")
+_APART = r"(?:[ \t$~]|\\[()\[\],;:! ]|\\q?quad(?![A-Za-z])){0,12}"
+_JOINT = re.compile(
+    rf"(?:{_APART}(?:,|;|&|,? ?\band\b|,? ?\bor\b|\\text\{{ ?(?:for [^{{}}]{{1,30}} )?(?:and|or) ?\}}"
+    rf"|(?!not?\b|wait\b|wrong\b|now\b)[a-z]{{2,12}} and ){_APART}(?:[A-Za-z](?:_\{{?[A-Za-z0-9]\}}?)? ?= ?)?)"
+)
 """The text between two boxes that are one answer."""
 _BRACE = re.compile(r"\\boxed[ \t]?\{|\\fbox[ \t]?\{|\\[\\{}]|[{}]")
 _DENIED = re.compile(
@@ -57,7 +61,8 @@ _RETRACTED = re.compile(
 _RETRACTED_NEXT = re.compile(rf"[\s.,;:?!)\]}}$*_—–-]{{1,6}}{_RETRACTION}([^\n]*)", re.IGNORECASE)
 _ANSWER_BEFORE = re.compile(r"(?:[0-9$)}]|\b[A-J])\s{0,3}(?:\bor\b|\band\b|,|;|/)[\s$]{0,4}\Z")
 MAX_JOINED = 20
-_LINE = re.compile(r"\s*([^\n]*)")
+_LINE = re.compile(r"\s*(\$\$[^$\n]{0,300}\n[^$]{0,300}\$\$|\\\[\s{0,9}\n[^\]]{0,300}\\\]|[^\n]*)")
+r"""The rest of a line, or a formula in a display of its own: ``\[``, the formula and ``\]`` on three lines."""
 
 
 class StatedAnswer(NamedTuple):

@@ -6,7 +6,9 @@ import threading
 
 import pytest
 
-from rewards.tasks.math import is_costly, reference, score, stated_expression
+from rewards.parsing.costs import is_costly
+from rewards.parsing.latex import in_latex
+from rewards.tasks.math import reference, score, stated_expression
 
 
 @pytest.mark.parametrize(
@@ -79,7 +81,6 @@ def test_not_equal(text: str, answer: str) -> None:
         "9^{20!}",
         "9^{9^9}",
         "(x^{999})^{999}",
-        "(a+b+c+d)^{99}",
         "2^{9*9*9*9*9*9}",
         "10**99999",
         "99999!",
@@ -95,7 +96,7 @@ def test_not_equal(text: str, answer: str) -> None:
 )
 @pytest.mark.timeout(60)
 def test_what_is_sure_to_take_long_is_refused_unless_it_is_spelled_as_the_reference(expression: str) -> None:
-    assert is_costly(expression)
+    assert is_costly(in_latex(expression))
     assert score(f"<answer>{expression}</answer>", {"answer": "12"}) == {"correctness": 0.0}
     assert score(f"<answer> {expression} </answer>", {"answer": expression}) == {"correctness": 1.0}
 
