@@ -69,8 +69,8 @@ class Command(ABC, Generic[Inputs]):
         """Return what to do with a run that is complete, to end the sentence `To train on, …`."""
 
     @abstractmethod
-    def prepare(self) -> Inputs:
-        """Load what the run starts from. Refuse here all that can be refused without a cluster."""
+    def prepare(self, latest: Checkpoint | None) -> Inputs:
+        """Load what the run starts from, or goes on from. Refuse here all that can be refused without a cluster."""
 
     @abstractmethod
     def train(self, inputs: Inputs, latest: Checkpoint | None, interrupt: Interrupt) -> Ending:
@@ -99,7 +99,7 @@ class Command(ABC, Generic[Inputs]):
             return ended[0]
         self._refuse_fewer_steps(latest)
         with kept_log() as earlier:
-            inputs = self.prepare()
+            inputs = self.prepare(latest)
         # Only now, so that settings which are refused do not bind the next attempt.
         with self.directory.open().lock():
             self.directory.log_to_file(earlier)

@@ -27,7 +27,8 @@ from orchestrator.records.trackers.terminal import ConsoleTracker
 from orchestrator.report.summary import draw_curve, summary_table
 from orchestrator.train import train
 from orchestrator.warm_start import check_data, warm_start_examples, warm_started_model
-from rollout.prompts.stream import PromptStream
+from rollout.prompts.mixture import Mixture
+from rollout.prompts.stream import PromptStream, split_rule
 from rollout.supervised.examples import Examples
 
 logger = logging.getLogger(__name__)
@@ -65,12 +66,13 @@ class TrainCommand(Command[RunInputs]):
     def how_to_go_on(self) -> str:
         return f"raise num_steps; to start afresh, choose another name (name={self.config.name}-2)."
 
-    def prepare(self) -> RunInputs:
+    def prepare(self, latest: Checkpoint | None) -> RunInputs:
         check_data(self.config)
         base = base_model(self.config)
         check_model_fits(self.config, base)
         tokenizer = load_tokenizer(base)
-        prompts = PromptStream(self.config.prompts, tokenizer)
+        problems = Mixture(self.config.prompts, split_rule(latest.prompts) if latest else "by_key")
+        prompts = PromptStream(self.config.prompts, tokenizer, problems)
         check_held_out(prompts, self.config)  # a prompt that does not fit is refused now
         return RunInputs(base, prompts, warm_start_examples(self.config, base, tokenizer))
 

@@ -62,7 +62,7 @@ class SupervisedCommand(Command[SupervisedInputs]):
         name = self.config.name
         return f"start another one from its model: name={name}-2 model.path={self.directory.final}"
 
-    def prepare(self) -> SupervisedInputs:
+    def prepare(self, latest: Checkpoint | None) -> SupervisedInputs:
         check_data(self.config)
         base = base_model(self.config)
         examples = supervised_examples(self.config, base, load_tokenizer(base))

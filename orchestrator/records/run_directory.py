@@ -17,30 +17,11 @@ import numpy as np
 import zstandard
 
 from orchestrator.config.schema import RunConfig
+from orchestrator.records.changes import changed_settings
 from orchestrator.records.strict_json import to_json, without_infinities
 from rollout.types.completions import Group
 
 logger = logging.getLogger(__name__)
-
-MAY_CHANGE = (
-    *("num_steps", "runs_dir", "evaluation", "checkpoint", "tracking", "placement", "health"),
-    *("rollout.num_generators", "rollout.cpus_per_generator", "rollout.gpu_memory_fraction", "rollout.max_restarts"),
-    *("rollout.start_timeout_s", "rollout.hang_timeout_s", "rollout.stall_timeout_s", "rollout.publish_timeout_s"),
-    *("rollout.publish_backend", "rollout.publish_bucket_mib"),
-    *("learner.cpus_per_rank", "learner.gpu_memory_fraction", "rewards.num_workers", "rewards.cpus_per_worker"),
-    # What errors say to change, so that a run which stopped for it can go on.
-    *("learner.max_tokens_per_microbatch", "learner.gradient_checkpointing", "rollout.max_concurrent_completions"),
-    *("learner.max_logprob_gap", "learner.max_skipped_updates"),
-    *(
-        "rewards.deadline_s",
-        "rewards.deadlines_s",
-        "rewards.on_timeout",
-        "rewards.on_error",
-        "rewards.max_failed_share",
-    ),
-)
-"""Settings that a resumed run may change: how long it is, what it runs on, and the errors that it tolerates. Another
-num_steps also stretches a decaying learning rate; another number of generators changes the last bits of the samples."""
 
 
 class RunDirectoryError(RuntimeError):
@@ -81,7 +62,7 @@ class RunDirectory:
             raise RunDirectoryError(
                 f"{file} is not JSON ({error}): remove {self.path} or choose another name"
             ) from error
-        changed = list(differences(without_infinities(before, as_text=True), self._settings, MAY_CHANGE))
+        changed = changed_settings(before, self._config)
         if changed:
             name = self._config.name
             raise RunDirectoryError(
@@ -198,17 +179,6 @@ class RunDirectory:
 
     def _rollouts_file(self, step: int) -> Path:
         return self.rollouts / f"step_{step:06d}.jsonl.zst"
-
-
-def differences(before: Any, now: Any, may_change: Sequence[str] = (), key: str = "") -> Iterator[str]:
-    """Yield a line for each setting that differs: `learner.learning_rate was 0.0004, now 0.001`."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        for name in [*before, *(name for name in now if name not in before)]:
-            path = f"{key}.{name}" if key else name
-            if path not in may_change:
-                yield from differences(before.get(name), now.get(name), may_change, path)
-    elif before != now:
-        yield f"{key} was {before!r}, now {now!r}"
 
 
 def records(step: int, groups: Sequence[Group], advantages: Sequence[Sequence[float]]) -> Iterator[dict[str, Any]]:

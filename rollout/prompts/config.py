@@ -63,7 +63,8 @@ class PromptsConfig(TaskConfig, frozen=True):
     assistant_prefix: str = ""
     """How the completion already begins, in R1-Zero style: `Let me solve this step by step.\\n<think>`."""
     max_prompt_tokens: int = Field(default=256, ge=1)
-    """Longest prompt, in tokens. A longer one is refused with its id, never cut."""
+    """Longest prompt, in tokens. A longer one is never cut: that of a listed problem is refused with its id, a drawn
+    problem is drawn again."""
     num_held_out: int = Field(default=256, ge=1, le=1_000_000)
     """Problems kept aside for evaluation; none of them is trained on."""
     seed: int = 0
@@ -83,6 +84,12 @@ class PromptsConfig(TaskConfig, frozen=True):
     def weights(self) -> Mapping[str, float]:
         """The tasks' shares of the prompts, before any curriculum."""
         return {name: entry.weight for name, entry in self.mixture.items()} or {self.name: 1.0}
+
+    @property
+    def last_weights(self) -> Mapping[str, float]:
+        """The tasks' shares in the last stage of the curriculum, which are also those of an evaluation."""
+        stages = self.curriculum.stages
+        return stages[-1].weights if stages else self.weights
 
     @classmethod
     def sections(cls, given: Mapping[str, Any]) -> dict[str, str]:

@@ -31,12 +31,6 @@ class Curriculum:
         stages = self._config.stages
         return stages[self._stage].weights if stages else self._weights
 
-    @property
-    def last_weights(self) -> Mapping[str, float]:
-        """The tasks' shares in the last stage, which are also those of an evaluation."""
-        stages = self._config.stages
-        return stages[-1].weights if stages else self._weights
-
     def observe(self, groups: Iterable[Group], next_position: int) -> None:
         """Count a step's graded groups. They may end the stage; the next one then begins at `next_position`.
 

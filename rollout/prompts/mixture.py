@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
+from itertools import islice
 from typing import NamedTuple
 
+from rollout.problems.drawn import MAX_DRAWS, DrawnProblems
+from rollout.problems.listed import ListedProblems, SplitRule
+from rollout.problems.problem import Problem, ProblemSource
 from rollout.prompts.config import PromptsConfig
-from rollout.tasks.base import MAX_DRAWS, Problem
+from rollout.prompts.held_out import HeldOutQuestions
+
+MAX_REDRAWS = 1_000
+"""Problems drawn in place of one that cannot be used, after which the settings are declared impossible."""
 
 
 class Draw(NamedTuple):
@@ -20,19 +27,64 @@ class Draw(NamedTuple):
 class Mixture:
     """The sources of all tasks, each with a position of its own."""
 
-    def __init__(self, config: PromptsConfig, held_out_weights: Mapping[str, float]) -> None:
-        """Divide `num_held_out` among the tasks by `held_out_weights`.
+    def __init__(self, config: PromptsConfig, rule: SplitRule = "by_key") -> None:
+        """Divide `num_held_out` among the tasks by their shares at the end of the run.
+
+        Args:
+            rule: how held-out problems are chosen, and known again in other entries. With `by_position`, as earlier
+                versions did, only entries of the same task and key are compared.
 
         Raises ValueError when a source has too few problems.
         """
+        self.rule = rule
         self._seed = config.seed
-        self._tasks = {name: entry.task for name, entry in config.tasks.items()}
-        counts = shares(config.num_held_out, {name: held_out_weights.get(name, 0.0) for name in config.tasks})
-        self._sources = {name: entry.source(counts[name], config.seed) for name, entry in config.tasks.items()}
-        self.held_out = [Draw(name, problem) for name, source in self._sources.items() for problem in source.held_out]
-        # Entries of one task may overlap: a problem held out of one must not be trained on as another's.
-        self._held_out_keys = {(self._tasks[name], problem.key) for name, problem in self.held_out}
-        self._indices = dict.fromkeys(self._sources, 0)
+        self._tasks = config.tasks
+        counts = shares(config.num_held_out, {name: config.last_weights.get(name, 0.0) for name in config.tasks})
+        self.sources: dict[str, ProblemSource] = {}
+        for name, entry in config.tasks.items():
+            self.sources[name] = source = entry.source(counts[name], config.seed, by_shown=rule == "by_key")
+            if isinstance(source, ListedProblems) and rule != "by_key":
+                source.split(rule)
+        self._held_out = {name: list(source.held_out) for name, source in self.sources.items()}
+        self.questions = HeldOutQuestions(config.tasks, self.sources)
+        self._unusable: dict[str, Container[str]] = {}
+        self._indices = dict.fromkeys(self.sources, 0)
+        self._note_keys()
+
+    @property
+    def held_out(self) -> list[Draw]:
+        """The held-out problems that can be used, entry by entry."""
+        return [
+            Draw(name, problem)
+            for name, problems in self._held_out.items()
+            for problem in problems
+            if problem.key not in self._unusable.get(name, ())
+        ]
+
+    def leave_out(self, unusable: Mapping[str, Container[str]]) -> None:
+        """Ask no problem with these keys, given by entry. Which problems are held out stays as it is."""
+        self._unusable = dict(unusable)
+
+    def hold_out_others(self, name: str, is_usable: Callable[[Problem], bool]) -> Iterator[Problem]:
+        """Hold out another problem in place of each one that cannot be used, and yield the latter.
+
+        Only where problems are drawn; of a list there are no more. Raises ValueError when MAX_REDRAWS others cannot be
+        used either.
+        """
+        source = self.sources[name]
+        if not isinstance(source, DrawnProblems):
+            return
+        for position, problem in enumerate(self._held_out[name]):
+            if is_usable(problem):
+                continue
+            yield problem
+            keys = {held_out.key for held_out in self._held_out[name]}
+            others = islice(source.instead_of(position), MAX_REDRAWS)
+            other = next((found for found in others if found.key not in keys and is_usable(found)), None)
+            if other is None:
+                raise NoneFitsError(name)
+            self._held_out[name][position] = other
+        self._note_keys()
 
     def draw(self, position: int, weights: Mapping[str, float], is_dropped: Callable[[str, str], bool]) -> Draw:
         """Return the problem for a position of the run, of an entry chosen by `weights`.
@@ -40,23 +92,24 @@ class Mixture:
         `is_dropped(name, key)` says of a listed problem whether it is left out. Raises NothingLeftError when all the
         problems of the entry are held out or left out.
         """
-        names = [name for name in self._sources if weights.get(name, 0.0) > 0]
+        names = [name for name in self.sources if weights.get(name, 0.0) > 0]
         name = names[0]
         if len(names) > 1:
             rng = random.Random(f"mixture/{self._seed}/{position}")
             name = rng.choices(names, [weights[name] for name in names])[0]
-        source = self._sources[name]
+        source, unusable = self.sources[name], self._unusable.get(name, ())
         for _ in range(MAX_DRAWS if source.num_problems is None else 2 * source.num_problems):
             problem = source.train(self._indices[name])
             self._indices[name] += 1
-            is_held_out = (self._tasks[name], problem.key) in self._held_out_keys
-            if not is_held_out and not (self.is_listed(name) and is_dropped(name, problem.key)):
+            if problem.key in unusable or self._is_held_out(name, problem):
+                continue
+            if not (self.is_listed(name) and is_dropped(name, problem.key)):
                 return Draw(name, problem)
         raise NothingLeftError(name)
 
     def is_listed(self, name: str) -> bool:
         """Return whether the entry's source lists its problems, so that they come again and can be dropped."""
-        return self._sources[name].num_problems is not None
+        return self.sources[name].num_problems is not None
 
     def state(self) -> dict[str, int]:
         """Return the position of each source, by the entry's name."""
@@ -65,6 +118,17 @@ class Mixture:
     def restore(self, state: Mapping[str, int]) -> None:
         self._indices.update(state)
 
+    def _note_keys(self) -> None:
+        self._keys = {(name, problem.key) for name, problems in self._held_out.items() for problem in problems}
+        self._task_keys = {(self._tasks[name].task, key) for name, key in self._keys}
+
+    def _is_held_out(self, name: str, problem: Problem) -> bool:
+        if self.rule == "by_position":
+            return (self._tasks[name].task, problem.key) in self._task_keys
+        return (name, problem.key) in self._keys or (
+            len(self.sources) > 1 and self.questions.holds(self._tasks[name], problem)
+        )
+
 
 class NothingLeftError(ValueError):
     """Every problem of an entry is held out or was dropped."""
@@ -72,10 +136,20 @@ class NothingLeftError(ValueError):
     def __init__(self, name: str) -> None:
         super().__init__(
             f"no problem of {name!r} is left to train on: those that are not held out for another entry of the mixture "
-            "were dropped as solved. Lower prompts.num_held_out, raise prompts.curriculum.drop_solved_after, or add "
-            "problems"
+            "were dropped as solved, or cannot be used. Lower prompts.num_held_out, raise "
+            "prompts.curriculum.drop_solved_after, or add problems"
         )
         self.name = name
+
+
+class NoneFitsError(ValueError):
+    """Every problem that is drawn is too long."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"{MAX_REDRAWS} problems of {name!r} were drawn, and every one is longer than prompts.max_prompt_tokens: "
+            "raise it, or shorten the template or the example"
+        )
 
 
 def shares(total: int, weights: Mapping[str, float]) -> dict[str, int]:

@@ -8,14 +8,18 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
+from rollout.problems.listed import SplitRule
 from rollout.prompts.config import PromptsConfig
 from rollout.prompts.curriculum import Curriculum, SolvedProblems, training_id
-from rollout.prompts.mixture import Draw, Mixture, NothingLeftError
-from rollout.prompts.template import Template, Tokenizer
+from rollout.prompts.mixture import MAX_REDRAWS, Draw, Mixture, NoneFitsError, NothingLeftError
+from rollout.prompts.template import OverlongPromptError, Template, Tokenizer
 from rollout.types.completions import Group
 from rollout.types.prompts import Prompt, PromptFormat
 
 logger = logging.getLogger(__name__)
+
+FORMAT = 2
+"""Version of the state. Of the first, which names none, held-out problems were chosen by their position."""
 
 
 class PromptStream:
@@ -24,12 +28,13 @@ class PromptStream:
     A prompt's id names its position, so it is unique in the run and the same after a resume.
     """
 
-    def __init__(self, config: PromptsConfig, tokenizer: Tokenizer) -> None:
+    def __init__(self, config: PromptsConfig, tokenizer: Tokenizer, problems: Mixture | None = None) -> None:
+        """`problems`: what is asked, where it was looked at before; None: what `config` describes."""
         self._config = config
         self._template = Template(config, tokenizer)
         self._curriculum = Curriculum(config.curriculum, config.weights)
         self._solved = SolvedProblems(config.curriculum.drop_solved_after)
-        self._mixture = Mixture(config, self._curriculum.last_weights)
+        self._mixture = problems or Mixture(config)
         self._position = 0
         self._step = 1
         self.held_out = lru_cache(maxsize=None)(self._held_out)
@@ -61,6 +66,7 @@ class PromptStream:
     def state(self) -> dict[str, Any]:
         """Return what `restore` needs to go on from here."""
         return {
+            "format": FORMAT if self._mixture.rule == "by_key" else 1,
             "position": self._position,
             "step": self._step,
             "mixture": self._mixture.state(),
@@ -69,6 +75,7 @@ class PromptStream:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
+        assert split_rule(state) == self._mixture.rule
         self._position, self._step = state["position"], state["step"]
         self._mixture.restore(state["mixture"])
         self._curriculum.restore(state["curriculum"])
@@ -81,9 +88,17 @@ class PromptStream:
 
     def _next(self) -> Prompt:
         position, self._position = self._position, self._position + 1
-        name, problem = self._draw(position)
         is_one_shot = random.Random(f"format/{self._config.seed}/{position}").random() < self._one_shot_share
-        return self._template.prompt(training_id(position), problem, "one_shot" if is_one_shot else None, name)
+        format: PromptFormat | None = "one_shot" if is_one_shot else None
+        for _ in range(MAX_REDRAWS):
+            name, problem = self._draw(position)
+            try:
+                return self._template.prompt(training_id(position), problem, format, name)
+            except OverlongPromptError as error:
+                if self._mixture.is_listed(name):
+                    raise
+                logger.info("another problem is asked in its place: %s", error)
+        raise NoneFitsError(name)
 
     def _draw(self, position: int) -> Draw:
         weights, has_dropped = self._curriculum.weights, self._solved.has_dropped
@@ -94,3 +109,8 @@ class PromptStream:
                 raise
             logger.warning("every problem of %r was dropped as solved: all of them are asked again", error.name)
             return self._mixture.draw(position, weights, has_dropped)
+
+
+def split_rule(state: Mapping[str, Any]) -> SplitRule:
+    """Return how held-out problems are chosen in a run whose stream had this state."""
+    return "by_key" if state.get("format", 1) >= FORMAT else "by_position"

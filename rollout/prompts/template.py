@@ -21,6 +21,10 @@ NO_SYSTEM = "prompts.system is set, but the model's chat template has no place f
 NO_SYSTEM_FIX = "leave prompts.system empty and begin prompts.template with its text"
 
 
+class OverlongPromptError(ValueError):
+    """A prompt is longer than `prompts.max_prompt_tokens`."""
+
+
 class Tokenizer(Protocol):
     """The part of a Hugging Face tokenizer that prompts are made with."""
 
@@ -61,7 +65,7 @@ class Template:
         Args:
             name: the task's name in `prompts.tasks`; empty: the task that `prompts` itself describes.
 
-        Raises ValueError when the prompt is longer than `prompts.max_prompt_tokens`.
+        Raises OverlongPromptError when the prompt is longer than `prompts.max_prompt_tokens`.
         """
         task = self._config.tasks[name] if name else self._config
         format = format or self._config.format
@@ -69,7 +73,7 @@ class Template:
         # A chat template has written its own special tokens; a base model's text gets the tokenizer's (often none).
         token_ids = encode(self._tokenizer, text, f"prompt {prompt_id}", add_special_tokens=not self._config.chat)
         if len(token_ids) > self._config.max_prompt_tokens:
-            raise ValueError(
+            raise OverlongPromptError(
                 f"prompt {prompt_id} has {len(token_ids)} tokens in the format {format}, above "
                 f"prompts.max_prompt_tokens = {self._config.max_prompt_tokens}: raise it, or shorten the template or "
                 "the example"

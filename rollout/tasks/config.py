@@ -92,6 +92,11 @@ class TaskConfig(BaseModel, frozen=True, extra="allow", use_attribute_docstrings
         """A question for `rayzero solve`; None where the task suggests none."""
         return self._optional("EXAMPLE_QUESTION")
 
+    @property
+    def field_groups(self) -> tuple[tuple[str, ...], ...]:
+        """The fields that a template may show, in groups: it must show at least one of each group."""
+        return self._module.fields(self.settings)
+
     def source(self, num_held_out: int, seed: int, *, by_shown: bool = True) -> ProblemSource:
         """Return the problems. Raises ValueError when there are too few of them, or a row is malformed.
 
@@ -130,7 +135,7 @@ class TaskConfig(BaseModel, frozen=True, extra="allow", use_attribute_docstrings
         """Return the problem of a question that a user typed. Raises ValueError when the text is no question."""
         if read := self._optional("read_question"):
             return read(question, answer, self.settings)
-        needed = self._module.fields(self.settings)
+        needed = self.field_groups
         shown = shown_fields("template", self.wording(format))
         if len(needed) != 1 or not shown <= set(needed[0]):
             raise ValueError(
@@ -184,7 +189,7 @@ class TaskConfig(BaseModel, frozen=True, extra="allow", use_attribute_docstrings
         return self
 
     def _check_wording(self, key: str, wording: str) -> None:
-        groups = self._module.fields(self.settings)
+        groups = self.field_groups
         known = {name for group in groups for name in group}
         fields = shown_fields(key, wording)
         if ANY_FIELD in known:

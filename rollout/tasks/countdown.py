@@ -50,7 +50,6 @@ def source(config: CountdownConfig, num_held_out: int, seed: int) -> ProblemSour
             problems = ListedProblems(train, num_held_out, seed, "prompts.countdown", held_out=drawn.held_out)
     else:
         problems = listed(rows_of(config), config, num_held_out, seed)
-    problems.held_out = [replace(each, difficulty=difficulty(each, config)) for each in problems.held_out]
     return problems
 
 
@@ -101,14 +100,18 @@ def problem(numbers: Sequence[int], target: int, must_use_all: bool, exact_divis
     )
 
 
-def difficulty(problem: Problem, config: CountdownConfig) -> str:
-    """Return a label such as `3 numbers, 1 solution`. Counting takes milliseconds: it is for held-out problems only."""
+def labelled(problem: Problem, config: CountdownConfig) -> Problem:
+    """Return the problem with a difficulty such as `3 numbers, 1 solution`.
+
+    Counting takes milliseconds: it is for held-out problems only.
+    """
     numbers, target = problem.answer["numbers"], problem.answer["target"]
     if not 2 <= len(numbers) <= MAX_COUNTED or min(numbers) < 1:
-        return problem.difficulty
+        return problem
     operators = config.operators if config.source == "generated" else "+-*/"
     found = count_solutions(numbers, target, operators, config.must_use_all, config.exact_division, limit=3)
-    return f"{problem.difficulty}, {('no solution', '1 solution', '2 solutions', '3+ solutions')[found]}"
+    solutions = ("no solution", "1 solution", "2 solutions", "3+ solutions")[found]
+    return replace(problem, difficulty=f"{problem.difficulty}, {solutions}")
 
 
 class GeneratedProblems(DrawnProblems):
@@ -125,6 +128,7 @@ class GeneratedProblems(DrawnProblems):
             seed=seed,
             widen="widen prompts.countdown's ranges",
             draw_held_out=lambda rng: draw(rng, for_held_out=True),
+            label=lambda problem: labelled(problem, config),
         )
 
 
@@ -160,12 +164,16 @@ def listed(rows: Iterable[LocatedRow], config: CountdownConfig, num_held_out: in
     ]
     log_merged(config.source, found)
     problems = [each for _, each in found]
+
+    def label(problem: Problem) -> Problem:
+        return labelled(problem, config)
+
     if not config.even_held_out:
-        return ListedProblems(problems, num_held_out, seed, config.source)
+        return ListedProblems(problems, num_held_out, seed, config.source, label=label)
     even = [each for each in problems if are_even(each.answer["numbers"])]
     others = [each for each in problems if not are_even(each.answer["numbers"])]
     name = f"{config.source}, with even numbers only,"
-    return ListedProblems(others, num_held_out, seed, name, held_out=even)
+    return ListedProblems(others, num_held_out, seed, name, held_out=even, label=label)
 
 
 def parse_row(row: Row, where: str) -> tuple[list[int], int]:

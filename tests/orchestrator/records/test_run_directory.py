@@ -55,13 +55,36 @@ def test_the_same_name_with_other_settings_is_refused_and_says_which(config, tmp
 def test_what_a_run_needs_of_a_machine_may_change_when_it_is_resumed(config, tmp_path) -> None:
     RunDirectory(config).open().log_metrics(0, {})
     elsewhere = ["rollout.num_generators=1", "rollout.cpus_per_generator=0.1", "rewards.num_workers=3"]
+    elsewhere += ["rollout.max_batched_tokens=4096", "rollout.cpu_kv_cache_gib=2", "rollout.threads_per_generator=2"]
+    elsewhere += ["learner.threads_per_rank=2", "rewards.memory_gib=2.0", "rewards.max_pending_groups=64"]
     RunDirectory(load(None, [f"runs_dir={tmp_path}", "name=one", *elsewhere])).open()
-    with pytest.raises(RunDirectoryError, match=r"rollout\.max_batched_tokens was 8192, now 4096"):
-        RunDirectory(load(None, [f"runs_dir={tmp_path}", "name=one", "rollout.max_batched_tokens=4096"])).open()
+    with pytest.raises(RunDirectoryError, match=r"learner\.updates_per_step was 1, now 2"):
+        RunDirectory(load(None, [f"runs_dir={tmp_path}", "name=one", "learner.updates_per_step=2"])).open()
+
+
+def test_a_setting_that_an_older_version_did_not_know_had_its_default(config, tmp_path) -> None:
+    directory = RunDirectory(config).open()
+    directory.log_metrics(0, {})
+    file = directory.path / "config.json"
+    settings = json.loads(file.read_text())
+    del settings["traces"]["max_lines"], settings["learner"]["optimizer"]
+    file.write_text(json.dumps(settings))
+    RunDirectory(config).open()
+    file.write_text(json.dumps(settings))
+    changed = load(None, [f"runs_dir={tmp_path}", "name=one", "traces.max_lines=5"])
+    with pytest.raises(RunDirectoryError, match=r"traces\.max_lines was 9, now 5"):
+        RunDirectory(changed).open()
+    file.write_text(json.dumps(settings | {"a_setting_that_is_gone": 1}))
+    with pytest.raises(RunDirectoryError, match=r"a_setting_that_is_gone was 1, now None"):
+        RunDirectory(config).open()
 
 
 @pytest.mark.parametrize(
-    "setting", ["learner.max_logprob_gap=0.1", "learner.max_tokens_per_microbatch=4096", "rewards.max_failed_share=0.5"]
+    "setting",
+    [
+        *("learner.max_logprob_gap=0.1", "learner.max_tokens_per_microbatch=4096", "rewards.max_failed_share=0.5"),
+        "prompts.max_prompt_tokens=60",
+    ],
 )
 def test_what_an_error_says_to_change_may_change(config, tmp_path, setting) -> None:
     RunDirectory(config).open().log_metrics(0, {})

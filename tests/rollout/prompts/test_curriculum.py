@@ -181,7 +181,7 @@ def test_generated_problems_never_come_again_so_none_is_remembered() -> None:
 @settings(max_examples=50)
 def test_every_listed_problem_that_is_not_dropped_comes_once_an_epoch(size, drop_after, counts, rng) -> None:
     prompts = stream([{"weights": HARD}], num_problems=size, drop_solved_after=drop_after)
-    everything = {problem.key for problem in prompts._mixture._sources["hard"]._train}
+    everything = {problem.key for problem in prompts._mixture.sources["hard"].different}
     streaks = dict.fromkeys(everything, 0)
     epochs: dict[int, list[str]] = {}
     is_whole = True  # until all are dropped, and then an epoch is cut short

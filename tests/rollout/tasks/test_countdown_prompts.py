@@ -201,7 +201,9 @@ def test_even_rows_are_held_out_of_a_file_too(rows) -> None:
     assert all(number % 2 == 0 for problem in source.held_out for number in numbers_of(problem))
     train = [source.train(index) for index in range(source.num_problems)]
     assert all(any(number % 2 for number in numbers_of(problem)) for problem in train)
-    with pytest.raises(ValueError, match=r"even numbers only, has 8 rows, 5 different problems, too few"):
+    with pytest.raises(
+        ValueError, match=r"even numbers only, has 8 rows, 5 different problems, too few for prompts\.num_held_out = 30"
+    ):
         countdown.source(CountdownConfig(source=str(rows), even_held_out=True), 30, 0)
 
 

@@ -1,0 +1,146 @@
+"""Know a held-out question again: in another entry of a mixture, or in what a warm start teaches."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+
+from rollout.problems.listed import ListedProblems
+from rollout.problems.problem import Problem, ProblemSource
+from rollout.tasks.base import ANY_FIELD
+from rollout.tasks.config import TaskConfig, shown_fields
+
+WORD = re.compile(r"\w{2,}|\d")
+
+
+class HeldOutQuestions:
+    """The held-out problems of all entries, to be known again whatever task, key or wording they come with.
+
+    A problem is the same as a held-out one when it asks the same question, or has the same key in the same file. Where
+    an entry has one question with several keys, such as "Which of these is a mineral?" with other options, the same
+    question must show the same words besides. Problems without a text of their own, such as Countdown's, are told
+    apart by their keys.
+    """
+
+    def __init__(self, entries: Mapping[str, TaskConfig], sources: Mapping[str, ProblemSource]) -> None:
+        self._entries = entries
+        self._sources = sources
+
+    def holds(self, task: TaskConfig, problem: Problem) -> bool:
+        """Return whether the problem, which `task` asks, is held out."""
+        return (
+            question_of(problem) in self._questions
+            or (scope(task), problem.key) in self._keys
+            or bool(self._words and words_of(shown_texts(task, problem)) in self._words)
+        )
+
+    def is_asked_in(self, text: str) -> bool:
+        """Return whether a text, such as the prompt of a pair, asks a held-out question in whatever words."""
+        text = normal(text)
+        for word in set(WORD.findall(text)):
+            for groups in self._texts.get(word, ()):
+                if all(any(contains(text, found) for found in group) for group in groups):
+                    return True
+        return False
+
+    @cached_property
+    def _ambiguous(self) -> Mapping[str, set[str]]:
+        """The questions of each entry that stand there with several keys."""
+        return {name: repeated(source) for name, source in self._sources.items()}
+
+    def _held_out(self) -> Iterable[tuple[TaskConfig, Problem, bool]]:
+        """Yield each held-out problem with its task, and whether its question alone does not tell which it is."""
+        for name, source in self._sources.items():
+            for problem in source.held_out:
+                yield self._entries[name], problem, question_of(problem) in self._ambiguous[name]
+
+    @cached_property
+    def _questions(self) -> set[str]:
+        return {question_of(problem) for _, problem, is_ambiguous in self._held_out() if not is_ambiguous}
+
+    @cached_property
+    def _keys(self) -> set[tuple[tuple[str, str], str]]:
+        return {(scope(task, is_held_out=True), problem.key) for task, problem, _ in self._held_out()}
+
+    @cached_property
+    def _words(self) -> set[tuple[str, ...]]:
+        found = (
+            words_of(shown_texts(task, problem)) for task, problem, is_ambiguous in self._held_out() if is_ambiguous
+        )
+        return {words for words in found if words}
+
+    @cached_property
+    def _texts(self) -> Mapping[str, list[list[list[str]]]]:
+        """The texts that ask a held-out problem, by a word of theirs: of each group one must stand in the text."""
+        found: dict[str, list[list[list[str]]]] = defaultdict(list)
+        for task, problem, is_ambiguous in self._held_out():
+            groups = [[normal(text) for text in group] for group in askings(task, problem, is_ambiguous)]
+            for text in max(groups, key=lambda group: min(map(len, group)), default=()):
+                for word in sorted(WORD.findall(text), key=len)[-1:]:
+                    found[word].append(groups)
+        return found
+
+
+def askings(task: TaskConfig, problem: Problem, is_ambiguous: bool) -> list[list[str]]:
+    """Return the texts of which one of each group stands in whatever asks the problem."""
+    if is_ambiguous:
+        return [[text] for text in shown_texts(task, problem) if text.strip()]
+    if problem.question is not None:
+        return [[problem.question]]
+    groups = [[problem.fields[name] for name in group if name in problem.fields] for group in task.field_groups]
+    return [[text for text in group if text.strip()] for group in groups if any(text.strip() for text in group)]
+
+
+def repeated(source: ProblemSource) -> set[str]:
+    """Return the questions that stand in a list with several keys."""
+    if not isinstance(source, ListedProblems):
+        return set()
+    keys: dict[str, str] = {}
+    several = set()
+    for problem in (*source.different, *source.held_out):
+        question = question_of(problem)
+        if keys.setdefault(question, problem.key) != problem.key:
+            several.add(question)
+    return several
+
+
+def scope(task: TaskConfig, is_held_out: bool = False) -> tuple[str, str]:
+    """Return where a key means the same problem: the task, and the file or data set."""
+    source: str = getattr(task.settings, "source", "")
+    return task.task, getattr(task.settings, "held_out_source", "") or source if is_held_out else source
+
+
+def question_of(problem: Problem) -> str:
+    """Return what tells a question from others: its text, or else the problem's key."""
+    return normal(problem.key if problem.question is None else problem.question)
+
+
+def shown_texts(task: TaskConfig, problem: Problem) -> Sequence[str]:
+    """Return the texts of the problem that the task's wording shows."""
+    shown = shown_fields("template", task.wording("zero_shot"))
+    return [problem.fields[name] for name in sorted(shown - {ANY_FIELD}) if name in problem.fields]
+
+
+def words_of(texts: Sequence[str]) -> tuple[str, ...]:
+    """Return the different words of texts, sorted; single letters, such as labels of options, are none."""
+    return tuple(sorted(set(WORD.findall(normal(" ".join(texts))))))
+
+
+def normal(text: str) -> str:
+    """Return a text without differences of case, spaces and spelling of characters."""
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+def contains(text: str, found: str) -> bool:
+    """Return whether a text stands in another, not within a longer word or number."""
+    start = text.find(found)
+    while start >= 0:
+        end = start + len(found)
+        begins = not (text[start - 1 : start].isalnum() and found[0].isalnum())
+        if begins and not (text[end : end + 1].isalnum() and found[-1].isalnum()):
+            return True
+        start = text.find(found, start + 1)
+    return False
