@@ -113,7 +113,7 @@ class ListedConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstri
     """Another file or hub data set to hold problems out of. Empty: `source`."""
     held_out_split: str = "test"
     """Split of the hub data set to hold problems out of. Empty: `split`. Of one file, or one split, the held-out
-    problems are drawn at random and left out of training."""
+    problems are those of the smallest hashes of their keys, left out of training."""
 
     @field_validator("source", "held_out_source")
     @classmethod

@@ -39,7 +39,7 @@ class JsonlConfig(ListedConfig, frozen=True):
     """A local .jsonl or .parquet file, or a hub data set such as `openai/gsm8k`. Must be set."""
     held_out_split: str = ""
     """Split of a hub data set to hold problems out of, such as `test`. Empty: `split`. Of one file, or one split, the
-    held-out problems are drawn at random and left out of training."""
+    held-out problems are those of the smallest hashes of their keys, left out of training."""
     question_column: str = "question"
     """Column of the question."""
     answer_column: str = "answer"

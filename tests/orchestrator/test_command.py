@@ -33,7 +33,7 @@ class FakeCommand(Command[None]):
     def how_to_go_on(self):
         return "go on."
 
-    def prepare(self):
+    def prepare(self, latest):
         return None
 
     def report(self, seconds):
@@ -107,7 +107,7 @@ def test_weights_that_broke_are_said_with_the_last_good_checkpoint(tmp_path: Pat
 class Stopped(TrainCommand):
     """A run that its recipe stopped after the third of ten steps."""
 
-    def prepare(self):
+    def prepare(self, latest):
         raise AssertionError("it goes on")
 
     @classmethod

@@ -121,6 +121,14 @@ def test_a_run_that_began_by_position_compares_task_and_key_only(sums) -> None:
     assert questions(old.held_out()) & questions(old.take(600))
 
 
+def test_a_run_that_began_by_position_tells_rows_apart_by_their_question_alone(tmp_path: Path) -> None:
+    rows = [{"question": f"What is it {n % 10}?", "hint": f"Hint {n}.", "answer": "1"} for n in range(40)]
+    task = {"task": "jsonl", "template": "{question} {hint}", "jsonl": {"source": write(tmp_path / "a.jsonl", rows)}}
+    asked = PromptsConfig.model_validate({"num_held_out": 5, **task})
+    assert Mixture(asked).sources["jsonl"].num_problems == 35
+    assert Mixture(asked, "by_position").sources["jsonl"].num_problems == 5
+
+
 @pytest.mark.parametrize(
     ("task", "text"),
     [
