@@ -7,10 +7,13 @@ The answer of a text is, in this order: what its last pair of answer tags holds;
 ``Answer: kitchen``, ``The answer is the kitchen`` and a box. In the natural format, and without one of those, it is the
 end of the text: ``So Mary is in the kitchen.`` answers ``kitchen``, unless that sentence denies (``not``, ``never``).
 
-Two answers are the same when their words are: case, punctuation, spaces and the articles a, an, the do not count (as in
-SQuAD's exact match), nor do accents' encodings or the commas of thousands. A reference with commas is a list
-(``apple,football``); the parts of a given list may be separated by commas, semicolons, line breaks, or ``and``, and may
-come in any order.
+Two answers are the same when their words, operators and signs are (rewards/parsing/words.py): case, punctuation, spaces
+and the articles a, an, the do not count, but ``C`` is not ``C++``, ``x - y`` not ``x + y``, ``1/2`` not ``1 2`` and
+``50%`` not ``50``. A currency may be left out, but not be another one.
+
+A reference with commas is a list (``apple,football``); the parts of a given list may be separated by commas,
+semicolons, line breaks, or ``and``, and may come in any order. Of ``Garden? No, kitchen`` the last counts, and where
+another answer follows the first, as in ``Kitchen. Or the garden.``, there is none.
 
 - ``correctness``: 1 if the answer is the reference or one of its aliases, otherwise 0.
 """
@@ -18,27 +21,29 @@ come in any order.
 from __future__ import annotations
 
 import re
-import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 
-from rewards.parsing.extraction import is_natural, stated_answer
+from rewards.parsing.extraction import after_retraction, from_box, is_natural, stated_answer
+from rewards.parsing.words import without_bullets, words_of
 
 PARTS = ("correctness",)
 
 MAX_CHARACTERS = 1_000
 """Longest answer that is looked at; a longer one is wrong."""
 
-_ARTICLES = frozenset({"a", "an", "the"})
-_COMBINING = "".join(re.escape(c) for c in map(chr, range(0x300, 0x10000)) if unicodedata.category(c) in ("Mn", "Mc"))
-"""Characters that stand with a letter, such as the vowels of Hindi and Thai; they are no letters to ``\\w``."""
-_LETTERS = rf"(?:[^\W_][{_COMBINING}]*)+"
-_WORD = re.compile(rf"{_LETTERS}(?:['.]{_LETTERS})*|[-+](?=[0-9])")
-_COMMAND = re.compile(r"\\[a-zA-Z]{1,20}(?=\{)")
+_BEFORE_OPERAND = frozenset(["<=", ">=", "!=", *"-+*/^<>√~±"])
+"""What stands right before an operand belongs to it: ``-5`` does not end in 5."""
+_ANOTHER = re.compile(
+    r"\W{0,4}(?:(?:or|and|also|maybe|perhaps|possibly|alternatively|either|no)\b|(?:(?:an?|the)\s)?[^\s]{1,40}\s{0,4}\Z)",
+    re.I,
+)
+"""Another answer behind the first: a word alone, or what begins with ``or``."""
+_CURRENCY = re.compile(r"[€£¥₹$](?=\s?[0-9.])|(?<=[0-9])\s?[€£¥₹$]")
 _COMMA = re.compile(r",(?!(?<=[0-9],)[0-9]{3}(?![0-9]))")
 """But not that of ``1,200``."""
-_SEPARATOR = re.compile(rf"{_COMMA.pattern}|[;\n]|\band\b", re.IGNORECASE)
-_THOUSANDS = re.compile(r"(?<=[0-9]),(?=[0-9]{3}(?![0-9]))")
+_SEPARATOR = re.compile(rf"{_COMMA.pattern}|[;\n]|\band\b|\s&\s", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"[.!?](?=\s)")
 _DENIAL = re.compile(r"\b(?:not|no longer|never|neither|nor)\b|n['’]t\b", re.IGNORECASE)
 
@@ -60,18 +65,39 @@ def score(text: str, answer: Mapping[str, Any]) -> dict[str, float]:
 
 def is_same(given: str, reference: str, ordered: bool) -> bool:
     """Return whether two answers are the same. Raises ValueError when the reference has no words."""
-    expected = parts(reference, _COMMA)
+    expected = _expected(reference)
     if not expected:
         raise ValueError(f"answer = {reference!r}: the reference is empty")
     if len(given) > MAX_CHARACTERS:
         return False
-    # ``The kitchen. Mary went there.``: only the first sentence answers.
-    for stated in (given, _SENTENCE_END.split(given, maxsplit=1)[0]):
-        for separator in (_COMMA, _SEPARATOR) if len(expected) > 1 else (None,):
+    for stated in _readings(given):
+        for separator in _separators(expected):
             found = parts(stated, separator)
-            if found == expected or (not ordered and sorted(found) == sorted(expected)):
-                return True
+            if found == expected or (len(found) > 1 and not ordered and sorted(found) == sorted(expected)):
+                return not _has_another_currency(given, reference)
     return False
+
+
+def _readings(given: str) -> Iterator[str]:
+    r"""Yield what a stated answer may mean: all of it, a box in it, or its first sentence if no other answer follows.
+
+    ``The kitchen. Mary went there.`` answers in its first sentence, ``Kitchen? No, garden`` does not.
+    """
+    yield given
+    stated = after_retraction(from_box(given))
+    if stated != given:
+        yield stated
+    first, *rest = _SENTENCE_END.split(stated, maxsplit=1)
+    if rest and not _ANOTHER.match(rest[0]):
+        yield first
+    if given.endswith("!"):
+        yield given.rstrip("!")
+
+
+def _has_another_currency(given: str, reference: str) -> bool:
+    """Return whether both name a currency, and not the same: one that is left out does no harm."""
+    ours, theirs = ({sign.strip() for sign in _CURRENCY.findall(text)} for text in (given, reference))
+    return bool(ours and theirs and ours != theirs)
 
 
 def ends_in(text: str, reference: str, ordered: bool) -> bool:
@@ -80,28 +106,42 @@ def ends_in(text: str, reference: str, ordered: bool) -> bool:
     sentence = _SENTENCE_END.split(end.rpartition("\n")[2])[-1]
     if _DENIAL.search(sentence):
         return False
-    expected, words = parts(reference, _COMMA), list(_words(sentence))
-    if not expected:
-        return False
-    joined = [word for part in expected for word in part]
-    if len(expected) > 1:
-        joined, words = ([word for word in some if word != "and"] for some in (joined, words))
-    before, found = words[: -len(joined)], words[-len(joined) :]
-    is_choice = before[-1:] == ["or"]
-    return not is_choice and (
-        found == joined or (not ordered and len(expected) > 1 and sorted(found) == sorted(joined))
-    )
+    expected = _expected(reference)
+    for separator in _separators(expected):
+        last = parts(sentence, separator)[-len(expected) :]
+        if expected and len(last) == len(expected) and _end_in(last, expected, ordered):
+            return True
+    return False
+
+
+def _end_in(last: Parts, expected: Parts, ordered: bool) -> bool:
+    """Return whether the last parts of a sentence are the expected ones, but for what stands before the first."""
+    first, *others = last
+    for begun in expected[:1] if ordered else expected:
+        rest = list(expected)
+        rest.remove(begun)
+        before, found = first[: -len(begun)], first[-len(begun) :]
+        is_operand = begun[0][0].isdigit() or len(begun[0]) == 1
+        is_partial = before[-1:] == ("or",) or (is_operand and not _BEFORE_OPERAND.isdisjoint(before[-1:]))
+        if found == begun and not is_partial and (others == rest or (not ordered and sorted(others) == sorted(rest))):
+            return True
+    return False
+
+
+@lru_cache(maxsize=1024)
+def _expected(reference: str) -> Parts:
+    """Return the parts of a reference, which a whole group of completions is compared with."""
+    return parts(reference, _COMMA)
+
+
+def _separators(expected: Parts) -> tuple[re.Pattern[str] | None, ...]:
+    return (_COMMA, _SEPARATOR) if len(expected) > 1 else (None,)
 
 
 def parts(answer: str, separator: re.Pattern[str] | None) -> Parts:
     """Return the words of the answer, or of each of its parts; parts without words are left out."""
-    pieces = separator.split(answer) if separator else [answer]
-    return tuple(words for words in map(_words, pieces) if words)
-
-
-def _words(text: str) -> tuple[str, ...]:
-    """Return the words in lower case without articles, unless there is nothing else."""
-    plain = unicodedata.normalize("NFKC", _COMMAND.sub(" ", text)).casefold().replace("’", "'")
-    plain = _THOUSANDS.sub("", plain)
-    words = tuple(_WORD.findall(plain)) or tuple(plain.split())  # signs alone are their own words
-    return tuple(word for word in words if word not in _ARTICLES) or words
+    plain = without_bullets(answer)
+    if separator is None:
+        words = words_of(plain)
+        return (words,) if words else ()
+    return tuple(words for words in map(words_of, separator.split(plain)) if words)

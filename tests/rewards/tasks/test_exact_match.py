@@ -114,6 +114,19 @@ def test_an_empty_reference_is_refused(reference: object) -> None:
         score("<answer>x</answer>", {"answer": reference})
 
 
+SINGLE = "*_#`-+\"'{\\<=!?;:.@$€£°%~^√∑←↑↓♠♥🎉😀✓✗©•—±∞≠≤≥≈∈∉∪∩∨⊕"
+SIGNS = [*SINGLE, "**", "--", "++", "&&", "||", "()", "[]", "<<", "<>", "->", ":=", "==", "!!", "::", "...", "//", "+="]
+
+
+def test_signs_alone_are_themselves_and_no_others() -> None:
+    right = {(reference, given) for reference in SIGNS for given in SIGNS if is_right(given, reference)}
+    assert right == {(sign, sign) for sign in SIGNS}
+
+
+def is_right(given: str, reference: str) -> bool:
+    return score(f"<answer>{given}</answer>", {"answer": reference})["correctness"] == 1.0
+
+
 @given(st.text(), st.text(min_size=1).filter(lambda text: any(map(str.isalnum, text))), st.booleans())
 def test_any_text_gets_a_mark_and_the_reference_itself_is_right(text: str, reference: str, natural: bool) -> None:
     extraction = {"extraction": "natural"} if natural else {}
