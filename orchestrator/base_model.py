@@ -109,9 +109,14 @@ def check_context(config: RunConfig, model: str) -> None:
         )
 
 
-def warm_start_folder(config: RunConfig) -> Path:
-    """Return where the cache keeps this recipe's warm-started policy. Raises PairError when its data cannot be read."""
-    return cache_folder() / f"warm-{key(warm_start_cache_key(config))}"
+def warm_start_folder(config: RunConfig, left_out: str = "") -> Path:
+    """Return where the cache keeps this recipe's warm-started policy. Raises PairError when its data cannot be read.
+
+    Args:
+        left_out: tells which examples are not taught, as their questions are held out.
+    """
+    settings = warm_start_cache_key(config) | ({"left_out": left_out} if left_out else {})
+    return cache_folder() / f"warm-{key(settings)}"
 
 
 def base_cache_key(config: RunConfig) -> dict[str, Any]:

@@ -26,10 +26,9 @@ from orchestrator.records.trackers.build import build_trackers
 from orchestrator.records.trackers.terminal import ConsoleTracker
 from orchestrator.report.summary import draw_curve, summary_table
 from orchestrator.train import train
-from orchestrator.warm_start import check_data, warm_start_examples, warm_started_model
+from orchestrator.warm_start import WarmStart, check_data, prepare_warm_start, warm_started_model
 from rollout.prompts.mixture import Mixture
 from rollout.prompts.stream import PromptStream, split_rule
-from rollout.supervised.examples import Examples
 
 logger = logging.getLogger(__name__)
 
@@ -46,8 +45,8 @@ class RunInputs:
     base: str
     """Folder or hub name of the policy before any training."""
     prompts: PromptStream
-    examples: Examples | None
-    """Of the warm start; None when there is none to do."""
+    warm_start: WarmStart | None
+    """None when the recipe asks for none."""
 
 
 class TrainCommand(Command[RunInputs]):
@@ -74,7 +73,9 @@ class TrainCommand(Command[RunInputs]):
         problems = Mixture(self.config.prompts, split_rule(latest.prompts) if latest else "by_key")
         prompts = PromptStream(self.config.prompts, tokenizer, problems)
         check_held_out(prompts, self.config)  # a prompt that does not fit is refused now
-        return RunInputs(base, prompts, warm_start_examples(self.config, base, tokenizer))
+        # A run that began under the earlier rule was taught by it, and may have to be taught again.
+        questions = problems.questions if problems.rule == "by_key" else None
+        return RunInputs(base, prompts, prepare_warm_start(self.config, base, tokenizer, questions))
 
     def train(self, inputs: RunInputs, latest: Checkpoint | None, interrupt: Interrupt) -> Ending:
         """Start the actors, warm-start, train and export. The loop itself takes up the latest checkpoint."""
@@ -83,7 +84,7 @@ class TrainCommand(Command[RunInputs]):
         try:
             interrupt.begin()
             with fleet.learning():
-                folder = warm_started_model(fleet.run, inputs.examples, fleet.learner, self.console, interrupt)
+                folder = warm_started_model(fleet.run, inputs.warm_start, fleet.learner, self.console, interrupt)
                 if folder is None:
                     return Ending.INTERRUPTED
 

@@ -22,7 +22,9 @@ from orchestrator.records.checkpoints import Checkpoint
 from orchestrator.records.trackers.base import Tracker
 from orchestrator.records.trackers.build import build_trackers
 from orchestrator.warm_start import check_data, fit, progress, start_supervised, supervised_examples
-from rollout.supervised.examples import PairExamples, TraceExamples
+from rollout.prompts.held_out import HeldOutQuestions
+from rollout.prompts.mixture import Mixture
+from rollout.supervised.examples import FORMAT, PairExamples, TraceExamples
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +67,8 @@ class SupervisedCommand(Command[SupervisedInputs]):
     def prepare(self, latest: Checkpoint | None) -> SupervisedInputs:
         check_data(self.config)
         base = base_model(self.config)
-        examples = supervised_examples(self.config, base, load_tokenizer(base))
+        questions = held_out_questions(self.config) if state_format(latest) > 1 else None
+        examples = supervised_examples(self.config, base, load_tokenizer(base), questions)
         if isinstance(examples, PairExamples):
             self.console.print(f"{len(examples)} pairs in {self.config.warm_start.data}", highlight=False)
         return SupervisedInputs(base, examples)
@@ -108,6 +111,18 @@ class SupervisedCommand(Command[SupervisedInputs]):
         final = self.directory.final
         self.console.print(f"the trained model is in {final}; metrics.jsonl and log.txt beside it", highlight=False)
         self.console.print(f"train it on:  rayzero train RECIPE model.path={final}", highlight=False, markup=False)
+
+
+def held_out_questions(config: RunConfig) -> HeldOutQuestions | None:
+    """Return the questions that a later `rayzero train` of the recipe holds out; None where it asks none."""
+    if config.warm_start.data is not None and "prompts" not in config.model_fields_set:
+        return None
+    return Mixture(config.prompts).questions
+
+
+def state_format(latest: Checkpoint | None) -> int:
+    """Return the version of the examples' state in a checkpoint; that of this version where there is none."""
+    return FORMAT if latest is None else int(latest.prompts[SUPERVISED_STATE].get("format", 1))
 
 
 def restore(latest: Checkpoint | None, learner: LearnerGroup, inputs: SupervisedInputs) -> int:

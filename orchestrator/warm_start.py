@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from rich.console import Console
@@ -17,9 +20,12 @@ from orchestrator.config.schema import RunConfig
 from orchestrator.fleet.learner_group import LearnerGroup
 from orchestrator.interrupt import Interrupt
 from orchestrator.records.metrics import Clock
+from rollout.prompts.held_out import HeldOutQuestions
 from rollout.supervised.examples import Examples, PairExamples, TraceExamples
-from rollout.supervised.pairs import LengthLimit, read_pairs
+from rollout.supervised.pairs import LengthLimit, left_out, read_pairs
 from rollout.types.prompts import SupervisedExample
+
+logger = logging.getLogger(__name__)
 
 AfterStep = Callable[[int, Mapping[str, float], bool], None]
 """(step, its metrics, whether the training leaves after it)."""
@@ -54,6 +60,8 @@ def fit(
         last_step = step
         if is_leaving:
             break
+    if examples.num_left_out:
+        logger.info("%d examples ask a held-out question and were not taught", examples.num_left_out)
     return last_step
 
 
@@ -63,15 +71,17 @@ def check_data(config: RunConfig) -> None:
         read_pairs(config.warm_start.data)
 
 
-def supervised_examples(config: RunConfig, base: str, tokenizer: Any) -> PairExamples | TraceExamples:
-    """Return the pairs of `warm_start.data`, or else the task's traces.
+def supervised_examples(
+    config: RunConfig, base: str, tokenizer: Any, questions: HeldOutQuestions | None = None
+) -> PairExamples | TraceExamples:
+    """Return the pairs of `warm_start.data`, or else the task's traces, without those that ask one of the `questions`.
 
     Raises ValueError, or PairError for a line of the file.
     """
     warm = config.warm_start
     if warm.data is None:
-        return TraceExamples(config.prompts, config.traces, tokenizer, warm.seed)
-    return PairExamples(warm.data, tokenizer, length_limits(config, base), warm.seed)
+        return TraceExamples(config.prompts, config.traces, tokenizer, warm.seed, questions)
+    return PairExamples(warm.data, tokenizer, length_limits(config, base), warm.seed, questions)
 
 
 def length_limits(config: RunConfig, base: str) -> list[LengthLimit]:
@@ -87,28 +97,50 @@ def length_limits(config: RunConfig, base: str) -> list[LengthLimit]:
     return [*limits, LengthLimit(positions, "the model's max_position_embeddings", fix)]
 
 
-def warm_start_examples(config: RunConfig, base: str, tokenizer: Any) -> Examples | None:
-    """Return what the warm start teaches, checked; None when there is no warm start, or the cache has its result."""
-    if config.warm_start.num_steps == 0 or warm_start_folder(config).exists():
+@dataclass(frozen=True, slots=True)
+class WarmStart:
+    """What a run learns before its first step."""
+
+    folder: Path
+    """Where its result is, or will be."""
+    examples: Examples | None
+    """What is taught; None when `folder` is there."""
+
+
+def prepare_warm_start(
+    config: RunConfig, base: str, tokenizer: Any, questions: HeldOutQuestions | None
+) -> WarmStart | None:
+    """Return the warm start, its examples checked; None when the recipe asks for none. `questions` are not taught."""
+    if config.warm_start.num_steps == 0:
         return None
-    return supervised_examples(config, base, tokenizer)
+    folder = warm_start_folder(config, told_apart(config, questions))
+    return WarmStart(folder, None if folder.exists() else supervised_examples(config, base, tokenizer, questions))
+
+
+def told_apart(config: RunConfig, questions: HeldOutQuestions | None) -> str:
+    """Return what tells this warm start from others of the same settings and data: the examples that it leaves out."""
+    data = config.warm_start.data
+    if data is not None:
+        left = left_out(read_pairs(data), questions)
+        return str(left) if left else ""
+    # Without a mixture the settings of the prompts say which are held out.
+    return questions.digest if questions is not None and config.prompts.mixture else ""
 
 
 def warm_started_model(
     run: ResolvedRun,
-    examples: Examples | None,
+    warm_start: WarmStart | None,
     learner: LearnerGroup,
     console: Console,
     interrupt: Interrupt,
 ) -> str | None:
-    """Return the folder that reinforcement learning starts from; train it now where there are `examples`.
+    """Return the folder that reinforcement learning starts from; train it now where there are examples.
 
     None when the user interrupted the training, which is then done from the start the next time.
     """
-    warm = run.config.warm_start
-    if warm.num_steps == 0:
+    if warm_start is None:
         return run.engine.model_folder
-    folder = warm_start_folder(run.config)
+    warm, folder, examples = run.config.warm_start, warm_start.folder, warm_start.examples
     if examples is None:
         console.print(f"warm start: cached in {folder}")
         return str(folder)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 import unicodedata
 from collections import defaultdict
@@ -25,9 +27,16 @@ class HeldOutQuestions:
     apart by their keys.
     """
 
-    def __init__(self, entries: Mapping[str, TaskConfig], sources: Mapping[str, ProblemSource]) -> None:
+    def __init__(
+        self,
+        entries: Mapping[str, TaskConfig],
+        sources: Mapping[str, ProblemSource],
+        held_out: Mapping[str, Sequence[Problem]],
+    ) -> None:
+        """All three by the entry's name; `held_out` are the problems that evaluations ask."""
         self._entries = entries
         self._sources = sources
+        self._problems = held_out
 
     def holds(self, task: TaskConfig, problem: Problem) -> bool:
         """Return whether the problem, which `task` asks, is held out."""
@@ -47,14 +56,20 @@ class HeldOutQuestions:
         return False
 
     @cached_property
+    def digest(self) -> str:
+        """A hash of the questions, in hexadecimal."""
+        questions = sorted({question_of(problem) for _, problem, _ in self._held_out()})
+        return hashlib.sha256(json.dumps(questions).encode()).hexdigest()
+
+    @cached_property
     def _ambiguous(self) -> Mapping[str, set[str]]:
         """The questions of each entry that stand there with several keys."""
         return {name: repeated(source) for name, source in self._sources.items()}
 
     def _held_out(self) -> Iterable[tuple[TaskConfig, Problem, bool]]:
         """Yield each held-out problem with its task, and whether its question alone does not tell which it is."""
-        for name, source in self._sources.items():
-            for problem in source.held_out:
+        for name, problems in self._problems.items():
+            for problem in problems:
                 yield self._entries[name], problem, question_of(problem) in self._ambiguous[name]
 
     @cached_property

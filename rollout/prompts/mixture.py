@@ -46,7 +46,6 @@ class Mixture:
             if isinstance(source, ListedProblems) and rule != "by_key":
                 source.split(rule)
         self._held_out = {name: list(source.held_out) for name, source in self.sources.items()}
-        self.questions = HeldOutQuestions(config.tasks, self.sources)
         self._unusable: dict[str, Container[str]] = {}
         self._indices = dict.fromkeys(self.sources, 0)
         self._note_keys()
@@ -121,6 +120,7 @@ class Mixture:
     def _note_keys(self) -> None:
         self._keys = {(name, problem.key) for name, problems in self._held_out.items() for problem in problems}
         self._task_keys = {(self._tasks[name].task, key) for name, key in self._keys}
+        self.questions = HeldOutQuestions(self._tasks, self.sources, self._held_out)
 
     def _is_held_out(self, name: str, problem: Problem) -> bool:
         if self.rule == "by_position":

@@ -13,7 +13,7 @@ from rollout.tasks.base import Problem
 from rollout.tasks.config import TaskConfig
 from rollout.types.prompts import Prompt, PromptFormat, Tokens
 
-OPENED = "<think>"
+OPENED, CLOSED = "<think>", "</think>"
 OPENED_AT_THE_END = re.compile(r"<think>\s*(?:</think>\s*)?\Z")
 WORDS = "rayzero"
 """What an earlier turn says, to find where its words begin."""
@@ -157,6 +157,11 @@ def worded(tokenizer: Tokenizer, messages: list[dict[str, str]]) -> str:
     if has_lost(text, system):
         raise ValueError(f"{NO_SYSTEM}, which would be left out: {NO_SYSTEM_FIX}")
     return text
+
+
+def opens_again(asked: str, completion: str) -> bool:
+    """Return whether a completion opens `<think>` although the prompt, as the model reads it, already did."""
+    return OPENED_AT_THE_END.search(asked) is not None and OPENED in completion.partition(CLOSED)[0]
 
 
 def has_lost(opened: str, content: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
@@ -11,14 +12,25 @@ from typing import Any, Protocol
 
 from rollout.config import TracesConfig
 from rollout.prompts.config import PromptsConfig
-from rollout.prompts.template import Template, Tokenizer, encode_completion
-from rollout.supervised.pairs import LengthLimit, PairError, encode_pairs, fingerprint, read_pairs
-from rollout.tasks.base import Problem
+from rollout.prompts.held_out import HeldOutQuestions
+from rollout.prompts.template import OPENED, Template, Tokenizer, encode_completion, opens_again
+from rollout.supervised.pairs import LengthLimit, PairError, encode_pairs, fingerprint, left_out, read_pairs
+from rollout.tasks.base import MAX_DRAWS, Problem
 from rollout.types.prompts import SupervisedExample
+
+logger = logging.getLogger(__name__)
+
+FORMAT = 2
+"""Version of the state. Of the first, which names none, held-out questions of other entries were taught too."""
+MAX_NAMED = 5
+"""Lines that a warning names."""
 
 
 class Examples(Protocol):
     """The examples that a supervised training learns from."""
+
+    num_left_out: int
+    """Examples that were not taught so far, as they ask a held-out question."""
 
     def take(self, count: int) -> list[SupervisedExample]:
         """Return the next `count` examples."""
@@ -34,13 +46,40 @@ class Examples(Protocol):
 
 
 class PairExamples:
-    """The pairs of a JSONL file, shuffled anew for each epoch."""
+    """The pairs of a JSONL file that ask no held-out question, shuffled anew for each epoch."""
 
-    def __init__(self, path: str, tokenizer: Tokenizer, limits: list[LengthLimit], seed: int) -> None:
-        """Raise PairError for a file, or a line, that cannot be trained on."""
+    def __init__(
+        self,
+        path: str,
+        tokenizer: Tokenizer,
+        limits: list[LengthLimit],
+        seed: int,
+        questions: HeldOutQuestions | None = None,
+    ) -> None:
+        """Raise PairError for a file, or a line, that cannot be trained on. `questions` are not taught."""
         self._path = path
-        self._fingerprint = fingerprint(path)
-        self._examples = list(encode_pairs(read_pairs(path), tokenizer, limits))
+        pairs = read_pairs(path)
+        left = left_out(pairs, questions)
+        self.num_left_out = len(left)
+        if len(left) == len(pairs):
+            raise PairError(
+                f"warm_start.data = {path!r}: each of its {len(pairs)} pairs asks a held-out question, so there is "
+                "nothing to teach: give other pairs, or lower prompts.num_held_out"
+            )
+        if left:
+            named = ", ".join(pairs[i].where.rpartition(", ")[2] for i in left[:MAX_NAMED])
+            logger.warning(
+                "%s: %d of %d pairs ask a held-out question and are not taught: %s",
+                path,
+                len(left),
+                len(pairs),
+                named + ", …" * (len(left) > MAX_NAMED),
+            )
+        self._fingerprint = fingerprint(path) + (f" without {left}" if left else "")
+        held_out = set(left)
+        taught = [pair for i, pair in enumerate(pairs) if i not in held_out]
+        self._examples = list(encode_pairs(taught, tokenizer, limits))
+        self._format = FORMAT if questions is not None else 1
         self._position = 0
         self._order = lru_cache(maxsize=1)(
             lambda epoch: random.Random(f"pairs/{seed}/{epoch}").sample(range(len(self._examples)), len(self._examples))
@@ -56,7 +95,7 @@ class PairExamples:
         return [self._examples[self._order(epoch)[index]] for epoch, index in places]
 
     def state(self) -> dict[str, Any]:
-        return {"position": self._position, "data": self._fingerprint}
+        return {"format": self._format, "position": self._position, "data": self._fingerprint}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from that state. Raises PairError when the file has changed since."""
@@ -71,19 +110,34 @@ class PairExamples:
 class TraceExamples:
     """The task's synthetic traces, with prompts in the recipe's words."""
 
-    def __init__(self, prompts: PromptsConfig, config: TracesConfig, tokenizer: Tokenizer, seed: int) -> None:
-        """Raise ValueError when the task has no traces, or the tokenizer cannot encode its prompts."""
+    def __init__(
+        self,
+        prompts: PromptsConfig,
+        config: TracesConfig,
+        tokenizer: Tokenizer,
+        seed: int,
+        questions: HeldOutQuestions | None = None,
+    ) -> None:
+        """Raise ValueError when the task has no traces, or the tokenizer cannot encode its prompts.
+
+        Args:
+            questions: are not taught, beside those that the task itself holds out.
+        """
+        self._prompts = prompts
         self._template = Template(prompts, tokenizer)
         self._tokenizer = tokenizer
-        self._traces = traces(prompts, config, seed)
+        self._questions = questions
+        self._format = FORMAT if questions is not None else 1
+        self._traces = self._besides_held_out(traces(prompts, config, seed))
         self._position = 0
+        self.num_left_out = 0
 
     def take(self, count: int) -> list[SupervisedExample]:
         self._position += count
         return [self._example(problem, text) for problem, text in islice(self._traces, count)]
 
     def state(self) -> dict[str, Any]:
-        return {"position": self._position}
+        return {"format": self._format, "position": self._position}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         # Drawn again rather than saved: a random generator's state and the held-out problems would be far larger.
@@ -91,9 +145,29 @@ class TraceExamples:
             pass
         self._position = state["position"]
 
+    def _besides_held_out(self, traces: Iterator[tuple[Problem, str]]) -> Iterator[tuple[Problem, str]]:
+        repeats = 0
+        for problem, text in traces:
+            is_held_out = self._questions is not None and self._questions.holds(self._prompts, problem)
+            repeats = repeats + 1 if is_held_out else 0
+            if repeats == MAX_DRAWS:
+                raise ValueError(
+                    "the questions of the warm start's traces are held out, one and all: lower prompts.num_held_out"
+                )
+            if not is_held_out:
+                yield problem, text
+            else:
+                self.num_left_out += 1
+
     def _example(self, problem: Problem, text: str) -> SupervisedExample:
+        prompt = self._template.prompt("warm_start", problem)
+        if opens_again(prompt.text, text):
+            raise ValueError(
+                f"a trace of the warm start opens {OPENED}, which the prompt has opened at the end of "
+                f"{prompt.text[-40:]!r}: leave it out of prompts.assistant_prefix, or of the trace {text[:40]!r}"
+            )
         completion = encode_completion(self._tokenizer, text, "a trace of the warm start")
-        return SupervisedExample(self._template.prompt("warm_start", problem).token_ids, completion)
+        return SupervisedExample(prompt.token_ids, completion)
 
 
 def traces(prompts: PromptsConfig, config: TracesConfig, seed: int) -> Iterator[tuple[Problem, str]]:

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rollout.prompts.template import Tokenizer, encode, encode_completion, has_lost
+from rollout.prompts.held_out import HeldOutQuestions
+from rollout.prompts.template import OPENED, Tokenizer, encode, encode_completion, has_lost, opens_again
 from rollout.rows.files import file_rows, format_of
 from rollout.rows.row import Row
 from rollout.types.names import closest
 from rollout.types.paths import from_home
-from rollout.types.prompts import SupervisedExample, Tokens
+from rollout.types.prompts import SupervisedExample
 
 KEYS = ("prompt", "completion")
 
@@ -31,6 +32,13 @@ class Pair:
     completion: str
     where: str
     """File and line, for errors."""
+
+    @property
+    def asked(self) -> str:
+        """All that the prompt says, as text."""
+        if isinstance(self.prompt, str):
+            return self.prompt
+        return "\n".join(str(message["content"]) for message in self.prompt)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +73,11 @@ def read_pairs(path: str) -> list[Pair]:
         raise PairError(f'{error}. A pair is {{"prompt": "…", "completion": "…"}}') from error
 
 
+def left_out(pairs: Sequence[Pair], questions: HeldOutQuestions | None) -> list[int]:
+    """Return the positions of the pairs that ask a held-out question. None: no question is held out."""
+    return [i for i, pair in enumerate(pairs) if questions is not None and questions.is_asked_in(pair.asked)]
+
+
 def parse_pair(row: Row, where: str) -> Pair:
     """Return the pair of a row. Raises PairError for one without a prompt and a completion."""
     for name in KEYS:
@@ -95,7 +108,15 @@ def encode_pairs(
             "the model's tokenizer has no eos token, with which every completion ends: set it in its folder"
         )
     for pair in pairs:
-        prompt = encode_prompt(pair, tokenizer)
+        asked, is_worded = worded_prompt(pair, tokenizer)
+        if opens_again(asked, pair.completion):
+            raise PairError(
+                f"{pair.where}: the completion opens {OPENED}, which "
+                + ("the model's chat template" if is_worded else "the prompt")
+                + f" has opened at the end of {asked[-40:]!r}: begin the completion with what follows {OPENED}"
+            )
+        # A chat template has written its own special tokens; text gets the tokenizer's, often none.
+        prompt = encode(tokenizer, asked, pair.where, add_special_tokens=not is_worded)
         completion = encode_completion(tokenizer, pair.completion, pair.where)
         length = len(prompt) + len(completion)
         for limit in limits:
@@ -104,13 +125,13 @@ def encode_pairs(
         yield SupervisedExample(prompt, completion)
 
 
-def encode_prompt(pair: Pair, tokenizer: Tokenizer) -> Tokens:
-    """Return the tokens of a pair's prompt. Raises PairError for messages that the chat template refuses.
+def worded_prompt(pair: Pair, tokenizer: Tokenizer) -> tuple[str, bool]:
+    """Return a pair's prompt as the model reads it, and whether a chat template worded it.
 
-    Text gets the tokenizer's own special tokens, often none. A chat template writes its own.
+    Raises PairError for messages that the chat template refuses.
     """
     if isinstance(pair.prompt, str):
-        return encode(tokenizer, pair.prompt, pair.where, add_special_tokens=True)
+        return pair.prompt, False
     if not tokenizer.chat_template:
         raise PairError(
             f"{pair.where}: prompt is a list of messages, but the model's tokenizer has no chat template: write text "
@@ -125,7 +146,7 @@ def encode_prompt(pair: Pair, tokenizer: Tokenizer) -> Tokens:
             raise PairError(
                 f"{pair.where}: the chat template leaves out the system message: write its text into the user's message"
             )
-    return encode(tokenizer, opened, pair.where, add_special_tokens=False)
+    return opened, True
 
 
 def is_text(value: Any) -> bool:

@@ -12,7 +12,7 @@ from orchestrator.interrupt import Interrupt
 from orchestrator.records.checkpoints import Checkpoint
 from orchestrator.records.run_directory import RunDirectoryError
 from orchestrator.sft import plan, run_supervised
-from orchestrator.warm_start import fit, warm_start_examples
+from orchestrator.warm_start import fit, prepare_warm_start
 from rollout.supervised.pairs import PairError
 from tests.support.sums import RECIPE, write_pairs
 
@@ -50,6 +50,8 @@ class CountingLearner:
 
 class Count:
     """The numbers from 0."""
+
+    num_left_out = 0
 
     def __init__(self) -> None:
         self.position = 0
@@ -151,19 +153,55 @@ def test_a_loaded_model_is_warm_started_on_data_only() -> None:
 
 def test_a_warm_start_is_cached_by_what_its_data_holds(recipe, data, tmp_path, monkeypatch) -> None:
     from orchestrator.base_model import base_model, load_tokenizer, warm_start_folder
+    from rollout.prompts.mixture import Mixture
 
     monkeypatch.setenv("RAYZERO_CACHE", str(tmp_path / "cache"))
     config = settings(recipe, data)
     base = base_model(config)
     tokenizer = load_tokenizer(base)
-    assert len(warm_start_examples(config, base, tokenizer)) == 100
+    questions = Mixture(config.prompts).questions
+    warm_start = prepare_warm_start(config, base, tokenizer, questions)
+    assert len(warm_start.examples.take(100)) == 100
     folder = warm_start_folder(config)
+    assert warm_start.folder == folder
     folder.mkdir()
-    assert warm_start_examples(config, base, tokenizer) is None
+    assert prepare_warm_start(config, base, tokenizer, questions).examples is None
     moved = data.rename(tmp_path / "moved.jsonl")
     assert warm_start_folder(settings(recipe, moved)) == folder
     moved.write_text(moved.read_text().replace("18", "17"))
     assert warm_start_folder(settings(recipe, moved)) != folder
+
+
+def test_a_warm_start_that_leaves_out_other_pairs_is_another(recipe, tmp_path, monkeypatch) -> None:
+    from orchestrator.base_model import base_model, load_tokenizer
+    from rollout.prompts.mixture import Mixture
+
+    monkeypatch.setenv("RAYZERO_CACHE", str(tmp_path / "cache"))
+    file = tmp_path / "sums.jsonl"
+    rows = [{"question": f"{n} + {n} = ", "answer": f"{2 * n}"} for n in range(9)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    pairs = tmp_path / "pairs.jsonl"
+    pairs.write_text(
+        "".join(json.dumps({"prompt": row["question"], "completion": row["answer"]}) + "\n" for row in rows)
+    )
+    asked = ["prompts.task=jsonl", f"prompts.jsonl.source={file}", "prompts.jsonl.reward=gsm8k"]
+
+    def warm_start(*overrides):
+        config = settings(recipe, pairs, *asked, *overrides)
+        base = base_model(config)
+        return prepare_warm_start(config, base, load_tokenizer(base), Mixture(config.prompts).questions)
+
+    found = [warm_start("prompts.num_held_out=4", f"prompts.seed={seed}") for seed in (0, 1)]
+    assert [each.examples.num_left_out for each in found] == [4, 4] and found[0].folder != found[1].folder
+
+
+def test_sft_leaves_out_what_the_recipe_holds_out(recipe, data, tmp_path, caplog) -> None:
+    from orchestrator.sft import held_out_questions, state_format
+
+    assert held_out_questions(load("sft", [], supervised_only=True)) is None  # it asks nothing
+    assert held_out_questions(load("countdown-tiny")).is_asked_in("no question") is False
+    assert state_format(None) == 2
+    assert state_format(Checkpoint(4, Path("step_000004"), {"supervised": {"position": 20}})) == 1
 
 
 def test_train_and_sft_do_not_resume_each_others_runs(recipe, data) -> None:

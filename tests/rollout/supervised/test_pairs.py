@@ -5,9 +5,12 @@ import json
 
 import pytest
 
+from rollout.prompts.config import PromptsConfig
+from rollout.prompts.mixture import Mixture
 from rollout.supervised.examples import PairExamples
 from rollout.supervised.pairs import LengthLimit, PairError, encode_pairs, read_pairs
 from tests.support.byte_tokenizer import Bytes
+from tests.support.chatml_tokenizer import CHATML, THINKING, WITHOUT_THINKING, tokenizer
 
 GOOD = '{"prompt": "1+1=", "completion": "2"}'
 
@@ -126,6 +129,65 @@ def test_a_file_that_changed_is_not_resumed_from(many, tmp_path) -> None:
     changed = PairExamples(file_of(tmp_path, GOOD), Bytes(), [], seed=0)
     with pytest.raises(PairError, match="has changed since the checkpoint"):
         changed.restore(state)
+
+
+ASK = [{"role": "user", "content": "hi"}]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "template"),
+    [(ASK, THINKING), (ASK, WITHOUT_THINKING), ("User: hi\nAssistant: <think>\n", CHATML)],
+    ids=["open", "opened and closed", "text"],
+)
+@pytest.mark.parametrize("completion", ["<think>\nA greeting.</think>ho", "Hm. <think>A greeting.</think>ho"])
+def test_thinking_is_not_opened_twice(tmp_path, prompt, template, completion) -> None:
+    def encoded(completion: str):
+        path = file_of(tmp_path, GOOD, json.dumps({"prompt": prompt, "completion": completion}))
+        return list(encode_pairs(read_pairs(path), tokenizer(template), []))
+
+    with pytest.raises(PairError, match=r"pairs\.jsonl, line 2: the completion opens <think>, which .* has opened at"):
+        encoded(completion)
+    assert len(encoded(completion.replace("<think>", ""))) == 2
+    assert len(encoded("A greeting.</think>ho, the tag is called <think>")) == 2
+
+
+def test_thinking_that_nobody_opened_is_opened_by_the_completion(tmp_path) -> None:
+    asks = "Show your work in <think> </think> tags."
+    lines = [
+        {"prompt": prompt, "completion": "<think>1</think>2"} for prompt in (asks, [{"role": "user", "content": asks}])
+    ]
+    assert len(list(encode_pairs(read_pairs(file_of(tmp_path, *map(json.dumps, lines))), tokenizer(), []))) == 2
+
+
+@pytest.fixture
+def held_out(tmp_path):
+    """Questions of which one is held out, by a recipe of two questions."""
+    file = tmp_path / "questions.jsonl"
+    file.write_text("".join(json.dumps({"question": f"How much is {n}?", "answer": "1"}) + "\n" for n in (2, 3)))
+    prompts = PromptsConfig.model_validate({"task": "gsm8k", "num_held_out": 1, "gsm8k": {"source": str(file)}})
+    mixture = Mixture(prompts)
+    return mixture.questions, mixture.held_out[0].problem.fields["question"]
+
+
+def test_pairs_that_ask_a_held_out_question_are_not_taught(tmp_path, held_out, caplog) -> None:
+    questions, question = held_out
+    shown = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": f"  {question.upper()} Think."}]
+    lines = [{"prompt": prompt, "completion": "2"} for prompt in ("other", f"Q: {question}\nA:", shown)]
+    path = file_of(tmp_path, *map(json.dumps, lines))
+    examples = PairExamples(path, Bytes(), [], 0, questions)
+    assert taught(examples, 3) == ["other"] * 3 and examples.num_left_out == 2
+    assert f"{path}: 2 of 3 pairs ask a held-out question and are not taught: line 2, line 3" in caplog.text
+    with pytest.raises(PairError, match=r"each of its 1 pairs asks a held-out question"):
+        PairExamples(file_of(tmp_path, json.dumps(lines[1])), Bytes(), [], 0, questions)
+
+
+def test_a_resume_that_would_leave_out_other_pairs_is_refused(tmp_path, held_out) -> None:
+    questions, question = held_out
+    path = file_of(tmp_path, *(json.dumps({"prompt": text, "completion": "2"}) for text in ("other", question)))
+    state = PairExamples(path, Bytes(), [], 0, questions).state()
+    PairExamples(path, Bytes(), [], 0, questions).restore(state)
+    with pytest.raises(PairError, match="has changed since the checkpoint"):
+        PairExamples(path, Bytes(), [], 0).restore(state)
 
 
 @pytest.mark.parametrize(

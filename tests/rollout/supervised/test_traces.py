@@ -10,11 +10,15 @@ import pytest
 from orchestrator.config.recipe import load
 from rewards.parsing.extraction import extract_answer
 from rewards.tasks.countdown import check
+from rollout.config import TracesConfig
+from rollout.prompts.config import PromptsConfig
+from rollout.prompts.mixture import Mixture
 from rollout.supervised.countdown import search_trace
 from rollout.supervised.examples import TraceExamples
 from rollout.supervised.examples import traces as task_traces
 from rollout.tasks.countdown_problems.draws import draw_solvable
 from rollout.tasks.countdown_problems.settings import CountdownConfig
+from tests.support.byte_tokenizer import Bytes
 
 STEP = re.compile(r"(\d+)([-+*])(\d+)=(\d+)(?: (yes|no))?")
 APPLY = {"+": int.__add__, "-": int.__sub__, "*": int.__mul__}
@@ -61,6 +65,52 @@ def test_numbers_that_make_nothing_are_refused() -> None:
         search_trace([50, 40], 1, random.Random(0), max_value=0)
     with pytest.raises(ValueError, match="two or three numbers"):
         search_trace([1, 2, 3, 4], 1, random.Random(0))
+
+
+def test_a_warm_start_teaches_no_question_that_a_mixture_holds_out() -> None:
+    """32 of 32 were taught: the traces held out those of `[prompts]` alone, by another count and other settings."""
+    tasks = {
+        "three": {"countdown": {"max_number": 6}},
+        "words": {"task": "word_problems"},
+    }
+    prompts = PromptsConfig.model_validate(
+        {"chat": False, "num_held_out": 64, "max_prompt_tokens": 1000, "countdown": {"max_number": 9}, "mixture": tasks}
+    )
+    mixture = Mixture(prompts)
+    held_out = {problem.key for name, problem in mixture.held_out if name == "three"}
+
+    def taught(questions) -> tuple[set[str], int]:
+        examples = TraceExamples(prompts, TracesConfig(), Bytes(), 0, questions)
+        found = [bytes(example.prompt_ids.tolist()).decode() for example in examples.take(1200)]
+        numbers = [
+            list(map(int, re.findall(r"\d+", text.partition("create")[0] + text.partition("equals")[2][:4])))
+            for text in found
+        ]
+        return {f"{' '.join(map(str, sorted(n[:-1])))} = {n[-1]}" for n in numbers}, examples.num_left_out
+
+    before, _ = taught(None)
+    after, num_left_out = taught(mixture.questions)
+    assert len(before & held_out) > 10 and not after & held_out and num_left_out > 10
+
+
+def test_a_resumed_warm_start_goes_on_behind_what_it_left_out() -> None:
+    prompts = PromptsConfig.model_validate(
+        {"chat": False, "num_held_out": 64, "max_prompt_tokens": 1000, "countdown": {"max_number": 6}}
+    )
+    questions = Mixture(prompts.model_copy(update={"seed": 1})).questions
+    whole, first, second = (TraceExamples(prompts, TracesConfig(), Bytes(), 0, questions) for _ in range(3))
+    expected = [example.prompt_ids.tolist() for example in whole.take(600)]
+    first.take(300)
+    second.restore(first.state())
+    assert whole.num_left_out and [example.prompt_ids.tolist() for example in second.take(300)] == expected[300:]
+
+
+def test_a_trace_does_not_open_thinking_twice(monkeypatch) -> None:
+    prompts = PromptsConfig.model_validate({"chat": False, "max_prompt_tokens": 1000, "assistant_prefix": "<think>"})
+    problem, text = next(task_traces(prompts, TracesConfig(), 0))
+    monkeypatch.setattr("rollout.supervised.examples.traces", lambda *_: iter([(problem, "<think>" + text)]))
+    with pytest.raises(ValueError, match="a trace of the warm start opens <think>, which the prompt has opened"):
+        TraceExamples(prompts, TracesConfig(), Bytes(), 0).take(1)
 
 
 def test_examples_fit_the_recipe_and_teach_no_held_out_problem(tiny_model) -> None:
