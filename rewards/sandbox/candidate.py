@@ -17,6 +17,7 @@ import types
 from collections.abc import Callable
 
 from rewards.sandbox import plain
+from rewards.sandbox.sources import compiled
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,7 +56,8 @@ def call_functions(job: dict[str, Any], lock: Lock) -> None:
     os.close(job["status"])
     signal.setitimer(signal.ITIMER_PROF, job["time_limit_s"])
     try:
-        _load(job["context"], job["program"], module)
+        for code in compiled(job["context"], job["program"], job["functions"]):
+            exec(code, vars(module))  # noqa: S102  what the box is for
     except BaseException as error:  # noqa: BLE001  also SystemExit: the program is untrusted
         plain.write(replies, _raised(error))
         return
@@ -64,17 +66,6 @@ def call_functions(job: dict[str, Any], lock: Lock) -> None:
         name, arguments, keywords = plain.decode(plain.read(requests))
         signal.setitimer(signal.ITIMER_PROF, job["time_limit_s"])
         plain.write(replies, _answer(module, name, arguments, keywords))
-
-
-def _load(context: str, program: str, module: types.ModuleType) -> None:
-    """Run the context, such as imports that the question began with, and then the program, in one module.
-
-    A program that begins indented is the rest of the function at whose head the context ends.
-    """
-    if program.lstrip("\n")[:1] in {" ", "\t"}:
-        context, program = "", f"{context}\n{program}"
-    for source in (context, program):
-        exec(compile(source, "solution.py", "exec"), vars(module))  # noqa: S102  what the box is for
 
 
 def _answer(module: types.ModuleType, name: str, arguments: Any, keywords: Any) -> dict[str, Any]:
@@ -125,7 +116,8 @@ def _run(job: dict[str, Any], given: int, printed: int, lock: Lock) -> None:
         sys.modules["__main__"] = module
         lock()
         signal.setitimer(signal.ITIMER_PROF, job["time_limit_s"])  # its signal ends the process
-        exec(compile(job["program"], "solution.py", "exec"), vars(module))  # noqa: S102
+        for code in compiled("", job["program"]):
+            exec(code, vars(module))  # noqa: S102
         exit_code = 0
     except SystemExit as stop:
         exit_code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)

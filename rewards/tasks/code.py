@@ -44,6 +44,11 @@ MEMORY_MIB = 512
 MAX_PROGRAM_CHARACTERS = 100_000
 _FENCE = "```"
 _LANGUAGES = ("", "python", "python3", "py")
+_STATEMENT = re.compile(
+    r"(?:return|if|for|while|with|try|raise|assert|yield|pass|from|import|def)\b|[\w.]{1,80}\("
+    r"|[\w.,* \[\]'\"]{1,80}[-+*/%|&^@<>]{0,2}=(?!=)"
+)
+"""The beginning of a line that may be Python, so that no box is started for prose."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +90,7 @@ def extract_program(text: str, may_be_bare: bool = False, functions: Sequence[st
     It is what the last complete pair of answer tags holds, without a fence around it; where there is no such pair, a
     closed block: the last that defines one of the ``functions`` that are wanted, or else the last fenced as Python, or
     else the last fenced as no language; with ``may_be_bare`` and neither, the text itself up to the first line that is
-    not indented: a function's body that goes on where the prompt ended.
+    not indented: a function's body that goes on where the prompt ended, be it behind the first line's indent.
     """
     program = _answer(text, functions)
     if program is None:
@@ -98,7 +103,7 @@ def extract_program(text: str, may_be_bare: bool = False, functions: Sequence[st
 def _answer(text: str, functions: Sequence[str]) -> str | None:
     answer = tagged(text)
     if answer is None or _FENCE not in answer:
-        return None if answer is None else answer.lstrip(" \t")
+        return answer
     # The closing tag closes a fence too, and one at the end of the last line of code is no line of its own.
     return _chosen(_blocks(answer.rstrip().removesuffix(_FENCE).rstrip() + f"\n{_FENCE}"), functions)
 
@@ -136,8 +141,10 @@ def _blocks(text: str) -> list[tuple[str, str]]:
 
 def _body(text: str) -> str:
     lines = text.split("\n")
-    first_outside = next((n for n, line in enumerate(lines) if line[:1] not in {"", " ", "\t", "\r"}), len(lines))
-    return "\n".join(lines[:first_outside])
+    begin = next((n for n, line in enumerate(lines) if line.strip()), 0)
+    rest = begin + 1 if _STATEMENT.match(lines[begin]) else begin
+    end = next((n for n, line in enumerate(lines) if n >= rest and line[:1] not in {"", " ", "\t", "\r"}), len(lines))
+    return "\n".join(lines[:end])
 
 
 def judge(program: str, answer: Mapping[str, Any], require: Sequence[str] = REQUIRED) -> ProgramVerdict:
@@ -153,7 +160,7 @@ def judge(program: str, answer: Mapping[str, Any], require: Sequence[str] = REQU
     if problem["kind"] not in {"function", "stdio"}:
         raise ValueError(f"kind = {problem['kind']!r}: must be function or stdio")
     role = "functions" if problem["kind"] == "function" else "programs"
-    job = {"program": program, "context": problem["context"], "time_limit_s": problem["time_limit_s"]}
+    job = {"program": program, **{name: problem[name] for name in ("context", "functions", "time_limit_s")}}
     limits = Limits(problem["total_time_limit_s"], answer.get("memory_mib", MEMORY_MIB))
     result = run_trial(role, job, problem, limits, require)
     if result is None:  # the values that it was given cost the judge all of its time or memory

@@ -188,5 +188,5 @@ def test_a_box_that_cannot_start_says_why(monkeypatch: pytest.MonkeyPatch) -> No
 def test_what_the_judge_cannot_do_in_its_time_is_no_verdict() -> None:
     limits = {"time_limit_s": 60, "total_time_limit_s": 60}
     problem = {"kind": "function", "functions": ["f"], "context": "", "tests": "while True: pass\nassert f()", **limits}
-    job = {"program": "def f(): return 1", "context": "", "time_limit_s": 60}
+    job = {"program": "def f(): return 1", "context": "", "functions": ["f"], "time_limit_s": 60}
     assert run_trial("functions", job, problem, Limits(time_s=0.5)) is None

@@ -146,6 +146,7 @@ def test_outputs_are_compared_by_their_words(printed: str, expected: str, is_sam
         ("```python\nx = 1\n```\n```python\nx = 2", "x = 1"),
         ("1. Do:\n   ```python\n   if x:\n       y = 1\n   ```\n", "if x:\n    y = 1"),
         ("```\nx = 1\n```", "x = 1"),
+        ("<answer>    return x</answer>", "    return x"),
         ("x = 1", None),
         ("<answer></answer>", None),
         ("<answer>" + "x" * 100_001 + "</answer>", None),
@@ -161,9 +162,25 @@ def test_a_bare_body_goes_on_where_the_prompt_ended() -> None:
     body += "\n\ndef g(x):\n    return 1\n# and so on"
     assert score(body, answer)["correctness"] == 1.0
     assert score("    pass\n", answer)["correctness"] == 0.0
+    assert score(body.lstrip(), answer)["correctness"] == 1.0
     assert score(f"So:\n```python\n{SOLUTION}```", answer)["correctness"] == 1.0
     del answer["extraction"]
     assert score(body, answer)["correctness"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("text", "program"),
+    [
+        ("    return x\n\n\ndef g(): pass", "    return x\n\n"),
+        ("return x\nSo it is.", "return x"),
+        ("y = x\n    return y\nprint(1)", "y = x\n    return y"),
+        ("\nfor y in x:\n        pass\n    return y", "\nfor y in x:\n        pass\n    return y"),
+        ("So it is\n    return x", None),
+        ("I would return x.", None),
+    ],
+)
+def test_a_bare_body_ends_before_the_first_line_outside(text: str, program: str | None) -> None:
+    assert extract_program(text, may_be_bare=True) == program
 
 
 @pytest.mark.parametrize(
