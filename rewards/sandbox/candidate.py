@@ -9,14 +9,17 @@ import atexit
 import builtins
 import contextlib
 import functools
+import io
 import os
 import select
 import signal
 import sys
+import time
 import types
 from collections.abc import Callable
 
 from rewards.sandbox import plain
+from rewards.sandbox.processor import CHECK_S, Calls, seconds_used
 from rewards.sandbox.sources import compiled
 
 TYPE_CHECKING = False
@@ -29,6 +32,12 @@ Lock = Callable[[], None]
 STRETCH = 3.0
 """A time limit is one of processor time; by the clock, on which a busy machine or a program that sleeps has some to
 spend, it is so many times as long."""
+
+_STREAMS = {
+    name: number
+    for number, stream in enumerate(("stdin", "stdout", "stderr"))
+    for name in (f"/dev/{stream}", f"/dev/fd/{number}", f"/proc/self/fd/{number}")
+}
 
 # The module `site`, which is not loaded, would have defined them.
 builtins.exit = builtins.quit = sys.exit  # type: ignore[assignment]
@@ -43,18 +52,17 @@ def call_functions(job: dict[str, Any], lock: Lock) -> None:
     """Load a program, then answer calls of its functions: ``[name, arguments, keyword arguments]``.
 
     The answers are ``{"ready": true}`` before the program and ``{"loaded": true}`` after it, and then ``{"returned":
-    value}`` or ``{"raised": [names of the type and its bases, message]}``. A call that takes longer than
-    ``time_limit_s`` of processor time ends the process.
+    value}`` or ``{"raised": [names of the type and its bases, message]}``. The box's supervisor ends the process in a
+    call that takes longer than ``time_limit_s`` of processor time.
     """
     requests, replies = job["requests"], job["replies"]
     plain.write(replies, {"ready": True})
     module = types.ModuleType("solution")
     sys.modules["solution"] = module  # dataclasses look their module up
-    # The program may well undo this timer: the judge has another, which runs longer.
-    signal.signal(signal.SIGPROF, lambda *_: os._exit(1))
     lock()
     os.close(job["status"])
-    signal.setitimer(signal.ITIMER_PROF, job["time_limit_s"])
+    Calls(job["calls"]).begin_one()  # loading counts as a call; the judge counts those that follow
+    os.close(job["calls"])
     try:
         for code in compiled(job["context"], job["program"], job["functions"]):
             exec(code, vars(module))  # noqa: S102  what the box is for
@@ -64,7 +72,6 @@ def call_functions(job: dict[str, Any], lock: Lock) -> None:
     plain.write(replies, {"loaded": True})
     while True:
         name, arguments, keywords = plain.decode(plain.read(requests))
-        signal.setitimer(signal.ITIMER_PROF, job["time_limit_s"])
         plain.write(replies, _answer(module, name, arguments, keywords))
 
 
@@ -114,8 +121,8 @@ def _run(job: dict[str, Any], given: int, printed: int, lock: Lock) -> None:
         os.closerange(3, 1024)
         module = types.ModuleType("__main__")
         sys.modules["__main__"] = module
+        _open_streams_by_name()
         lock()
-        signal.setitimer(signal.ITIMER_PROF, job["time_limit_s"])  # its signal ends the process
         for code in compiled("", job["program"]):
             exec(code, vars(module))  # noqa: S102
         exit_code = 0
@@ -125,6 +132,18 @@ def _run(job: dict[str, Any], given: int, printed: int, lock: Lock) -> None:
         with contextlib.suppress(BaseException):
             _finish()
         os._exit(exit_code)
+
+
+def _open_streams_by_name() -> None:
+    """Have ``open("/dev/stdin")`` open standard input, as a box has no such files."""
+    opened = io.open
+
+    def open_(file: Any, *arguments: Any, **keywords: Any) -> Any:
+        name = os.fspath(file) if hasattr(file, "__fspath__") else file
+        number = _STREAMS.get(name) if isinstance(name, str) else None
+        return opened(file if number is None else os.dup(number), *arguments, **keywords)
+
+    builtins.open = io.open = open_
 
 
 def _lock_below(parent: int, lock: Lock) -> None:
@@ -148,12 +167,15 @@ def _wait(process: int, time_limit_s: float) -> tuple[bool, int | None]:
     descriptor = os.pidfd_open(process)
     events = select.poll()
     events.register(descriptor, select.POLLIN)
-    is_late = not events.poll(STRETCH * time_limit_s * 1000)
-    if is_late:
-        os.kill(process, signal.SIGKILL)
+    deadline = time.monotonic() + STRETCH * time_limit_s
+    while not events.poll(CHECK_S * 1000):
+        if time.monotonic() > deadline or seconds_used(process) > time_limit_s:
+            os.kill(process, signal.SIGKILL)
+            break
+    is_late = time.monotonic() > deadline
     os.close(descriptor)
-    _, status = os.waitpid(process, 0)
-    is_late |= os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGPROF
+    _, status, used = os.wait4(process, 0)
+    is_late |= used.ru_utime + used.ru_stime > time_limit_s
     return is_late, os.WEXITSTATUS(status) if os.WIFEXITED(status) else None
 
 

@@ -162,12 +162,12 @@ def lock(active: frozenset[str], max_threads: int) -> None:
     """Take the last step, right before untrusted code. Raises OSError when seccomp refuses its filter.
 
     Threads are allowed where their number can be limited: the kernel counts them by user, so this must be a user that
-    nobody else is.
+    nobody else is. Where nothing tells them from processes, whose time nobody watches, there are neither.
     """
     die_with_parent()
     is_own_user = "unprivileged" in active and ("namespaces" in active or os.geteuid() >= _UNUSED_IDS)
     if is_own_user:
-        _lower(resource.RLIMIT_NPROC, max_threads)
+        _lower(resource.RLIMIT_NPROC, max_threads if "seccomp" in active else 1)
     if "seccomp" in active:
         seccomp.install(allow_threads=is_own_user)
 

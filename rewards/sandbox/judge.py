@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 
 from rewards.sandbox import plain
 from rewards.sandbox.candidate import STRETCH
+from rewards.sandbox.processor import Calls
 from rewards.sandbox.proxy import Candidate, Unanswered
 
 TYPE_CHECKING = False
@@ -37,7 +38,7 @@ def judge(job: dict[str, Any], lock: Callable[[], None]) -> None:
     """Judge one program by a problem's tests, ``job["problem"]`` (rewards/tasks/code.py)."""
     problem = job["problem"]
     lock()
-    candidate = Candidate(job["requests"], job["replies"])
+    candidate = Candidate(job["requests"], job["replies"], Calls(job["calls"]))
     try:
         prepare = _functions if problem["kind"] == "function" else _programs
         total, run = prepare(problem, candidate)

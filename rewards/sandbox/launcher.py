@@ -4,7 +4,8 @@
        └─ a pipe that ends ─^   └─ kills it, and with it all of its process namespace
 
 The supervisor stays outside its child's process namespace, where nothing inside can reach it. It kills the child when
-the box's time is over, and when its pipe from the worker ends: because the worker is done, or because it died.
+the box's time is over, when a call of a candidate's functions has used more processor time than it may, and when its
+pipe from the worker ends: because the worker is done, or because it died.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import os
 import select
 import signal
 import sys
+import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -53,7 +55,7 @@ def main() -> None:
     inside = os.fork()
     if inside:
         os.close(job["status"])
-        _supervise(inside, job["control"], job["time_s"])
+        _supervise(inside, job)
     os.close(job["control"])
     _inside(job, active, play, is_root_under_another_name)
 
@@ -69,11 +71,18 @@ def _role(name: str) -> Any:
     return candidate.ROLES[name]
 
 
-def _supervise(inside: int, control: int, time_s: float) -> NoReturn:
+def _supervise(inside: int, job: dict[str, Any]) -> NoReturn:
+    from rewards.sandbox.processor import CHECK_S, Calls, CallWatch  # its role has imported it
+
     events = select.poll()
-    events.register(control, select.POLLIN)
+    events.register(job["control"], select.POLLIN)
     events.register(os.pidfd_open(inside), select.POLLIN)
-    events.poll(time_s * 1000)
+    deadline = time.monotonic() + job["time_s"]
+    watch = CallWatch(inside, Calls(job["calls"]), job["time_limit_s"]) if job["role"] == "functions" else None
+    while (remaining_s := deadline - time.monotonic()) > 0:
+        is_over = events.poll(1000 * (min(remaining_s, CHECK_S) if watch else remaining_s))
+        if is_over or (watch and watch.is_late()):
+            break
     os.kill(inside, signal.SIGKILL)
     _end_orphans()
     os._exit(0)

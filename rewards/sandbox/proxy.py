@@ -11,6 +11,7 @@ import builtins
 from collections.abc import Callable, Sequence
 
 from rewards.sandbox import plain
+from rewards.sandbox.processor import Calls
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,9 +33,10 @@ class Unanswered(BaseException):
 class Candidate:
     """The other process. Once it has failed to answer it is not asked again."""
 
-    def __init__(self, requests: int, replies: int) -> None:
+    def __init__(self, requests: int, replies: int, calls: Calls) -> None:
         self._requests = requests
         self._replies = replies
+        self._calls = calls
         self.failure: str | None = None
         """Why it does not answer any more."""
         self.was_asked = False
@@ -89,6 +91,7 @@ class Candidate:
         if self.failure:
             raise Unanswered(self.failure)
         self.was_asked = True
+        self._calls.begin_one()
         try:
             plain.write(self._requests, request)
         except OSError:
@@ -100,6 +103,8 @@ class Candidate:
         try:
             reply = plain.read(self._replies)
         except EOFError:
+            if self._calls.is_late:
+                self.late()
             raise self._give_up("its process ended") from None
         except plain.NotPlainError as error:
             raise self._give_up(str(error)) from None

@@ -1,9 +1,9 @@
 """Restrict the system calls of a process by a seccomp filter, written in the kernel's own bytecode.
 
 It is an allow-list, so a call that is not known here, or that a later kernel adds, fails. On it is what computing
-needs, and nothing that reaches another process, a network, or the machine: no sockets, no fork, no exec, no signals to
-others, no ptrace, no shared memory, no mounts, no namespaces, no io_uring, no bpf, no change of a file's owner or
-mode.
+needs, and nothing that reaches another process, a network, or the machine: no fork, no exec, no sockets but pairs that
+are connected to each other (by which asyncio wakes itself), no signals to others, no ptrace, no shared memory, no
+mounts, no namespaces, no io_uring, no bpf, no change of a file's owner or mode.
 
 A refused call fails with EPERM, one newer than Linux 5.4 with ENOSYS, so that a C library falls back to an older one.
 Numbers: arch/x86/entry/syscalls/syscall_64.tbl and include/uapi/asm-generic/unistd.h of Linux.
@@ -50,11 +50,13 @@ _ALLOWED: dict[str, tuple[int | None, int | None]] = {
     # waiting for descriptors
     "poll": (7, None), "ppoll": (271, 73), "select": (23, None), "pselect6": (270, 72), "epoll_create1": (291, 20),
     "epoll_ctl": (233, 21), "epoll_wait": (232, None), "epoll_pwait": (281, 22), "eventfd2": (290, 19),
+    "sendto": (44, 206), "recvfrom": (45, 207),
 }
 # fmt: on
 
 _CLONE_THREAD = 0x10000
 _O_TRUNC_AND_MODE = 0o1003
+_AF_UNIX, _SOCK_STREAM, _SOCKET_TYPE = 1, 1, 0xF
 _FCNTL = {0, 1, 2, 3, 4, 5, 6, 7, 1030}
 """Duplicating, flags and locks. Not F_SETOWN, which sends signals."""
 _IOCTL = {0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451}
@@ -62,15 +64,19 @@ _IOCTL = {0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451}
 # O_TRUNC without write access empties a file on kernels whose Landlock does not know truncation yet.
 _OPEN = {0, 1, 2, 0o1001, 0o1002}
 
-# name: (its numbers, index of the argument, mask, values that pass)
-_CONDITIONAL: dict[str, tuple[tuple[int | None, int | None], int, int, set[int]]] = {
-    "open": ((2, None), 1, _O_TRUNC_AND_MODE, _OPEN),
-    "openat": ((257, 56), 2, _O_TRUNC_AND_MODE, _OPEN),
-    "fcntl": ((72, 25), 1, 0xFFFFFFFF, _FCNTL),
-    "ioctl": ((16, 29), 1, 0xFFFFFFFF, _IOCTL),
-    "prlimit64": ((302, 261), 0, 0xFFFFFFFF, {0}),
-    "clone": ((56, 220), 0, _CLONE_THREAD, {_CLONE_THREAD}),
+_Condition = tuple[int, int, set[int]]
+"""Index of an argument, mask, values that pass."""
+_CONDITIONAL: dict[str, tuple[tuple[int | None, int | None], tuple[_Condition, ...]]] = {
+    "open": ((2, None), ((1, _O_TRUNC_AND_MODE, _OPEN),)),
+    "openat": ((257, 56), ((2, _O_TRUNC_AND_MODE, _OPEN),)),
+    "fcntl": ((72, 25), ((1, 0xFFFFFFFF, _FCNTL),)),
+    "ioctl": ((16, 29), ((1, 0xFFFFFFFF, _IOCTL),)),
+    "prlimit64": ((302, 261), ((0, 0xFFFFFFFF, {0}),)),
+    "clone": ((56, 220), ((0, _CLONE_THREAD, {_CLONE_THREAD}),)),
+    # Not of datagrams: those can be sent to another's socket, by its name.
+    "socketpair": ((53, 199), ((0, 0xFFFFFFFF, {_AF_UNIX}), (1, _SOCKET_TYPE, {_SOCK_STREAM}))),
 }
+"""name: its numbers, and what its arguments must be"""
 _FIRST_RECENT = 424
 
 _ARCHITECTURES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}
@@ -122,19 +128,21 @@ def _instructions(allow_threads: bool) -> Iterator[_Instruction]:
         number = numbers[column]
         if number is not None:
             yield from [(_EQUAL, 0, 1, number), (_RETURN, 0, 0, _ALLOW)]
-    for name, (numbers, argument, mask, values) in _CONDITIONAL.items():
+    for name, (numbers, conditions) in _CONDITIONAL.items():
         number = numbers[column]
         if number is not None and (allow_threads or name != "clone"):
-            yield from _conditional(number, argument, mask, values)
+            yield from _conditional(number, conditions)
     # x86_64's x32 calls have numbers from 2**30 on, and so are refused here too.
     yield from [(_AT_LEAST, 0, 1, _FIRST_RECENT), (_RETURN, 0, 0, _ERRNO | errno.ENOSYS)]
     yield (_RETURN, 0, 0, _ERRNO | errno.EPERM)
 
 
-def _conditional(number: int, argument: int, mask: int, values: Iterable[int]) -> list[_Instruction]:
-    low_word = _ARGUMENTS + 8 * argument  # both architectures are little-endian
-    body = [(_LOAD, 0, 0, low_word), (_AND, 0, 0, mask)]
-    for value in sorted(values):
-        body += [(_EQUAL, 0, 1, value), (_RETURN, 0, 0, _ALLOW)]
-    body.append((_RETURN, 0, 0, _ERRNO | errno.EPERM))
+def _conditional(number: int, conditions: Iterable[_Condition]) -> list[_Instruction]:
+    body: list[_Instruction] = []
+    for argument, mask, values in conditions:
+        low_word = _ARGUMENTS + 8 * argument  # both architectures are little-endian
+        body += [(_LOAD, 0, 0, low_word), (_AND, 0, 0, mask)]
+        body += [(_EQUAL, len(values) - index, 0, value) for index, value in enumerate(sorted(values))]
+        body.append((_RETURN, 0, 0, _ERRNO | errno.EPERM))
+    body.append((_RETURN, 0, 0, _ALLOW))
     return [(_EQUAL, 0, len(body), number), *body]

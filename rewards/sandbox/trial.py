@@ -1,4 +1,7 @@
-"""A candidate's box and a judge's, connected by two pipes. The worker that starts them sees no value of either."""
+"""A candidate's box and a judge's, connected by two pipes and a count of calls.
+
+The worker that starts them sees no value of either.
+"""
 
 from __future__ import annotations
 
@@ -30,9 +33,12 @@ def run_trial(
         with contextlib.ExitStack() as ours:
             requests, ask = _pipe(ours)
             answers, reply = _pipe(ours)
-            candidate = Box(role, job, limits, require, {"requests": requests, "replies": reply})
+            calls = os.memfd_create("calls")
+            ours.callback(os.close, calls)
+            candidate = Box(role, job, limits, require, {"requests": requests, "replies": reply, "calls": calls})
             boxes.enter_context(candidate)
-            judge = Box("judge", {"problem": problem}, limits, require, {"requests": ask, "replies": answers})
+            channel = {"requests": ask, "replies": answers, "calls": calls}
+            judge = Box("judge", {"problem": problem}, limits, require, channel)
             boxes.enter_context(judge)
         # Our ends are closed, so that each of them sees the other's end.
         candidate.active()

@@ -6,34 +6,13 @@ import os
 import socket
 import subprocess
 import sys
-import textwrap
-import time
 from pathlib import Path
 
 import pytest
 
-from rewards.sandbox import plain
 from rewards.sandbox.box import Box, Limits, SandboxError, check_protections, protections
 from rewards.sandbox.trial import run_trial
-
-
-def run(
-    program: str, given: str = "", time_limit_s: float = 2.0, memory_mib: int = 512
-) -> tuple[str, int | None] | None:
-    """Return what a program prints in a box, and its exit code; None when it was late."""
-    (requests, ask), (answers, reply) = os.pipe(), os.pipe()
-    job = {"program": textwrap.dedent(program), "time_limit_s": time_limit_s}
-    limits = Limits(time_s=20, memory_mib=memory_mib)
-    try:
-        with Box("programs", job, limits, channel={"requests": requests, "replies": reply}) as box:
-            box.active()
-            assert plain.read(answers, time.monotonic() + 20) == {"ready": True}
-            plain.write(ask, {"input": given})
-            answer = plain.read(answers, time.monotonic() + 20)
-            return None if "late" in answer else tuple(answer["ran"])
-    finally:
-        for end in (requests, ask, answers, reply):
-            os.close(end)
+from tests.support.boxes import run
 
 
 def test_the_workers_umask_does_not_matter() -> None:
@@ -173,11 +152,25 @@ def test_memory_threads_output_and_time_are_bounded() -> None:
     assert run("while True: print('x' * 10_000)") == ("", None)
     assert run("while True: pass", time_limit_s=0.2) is None
     assert run("import time; time.sleep(60)", time_limit_s=0.2) is None
-    stubborn = (
-        "import signal\nfor n in range(1, 32):\n"
-        "  try: signal.signal(n, signal.SIG_IGN)\n  except (OSError, ValueError): pass\n"
-    )
-    assert run(f"{stubborn}while True: pass", time_limit_s=0.2) is None
+
+
+def test_the_sockets_of_a_pair_reach_nothing_else(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as local:
+        local.bind(str(tmp_path / "socket"))
+        output, _ = run(f"""
+            import socket
+            ours, theirs = socket.socketpair()
+            ours.send(b"x")
+            print(theirs.recv(1))
+            path = {str(tmp_path / "socket")!r}
+            for attempt in (lambda: socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM),
+                            lambda: socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET),
+                            lambda: ours.connect(path), lambda: ours.bind(path), lambda: ours.sendto(b"x", path),
+                            lambda: ours.sendmsg([b"x"], [(1, 1, bytes(4))])):
+                try: print("done", attempt())
+                except OSError as error: print("refused")
+        """)
+    assert output.splitlines() == ["b'x'", *["refused"] * 6]
 
 
 def test_a_box_that_cannot_start_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
