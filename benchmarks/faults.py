@@ -151,6 +151,13 @@ FAULTS = {
         after_step=3,
         then=await_lost_learner,
     ),
+    "learner-stopped": Fault(
+        "SIGSTOP to a learner rank in an update: it lives, and its peers wait for it",
+        send(signal.SIGSTOP, LEARNER, during=(LEARNER, "update")),
+        r"learner-\d hangs in update: its process has not answered",
+        after_step=3,
+        then=await_lost_learner,
+    ),
     "publish-interrupted": Fault(
         "SIGKILL to a generator while the learner sends weights",
         kill(GENERATOR, during=(LEARNER, "weight_buckets")),

@@ -131,13 +131,18 @@ class Run:
 
     def _processes(self) -> Iterator[tuple[int, str]]:
         # In a cluster that it has joined, a run's actors are no children of its driver, but of the cluster's nodes.
-        waiting = [os.getpid() if "RAY_ADDRESS" in self._environment else self.process.pid]
-        while waiting:
-            pid = waiting.pop()
-            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-                for thread in Path(f"/proc/{pid}/task").iterdir():
-                    waiting += [int(child) for child in (thread / "children").read_text().split()]
-                yield pid, Path(f"/proc/{pid}/cmdline").read_text().rstrip("\0 ")
+        return processes(os.getpid() if "RAY_ADDRESS" in self._environment else self.process.pid)
+
+
+def processes(root: int) -> Iterator[tuple[int, str]]:
+    """Yield `root` and all processes below it, each with its title."""
+    waiting = [root]
+    while waiting:
+        pid = waiting.pop()
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            for thread in Path(f"/proc/{pid}/task").iterdir():
+                waiting += [int(child) for child in (thread / "children").read_text().split()]
+            yield pid, Path(f"/proc/{pid}/cmdline").read_text().rstrip("\0 ")
 
 
 def start_of(pid: int) -> int:

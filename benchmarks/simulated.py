@@ -64,6 +64,10 @@ class SimulatedLearner:
         self._lap("update")
         return update
 
+    @property
+    def ranks(self) -> dict[str, Any]:
+        return {}
+
     def weight_buckets(self, max_bytes: int, timeout_s: float | None = None) -> list[Any]:
         return [ray.put(self._bucket)]
 

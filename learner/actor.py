@@ -42,17 +42,27 @@ def actor_options(config: LearnerConfig, *, use_gpu: bool) -> dict[str, Any]:
 class LearnerRank:
     """One rank in its own process.
 
-    ``start`` gives it a Learner. A second ``start`` replaces that one and keeps the process with all its imports, which
-    is how the learner of a warm start becomes that of the run. Every other method does
-    what the Learner's of that name does; ``ipc_…`` and ``nccl_…`` call its senders.
+    Its heartbeat has a thread of its own, and answers whatever the rank computes. ``start`` gives it a Learner; a
+    second ``start`` replaces that one and keeps the process with all its imports, which is how the learner of a warm
+    start becomes that of the run. Every other method does what the Learner's of that name does; ``ipc_…`` and
+    ``nccl_…`` call its senders.
     """
 
     def __init__(self) -> None:
+        # Imported here: this module also loads in the driver, which needs neither torch nor deepspeed. And now: loading
+        # libraries may keep a process from answering for long.
+        import learner.learner  # noqa: F401
+
         self._learner: Learner | None = None
 
     def __repr__(self) -> str:
         """Return the actor's name. Ray shows it with the actor, and its calls as ``countdown/learner-0.update``."""
         return ray.get_runtime_context().get_actor_name() or super().__repr__()
+
+    @ray.method(concurrency_group="heartbeat")
+    def heartbeat(self) -> int:
+        """Return the number of microbatches that its Learner has computed, at once. No answer: the process hangs."""
+        return 0 if self._learner is None else self._learner.num_microbatches
 
     def reserve_address(self) -> tuple[str, int]:
         """Return this node's address and a port that was free just now; all ranks meet at rank 0's."""
@@ -73,7 +83,6 @@ class LearnerRank:
         max_completion_tokens: int,
     ) -> None:
         """Build this rank's Learner; see there. It returns once all ``config.num_ranks`` ranks have met."""
-        # Imported here: this module also loads in the driver, which needs neither torch nor deepspeed.
         from learner.backend.rank import Rank
         from learner.learner import Learner
 
@@ -142,4 +151,7 @@ class LearnerRank:
         return self._learner
 
 
-LearnerActor = ray.remote(LearnerRank)
+CONCURRENCY: dict[str, Any] = {"max_concurrency": 1, "concurrency_groups": {"heartbeat": 1}}
+"""Ray's options: one call at a time, and beside it a heartbeat."""
+
+LearnerActor = ray.remote(**CONCURRENCY)(LearnerRank)

@@ -165,6 +165,11 @@ class Learner:
             torch.cuda.empty_cache()
 
     @property
+    def num_microbatches(self) -> int:
+        """Microbatches that this rank has computed so far, forward alone or with backward. Not collective."""
+        return self._backend.num_microbatches
+
+    @property
     def _skips_zero_advantage(self) -> bool:
         """Whether a completion of advantage 0 has no gradient."""
         algorithm = self.config.algorithm

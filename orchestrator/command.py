@@ -5,15 +5,16 @@ from __future__ import annotations
 import logging
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from enum import Enum
 from logging.handlers import MemoryHandler
-from typing import ClassVar, Generic, TypeVar
+from typing import ClassVar, Generic, Protocol, TypeVar
 
 from rich.console import Console
 
 from learner.parity import NonFiniteError
+from orchestrator.cluster.calls import RemoteCallError
 from orchestrator.cluster.ray_cluster import ray_cluster
 from orchestrator.config.schema import RunConfig
 from orchestrator.interrupt import Interrupt
@@ -40,6 +41,12 @@ class Ending(Enum):
     """Stopped by `health.stop_after`: the same command does not go on."""
     INTERRUPTED = 130
     """The same command resumes."""
+
+
+class Measured(Protocol):
+    """The actors of a run, or some of them."""
+
+    def peak_memory_gib(self) -> Mapping[str, float]: ...
 
 
 class Command(ABC, Generic[Inputs]):
@@ -177,3 +184,11 @@ def refuse_other_command(config: RunConfig, latest: Checkpoint | None, command: 
             f"the run {config.name!r} in {config.directory} is one of `rayzero {other}`: choose another name "
             f"(name={config.name}-{command}) for `rayzero {command}`"
         )
+
+
+def log_peak_memory(actors: Measured) -> None:
+    """Log each process's peak memory. A run that is done does not fail where it is not known."""
+    try:
+        logger.info("peak memory, GiB: %s", actors.peak_memory_gib())
+    except RemoteCallError as error:
+        logger.warning("peak memory is not known: %s", error)

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 
 from orchestrator.base_model import base_model, check_model_fits, export_whole, load_tokenizer
-from orchestrator.cluster.calls import RemoteCallError
-from orchestrator.command import Command, Ending
+from orchestrator.command import Command, Ending, log_peak_memory
 from orchestrator.config.schema import RunConfig
 from orchestrator.evaluate.evaluation import check_held_out
 from orchestrator.fleet.fleet import RayFleet
-from orchestrator.fleet.learner_group import LearnerGroup, LearnerLostError
 from orchestrator.interrupt import Interrupt
 from orchestrator.plan.run_plan import plan
 from orchestrator.records.checkpoints import Checkpoint, Checkpoints
@@ -87,17 +84,13 @@ class TrainCommand(Command[RunInputs]):
                 folder = warm_started_model(fleet.run, inputs.warm_start, fleet.learner, self.console, interrupt)
                 if folder is None:
                     return Ending.INTERRUPTED
-
-                def start(learner: LearnerGroup) -> None:
-                    learner.start(folder, fleet.run.learner, config.num_steps, config.sampling.temperature)
-
-                start(fleet.learner)
+                fleet.learner.start(folder, fleet.run.learner, config.num_steps, config.sampling.temperature)
             fleet.wait_until_ready()
             tracker = build_trackers(config, self.directory, ConsoleTracker(self.console, config.num_steps))
             health = Health(config, self.say)
             try:
                 ending = train_and_export(
-                    config, inputs.prompts, fleet, start, self.directory, self.checkpoints, tracker, health, interrupt
+                    config, inputs.prompts, fleet, self.directory, self.checkpoints, tracker, health, interrupt
                 )
             finally:
                 tracker.close()
@@ -149,7 +142,6 @@ def train_and_export(
     config: RunConfig,
     prompts: PromptStream,
     fleet: RayFleet,
-    start: Callable[[LearnerGroup], None],
     directory: RunDirectory,
     checkpoints: Checkpoints,
     tracker: Tracker,
@@ -161,41 +153,24 @@ def train_and_export(
     Raises LearnerLostError after `placement.max_learner_restarts`.
     """
     beginning = prompts.state()
-    is_lost = False
-    while True:
-        try:
-            if is_lost:
-                fleet.restart_learner(start)
-                is_lost = False
-            health.recall(directory.metrics())
-            last_step = train(config, prompts, fleet, checkpoints, tracker, health, interrupt)
-            is_complete = last_step == config.num_steps
-            if not is_complete and not health.is_hopeless:
-                return Ending.INTERRUPTED
-            export_whole(fleet.learner, directory.final)
-            return Ending.COMPLETE if is_complete else Ending.HOPELESS
-        except LearnerLostError as error:
-            if fleet.learner.restarts == config.placement.max_learner_restarts:
-                raise
-            is_lost = True
-            latest = checkpoints.verify_latest()
-            logger.warning(
-                "the learner is lost: %s. It is built anew (restart %d of at most %d) and goes on after step %d",
-                error,
-                fleet.learner.restarts + 1,
-                config.placement.max_learner_restarts,
-                latest.step if latest else 0,
-            )
-            directory.truncate_after(latest.step if latest else -1)
-            prompts.restore(beginning)
 
+    def attempt() -> Ending:
+        health.recall(directory.metrics())
+        last_step = train(config, prompts, fleet, checkpoints, tracker, health, interrupt)
+        is_complete = last_step == config.num_steps
+        if not is_complete and not health.is_hopeless:
+            return Ending.INTERRUPTED
+        export_whole(fleet.learner, directory.final)
+        return Ending.COMPLETE if is_complete else Ending.HOPELESS
 
-def log_peak_memory(fleet: RayFleet) -> None:
-    """Log each process's peak memory. A run that is done does not fail where it is not known."""
-    try:
-        logger.info("peak memory, GiB: %s", fleet.peak_memory_gib())
-    except RemoteCallError as error:
-        logger.warning("peak memory is not known: %s", error)
+    def begin_again() -> None:
+        latest = checkpoints.verify_latest()
+        logger.warning("training goes on after step %d", latest.step if latest else 0)
+        directory.truncate_after(latest.step if latest else -1)
+        prompts.restore(beginning)
+        fleet.forget_learner()
+
+    return fleet.learner.persist(attempt, begin_again)
 
 
 def relative(path: Path) -> Path:

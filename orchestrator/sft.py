@@ -11,7 +11,7 @@ from rich.console import Console
 from orchestrator.base_model import base_model, export_whole, load_tokenizer
 from orchestrator.cluster.layout import SUPERVISED
 from orchestrator.cluster.placement import Placement
-from orchestrator.command import SUPERVISED_STATE, Command, Ending
+from orchestrator.command import SUPERVISED_STATE, Command, Ending, log_peak_memory
 from orchestrator.config.recipe import ConfigError
 from orchestrator.config.resolve import resolve
 from orchestrator.config.schema import RunConfig
@@ -84,15 +84,32 @@ class SupervisedCommand(Command[SupervisedInputs]):
             try:
                 interrupt.begin()
                 start_supervised(learner, self.config.model)
-                last_step = restore(latest, learner, inputs)
-                if self._fit(learner, inputs, tracker, interrupt, last_step) < self.num_steps:
+                if self._persist(learner, inputs, tracker, interrupt) < self.num_steps:
                     return Ending.INTERRUPTED
-                export_whole(learner, self.directory.final)
-                logger.info("peak memory, GiB: %s", learner.peak_memory_gib())
+                log_peak_memory(learner)
                 return Ending.COMPLETE
             finally:
                 tracker.close()
                 learner.close()
+
+    def _persist(self, learner: LearnerGroup, inputs: SupervisedInputs, tracker: Tracker, interrupt: Interrupt) -> int:
+        """Train from the latest checkpoint on, and export; the same again where the learner is lost meanwhile."""
+        beginning = inputs.examples.state()
+
+        def attempt() -> int:
+            last_step = restore(self.checkpoints.verify_latest(), learner, inputs)
+            last_step = self._fit(learner, inputs, tracker, interrupt, last_step)
+            if last_step == self.num_steps:
+                export_whole(learner, self.directory.final)
+            return last_step
+
+        def begin_again() -> None:
+            latest = self.checkpoints.verify_latest()
+            logger.warning("training goes on after step %d", latest.step if latest else 0)
+            self.directory.truncate_after(latest.step if latest else -1)
+            inputs.examples.restore(beginning)
+
+        return learner.persist(attempt, begin_again)
 
     def _fit(
         self, learner: LearnerGroup, inputs: SupervisedInputs, tracker: Tracker, interrupt: Interrupt, last_step: int

@@ -146,14 +146,19 @@ def warm_started_model(
         return str(folder)
     # All the weights are trained, with adapters or without: a LoRA of the run then has the result as its base.
     start_supervised(learner, run.config.model.model_copy(update={"lora": None}))
-    with progress(console, "warm start", warm.num_steps) as show:
-        last_step = fit(learner, examples, warm, interrupt, lambda step, metrics, _: show(step, metrics))
-    if last_step < warm.num_steps:
-        return None
-    aside = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
-    learner.export(aside)
-    keep_first(aside, folder)
-    return str(folder)
+    beginning = examples.state()
+
+    def attempt() -> int:
+        with progress(console, "warm start", warm.num_steps) as show:
+            last_step = fit(learner, examples, warm, interrupt, lambda step, metrics, _: show(step, metrics))
+        if last_step == warm.num_steps:
+            aside = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
+            learner.export(aside)
+            keep_first(aside, folder)
+        return last_step
+
+    last_step = learner.persist(attempt, lambda: examples.restore(beginning))
+    return str(folder) if last_step == warm.num_steps else None
 
 
 def start_supervised(learner: LearnerGroup, model: ModelConfig) -> None:

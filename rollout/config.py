@@ -68,7 +68,7 @@ class RolloutConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstr
     start_timeout_s: float = Field(default=600.0, gt=0, le=MAX_SECONDS)
     """An engine that has not started by then stops the run, seconds."""
     hang_timeout_s: float = Field(default=60.0, gt=0, le=MAX_SECONDS)
-    """A generator with prompts that decodes nothing for this long, or does not answer, is replaced; seconds."""
+    """A generator with prompts that decodes nothing, or an actor that does not answer, is replaced then; seconds."""
     max_restarts: int = Field(default=10, ge=0)
     """Generators that may be replaced in one run because they died or hang; one more stops the run."""
     stall_timeout_s: float = Field(default=300.0, gt=0, le=MAX_SECONDS)

@@ -37,6 +37,8 @@ class Backend:
             # transformers recomputes in training mode only; from_pretrained leaves the model in evaluation mode.
             policy.model.train()
         self.rank = rank
+        self.num_microbatches = 0
+        """Computed so far, forward alone or with backward: how far this rank is."""
         self.zero_stage = config.zero_stage
         self._watch = GradientWatch(policy)
         groups = parameter_groups(policy, config.algorithm.value_lr_factor)
@@ -67,11 +69,13 @@ class Backend:
         # The loss's denominator is global, so gradients must add up over ranks and microbatches. DeepSpeed averages
         # over ranks and would scale by accumulation steps: both are undone here.
         self.engine.backward(loss * self.rank.world_size, scale_wrt_gas=False)
+        self.num_microbatches += 1
         return stats
 
     @torch.no_grad()
     def score(self, microbatch: Microbatch) -> PolicyOutput:
         """Return the current policy's and critic's output on the microbatch's completion tokens, without gradient."""
+        self.num_microbatches += 1
         return PolicyOutput(*self.engine(*policy_inputs(microbatch, self.device)))
 
     @torch.no_grad()

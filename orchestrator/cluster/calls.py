@@ -58,8 +58,16 @@ class Background(Protocol):
         ...
 
 
-FindHanging = Callable[[Collection[str]], Mapping[str, str]]
-"""Of the named actors that a call still waits for, those that hang, each with the reason. Never waits."""
+class Liveness(Protocol):
+    """Knows which of the actors that a call waits for hang. Never waits."""
+
+    def hanging(self, pending: Collection[str]) -> Mapping[str, str]:
+        """Return those of the named actors that hang, each with the reason."""
+        ...
+
+    def progress(self, name: str) -> str:
+        """Return how far an actor is, in words; empty where nothing is known."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +90,12 @@ class Outcomes:
 
 
 def wait_for(
-    calls: Mapping[str, Any], call: str, timeout_s: float, advice: str, beside: Background | None = None
+    calls: Mapping[str, Any],
+    call: str,
+    timeout_s: float,
+    advice: str,
+    beside: Background | None = None,
+    liveness: Liveness | None = None,
 ) -> dict[str, Any]:
     """Return the results by actor name.
 
@@ -90,14 +103,15 @@ def wait_for(
         calls: the reference that each actor returned from `call`, by the actor's name.
         advice: what to do about an actor that is late.
         beside: what to look after meanwhile.
+        liveness: which of the actors hang; without it only the deadline tells.
 
-    Raises RemoteCallError for an actor that is late or died; what the call itself raised is raised as it is. The first
-    failure is raised even while others still wait: they may wait for the one that failed.
+    Raises RemoteCallError for an actor that is late, hangs or died; what the call itself raised is raised as it is. The
+    first failure is raised even while others still wait: they may wait for the one that failed.
     """
     results: dict[str, Any] = {}
-    for name, answer in _answers(calls, call, timeout_s, beside=beside):
+    for name, answer in _answers(calls, call, timeout_s, beside, liveness):
         results[name] = answer()
-    if late := sorted(calls.keys() - results.keys()):
+    if late := [_with_progress(name, liveness) for name in sorted(calls.keys() - results.keys())]:
         raise RemoteCallError(f"{', '.join(late)} did not answer {call} within {timeout_s:g} s: {advice}")
     return {name: results[name] for name in calls}
 
@@ -107,14 +121,15 @@ def gather_calls(
     call: str,
     timeout_s: float,
     advice: str = "look at that generator's log, it may hang",
-    find_hanging: FindHanging | None = None,
+    liveness: Liveness | None = None,
+    beside: Background | None = None,
 ) -> Outcomes:
     """Wait for all `calls`, by actor name, and return what became of each. One that fails fails no other.
 
-    An actor that `find_hanging` names counts as dead, and is waited for no longer.
+    An actor that hangs by its `liveness` counts as dead, and is waited for no longer.
     """
     outcomes, pending = Outcomes(), set(calls)
-    for name, answer in _answers(calls, call, timeout_s, find_hanging=find_hanging):
+    for name, answer in _answers(calls, call, timeout_s, beside, liveness):
         pending.discard(name)
         try:
             outcomes.answered[name] = answer()
@@ -132,7 +147,7 @@ def _answers(
     call: str,
     timeout_s: float,
     beside: Background | None = None,
-    find_hanging: FindHanging | None = None,
+    liveness: Liveness | None = None,
 ) -> Iterator[tuple[str, Callable[[], Any]]]:
     """Yield each actor's name as its call ends, with a function that returns or raises what came of it.
 
@@ -140,7 +155,11 @@ def _answers(
     """
     deadline = time.monotonic() + timeout_s
     pending = {ref: name for name, ref in calls.items()}
-    watchdog = Watchdog(lambda: f"{', '.join(sorted(pending.values()))} to answer {call}")
+
+    def waiting_for() -> str:
+        return f"{', '.join(_with_progress(name, liveness) for name in sorted(pending.values()))} to answer {call}"
+
+    watchdog, waited_for = Watchdog(waiting_for), ""
     while pending:
         left = deadline - time.monotonic()
         ready = ready_of([*pending, *(beside.refs() if beside else ())], min(max(0.0, left), TICK_S))
@@ -151,13 +170,21 @@ def _answers(
             name = pending.pop(ref)
             yield name, partial(result_of, ref, name, call)
             watchdog.moved()
+        hanging = liveness.hanging(pending.values()) if liveness else {}
+        before, waited_for = waited_for, waiting_for()
+        if waited_for != before:
+            watchdog.moved()
         watchdog.look()
-        hanging = find_hanging(pending.values()) if find_hanging else {}
         pending = {ref: name for ref, name in pending.items() if name not in hanging}
         for name, reason in hanging.items():
             yield name, partial(_raise, RemoteCallError(f"{name} hangs in {call}: {reason}"))
         if left <= 0 and not ended:
             return
+
+
+def _with_progress(name: str, liveness: Liveness | None) -> str:
+    progress = liveness.progress(name) if liveness else ""
+    return f"{name} ({progress})" if progress else name
 
 
 def _raise(error: Exception) -> NoReturn:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Self
 
@@ -150,17 +150,13 @@ class RayFleet(RolloutFleet):
             self.rollouts.lose(name, reason)
         self.generators.serve(name for name in targets if name not in lost)
 
-    def restart_learner(self, start: Callable[[LearnerGroup], None]) -> None:
-        """Replace all learner ranks, dead and alive, drop what is in flight, and `start` the policy on the new ranks.
-
-        One rank alone cannot be replaced: the others hang in a collective call with it, or hold another step's weights.
-        """
+    def forget_learner(self) -> None:
+        """Prepare for other learner ranks: drop what is in flight, and leave them the device."""
         self.rollouts.abandon()
         # Generators that were in a group with the old ranks have to join one with the new.
         self._transport = self._new_transport()
         with self.learning():
-            self.learner.restart()
-            start(self.learner)
+            pass
 
     def _new_transport(self) -> Transport:
         return make_transport(self.run.engine.transport, self._config.rollout.tensor_parallel_size)

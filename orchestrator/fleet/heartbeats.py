@@ -1,4 +1,4 @@
-"""Find generators that hang: a process that does not answer, or an engine with prompts that decodes nothing."""
+"""Find actors that hang: a process that does not answer, or an engine with prompts that decodes nothing."""
 
 from __future__ import annotations
 
@@ -9,31 +9,35 @@ from typing import Any
 
 from ray.exceptions import RayError
 
-from orchestrator.cluster.calls import FindHanging, ready_of, result_of
+from orchestrator.cluster.calls import ready_of, result_of
 
 EVERY_S = 2.0
-"""Seconds between two heartbeats of a generator that has prompts."""
+"""Seconds between two heartbeats of an actor that has work."""
 
 
 @dataclass(eq=False)
 class _Heart:
-    """What is known of one generator."""
+    """What is known of one actor."""
 
     moved: float
-    """When it last decoded something, or had nothing to decode; seconds of the monotonic clock."""
+    """When it last showed that it does not hang; seconds of the monotonic clock."""
     asked: float = 0.0
+    answered: float = 0.0
     call: Any = None
-    decoding_steps: int = -1
-    num_unfinished: int = 0
+    last: Any = None
+    """What it answered last."""
+    has_failed: bool = False
+    """Whether its last heartbeat raised, as one of an actor does that is dead or cannot be reached."""
 
 
 class Heartbeats:
-    """Asks the generators that have prompts how they are, and keeps the deadline of those that do not move."""
+    """Asks actors that have work how they are, and keeps the deadline of those that do not move."""
 
     def __init__(self, hang_timeout_s: float, *, must_decode: bool = True) -> None:
         """`must_decode`: whether a generator that answers hangs when it has prompts and decodes nothing.
 
-        Set it to false while weights are replaced, as nothing is decoded then.
+        Set it to false while weights are replaced, as nothing is decoded then, and for learner ranks, of which one that
+        answers does not hang: how long a microbatch may take is not known.
         """
         self._hang_timeout_s = hang_timeout_s
         self._must_decode = must_decode
@@ -41,7 +45,7 @@ class Heartbeats:
         self._looked = time.monotonic()
 
     def hanging(self, busy: Mapping[str, Any]) -> dict[str, str]:
-        """Return which of the `busy` generators, actors by name, hang, each with the reason. Never waits."""
+        """Return which of the `busy` actors, by name, hang, each with the reason. Never waits."""
         now = time.monotonic()
         gap, self._looked = now - self._looked, now
         self._hearts = {name: self._hearts.get(name) or _Heart(now) for name in busy}
@@ -50,40 +54,64 @@ class Heartbeats:
         for name, heart in self._hearts.items():
             if gap > 2 * EVERY_S:  # nobody looked: what it did meanwhile is not known
                 heart.moved = min(now, heart.moved + gap)
+                heart.asked = min(now, heart.asked + gap)
             if heart.call in answered:
                 self._listen(name, heart, now)
             if heart.call is None and now - heart.asked >= EVERY_S:
                 heart.call, heart.asked = busy[name].heartbeat.remote(), now
-        return {
-            name: self._reason(heart)
-            for name, heart in self._hearts.items()
-            if now - heart.moved > self._hang_timeout_s
-        }
+        return {name: self._reason(heart) for name, heart in self._hearts.items() if self._is_late(heart, now)}
+
+    def last(self, name: str) -> Any:
+        """Return what the actor answered last; None before its first answer."""
+        return self._hearts[name].last if name in self._hearts else None
 
     def _listen(self, name: str, heart: _Heart, now: float) -> None:
         call, heart.call = heart.call, None
+        heart.answered = now
         try:
-            heartbeat = result_of(call, name, "heartbeat")
-        except (RayError, RuntimeError):  # dead: its stream tells, sooner than a deadline would
+            before, heart.last, heart.has_failed = heart.last, result_of(call, name, "heartbeat"), False
+        except (RayError, RuntimeError):  # dead: its stream or call tells, sooner than a deadline would
+            heart.has_failed = True
             return
-        if not self._must_decode or heartbeat.decoding_steps != heart.decoding_steps or heartbeat.num_unfinished == 0:
+        if not self._must_decode or before is None or has_decoded(before, heart.last):
             heart.moved = now
-        heart.decoding_steps, heart.num_unfinished = heartbeat.decoding_steps, heartbeat.num_unfinished
+
+    def _is_late(self, heart: _Heart, now: float) -> bool:
+        """Return whether it did not answer for the time allowed, or answered after it that it had not moved.
+
+        Between two heartbeats nothing is known of it, however short that time is.
+        """
+        if heart.call is not None:
+            return now - heart.moved > self._hang_timeout_s and now - heart.asked > self._hang_timeout_s / 2
+        return heart.answered - heart.moved > self._hang_timeout_s
 
     def _reason(self, heart: _Heart) -> str:
-        if heart.call is not None:
+        if heart.call is not None or heart.has_failed:
             return f"its process has not answered for {self._hang_timeout_s:g} s (rollout.hang_timeout_s)"
         return (
-            f"its engine has {heart.num_unfinished} unfinished prompts and has decoded nothing for "
+            f"its engine has {heart.last.num_unfinished} unfinished prompts and has decoded nothing for "
             f"{self._hang_timeout_s:g} s (rollout.hang_timeout_s)"
         )
 
 
-def silent_among(generators: Mapping[str, Any], hang_timeout_s: float) -> FindHanging:
-    """Return what tells `gather_calls` which of these generators, actors by name, do not even answer a heartbeat."""
-    heartbeats = Heartbeats(hang_timeout_s, must_decode=False)
+def has_decoded(before: Any, now: Any) -> bool:
+    """Return whether a generator has decoded something between two heartbeats, or had nothing to decode."""
+    return bool(now.decoding_steps != before.decoding_steps or now.num_unfinished == 0)
 
-    def find(pending: Collection[str]) -> dict[str, str]:
-        return heartbeats.hanging({name: generators[name] for name in pending})
 
-    return find
+class Listener:
+    """Finds those actors of a call that do not even answer a heartbeat, and says how far the others are."""
+
+    def __init__(self, actors: Mapping[str, Any], hang_timeout_s: float) -> None:
+        """`actors`: generators or learner ranks, by name."""
+        self._actors = actors
+        self._heartbeats = Heartbeats(hang_timeout_s, must_decode=False)
+
+    def hanging(self, pending: Collection[str]) -> dict[str, str]:
+        """Return which of these actors hang, each with the reason. Never waits."""
+        return self._heartbeats.hanging({name: self._actors[name] for name in pending})
+
+    def progress(self, name: str) -> str:
+        """Return how far a learner rank is, in words; nothing for a generator."""
+        last = self._heartbeats.last(name)
+        return f"{last} microbatches done" if isinstance(last, int) else ""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
 
@@ -17,10 +18,12 @@ from orchestrator.cluster.calls import Background, RemoteCallError, gather_calls
 from orchestrator.cluster.placement import Placement
 from orchestrator.config.resolve import ResolvedRun
 from orchestrator.fleet.generators import RestartBudgetExceededError
+from orchestrator.fleet.heartbeats import Listener
 from rollout.types.completions import Group
 from rollout.types.prompts import SupervisedExample
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 ADVICE = "raise placement.update_timeout_s if the model is large; else look at that rank's log, it may hang"
 DEATH_IS_KNOWN_S = 5.0
@@ -32,7 +35,10 @@ class LearnerLostError(RemoteCallError):
 
 
 class LearnerGroup:
-    """Calls every rank, with a deadline. All methods are collective, and raise LearnerLostError."""
+    """Calls every rank, with a deadline; a rank that does not even answer a heartbeat is not waited for so long.
+
+    All methods are collective, and raise LearnerLostError; `start` and `persist` replace ranks that are lost.
+    """
 
     def __init__(self, run: ResolvedRun, placement: Placement, beside: Background | None = None) -> None:
         """Start the ranks. `beside`: what to look after while one waits for them."""
@@ -42,24 +48,42 @@ class LearnerGroup:
         self._beside = beside
         self.restarts = 0
         """How often all ranks were replaced."""
-        self._ranks = self._boot()
+        self._build: Callable[[], object] = self._await_processes
+        """Builds the policy of the last `start`."""
+        self._boot()
 
-    def _boot(self) -> list[Any]:
+    @property
+    def ranks(self) -> Mapping[str, Any]:
+        """Actor handles by name, rank 0 first."""
+        return self._ranks
+
+    def _boot(self) -> None:
         options = actor_options(self.run.learner, use_gpu=self.run.layout.mode != "cpu")
         # A killed actor's name is not free at once, so a successor gets its own.
         suffix = f"-restart-{self.restarts}" if self.restarts else ""
-        return [
-            LearnerActor.options(
+        self._ranks: dict[str, Any] = {
+            f"learner-{rank}": LearnerActor.options(
                 name=f"{self._config.name}/learner-{rank}{suffix}", **options | self._placement.learner_options(rank)
             ).remote()
             for rank in range(self.run.learner.num_ranks)
-        ]
+        }
 
-    def restart(self) -> None:
-        """Replace all ranks; `start` gives the new ones their policy."""
-        self.close()
-        self.restarts += 1
-        self._ranks = self._boot()
+    def persist(self, attempt: Callable[[], T], begin_again: Callable[[], None]) -> T:
+        """Return what `attempt` returns. When a rank is lost in it, replace all ranks and attempt it again.
+
+        One rank alone cannot be replaced: the others hang in a collective call with it, or hold another step's weights.
+
+        Args:
+            attempt: work with the policy of the last `start`, which the new ranks have too, as it was then.
+            begin_again: undoes what a lost attempt has done elsewhere.
+
+        Raises LearnerLostError after `placement.max_learner_restarts`.
+        """
+        while True:
+            try:
+                return attempt()
+            except LearnerLostError as error:
+                self._replace(error, begin_again)
 
     def start(
         self,
@@ -71,24 +95,13 @@ class LearnerGroup:
     ) -> None:
         """Build the policy from `folder` on every rank, in place of what an earlier start built.
 
-        `model`: how it computes, where that is not as the recipe says.
+        `model`: how it computes, where that is not as the recipe says. A rank that is lost meanwhile is replaced.
         """
-        reservation = {self._name(0): self._ranks[0].reserve_address.remote()}
-        master = self._started(reservation, "reserve_address")[self._name(0)]
-        calls = {
-            self._name(rank): actor.start.remote(
-                learner,
-                model or self._config.model,
-                folder,
-                rank=rank,
-                master=master,
-                num_steps=num_steps,
-                temperature=temperature,
-                max_completion_tokens=self._config.sampling.max_completion_tokens,
-            )
-            for rank, actor in enumerate(self._ranks)
-        }
-        self._started(calls, "start")
+        self._build = partial(self._start, folder, learner, num_steps, temperature, model or self._config.model)
+        try:
+            self._build()
+        except LearnerLostError as error:
+            self._replace(error)
 
     def update(self, step: int, groups: Sequence[Group]) -> Update:
         update = self._logged(self._call("update", step, ray.put(list(groups)))[0])
@@ -115,26 +128,76 @@ class LearnerGroup:
 
         `timeout_s`: `placement.update_timeout_s` if none is given.
         """
-        streams = [rank.weight_buckets.options(num_returns="streaming").remote(max_bytes) for rank in self._ranks]
-        ends = {self._name(rank): stream.completed() for rank, stream in enumerate(streams)}
-        answers(ends, "weight_buckets", timeout_s or self._config.placement.update_timeout_s)
-        return list(streams[0])
+        streams = {
+            name: rank.weight_buckets.options(num_returns="streaming").remote(max_bytes)
+            for name, rank in self._ranks.items()
+        }
+        ends = {name: stream.completed() for name, stream in streams.items()}
+        deadline_s = timeout_s or self._config.placement.update_timeout_s
+        answers(ends, "weight_buckets", deadline_s, liveness=self._listener())
+        return list(next(iter(streams.values())))
 
     def call_ranks(self, method: str, *args: Any) -> dict[str, Any]:
         """Call a method of every rank. Returns the pending calls by the rank's name, for the caller to wait for."""
-        return {self._name(rank): getattr(actor, method).remote(*args) for rank, actor in enumerate(self._ranks)}
+        return {name: getattr(actor, method).remote(*args) for name, actor in self._ranks.items()}
 
     def peak_memory_gib(self) -> dict[str, float]:
-        return {self._name(rank): gib for rank, gib in enumerate(self._call("peak_memory_gib"))}
+        return dict(zip(self._ranks, self._call("peak_memory_gib"), strict=True))
 
     def close(self) -> None:
-        for rank in self._ranks:
+        for rank in self._ranks.values():
             ray.kill(rank)
 
-    def _started(self, calls: Mapping[str, Any], method: str) -> dict[str, Any]:
+    def _replace(self, error: LearnerLostError, begin_again: Callable[[], None] = lambda: None) -> None:
+        """Replace all ranks, and give the new ones the policy of the last `start`. Ranks may be lost here, too."""
+        while True:
+            if self.restarts == self._config.placement.max_learner_restarts:
+                raise error
+            self.restarts += 1
+            logger.warning(
+                "the learner is lost: %s. It is built anew (restart %d of at most %d)",
+                error,
+                self.restarts,
+                self._config.placement.max_learner_restarts,
+            )
+            begin_again()
+            self.close()
+            self._boot()
+            try:
+                self._build()
+            except LearnerLostError as again:
+                error = again
+            else:
+                return
+
+    def _start(
+        self, folder: Path | str, learner: LearnerConfig, num_steps: int, temperature: float, model: ModelConfig
+    ) -> None:
+        master = self._await_processes()
+        calls = {
+            name: actor.start.remote(
+                learner,
+                model,
+                folder,
+                rank=rank,
+                master=master,
+                num_steps=num_steps,
+                temperature=temperature,
+                max_completion_tokens=self._config.sampling.max_completion_tokens,
+            )
+            for rank, (name, actor) in enumerate(self._ranks.items())
+        }
+        self._started(calls, "start", self._listener())
+
+    def _await_processes(self) -> tuple[str, int]:
+        """Return where all ranks meet, once each has a process with its libraries: from then on it has a heartbeat."""
+        addresses = self._started(self.call_ranks("reserve_address"), "reserve_address")
+        return next(iter(addresses.values()))
+
+    def _started(self, calls: Mapping[str, Any], method: str, liveness: Listener | None = None) -> dict[str, Any]:
         """Wait for ranks that are starting, or that wait for a place to do so, and return their answers."""
         advice = "raise placement.start_timeout_s, or look at `ray status`: there may be no place for the rank"
-        return answers(calls, method, self._config.placement.start_timeout_s, advice, self._beside)
+        return answers(calls, method, self._config.placement.start_timeout_s, advice, self._beside, liveness)
 
     def _logged(self, update: Update) -> Update:
         """Log the notices of an update, and return it."""
@@ -144,21 +207,27 @@ class LearnerGroup:
 
     def _call(self, method: str, *args: Any) -> list[Any]:
         timeout_s = self._config.placement.update_timeout_s
-        return list(answers(self.call_ranks(method, *args), method, timeout_s, beside=self._beside).values())
+        calls = self.call_ranks(method, *args)
+        return list(answers(calls, method, timeout_s, beside=self._beside, liveness=self._listener()).values())
 
-    def _name(self, rank: int) -> str:
-        return f"learner-{rank}"
+    def _listener(self) -> Listener:
+        return Listener(self._ranks, self._config.rollout.hang_timeout_s)
 
 
 def answers(
-    calls: Mapping[str, Any], method: str, timeout_s: float, advice: str = ADVICE, beside: Background | None = None
+    calls: Mapping[str, Any],
+    method: str,
+    timeout_s: float,
+    advice: str = ADVICE,
+    beside: Background | None = None,
+    liveness: Listener | None = None,
 ) -> dict[str, Any]:
     """Wait for the ranks' answers, and return them by name.
 
-    Raises LearnerLostError when a rank is late or dead, else what a rank raised.
+    Raises LearnerLostError when a rank is late, hangs or is dead, else what a rank raised.
     """
     try:
-        return wait_for(calls, method, timeout_s, advice, beside)
+        return wait_for(calls, method, timeout_s, advice, beside, liveness)
     except RestartBudgetExceededError:  # of what goes on beside
         raise
     except RemoteCallError as error:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from orchestrator.cluster.calls import Outcomes, gather_calls
-from orchestrator.fleet.heartbeats import silent_among
+from orchestrator.fleet.heartbeats import Listener
 from orchestrator.fleet.learner_group import LearnerLostError, answers
 from rollout.types.publishing import IpcBucket, NcclGroup, TransportName
 
@@ -34,6 +34,11 @@ Handles = Mapping[str, Any]
 
 class WeightSender(Protocol):
     """The learner, as far as a publish knows it."""
+
+    @property
+    def ranks(self) -> Mapping[str, Any]:
+        """Actor handles of all ranks, by name."""
+        ...
 
     def weight_buckets(self, max_bytes: int, timeout_s: float | None = None) -> list[Any]:
         """Return references to all buckets of the weights, which leave the learner once."""
@@ -56,11 +61,11 @@ class Attempt:
     """Of each phase."""
     bucket_bytes: int
     hang_timeout_s: float = 60.0
-    """After which a generator that does not even answer a heartbeat counts as dead."""
+    """After which a generator or a rank that does not even answer a heartbeat counts as dead."""
 
     def gather(self, calls: Mapping[str, Any], call: str, generators: Handles) -> Outcomes:
         """Return what became of calls of these generators, within this attempt's deadlines."""
-        return gather_calls(calls, call, self.timeout_s, ADVICE, silent_among(generators, self.hang_timeout_s))
+        return gather_calls(calls, call, self.timeout_s, ADVICE, Listener(generators, self.hang_timeout_s))
 
 
 class Transport(Protocol):
@@ -105,7 +110,7 @@ class IpcTransport(Transport):
     """Within a GPU that generator and learner rank share, by CUDA IPC, in a buffer of one bucket."""
 
     def commit(self, attempt: Attempt, generators: Handles) -> Outcomes:
-        deadline = time.monotonic() + attempt.timeout_s
+        deadline, is_lost = time.monotonic() + attempt.timeout_s, False
         try:
             from_sender(attempt, "ipc_begin", attempt.bucket_bytes)
             outcomes = call_all(generators, "begin_commit", deadline, attempt.id)
@@ -115,8 +120,12 @@ class IpcTransport(Transport):
                 outcomes = outcomes.then(call_all(loading, "load_bucket", deadline, bucket))
             loaded = {name: generators[name] for name in outcomes.answered}
             return outcomes.then(call_all(loaded, "finish_commit", deadline, attempt.id))
+        except LearnerLostError:
+            is_lost = True  # and replaced, with its buffer: one that hangs would be waited for once more
+            raise
         finally:
-            from_sender(attempt, "ipc_end")
+            if not is_lost:
+                from_sender(attempt, "ipc_end")
 
 
 class NcclTransport(Transport):
@@ -140,7 +149,8 @@ class NcclTransport(Transport):
         sending = attempt.sender.call_ranks("nccl_broadcast", attempt.timeout_s)
         # Both ends give up at the deadline by themselves; this waits for them to say so.
         wait_s = attempt.timeout_s + ABORT_S
-        outcomes = gather_calls(receiving, f"commit_weights(version {attempt.version})", wait_s, ADVICE)
+        call = f"commit_weights(version {attempt.version})"
+        outcomes = gather_calls(receiving, call, wait_s, ADVICE, beside=SenderWatch(attempt))
         sent = gather_calls(sending, "nccl_broadcast", ABORT_S)
         check_sender(sent, is_excused=bool(outcomes.failed or outcomes.died))
         if len(outcomes.answered) == len(generators):
@@ -156,11 +166,27 @@ class NcclTransport(Transport):
         group = NcclGroup(address, port, world_size, attempt.bucket_bytes)
         joining = {name: generator.join_group.remote(group, ranks[name]) for name, generator in generators.items()}
         sending = attempt.sender.call_ranks("nccl_join", group)
-        outcomes = gather_calls(joining, "join_group", attempt.timeout_s, ADVICE)
+        outcomes = gather_calls(joining, "join_group", attempt.timeout_s, ADVICE, beside=SenderWatch(attempt))
         check_sender(gather_calls(sending, "nccl_join", ABORT_S), is_excused=False)
         if len(outcomes.answered) == len(generators):
             self._members = dict(generators)
         return outcomes
+
+
+class SenderWatch:
+    """Looks after the learner's ranks while generators are waited for, which wait for them."""
+
+    def __init__(self, attempt: Attempt) -> None:
+        self._ranks = attempt.sender.ranks
+        self._listener = Listener(self._ranks, attempt.hang_timeout_s)
+
+    def refs(self) -> list[Any]:
+        return []
+
+    def advance(self, ready: Sequence[Any]) -> None:
+        """Raise LearnerLostError when a rank hangs."""
+        if hanging := self._listener.hanging(self._ranks):
+            raise LearnerLostError("; ".join(f"{name} hangs: {reason}" for name, reason in hanging.items()))
 
 
 def make_transport(name: TransportName, tensor_parallel_size: int) -> Transport:
@@ -183,7 +209,9 @@ def call_all(generators: Handles, method: str, deadline: float, *args: Any) -> O
 
 def from_sender(attempt: Attempt, method: str, *args: Any) -> dict[str, Any]:
     """Return the answers of all learner ranks, by name."""
-    return answers(attempt.sender.call_ranks(method, *args), method, attempt.timeout_s, ADVICE)
+    listener = Listener(attempt.sender.ranks, attempt.hang_timeout_s)
+    calls = attempt.sender.call_ranks(method, *args)
+    return answers(calls, method, attempt.timeout_s, ADVICE, liveness=listener)
 
 
 def ipc_buckets(attempt: Attempt) -> Iterator[IpcBucket]:

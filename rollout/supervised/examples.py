@@ -41,7 +41,7 @@ class Examples(Protocol):
         ...
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from that state. To be called once, before any `take`."""
+        """Go on from that state, or begin again from it."""
         ...
 
 
@@ -128,7 +128,8 @@ class TraceExamples:
         self._tokenizer = tokenizer
         self._questions = questions
         self._format = FORMAT if questions is not None else 1
-        self._traces = self._besides_held_out(traces(prompts, config, seed))
+        self._begin = lambda: self._besides_held_out(traces(prompts, config, seed))
+        self._traces = self._begin()
         self._position = 0
         self.num_left_out = 0
 
@@ -141,8 +142,8 @@ class TraceExamples:
 
     def restore(self, state: Mapping[str, Any]) -> None:
         # Drawn again rather than saved: a random generator's state and the held-out problems would be far larger.
-        for _ in islice(self._traces, state["position"] - self._position):
-            pass
+        self.num_left_out = 0
+        self._traces = islice(self._begin(), state["position"], None)
         self._position = state["position"]
 
     def _besides_held_out(self, traces: Iterator[tuple[Problem, str]]) -> Iterator[tuple[Problem, str]]:

@@ -1,6 +1,7 @@
 """A real run under fire: everything in it is killed or stopped once, and it trains on every prompt exactly once."""
 
 import os
+import re
 import signal
 import time
 import uuid
@@ -15,7 +16,7 @@ from benchmarks.observed import ADDRESS, GENERATOR, LEARNER, ONE_CORE_EACH, REWA
 from orchestrator.fleet.scale import request_generators
 
 SHARED_MEMORY = Path("/dev/shm")
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
 def left_behind(mark: str) -> list[str]:
@@ -74,6 +75,11 @@ def under_fire(tmp_path_factory) -> Iterator[Run]:
     os.kill(run.pids(LEARNER)[0], signal.SIGKILL)  # the other rank is in a collective call with it
     run.wait_for(lambda: "the learner is lost" in run.log, "the lost learner in the log")
     run.wait_for(lambda: run.log.count("training begins") == 2, "a new learner")
+    run.wait_for_step(run.steps[-1] + 1)
+    run.wait_for(lambda: run.is_in(LEARNER, "update"), "an update by the new learner")
+    os.kill(run.pids(LEARNER)[0], signal.SIGSTOP)
+    run.wait_for(lambda: "built anew (restart 2 of at most 3)" in run.log, "the rank that hangs in the log")
+    run.wait_for(lambda: run.log.count("training begins") == 3, "a third learner")
     run.wait_for_step(run.steps[-1] + 2)
     run.process.kill()
     run.process.wait()
@@ -103,9 +109,11 @@ def test_the_log_tells_the_story(under_fire) -> None:
     assert "unfinished prompts are sampled again" in log
     assert "reward-0 died and is replaced" in log
     assert "a new command resumes the run after step" in log
-    assert (
-        "the learner is lost: learner-" in log and "It is built anew (restart 1 of at most 3) and goes on after" in log
+    assert "the learner is lost: learner-" in log and "It is built anew (restart 1 of at most 3)" in log
+    assert re.search(
+        r"learner-\d hangs in update: its process has not answered for 5 s \(rollout.hang_timeout_s\)", log
     )
+    assert "training goes on after step" in log
 
 
 def test_sampling_ran_ahead_within_its_bound(under_fire) -> None:

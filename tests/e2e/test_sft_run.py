@@ -1,9 +1,13 @@
 """`rayzero sft` on real Ray and DeepSpeed, as a user starts, kills and resumes it."""
 
+import os
 import signal
+import subprocess
+import time
 
 import pytest
 
+from benchmarks.observed import LEARNER, processes
 from tests.support.commands import Workplace
 from tests.support.sums import RECIPE, write_pairs
 
@@ -51,6 +55,32 @@ def test_a_run_resumes_bit_for_bit_after_a_sigterm_and_a_sigkill(workplace, whol
     assert "resuming run 'disturbed' after step" in workplace.succeed("disturbed")
     assert metrics(workplace, "disturbed") == metrics(workplace, "whole")
     assert workplace.weights_digest("disturbed") == workplace.weights_digest("whole")
+
+
+def rank_in(method: str, command: subprocess.Popen) -> int:
+    """Return the process of the learner rank, once it runs that method; Ray writes it into the process's title."""
+    deadline = time.monotonic() + 120
+    while command.poll() is None and time.monotonic() < deadline:
+        for pid, title in processes(os.getpid()):
+            if title.startswith("ray::") and LEARNER in title and method in title:
+                return pid
+        time.sleep(0.01)
+    raise AssertionError(f"no rank in {method!r}")
+
+
+def test_a_rank_that_dies_in_its_start_or_at_work_is_replaced_and_the_figures_are_the_same(workplace, whole) -> None:
+    command = workplace.start("bereft")
+    os.kill(rank_in("start", command), signal.SIGKILL)
+    workplace.wait_for_step("bereft", 1, command)
+    rank = rank_in("", command)
+    workplace.wait_for_step("bereft", 6, command)
+    os.kill(rank, signal.SIGKILL)
+    assert command.wait(timeout=120) == 0, workplace.output("bereft")
+    log = (workplace.run("bereft") / "log.txt").read_text()
+    assert "learner-0 died during start" in log and "It is built anew (restart 1 of at most 3)" in log
+    assert "It is built anew (restart 2 of at most 3)" in log and "training goes on after step" in log
+    assert metrics(workplace, "bereft") == metrics(workplace, "whole")
+    assert workplace.weights_digest("bereft") == workplace.weights_digest("whole")
 
 
 def test_a_finished_run_is_left_alone_and_says_how_to_train_on(workplace, whole) -> None:

@@ -73,10 +73,20 @@ def test_who_is_late_is_named_with_the_call_and_the_advice(beside: AlwaysBusy | 
     assert now[0] < 10
 
 
-def test_of_several_each_has_its_own_outcome_and_one_that_hangs_is_waited_for_no_longer(now: list[float]) -> None:
-    def find_hanging(pending: Collection[str]) -> Mapping[str, str]:
-        return {"silent": "no heartbeat for 3 s"} if now[0] > 3 and "silent" in pending else {}
+class Listening:
+    """Finds that the actor of that name hangs, after three seconds."""
 
+    def __init__(self, name: str, now: list[float]) -> None:
+        self._name, self._now = name, now
+
+    def hanging(self, pending: Collection[str]) -> Mapping[str, str]:
+        return {self._name: "no heartbeat for 3 s"} if self._now[0] > 3 and self._name in pending else {}
+
+    def progress(self, name: str) -> str:
+        return "" if name == self._name else f"{self._now[0] // 40:g} microbatches done"
+
+
+def test_of_several_each_has_its_own_outcome_and_one_that_hangs_is_waited_for_no_longer(now: list[float]) -> None:
     outcomes = gather_calls(
         {
             "late": Ref(),
@@ -88,7 +98,7 @@ def test_of_several_each_has_its_own_outcome_and_one_that_hangs_is_waited_for_no
         "stage",
         10,
         "raise the deadline",
-        find_hanging,
+        Listening("silent", now),
     )
     assert outcomes.answered == {"good": 7}
     assert outcomes.refused == {"refuses": "refuses refused stage: ValueError: no such layer"}
@@ -97,5 +107,23 @@ def test_of_several_each_has_its_own_outcome_and_one_that_hangs_is_waited_for_no
 
 
 def test_with_all_others_hanging_nobody_waits_for_the_deadline(now: list[float]) -> None:
-    gather_calls({"silent": Ref()}, "stage", 1000, find_hanging=lambda pending: dict.fromkeys(pending, "no heartbeat"))
+    gather_calls({"silent": Ref()}, "stage", 1000, liveness=Listening("silent", now))
     assert now[0] < 5
+
+
+def test_one_that_hangs_is_named_at_once_by_who_wants_every_answer(now: list[float]) -> None:
+    with pytest.raises(RemoteCallError, match=r"^silent hangs in update: no heartbeat for 3 s$"):
+        wait_for({"good": Ref(), "silent": Ref()}, "update", 1000, "", liveness=Listening("silent", now))
+    assert now[0] < 5
+
+
+def test_who_is_slow_is_waited_for_to_the_deadline_and_its_progress_is_told(now: list[float], caplog) -> None:
+    with pytest.raises(RemoteCallError, match=r"^slow \(5 microbatches done\) did not answer update within 200 s"):
+        wait_for({"slow": Ref()}, "update", 200, "", liveness=Listening("another", now))
+    assert "nothing has moved" not in caplog.text  # for the 60 s that a line takes
+
+
+def test_who_does_not_move_is_told_of_in_the_log(now: list[float], caplog) -> None:
+    with pytest.raises(RemoteCallError):
+        wait_for({"stuck": Ref()}, "update", 200, "", liveness=Listening("stuck", [0.0]))
+    assert "nothing has moved for 60 s: waiting for stuck to answer update" in caplog.text

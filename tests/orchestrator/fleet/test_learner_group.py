@@ -1,5 +1,6 @@
 """What the driver makes of a rank that dies, whatever is heard of it first. Real actors, with nothing in them."""
 
+import hashlib
 import os
 import signal
 import sys
@@ -9,12 +10,13 @@ import pytest
 import ray
 from ray.exceptions import OutOfMemoryError
 
+from learner.actor import CONCURRENCY
 from orchestrator.cluster.calls import RemoteCallError, result_of
 from orchestrator.cluster.ray_cluster import ray_cluster
 from orchestrator.config.recipe import load
 from orchestrator.fleet import learner_group
 from orchestrator.fleet.generators import Generators, RestartBudgetExceededError
-from orchestrator.fleet.heartbeats import Heartbeats
+from orchestrator.fleet.heartbeats import Heartbeats, Listener
 from orchestrator.fleet.learner_group import LearnerLostError, answers
 from orchestrator.fleet.rollouts import RolloutStream
 
@@ -30,6 +32,10 @@ def _cluster():
 
 
 class Rank:
+    @ray.method(concurrency_group="heartbeat")
+    def heartbeat(self) -> int:
+        return 3
+
     def update(self, does: str) -> str:
         if does == "dies":
             time.sleep(1.0)  # after its peer has complained
@@ -38,15 +44,39 @@ class Rank:
             raise RuntimeError("Connection closed by peer")
         if does == "waits":
             time.sleep(60)
+        if does == "works":  # one call of native code, for longer than the tests' hang_timeout_s
+            rounds = 500_000
+            rounds = int(rounds * 2 * HANG_TIMEOUT_S / seconds_of_native_work(rounds))
+            assert seconds_of_native_work(rounds) > HANG_TIMEOUT_S
+        if does == "stops":
+            os.kill(os.getpid(), signal.SIGSTOP)
         return does
 
 
+HANG_TIMEOUT_S = 3.0
+
+
+def seconds_of_native_work(rounds: int) -> float:
+    begin = time.monotonic()
+    hashlib.pbkdf2_hmac("sha256", b"", b"", rounds)
+    return time.monotonic() - begin
+
+
+LearnerActor = ray.remote(**CONCURRENCY)(Rank)
+
+
 def ask(*does: str) -> dict[str, ray.ObjectRef]:
-    ranks = [ray.remote(num_cpus=0)(Rank).remote() for _ in does]
-    ray.get([rank.update.remote("starts") for rank in ranks])
-    return {
-        f"learner-{index}": rank.update.remote(what) for index, (rank, what) in enumerate(zip(ranks, does, strict=True))
-    }
+    return calls(ranks(len(does)), *does)
+
+
+def ranks(count: int) -> dict[str, ray.actor.ActorHandle]:
+    started = [LearnerActor.options(num_cpus=0).remote() for _ in range(count)]
+    ray.get([rank.update.remote("starts") for rank in started])
+    return {f"learner-{index}": rank for index, rank in enumerate(started)}
+
+
+def calls(ranks: dict[str, ray.actor.ActorHandle], *does: str) -> dict[str, ray.ObjectRef]:
+    return {name: rank.update.remote(what) for (name, rank), what in zip(ranks.items(), does, strict=True)}
 
 
 def test_a_rank_whose_peer_died_complains_first_and_the_learner_is_lost() -> None:
@@ -58,6 +88,14 @@ def test_what_a_living_rank_raises_is_raised_as_it_is(monkeypatch) -> None:
     monkeypatch.setattr(learner_group, "DEATH_IS_KNOWN_S", 0.5)
     with pytest.raises(RuntimeError, match="Connection closed by peer"):
         answers(ask("complains", "waits"), "update", 30)
+
+
+def test_a_rank_whose_process_is_stopped_is_found_and_named_and_one_that_works_slowly_is_left_alone() -> None:
+    both = ranks(2)
+    done = answers(calls(both, "works", "works"), "update", 60, liveness=Listener(both, HANG_TIMEOUT_S))
+    assert done == {"learner-0": "works", "learner-1": "works"}
+    with pytest.raises(LearnerLostError, match=r"learner-1 hangs in update: its process has not answered for 3 s"):
+        answers(calls(both, "waits", "stops"), "update", 60, liveness=Listener(both, HANG_TIMEOUT_S))
 
 
 def test_a_rank_that_says_nothing_is_lost_at_the_deadline() -> None:

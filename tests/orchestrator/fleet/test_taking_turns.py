@@ -1,7 +1,7 @@
 """One GPU for a generator and a learner rank: who sleeps while who works, without the GPU."""
 
 import time
-from contextlib import contextmanager
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -11,10 +11,11 @@ from orchestrator import run
 from orchestrator.command import Ending
 from orchestrator.config.recipe import load
 from orchestrator.fleet.fleet import RayFleet
-from orchestrator.fleet.learner_group import LearnerLostError
+from orchestrator.fleet.learner_group import LearnerGroup, LearnerLostError
 from orchestrator.fleet.transports import NcclTransport
 from orchestrator.interrupt import Interrupt
 from orchestrator.records.health.monitor import Health
+from orchestrator.warm_start import WarmStart, warm_started_model
 from rollout.types.sampling import EngineSpec
 
 
@@ -101,9 +102,74 @@ def test_a_start_that_never_ends_does_not_keep_the_learner_waiting_for_ever(even
     assert events == ["sleep generator-0", "learning"]
 
 
-def test_a_learner_that_is_lost_in_the_export_is_built_anew_and_exports(monkeypatch, tmp_path) -> None:
-    fleet, exports = Losing(lost_in_restarts=False), []
-    config = load(None)
+def test_for_other_ranks_what_is_in_flight_is_dropped_and_generators_sleep_and_join_a_new_group(events) -> None:
+    made = fleet(events, shares_gpu=True)
+    made.rollouts = SimpleNamespace(abandon=lambda: events.append("abandon"))
+    made.run = SimpleNamespace(engine=EngineSpec("", "bfloat16", 64, load_weights=False, transport="nccl"))
+    made._transport = NcclTransport(1)
+    made._transport._members = {"generator-0": "as before"}
+    made.forget_learner()
+    assert events == ["abandon", "sleep"] and not made._transport._members
+
+
+class Losing(LearnerGroup):
+    """A real group, but for its ranks; so many of its first starts lose one."""
+
+    def __init__(self, events: list[str], lost_starts: int = 0) -> None:
+        self._events, self._lost_starts = events, lost_starts
+        run = SimpleNamespace(config=load(None, ["placement.max_learner_restarts=3"]))
+        super().__init__(run, placement=None)
+
+    def _boot(self) -> None:
+        self._events.append("boot")
+
+    def _start(self, *_) -> None:
+        self._events.append("start")
+        self._lost_starts -= 1
+        if self._lost_starts >= 0:
+            raise LearnerLostError("learner-1 died during start")
+
+    def close(self) -> None:
+        self._events.append("close")
+
+    def begin(self) -> None:
+        self.start("", None, 1, 1.0)
+        self._events.clear()
+
+
+AGAIN = ["close", "boot", "start"]
+
+
+def test_a_rank_lost_in_a_start_is_replaced(events, caplog) -> None:
+    Losing(events, lost_starts=2).start("folder", None, 1, 1.0)
+    assert events == ["boot", "start", *AGAIN, *AGAIN]
+    assert "lost: learner-1 died during start. It is built anew (restart 2 of at most 3)" in caplog.text
+
+
+def test_a_rank_that_is_lost_in_every_start_ends_the_command_after_so_many(events) -> None:
+    with pytest.raises(LearnerLostError, match="died during start"):
+        Losing(events, lost_starts=9).start("folder", None, 1, 1.0)
+    assert events == ["boot", "start", *3 * AGAIN]
+
+
+def test_a_learner_that_is_lost_at_work_and_while_it_is_built_anew_begins_again(events) -> None:
+    learner = Losing(events)
+    learner.begin()
+    learner._lost_starts = 1
+
+    def attempt() -> int:
+        events.append("attempt")
+        if events.count("attempt") == 1:
+            raise LearnerLostError("learner-0 died during update")
+        return 7
+
+    assert learner.persist(attempt, lambda: events.append("begin again")) == 7
+    assert events == ["attempt", "begin again", *AGAIN, "begin again", *AGAIN, "attempt"] and learner.restarts == 2
+
+
+def test_a_learner_that_is_lost_in_the_export_is_built_anew_and_exports(events, monkeypatch, tmp_path) -> None:
+    learner, exports, config = Losing(events), [], load(None)
+    learner.begin()
 
     def export(learner, folder) -> None:
         exports.append(folder)
@@ -121,8 +187,9 @@ def test_a_learner_that_is_lost_in_the_export_is_built_anew_and_exports(monkeypa
         final=tmp_path,
     )
     health, interrupt = Health(config), Interrupt(Console(quiet=True))
-    assert run.train_and_export(config, kept, fleet, None, kept, kept, None, health, interrupt) is Ending.COMPLETE
-    assert exports == [tmp_path, tmp_path] and fleet.learner.restarts == 1
+    fleet = SimpleNamespace(learner=learner, forget_learner=lambda: events.append("forget"))
+    assert run.train_and_export(config, kept, fleet, kept, kept, None, health, interrupt) is Ending.COMPLETE
+    assert exports == [tmp_path, tmp_path] and events == ["forget", *AGAIN]
 
 
 @pytest.mark.parametrize(
@@ -136,59 +203,44 @@ def test_a_run_that_is_stopped_as_hopeless_is_exported_and_one_that_is_interrupt
     exports = []
     monkeypatch.setattr(run, "train", lambda *_: last_step)
     monkeypatch.setattr(run, "export_whole", lambda learner, folder: exports.append(folder))
-    kept = SimpleNamespace(state=dict, metrics=lambda: rows, final=tmp_path, learner=None)
-    found = run.train_and_export(config, kept, kept, None, kept, kept, None, Health(config), None)
+    kept = SimpleNamespace(state=dict, metrics=lambda: rows, final=tmp_path, learner=Losing([]))
+    found = run.train_and_export(config, kept, kept, kept, kept, None, Health(config), None)
     assert found is ending and exports == ([] if ending is Ending.INTERRUPTED else [tmp_path])
 
 
-def test_after_a_restart_of_the_learner_generators_join_a_new_group_with_it(events) -> None:
-    made = fleet(events, shares_gpu=False)
-    made.rollouts = SimpleNamespace(abandon=lambda: events.append("abandon"))
-    made.learner = SimpleNamespace(restart=lambda: events.append("restart"))
-    made.run = SimpleNamespace(engine=EngineSpec("", "bfloat16", 64, load_weights=False, transport="nccl"))
-    made._transport = NcclTransport(1)
-    made._transport._members = {"generator-0": "as before"}
-    made.restart_learner(lambda learner: events.append("start"))
-    assert events == ["abandon", "restart", "start"] and not made._transport._members
+class Count:
+    """The numbers from 0, as examples."""
+
+    def __init__(self) -> None:
+        self._next = 0
+
+    def take(self, count: int) -> list[int]:
+        self._next += count
+        return list(range(self._next - count, self._next))
+
+    def state(self) -> dict[str, int]:
+        return {"position": self._next}
+
+    def restore(self, state: dict[str, int]) -> None:
+        self._next = state["position"]
 
 
-class Losing:
-    """A fleet whose learner is lost in every attempt, in training or while it is built anew."""
-
-    def __init__(self, lost_in_restarts: bool) -> None:
-        self.learner = SimpleNamespace(restarts=0)
-        self.trainings = 0
-        self._lost_in_restarts = lost_in_restarts
-
-    @contextmanager
-    def learning(self):
-        yield
-
-    def restart_learner(self, start) -> None:
-        self.learner.restarts += 1
-        if self._lost_in_restarts:
-            raise LearnerLostError("learner-1 died during start")
-
-
-@pytest.mark.parametrize(("lost_in_restarts", "num_trainings"), [(False, 4), (True, 1)])
-def test_a_learner_is_built_anew_so_often_and_no_more(monkeypatch, lost_in_restarts, num_trainings) -> None:
-    fleet = Losing(lost_in_restarts)
-
-    def train(config, prompts, fleet, *_):
-        fleet.trainings += 1
-        raise LearnerLostError("learner-0 died during update")
-
-    monkeypatch.setattr(run, "train", train)
-    kept = SimpleNamespace(
-        state=dict,
-        restore=lambda state: None,
-        truncate_after=lambda step: None,
-        verify_latest=lambda: None,
-        metrics=list,
+def test_a_warm_start_whose_learner_is_lost_teaches_the_same_examples_from_the_first_on(events, tmp_path) -> None:
+    learner, taught = Losing(events), []
+    config = load(None, ["warm_start.num_steps=3", "warm_start.sequences_per_step=2"])
+    learner.run = SimpleNamespace(
+        config=config, learner=config.learner, engine=EngineSpec("base", "float32", 64, load_weights=False)
     )
-    config = load(None, ["placement.max_learner_restarts=3"])
-    with pytest.raises(LearnerLostError, match=r"died during (start|update)"):
-        run.train_and_export(
-            config, kept, fleet, None, kept, kept, None, Health(config), Interrupt(Console(quiet=True))
-        )
-    assert (fleet.learner.restarts, fleet.trainings) == (3, num_trainings)
+
+    def teach(step, examples):
+        taught.append(examples)
+        if len(taught) == 2:
+            raise LearnerLostError("learner-0 died during supervised_update")
+        return {"optim/loss": 1.0}
+
+    learner.supervised_update = teach
+    learner.export = lambda folder: folder.mkdir(parents=True)
+    console, warm_start = Console(quiet=True), WarmStart(tmp_path / "warm", Count())
+    folder = warm_started_model(learner.run, warm_start, learner, console, Interrupt(console))
+    assert Path(folder).is_dir() and learner.restarts == 1
+    assert taught == [[0, 1], [2, 3], [0, 1], [2, 3], [4, 5]]

@@ -5,7 +5,7 @@ Both ends are fakes whose calls are done at once; that the real ends understand 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -48,6 +48,8 @@ class FakeSender:
         self.log = log
         self.troubles: dict[str, Exception] = {}
         self._buckets = 2
+
+    ranks: Mapping[str, Any] = {}
 
     def weight_buckets(self, max_bytes: int, timeout_s: float | None = None) -> list[Any]:
         return ["bucket-0", "bucket-1"]
@@ -163,11 +165,18 @@ def test_ipc_goes_on_without_a_generator_that_fails_and_frees_the_buffer(attempt
     assert methods(log)[-1] == "learner.ipc_end"
 
 
-def test_ipc_frees_the_buffer_when_a_rank_dies(attempt, pair, sender, log) -> None:
-    sender.troubles["ipc_next"] = RemoteCallError("learner-0 died during ipc_next")
-    with pytest.raises(LearnerLostError, match="learner-0 died"):
+def test_ipc_frees_the_buffer_when_a_rank_refuses(attempt, pair, sender, log) -> None:
+    sender.troubles["ipc_next"] = MemoryError("no room for the buffer")
+    with pytest.raises(MemoryError, match="no room"):
         IpcTransport().commit(attempt, pair)
     assert methods(log)[-1] == "learner.ipc_end"
+
+
+def test_ipc_asks_nothing_more_of_ranks_that_are_lost(attempt, pair, sender, log) -> None:
+    sender.troubles["ipc_next"] = RemoteCallError("learner-0 hangs in ipc_next")
+    with pytest.raises(LearnerLostError, match="learner-0 hangs"):
+        IpcTransport().commit(attempt, pair)
+    assert methods(log)[-1] == "learner.ipc_next"
 
 
 @pytest.mark.parametrize(("size", "ranks", "world_size"), [(1, (1, 2), 3), (4, (1, 5), 9)])

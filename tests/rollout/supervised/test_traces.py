@@ -177,8 +177,11 @@ def test_resumed_traces_go_on_where_they_stopped(tiny_model) -> None:
 
     whole, first, second = ids(examples().take(30)), examples(), examples()
     first.take(11)
+    beginning = second.state()
     second.restore(first.state())
     assert ids(second.take(19)) == whole[11:]
+    second.restore(beginning)
+    assert ids(second.take(30)) == whole
 
 
 def test_a_task_without_traces_says_what_to_do_instead() -> None:
