@@ -1,4 +1,4 @@
-"""Grading processes, as their supervisor sees them: their tasks, the sockets to them, and what the kernel says of them.
+"""Grading processes, as their supervisor sees them: their tasks, and the sockets to them.
 
 The sockets are read in the event loop's own callbacks, not by asyncio's streams: these took half more of the
 supervisor's CPU time for cheap functions (32 instead of 20 µs a completion), and they hand a line to its reader one
@@ -15,11 +15,11 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from rewards.function import Outcome, RewardFunction
 from rewards.workers import grading
+from rewards.workers.kernel_counts import CpuTimes, is_ready_to_run
 
 READ_BYTES = 2**18
 MAX_STRETCH = 3.0
@@ -84,7 +84,8 @@ class GradingProcess:
         self.is_set_aside = False
         self.is_outdated = False
         """Whether functions were loaded after it was forked."""
-        self._since = self._waited_before = self._waited_latest = 0.0
+        self._since = 0.0
+        self._before = self._latest = CpuTimes(0.0, 0.0)
         self._is_lowered = False
 
     @property
@@ -114,7 +115,7 @@ class GradingProcess:
     def note_waiting(self) -> None:
         """Note how long it has waited for a CPU, for the next function. To be called every few milliseconds."""
         if not self.is_set_aside:
-            self._waited_latest = seconds_waited_for_cpu(self.pid)
+            self._latest = CpuTimes.of(self.pid)
 
     def elapsed(self) -> float:
         """Return the seconds since its function began, or a little less: more would shorten the deadline."""
@@ -123,10 +124,12 @@ class GradingProcess:
     def is_late(self) -> bool:
         """Return whether its function is past the deadline, not counting the time for which no CPU was free."""
         elapsed, deadline_s = self.elapsed(), self.function.deadline_s
-        if elapsed < deadline_s:
-            return False
-        waited = seconds_waited_for_cpu(self.pid) - self._waited_before
-        return elapsed - waited >= deadline_s or elapsed >= MAX_STRETCH * deadline_s
+        if elapsed < deadline_s or elapsed >= MAX_STRETCH * deadline_s:
+            return elapsed >= deadline_s
+        used, waited = CpuTimes.of(self.pid)
+        # The kernel does not count a wait before its end, nor what a hypervisor takes; but then it is ready to run.
+        has_no_cpu = used - self._before.used < deadline_s and is_ready_to_run(self.pid)
+        return elapsed - (waited - self._before.waited) >= deadline_s and not has_no_cpu
 
     def set_aside_straggler(self) -> list[GradeTask]:
         """Leave it the first task only, as it is unusually slow; return the others."""
@@ -156,7 +159,7 @@ class GradingProcess:
     def _begin(self) -> None:
         # What it waited for since the last note, and before this function, is given to this function too: a deadline is
         # never shortened.
-        self._since, self._waited_before = time.monotonic(), self._waited_latest
+        self._since, self._before = time.monotonic(), self._latest
 
 
 class _Channel:
@@ -221,24 +224,3 @@ class _Channel:
     def _end(self) -> None:
         self.close()
         self._on_end()
-
-
-def seconds_waited_for_cpu(pid: int) -> float:
-    """Return for how long a process was ready to run and did not, since it started.
-
-    0 when it is gone or the kernel does not say.
-    """
-    try:
-        return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
-    except (OSError, IndexError, ValueError):
-        return 0.0
-
-
-def peak_memory_gib(pid: int) -> float:
-    """Return the largest resident memory of a process so far, GiB. 0 when it is gone."""
-    try:
-        status = Path(f"/proc/{pid}/status").read_text()
-    except OSError:
-        return 0.0
-    kib = next((line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:")), "0")
-    return int(kib) / 2**20

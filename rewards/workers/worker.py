@@ -13,7 +13,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from rewards.function import Outcome, RewardFunction
-from rewards.workers.processes import GradeTask, peak_memory_gib
+from rewards.workers.kernel_counts import peak_memory_gib
+from rewards.workers.processes import GradeTask
 from rewards.workers.supervisor import Supervisor
 
 HEARTBEAT_S = 5.0
