@@ -211,6 +211,8 @@ def test_a_run_that_is_stopped_as_hopeless_is_exported_and_one_that_is_interrupt
 class Count:
     """The numbers from 0, as examples."""
 
+    num_left_out = 0
+
     def __init__(self) -> None:
         self._next = 0
 
