@@ -6,7 +6,8 @@ import hashlib
 import json
 import os
 import shutil
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,6 +19,10 @@ from rollout.types.paths import from_home
 
 class PolicyError(ValueError):
     """The model cannot be used."""
+
+
+class ModelFolderError(RuntimeError):
+    """A model cannot be written."""
 
 
 class Exporting(Protocol):
@@ -44,9 +49,8 @@ def base_model(config: RunConfig) -> str:
         # Imported here: it loads torch, which a run whose policy is cached does not need in this process.
         from learner.model.build import build_model
 
-        aside = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
-        build_model(config.model.build, config.warm_start.seed, aside)
-        keep_first(aside, folder)
+        with cached_model(folder) as aside:
+            build_model(config.model.build, config.warm_start.seed, aside)
     return str(folder)
 
 
@@ -155,20 +159,46 @@ def key(settings: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def keep_first(aside: Path, folder: Path) -> None:
-    """Move a finished folder into place; if another run was faster, keep that one's."""
-    try:
-        aside.rename(folder)
-    except OSError:
-        if not folder.exists():
-            raise
-        shutil.rmtree(aside)
+@contextmanager
+def cached_model(folder: Path) -> Iterator[Path]:
+    """Yield a folder to write a model to, which then becomes `folder`; if another run was faster, that one's is kept.
+
+    Raises ModelFolderError when the disk refuses.
+    """
+    aside = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
+    with nothing_torn(aside, folder, "or set RAYZERO_CACHE to another folder, and start the same command again"):
+        yield aside
+        try:
+            aside.rename(folder)
+        except OSError:
+            if not folder.exists():
+                raise
 
 
 def export_whole(learner: Exporting, folder: Path) -> None:
-    """Export beside `folder`, then rename in place of an older one: a folder of that name is never half a model."""
+    """Export beside `folder`, then rename in place of an older one: a folder of that name is never half a model.
+
+    Raises ModelFolderError when the disk refuses.
+    """
     aside = folder.with_name(f"{folder.name}.tmp")
+    advice = "and start the same command again: it exports the last checkpoint, which is whole"
+    with nothing_torn(aside, folder, advice):
+        learner.export(aside)
+        shutil.rmtree(folder, ignore_errors=True)
+        aside.rename(folder)
+
+
+@contextmanager
+def nothing_torn(aside: Path, folder: Path, advice: str) -> Iterator[None]:
+    """Let a model be written to `aside` and renamed to `folder`. Whatever becomes of it, nothing stays in `aside`."""
     shutil.rmtree(aside, ignore_errors=True)
-    learner.export(aside)
-    shutil.rmtree(folder, ignore_errors=True)
-    aside.rename(folder)
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:  # nothing that the disk said
+            raise
+        raise ModelFolderError(
+            f"cannot write the model to {folder}: {error.strerror}. Mend space or permissions there {advice}"
+        ) from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)

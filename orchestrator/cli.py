@@ -107,8 +107,8 @@ def run_eval(given: argparse.Namespace, console: Console) -> int:
     prompts = {model.name: prompts_of(model, config) for model in models}
     file = comparison_file(given.json, config)
     results = compare(models, prompts, with_room_for(prompts, config), console)
+    print_comparison(results, config, console)  # first: they are known, even where the disk is full
     write_comparison(results, config, file)
-    print_comparison(results, config, console)
     console.print(f"\nfigures and every completion: {file}", highlight=False, soft_wrap=True)
     return 0
 

@@ -21,6 +21,7 @@ from orchestrator.interrupt import Interrupt
 from orchestrator.plan.run_plan import print_rows
 from orchestrator.records.checkpoints import MANIFEST, Checkpoint, Checkpoints
 from orchestrator.records.run_directory import RunDirectory, RunDirectoryError
+from orchestrator.records.trackers.build import check_trackers
 
 logger = logging.getLogger(__name__)
 
@@ -105,6 +106,7 @@ class Command(ABC, Generic[Inputs]):
             self.console.print(ended[1], highlight=False, markup=False, soft_wrap=True)
             return ended[0]
         self._refuse_fewer_steps(latest)
+        check_trackers(self.config)
         with kept_log() as earlier:
             inputs = self.prepare(latest)
         # Only now, so that settings which are refused do not bind the next attempt.

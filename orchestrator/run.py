@@ -105,7 +105,11 @@ class TrainCommand(Command[RunInputs]):
         config, console, directory = self.config, self.console, self.directory
         lines = directory.metrics()
         closing = self.health().closing
-        draw_curve(lines, directory.curve, config.name)
+        try:
+            draw_curve(lines, directory.curve, config.name)
+        except OSError as error:  # the run is complete without it
+            directory.curve.unlink(missing_ok=True)
+            logger.warning("%s cannot be drawn: %s", directory.curve, error.strerror or error)
         console.print(summary_table(lines, closing))
         console.print(f"this command took {seconds / 60:.1f} minutes. In {relative(directory.path)}:", highlight=False)
         console.print("  final/         the trained model; metrics.jsonl, rollouts/, curve.png, log.txt beside it")

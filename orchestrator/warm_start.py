@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from learner.config import ModelConfig, WarmStartConfig
-from orchestrator.base_model import keep_first, max_positions, warm_start_folder
+from orchestrator.base_model import cached_model, max_positions, warm_start_folder
 from orchestrator.config.resolve import ResolvedRun
 from orchestrator.config.schema import RunConfig
 from orchestrator.fleet.learner_group import LearnerGroup
@@ -152,9 +151,8 @@ def warm_started_model(
         with progress(console, "warm start", warm.num_steps) as show:
             last_step = fit(learner, examples, warm, interrupt, lambda step, metrics, _: show(step, metrics))
         if last_step == warm.num_steps:
-            aside = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
-            learner.export(aside)
-            keep_first(aside, folder)
+            with cached_model(folder) as aside:
+                learner.export(aside)
         return last_step
 
     last_step = learner.persist(attempt, lambda: examples.restore(beginning))

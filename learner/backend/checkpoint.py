@@ -147,8 +147,8 @@ class _DigestingWriter(TorchCheckpointEngine):
             torch.save(state_dict, file)  # type: ignore[arg-type]  # it asks for write and flush alone
         except RuntimeError as error:
             # After a full disk torch still writes its table of contents, and tells of that failure only.
-            if isinstance(error.__context__, OSError):
-                raise error.__context__ from None
+            if file.refusal is not None:
+                raise file.refusal from error
             raise
         self.digests[Path(path)] = file.close()
 

@@ -19,15 +19,25 @@ class DigestingFile:
     """A file that is written from its beginning to its end, and hashed on the way."""
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("wb")
+        # Not buffered here: whoever writes has to be told at once what the disk refuses.
+        self._file = path.open("wb", buffering=0)
         self._hash = hashlib.sha256()
+        self.refusal: OSError | None = None
+        """What the disk said, which the caller of `write` may make another exception of."""
 
     def write(self, data: bytes | memoryview) -> int:
         self._hash.update(data)
-        return self._file.write(data)
+        left = memoryview(data).cast("B")
+        try:
+            while left.nbytes:
+                left = left[self._file.write(left) :]
+        except OSError as error:
+            self.refusal = error
+            raise
+        return memoryview(data).nbytes
 
     def flush(self) -> None:
-        self._file.flush()
+        """Do nothing: all that was written has been handed to the system."""
 
     def close(self) -> str:
         """Close the file and return its digest."""

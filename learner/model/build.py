@@ -10,19 +10,22 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from learner.config import BuildConfig
+from learner.model.folder import disk_errors
 
 
 def build_model(config: BuildConfig, seed: int, folder: Path) -> None:
     """Write a model and its tokenizer to ``folder``, for AutoModelForCausalLM, AutoTokenizer and vLLM to load.
 
     The weights are float32 and depend on ``config`` and ``seed`` alone; the caller's random state is untouched.
+    Raises OSError when the disk refuses.
     """
     tokenizer = _tokenizer(config)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = Qwen3ForCausalLM(_model_config(config, tokenizer))
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    with disk_errors(folder):
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
 
 
 def _model_config(config: BuildConfig, tokenizer: PreTrainedTokenizerFast) -> Qwen3Config:

@@ -18,6 +18,7 @@ from torch import Tensor
 from transformers import AutoTokenizer
 
 from learner.backend.forward_backward import Backend
+from learner.model.folder import disk_errors
 from learner.model.lora import ADAPTER, Weight, adapter_weights, merged_weights
 from learner.parity import SMALLER_UPDATES
 from rollout.types.publishing import WeightBucket, WeightManifest
@@ -64,7 +65,7 @@ def export(backend: Backend, base_folder: Path | str, folder: Path) -> None:
     Adapters are merged into the model, and are also written by themselves to the sub-folder ``adapter``, in peft's
     format, for the model in ``base_folder``. The tokenizer comes from ``base_folder`` too.
 
-    Raises NonFiniteError, before anything is written, where weights are not finite.
+    Raises NonFiniteError, before anything is written, where weights are not finite, and OSError when the disk refuses.
     """
     backend.prove_finite("the policy", f"It was not exported. {SMALLER_UPDATES}")
     model = backend.policy.model
@@ -74,10 +75,12 @@ def export(backend: Backend, base_folder: Path | str, folder: Path) -> None:
         return
     if model.config.tie_word_embeddings:
         state["lm_head.weight"] = state["model.embed_tokens.weight"]
-    model.save_pretrained(folder, state_dict=state)
-    AutoTokenizer.from_pretrained(base_folder).save_pretrained(folder)
-    if backend.policy.adapters is not None:
-        _write_adapters(backend.policy.adapters, adapters_state, base_folder, folder / ADAPTER_FOLDER)
+    tokenizer = AutoTokenizer.from_pretrained(base_folder)
+    with disk_errors(folder):
+        model.save_pretrained(folder, state_dict=state)
+        tokenizer.save_pretrained(folder)
+        if backend.policy.adapters is not None:
+            _write_adapters(backend.policy.adapters, adapters_state, base_folder, folder / ADAPTER_FOLDER)
 
 
 def _write_adapters(adapters: PeftModel, state: dict[str, Tensor], base_folder: Path | str, folder: Path) -> None:

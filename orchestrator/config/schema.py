@@ -86,7 +86,8 @@ class TrackingConfig(Section, frozen=True):
     """Where metrics go, beside the run directory."""
 
     wandb: bool = False
-    """Log to Weights & Biases; with WANDB_MODE=offline nothing leaves the machine."""
+    """Log to Weights & Biases, by the metric `step`; with WANDB_MODE=offline nothing leaves the machine, and the newest
+    folder in wandb/ of the run directory has the whole run, for `wandb sync`."""
     wandb_project: str = "rayzero"
     """Project there."""
     save_rollouts: bool = True

@@ -23,6 +23,8 @@ PORT_OPTIONS = {6379: "--port", 8265: "--dashboard-port", 10001: "--ray-client-s
 """The option of `ray start --head` that takes another port."""
 MANY_SESSIONS = 5 * GIB
 HUB = "https://huggingface.co"
+WANDB_HOSTS = ("api.wandb.ai", "api.forge.coreweave.com")
+"""Under which wandb keeps a login; the second since version 0.31."""
 TRUE = {"1", "ON", "YES", "TRUE"}
 
 
@@ -193,7 +195,7 @@ def check_login(environment: Mapping[str, str], hub_folder: Path, home: Path) ->
     hub = "token present" if token else "no token; only gated models need one (hf auth login, or HF_TOKEN)"
     if environment.get("WANDB_MODE") in ("offline", "disabled"):
         wandb = f"WANDB_MODE is {environment['WANDB_MODE']}"
-    elif environment.get("WANDB_API_KEY") or in_netrc("api.wandb.ai", home):
+    elif environment.get("WANDB_API_KEY") or any(in_netrc(host, home) for host in WANDB_HOSTS):
         wandb = "login present"
     else:
         wandb = "no login; only tracking.wandb=true needs one (wandb login, or WANDB_MODE=offline)"

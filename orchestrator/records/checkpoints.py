@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from learner.backend.file_digests import file_digest
-from orchestrator.records.run_directory import write_atomically
+from orchestrator.records.atomic_file import write_atomically
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +70,9 @@ class Checkpoints:
         final = self._path(step)
         aside = final.with_name(final.name + ".tmp")
         try:
-            shutil.rmtree(aside, ignore_errors=True)
+            for torn in self._folder.glob("step_*.tmp"):
+                if CHECKPOINT_NAME.fullmatch(torn.stem):  # else a person's
+                    shutil.rmtree(torn, ignore_errors=True)
             aside.mkdir(parents=True)
             digests = {f"learner/{name}": digest for name, digest in learner.save(aside / "learner").items()}
             await_files(aside, digests)

@@ -17,7 +17,9 @@ import numpy as np
 import zstandard
 
 from orchestrator.config.schema import RunConfig
+from orchestrator.records.atomic_file import write_atomically
 from orchestrator.records.changes import changed_settings
+from orchestrator.records.log_file import LogFile
 from orchestrator.records.strict_json import to_json, without_infinities
 from rollout.types.completions import Group
 
@@ -40,11 +42,11 @@ class RunDirectory:
 
         Raises RunDirectoryError when it cannot be written, holds a run of other settings, or is being trained into.
         """
-        with self._writing():
+        with self.writing():
             for folder in (self.path, self.rollouts, self.checkpoints):
                 folder.mkdir(parents=True, exist_ok=True)
         # A command that is refused must not leave its settings to the run that it was refused for.
-        with self.lock(), self._writing():
+        with self.lock(), self.writing():
             self.check_settings()
             write_atomically(self.path / "config.json", to_json(self._settings, indent=2) + "\n")
         return self
@@ -90,7 +92,7 @@ class RunDirectory:
 
     def log_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
         """Append one line to metrics.jsonl."""
-        with self._writing(), self._metrics_file.open("a") as file:
+        with self.writing(), self._metrics_file.open("a") as file:
             file.write(to_json({"step": step} | dict(metrics)) + "\n")
 
     def metrics(self) -> list[dict[str, float]]:
@@ -102,7 +104,7 @@ class RunDirectory:
     def write_rollouts(self, step: int, groups: Sequence[Group], advantages: Sequence[Sequence[float]]) -> None:
         """Write a step's prompts, completions, rewards and advantages, a JSON object a completion, compressed."""
         lines = "".join(to_json(record) + "\n" for record in records(step, groups, advantages))
-        with self._writing():
+        with self.writing():
             write_atomically(self._rollouts_file(step), zstandard.compress(lines.encode()))
 
     def read_rollouts(self, step: int) -> list[dict[str, Any]]:
@@ -113,7 +115,8 @@ class RunDirectory:
     def truncate_after(self, step: int) -> None:
         """Remove metrics and rollouts of later steps, which a resumed run does again."""
         kept = [line for line in self.metrics() if line["step"] <= step]
-        write_atomically(self._metrics_file, "".join(to_json(line) + "\n" for line in kept))
+        with self.writing():
+            write_atomically(self._metrics_file, "".join(to_json(line) + "\n" for line in kept))
         for file in self.rollouts.glob("step_*.jsonl.zst"):
             number = file.name.removeprefix("step_").removesuffix(".jsonl.zst")
             if number.isdecimal() and int(number) > step:  # other names are a person's own files
@@ -121,8 +124,8 @@ class RunDirectory:
 
     def log_to_file(self, earlier: Iterable[logging.LogRecord] = ()) -> None:
         """Send this process's log messages to log.txt too, those of `earlier` first."""
-        handler = logging.FileHandler(self.path / "log.txt")
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        with self.writing():
+            handler = LogFile(self.path / "log.txt")
         for record in earlier:
             handler.handle(record)
         logging.getLogger().addHandler(handler)
@@ -136,8 +139,9 @@ class RunDirectory:
 
         Raises RunDirectoryError while another holds the lock, on this machine or on one that shares the folder.
         """
-        with self._writing():
-            file = (self.path / ".lock").open("a+")
+        with self.writing():
+            # Without a buffer: what the disk refuses would be written, and refused, once more when it is closed.
+            file = (self.path / ".lock").open("a+b", buffering=0)
         with file:
             self._take(file)
             yield
@@ -151,24 +155,25 @@ class RunDirectory:
     def _metrics_file(self) -> Path:
         return self.path / "metrics.jsonl"
 
-    def _take(self, lock: IO[str]) -> None:
+    def _take(self, lock: IO[bytes]) -> None:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             lock.seek(0)
+            holder = lock.read().decode().strip()
             raise RunDirectoryError(
-                f"{self.path} is being trained into by another command ({lock.read().strip()}): wait for it, stop it, "
-                "or choose another name"
+                f"{self.path} is being trained into by another command ({holder}): wait for it, stop it, or choose "
+                "another name"
             ) from None
         except OSError as error:  # a file system without locks
             logger.warning("%s cannot be locked (%s): start no second command for it", self.path, error)
-        with self._writing():
+        with self.writing():
             lock.truncate(0)
-            lock.write(f"process {os.getpid()} on {socket.gethostname()}")
-            lock.flush()
+            lock.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
 
     @contextmanager
-    def _writing(self) -> Iterator[None]:
+    def writing(self) -> Iterator[None]:
+        """Raise RunDirectoryError, with what to do, where the disk refuses what is written within."""
         try:
             yield
         except OSError as error:
@@ -207,13 +212,3 @@ def whole_lines(text: str) -> Iterator[dict[str, float]]:
             yield {key: nan if value is None else value for key, value in json.loads(line).items()}
         except json.JSONDecodeError:
             return
-
-
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write beside the file and rename, so that a reader sees the old content or the new, never a part."""
-    aside = path.with_name(path.name + ".tmp")
-    with aside.open("wb") as file:
-        file.write(content.encode() if isinstance(content, str) else content)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)

@@ -14,7 +14,7 @@ from orchestrator.config.schema import RunConfig
 from orchestrator.evaluate.comparison import ModelResult
 from orchestrator.evaluate.evaluation import Evaluation, by_label
 from orchestrator.evaluate.trainability import judge_trainability
-from orchestrator.records.run_directory import write_atomically
+from orchestrator.records.atomic_file import write_atomically
 from orchestrator.records.strict_json import to_json
 from orchestrator.report.tables import LABELS
 from rollout.types.completions import Completion, Group, Reward

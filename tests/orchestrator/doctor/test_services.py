@@ -154,11 +154,12 @@ def test_the_hub(web, monkeypatch) -> None:
     assert "offline" in services.check_hub({"HF_ENDPOINT": web.url, "HF_HUB_OFFLINE": "1"}).found
 
 
-def test_logins_are_seen_and_never_shown(tmp_path) -> None:
+@pytest.mark.parametrize("host", ["api.wandb.ai", "api.forge.coreweave.com"])
+def test_logins_are_seen_and_never_shown(tmp_path, host) -> None:
     absent = services.check_login({}, tmp_path, tmp_path)
     assert ["no token" in absent[0].found, "no login" in absent[1].found] == [True, True]
     (tmp_path / "token").write_text("hf_secret")
-    (tmp_path / ".netrc").write_text("machine api.wandb.ai login user password secret\n")
+    (tmp_path / ".netrc").write_text(f"machine {host} login user password secret\n")
     by_file = services.check_login({}, tmp_path, tmp_path)
     by_variable = services.check_login(
         {"HF_TOKEN": "hf_secret", "WANDB_API_KEY": "secret"}, Path("/none"), Path("/none")

@@ -9,6 +9,7 @@ import pytest
 from learner.backend.file_digests import file_digest
 from orchestrator.records import checkpoints as module
 from orchestrator.records.checkpoints import FORMAT, MANIFEST, CheckpointError, Checkpoints, step_of
+from tests.support.full_disk import files_below, full_disk
 from tests.support.paths import ROOT
 
 
@@ -25,12 +26,6 @@ class FileLearner:
 
     def load(self, folder: Path) -> None:
         self.value = int((folder / "weights.bin").read_text()[0])
-
-
-class FullDisk(FileLearner):
-    def save(self, folder: Path) -> dict[str, str]:
-        super().save(folder)
-        raise OSError(28, "No space left on device")
 
 
 class OnAnotherNode(FileLearner):
@@ -144,11 +139,25 @@ def test_one_that_was_being_written_when_the_run_was_killed_is_ignored(checkpoin
     assert checkpoints.latest().step == 2
 
 
-def test_a_full_disk_keeps_the_earlier_ones_and_says_so(checkpoints) -> None:
+@pytest.mark.parametrize(("prompts", "limit"), [({}, 0), ({}, 700), ({"position": "9" * 5000}, 2000)])
+def test_a_full_disk_keeps_the_earlier_ones_and_says_so(checkpoints, tmp_path, prompts, limit) -> None:
     checkpoints.save(1, FileLearner(1), {})
-    with pytest.raises(CheckpointError, match=r"step 2.*No space left on device.*Earlier ones are untouched"):
-        checkpoints.save(2, FullDisk(2), {})
-    assert checkpoints.latest().step == 1
+    before = files_below(tmp_path)
+    with full_disk(limit), pytest.raises(CheckpointError, match=r"step 2.*File too large.*Earlier ones are untouched"):
+        checkpoints.save(2, FileLearner(2), prompts)
+    assert files_below(tmp_path) == before
+    assert checkpoints.verify_latest().step == 1
+    checkpoints.save(2, FileLearner(2), prompts)
+    assert checkpoints.verify_latest().step == 2
+
+
+def test_what_a_kill_has_torn_makes_room_before_the_next_is_written_but_not_what_a_person_keeps(
+    checkpoints, tmp_path
+) -> None:
+    for name in ("step_000004.tmp", "step_mine.tmp", "notes.tmp"):
+        (tmp_path / "checkpoints" / name).mkdir()
+    checkpoints.save(9, FileLearner(9), {})
+    assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"step_000009", "step_mine.tmp", "notes.tmp"}
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """The run directory: what it holds, whose it is, and who may write into it."""
 
+import io
 import json
 import logging
 import os
@@ -15,6 +16,7 @@ from orchestrator.config.recipe import ConfigError, load
 from orchestrator.config.schema import RunConfig
 from orchestrator.evaluate.models import config_for
 from orchestrator.records.run_directory import RunDirectory, RunDirectoryError
+from tests.support.full_disk import files_below, full_disk
 from tests.support.groups import scored_group
 
 
@@ -203,6 +205,52 @@ def test_a_disk_that_fills_up_during_the_run_says_how_to_go_on(config) -> None:
     (directory.path / "metrics.jsonl").symlink_to("/dev/full")
     with pytest.raises(RunDirectoryError, match=r"No space left on device.*resumes from the last checkpoint"):
         directory.log_metrics(1, {"reward/total": 1.0})
+
+
+SCORED = ([scored_group("p", [True, False])], [[0.7, -0.7]])
+
+
+@pytest.mark.parametrize(
+    ("write", "limit"),
+    [
+        (lambda directory: directory.open(), 0),
+        (lambda directory: directory.open(), 100),
+        (lambda directory: directory.write_rollouts(2, *SCORED), 0),
+        (lambda directory: directory.write_rollouts(2, *SCORED), 100),
+        (lambda directory: directory.log_metrics(2, {"reward/total": 1.0}), 0),
+        (lambda directory: directory.log_metrics(2, {"reward/total": 1.0}), 45),  # in the midst of the second line
+        (lambda directory: directory.truncate_after(1), 0),
+        (lambda directory: directory.truncate_after(1), 20),
+    ],
+)
+def test_whatever_is_written_to_a_full_disk_leaves_what_there_was_and_nothing_torn(config, write, limit) -> None:
+    directory = RunDirectory(config).open()
+    directory.write_rollouts(1, *SCORED)
+    directory.log_metrics(1, {"reward/total": 0.5})
+    before = files_below(directory.path)
+    with full_disk(limit), pytest.raises(RunDirectoryError, match=r"File too large.*Mend space"):
+        write(directory)
+    assert files_below(directory.path) == before
+    assert directory.metrics() == [{"step": 1, "reward/total": 0.5}] and directory.read_rollouts(1)
+    directory.open().truncate_after(1)  # as the next command does
+    write(directory)
+
+
+def test_a_log_on_a_full_disk_is_not_told_of_at_every_line(config, monkeypatch) -> None:
+    monkeypatch.setattr(sys, "stderr", shown := io.StringIO())  # pytest's own is a file of this process
+    directory = RunDirectory(config).open()
+    directory.log_to_file()
+    handler = logging.getLogger().handlers[-1]
+    try:
+        with full_disk():
+            for number in range(3):
+                logging.getLogger("rayzero").warning("line %d", number)
+        logging.getLogger("rayzero").warning("line 3")
+    finally:
+        logging.getLogger().removeHandler(handler)
+        handler.close()
+    assert shown.getvalue() == f"{directory.path / 'log.txt'} cannot be written: File too large\n"
+    assert "line 3" in (directory.path / "log.txt").read_text()
 
 
 def test_a_config_that_is_not_json_says_what_to_remove(config) -> None:
