@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from orchestrator.config.schema import RunConfig
 from orchestrator.plan.model_shapes import CONFIG_KEYS, UnknownShapeError, check_adapters, check_split, shape_of
-from rollout.supervised.pairs import fingerprint
+from rollout.supervised.pairs import digest_of_file
 from rollout.types.paths import from_home
 
 
@@ -139,7 +139,7 @@ def warm_start_cache_key(config: RunConfig) -> dict[str, Any]:
     learner = ("num_ranks", "zero_stage", "optimizer")
     warm = config.warm_start
     taught = (
-        {"data": fingerprint(warm.data)}
+        {"data": digest_of_file(warm.data)}
         if warm.data is not None
         else {
             "traces": config.traces.model_dump(mode="json"),

@@ -100,11 +100,13 @@ def run_eval(given: argparse.Namespace, console: Console) -> int:
     models = named_models([argument for argument in given.arguments if "=" not in argument])
     overrides = [argument for argument in given.arguments if "=" in argument]
     config = config_for_all(models, given.recipe, overrides + evaluation_overrides(given))
+    from orchestrator.evaluate.asked_problems import asked_problems
     from orchestrator.evaluate.comparison import compare, prompts_of, with_room_for
     from orchestrator.report.comparison_file import comparison_file, write_comparison
     from orchestrator.report.tables import print_comparison
 
-    prompts = {model.name: prompts_of(model, config) for model in models}
+    problems = asked_problems(models, config)
+    prompts = {model.name: prompts_of(model, config, problems) for model in models}
     file = comparison_file(given.json, config)
     results = compare(models, prompts, with_room_for(prompts, config), console)
     print_comparison(results, config, console)  # first: they are known, even where the disk is full

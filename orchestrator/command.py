@@ -20,6 +20,7 @@ from orchestrator.config.schema import RunConfig
 from orchestrator.interrupt import Interrupt
 from orchestrator.plan.run_plan import print_rows
 from orchestrator.records.checkpoints import MANIFEST, Checkpoint, Checkpoints
+from orchestrator.records.fingerprints import Fingerprints, settle
 from orchestrator.records.run_directory import RunDirectory, RunDirectoryError
 from orchestrator.records.trackers.build import check_trackers
 
@@ -28,6 +29,7 @@ logger = logging.getLogger(__name__)
 SUPERVISED_STATE = "supervised"
 """Under this name a checkpoint of `rayzero sft` keeps the examples' state; one of `rayzero train` has no such name."""
 
+UNKNOWN = "the run was started by a version that took no fingerprints: nobody knows if data or models changed since"
 MAX_KEPT = 10_000
 """Messages of before a run directory is open that are kept for its log."""
 
@@ -62,6 +64,7 @@ class Command(ABC, Generic[Inputs]):
         self.console = console
         self.directory = RunDirectory(config)
         self.checkpoints = Checkpoints(self.directory.checkpoints, config.checkpoint.keep)
+        self.fingerprints = Fingerprints()
 
     @property
     @abstractmethod
@@ -95,6 +98,20 @@ class Command(ABC, Generic[Inputs]):
         said = f"run {self.config.name!r} is complete at step {latest.step}. To train on, {self.how_to_go_on()}"
         return Ending.COMPLETE, said
 
+    def take_up(self, found: Fingerprints, latest: Checkpoint | None) -> None:
+        """Compare what the run goes on from with what it was started from, and keep it for checkpoints to come.
+
+        Raises RunDirectoryError where something has changed, unless `checkpoint.allow_changes` says to go on.
+        """
+        if latest is not None and latest.fingerprints:
+            changes = found.changes(latest.fingerprints, self.directory.path)
+            what = f"the run {self.config.name!r} would go on from other data or models than it was started with"
+            settle(changes, what, is_allowed=self.config.checkpoint.allow_changes)
+        elif latest is not None and not self.fingerprints.models:  # once
+            logger.warning("%s", UNKNOWN)
+        self.fingerprints |= found
+        self.checkpoints.fingerprints = self.fingerprints.summary()
+
     def run(self) -> Ending:
         """Train, or resume."""
         start = time.monotonic()
@@ -112,6 +129,8 @@ class Command(ABC, Generic[Inputs]):
         # Only now, so that settings which are refused do not bind the next attempt.
         with self.directory.open().lock():
             self.directory.log_to_file(earlier)
+            with self.directory.writing():
+                self.fingerprints.write(self.directory.path)
             try:
                 ending = self._train_or_resume(inputs)
             except NonFiniteError as error:

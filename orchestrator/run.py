@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from learner.memory import reference_kind
 from orchestrator.base_model import base_model, check_model_fits, export_whole, load_tokenizer
 from orchestrator.command import Command, Ending, log_peak_memory
 from orchestrator.config.schema import RunConfig
@@ -16,7 +17,9 @@ from orchestrator.fleet.fleet import RayFleet
 from orchestrator.interrupt import Interrupt
 from orchestrator.plan.run_plan import plan
 from orchestrator.records.checkpoints import Checkpoint, Checkpoints
+from orchestrator.records.fingerprints import BASE, WARM_STARTED, Fingerprints
 from orchestrator.records.health.monitor import Health
+from orchestrator.records.model_files import model_files
 from orchestrator.records.run_directory import RunDirectory
 from orchestrator.records.trackers.base import Tracker
 from orchestrator.records.trackers.build import build_trackers
@@ -24,6 +27,7 @@ from orchestrator.records.trackers.terminal import ConsoleTracker
 from orchestrator.report.summary import draw_curve, summary_table
 from orchestrator.train import train
 from orchestrator.warm_start import WarmStart, check_data, prepare_warm_start, warm_started_model
+from rollout.prompts.entry_fingerprints import fingerprints
 from rollout.prompts.mixture import Mixture
 from rollout.prompts.stream import PromptStream, split_rule
 
@@ -68,6 +72,8 @@ class TrainCommand(Command[RunInputs]):
         check_model_fits(self.config, base)
         tokenizer = load_tokenizer(base)
         problems = Mixture(self.config.prompts, split_rule(latest.prompts) if latest else "by_key")
+        models = {BASE: model_files(base)}
+        self.take_up(Fingerprints(fingerprints(self.config.prompts, problems), models, problems.rule), latest)
         prompts = PromptStream(self.config.prompts, tokenizer, problems)
         check_held_out(prompts, self.config)  # a prompt that does not fit is refused now
         # A run that began under the earlier rule was taught by it, and may have to be taught again.
@@ -84,6 +90,7 @@ class TrainCommand(Command[RunInputs]):
                 folder = warm_started_model(fleet.run, inputs.warm_start, fleet.learner, self.console, interrupt)
                 if folder is None:
                     return Ending.INTERRUPTED
+                self._take_up_warm_started(folder, latest)
                 fleet.learner.start(folder, fleet.run.learner, config.num_steps, config.sampling.temperature)
             fleet.wait_until_ready()
             tracker = build_trackers(config, self.directory, ConsoleTracker(self.console, config.num_steps))
@@ -99,6 +106,15 @@ class TrainCommand(Command[RunInputs]):
             return ending
         finally:
             fleet.close()
+
+    def _take_up_warm_started(self, folder: str, latest: Checkpoint | None) -> None:
+        """Compare the warm-started model with that of then, where a resumed run still uses it."""
+        kind = reference_kind(self.config.learner.algorithm, self.config.model)
+        if self.config.warm_start.num_steps == 0 or (kind == "none" and self.config.model.lora is None):
+            return
+        self.take_up(Fingerprints({}, {WARM_STARTED: model_files(folder)}, self.fingerprints.split), latest)
+        with self.directory.writing():
+            self.fingerprints.write(self.directory.path)
 
     def report(self, seconds: float) -> None:
         """Print the summary: figures before and after, where everything is, and last if nothing was learned."""

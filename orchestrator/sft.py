@@ -19,12 +19,15 @@ from orchestrator.fleet.learner_group import LearnerGroup
 from orchestrator.interrupt import Interrupt
 from orchestrator.plan.run_plan import knobs, model_line, optimizer_settings
 from orchestrator.records.checkpoints import Checkpoint
+from orchestrator.records.fingerprints import BASE, Fingerprints, settle
+from orchestrator.records.model_files import model_files
 from orchestrator.records.trackers.base import Tracker
 from orchestrator.records.trackers.build import build_trackers
 from orchestrator.warm_start import check_data, fit, progress, start_supervised, supervised_examples
-from rollout.prompts.held_out import HeldOutQuestions
+from rollout.prompts.entry_fingerprints import fingerprints
 from rollout.prompts.mixture import Mixture
 from rollout.supervised.examples import FORMAT, PairExamples, TraceExamples
+from rollout.supervised.pairs import digest_of_file
 
 logger = logging.getLogger(__name__)
 
@@ -67,11 +70,28 @@ class SupervisedCommand(Command[SupervisedInputs]):
     def prepare(self, latest: Checkpoint | None) -> SupervisedInputs:
         check_data(self.config)
         base = base_model(self.config)
-        questions = held_out_questions(self.config) if state_format(latest) > 1 else None
-        examples = supervised_examples(self.config, base, load_tokenizer(base), questions)
+        problems = held_out_problems(self.config) if state_format(latest) > 1 else None
+        examples = supervised_examples(
+            self.config, base, load_tokenizer(base), problems.questions if problems is not None else None
+        )
+        found = fingerprints(self.config.prompts, problems) if problems is not None else {}
+        if isinstance(examples, PairExamples):
+            found["warm_start.data"] = examples.fingerprint
+        self._refuse_other_pairs(latest)
+        self.take_up(Fingerprints(found, {BASE: model_files(base)}), latest)
         if isinstance(examples, PairExamples):
             self.console.print(f"{len(examples)} pairs in {self.config.warm_start.data}", highlight=False)
         return SupervisedInputs(base, examples)
+
+    def _refuse_other_pairs(self, latest: Checkpoint | None) -> None:
+        """Compare the file of pairs with that of then, of which earlier versions kept one hash alone."""
+        data, told = self.config.warm_start.data, latest.prompts[SUPERVISED_STATE].get("data") if latest else None
+        if data is not None and told not in (None, digest_of_file(data)):
+            settle(
+                [f"warm_start.data = {data!r}"],
+                f"the run {self.config.name!r} would go on from other pairs than it was started with",
+                is_allowed=self.config.checkpoint.allow_changes,
+            )
 
     def train(self, inputs: SupervisedInputs, latest: Checkpoint | None, interrupt: Interrupt) -> Ending:
         """Start the learner, train from its latest checkpoint on, and export.
@@ -130,11 +150,11 @@ class SupervisedCommand(Command[SupervisedInputs]):
         self.console.print(f"train it on:  rayzero train RECIPE model.path={final}", highlight=False, markup=False)
 
 
-def held_out_questions(config: RunConfig) -> HeldOutQuestions | None:
-    """Return the questions that a later `rayzero train` of the recipe holds out; None where it asks none."""
+def held_out_problems(config: RunConfig) -> Mixture | None:
+    """Return the problems that a later `rayzero train` of the recipe asks; None where it asks none."""
     if config.warm_start.data is not None and "prompts" not in config.model_fields_set:
         return None
-    return Mixture(config.prompts).questions
+    return Mixture(config.prompts)
 
 
 def state_format(latest: Checkpoint | None) -> int:

@@ -60,6 +60,9 @@ class CheckpointConfig(Section, frozen=True):
     """Save every so many steps, after the last, and when the run is asked to stop."""
     keep: int = Field(default=2, ge=1)
     """How many checkpoints stay. Two, so that one torn by a full disk leaves the other."""
+    allow_changes: bool = False
+    """Go on although the data, the base model or the reference have changed since the run was started; the log says
+    what. For the command line: a consent is for one command, so a run's config.json does not keep it."""
 
 
 class PlacementConfig(Section, frozen=True):

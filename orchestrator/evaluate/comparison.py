@@ -20,6 +20,7 @@ from orchestrator.evaluate.evaluation import Evaluation, evaluate, held_out_prom
 from orchestrator.evaluate.models import NamedModel, tokenizer_of
 from orchestrator.evaluate.statistics import Difference, paired_difference
 from orchestrator.fleet.fleet import RolloutFleet
+from rollout.prompts.mixture import Mixture
 from rollout.prompts.stream import PromptStream
 from rollout.types.prompts import Prompt, PromptFormat
 
@@ -37,7 +38,7 @@ class ModelResult:
     """In pass@1, to the first model in the same format; None for that model itself, and without right answers."""
 
 
-def prompts_of(model: NamedModel, config: RunConfig) -> PromptsByFormat:
+def prompts_of(model: NamedModel, config: RunConfig, problems: Mixture | None = None) -> PromptsByFormat:
     """Return the held-out prompts as the model reads them, in the formats that the recipe names, or else its own.
 
     They may be longer than `prompts.max_prompt_tokens`: another format than the run's may need more than it reserved.
@@ -46,7 +47,8 @@ def prompts_of(model: NamedModel, config: RunConfig) -> PromptsByFormat:
     tokenizer = tokenizer_of(model.path)
     found: dict[PromptFormat, Sequence[Prompt]] = {}
     try:
-        stream = PromptStream(config.prompts.model_copy(update={"max_prompt_tokens": sys.maxsize}), tokenizer)
+        asked = config.prompts.model_copy(update={"max_prompt_tokens": sys.maxsize})
+        stream = PromptStream(asked, tokenizer, problems)
     except ValueError as error:
         raise ConfigError(f"{model.name} cannot be asked: {error}") from error
     for format in dict.fromkeys(config.evaluation.formats or (config.prompts.format,)):

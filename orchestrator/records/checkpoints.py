@@ -9,7 +9,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -46,6 +46,8 @@ class Checkpoint:
     folder: Path
     prompts: Mapping[str, Any]
     """The prompt stream's state."""
+    fingerprints: Mapping[str, Any] = field(default_factory=dict)
+    """Of what the run was started from; empty in one of an earlier version."""
 
     @property
     def learner_folder(self) -> Path:
@@ -58,6 +60,8 @@ class Checkpoints:
     def __init__(self, folder: Path, keep: int) -> None:
         self._folder = folder
         self._keep = keep
+        self.fingerprints: Mapping[str, Any] = {}
+        """What each checkpoint that is saved tells of what the run was started from."""
         self._damage_read: dict[Path, str | None] = {}
         """The damage of each checkpoint whose files were read; None where they are what was saved."""
 
@@ -76,7 +80,8 @@ class Checkpoints:
             aside.mkdir(parents=True)
             digests = {f"learner/{name}": digest for name, digest in learner.save(aside / "learner").items()}
             await_files(aside, digests)
-            seal(aside, {"format": FORMAT, "step": step, "prompts": dict(prompts)}, digests)
+            state = {"format": FORMAT, "step": step, "prompts": dict(prompts), "fingerprints": self.fingerprints}
+            seal(aside, state, digests)
             shutil.rmtree(final, ignore_errors=True)  # an unsealed or damaged one of a run before the resume
             self._damage_read.pop(final, None)
             aside.rename(final)
@@ -179,7 +184,7 @@ def open_sealed(folder: Path) -> Checkpoint:
             f"the checkpoint {folder} was saved by a newer Rayzero (format {state['format']}; this one reads up to "
             f"{FORMAT}): resume the run with that version"
         )
-    return Checkpoint(state["step"], folder, state["prompts"])
+    return Checkpoint(state["step"], folder, state["prompts"], state.get("fingerprints", {}))
 
 
 def damage_of(folder: Path, digest_of: Callable[[Path], str]) -> str | None:

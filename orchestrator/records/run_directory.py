@@ -148,7 +148,8 @@ class RunDirectory:
 
     @property
     def _settings(self) -> dict[str, Any]:
-        settings: dict[str, Any] = without_infinities(self._config.model_dump(mode="json"), as_text=True)
+        told = self._config.model_dump(mode="json", exclude={"checkpoint": {"allow_changes"}})
+        settings: dict[str, Any] = without_infinities(told, as_text=True)
         return settings
 
     @property

@@ -11,10 +11,12 @@ from itertools import islice
 from typing import Any, Protocol
 
 from rollout.config import TracesConfig
+from rollout.problems.fingerprint import Fingerprint
 from rollout.prompts.config import PromptsConfig
+from rollout.prompts.entry_fingerprints import EntryFingerprint
 from rollout.prompts.held_out import HeldOutQuestions
 from rollout.prompts.template import OPENED, Template, Tokenizer, encode_completion, opens_again
-from rollout.supervised.pairs import LengthLimit, PairError, encode_pairs, fingerprint, left_out, read_pairs
+from rollout.supervised.pairs import LengthLimit, PairError, encode_pairs, left_out, read_pairs
 from rollout.tasks.base import MAX_DRAWS, Problem
 from rollout.types.prompts import SupervisedExample
 
@@ -57,7 +59,6 @@ class PairExamples:
         questions: HeldOutQuestions | None = None,
     ) -> None:
         """Raise PairError for a file, or a line, that cannot be trained on. `questions` are not taught."""
-        self._path = path
         pairs = read_pairs(path)
         left = left_out(pairs, questions)
         self.num_left_out = len(left)
@@ -75,7 +76,8 @@ class PairExamples:
                 len(pairs),
                 named + ", …" * (len(left) > MAX_NAMED),
             )
-        self._fingerprint = fingerprint(path) + (f" without {left}" if left else "")
+        rows = Fingerprint.of((pair.asked, pair.completion, pair.where) for pair in pairs)
+        self.fingerprint = EntryFingerprint(path, rows, None)
         held_out = set(left)
         taught = [pair for i, pair in enumerate(pairs) if i not in held_out]
         self._examples = list(encode_pairs(taught, tokenizer, limits))
@@ -95,15 +97,9 @@ class PairExamples:
         return [self._examples[self._order(epoch)[index]] for epoch, index in places]
 
     def state(self) -> dict[str, Any]:
-        return {"format": self._format, "position": self._position, "data": self._fingerprint}
+        return {"format": self._format, "position": self._position}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from that state. Raises PairError when the file has changed since."""
-        if state["data"] != self._fingerprint:
-            raise PairError(
-                f"warm_start.data = {self._path!r} has changed since the checkpoint: put the old file back to resume, "
-                "or choose another name to start afresh"
-            )
         self._position = state["position"]
 
 

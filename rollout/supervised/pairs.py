@@ -52,7 +52,7 @@ class LengthLimit:
     """The advice about a longer pair."""
 
 
-def fingerprint(path: str) -> str:
+def digest_of_file(path: str) -> str:
     """Return the SHA-256 of the file, in hexadecimal. Raises PairError when it cannot be read."""
     try:
         with Path(from_home(path)).open("rb") as file:

@@ -11,9 +11,9 @@ from orchestrator.config.recipe import ConfigError, load
 from orchestrator.interrupt import Interrupt
 from orchestrator.records.checkpoints import Checkpoint
 from orchestrator.records.run_directory import RunDirectoryError
-from orchestrator.sft import plan, run_supervised
+from orchestrator.sft import SupervisedCommand, plan, run_supervised
 from orchestrator.warm_start import fit, prepare_warm_start
-from rollout.supervised.pairs import PairError
+from rollout.supervised.pairs import PairError, digest_of_file
 from tests.support.sums import RECIPE, write_pairs
 
 
@@ -196,12 +196,36 @@ def test_a_warm_start_that_leaves_out_other_pairs_is_another(recipe, tmp_path, m
 
 
 def test_sft_leaves_out_what_the_recipe_holds_out(recipe, data, tmp_path, caplog) -> None:
-    from orchestrator.sft import held_out_questions, state_format
+    from orchestrator.sft import held_out_problems, state_format
 
-    assert held_out_questions(load("sft", [], supervised_only=True)) is None  # it asks nothing
-    assert held_out_questions(load("countdown-tiny")).is_asked_in("no question") is False
+    assert held_out_problems(load("sft", [], supervised_only=True)) is None  # it asks nothing
+    assert len(held_out_problems(load("countdown-tiny")).held_out) == 256
     assert state_format(None) == 2
     assert state_format(Checkpoint(4, Path("step_000004"), {"supervised": {"position": 20}})) == 1
+
+
+def test_pairs_that_changed_are_not_resumed_from_unless_told(recipe, data, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("RAYZERO_CACHE", str(tmp_path / "cache"))
+
+    def prepared(latest: Checkpoint | None, *overrides: str) -> SupervisedCommand:
+        command = SupervisedCommand(settings(recipe, data, "name=one", *overrides), Console(quiet=True))
+        command.prepare(latest)
+        return command
+
+    first = prepared(None)
+    first.fingerprints.write(first.directory.open().path)
+    resumed = Checkpoint(4, tmp_path, {"supervised": {"format": 1, "position": 20}}, first.fingerprints.summary())
+    prepared(resumed)
+    old = Checkpoint(4, tmp_path, {"supervised": {"position": 20, "data": digest_of_file(str(data))}})
+    prepared(old)
+    lines = data.read_text().splitlines(keepends=True)
+    data.write_text("".join(lines[1:]))
+    with pytest.raises(RunDirectoryError, match=r"warm_start\.data .* had 100 rows and has 99: 1 removed"):
+        prepared(resumed)
+    with pytest.raises(RunDirectoryError, match=r"(?s)other pairs than it was started with.*warm_start\.data"):
+        prepared(old)
+    for latest in (resumed, old):
+        prepared(latest, "checkpoint.allow_changes=true")
 
 
 def test_train_and_sft_do_not_resume_each_others_runs(recipe, data) -> None:

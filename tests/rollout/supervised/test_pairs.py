@@ -124,13 +124,6 @@ def test_a_resumed_order_goes_on_across_epochs(many) -> None:
     assert taught(second, 18) == whole[12:]
 
 
-def test_a_file_that_changed_is_not_resumed_from(many, tmp_path) -> None:
-    state = PairExamples(many, Bytes(), [], seed=0).state()
-    changed = PairExamples(file_of(tmp_path, GOOD), Bytes(), [], seed=0)
-    with pytest.raises(PairError, match="has changed since the checkpoint"):
-        changed.restore(state)
-
-
 ASK = [{"role": "user", "content": "hi"}]
 
 
@@ -179,15 +172,6 @@ def test_pairs_that_ask_a_held_out_question_are_not_taught(tmp_path, held_out, c
     assert f"{path}: 2 of 3 pairs ask a held-out question and are not taught: line 2, line 3" in caplog.text
     with pytest.raises(PairError, match=r"each of its 1 pairs asks a held-out question"):
         PairExamples(file_of(tmp_path, json.dumps(lines[1])), Bytes(), [], 0, questions)
-
-
-def test_a_resume_that_would_leave_out_other_pairs_is_refused(tmp_path, held_out) -> None:
-    questions, question = held_out
-    path = file_of(tmp_path, *(json.dumps({"prompt": text, "completion": "2"}) for text in ("other", question)))
-    state = PairExamples(path, Bytes(), [], 0, questions).state()
-    PairExamples(path, Bytes(), [], 0, questions).restore(state)
-    with pytest.raises(PairError, match="has changed since the checkpoint"):
-        PairExamples(path, Bytes(), [], 0).restore(state)
 
 
 @pytest.mark.parametrize(

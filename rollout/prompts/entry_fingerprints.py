@@ -1,0 +1,50 @@
+"""Fingerprints of the problems of a recipe, entry by entry."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from rollout.problems.fingerprint import Fingerprint
+from rollout.problems.listed import ListedProblems
+from rollout.problems.problem import Problem
+from rollout.prompts.config import PromptsConfig
+from rollout.prompts.mixture import Mixture
+from rollout.tasks.config import TaskConfig, shown_fields
+
+
+@dataclass(frozen=True)
+class EntryFingerprint:
+    """What an entry of the recipe asks."""
+
+    source: str
+    """The file or data set; empty where problems are drawn."""
+    rows: Fingerprint | None
+    """Of all rows as they were read, before any is dropped; None where problems are drawn."""
+    held_out: Fingerprint | None
+    """Of the problems that were chosen to be held out; None of what has none, such as pairs."""
+
+
+def fingerprints(config: PromptsConfig, problems: Mixture) -> dict[str, EntryFingerprint]:
+    """Return the fingerprint of each entry, by its key in the recipe such as `prompts.gsm8k`."""
+    found = {}
+    for name, source in problems.sources.items():
+        entry = config.tasks[name]
+        where = f"prompts.mixture.{name}" if config.mixture else f"prompts.{name}"
+        rows = None
+        if isinstance(source, ListedProblems):
+            rows = Fingerprint.of([*told(source.as_read, entry), *told(source.held_out_as_read or (), entry)])
+        held_out = Fingerprint.of(told(source.held_out, entry))
+        found[where] = EntryFingerprint(str(getattr(entry.settings, "source", "")), rows, held_out)
+    return found
+
+
+def told(problems: Sequence[Problem], entry: TaskConfig) -> Iterator[tuple[str, str, str]]:
+    """Yield of each problem its key, what it asks with its reference, and its place."""
+    wordings = (("template", entry.wording("zero_shot")), ("natural_template", entry.wording("natural")))
+    encode = json.JSONEncoder(sort_keys=True, default=str).encode
+    shown = sorted(set().union(*(shown_fields(*wording) for wording in wordings)))
+    for problem in problems:
+        asked = [problem.question, *(problem.fields.get(name) for name in shown)]
+        yield problem.key, encode([asked, dict(problem.answer)]), problem.where
