@@ -19,7 +19,7 @@ import types
 from collections.abc import Callable
 
 from rewards.sandbox import plain
-from rewards.sandbox.processor import CHECK_S, Calls, seconds_used
+from rewards.sandbox.processor import CHECK_S, STRETCH, Calls, seconds_used
 from rewards.sandbox.sources import compiled
 
 TYPE_CHECKING = False
@@ -28,10 +28,6 @@ if TYPE_CHECKING:
 
 Lock = Callable[[], None]
 """Takes the last rights away; to be called right before untrusted code runs."""
-
-STRETCH = 3.0
-"""A time limit is one of processor time; by the clock, on which a busy machine or a program that sleeps has some to
-spend, it is so many times as long."""
 
 _STREAMS = {
     name: number

@@ -14,8 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from rewards.sandbox import plain
-from rewards.sandbox.candidate import STRETCH
-from rewards.sandbox.processor import Calls
+from rewards.sandbox.processor import STRETCH, Calls
 from rewards.sandbox.proxy import Candidate, Unanswered
 
 TYPE_CHECKING = False

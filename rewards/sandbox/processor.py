@@ -7,6 +7,9 @@ import time
 
 CHECK_S = 0.02
 """Seconds between two looks; a limit is kept to about as much."""
+STRETCH = 3.0
+"""A time limit is one of processor time; by the clock, on which a busy machine or a program that sleeps has some to
+spend, it is so many times as long."""
 _CLOCK_OF_PROCESS = 2
 """The low bits of a process's clock, CPUCLOCK_SCHED in Linux's include/linux/posix-timers.h."""
 
