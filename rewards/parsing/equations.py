@@ -50,8 +50,9 @@ def equations(text: str) -> Iterator[Equation]:
 
 
 def result(side: str) -> int | None:
-    """Return the whole number that a side is, negative or not, also as ``-10.0``; None for anything else."""
-    match = _RESULT.fullmatch(side)
+    """Return the whole number that a side is, negative or not, also as ``-10.0`` or ``(-10)``; None for another."""
+    side = side.strip()
+    match = _RESULT.fullmatch(side[1:-1] if side.startswith("(") and side.endswith(")") else side)
     return None if match is None else int(match["whole"]) * (-1 if match["minus"] else 1)
 
 

@@ -28,7 +28,10 @@ _REMARK = re.compile(
     re.IGNORECASE,
 )
 """Said of an answer, but not the answer: ``So the answer is correct.``"""
-_WRAPPINGS = (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"), ("**", "**"), ("```", "```"), ("`", "`"))
+_WRAPPINGS = (
+    *(("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"), ("**", "**"), ("```", "```"), ("`", "`")),
+    *(('"', '"'), ("'", "'"), ("“", "”"), ("‘", "’")),
+)
 _WRAPPING_SIGNS = frozenset(opening[0] for opening, _ in _WRAPPINGS)
 _FENCE_LANGUAGE = re.compile(r"[A-Za-z0-9]{1,16}[ \t]*\n")
 _APART = r"(?:[ \t$~]|\\[()\[\],;:! ]|\\q?quad(?![A-Za-z])){0,12}"
@@ -99,7 +102,7 @@ def unboxed(answer: str) -> str:
 
 
 def unwrapped(answer: str) -> str:
-    """Return the answer without mathematical mode, bold type or code around all of it, and without a final stop."""
+    """Return the answer without mathematical mode, bold type, code or quotes around all of it, and a final stop."""
     for _ in range(2 * len(_WRAPPINGS)):
         before = answer = answer.strip()
         answer = answer.removesuffix(".")

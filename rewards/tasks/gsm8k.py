@@ -8,8 +8,8 @@ The answer of a text is, in this order: what its last pair of answer tags holds;
 natural format it is the last number of the text, whatever stands around it.
 
 An answer must name one number. ``24 + 48 = 72`` names what follows the last equals sign, ``72 clips`` and ``$72.00``
-are 72, and ``72 or 73``, ``72; 73``, ``48 + 24`` and ``not 72`` name none. Inside tags a box or an announcement says
-which it is, and of ``72? No, 73`` the last counts. Numbers are compared exactly: 0.33 is not 1/3. See
+are 72, and ``72 or 73``, ``72; 73``, ``48 + 24``, ``> 72`` and ``not 72`` name none. Inside tags a box or an
+announcement says which it is, and of ``72? No, 73`` the last counts. Numbers are compared exactly: 0.33 is not 1/3. See
 rewards/parsing/numerals.py for how they may be written.
 
 - ``correctness``: 1 if the number is the reference, otherwise 0.
@@ -61,6 +61,12 @@ _OTHER_DENIED = re.compile(
     re.IGNORECASE,
 )
 _NEGATION = re.compile(r"\b(?:not|cannot|never|neither|nor|wrong|incorrect)\b|n['’]t\b", re.IGNORECASE)
+_BOUND = re.compile(
+    r"(?:(?<![-=<>])[<>]=?|[≤≥]|\\(?:[lg]eq?|[lg]t)\b|\b(?:more|less|fewer|greater|higher|lower) than)"
+    r"[\s$]{0,3}[-−.]?[0-9](?![^<>]{0,40}>)|[0-9] or (?:more|less|fewer|greater|higher|lower)\b",
+    re.IGNORECASE,
+)
+"""A number that only bounds the answer."""
 MAX_ANOTHER_WORDS = 3
 """Longest clause behind an answer that is another answer, ``; 73 paper clips``, and no remark on it."""
 
@@ -88,7 +94,7 @@ def one_number(stated: str) -> Fraction | None:
     if begins:  # a remark may follow: ``72. She sold 48 in April.``
         first, *rest = _REMARK.split(stated, maxsplit=1)
         stated = stated if rest and _names_another(first, rest[0]) else first
-    if _NEGATION.search(stated):
+    if _NEGATION.search(stated) or _BOUND.search(stated):
         return None
     sides = [side for side in map(numbers, _EQUALS.split(stated)) if side]
     if not sides or len(set(sides[-1])) > 1:

@@ -23,7 +23,15 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from rewards.parsing.extraction import ANNOUNCED, after_retraction, from_box, is_natural, retracted, stated_answer
+from rewards.parsing.extraction import (
+    ANNOUNCED,
+    after_retraction,
+    from_box,
+    is_natural,
+    retracted,
+    stated_answer,
+    unwrapped,
+)
 
 PARTS = ("correctness",)
 LETTERS = "ABCDEFGHIJ"
@@ -45,7 +53,7 @@ _STATED = re.compile(
 )
 _ARTICLE = r"A(?=[ \t]+(?!(?:is|isn|was|as|and|or|nor|but|because|since|for|with|does|cannot|seems|fails)\b)[a-z])"
 _LEADING = re.compile(
-    r"(?:(?:option|choice|letter|answer|is|must|be|the|correct|it|it['’]s|i|choose|pick|select|my|final|so|thus|therefore"
+    r"(?:(?:option|choice|letter|answer|ans|is|must|be|the|correct|it|it['’]s|i|choose|pick|select|my|final|so|thus|therefore"
     r"|hence)\b[ \t:,]{0,3}){0,5}"
     r"[(\[{*_$\\\"]{0,5}(?:(?:text|math)(?:bf|rm|it)?\{)?"
     rf"(?!(?-i:{_ARTICLE}))(?P<letter>{_LETTER}|[a-j](?=[)\].:]+(?:\s|$)|\W{{0,6}}\Z))[)\]}}*_$\\.:,;–-]{{0,6}}",
@@ -137,6 +145,7 @@ def _last_standing(text: str, known: str, start: int) -> re.Match[str] | None:
 
 def named_option(stated: str, options: Sequence[str]) -> str | None:
     """Return the letter of the option that a stated answer names; None unless it is exactly one."""
+    stated = unwrapped(stated)
     texts = _normalized(tuple(options))
     known = LETTERS[: len(options)]
     whole = normalize(stated)
