@@ -109,7 +109,7 @@ class Fingerprints:
                     others, differ = "some", "have another question or answer"
                 else:
                     others = "some" if earlier is None else f"{rows.num_new_keys(earlier):,}"
-                    differ = "were not held out before"
+                    differ = "were not held out before: the policy may have been trained on them"
                 yield f"{name}: {others} of the {now['count']:,} held-out problems {differ}"
 
     def _earlier(self, folder: Path, name: str, then: Mapping[str, Any]) -> Fingerprint | None:

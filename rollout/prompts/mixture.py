@@ -125,9 +125,7 @@ class Mixture:
     def _is_held_out(self, name: str, problem: Problem) -> bool:
         if self.rule == "by_position":
             return (self._tasks[name].task, problem.key) in self._task_keys
-        return (name, problem.key) in self._keys or (
-            len(self.sources) > 1 and self.questions.holds(self._tasks[name], problem)
-        )
+        return (name, problem.key) in self._keys or self.questions.holds(self._tasks[name], problem)
 
 
 class NothingLeftError(ValueError):

@@ -1,5 +1,6 @@
 """What a command says of a run that is complete, that was asked for fewer steps, or whose weights broke."""
 
+import json
 import os
 from contextlib import nullcontext
 from pathlib import Path
@@ -13,6 +14,7 @@ from learner.parity import NonFiniteError
 from orchestrator import command
 from orchestrator.command import Command, Ending
 from orchestrator.config.recipe import load
+from orchestrator.records.fingerprints import BASE, Fingerprints, read_summary
 from orchestrator.records.run_directory import RunDirectoryError
 from orchestrator.run import TrainCommand
 
@@ -22,6 +24,7 @@ class FakeCommand(Command[None]):
 
     name, steps_key = "train", "num_steps"
     breaks = False
+    base = "2:a"
 
     @property
     def num_steps(self) -> int:
@@ -34,7 +37,7 @@ class FakeCommand(Command[None]):
         return "go on."
 
     def prepare(self, latest):
-        return None
+        self.take_up(Fingerprints(models={BASE: {"config.json": self.base}}), latest)
 
     def report(self, seconds):
         pass
@@ -61,7 +64,11 @@ def no_ray(monkeypatch) -> None:
 
 
 def of(tmp_path: Path, num_steps: int) -> FakeCommand:
-    return FakeCommand(load(None, [f"runs_dir={tmp_path}", "name=run", f"num_steps={num_steps}"]), Console(width=200))
+    return FakeCommand(load(None, overrides(tmp_path, num_steps)), Console(width=200))
+
+
+def overrides(tmp_path: Path, num_steps: int) -> list[str]:
+    return [f"runs_dir={tmp_path}", "name=run", f"num_steps={num_steps}"]
 
 
 def test_fewer_steps_than_were_done_are_refused_where_their_model_is_not(tmp_path: Path, capsys) -> None:
@@ -102,6 +109,23 @@ def test_weights_that_broke_are_said_with_the_last_good_checkpoint(tmp_path: Pat
     broken.checkpoints.save(5, broken, {})
     with pytest.raises(NonFiniteError, match=r"The last good checkpoint is that of step 5, .*step_000005$"):
         broken.run()
+
+
+def test_what_a_run_was_started_with_stands_in_its_directory_and_its_checkpoints(tmp_path: Path, capsys) -> None:
+    first = of(tmp_path, 3)
+    first.run()
+    assert read_summary(first.directory.path) == dict(first.checkpoints.latest().fingerprints)
+    longer = of(tmp_path, 4)
+    longer.base = "2:b"
+    with pytest.raises(RunDirectoryError, match=r"the base model is another one: config\.json"):
+        longer.run()
+    assert read_summary(first.directory.path)["models"] == {BASE: {"config.json": "2:a"}}
+    assert json.loads((first.directory.path / "config.json").read_text())["num_steps"] == 3
+    told = FakeCommand(load(None, [*overrides(tmp_path, 4), "checkpoint.allow_changes=true"]), Console(width=200))
+    told.base = "2:b"
+    assert told.run() is Ending.COMPLETE and "the base model is another one" in capsys.readouterr().err
+    assert "the base model is another one: config.json" in (told.directory.path / "log.txt").read_text()
+    assert read_summary(first.directory.path)["models"] == {BASE: {"config.json": "2:b"}}
 
 
 class Stopped(TrainCommand):

@@ -39,7 +39,8 @@ def test_rows_held_out_problems_and_files_are_told(before, tmp_path) -> None:
     ) == [
         "prompts.gsm8k (rows.jsonl) had 30 rows and has 30: 1 added (line 30), 1 removed, 1 with another question or "
         "answer (line 1)",
-        "prompts.gsm8k: 1 of the 5 held-out problems were not held out before",
+        "prompts.gsm8k: 1 of the 5 held-out problems were not held out before: the policy may have been "
+        "trained on them",
         "the base model is another one: model.safetensors, tokenizer.json",
     ]
 

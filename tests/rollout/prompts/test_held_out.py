@@ -73,6 +73,13 @@ def test_a_key_column_makes_rows_one_problem_in_every_entry(tmp_path: Path) -> N
     assert not {p.key for p in stream.held_out()} & {p.key for p in stream.take(300)}
 
 
+def test_a_question_that_stands_twice_with_two_keys_is_held_out_twice(tmp_path: Path) -> None:
+    rows = [{"id": f"{number}", "question": f"What is {number % 60}?", "answer": "1"} for number in range(120)]
+    entry = {"task": "jsonl", "jsonl": {"source": write(tmp_path / "rows.jsonl", rows), "key_column": "id"}}
+    stream = PromptStream(PromptsConfig.model_validate({"chat": False, "num_held_out": 20, **entry}), Bytes())
+    assert not questions(stream.held_out()) & questions(stream.take(400))
+
+
 def test_the_same_keys_in_another_file_are_other_problems(tmp_path: Path) -> None:
     files = {
         name: write(
