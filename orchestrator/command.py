@@ -16,6 +16,7 @@ from rich.console import Console
 from learner.parity import NonFiniteError
 from orchestrator.cluster.calls import RemoteCallError
 from orchestrator.cluster.ray_cluster import ray_cluster
+from orchestrator.config.checks import doubts
 from orchestrator.config.schema import RunConfig
 from orchestrator.interrupt import Interrupt
 from orchestrator.plan.run_plan import print_rows
@@ -125,6 +126,8 @@ class Command(ABC, Generic[Inputs]):
         self._refuse_fewer_steps(latest)
         check_trackers(self.config)
         with kept_log() as earlier:
+            for doubt in doubts(self.config, supervised_only=self.name == "sft"):
+                logger.warning("%s", doubt)
             inputs = self.prepare(latest)
         # Only now, so that settings which are refused do not bind the next attempt.
         with self.directory.open().lock():

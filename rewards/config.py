@@ -10,6 +10,8 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 
+from rewards.function import RIGHT_UNTAGGED
+
 _BOUNDS = {
     "memory_gib": (1, 1_048_576, "grading needs at least 1 GiB, and no machine has a PiB; the default is 4"),
     "num_workers": (1, 10_000, "nothing would ever be graded; set at least 1, and at most 10,000"),
@@ -24,8 +26,8 @@ MAX_DEADLINE_S = 86_400.0
 """Longest deadline of a function, seconds: a day."""
 MAX_WEIGHT = 1e6
 """Largest weight of a part, by its size."""
-RESERVED = frozenset({"total", "timeouts", "errors"})
-"""Names that no part may have: `reward/total` and the others are metrics of the whole reward."""
+RESERVED = frozenset({"total", "timeouts", "errors", RIGHT_UNTAGGED})
+"""Names that no part of a recipe's may have: `reward/total` and the others are metrics of the whole reward."""
 
 
 class RewardConfigError(ValueError):

@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from rewards.config import RESERVED, EnsembleConfig, RewardConfigError, RewardsConfig
-from rewards.function import Outcome, RewardFunction
+from rewards.function import RIGHT_UNTAGGED, Outcome, RewardFunction
 from rollout.types.completions import Reward, RewardPart
 from rollout.types.names import nearest
 
@@ -30,8 +30,9 @@ def compose(functions: Sequence[RewardFunction], outcomes: Sequence[Outcome], co
     parts: dict[str, RewardPart] = {}
     for function, outcome in zip(functions, outcomes, strict=True):
         for part in parts_of(function, outcome):
-            if part.name in parts or part.name in config.ensembles or part.name in RESERVED:
-                other = "a metric of the whole reward has" if part.name in RESERVED else "another gives"
+            is_reserved = part.name in RESERVED and part.name != RIGHT_UNTAGGED  # which is our own
+            if part.name in parts or part.name in config.ensembles or is_reserved:
+                other = "a metric of the whole reward has" if is_reserved else "another gives"
                 raise RewardConfigError(f"{function.path} returns the part {part.name}, which {other} too: rename it")
             parts[part.name] = part
     for name, ensemble in config.ensembles.items():

@@ -63,6 +63,19 @@ def resolve_transport(setting: Literal["auto", "ray", "ipc", "nccl"], mode: Mode
     )
 
 
+def doubts(config: RunConfig, *, supervised_only: bool = False) -> Iterator[str]:
+    """Yield what may well be meant, and is most likely a mistake."""
+    phases = [("warm_start", config.warm_start, config.warm_start.num_steps)]
+    if not supervised_only:
+        phases.append(("learner", config.learner, config.num_steps * config.learner.updates_per_step))
+    for key, optimizer, steps in phases:
+        if 0 < steps < optimizer.warmup_steps:
+            yield (
+                f"{key}.warmup_steps = {optimizer.warmup_steps} are more than the {steps} optimizer steps there are: "
+                f"the learning rate ends at {steps / optimizer.warmup_steps:.0%} of {key}.learning_rate; lower it"
+            )
+
+
 def warm_start_conflicts(config: RunConfig) -> Iterator[str]:
     """Yield why no traces can be made for the warm start."""
     if config.warm_start.num_steps == 0 or config.warm_start.data is not None:

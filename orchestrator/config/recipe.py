@@ -116,6 +116,8 @@ def validate(settings: Mapping[str, Any], *, supervised_only: bool = False) -> R
         config = RunConfig.model_validate(settings)
     except ValidationError as error:
         raise ConfigError("\n".join(describe(mistake, settings) for mistake in error.errors())) from None
+    if mistakes := list(truths_for_numbers(settings, config)):
+        raise ConfigError("\n".join(mistakes))
     # `rayzero sft` neither samples nor grades: what only those need must not stop it.
     for conflict in supervised_conflicts(config) if supervised_only else conflicts(config):
         raise ConfigError(conflict)
@@ -129,6 +131,19 @@ def too_large(value: Any, key: str = "") -> Iterator[str]:
             yield from too_large(inner, f"{key}.{name}" if key else str(name))
     elif isinstance(value, int) and not -(2**63) <= value < 2**63:
         yield f"{key} has about {value.bit_length() * 3 // 10} digits: whole numbers end at 2**63 - 1; lower it"
+
+
+def truths_for_numbers(given: Any, made: Any, key: str = "") -> Iterator[str]:
+    """Yield a line for each `true` or `false` that became a number, as pydantic lets it: a learning rate of 1.0."""
+    if isinstance(given, bool) and isinstance(made, int | float) and not isinstance(made, bool):
+        yield f"{key} = {str(given).lower()}: input should be a number"
+    elif isinstance(given, Mapping):
+        for name, inner in given.items():
+            found = made.get(name) if isinstance(made, Mapping) else getattr(made, str(name), None)
+            yield from truths_for_numbers(inner, found, f"{key}.{name}" if key else str(name))
+    elif isinstance(given, list) and isinstance(made, list | tuple):
+        for index, (inner, found) in enumerate(zip(given, made, strict=False)):
+            yield from truths_for_numbers(inner, found, f"{key}.{index}")
 
 
 def describe(mistake: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
