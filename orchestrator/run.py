@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from orchestrator.command import Command, Ending, log_peak_memory
 from orchestrator.config.schema import RunConfig
 from orchestrator.evaluate.evaluation import check_held_out
 from orchestrator.fleet.fleet import RayFleet
+from orchestrator.inspection import Fault, leave_out_bad_rows, record_left_out, reference_checks
 from orchestrator.interrupt import Interrupt
 from orchestrator.plan.run_plan import plan
 from orchestrator.records.checkpoints import Checkpoint, Checkpoints
@@ -48,6 +50,8 @@ class RunInputs:
     prompts: PromptStream
     warm_start: WarmStart | None
     """None when the recipe asks for none."""
+    left_out: Sequence[Fault]
+    """Rows that are not asked."""
 
 
 class TrainCommand(Command[RunInputs]):
@@ -74,15 +78,17 @@ class TrainCommand(Command[RunInputs]):
         problems = Mixture(self.config.prompts, split_rule(latest.prompts) if latest else "by_key")
         models = {BASE: model_files(base)}
         self.take_up(Fingerprints(fingerprints(self.config.prompts, problems), models, problems.rule), latest)
-        prompts = PromptStream(self.config.prompts, tokenizer, problems)
-        check_held_out(prompts, self.config)  # a prompt that does not fit is refused now
+        left_out = leave_out_bad_rows(self.config, problems, tokenizer)
+        prompts = PromptStream(self.config.prompts, tokenizer, problems, reference_checks(self.config))
+        check_held_out(prompts, self.config)
         # A run that began under the earlier rule was taught by it, and may have to be taught again.
         questions = problems.questions if problems.rule == "by_key" else None
-        return RunInputs(base, prompts, prepare_warm_start(self.config, base, tokenizer, questions))
+        return RunInputs(base, prompts, prepare_warm_start(self.config, base, tokenizer, questions), left_out)
 
     def train(self, inputs: RunInputs, latest: Checkpoint | None, interrupt: Interrupt) -> Ending:
         """Start the actors, warm-start, train and export. The loop itself takes up the latest checkpoint."""
         config = self.config
+        record_left_out(inputs.left_out, self.directory.left_out)
         fleet = RayFleet.start(config, inputs.base)
         try:
             interrupt.begin()

@@ -20,6 +20,7 @@ from orchestrator.evaluate.evaluation import Evaluation, evaluate, held_out_prom
 from orchestrator.evaluate.models import NamedModel, tokenizer_of
 from orchestrator.evaluate.statistics import Difference, paired_difference
 from orchestrator.fleet.fleet import RolloutFleet
+from orchestrator.inspection import leave_out_bad_rows
 from rollout.prompts.mixture import Mixture
 from rollout.prompts.stream import PromptStream
 from rollout.types.prompts import Prompt, PromptFormat
@@ -48,6 +49,8 @@ def prompts_of(model: NamedModel, config: RunConfig, problems: Mixture | None = 
     found: dict[PromptFormat, Sequence[Prompt]] = {}
     try:
         asked = config.prompts.model_copy(update={"max_prompt_tokens": sys.maxsize})
+        problems = problems or Mixture(asked)
+        leave_out_bad_rows(config.model_copy(update={"prompts": asked}), problems, tokenizer, only_held_out=True)
         stream = PromptStream(asked, tokenizer, problems)
     except ValueError as error:
         raise ConfigError(f"{model.name} cannot be asked: {error}") from error

@@ -21,7 +21,7 @@ MAY_CHANGE = (
     *("rewards.num_workers", "rewards.cpus_per_worker", "rewards.memory_gib", "rewards.max_pending_groups"),
     # What errors say to change, so that a run which stopped for it can go on.
     *("learner.max_tokens_per_microbatch", "learner.gradient_checkpointing", "rollout.max_concurrent_completions"),
-    *("learner.max_logprob_gap", "learner.max_skipped_updates", "prompts.max_prompt_tokens"),
+    *("learner.max_logprob_gap", "learner.max_skipped_updates", "prompts.max_prompt_tokens", "prompts.on_bad_rows"),
     *(
         "rewards.deadline_s",
         "rewards.deadlines_s",

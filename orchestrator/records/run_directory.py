@@ -87,6 +87,11 @@ class RunDirectory:
         return self.path / "final"
 
     @property
+    def left_out(self) -> Path:
+        """The rows that the run leaves out, with `prompts.on_bad_rows = "drop"`, and why."""
+        return self.path / "left_out_rows.jsonl"
+
+    @property
     def curve(self) -> Path:
         return self.path / "curve.png"
 

@@ -79,6 +79,11 @@ def score(text: str, answer: Mapping[str, Any], *, require: Sequence[str] = REQU
     return {"correctness": float(verdict.is_correct), "tests_passed": verdict.passed / verdict.total}
 
 
+def check_reference(answer: Mapping[str, Any]) -> str | None:
+    """Return what is wrong when no program could pass: there are no tests. Nothing is run."""
+    return None if answer["tests"] else "tests is empty: there is nothing that a program could pass"
+
+
 def prepare(*, require: Sequence[str] = REQUIRED) -> None:
     """Raise SandboxError, with the fix, when programs cannot be run safely on this machine."""
     check_protections(tuple(require))

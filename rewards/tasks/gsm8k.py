@@ -80,6 +80,11 @@ def score(text: str, answer: Mapping[str, Any]) -> dict[str, float]:
     return {"correctness": float(given == expected), "closeness": closeness(given, expected)}
 
 
+def check_reference(answer: Mapping[str, Any]) -> None:
+    """Raise ValueError for a reference that is not one number."""
+    reference(str(answer["answer"]))
+
+
 def stated_number(text: str) -> Fraction | None:
     """Return the number that the text states as its answer; None when it states none that can be read."""
     inside = tagged(text)

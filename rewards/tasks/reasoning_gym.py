@@ -67,6 +67,17 @@ def score(text: str, answer: Mapping[str, Any]) -> dict[str, float]:
     return {"correctness": float(value == 1.0), "score": value}
 
 
+def check_reference(answer: Mapping[str, Any]) -> str | None:
+    """Return what is wrong with an entry whose own answer is not right, such as an integral that was not found.
+
+    Data sets that grade by a rule, such as the colours of a graph, have no answer of their own: nothing is wrong.
+    """
+    given = answer["answer"]
+    if given is None or given == "" or score_answer(str(given), answer) == 1.0:
+        return None
+    return f"the reference {str(given)[:100]!r} cannot be matched: even a copy of it is graded wrong"
+
+
 def last_line(text: str) -> str | None:
     """Return the last line that is not blank."""
     return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), None)

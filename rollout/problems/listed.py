@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable, Sequence
 from functools import cached_property, lru_cache
 from hashlib import blake2b
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from rollout.problems.problem import Problem
 
@@ -15,6 +15,20 @@ SplitRule = Literal["by_key", "by_position"]
 """How held-out problems are chosen. `by_key`: those of the smallest hashes of their keys, so that a row that is added
 or removed moves at most one other, and the order of the rows decides nothing. `by_position`: at random among the rows,
 as runs began before version 2 of a checkpoint's prompts; they keep to it."""
+
+
+class RowFault(NamedTuple):
+    """A row that makes no problem."""
+
+    where: str
+    """Its place, such as `rows.jsonl, line 3`."""
+    reason: str
+    """The rest of a sentence that begins with the place."""
+
+    @property
+    def said(self) -> str:
+        """The whole sentence."""
+        return f"{self.where}{self.reason}"
 
 
 class ListedProblems:
@@ -27,6 +41,7 @@ class ListedProblems:
         name: where the problems come from, for errors.
         held_out: the problems to hold some out of; None: `problems`.
         label: returns a held-out problem with what only evaluations need, such as a difficulty that takes time to tell.
+        faults: the rows that made no problem.
     """
 
     def __init__(
@@ -37,12 +52,14 @@ class ListedProblems:
         name: str,
         held_out: Sequence[Problem] | None = None,
         label: Callable[[Problem], Problem] | None = None,
+        faults: Sequence[RowFault] = (),
     ) -> None:
         """Raise ValueError when there are too few problems."""
         self.name = name
         self.as_read = problems
         self.held_out_as_read = held_out
         """None where the held-out problems are among `as_read`."""
+        self.faults = faults
         self._num_held_out = num_held_out
         self._seed = seed
         self._label = label
@@ -60,6 +77,7 @@ class ListedProblems:
             raise ValueError(
                 f"{self.name} has {count}, too few for prompts.num_held_out = {self._num_held_out} and at least one to "
                 "train on: lower it, or give more"
+                + (f". {len(self.faults)} more cannot be used: {self.faults[0].said}" if self.faults else "")
             )
         self._chosen, self._train = list(chosen.values()), train
         self._shuffled = lru_cache(maxsize=1)(

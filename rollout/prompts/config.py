@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
 
@@ -65,6 +65,10 @@ class PromptsConfig(TaskConfig, frozen=True):
     max_prompt_tokens: int = Field(default=256, ge=1)
     """Longest prompt, in tokens. A longer one is never cut: that of a listed problem is refused with its id, a drawn
     problem is drawn again."""
+    on_bad_rows: Literal["refuse", "drop"] = "refuse"
+    """What to do about rows that cannot be asked or never be graded right: too long, without a field, with a reference
+    that is empty or that the grader cannot read. `refuse`: name them, and start nothing. `drop`: leave them out, and
+    say how many."""
     num_held_out: int = Field(default=256, ge=1, le=1_000_000)
     """Problems kept aside for evaluation; none of them is trained on."""
     seed: int = 0

@@ -34,7 +34,8 @@ def fingerprints(config: PromptsConfig, problems: Mixture) -> dict[str, EntryFin
         where = f"prompts.mixture.{name}" if config.mixture else f"prompts.{name}"
         rows = None
         if isinstance(source, ListedProblems):
-            rows = Fingerprint.of([*told(source.as_read, entry), *told(source.held_out_as_read or (), entry)])
+            bad = ((fault.reason, fault.reason, fault.where) for fault in source.faults)
+            rows = Fingerprint.of([*told(source.as_read, entry), *told(source.held_out_as_read or (), entry), *bad])
         held_out = Fingerprint.of(told(source.held_out, entry))
         found[where] = EntryFingerprint(str(getattr(entry.settings, "source", "")), rows, held_out)
     return found

@@ -64,24 +64,25 @@ class Mixture:
         """Ask no problem with these keys, given by entry. Which problems are held out stays as it is."""
         self._unusable = dict(unusable)
 
-    def hold_out_others(self, name: str, is_usable: Callable[[Problem], bool]) -> Iterator[Problem]:
+    def hold_out_others(self, name: str, fault_of: Callable[[Problem], str | None]) -> Iterator[Problem]:
         """Hold out another problem in place of each one that cannot be used, and yield the latter.
 
-        Only where problems are drawn; of a list there are no more. Raises ValueError when MAX_REDRAWS others cannot be
-        used either.
+        Only where problems are drawn; of a list there are no more. Raises NoneFitsError when MAX_REDRAWS others cannot
+        be used either.
         """
         source = self.sources[name]
         if not isinstance(source, DrawnProblems):
             return
         for position, problem in enumerate(self._held_out[name]):
-            if is_usable(problem):
+            fault = fault_of(problem)
+            if fault is None:
                 continue
             yield problem
             keys = {held_out.key for held_out in self._held_out[name]}
             others = islice(source.instead_of(position), MAX_REDRAWS)
-            other = next((found for found in others if found.key not in keys and is_usable(found)), None)
+            other = next((found for found in others if found.key not in keys and fault_of(found) is None), None)
             if other is None:
-                raise NoneFitsError(name)
+                raise NoneFitsError(name, fault)
             self._held_out[name][position] = other
         self._note_keys()
 
@@ -141,12 +142,11 @@ class NothingLeftError(ValueError):
 
 
 class NoneFitsError(ValueError):
-    """Every problem that is drawn is too long."""
+    """No problem that is drawn can be asked."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, fault: str) -> None:
         super().__init__(
-            f"{MAX_REDRAWS} problems of {name!r} were drawn, and every one is longer than prompts.max_prompt_tokens: "
-            "raise it, or shorten the template or the example"
+            f"{MAX_REDRAWS} problems of {name!r} were drawn, and none of them can be asked. Of the last one: {fault}"
         )
 
 

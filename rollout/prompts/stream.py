@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any
 
 from rollout.problems.listed import SplitRule
@@ -28,8 +29,21 @@ class PromptStream:
     A prompt's id names its position, so it is unique in the run and the same after a resume.
     """
 
-    def __init__(self, config: PromptsConfig, tokenizer: Tokenizer, problems: Mixture | None = None) -> None:
-        """`problems`: what is asked, where it was looked at before; None: what `config` describes."""
+    def __init__(
+        self,
+        config: PromptsConfig,
+        tokenizer: Tokenizer,
+        problems: Mixture | None = None,
+        checks: Mapping[str, Callable[[Mapping[str, Any]], str | None]] = MappingProxyType({}),
+    ) -> None:
+        """Take what `config` describes.
+
+        Args:
+            problems: what is asked, where it was looked at before; None: what `config` describes.
+            checks: by entry, what returns why no answer to a problem could be graded right; None where one could. A
+                drawn problem of which it finds something is drawn again.
+        """
+        self._checks = checks
         self._config = config
         self._template = Template(config, tokenizer)
         self._curriculum = Curriculum(config.curriculum, config.weights)
@@ -90,15 +104,21 @@ class PromptStream:
         position, self._position = self._position, self._position + 1
         is_one_shot = random.Random(f"format/{self._config.seed}/{position}").random() < self._one_shot_share
         format: PromptFormat | None = "one_shot" if is_one_shot else None
+        fault = ""
         for _ in range(MAX_REDRAWS):
             name, problem = self._draw(position)
+            is_listed = self._mixture.is_listed(name)
+            if not is_listed and name in self._checks and (fault := self._checks[name](problem.answer) or ""):
+                logger.info("another problem is asked in place of %s: %s", problem.key, fault)
+                continue
             try:
                 return self._template.prompt(training_id(position), problem, format, name)
             except OverlongPromptError as error:
-                if self._mixture.is_listed(name):
+                if is_listed:
                     raise
-                logger.info("another problem is asked in its place: %s", error)
-        raise NoneFitsError(name)
+                fault = str(error)
+                logger.info("another problem is asked in its place: %s", fault)
+        raise NoneFitsError(name, fault)
 
     def _draw(self, position: int) -> Draw:
         weights, has_dropped = self._curriculum.weights, self._solved.has_dropped

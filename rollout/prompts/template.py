@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
 from rollout.prompts.config import PromptsConfig
 from rollout.prompts.decoding import check_tags
+from rollout.prompts.lengths import PromptLengths
 from rollout.tasks.base import Problem
 from rollout.tasks.config import TaskConfig
 from rollout.types.prompts import Prompt, PromptFormat, Tokens
@@ -17,6 +19,8 @@ OPENED, CLOSED = "<think>", "</think>"
 OPENED_AT_THE_END = re.compile(r"<think>\s*(?:</think>\s*)?\Z")
 WORDS = "rayzero"
 """What an earlier turn says, to find where its words begin."""
+BATCH = 1_000
+"""Problems that are looked at together."""
 NO_SYSTEM = "prompts.system is set, but the model's chat template has no place for a system message"
 NO_SYSTEM_FIX = "leave prompts.system empty and begin prompts.template with its text"
 
@@ -31,6 +35,7 @@ class Tokenizer(Protocol):
     chat_template: Any
     eos_token_id: Any
 
+    def __call__(self, text: list[str], *, add_special_tokens: bool = ...) -> Any: ...
     def encode(self, text: str, *, add_special_tokens: bool = ...) -> list[int]: ...
     def apply_chat_template(self, conversation: Any, **kwargs: Any) -> Any: ...
 
@@ -72,12 +77,8 @@ class Template:
         text = self.text(problem, format, task)
         # A chat template has written its own special tokens; a base model's text gets the tokenizer's (often none).
         token_ids = encode(self._tokenizer, text, f"prompt {prompt_id}", add_special_tokens=not self._config.chat)
-        if len(token_ids) > self._config.max_prompt_tokens:
-            raise OverlongPromptError(
-                f"prompt {prompt_id} has {len(token_ids)} tokens in the format {format}, above "
-                f"prompts.max_prompt_tokens = {self._config.max_prompt_tokens}: raise it, or shorten the template or "
-                "the example"
-            )
+        if too_long := self._too_long(len(token_ids), format):
+            raise OverlongPromptError(f"prompt {prompt_id} {too_long}")
         return Prompt(
             id=prompt_id,
             token_ids=token_ids,
@@ -91,34 +92,74 @@ class Template:
             difficulty=problem.difficulty,
         )
 
+    def faults(
+        self, problems: Sequence[Problem], format: PromptFormat | None = None, name: str = ""
+    ) -> Iterator[str | None]:
+        """Yield why each problem cannot be asked in a format, such as that it is too long; None where it can."""
+        task = self._config.tasks[name] if name else self._config
+        format = format or self._config.format
+        count = PromptLengths(self._tokenizer, self._config.max_prompt_tokens, add_special_tokens=not self._config.chat)
+        for start in range(0, len(problems), BATCH):
+            batch = problems[start : start + BATCH]
+            try:
+                lengths = count(self._texts(batch, format, task))
+            except Exception:  # noqa: BLE001  whatever it is, it comes again with the problem that it is about
+                yield from (self._fault(problem, format, name) for problem in batch)
+            else:
+                yield from (self._too_long(length, format) or None for length in lengths)
+
+    def _fault(self, problem: Problem, format: PromptFormat, name: str) -> str | None:
+        try:
+            self.prompt("of this row", problem, format, name)
+        except ValueError as error:
+            return str(error)
+        return None
+
+    def _too_long(self, length: int, format: PromptFormat) -> str:
+        """Return what is wrong with a prompt of so many tokens, to follow its name; empty where it fits."""
+        if length <= self._config.max_prompt_tokens:
+            return ""
+        return (
+            f"has {length} tokens in the format {format}, above prompts.max_prompt_tokens = "
+            f"{self._config.max_prompt_tokens}: raise it, or shorten the template or the example"
+        )
+
     def text(self, problem: Problem, format: PromptFormat = "zero_shot", task: TaskConfig | None = None) -> str:
         """Return the whole prompt as text. Raises ValueError for a template with fields that the problem lacks."""
-        task = task or self._config
-        wording, prefix = task.wording(format), self.prefix(format)
+        return self._texts([problem], format, task or self._config)[0]
+
+    def _texts(self, problems: Sequence[Problem], format: PromptFormat, task: TaskConfig) -> list[str]:
+        asked, prefix = [self._turns(problem, format, task) for problem in problems], self.prefix(format)
+        if not self._config.chat:
+            return ["\n\n".join(joined(turns, prefix)) for turns in asked]
+        roles = ("user", "assistant", "user")
+        system = [{"role": "system", "content": self._config.system}] if self._config.system else []
+        turned = [
+            [{"role": role, "content": turn} for role, turn in zip(roles, turns, strict=False)] for turns in asked
+        ]
+        opened = worded(self._tokenizer, [system + turns for turns in turned])
+        if format == "one_shot" and asked[0][1].strip() not in opened[0]:  # Qwen3's leaves out what is in <think> tags
+            raise ValueError(
+                "the model's chat template leaves out a part of the worked example's answer, probably its reasoning: "
+                "set prompts.chat = false, or write the example into prompts.template and ask zero_shot"
+            )
+        return [text + prefix for text in opened]
+
+    def _turns(self, problem: Problem, format: PromptFormat, task: TaskConfig) -> list[str]:
+        """Return the question, in the one-shot format behind the example and its answer."""
+        wording = task.wording(format)
         try:
-            turns = [wording.format(**problem.fields)]
+            question = wording.format(**problem.fields)
         except KeyError as error:  # a task of any columns finds out now which there are
             raise ValueError(
                 f"the template shows {{{error.args[0]}}}, and there are only {sorted(problem.fields)}: name one of "
                 "these"
             ) from None
-        if format == "one_shot":
-            example = task.worked_example
-            answered = self._opening + prefix + example.completion
-            turns = [wording.format(**example.fields), answered, *turns]
-        if not self._config.chat:
-            return "\n\n".join(joined(turns, prefix))
-        roles = ("user", "assistant", "user")
-        messages = [{"role": role, "content": turn} for role, turn in zip(roles, turns, strict=False)]
-        if self._config.system:
-            messages.insert(0, {"role": "system", "content": self._config.system})
-        opened = worded(self._tokenizer, messages)
-        if format == "one_shot" and turns[1].strip() not in opened:  # Qwen3's leaves out what is in <think> tags
-            raise ValueError(
-                "the model's chat template leaves out a part of the worked example's answer, probably its reasoning: "
-                "set prompts.chat = false, or write the example into prompts.template and ask zero_shot"
-            )
-        return opened + prefix
+        if format != "one_shot":
+            return [question]
+        example = task.worked_example
+        answered = self._opening + self.prefix(format) + example.completion
+        return [wording.format(**example.fields), answered, question]
 
     def prefix(self, format: PromptFormat) -> str:
         """Return the text that the assistant's turn begins with, behind what a chat template writes there."""
@@ -133,7 +174,7 @@ def assistant_opening(tokenizer: Tokenizer, system: str = "") -> str:
     question = [{"role": "user", "content": "?"}]
     if system:
         question.insert(0, {"role": "system", "content": system})
-    opened = worded(tokenizer, question)
+    (opened,) = worded(tokenizer, [question])
     earlier = [*question, {"role": "assistant", "content": WORDS}, question[-1]]
     try:
         up_to_words, found, _ = str(tokenizer.apply_chat_template(earlier, tokenize=False)).partition(WORDS)
@@ -145,18 +186,22 @@ def assistant_opening(tokenizer: Tokenizer, system: str = "") -> str:
     return thinking[0] if thinking else ""
 
 
-def worded(tokenizer: Tokenizer, messages: list[dict[str, str]]) -> str:
-    """Return the messages in the chat template's words. Raises ValueError for one that knows no system message."""
-    system = messages[0]["content"] if messages[0]["role"] == "system" else ""
+def worded(tokenizer: Tokenizer, conversations: list[list[dict[str, str]]]) -> list[str]:
+    """Return the conversations in the chat template's words: all with the same system message, or all without one.
+
+    Raises ValueError for a template that knows no system message.
+    """
+    first = conversations[0][0]
+    system = first["content"] if first["role"] == "system" else ""
     try:
-        text = str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+        texts: list[str] = tokenizer.apply_chat_template(conversations, tokenize=False, add_generation_prompt=True)
     except Exception as error:  # templates raise what they like, about roles above all
         if not system:
             raise
         raise ValueError(f"{NO_SYSTEM} ({error}): {NO_SYSTEM_FIX}") from error
-    if has_lost(text, system):
+    if has_lost(texts[0], system):
         raise ValueError(f"{NO_SYSTEM}, which would be left out: {NO_SYSTEM_FIX}")
-    return text
+    return texts
 
 
 def opens_again(asked: str, completion: str) -> bool:

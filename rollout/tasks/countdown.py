@@ -12,7 +12,7 @@ from rollout.tasks.base import MAX_DRAWS, DrawnProblems, ListedProblems, Problem
 from rollout.tasks.countdown_problems.draws import are_even, draw_solvable
 from rollout.tasks.countdown_problems.settings import MAX_COUNTED, CountdownConfig
 from rollout.tasks.countdown_problems.solver import count_solutions
-from rollout.tasks.datasets import LocatedRow, Row, RowError, column, log_merged, read_rows, shown
+from rollout.tasks.datasets import LocatedRow, Row, RowError, column, parse_rows, read_rows, shown
 
 SETTINGS = CountdownConfig
 TRACES = "rollout.supervised.countdown"
@@ -157,23 +157,22 @@ def rows_of(config: CountdownConfig) -> Iterable[LocatedRow]:
 
 
 def listed(rows: Iterable[LocatedRow], config: CountdownConfig, num_held_out: int, seed: int) -> ListedProblems:
-    """Return the problems of rows. Raises ValueError for a malformed row, and when there are too few."""
-    found = [
-        (each.where, problem(*parse_row(each.row, each.where), config.must_use_all, config.exact_division))
-        for each in rows
-    ]
-    log_merged(config.source, found)
-    problems = [each for _, each in found]
+    """Return the problems of rows. Raises ValueError when there are too few."""
+
+    def parse(row: Row, where: str) -> Problem:
+        return problem(*parse_row(row, where), config.must_use_all, config.exact_division)
+
+    problems, faults = parse_rows(rows, parse, config.source)
 
     def label(problem: Problem) -> Problem:
         return labelled(problem, config)
 
     if not config.even_held_out:
-        return ListedProblems(problems, num_held_out, seed, config.source, label=label)
+        return ListedProblems(problems, num_held_out, seed, config.source, label=label, faults=faults)
     even = [each for each in problems if are_even(each.answer["numbers"])]
     others = [each for each in problems if not are_even(each.answer["numbers"])]
     name = f"{config.source}, with even numbers only,"
-    return ListedProblems(others, num_held_out, seed, name, held_out=even, label=label)
+    return ListedProblems(others, num_held_out, seed, name, held_out=even, label=label, faults=faults)
 
 
 def parse_row(row: Row, where: str) -> tuple[list[int], int]:

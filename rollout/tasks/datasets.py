@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, field_validator
 
+from rollout.problems.listed import RowFault
 from rollout.rows.files import file_rows, format_of
 from rollout.rows.hub import hub_rows
 from rollout.rows.row import LocatedRow, Row, RowError
@@ -77,18 +79,36 @@ def same_question(question: str) -> str:
     return " ".join(question.casefold().split())
 
 
-def log_merged(source: str, problems: Sequence[tuple[str, Problem]]) -> None:
-    """Log how many rows ask what another one asks, and so are one problem. Warn of those with another answer.
+def parse_rows(rows: Iterable[LocatedRow], parse: ParseRow, source: str) -> tuple[list[Problem], list[RowFault]]:
+    """Return the problems of rows, and the rows that make none. Log what was merged or left out."""
+    problems, faults, num_ungradable = [], [], 0
+    for each in rows:
+        try:
+            found = parse(each.row, each.where)
+        except RowError as error:
+            faults.append(RowFault(each.where, str(error).removeprefix(each.where)))
+        except (ValueError, TypeError, LookupError, AttributeError) as error:  # a value of a kind that nobody foresaw
+            faults.append(RowFault(each.where, f": {type(error).__name__}: {error}"))
+        else:
+            if found is None:
+                num_ungradable += 1
+            else:
+                problems.append(replace(found, where=each.where))
+    if num_ungradable:
+        total = len(problems) + len(faults) + num_ungradable
+        logger.info("%s: %d of %d rows cannot be graded and are left out", source, num_ungradable, total)
+    log_merged(source, problems)
+    return problems, faults
 
-    Args:
-        problems: where each one stands, and the problem.
-    """
-    first: dict[str, tuple[str, Problem]] = {}
+
+def log_merged(source: str, problems: Sequence[Problem]) -> None:
+    """Log how many rows ask what another one asks, and so are one problem. Warn of those with another answer."""
+    first: dict[str, Problem] = {}
     contradicting = []
-    for where, problem in problems:
-        other_where, other = first.setdefault(problem.key, (where, problem))
+    for problem in problems:
+        other = first.setdefault(problem.key, problem)
         if other.answer.get("answer") != problem.answer.get("answer"):
-            contradicting.append(f"{other_where} and {where.rpartition(', ')[2]}")
+            contradicting.append(f"{other.where} and {problem.where.rpartition(', ')[2]}")
     if len(first) < len(problems):
         logger.info("%s: %d rows, %d different problems", source, len(problems), len(first))
     if contradicting:
@@ -128,19 +148,15 @@ def listed_problems(config: ListedConfig, task: str, parse: ParseRow, num_held_o
         task: the name of the task, for errors.
         parse: makes a row a problem.
 
-    Raises what `read_rows` raises, RowError for a malformed row, and ValueError when there are too few problems.
+    Raises what `read_rows` raises, and ValueError when there are too few problems. Malformed rows are among the
+    `faults` of what is returned.
     """
+    faults: list[RowFault] = []
 
     def problems(source: str, key: str, subset: str, split: str) -> list[Problem]:
-        rows = read_rows(source, f"prompts.{task}.{key}", subset, split)
-        parsed = [(each.where, parse(each.row, each.where)) for each in rows]
-        found = [(where, problem) for where, problem in parsed if problem is not None]
-        if len(found) < len(parsed):
-            logger.info(
-                "%s: %d of %d rows cannot be graded and are left out", source, len(parsed) - len(found), len(parsed)
-            )
-        log_merged(source, found)
-        return [problem for _, problem in found]
+        found, bad = parse_rows(read_rows(source, f"prompts.{task}.{key}", subset, split), parse, source)
+        faults.extend(bad)
+        return found
 
     held_out = None
     held_out_split = config.held_out_split or config.split
@@ -149,4 +165,4 @@ def listed_problems(config: ListedConfig, task: str, parse: ParseRow, num_held_o
     elif held_out_split != config.split and not is_file(config.source):
         held_out = problems(config.source, "source", config.subset, held_out_split)
     train = problems(config.source, "source", config.subset, config.split)
-    return ListedProblems(train, num_held_out, seed, config.source, held_out)
+    return ListedProblems(train, num_held_out, seed, config.source, held_out, faults=faults)

@@ -32,6 +32,8 @@ def fault(grader: str, answer: dict[str, Any], **settings: Any) -> str | None:
         ("countdown", {"numbers": [3, 7, 9], "target": 33}),
         ("text_length", {"target_words": 3}),
         ("period_count", {}),
+        ("code", {"kind": "stdio", "tests": [["1", "2"]]}),
+        ("reasoning_gym", {"dataset": "graph_color", "settings": {}, "answer": None, "metadata": {}}),
     ],
 )
 def test_references_that_can_be_matched(grader: str, answer: dict[str, Any]) -> None:
@@ -42,7 +44,7 @@ def test_references_that_can_be_matched(grader: str, answer: dict[str, Any]) -> 
     ("grader", "answer", "message"),
     [
         ("gsm8k", {"answer": "many"}, "must be one number"),
-        ("gsm8k", {"answer": ""}, "the reference is empty"),
+        ("gsm8k", {"answer": ""}, "must be one number"),
         ("gsm8k", {}, "KeyError: 'answer'"),
         ("math", {"answer": " "}, "the reference is empty"),
         ("exact_match", {"answer": "a</answer>b"}, "cannot be matched"),
@@ -51,6 +53,7 @@ def test_references_that_can_be_matched(grader: str, answer: dict[str, Any]) -> 
         ("multiple_choice", {"answer": "B"}, "options"),
         ("countdown", {"numbers": [3, 7]}, "KeyError: 'target'"),
         ("text_length", {"target_words": 0}, "set at least 1"),
+        ("code", {"kind": "stdio", "tests": []}, "tests is empty"),
     ],
 )
 def test_references_that_cannot(grader: str, answer: dict[str, Any], message: str) -> None:
@@ -59,12 +62,12 @@ def test_references_that_cannot(grader: str, answer: dict[str, Any], message: st
 
 
 def test_a_reference_is_checked_once_however_many_rows_have_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    import rewards.tasks.gsm8k as gsm8k
+    import rewards.tasks.math as math
 
     asked = []
-    score = gsm8k.score
-    monkeypatch.setattr(gsm8k, "score", lambda text, answer: asked.append(text) or score(text, answer))
-    check = reference_check("gsm8k", RewardsConfig(weights=ANY_TASK))
+    score = math.score
+    monkeypatch.setattr(math, "score", lambda text, answer: asked.append(text) or score(text, answer))
+    check = reference_check("math", RewardsConfig(weights=ANY_TASK))
     assert check is not None
     assert [check({"answer": "72", "steps": [str(number)]}) for number in range(5)] == [None] * 5
     assert len(asked) == 1

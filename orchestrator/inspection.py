@@ -1,0 +1,193 @@
+"""Look at every problem before anything starts: whether it can be asked, and an answer to it be graded right."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import rewards
+from orchestrator.base_model import cache_folder
+from orchestrator.config.recipe import ConfigError
+from orchestrator.config.schema import RunConfig
+from orchestrator.records.run_directory import write_atomically
+from rewards.references import CheckReference, reference_check
+from rollout.problems.listed import ListedProblems, content
+from rollout.problems.problem import Problem
+from rollout.prompts.mixture import Mixture
+from rollout.prompts.template import Template
+from rollout.types.prompts import PromptFormat
+
+logger = logging.getLogger(__name__)
+
+MAX_NAMED = 10
+"""Rows that a message names."""
+NUMBER = re.compile(r"([0-9]{1,15})")
+MAX_PLACE = 200
+"""Characters of a sentence within which its row is named."""
+MIN_CACHED = 1_000
+"""Problems from which on what was found is kept: fewer are looked at faster than a file is read."""
+
+
+class BadRowsError(ConfigError):
+    """Rows cannot be used, and the recipe does not say to leave them out."""
+
+
+class Fault(NamedTuple):
+    """Why a row is of no use."""
+
+    entry: str
+    """Of `prompts.mixture`, or the only task."""
+    key: str | None
+    """Of the problem; None for a row that makes none."""
+    said: str
+    """A sentence that begins with the place of the row."""
+
+
+def leave_out_bad_rows(
+    config: RunConfig, problems: Mixture, tokenizer: Any, *, only_held_out: bool = False
+) -> list[Fault]:
+    """Take the problems that cannot be used out of the mixture, and return what is wrong with them.
+
+    Args:
+        only_held_out: look at the held-out problems alone, where nothing is trained.
+
+    Drawn problems that cannot be used are drawn again. Raises BadRowsError with `prompts.on_bad_rows = "refuse"`, and
+    where none is left.
+    """
+    look = Inspection(config, tokenizer)
+    found: list[Fault] = []
+    for entry, source in problems.sources.items():
+        if isinstance(source, ListedProblems):
+            found += look.faults(entry, source, only_held_out=only_held_out)
+        else:
+            replaced = list(problems.hold_out_others(entry, partial(look.fault_of, entry)))
+            if replaced:
+                logger.info("%s: %d held-out problems cannot be asked and were drawn again", entry, len(replaced))
+    if not found:
+        return found
+    if config.prompts.on_bad_rows == "refuse":
+        raise BadRowsError(
+            f"{summary(found)}\nMend or remove them, or set prompts.on_bad_rows=drop to go on without them"
+        )
+    unusable = {entry: {fault.key for fault in found if fault.entry == entry} for entry in problems.sources}
+    for entry, source in problems.sources.items():
+        if isinstance(source, ListedProblems):
+            check_enough_left(entry, source, unusable[entry], found)
+    problems.leave_out({entry: {key for key in keys if key is not None} for entry, keys in unusable.items()})
+    logger.warning("%s\nprompts.on_bad_rows = 'drop': they are left out", summary(found))
+    return found
+
+
+def record_left_out(found: Sequence[Fault], file: Path) -> None:
+    """Write the rows that a run leaves out, one a line, and say when they are others than before."""
+    before = {json.loads(line)["row"] for line in file.read_text().splitlines()} if file.is_file() else None
+    now = {fault.said for fault in found}
+    if before is not None and before != now:
+        logger.warning(
+            "other rows are left out than before: %d that were asked, while %d that were left out are asked again: %s",
+            len(now - before),
+            len(before - now),
+            "; ".join([*sorted(now - before), *sorted(before - now)][:MAX_NAMED]),
+        )
+    if before or found:
+        write_atomically(file, "".join(json.dumps({"entry": each.entry, "row": each.said}) + "\n" for each in found))
+
+
+class Inspection:
+    """Tells which problems a run cannot use."""
+
+    def __init__(self, config: RunConfig, tokenizer: Any) -> None:
+        self._config = config
+        self._tokenizer = tokenizer
+        self._template = Template(config.prompts, tokenizer)
+        shown: tuple[PromptFormat, ...] = ("one_shot",) if config.prompts.one_shot_steps else ()
+        self._asked = tuple(dict.fromkeys((config.prompts.format, *shown)))
+        self._measured = tuple(dict.fromkeys((*config.measured_formats, *shown)))
+        self._checks = reference_checks(config)
+
+    def faults(self, entry: str, source: ListedProblems, *, only_held_out: bool = False) -> list[Fault]:
+        """Return what is wrong with the rows of a source. Of the rows that are one problem only one is looked at."""
+        file = None if only_held_out else self._cache_file(entry, source)
+        if file is not None and file.is_file():
+            found = [Fault(*each) for each in json.loads(file.read_text())]
+        else:
+            found = [
+                *self._listed(entry, () if only_held_out else source.different, self._asked),
+                *self._listed(entry, source.held_out, self._measured),
+            ]
+            if file is not None:
+                file.parent.mkdir(parents=True, exist_ok=True)
+                write_atomically(file, json.dumps(found))
+        return sorted([*(Fault(entry, None, fault.said) for fault in source.faults), *found], key=place)
+
+    def fault_of(self, entry: str, problem: Problem) -> str | None:
+        """Return why a problem that was drawn cannot be held out; None where it can."""
+        return next((fault.said for fault in self._listed(entry, [problem], self._measured)), None)
+
+    def _listed(self, entry: str, problems: Sequence[Problem], formats: Iterable[PromptFormat]) -> Iterator[Fault]:
+        reasons: list[str | None] = [None] * len(problems)
+        for format in formats:
+            faults = self._template.faults(problems, format, entry)
+            reasons = [reason or fault for reason, fault in zip(reasons, faults, strict=True)]
+        check = self._checks.get(entry, nothing_wrong)
+        for problem, reason in zip(problems, reasons, strict=True):
+            said = reason or check(problem.answer)
+            if said:
+                yield Fault(entry, problem.key, f"{problem.where or problem.key}: {said}")
+
+    def _cache_file(self, entry: str, source: ListedProblems) -> Path | None:
+        """Return where the cache keeps what was found; None where nothing proves that it would be found again."""
+        task, tokens = self._config.prompts.tasks[entry], getattr(self._tokenizer, "backend_tokenizer", None)
+        if source.num_problems < MIN_CACHED or "." in task.grader or tokens is None:
+            return None
+        settings = {"prompts": self._config.prompts.model_dump(mode="json"), "entry": entry}
+        settings |= {"rewards": self._config.rewards.model_dump(mode="json"), "formats": self._measured}
+        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+        digest.update(f"{tokens.to_str()}{self._tokenizer.chat_template}".encode())
+        for file in sorted(Path(rewards.__path__[0]).rglob("*.py")):
+            digest.update(file.read_bytes())
+        for problem in (*source.different, *source.held_out):
+            digest.update(f"{problem.where}{content(problem)}".encode("utf-8", "surrogatepass"))
+        return cache_folder() / f"inspected-{digest.hexdigest()[:16]}.json"
+
+
+def reference_checks(config: RunConfig) -> dict[str, CheckReference]:
+    """Return what checks the references of each entry, without those whose grader does not say how."""
+    checks = {name: reference_check(task.grader, config.rewards) for name, task in config.prompts.tasks.items()}
+    return {name: check for name, check in checks.items() if check is not None}
+
+
+def place(fault: Fault) -> list[tuple[int, str]]:
+    """Return what sorts faults as their rows stand: `line 9` before `line 10`."""
+    return [(int(part), "") if part.isdecimal() else (0, part) for part in NUMBER.split(fault.said[:MAX_PLACE])]
+
+
+def nothing_wrong(answer: Mapping[str, Any]) -> None:
+    """Check nothing, for a grader of the user's that does not say how."""
+
+
+def check_enough_left(entry: str, source: ListedProblems, unusable: set[str | None], found: list[Fault]) -> None:
+    """Raise BadRowsError when no problem of a source is left to train on, or none is left of those held out."""
+    for what, listed in (("to train on", source.different), ("of those held out", source.held_out)):
+        if listed and all(problem.key in unusable for problem in listed):
+            raise BadRowsError(f"{summary(found)}\nNo problem of {entry} is left {what}")
+
+
+def summary(found: Sequence[Fault]) -> str:
+    """Return how many rows cannot be used, and the first of each entry."""
+    counts = Counter(fault.entry for fault in found)
+    lines = []
+    for entry, count in counts.items():
+        said = [fault.said for fault in found if fault.entry == entry]
+        lines.append(f"{count} rows of {entry} cannot be used:" if count > 1 else f"a row of {entry} cannot be used:")
+        lines += [f"  {each}" for each in said[:MAX_NAMED]]
+        if count > MAX_NAMED:
+            lines.append(f"  … and {count - MAX_NAMED} more")
+    return "\n".join(lines)
