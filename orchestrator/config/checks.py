@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
-from learner.config import check_together
+from learner.config import OptimizerConfig, check_together
 from orchestrator.cluster.layout import Mode
 from orchestrator.config.schema import RunConfig
 from rewards.config import RewardConfigError
@@ -65,7 +65,7 @@ def resolve_transport(setting: Literal["auto", "ray", "ipc", "nccl"], mode: Mode
 
 def doubts(config: RunConfig, *, supervised_only: bool = False) -> Iterator[str]:
     """Yield what may well be meant, and is most likely a mistake."""
-    phases = [("warm_start", config.warm_start, config.warm_start.num_steps)]
+    phases: list[tuple[str, OptimizerConfig, int]] = [("warm_start", config.warm_start, config.warm_start.num_steps)]
     if not supervised_only:
         phases.append(("learner", config.learner, config.num_steps * config.learner.updates_per_step))
     for key, optimizer, steps in phases:

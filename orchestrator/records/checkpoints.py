@@ -93,9 +93,8 @@ class Checkpoints:
             ) from error
         finally:
             shutil.rmtree(aside, ignore_errors=True)
-        # Later ones were passed over by the resume, as damaged: they are none of those that are kept. What has no
-        # manifest was not saved here.
-        until_now = [folder for folder in self._all() if step_of(folder) <= step and (folder / MANIFEST).is_file()]
+        # Later ones were passed over by the resume, as damaged: they are none of those that are kept.
+        until_now = [folder for folder in self._all() if step_of(folder) <= step and was_saved_as(folder)]
         for old in until_now[: -self._keep]:
             shutil.rmtree(old, ignore_errors=True)
 
@@ -193,15 +192,28 @@ def damage_of(folder: Path, digest_of: Callable[[Path], str]) -> str | None:
     `digest_of` gives a file's digest, or as much of its beginning as is to be compared.
     """
     try:
-        files = json.loads((folder / MANIFEST).read_text())["files"]
+        manifest = json.loads((folder / MANIFEST).read_text())
+        step, files = manifest["state"]["step"], manifest["files"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         return f"its manifest cannot be read: {error}"
+    if step != step_of(folder):
+        return f"it is a copy of that of step {step}, under another name"
     for name, expected in files.items():
         if not (folder / name).is_file():
             return f"{name} is missing"
         if not expected.startswith(digest_of(folder / name)):
             return f"{name} does not match its checksum"
     return None
+
+
+def was_saved_as(folder: Path) -> bool:
+    """Return whether the run saved this folder under this name; a person's has no manifest, or that of another step."""
+    try:
+        return bool(json.loads((folder / MANIFEST).read_text())["state"]["step"] == step_of(folder))
+    except OSError:
+        return False
+    except (ValueError, KeyError, TypeError):  # torn, or of a bad disk
+        return True
 
 
 def sync(path: Path) -> None:

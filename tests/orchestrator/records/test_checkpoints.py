@@ -217,3 +217,16 @@ def test_one_that_the_version_before_sealed_is_verified(tmp_path) -> None:
     shutil.copytree(ROOT / "tests" / "data" / "run-of-0.1.0" / "checkpoints", tmp_path / "checkpoints")
     checkpoint = Checkpoints(tmp_path / "checkpoints", keep=2).verify_latest()
     assert checkpoint.step == 2 and "format" not in (checkpoint.folder / MANIFEST).read_text()
+
+
+def test_a_persons_copy_under_another_steps_name_is_neither_loaded_nor_removed(checkpoints, tmp_path, caplog) -> None:
+    checkpoints.save(4, FileLearner(4), {})
+    folder = tmp_path / "checkpoints"
+    copies = [folder / "step_000001", folder / "step_999999"]
+    for copy in copies:
+        shutil.copytree(folder / "step_000004", copy)
+    for step in (6, 8, 10):
+        checkpoints.save(step, FileLearner(step), {})
+    assert checkpoints.latest().step == checkpoints.verify_latest().step == 10
+    assert "it is a copy of that of step 4, under another name" in caplog.text
+    assert all(copy.is_dir() for copy in copies) and not (folder / "step_000006").exists()
