@@ -213,6 +213,7 @@ def sampling_params(sampling: SamplingSettings, group_size: int, seed: int) -> S
         stop=list(sampling.stop),
         include_stop_str_in_output=True,
         detokenize=bool(sampling.stop),
+        skip_special_tokens=False,  # `</answer>` may be one, and stops the model all the same
         output_kind=RequestOutputKind.FINAL_ONLY,
     )
 

@@ -10,6 +10,7 @@ from rollout.actor import environment
 from rollout.config import RolloutConfig, SamplingConfig
 from rollout.types.prompts import Prompt
 from rollout.types.sampling import EngineSpec, SamplingRequest
+from tests.support.chatml_tokenizer import tokenizer as chatml_tokenizer
 from tests.support.paths import WARM_START
 
 CONFIG = RolloutConfig(max_concurrent_completions=16)
@@ -39,6 +40,23 @@ def completions(engine, tokenizer, **sampling):
         SamplingRequest((prompt,), SamplingConfig(max_completion_tokens=200, **sampling), 8, seed=0)
     )
     return group.completions
+
+
+@pytest.mark.slow  # it imports vLLM
+@pytest.mark.parametrize("special", [(), ("<answer>", "</answer>")])
+def test_a_stop_text_is_found_where_it_is_a_special_token(special) -> None:
+    from vllm.v1.engine import EngineCoreRequest
+    from vllm.v1.engine.detokenizer import IncrementalDetokenizer
+
+    from rollout.engine.engine import sampling_params
+
+    tokenizer = chatml_tokenizer(special=special)
+    settings = sampling_params(SamplingConfig(stop=("</answer>",)), group_size=1, seed=0)
+    prompt = tokenizer.encode("?")
+    request = EngineCoreRequest("0", prompt, None, settings, None, 0.0, None, None, None)
+    detokenizer = IncrementalDetokenizer.from_new_request(tokenizer, request)
+    found = [detokenizer.update([token], False) for token in tokenizer.encode("<answer>7</answer>")]
+    assert found == [None] * (len(found) - 1) + ["</answer>"]
 
 
 @pytest.mark.slow
