@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import isfinite
+
 from orchestrator.config.schema import RunConfig
 from orchestrator.records.health.history import History, mean
 from orchestrator.records.health.limits import HealthLimits
@@ -72,15 +74,16 @@ def kl_runaway(history: History, config: RunConfig, limits: HealthLimits) -> str
 
 
 def gradient_runaway(history: History, config: RunConfig, limits: HealthLimits) -> str | None:
-    """Tell that the gradient's norm is many times what it was, and is clipped all the time."""
+    """Tell that the gradient's norm is many times what it was, and above what it is clipped at, where it is."""
     first, values = history.first("optim/grad_norm"), history.values("optim/grad_norm")
-    clip = config.learner.max_grad_norm
-    if first is None or not values or min(values) <= max(limits.factor * first, clip):
+    clip, is_clipped = config.learner.max_grad_norm, isfinite(config.learner.max_grad_norm)
+    if first is None or not values or not min(values) > max(limits.factor * first, clip if is_clipped else 0.0):
         return None
+    how = f"is clipped at learner.max_grad_norm = {clip:g} in every step" if is_clipped else "nothing clips it"
+    mend = f"lower learner.learning_rate = {config.learner.learning_rate:g}"
     return (
-        f"The gradient's norm grew from {first:.3g} to {mean(values):.3g} and is clipped at learner.max_grad_norm = "
-        f"{clip:g} in every step. Likely cause: the policy is thrown about: lower learner.learning_rate = "
-        f"{config.learner.learning_rate:g}."
+        f"The gradient's norm grew from {first:.3g} to {mean(values):.3g} and {how}. Likely cause: the policy is "
+        f"thrown about: {mend}" + ("." if is_clipped else ", or set learner.max_grad_norm = 1.")
     )
 
 

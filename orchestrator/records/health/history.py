@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Mapping, Sequence
+from math import inf
 
 Row = Mapping[str, float]
 """One line of metrics.jsonl."""
@@ -22,7 +23,8 @@ class History:
 
     def add(self, row: Row) -> None:
         self._recent.append(row)
-        self._first = dict(row) | self._first
+        # A step without gradient, or one whose update was skipped, is nothing to compare later ones with.
+        self._first = {key: value for key, value in row.items() if 0 < value < inf} | self._first
         for key, value in row.items():
             self._highest[key] = max(value, self._highest.get(key, value))
 
@@ -41,7 +43,7 @@ class History:
         return [row[key] for row in list(self._recent)[: -self.num_steps] if key in row]
 
     def first(self, key: str) -> float | None:
-        """Return the first value of the metric; None where there is none."""
+        """Return the first value of the metric that is finite and above 0; None where there is none."""
         return self._first.get(key)
 
     def highest(self, key: str) -> float | None:

@@ -157,7 +157,13 @@ def constant_part(history: History, config: RunConfig, limits: HealthLimits) -> 
     constant = {}
     for name in (name for name, weight in config.rewards.weights.items() if weight):
         values, spread = history.values(f"reward/{name}"), history.values(f"reward/std/{name}")
-        if spread and max(spread) == 0.0 and max(values) - min(values) < 1e-9 and values[0] != BEST.get(name):
+        if (
+            values
+            and spread
+            and max(spread) == 0.0
+            and max(values) - min(values) < 1e-9
+            and values[0] != BEST.get(name)
+        ):
             constant[name] = values[0]
     if not constant:
         return None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+from math import inf, nan
 from typing import Any
 
 import pytest
@@ -159,6 +161,35 @@ def test_what_goes_wrong_later_is_told_from_how_it_began(case: str) -> None:
     step, sentence = alarms(*[{}] * 5, *[change] * 6)[name]
     assert step == 10 and all(word in sentence for word in words), sentence
     assert name in ("no_spread", "cut_off", "constant_part") or name not in alarms(*[change] * 20)
+
+
+def test_a_gradient_that_nothing_clips_runs_away_too() -> None:
+    unclipped = ("learner.max_grad_norm=inf",)
+    step, sentence = alarms(*[{}] * 5, *[{"optim/grad_norm": 5.0}] * 6, overrides=unclipped)["gradient_runaway"]
+    assert step == 10 and "from 0.1 to 5 and nothing clips it" in sentence and "set learner.max_grad_norm" in sentence
+    assert alarms(*[{"optim/grad_norm": 5.0}] * 20, overrides=unclipped) == {}
+
+
+@pytest.mark.parametrize("first", [0.0, nan, inf])
+def test_a_first_step_without_a_gradient_makes_no_later_one_large(first: float) -> None:
+    assert alarms({"optim/grad_norm": first}, *[{"optim/grad_norm": 1.5}] * 20) == {}
+    assert (
+        "from 1.5 to 50"
+        in alarms({"optim/grad_norm": first}, *[{"optim/grad_norm": 1.5}] * 5, *[{"optim/grad_norm": 50.0}] * 5)[
+            "gradient_runaway"
+        ][1]
+    )
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_no_row_whatever_it_holds_ends_a_run(seed: int) -> None:
+    rng = random.Random(seed)
+    odd = (0.0, 1.0, 0.5, nan, inf, -inf, -1.0, 1e-12, 1e300)
+    settings = rng.choice([(), ("learner.algorithm.kl_beta=0.1",), ("learner.max_grad_norm=inf", "health.steps=1")])
+    keys = [key for key in HEALTHY if rng.random() < 0.8]
+    steps = [{key: rng.choice(odd) for key in keys if rng.random() < 0.95} for _ in range(12)]
+    kept = [{"step": float(step), "reward/total": 0.5} | change for step, change in enumerate(steps, start=1)]
+    replay(kept, load(None, settings))
 
 
 def test_every_alarm_has_a_case() -> None:
