@@ -24,6 +24,8 @@ class RowFault(NamedTuple):
     """Its place, such as `rows.jsonl, line 3`."""
     reason: str
     """The rest of a sentence that begins with the place."""
+    content: str
+    """The row as text, wherever it stands; of one that cannot be read the reason."""
 
     @property
     def said(self) -> str:
@@ -42,6 +44,7 @@ class ListedProblems:
         held_out: the problems to hold some out of; None: `problems`.
         label: returns a held-out problem with what only evaluations need, such as a difficulty that takes time to tell.
         faults: the rows that made no problem.
+        ungradable: the rows that are fine, and that no grader can grade.
     """
 
     def __init__(
@@ -53,6 +56,7 @@ class ListedProblems:
         held_out: Sequence[Problem] | None = None,
         label: Callable[[Problem], Problem] | None = None,
         faults: Sequence[RowFault] = (),
+        ungradable: Sequence[RowFault] = (),
     ) -> None:
         """Raise ValueError when there are too few problems."""
         self.name = name
@@ -60,6 +64,7 @@ class ListedProblems:
         self.held_out_as_read = held_out
         """None where the held-out problems are among `as_read`."""
         self.faults = faults
+        self.ungradable = ungradable
         self._num_held_out = num_held_out
         self._seed = seed
         self._label = label

@@ -34,8 +34,8 @@ def fingerprints(config: PromptsConfig, problems: Mixture) -> dict[str, EntryFin
         where = f"prompts.mixture.{name}" if config.mixture else f"prompts.{name}"
         rows = None
         if isinstance(source, ListedProblems):
-            bad = ((fault.reason, fault.reason, fault.where) for fault in source.faults)
-            rows = Fingerprint.of([*told(source.as_read, entry), *told(source.held_out_as_read or (), entry), *bad])
+            others = ((row.content, "", row.where) for row in (*source.faults, *source.ungradable))
+            rows = Fingerprint.of([*told(source.as_read, entry), *told(source.held_out_as_read or (), entry), *others])
         held_out = Fingerprint.of(told(source.held_out, entry))
         found[where] = EntryFingerprint(str(getattr(entry.settings, "source", "")), rows, held_out)
     return found

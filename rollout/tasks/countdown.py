@@ -162,7 +162,7 @@ def listed(rows: Iterable[LocatedRow], config: CountdownConfig, num_held_out: in
     def parse(row: Row, where: str) -> Problem:
         return problem(*parse_row(row, where), config.must_use_all, config.exact_division)
 
-    problems, faults = parse_rows(rows, parse, config.source)
+    problems, faults, _ = parse_rows(rows, parse, config.source)
 
     def label(problem: Problem) -> Problem:
         return labelled(problem, config)

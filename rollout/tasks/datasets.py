@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel, field_validator
 
@@ -79,26 +80,44 @@ def same_question(question: str) -> str:
     return " ".join(question.casefold().split())
 
 
-def parse_rows(rows: Iterable[LocatedRow], parse: ParseRow, source: str) -> tuple[list[Problem], list[RowFault]]:
-    """Return the problems of rows, and the rows that make none. Log what was merged or left out."""
-    problems, faults, num_ungradable = [], [], 0
+class ParsedRows(NamedTuple):
+    """What became of rows."""
+
+    problems: list[Problem]
+    faults: list[RowFault]
+    """The rows that make none."""
+    ungradable: list[RowFault]
+    """The rows that are fine, and that no grader can grade."""
+
+
+def parse_rows(rows: Iterable[LocatedRow], parse: ParseRow, source: str) -> ParsedRows:
+    """Return what becomes of rows. Log what was merged or left out."""
+    found = ParsedRows([], [], [])
+    problems, faults, ungradable = found
     for each in rows:
         try:
-            found = parse(each.row, each.where)
+            problem = parse(each.row, each.where)
         except RowError as error:
-            faults.append(RowFault(each.where, str(error).removeprefix(each.where)))
+            faults.append(row_fault(each, str(error).removeprefix(each.where)))
         except (ValueError, TypeError, LookupError, AttributeError) as error:  # a value of a kind that nobody foresaw
-            faults.append(RowFault(each.where, f": {type(error).__name__}: {error}"))
+            faults.append(row_fault(each, f": {type(error).__name__}: {error}"))
         else:
-            if found is None:
-                num_ungradable += 1
+            if problem is None:
+                ungradable.append(row_fault(each, " cannot be graded"))
             else:
-                problems.append(replace(found, where=each.where))
-    if num_ungradable:
-        total = len(problems) + len(faults) + num_ungradable
-        logger.info("%s: %d of %d rows cannot be graded and are left out", source, num_ungradable, total)
+                problems.append(replace(problem, where=each.where))
+    if ungradable:
+        total = len(problems) + len(faults) + len(ungradable)
+        logger.info("%s: %d of %d rows cannot be graded and are left out", source, len(ungradable), total)
     log_merged(source, problems)
-    return problems, faults
+    return found
+
+
+def row_fault(row: LocatedRow, reason: str) -> RowFault:
+    """Return the fault of a row."""
+    if isinstance(row.found, RowError):
+        return RowFault(row.where, reason, reason)
+    return RowFault(row.where, reason, json.dumps(dict(row.found), sort_keys=True, default=str))
 
 
 def log_merged(source: str, problems: Sequence[Problem]) -> None:
@@ -152,11 +171,13 @@ def listed_problems(config: ListedConfig, task: str, parse: ParseRow, num_held_o
     `faults` of what is returned.
     """
     faults: list[RowFault] = []
+    ungradable: list[RowFault] = []
 
     def problems(source: str, key: str, subset: str, split: str) -> list[Problem]:
-        found, bad = parse_rows(read_rows(source, f"prompts.{task}.{key}", subset, split), parse, source)
-        faults.extend(bad)
-        return found
+        found = parse_rows(read_rows(source, f"prompts.{task}.{key}", subset, split), parse, source)
+        faults.extend(found.faults)
+        ungradable.extend(found.ungradable)
+        return found.problems
 
     held_out = None
     held_out_split = config.held_out_split or config.split
@@ -165,4 +186,4 @@ def listed_problems(config: ListedConfig, task: str, parse: ParseRow, num_held_o
     elif held_out_split != config.split and not is_file(config.source):
         held_out = problems(config.source, "source", config.subset, held_out_split)
     train = problems(config.source, "source", config.subset, config.split)
-    return ListedProblems(train, num_held_out, seed, config.source, held_out, faults=faults)
+    return ListedProblems(train, num_held_out, seed, config.source, held_out, faults=faults, ungradable=ungradable)

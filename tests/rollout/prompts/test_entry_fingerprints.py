@@ -40,6 +40,29 @@ def test_what_is_shown_or_graded_counts(tmp_path, column, parts) -> None:
     assert now["rows"][parts] != before["rows"][parts] and now["rows"]["keys"] == before["rows"]["keys"]
 
 
+def test_rows_that_are_of_no_use_count_too(tmp_path) -> None:
+    """They may be of use later, as when a limit is raised: a resume must not take that for other data."""
+    before = summaries(tmp_path)
+    bad = [{"id": 100, "question": "Without an answer?"}, {"id": 101, "question": "Nor this?"}]
+    now = summaries(tmp_path, [*ROWS, *bad])
+    assert now["rows"]["count"] == 22 and now["held_out"] == before["held_out"]
+    assert summaries(tmp_path, [bad[1], *ROWS, bad[0]]) == now
+    assert summaries(tmp_path, [*ROWS, bad[0], bad[1] | {"question": "Another?"}])["rows"] != now["rows"]
+
+
+def test_rows_that_no_grader_can_grade_count_too(tmp_path) -> None:
+    def fingerprint(*rows: dict) -> dict:
+        file = tmp_path / "problems.jsonl"
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        config = PromptsConfig.model_validate({"num_held_out": 1, "task": "code", "code": {"source": str(file)}})
+        return fingerprints(config, Mixture(config))["prompts.code"].rows.summary()
+
+    good = [{"text": f"Add {n}.", "code": "def f(x): ...", "test_list": [f"assert f(1) == {n}"]} for n in range(3)]
+    ungradable = {"text": "Make a node.", "code": "class Node: ...", "test_list": ["assert f(Node(1)) == Node(2)"]}
+    found = fingerprint(*good, ungradable)
+    assert found["count"] == 4 and found != fingerprint(*good, ungradable | {"text": "Make another node."})
+
+
 def test_of_drawn_problems_the_held_out_ones_count(monkeypatch) -> None:
     config = PromptsConfig.model_validate({"num_held_out": 9})
     found = fingerprints(config, Mixture(config))["prompts.countdown"]
