@@ -16,7 +16,7 @@ import rewards
 from orchestrator.base_model import cache_folder
 from orchestrator.config.recipe import ConfigError
 from orchestrator.config.schema import RunConfig
-from orchestrator.records.run_directory import write_atomically
+from orchestrator.records.atomic_file import write_atomically
 from rewards.references import CheckReference, reference_check
 from rollout.problems.listed import ListedProblems, content
 from rollout.problems.problem import Problem
@@ -123,8 +123,11 @@ class Inspection:
                 *self._listed(entry, source.held_out, self._measured),
             ]
             if file is not None:
-                file.parent.mkdir(parents=True, exist_ok=True)
-                write_atomically(file, json.dumps(found))
+                try:
+                    file.parent.mkdir(parents=True, exist_ok=True)
+                    write_atomically(file, json.dumps(found))
+                except OSError as error:  # the next run looks again
+                    logger.warning("what was found of the rows cannot be kept in %s: %s", file, error.strerror)
         return sorted([*(Fault(entry, None, fault.said) for fault in source.faults), *found], key=place)
 
     def fault_of(self, entry: str, problem: Problem) -> str | None:

@@ -88,7 +88,8 @@ class TrainCommand(Command[RunInputs]):
     def train(self, inputs: RunInputs, latest: Checkpoint | None, interrupt: Interrupt) -> Ending:
         """Start the actors, warm-start, train and export. The loop itself takes up the latest checkpoint."""
         config = self.config
-        record_left_out(inputs.left_out, self.directory.left_out)
+        with self.directory.writing():
+            record_left_out(inputs.left_out, self.directory.left_out)
         fleet = RayFleet.start(config, inputs.base)
         try:
             interrupt.begin()

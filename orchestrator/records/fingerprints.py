@@ -6,13 +6,15 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
 
-from orchestrator.records.run_directory import RunDirectoryError, write_atomically
+from orchestrator.records.atomic_file import write_atomically
+from orchestrator.records.run_directory import RunDirectoryError
 from orchestrator.records.strict_json import to_json
 from rollout.problems.fingerprint import Fingerprint
 from rollout.problems.listed import SplitRule
@@ -60,9 +62,9 @@ class Fingerprints:
             for part, rows in parts(entry)
             for kind, array in (("keys", rows.keys), ("contents", rows.contents))
         }
-        aside = folder / f"aside-{ROWS}"
-        np.savez(aside, allow_pickle=False, **arrays)
-        aside.replace(folder / ROWS)
+        rows = BytesIO()
+        np.savez(rows, allow_pickle=False, **arrays)
+        write_atomically(folder / ROWS, rows.getvalue())
         write_atomically(folder / SUMMARY, to_json(self.summary(), indent=1) + "\n")
 
     def changes(self, before: Mapping[str, Any], folder: Path, *, only_keys: bool = False) -> list[str]:

@@ -115,7 +115,7 @@ def test_a_drawn_problem_whose_reference_cannot_be_matched_is_drawn_again() -> N
 
 
 def test_what_was_found_is_kept_and_found_again_only_for_the_same_rows_and_settings(
-    tmp_path, cache, monkeypatch, tiny_model
+    tmp_path, cache, monkeypatch, tiny_model, caplog
 ) -> None:
     monkeypatch.setattr(inspection, "MIN_CACHED", 1)
     rows = [{"question": f"Using the numbers {n}", "answer": str(n)} for n in range(1, 15)]
@@ -134,6 +134,10 @@ def test_what_was_found_is_kept_and_found_again_only_for_the_same_rows_and_setti
         assert len(found) == (rows[0]["answer"] == "none")
         return len(looks)
 
+    cache.write_text("in the way of the folder")
+    assert look(rows) == look(rows) == 2
+    assert "cannot be kept in" in caplog.text
+    cache.unlink()
     assert look(rows) == 2 and look(rows) == 0
     assert look(rows, prompts__max_prompt_tokens="140") == 2
     assert look([rows[0] | {"answer": "none"}, *rows[1:]]) == 2

@@ -9,6 +9,7 @@ from orchestrator.records.fingerprints import BASE, Fingerprints, read_summary, 
 from orchestrator.records.run_directory import RunDirectoryError
 from rollout.problems.fingerprint import Fingerprint
 from rollout.prompts.entry_fingerprints import EntryFingerprint
+from tests.support.full_disk import files_below, full_disk
 
 ROWS = [(f"question {n}", f"answer {n}", f"rows.jsonl, line {n}") for n in range(1, 31)]
 MODEL = {"config.json": "2:a", "model.safetensors": "9:b"}
@@ -90,3 +91,11 @@ def test_no_summary_is_read_where_there_is_none(tmp_path) -> None:
     assert read_summary(tmp_path) is None
     (tmp_path / "fingerprints.json").write_text("[1]")
     assert read_summary(tmp_path) is None
+
+
+@pytest.mark.parametrize("limit", [0, 300])
+def test_on_a_full_disk_those_of_before_stay_and_nothing_torn(before, tmp_path, limit) -> None:
+    with full_disk(limit), pytest.raises(OSError, match=r"File too large: '.*fingerprints\.npz'"):
+        of(ROWS[1:]).write(tmp_path)
+    assert files_below(tmp_path) == {"fingerprints.npz", "fingerprints.json"}
+    assert of().changes(before, tmp_path) == []

@@ -15,6 +15,7 @@ from orchestrator.command import kept_log
 from orchestrator.config.recipe import ConfigError, load
 from orchestrator.config.schema import RunConfig
 from orchestrator.evaluate.models import config_for
+from orchestrator.records.log_file import LogFile
 from orchestrator.records.run_directory import RunDirectory, RunDirectoryError
 from tests.support.full_disk import files_below, full_disk
 from tests.support.groups import scored_group
@@ -236,21 +237,17 @@ def test_whatever_is_written_to_a_full_disk_leaves_what_there_was_and_nothing_to
     write(directory)
 
 
-def test_a_log_on_a_full_disk_is_not_told_of_at_every_line(config, monkeypatch) -> None:
+def test_a_log_on_a_full_disk_is_not_told_of_at_every_line(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(sys, "stderr", shown := io.StringIO())  # pytest's own is a file of this process
-    directory = RunDirectory(config).open()
-    directory.log_to_file()
-    handler = logging.getLogger().handlers[-1]
-    try:
-        with full_disk():
-            for number in range(3):
-                logging.getLogger("rayzero").warning("line %d", number)
-        logging.getLogger("rayzero").warning("line 3")
-    finally:
-        logging.getLogger().removeHandler(handler)
-        handler.close()
-    assert shown.getvalue() == f"{directory.path / 'log.txt'} cannot be written: File too large\n"
-    assert "line 3" in (directory.path / "log.txt").read_text()
+    logger, handler = logging.Logger("rayzero"), LogFile(tmp_path / "log.txt")
+    logger.addHandler(handler)
+    with full_disk():
+        for number in range(3):
+            logger.warning("line %d", number)
+    logger.warning("line 3")
+    handler.close()
+    assert shown.getvalue() == f"{tmp_path / 'log.txt'} cannot be written: File too large\n"
+    assert "line 3" in (tmp_path / "log.txt").read_text()
 
 
 def test_a_config_that_is_not_json_says_what_to_remove(config) -> None:
