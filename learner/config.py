@@ -101,7 +101,8 @@ class ModelConfig(Settings, frozen=True):
     """The policy that is trained, and how it computes."""
 
     path: str | None = None
-    """A Hugging Face folder or hub name to load. Give this or ``build``."""
+    """A Hugging Face folder or hub name to load, a GGUF file, or `package:NAME/FILE` for a file of an installed package
+    (docs/models.md). Give this or ``build``."""
     build: BuildConfig | None = None
     """A small policy to build from a config. Give this or ``path``."""
     dtype: Dtype = "bfloat16"

@@ -11,14 +11,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
+from learner.backend.file_digests import file_digest
 from orchestrator.config.schema import RunConfig
+from orchestrator.model_source import PolicyError, is_gguf, located
 from orchestrator.plan.model_shapes import CONFIG_KEYS, UnknownShapeError, check_adapters, check_split, shape_of
 from rollout.supervised.pairs import digest_of_file
 from rollout.types.paths import from_home
-
-
-class PolicyError(ValueError):
-    """The model cannot be used."""
 
 
 class ModelFolderError(RuntimeError):
@@ -37,13 +35,13 @@ def cache_folder() -> Path:
 
 
 def base_model(config: RunConfig) -> str:
-    """Return folder or hub name of the policy before any training; build it if the recipe says so.
+    """Return folder or hub name of the policy before any training; build or convert it if the recipe says so.
 
     Raises PolicyError for a folder that holds no model.
     """
     if config.model.build is None:
         assert config.model.path is not None
-        return check_model(config.model.path)
+        return local_model(config.model.path)
     folder = cache_folder() / f"built-{key(base_cache_key(config))}"
     if not folder.exists():
         # Imported here: it loads torch, which a run whose policy is cached does not need in this process.
@@ -51,6 +49,31 @@ def base_model(config: RunConfig) -> str:
 
         with cached_model(folder) as aside:
             build_model(config.model.build, config.warm_start.seed, aside)
+    return str(folder)
+
+
+def local_model(path: str) -> str:
+    """Return the Hugging Face folder or hub name that a `model.path` stands for. A GGUF file is converted, once.
+
+    Raises PolicyError when there is no model.
+    """
+    found = located(path)
+    if not is_gguf(found) or Path(found).is_dir():
+        return check_model(found)
+    file = Path(found)
+    if not file.is_file():
+        raise PolicyError(f"model.path = {path!r}: there is no such file")
+    digest = file_digest(file).rpartition(":")[2]
+    folder = cache_folder() / f"gguf-{digest[:16]}"
+    if not folder.exists():
+        from learner.model.gguf import GgufError, convert_gguf
+
+        print(f"converting {file.name}, once, to {folder} ...", flush=True)
+        try:
+            with cached_model(folder) as aside:
+                convert_gguf(file, aside)
+        except GgufError as error:
+            raise PolicyError(f"model.path = {path!r}: {error}") from error
     return str(folder)
 
 
@@ -128,7 +151,10 @@ def base_cache_key(config: RunConfig) -> dict[str, Any]:
     if config.model.build is not None:
         return {"build": config.model.build.model_dump(mode="json"), "seed": config.warm_start.seed}
     assert config.model.path is not None
-    folder = Path(config.model.path)
+    path = located(config.model.path)
+    folder = Path(path)
+    if is_gguf(path) and folder.is_file():
+        return {"gguf": file_digest(folder)}
     # A local folder may be trained anew under the same name; sizes and times tell, without reading gigabytes.
     files = {file.name: (file.stat().st_size, file.stat().st_mtime_ns) for file in folder.glob("*") if file.is_file()}
     return {"path": str(folder.resolve()) if files else config.model.path, "files": files}

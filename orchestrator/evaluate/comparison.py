@@ -84,7 +84,7 @@ def compare(
     Raises PolicyError, before anything is sampled, for a model that does not hold prompt and completion.
     """
     for model in models:
-        check_context(config, model.path)
+        check_context(config, model.folder)
     results: list[ModelResult] = []
     with ray_cluster(dashboard=config.placement.dashboard):
         for position, model in enumerate(models):
@@ -103,7 +103,7 @@ def running_fleet(model: NamedModel, position: int, config: RunConfig) -> Iterat
     # The name of an actor that was killed is not free at once, so each model's fleet has names of its own.
     config = config.model_copy(update={"name": f"{config.name}-{position}"})
     with Placement.of(config, EVALUATION) as placement:
-        fleet = RolloutFleet(resolve(config, placement.layout, model.path, placement.gpu_gib), placement)
+        fleet = RolloutFleet(resolve(config, placement.layout, model.folder, placement.gpu_gib), placement)
         try:
             fleet.wait_until_ready()
             yield fleet

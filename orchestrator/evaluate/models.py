@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator.base_model import PolicyError, check_model, load_tokenizer
+from orchestrator.base_model import load_tokenizer, local_model
 from orchestrator.config.recipe import ConfigError, apply_override, load, validate
 from orchestrator.config.schema import RunConfig
+from orchestrator.model_source import PACKAGE, PolicyError
 from rollout.types.paths import from_home
 
 WHAT_IS_ASKED = ("prompts", "rewards", "sampling")
@@ -24,7 +25,12 @@ class NamedModel:
 
     name: str
     path: str
-    """Folder or hub name."""
+    """Folder, hub name or GGUF file, as it was given."""
+
+    @property
+    def folder(self) -> str:
+        """The folder or hub name to load. Raises PolicyError when there is no model."""
+        return local_model(self.path)
 
 
 def named_models(arguments: Sequence[str]) -> list[NamedModel]:
@@ -45,7 +51,7 @@ def named_model(argument: str) -> NamedModel:
     Without a name, a run's final model is named after the run, any other after its folder or repository.
     """
     name, colon, path = argument.partition(":")
-    if colon:
+    if colon and not argument.startswith(PACKAGE):
         return NamedModel(name, from_home(path))
     folder = Path(from_home(argument))
     return NamedModel(folder.resolve().parent.name if folder.name == "final" else folder.name, from_home(argument))
@@ -90,13 +96,13 @@ def run_settings(model: str) -> dict[str, Any] | None:
 
 def tokenizer_of(model: str) -> Any:
     """Return the model's tokenizer. Raises PolicyError when there is no such model."""
-    check_model(model)
+    folder = local_model(model)
     try:
-        return load_tokenizer(model)
+        return load_tokenizer(folder)
     except (OSError, ValueError) as error:
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise PolicyError(
             f"{model!r} is no folder here, and its tokenizer cannot be loaded from the hub either: {reason}"
-            if not Path(model).exists()
+            if not Path(folder).exists()
             else f"{model!r}: its tokenizer cannot be loaded: {reason}"
         ) from error

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.markup import escape
 
-from orchestrator.base_model import check_context
+from orchestrator.base_model import check_context, local_model
 from orchestrator.config.recipe import ConfigError
 from orchestrator.config.schema import RunConfig
 from orchestrator.evaluate.models import config_for, tokenizer_of
@@ -39,11 +39,12 @@ def solve(model: str, question: str, recipe: str | None, answer: str | None, att
     config = config_for(model, recipe, ())
     problem = read_question(config, question, answer)
     tokenizer = tokenizer_of(model)
-    check_context(config, model)
+    folder = local_model(model)
+    check_context(config, folder)
     prompts = [worded(problem, config, tokenizer, attempt) for attempt in range(attempts)]
     sampling = config.sampling.model_copy(update={"temperature": 0.0 if attempts == 1 else config.sampling.temperature})
     verdicts = []
-    with engine(model, config, tokenizer) as started:
+    with engine(folder, config, tokenizer) as started:
         for prompt in prompts:
             show(prompt.text, console)
             text = ""

@@ -10,6 +10,7 @@ from learner.config import LoraConfig, ModelConfig
 from learner.memory import adapter_shapes
 from orchestrator.config.checks import divisors
 from orchestrator.config.recipe import ConfigError
+from orchestrator.model_source import is_gguf, located
 from rollout.types.model_shape import ModelShape
 
 FAMILIES = ("qwen2", "qwen3", "llama", "mistral")
@@ -126,9 +127,11 @@ def _without_version(path: str) -> str:
 def _hugging_face_config(path: str) -> dict[str, Any]:
     from transformers import AutoConfig
 
+    found = Path(located(path))
+    file = {"gguf_file": found.name} if is_gguf(str(found)) and found.is_file() else {}
     try:
         # As attributes: a config file leaves out what is at its default.
-        config = AutoConfig.from_pretrained(path).get_text_config()
+        config = AutoConfig.from_pretrained(found.parent if file else path, **file).get_text_config()
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"the config of model.path = {path!r} is neither in a folder of that name nor on the hub as seen from "

@@ -8,11 +8,12 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from orchestrator.base_model import PolicyError, check_context, max_positions
+from orchestrator.base_model import check_context, max_positions
 from orchestrator.config.recipe import ConfigError, load
 from orchestrator.evaluate import comparison
 from orchestrator.evaluate.comparison import compare, prompts_of, with_room_for
 from orchestrator.evaluate.models import NamedModel
+from orchestrator.model_source import PolicyError
 from tests.support.groups import scored_group
 from tests.support.paths import WARM_START
 
@@ -113,7 +114,9 @@ def test_models_share_one_cluster_and_the_engines_of_one_end_before_the_next_beg
         yield SimpleNamespace(layout=SimpleNamespace(mode="cpu", generators=(0,), ranks=()), gpu_gib=None)
         events.append(f"leave {name}")
 
-    monkeypatch.setattr(comparison, "check_context", lambda *_: None)  # there are no such models
+    # There are no such models.
+    monkeypatch.setattr(comparison, "check_context", lambda *_: None)
+    monkeypatch.setattr("orchestrator.evaluate.models.local_model", lambda path: path)
     monkeypatch.setattr(comparison, "ray_cluster", lambda **_: noted("cluster"))
     monkeypatch.setattr(comparison.Placement, "of", lambda *_: noted("placement"))
     monkeypatch.setattr(comparison, "RolloutFleet", Fleet)

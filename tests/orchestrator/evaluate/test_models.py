@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.base_model import PolicyError
 from orchestrator.config.recipe import ConfigError, load
 from orchestrator.evaluate.models import NamedModel, config_for, config_for_all, named_models, tokenizer_of
+from orchestrator.model_source import PolicyError
 
 
 def test_models_are_called_as_given_else_as_their_run_or_repository() -> None:
