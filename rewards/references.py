@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from rewards.config import RewardsConfig
@@ -43,14 +44,14 @@ def reference_check(grader: str, config: RewardsConfig) -> CheckReference | None
     if own is None and "." in grader:
         return None
     names_right = "correctness" in module.PARTS
+    if own:
+        return partial(fault_found, own)
     found: dict[str, str | None] = {}
 
     def check(answer: Mapping[str, Any]) -> str | None:
         reference = json.dumps({name: value for name, value in answer.items() if name != STEPS}, default=str)
         if reference not in found:
-            found[reference] = (
-                fault_found(own, answer) if own else fault_of_copy(function, module.score, answer, names_right)
-            )
+            found[reference] = fault_of_copy(function, module.score, answer, names_right)
         return found[reference]
 
     return check

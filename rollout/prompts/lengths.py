@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 WORD = re.compile(r"\s*\S+|\s+\Z")
@@ -17,37 +17,46 @@ MAX_KNOWN = 1_000_000
 
 
 class PromptLengths:
-    """Counts tokens exactly where a text may be longer than `limit`, and else word by word, which is quicker.
+    """Counts the tokens of prompts that differ in one part, exactly where one may be longer than `limit`.
 
-    Tokenizers make tokens within words, so that counts of words, which come again and again, add up. This is proven on
-    the first texts; where it does not hold every text is counted exactly.
+    Else the parts are counted word by word, which is quicker: tokenizers make tokens within words, so that counts of
+    words, which come again and again, add up. This is proven on the first prompts; where it does not hold every prompt
+    is counted exactly.
+
+    Args:
+        frame: a whole prompt whose part is empty.
     """
 
-    def __init__(self, tokenizer: Any, limit: int, *, add_special_tokens: bool) -> None:
+    def __init__(self, tokenizer: Any, limit: int, frame: str, *, add_special_tokens: bool) -> None:
         self._tokenizer = tokenizer
         self._limit = limit
         self._add_special_tokens = add_special_tokens
         self._known: dict[str, int] = {}
         self._num_proven = 0
         self._adds_up = True
+        (self._frame,) = self._exact([frame])
 
-    def __call__(self, texts: Sequence[str]) -> list[int]:
-        """Return the number of tokens of each text, at most MARGIN too low where it is well below the limit.
+    def __call__(self, parts: Sequence[str], whole: Callable[[Sequence[int]], list[str]]) -> list[int]:
+        """Return the number of tokens of each prompt; well below the limit, about as many.
+
+        Args:
+            whole: returns the whole prompts of the parts at some positions.
 
         Raises what the tokenizer raises about a text that it does not know.
         """
-        estimates = [len(text) + MAX_ADDED for text in texts]  # an ASCII character is at most one token
-        unsure = [i for i, text in enumerate(texts) if estimates[i] > self._limit or not text.isascii()]
+        # An ASCII character is at most one token.
+        lengths = [self._frame + MAX_ADDED + len(part) for part in parts]
+        unsure = [i for i, part in enumerate(parts) if lengths[i] > self._limit or not part.isascii()]
         proven = unsure[: NUM_PROVEN - self._num_proven]
         if self._adds_up:
-            for i, found in zip(unsure, self._by_words([texts[i] for i in unsure]), strict=True):
-                estimates[i] = int(found * MARGIN) + MAX_ADDED
-        exact = dict(zip(proven, self._exact([texts[i] for i in proven]), strict=True))
+            for i, found in zip(unsure, self._by_words([parts[i] for i in unsure]), strict=True):
+                lengths[i] = self._frame + MAX_ADDED + int(found * MARGIN)
+        exact = dict(zip(proven, self._exact(whole(proven)), strict=True))
         self._num_proven += len(proven)
-        self._adds_up &= all(found <= estimates[i] for i, found in exact.items())
-        unsure = [i for i in unsure if i not in exact and (estimates[i] > self._limit or not self._adds_up)]
-        exact |= zip(unsure, self._exact([texts[i] for i in unsure]), strict=True)
-        return [exact.get(i, estimate) for i, estimate in enumerate(estimates)]
+        self._adds_up &= all(found <= lengths[i] for i, found in exact.items())
+        unsure = [i for i in unsure if i not in exact and (lengths[i] > self._limit or not self._adds_up)]
+        exact |= zip(unsure, self._exact(whole(unsure)), strict=True)
+        return [exact.get(i, length) for i, length in enumerate(lengths)]
 
     def _exact(self, texts: list[str]) -> list[int]:
         """Return the number of tokens of each text."""
@@ -61,7 +70,10 @@ class PromptLengths:
         if len(self._known) > MAX_KNOWN:
             self._known.clear()
         known = self._known
-        if unknown := [word for word in {word for words in split for word in words} if word not in known]:
+        new = {word for words in split for word in words}.difference(known)
+        # Numbers hardly come again, and have at most as many tokens as characters.
+        known.update((word, len(word)) for word in new if word.isascii() and word.upper() == word.lower())
+        if unknown := [word for word in new if word not in known]:
             found = self._tokenizer(unknown, add_special_tokens=False)["input_ids"]
             known.update(zip(unknown, map(len, found), strict=True))
         return [sum(map(known.__getitem__, words)) for words in split]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -98,11 +99,16 @@ class Template:
         """Yield why each problem cannot be asked in a format, such as that it is too long; None where it can."""
         task = self._config.tasks[name] if name else self._config
         format = format or self._config.format
-        count = PromptLengths(self._tokenizer, self._config.max_prompt_tokens, add_special_tokens=not self._config.chat)
+        count: PromptLengths | None = None
         for start in range(0, len(problems), BATCH):
             batch = problems[start : start + BATCH]
             try:
-                lengths = count(self._texts(batch, format, task))
+                asked = [self._turns(problem, format, task) for problem in batch]
+                if count is None:
+                    (frame,) = self._worded([[*asked[0][:-1], ""]], format)
+                    limit, bare = self._config.max_prompt_tokens, not self._config.chat
+                    count = PromptLengths(self._tokenizer, limit, frame, add_special_tokens=bare)
+                lengths = count([turns[-1] for turns in asked], partial(self._some_worded, asked, format))
             except Exception:  # noqa: BLE001  whatever it is, it comes again with the problem that it is about
                 yield from (self._fault(problem, format, name) for problem in batch)
             else:
@@ -126,11 +132,15 @@ class Template:
 
     def text(self, problem: Problem, format: PromptFormat = "zero_shot", task: TaskConfig | None = None) -> str:
         """Return the whole prompt as text. Raises ValueError for a template with fields that the problem lacks."""
-        return self._texts([problem], format, task or self._config)[0]
+        return self._worded([self._turns(problem, format, task or self._config)], format)[0]
 
-    def _texts(self, problems: Sequence[Problem], format: PromptFormat, task: TaskConfig) -> list[str]:
-        asked, prefix = [self._turns(problem, format, task) for problem in problems], self.prefix(format)
-        if not self._config.chat:
+    def _some_worded(self, asked: Sequence[list[str]], format: PromptFormat, positions: Sequence[int]) -> list[str]:
+        return self._worded([asked[position] for position in positions], format)
+
+    def _worded(self, asked: Sequence[list[str]], format: PromptFormat) -> list[str]:
+        """Return the whole prompts of the turns of some problems."""
+        prefix = self.prefix(format)
+        if not self._config.chat or not asked:
             return ["\n\n".join(joined(turns, prefix)) for turns in asked]
         roles = ("user", "assistant", "user")
         system = [{"role": "system", "content": self._config.system}] if self._config.system else []
