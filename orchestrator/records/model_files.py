@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from learner.backend.file_digests import file_digest
+
 SUFFIXES = {".json", ".jinja", ".model", ".txt", ".tiktoken", ".py", ".safetensors", ".bin"}
 """Files that decide what a model computes or reads. Others, such as a README, may change."""
 WHOLE_BYTES = 64 * 2**20
@@ -43,9 +45,9 @@ def hub_revision(model: str) -> str | None:
 def digest_of(file: Path) -> str:
     """Return a hash of a file's content in hexadecimal, with its size."""
     size = file.stat().st_size
+    if size <= WHOLE_BYTES:
+        return file_digest(file)
     with file.open("rb") as opened:
-        if size <= WHOLE_BYTES:
-            return f"{size}:{hashlib.file_digest(opened, 'sha256').hexdigest()}"
         return f"{size}:{sampled_digest(opened, size, file.suffix == '.safetensors')}"
 
 
