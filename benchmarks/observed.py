@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import zstandard
 
 WARM_START = Path(__file__).resolve().parents[1] / "tests" / "data" / "countdown-warm-start"
@@ -135,14 +136,12 @@ class Run:
 
 
 def processes(root: int) -> Iterator[tuple[int, str]]:
-    """Yield `root` and all processes below it, each with its title."""
-    waiting = [root]
-    while waiting:
-        pid = waiting.pop()
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            for thread in Path(f"/proc/{pid}/task").iterdir():
-                waiting += [int(child) for child in (thread / "children").read_text().split()]
-            yield pid, Path(f"/proc/{pid}/cmdline").read_text().rstrip("\0 ")
+    """Yield `root` and all processes below it, each with its title, which is empty once it ended."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        found = psutil.Process(root)
+        for process in (found, *found.children(recursive=True)):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                yield process.pid, " ".join(process.cmdline()).rstrip()
 
 
 def start_of(pid: int) -> int:

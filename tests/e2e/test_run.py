@@ -1,14 +1,13 @@
 """Whole runs on real Ray, vLLM and DeepSpeed, as a user starts, kills and resumes them."""
 
-import contextlib
 import json
 import os
 import signal
 import time
-from pathlib import Path
 
 import pytest
 
+from benchmarks.observed import REWARD, processes
 from tests.support.commands import Workplace, rayzero
 from tests.support.small import SMALL
 
@@ -81,24 +80,10 @@ def test_solve_loads_it_in_vllm(workplace, whole) -> None:
     assert solved.returncode in (0, 1), solved.stderr
 
 
-def reward_workers(driver: int) -> list[int]:
-    """Process ids of the run's reward workers."""
-    found, waiting = [], [driver]
-    while waiting:
-        pid = waiting.pop()
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            threads = list(Path(f"/proc/{pid}/task").iterdir())
-            waiting += [int(child) for thread in threads for child in (thread / "children").read_text().split()]
-            title = Path(f"/proc/{pid}/cmdline").read_text()
-            if title.startswith("ray::") and "RewardWorker" in title:
-                found.append(pid)
-    return found
-
-
 def test_a_run_resumes_bit_for_bit_after_reward_workers_a_sigterm_and_a_sigkill(workplace, whole) -> None:
     process = workplace.start("disturbed")
     workplace.wait_for_step("disturbed", 0, process)
-    killed = reward_workers(process.pid)
+    killed = [pid for pid, title in processes(process.pid) if title.startswith("ray::") and REWARD in title]
     assert killed
     for pid in killed:
         os.kill(pid, signal.SIGKILL)

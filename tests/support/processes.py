@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
+
+import psutil
 
 
 def state(pid: int) -> str:
@@ -41,11 +42,10 @@ def command(pid: int) -> str:
 
 def descendants(pid: int) -> list[int]:
     """Return all that it started, directly or not, by any of its threads."""
-    started = []
-    with suppress(FileNotFoundError, ProcessLookupError):
-        for thread in Path(f"/proc/{pid}/task").iterdir():
-            started += [int(child) for child in (thread / "children").read_text().split()]
-    return [one for child in started for one in (child, *descendants(child))]
+    try:
+        return [process.pid for process in psutil.Process(pid).children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
 
 
 def wait_until(condition: Callable[[], bool], limit_s: float = 60.0) -> bool:
