@@ -1,8 +1,8 @@
 """The groups of each step, in a fixed order: sampled ahead if the recipe allows, those without spread replaced.
 
-At `max_staleness` s, the prompts of a step are asked when the step s before it begins, so the weights that sample them
-are at most s steps older than those that the step updates. Which prompts a step trains on is decided when they are
-taken, never by who was faster: that is what makes a resumed run go on with the same ones.
+At `max_staleness` s, the prompts of a step are asked once the weights of the step s + 1 before it are published, so
+those that sample them are at most s steps older than those that the step updates. Which prompts a step trains on is
+decided when they are taken, never by who was faster: that is what makes a resumed run go on with the same ones.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from rollout.types.prompts import Prompt
 from rollout.types.sampling import SamplingRequest
 
 AHEAD = "ahead"
-"""Where a checkpoint keeps the prompts that were asked for later steps; absent when there are none."""
+"""Where a checkpoint keeps the prompts that were asked for later steps; absent when there are none, as after the last
+step, and in those of earlier versions without staleness."""
 
 
 class StaleGroupError(RuntimeError):
@@ -56,7 +57,7 @@ class StepBatch:
 
 
 class StepBatches:
-    """Samples the groups of each step, and keeps the prompts of the next `max_staleness` steps in flight."""
+    """Samples the groups of each step, and keeps those of the steps after it in flight, as far as they may be."""
 
     def __init__(self, rollouts: Rollouts, prompts: PromptStream, config: RunConfig) -> None:
         self._rollouts = rollouts
@@ -65,8 +66,17 @@ class StepBatches:
         self._ahead: dict[int, list[Prompt]] = {}
         """Prompts that were asked for, by step."""
 
+    def ask(self, step: int) -> None:
+        """Have the prompts of `step` sampled, and those of steps that may be sampled together with it. Returns at once.
+
+        Asks for none a second time, and for none of a step beyond the last.
+        """
+        for later in range(step, min(step + self._config.max_staleness, self._config.num_steps) + 1):
+            if later not in self._ahead:
+                self._ahead[later] = self._ask(self._config.prompts_per_step)
+
     def sample(self, step: int) -> StepBatch:
-        """Sample and score the groups of `step`.
+        """Sample and score the groups of `step`, where that was not asked before.
 
         While some have no spread, as many fresh prompts are sampled, in at most ``resample_rounds`` further rounds
         (arXiv:2503.14476, equation 11). What then is still missing is made up of groups without spread.
@@ -74,9 +84,7 @@ class StepBatches:
         Raises:
             StaleGroupError: a generator runs other weights than it should.
         """
-        for later in range(step, min(step + self._config.max_staleness, self._config.num_steps) + 1):
-            if later not in self._ahead:
-                self._ahead[later] = self._ask(self._config.prompts_per_step)
+        self.ask(step)
         asked = self._ahead.pop(step)
         groups: list[Group] = []
         replaced: list[Group] = []

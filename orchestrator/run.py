@@ -193,6 +193,7 @@ def train_and_export(
     def begin_again() -> None:
         latest = checkpoints.verify_latest()
         logger.warning("training goes on after step %d", latest.step if latest else 0)
+        tracker.flush()  # what is written later would stay
         directory.truncate_after(latest.step if latest else -1)
         prompts.restore(beginning)
         fleet.forget_learner()

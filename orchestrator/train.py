@@ -48,18 +48,21 @@ def train(
             update = fleet.learner.update(step, sampled.groups)
         with clock("publish"), fleet.generating():
             fleet.publish(version=step)
-        metrics = update.metrics | rollout_metrics(sampled.everything) | sampled.metrics() | fleet.rollouts.metrics()
-        metrics |= staleness_metrics(step, sampled.everything) | prompts.metrics()
+        metrics = update.metrics | fleet.rollouts.metrics() | prompts.metrics()
         prompts.observe(sampled.everything)
         if is_due(step, config.evaluation.every_steps, config.num_steps):
             with clock("evaluation"):
                 metrics |= held_out_metrics(held_out(), config)
+        # Before the bookkeeping begins, so that generators work meanwhile.
+        with fleet.generating():
+            batches.ask(step + 1)
+        metrics |= rollout_metrics(sampled.everything) | staleness_metrics(step, sampled.everything) | sampled.metrics()
         metrics |= health.observe(step, metrics | clock.seconds())
         tracker.log(step, metrics | clock.seconds(), sampled.assign_advantages(update.advantages))
         # Asked once: a signal that comes while the step is saved is for the next step.
         is_leaving = interrupt.requested or health.is_hopeless
         if is_leaving or is_due(step, config.checkpoint.every_steps, config.num_steps):
-            checkpoints.save(step, fleet.learner, batches.state())
+            checkpoints.save(step, fleet.learner, batches.state(), tracker.flush)
         last_step = step
         if is_leaving:
             break

@@ -22,7 +22,7 @@ MAY_IMPORT = {
 }
 LIBRARY_HOMES = {
     "ray": r"(rollout|learner)/actor\.py|rewards/workers/.*|orchestrator/(cluster|fleet|submit)/.*"
-    r"|orchestrator/records/trackers/ray_metrics\.py",
+    r"|orchestrator/records/(recorder|trackers/ray_metrics)\.py",
     "vllm": r"(rollout/engine|rollout/weights|learner/weights)/.*",
     "deepspeed": r"learner/(backend|weights)/.*",
 }

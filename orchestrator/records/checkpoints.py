@@ -65,11 +65,15 @@ class Checkpoints:
         self._damage_read: dict[Path, str | None] = {}
         """The damage of each checkpoint whose files were read; None where they are what was saved."""
 
-    def save(self, step: int, learner: Saveable, prompts: Mapping[str, Any]) -> None:
+    def save(
+        self, step: int, learner: Saveable, prompts: Mapping[str, Any], flush: Callable[[], None] = lambda: None
+    ) -> None:
         """Save after `step`. Older checkpoints stay as they are until this one is whole.
 
+        It is sealed only once `flush` has returned, which waits for all else that was written until this step.
+
         Raises CheckpointError when the disk refuses, or the learner's files cannot be seen from here; what the learner
-        raises is raised as it is, such as NonFiniteError for weights that are not finite.
+        or `flush` raises is raised as it is, such as NonFiniteError for weights that are not finite.
         """
         final = self._path(step)
         aside = final.with_name(final.name + ".tmp")
@@ -80,6 +84,7 @@ class Checkpoints:
             aside.mkdir(parents=True)
             digests = {f"learner/{name}": digest for name, digest in learner.save(aside / "learner").items()}
             await_files(aside, digests)
+            flush()
             state = {"format": FORMAT, "step": step, "prompts": dict(prompts), "fingerprints": self.fingerprints}
             seal(aside, state, digests)
             shutil.rmtree(final, ignore_errors=True)  # an unsealed or damaged one of a run before the resume

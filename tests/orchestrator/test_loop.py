@@ -3,6 +3,7 @@
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 from rich.console import Console
 
@@ -13,6 +14,7 @@ from orchestrator.interrupt import Interrupt
 from orchestrator.records.checkpoints import Checkpoints
 from orchestrator.records.health.monitor import Health
 from orchestrator.train import train
+from rollout.types.prompts import Prompt
 from tests.support.groups import scored_group
 
 
@@ -34,13 +36,17 @@ class FakePrompts:
 
     def take(self, count):
         self.position += count
-        return list(range(self.position - count, self.position))
+        return [numbered(number) for number in range(self.position - count, self.position)]
 
     def state(self):
         return {"position": self.position}
 
     def restore(self, state):
         self.position = state["position"]
+
+
+def numbered(number: int) -> Prompt:
+    return Prompt(str(number), np.arange(4, dtype=np.int32), "question", "countdown", {})
 
 
 class FakeFleet:
@@ -55,7 +61,7 @@ class FakeFleet:
         self._on_update = on_update
         self._without_spread = without_spread
         self._phase = None
-        self._versions: dict[int, int] = {}
+        self._versions: dict[str, int] = {}
 
     @contextmanager
     def generating(self):
@@ -77,13 +83,13 @@ class FakeFleet:
         return [scored_group("held-out", [True] * request.group_size)]
 
     def submit(self, request):
-        self.events.append(("submit", self.version, request.prompts[0]))
-        self._versions |= dict.fromkeys(request.prompts, self.version)
+        self.events.append(("submit", self.version, int(request.prompts[0].id)))
+        self._versions |= {prompt.id: self.version for prompt in request.prompts}
 
     def gather(self, prompts):
         assert self._phase == "generating"
         return [
-            scored_group(str(prompt), [True, prompt in self._without_spread], version=self._versions[prompt])
+            scored_group(prompt.id, [True, int(prompt.id) in self._without_spread], version=self._versions[prompt.id])
             for prompt in prompts
         ]
 
@@ -108,15 +114,20 @@ class FakeFleet:
 
 
 class ListTracker:
-    def __init__(self) -> None:
+    def __init__(self, events) -> None:
+        self.events = events
         self.steps: list[tuple[int, bool]] = []
         self.metrics: dict[int, dict[str, float]] = {}
         self.advantages: dict[int, list] = {}
 
     def log(self, step, metrics, groups=()):
+        self.events.append(("log", step))
         self.steps.append((step, "eval/pass_at_1" in metrics))
         self.metrics[step] = metrics
         self.advantages[step] = [advantages for _, advantages in groups]
+
+    def flush(self):
+        self.events.append(("flush", self.steps[-1][0]))
 
     def close(self):
         pass
@@ -132,7 +143,7 @@ def start(tmp_path):
         config = load(
             None, ["num_steps=4", "prompts_per_step=3", "group_size=2", "evaluation.every_steps=0", *overrides]
         )
-        tracker, prompts = ListTracker(), FakePrompts()
+        tracker, prompts = ListTracker(fleet.events), FakePrompts()
         interrupt = interrupt or Interrupt(Console(quiet=True))
         last = train(config, prompts, fleet, Checkpoints(folder, 2), tracker, Health(config, said.append), interrupt)
         return last, tracker, prompts
@@ -149,6 +160,19 @@ def test_every_step_samples_with_the_weights_of_the_step_before(start) -> None:
     assert collected == [("submit", step, 3 * step) for step in range(4)]
     assert [event for event in fleet.events if event[0] == "publish"] == [("publish", step) for step in range(5)]
     assert tracker.steps == [(0, True), (1, False), (2, False), (3, False), (4, True)]
+
+
+def test_the_next_prompts_are_asked_before_the_bookkeeping_and_after_an_evaluation(start) -> None:
+    """What is evaluated must not share its batches with them, or its last bits would depend on the moment."""
+    fleet = FakeFleet()
+    start(fleet, "evaluation.every_steps=2", "checkpoint.every_steps=2")
+    begin = fleet.events.index(("publish", 1))
+    assert [event[:2] for event in fleet.events[begin:]] == [
+        *[("publish", 1), ("submit", 1), ("log", 1)],
+        *[("update", 2), ("publish", 2), ("evaluate", 2), ("evaluate", 2), ("submit", 2), ("log", 2), ("flush", 2)],
+        *[("update", 3), ("publish", 3), ("submit", 3), ("log", 3)],
+        *[("update", 4), ("publish", 4), ("evaluate", 4), ("evaluate", 4), ("log", 4), ("flush", 4)],
+    ]
 
 
 def test_evaluations_come_before_between_and_after(start) -> None:

@@ -15,10 +15,14 @@ class Tracker(Protocol):
     """Takes the metrics of each step, and its groups; step 0 is the evaluation before the first."""
 
     def log(self, step: int, metrics: Mapping[str, float], groups: GroupAdvantages = ()) -> None: ...
+
+    def flush(self) -> None:
+        """Return once all that was logged is where it is kept. Raise what has kept some of it from getting there."""
+
     def close(self) -> None: ...
 
 
-class Trackers:
+class Trackers(Tracker):
     """Several trackers as one."""
 
     def __init__(self, trackers: Sequence[Tracker]) -> None:
@@ -27,6 +31,10 @@ class Trackers:
     def log(self, step: int, metrics: Mapping[str, float], groups: GroupAdvantages = ()) -> None:
         for tracker in self._trackers:
             tracker.log(step, metrics, groups)
+
+    def flush(self) -> None:
+        for tracker in self._trackers:
+            tracker.flush()
 
     def close(self) -> None:
         for tracker in self._trackers:

@@ -5,21 +5,30 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from orchestrator.config.schema import RunConfig
+from orchestrator.records.recorder import Recorder
 from orchestrator.records.run_directory import RunDirectory
-from orchestrator.records.trackers.base import GroupAdvantages
+from orchestrator.records.trackers.base import GroupAdvantages, Tracker
 
 
-class FileTracker:
-    """metrics.jsonl and the compressed rollouts."""
+class FileTracker(Tracker):
+    """metrics.jsonl, and the compressed rollouts, which a recorder writes beside the loop."""
 
     def __init__(self, directory: RunDirectory, config: RunConfig) -> None:
         self._directory = directory
-        self._saves_rollouts = config.tracking.save_rollouts
+        self._config = config
+        self._recorder: Recorder | None = None
 
     def log(self, step: int, metrics: Mapping[str, float], groups: GroupAdvantages = ()) -> None:
-        if groups and self._saves_rollouts:
-            self._directory.write_rollouts(step, *zip(*groups, strict=True))
+        if groups and self._config.tracking.save_rollouts:
+            self._recorder = self._recorder or Recorder(self._directory, f"{self._config.name}/recorder")
+            self._recorder.write(step, *zip(*groups, strict=True))
         self._directory.log_metrics(step, metrics)
 
+    def flush(self) -> None:
+        if self._recorder is not None:
+            self._recorder.flush()
+
     def close(self) -> None:
-        """Do nothing: every line has been handed to the system already."""
+        if self._recorder is not None:
+            self._recorder.close()
+            self._recorder = None

@@ -9,13 +9,13 @@ from collections.abc import Mapping
 from ray.util.metrics import Counter, Gauge
 
 from orchestrator.records.meanings.table import find_metric
-from orchestrator.records.trackers.base import GroupAdvantages
+from orchestrator.records.trackers.base import GroupAdvantages, Tracker
 
 REPEAT_S = 1.0
 """Seconds after which values are given to Ray again. Ray's report interval is never shorter."""
 
 
-class RayMetricsTracker:
+class RayMetricsTracker(Tracker):
     """A gauge for each metric key, tagged with the run's name, and a counter of steps.
 
     Ray gives all of them the prefix `ray_`, and the counter the suffix `_total`. A gauge keeps its value until a step

@@ -8,11 +8,11 @@ from typing import get_args
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from orchestrator.records.trackers.base import GroupAdvantages
+from orchestrator.records.trackers.base import GroupAdvantages, Tracker
 from rollout.types.prompts import PromptFormat
 
 
-class ConsoleTracker:
+class ConsoleTracker(Tracker):
     """A line a step, and below it a bar with the time that is left."""
 
     def __init__(self, console: Console, num_steps: int) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from orchestrator.config.schema import RunConfig
 from orchestrator.records.atomic_file import write_atomically
 from orchestrator.records.run_directory import RunDirectory
-from orchestrator.records.trackers.base import GroupAdvantages
+from orchestrator.records.trackers.base import GroupAdvantages, Tracker
 
 STEP = "step"
 """The metric that charts have as their x axis."""
@@ -22,7 +22,7 @@ class WandbError(RuntimeError):
     """Weights & Biases cannot be used; the message says why and what to do."""
 
 
-class WandbTracker:
+class WandbTracker(Tracker):
     """Weights & Biases. A resumed run goes on under the id that its run directory keeps.
 
     The step of W&B itself only grows, and a row of an earlier one is dropped there. So it counts rows here, and `step`

@@ -185,11 +185,12 @@ def test_a_learner_that_is_lost_in_the_export_is_built_anew_and_exports(events, 
         verify_latest=lambda: None,
         metrics=list,
         final=tmp_path,
+        flush=lambda: events.append("flush"),
     )
     health, interrupt = Health(config), Interrupt(Console(quiet=True))
     fleet = SimpleNamespace(learner=learner, forget_learner=lambda: events.append("forget"))
-    assert run.train_and_export(config, kept, fleet, kept, kept, None, health, interrupt) is Ending.COMPLETE
-    assert exports == [tmp_path, tmp_path] and events == ["forget", *AGAIN]
+    assert run.train_and_export(config, kept, fleet, kept, kept, kept, health, interrupt) is Ending.COMPLETE
+    assert exports == [tmp_path, tmp_path] and events == ["flush", "forget", *AGAIN]
 
 
 @pytest.mark.parametrize(

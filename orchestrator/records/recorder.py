@@ -1,0 +1,86 @@
+"""Rollouts are written beside the loop, by an actor of their own on the driver's node, one step after the other."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from orchestrator.cluster.calls import RemoteCallError, ready_of, wait_for
+from orchestrator.records.run_directory import RunDirectory
+from rollout.types.completions import Group
+
+logger = logging.getLogger(__name__)
+
+MAX_BEHIND = 2
+"""Steps that may wait to be written, the one that is being written included, before the loop waits for the oldest."""
+WRITE_TIMEOUT_S = 600.0
+"""Deadline of one step, seconds: many times what thousands of long completions take."""
+
+
+class RecorderLostError(RemoteCallError):
+    """The recorder died, or does not answer; rollouts of a step are not written."""
+
+
+class RolloutWriter:
+    """The recorder's own process. Ray runs its calls in the order in which they were made."""
+
+    def __init__(self, directory: RunDirectory) -> None:
+        self._directory = directory
+
+    def write(self, step: int, groups: Sequence[Group], advantages: Sequence[Sequence[float]]) -> None:
+        """Write a step's rollouts. Raises RunDirectoryError where the disk refuses."""
+        self._directory.write_rollouts(step, groups, advantages)
+
+
+class Recorder:
+    """The driver's side: hands over each step, and knows what is written. It never gets more than MAX_BEHIND ahead."""
+
+    def __init__(self, directory: RunDirectory, name: str) -> None:
+        """Start the actor under that name, without waiting for it."""
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        self.actor: Any = RecorderActor.options(name=name, scheduling_strategy=here).remote(directory)
+        self._pending: dict[int, Any] = {}
+        """Calls by step, oldest first."""
+
+    def write(self, step: int, groups: Sequence[Group], advantages: Sequence[Sequence[float]]) -> None:
+        """Have a step's rollouts written. Waits only where MAX_BEHIND steps are not yet.
+
+        Raises what an earlier step has failed with: RecorderLostError, or RunDirectoryError where the disk refused.
+        """
+        while len(self._pending) >= MAX_BEHIND or self._is_oldest_done():
+            self._await_oldest()
+        self._pending[step] = self.actor.write.remote(step, ray.put(list(groups)), advantages)
+
+    def flush(self) -> None:
+        """Return once every step is written. Raises as `write` does."""
+        while self._pending:
+            self._await_oldest()
+
+    def close(self) -> None:
+        """Write what is left, and end the actor. A failure is logged: the run has ended, or has its own error."""
+        try:
+            self.flush()
+        except Exception as error:  # noqa: BLE001  whatever keeps it from being written
+            logger.warning("%s", error)
+        ray.kill(self.actor)
+
+    def _is_oldest_done(self) -> bool:
+        return bool(self._pending) and bool(ready_of([next(iter(self._pending.values()))], 0.0))
+
+    def _await_oldest(self) -> None:
+        step = next(iter(self._pending))
+        call = {"the recorder": self._pending.pop(step)}
+        try:
+            wait_for(call, "write", WRITE_TIMEOUT_S, "is the disk of runs_dir slow, or its file system hanging?")
+        except RemoteCallError as error:
+            raise RecorderLostError(
+                f"the rollouts of step {step} are not written: {error}. No checkpoint is sealed without them: start "
+                "the same command again to resume from the last one"
+            ) from error
+
+
+RecorderActor: Any = ray.remote(num_cpus=0)(RolloutWriter)

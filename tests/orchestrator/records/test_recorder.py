@@ -1,0 +1,114 @@
+"""The recorder beside the loop: in order, never far behind, done before a checkpoint is sealed, missed at once."""
+
+import logging
+import os
+import signal
+import time
+
+import pytest
+
+from orchestrator.cluster.ray_cluster import ray_cluster
+from orchestrator.config.recipe import load
+from orchestrator.records.checkpoints import Checkpoints
+from orchestrator.records.recorder import MAX_BEHIND, RecorderLostError
+from orchestrator.records.run_directory import RunDirectory, RunDirectoryError
+from orchestrator.records.trackers.files import FileTracker
+from tests.support.groups import scored_group
+
+pytestmark = pytest.mark.slow
+BUSY_S = 1.5
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _cluster():
+    with ray_cluster(num_cpus=2):
+        yield
+
+
+@pytest.fixture
+def directory(tmp_path) -> RunDirectory:
+    return RunDirectory(load(None, [f"runs_dir={tmp_path}", f"name=recorded-{tmp_path.name}"])).open()
+
+
+@pytest.fixture
+def tracker(directory):
+    tracker = FileTracker(directory, directory._config)
+    yield tracker
+    tracker.close()
+
+
+def log(tracker, step: int) -> float:
+    """Log a step, and return the seconds that the caller waited."""
+    begin = time.monotonic()
+    tracker.log(step, {"reward/total": 1.0}, [(scored_group(f"p{step}", [True, False]), [0.7, -0.7])])
+    return time.monotonic() - begin
+
+
+def keep_busy(tracker) -> None:
+    tracker._recorder.actor.__ray_call__.remote(lambda self, seconds: time.sleep(seconds), BUSY_S)
+
+
+def steps_written(directory) -> list[int]:
+    files = sorted(directory.rollouts.iterdir(), key=lambda file: file.stat().st_mtime_ns)
+    return [int(file.name[5:11]) for file in files]
+
+
+def test_the_loop_waits_only_for_a_recorder_that_is_far_behind_and_a_flush_for_all_of_it(tracker, directory) -> None:
+    log(tracker, 1)
+    tracker.flush()
+    assert steps_written(directory) == [1]
+    keep_busy(tracker)
+    waited = [log(tracker, 2 + index) for index in range(MAX_BEHIND + 1)]
+    assert max(waited[:MAX_BEHIND]) < BUSY_S / 3 < waited[MAX_BEHIND]
+    tracker.flush()
+    assert steps_written(directory) == [1, 2, 3, 4]
+    assert [record["advantage"] for record in directory.read_rollouts(4)] == [0.7, -0.7]
+    assert [line["step"] for line in directory.metrics()] == [1, 2, 3, 4]
+
+
+def test_a_checkpoint_is_sealed_once_its_rollouts_are_written(tracker, directory) -> None:
+    log(tracker, 1)
+    keep_busy(tracker)
+    log(tracker, 2)
+    Checkpoints(directory.checkpoints, keep=1).save(2, Saved(), {}, tracker.flush)
+    (manifest,) = directory.checkpoints.glob("*/manifest.json")
+    written = directory.rollouts / "step_000002.jsonl.zst"
+    assert written.stat().st_mtime_ns < manifest.stat().st_mtime_ns
+
+
+def test_a_recorder_that_dies_stops_the_run_by_name_and_no_checkpoint_is_sealed(tracker, directory) -> None:
+    log(tracker, 1)
+    tracker.flush()
+    tracker._recorder.actor.__ray_call__.remote(lambda self: os.kill(os.getpid(), signal.SIGKILL))
+    log(tracker, 2)
+    said = r"rollouts of step 2 are not written: the recorder died.*the same command again to resume"
+    with pytest.raises(RecorderLostError, match=said):
+        Checkpoints(directory.checkpoints, keep=1).save(2, Saved(), {}, tracker.flush)
+    assert not [*directory.checkpoints.iterdir()] and steps_written(directory) == [1]
+
+
+def test_a_recorder_that_died_is_missed_at_the_next_step(tracker) -> None:
+    log(tracker, 1)
+    tracker.flush()
+    tracker._recorder.actor.__ray_call__.remote(lambda self: os.kill(os.getpid(), signal.SIGKILL))
+    log(tracker, 2)
+    time.sleep(BUSY_S)
+    with pytest.raises(RecorderLostError, match="the recorder died"):
+        log(tracker, 3)
+
+
+def test_a_disk_that_refuses_rollouts_says_so_as_it_does_of_all_else(tracker, directory, caplog) -> None:
+    directory.rollouts.rmdir()
+    log(tracker, 1)
+    with pytest.raises(RunDirectoryError, match=r"cannot write the run directory.*it resumes from the last checkpoint"):
+        tracker.flush()
+    log(tracker, 2)
+    with caplog.at_level(logging.WARNING):
+        tracker.close()
+    assert "cannot write the run directory" in caplog.text, "a run that ends with an error of its own still tells"
+
+
+class Saved:
+    def save(self, folder):
+        folder.mkdir()
+        return {}
