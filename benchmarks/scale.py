@@ -211,6 +211,9 @@ class Meter:
             self.main_s += main_s
             self.wall_s += wall_s
 
+    def flush(self) -> None:
+        self._inner.flush()
+
     def close(self) -> None:
         self._inner.close()
 

@@ -18,6 +18,7 @@ class Tracker(Protocol):
 
     def flush(self) -> None:
         """Return once all that was logged is where it is kept. Raise what has kept some of it from getting there."""
+        return
 
     def close(self) -> None: ...
 
