@@ -14,7 +14,7 @@ import logging
 import pstats
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from statistics import median
@@ -32,12 +32,12 @@ from orchestrator.fleet.rollouts import RolloutStream
 from orchestrator.interrupt import Interrupt
 from orchestrator.records.checkpoints import Checkpoints
 from orchestrator.records.health.monitor import Health
-from orchestrator.records.run_directory import RunDirectory
-from orchestrator.records.trackers.base import GroupAdvantages
+from orchestrator.records.run_directory import GroupAdvantages, RunDirectory
 from orchestrator.records.trackers.files import FileTracker
 from orchestrator.train import train
 from rewards.workers.pool import RewardPool
 from rollout.prompts.stream import PromptStream
+from rollout.types.completions import Group
 from rollout.types.sampling import SamplingRequest
 
 PASSES, PUBLISHES = 200, 20
@@ -194,9 +194,11 @@ class Meter:
         """CPU seconds of the main thread; seconds on the clock."""
         self.num_groups = 0
 
-    def log(self, step: int, metrics: Mapping[str, float], groups: GroupAdvantages = ()) -> None:
+    def log(
+        self, step: int, metrics: Mapping[str, float], groups: GroupAdvantages = (), held_out: Sequence[Group] = ()
+    ) -> None:
         self.lap("metrics")
-        self._inner.log(step, metrics, groups)
+        self._inner.log(step, metrics, groups, held_out)
         self.lap("write")
         if self._is_open:
             self.num_groups += len(groups)

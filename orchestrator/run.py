@@ -22,10 +22,11 @@ from orchestrator.records.checkpoints import Checkpoint, Checkpoints
 from orchestrator.records.fingerprints import BASE, WARM_STARTED, Fingerprints
 from orchestrator.records.health.monitor import Health
 from orchestrator.records.model_files import model_files
-from orchestrator.records.run_directory import RunDirectory
+from orchestrator.records.run_directory import RunDirectory, read_records
 from orchestrator.records.trackers.base import Tracker
 from orchestrator.records.trackers.build import build_trackers
 from orchestrator.records.trackers.terminal import ConsoleTracker
+from orchestrator.report.examples import examples_table
 from orchestrator.report.summary import draw_curve, summary_table
 from orchestrator.train import train
 from orchestrator.warm_start import WarmStart, check_data, prepare_warm_start, warm_started_model
@@ -133,6 +134,8 @@ class TrainCommand(Command[RunInputs]):
         except OSError as error:  # the run is complete without it
             directory.curve.unlink(missing_ok=True)
             logger.warning("%s cannot be drawn: %s", directory.curve, error.strerror or error)
+        if len(evaluated := directory.evaluated()) > 1:
+            console.print(examples_table(read_records(evaluated[0]), read_records(evaluated[-1])))
         console.print(summary_table(lines, closing))
         console.print(f"this command took {seconds / 60:.1f} minutes. In {relative(directory.path)}:", highlight=False)
         console.print("  final/         the trained model; metrics.jsonl, rollouts/, curve.png, log.txt beside it")

@@ -37,11 +37,11 @@ def train(
     last_step = restore(checkpoints, fleet, batches)
     if last_step == 0:
         before = held_out()
-        tracker.log(0, held_out_metrics(before, config))
+        tracker.log(0, held_out_metrics(before, config), held_out=before[0].groups)
         health.judge(before[0])
     logger.info("training begins after step %d", last_step)
     for step in range(last_step + 1, config.num_steps + 1):
-        clock = Clock()
+        clock, evaluations = Clock(), []
         with clock("rollout"), fleet.generating():
             sampled = batches.sample(step)
         with clock("update"), fleet.learning():
@@ -52,13 +52,15 @@ def train(
         prompts.observe(sampled.everything)
         if is_due(step, config.evaluation.every_steps, config.num_steps):
             with clock("evaluation"):
-                metrics |= held_out_metrics(held_out(), config)
+                evaluations = held_out()
+            metrics |= held_out_metrics(evaluations, config)
         # Before the bookkeeping begins, so that generators work meanwhile.
         with fleet.generating():
             batches.ask(step + 1)
         metrics |= rollout_metrics(sampled.everything) | staleness_metrics(step, sampled.everything) | sampled.metrics()
         metrics |= health.observe(step, metrics | clock.seconds())
-        tracker.log(step, metrics | clock.seconds(), sampled.assign_advantages(update.advantages))
+        asked = evaluations[0].groups if evaluations else ()
+        tracker.log(step, metrics | clock.seconds(), sampled.assign_advantages(update.advantages), asked)
         # Asked once: a signal that comes while the step is saved is for the next step.
         is_leaving = interrupt.requested or health.is_hopeless
         if is_leaving or is_due(step, config.checkpoint.every_steps, config.num_steps):

@@ -10,7 +10,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orchestrator.cluster.calls import RemoteCallError, ready_of, wait_for
-from orchestrator.records.run_directory import RunDirectory
+from orchestrator.records.run_directory import GroupAdvantages, RunDirectory
 from rollout.types.completions import Group
 
 logger = logging.getLogger(__name__)
@@ -31,9 +31,12 @@ class RolloutWriter:
     def __init__(self, directory: RunDirectory) -> None:
         self._directory = directory
 
-    def write(self, step: int, groups: Sequence[Group], advantages: Sequence[Sequence[float]]) -> None:
-        """Write a step's rollouts. Raises RunDirectoryError where the disk refuses."""
-        self._directory.write_rollouts(step, groups, advantages)
+    def write(self, step: int, groups: GroupAdvantages, held_out: Sequence[Group]) -> None:
+        """Write a step's rollouts, and those of held-out prompts. Raises RunDirectoryError where the disk refuses."""
+        if groups:
+            self._directory.write_rollouts(step, groups)
+        if held_out:
+            self._directory.write_held_out(step, held_out)
 
 
 class Recorder:
@@ -46,14 +49,14 @@ class Recorder:
         self._pending: dict[int, Any] = {}
         """Calls by step, oldest first."""
 
-    def write(self, step: int, groups: Sequence[Group], advantages: Sequence[Sequence[float]]) -> None:
+    def write(self, step: int, groups: GroupAdvantages, held_out: Sequence[Group] = ()) -> None:
         """Have a step's rollouts written. Waits only where MAX_BEHIND steps are not yet.
 
         Raises what an earlier step has failed with: RecorderLostError, or RunDirectoryError where the disk refused.
         """
         while len(self._pending) >= MAX_BEHIND or self._is_oldest_done():
             self._await_oldest()
-        self._pending[step] = self.actor.write.remote(step, ray.put(list(groups)), advantages)
+        self._pending[step] = self.actor.write.remote(step, groups, held_out)
 
     def flush(self) -> None:
         """Return once every step is written. Raises as `write` does."""

@@ -25,6 +25,9 @@ from rollout.types.completions import Group
 
 logger = logging.getLogger(__name__)
 
+GroupAdvantages = Sequence[tuple[Group, Sequence[float]]]
+"""Groups, each with the advantages of its completions."""
+
 
 class RunDirectoryError(RuntimeError):
     """The run directory cannot be used; the message says why and what to do."""
@@ -43,7 +46,7 @@ class RunDirectory:
         Raises RunDirectoryError when it cannot be written, holds a run of other settings, or is being trained into.
         """
         with self.writing():
-            for folder in (self.path, self.rollouts, self.checkpoints):
+            for folder in (self.path, self.rollouts, self.held_out, self.checkpoints):
                 folder.mkdir(parents=True, exist_ok=True)
         # A command that is refused must not leave its settings to the run that it was refused for.
         with self.lock(), self.writing():
@@ -78,6 +81,11 @@ class RunDirectory:
         return self.path / "rollouts"
 
     @property
+    def held_out(self) -> Path:
+        """The completions of the evaluations, in the recipe's own format."""
+        return self.path / "held_out"
+
+    @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
 
@@ -106,23 +114,35 @@ class RunDirectory:
             return []
         return list(whole_lines(self._metrics_file.read_text()))
 
-    def write_rollouts(self, step: int, groups: Sequence[Group], advantages: Sequence[Sequence[float]]) -> None:
+    def write_rollouts(self, step: int, groups: GroupAdvantages) -> None:
         """Write a step's prompts, completions, rewards and advantages, a JSON object a completion, compressed."""
-        lines = "".join(to_json(record) + "\n" for record in records(step, groups, advantages))
+        written = (record for group, advantages in groups for record in records(step, group, advantages))
+        self._write_records(self._rollouts_file(step), written)
+
+    def write_held_out(self, step: int, groups: Iterable[Group]) -> None:
+        """Write an evaluation's prompts, completions and rewards as `write_rollouts` does."""
+        written = (record for group in groups for record in records(step, group))
+        self._write_records(self.held_out / self._rollouts_file(step).name, written)
+
+    def _write_records(self, file: Path, written: Iterable[Mapping[str, Any]]) -> None:
+        lines = "".join(to_json(record) + "\n" for record in written)
         with self.writing():
-            write_atomically(self._rollouts_file(step), zstandard.compress(lines.encode()))
+            write_atomically(file, zstandard.compress(lines.encode()))
 
     def read_rollouts(self, step: int) -> list[dict[str, Any]]:
         """Return the records of a step, one for each completion, as `write_rollouts` wrote them."""
-        text = zstandard.decompress(self._rollouts_file(step).read_bytes()).decode()
-        return [json.loads(line) for line in text.splitlines()]
+        return read_records(self._rollouts_file(step))
+
+    def evaluated(self) -> list[Path]:
+        """Return the files of the evaluations' completions, the oldest first."""
+        return sorted(self.held_out.glob("step_*.jsonl.zst"))
 
     def truncate_after(self, step: int) -> None:
         """Remove metrics and rollouts of later steps, which a resumed run does again."""
         kept = [line for line in self.metrics() if line["step"] <= step]
         with self.writing():
             write_atomically(self._metrics_file, "".join(to_json(line) + "\n" for line in kept))
-        for file in self.rollouts.glob("step_*.jsonl.zst"):
+        for file in (*self.rollouts.glob("step_*.jsonl.zst"), *self.evaluated()):
             number = file.name.removeprefix("step_").removesuffix(".jsonl.zst")
             if number.isdecimal() and int(number) > step:  # other names are a person's own files
                 file.unlink()
@@ -192,24 +212,29 @@ class RunDirectory:
         return self.rollouts / f"step_{step:06d}.jsonl.zst"
 
 
-def records(step: int, groups: Sequence[Group], advantages: Sequence[Sequence[float]]) -> Iterator[dict[str, Any]]:
-    """Yield an object for each completion, fit for JSON."""
-    for group, group_advantages in zip(groups, advantages, strict=True):
-        for completion, reward, advantage in zip(group.completions, group.rewards, group_advantages, strict=True):
-            yield {
-                "step": step,
-                "prompt_id": group.prompt.id,
-                "prompt": group.prompt.text,
-                "answer": dict(group.prompt.answer),
-                "completion": completion.text,
-                "token_ids": completion.token_ids.tolist(),
-                "rollout_logprobs": np.round(completion.rollout_logprobs.astype(float), 6).tolist(),
-                "finish_reason": completion.finish_reason,
-                "policy_versions": list(completion.policy_versions),
-                "reward": reward.total,
-                "parts": {part.name: {"value": part.value, "status": part.status} for part in reward.parts},
-                "advantage": float(advantage),
-            }
+def records(step: int, group: Group, advantages: Sequence[float] = ()) -> Iterator[dict[str, Any]]:
+    """Yield an object for each completion, fit for JSON; without advantages where nothing is learned from it."""
+    learned = [{"advantage": float(advantage)} for advantage in advantages] or [{}] * len(group.completions)
+    for completion, reward, advantage in zip(group.completions, group.rewards, learned, strict=True):
+        yield {
+            "step": step,
+            "prompt_id": group.prompt.id,
+            "prompt": group.prompt.text,
+            "answer": dict(group.prompt.answer),
+            "completion": completion.text,
+            "token_ids": completion.token_ids.tolist(),
+            "rollout_logprobs": np.round(completion.rollout_logprobs.astype(float), 6).tolist(),
+            "finish_reason": completion.finish_reason,
+            "policy_versions": list(completion.policy_versions),
+            "reward": reward.total,
+            "parts": {part.name: {"value": part.value, "status": part.status} for part in reward.parts},
+            **advantage,
+        }
+
+
+def read_records(file: Path) -> list[dict[str, Any]]:
+    """Return the records of a compressed file, one for each completion."""
+    return [json.loads(line) for line in zstandard.decompress(file.read_bytes()).decode().splitlines()]
 
 
 def whole_lines(text: str) -> Iterator[dict[str, float]]:

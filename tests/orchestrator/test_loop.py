@@ -119,12 +119,14 @@ class ListTracker:
         self.steps: list[tuple[int, bool]] = []
         self.metrics: dict[int, dict[str, float]] = {}
         self.advantages: dict[int, list] = {}
+        self.held_out: dict[int, int] = {}
 
-    def log(self, step, metrics, groups=()):
+    def log(self, step, metrics, groups=(), held_out=()):
         self.events.append(("log", step))
         self.steps.append((step, "eval/pass_at_1" in metrics))
         self.metrics[step] = metrics
         self.advantages[step] = [advantages for _, advantages in groups]
+        self.held_out[step] = len(held_out)
 
     def flush(self):
         self.events.append(("flush", self.steps[-1][0]))

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from orchestrator.records.run_directory import GroupAdvantages
 from rollout.types.completions import Group
-
-GroupAdvantages = Sequence[tuple[Group, Sequence[float]]]
-"""Groups, each with the advantages of its completions."""
 
 
 class Tracker(Protocol):
-    """Takes the metrics of each step, and its groups; step 0 is the evaluation before the first."""
+    """Takes the metrics of each step, its groups, and those of held-out prompts; step 0 is the first evaluation."""
 
-    def log(self, step: int, metrics: Mapping[str, float], groups: GroupAdvantages = ()) -> None: ...
+    def log(
+        self, step: int, metrics: Mapping[str, float], groups: GroupAdvantages = (), held_out: Sequence[Group] = ()
+    ) -> None: ...
 
     def flush(self) -> None:
         """Return once all that was logged is where it is kept. Raise what has kept some of it from getting there."""
@@ -29,9 +29,11 @@ class Trackers(Tracker):
     def __init__(self, trackers: Sequence[Tracker]) -> None:
         self._trackers = trackers
 
-    def log(self, step: int, metrics: Mapping[str, float], groups: GroupAdvantages = ()) -> None:
+    def log(
+        self, step: int, metrics: Mapping[str, float], groups: GroupAdvantages = (), held_out: Sequence[Group] = ()
+    ) -> None:
         for tracker in self._trackers:
-            tracker.log(step, metrics, groups)
+            tracker.log(step, metrics, groups, held_out)
 
     def flush(self) -> None:
         for tracker in self._trackers:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from orchestrator.config.schema import RunConfig
 from orchestrator.records.recorder import Recorder
-from orchestrator.records.run_directory import RunDirectory
-from orchestrator.records.trackers.base import GroupAdvantages, Tracker
+from orchestrator.records.run_directory import GroupAdvantages, RunDirectory
+from orchestrator.records.trackers.base import Tracker
+from rollout.types.completions import Group
 
 
 class FileTracker(Tracker):
@@ -18,10 +19,12 @@ class FileTracker(Tracker):
         self._config = config
         self._recorder: Recorder | None = None
 
-    def log(self, step: int, metrics: Mapping[str, float], groups: GroupAdvantages = ()) -> None:
-        if groups and self._config.tracking.save_rollouts:
+    def log(
+        self, step: int, metrics: Mapping[str, float], groups: GroupAdvantages = (), held_out: Sequence[Group] = ()
+    ) -> None:
+        if (groups or held_out) and self._config.tracking.save_rollouts:
             self._recorder = self._recorder or Recorder(self._directory, f"{self._config.name}/recorder")
-            self._recorder.write(step, *zip(*groups, strict=True))
+            self._recorder.write(step, groups, held_out)
         self._directory.log_metrics(step, metrics)
 
     def flush(self) -> None:

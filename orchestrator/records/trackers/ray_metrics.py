@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from ray.util.metrics import Counter, Gauge
 
 from orchestrator.records.meanings.table import find_metric
-from orchestrator.records.trackers.base import GroupAdvantages, Tracker
+from orchestrator.records.run_directory import GroupAdvantages
+from orchestrator.records.trackers.base import Tracker
+from rollout.types.completions import Group
 
 REPEAT_S = 1.0
 """Seconds after which values are given to Ray again. Ray's report interval is never shorter."""
@@ -34,7 +36,9 @@ class RayMetricsTracker(Tracker):
         self._thread = threading.Thread(target=self._keep_reporting, name="ray-metrics", daemon=True)
         self._thread.start()
 
-    def log(self, step: int, metrics: Mapping[str, float], groups: GroupAdvantages = ()) -> None:
+    def log(
+        self, step: int, metrics: Mapping[str, float], groups: GroupAdvantages = (), held_out: Sequence[Group] = ()
+    ) -> None:
         with self._lock:
             self._values |= {"step": float(step)} | {key: float(value) for key, value in metrics.items()}
             self._report()

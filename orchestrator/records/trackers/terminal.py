@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import get_args
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from orchestrator.records.trackers.base import GroupAdvantages, Tracker
+from orchestrator.records.run_directory import GroupAdvantages
+from orchestrator.records.trackers.base import Tracker
+from rollout.types.completions import Group
 from rollout.types.prompts import PromptFormat
 
 
@@ -32,7 +34,9 @@ class ConsoleTracker(Tracker):
         self._task = self._progress.add_task("steps", total=num_steps)
         self._num_steps = num_steps
 
-    def log(self, step: int, metrics: Mapping[str, float], groups: GroupAdvantages = ()) -> None:
+    def log(
+        self, step: int, metrics: Mapping[str, float], groups: GroupAdvantages = (), held_out: Sequence[Group] = ()
+    ) -> None:
         self._progress.start()  # again without effect
         if any(key.startswith("eval/") for key in metrics):
             for line in evaluation_lines(step, metrics):

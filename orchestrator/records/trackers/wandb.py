@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from orchestrator.config.schema import RunConfig
 from orchestrator.records.atomic_file import write_atomically
-from orchestrator.records.run_directory import RunDirectory
-from orchestrator.records.trackers.base import GroupAdvantages, Tracker
+from orchestrator.records.run_directory import GroupAdvantages, RunDirectory
+from orchestrator.records.trackers.base import Tracker
+from rollout.types.completions import Group
 
 STEP = "step"
 """The metric that charts have as their x axis."""
@@ -49,7 +50,9 @@ class WandbTracker(Tracker):
         for line in directory.metrics() if is_new or self._run.offline else ():
             self._run.log(line)
 
-    def log(self, step: int, metrics: Mapping[str, float], groups: GroupAdvantages = ()) -> None:
+    def log(
+        self, step: int, metrics: Mapping[str, float], groups: GroupAdvantages = (), held_out: Sequence[Group] = ()
+    ) -> None:
         self._run.log({STEP: step} | dict(metrics))
 
     def close(self) -> None:

@@ -16,7 +16,7 @@ from orchestrator.config.recipe import ConfigError, load
 from orchestrator.config.schema import RunConfig
 from orchestrator.evaluate.models import config_for
 from orchestrator.records.log_file import LogFile
-from orchestrator.records.run_directory import RunDirectory, RunDirectoryError
+from orchestrator.records.run_directory import RunDirectory, RunDirectoryError, read_records
 from tests.support.full_disk import files_below, full_disk
 from tests.support.groups import scored_group
 
@@ -30,7 +30,8 @@ def test_metrics_and_rollouts_survive_and_a_torn_line_is_left_out(config) -> Non
     directory = RunDirectory(config).open()
     for step in range(4):
         directory.log_metrics(step, {"reward/total": step / 10})
-        directory.write_rollouts(step, [scored_group(f"p{step}", [True, False])], [[0.7, -0.7]])
+        directory.write_rollouts(step, [(scored_group(f"p{step}", [True, False]), [0.7, -0.7])])
+        directory.write_held_out(step, [scored_group(f"h{step}", [True])])
     with (directory.path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 4, "reward/to')
     assert [line["step"] for line in directory.metrics()] == [0, 1, 2, 3]
@@ -42,6 +43,9 @@ def test_metrics_and_rollouts_survive_and_a_torn_line_is_left_out(config) -> Non
     assert all(file.exists() for file in own)
     written = {*directory.rollouts.iterdir()} - {*own}
     assert max(path.name for path in written) == "step_000002.jsonl.zst"
+    assert [path.name for path in directory.evaluated()] == [f"step_{step:06d}.jsonl.zst" for step in (0, 1, 2)]
+    (asked,) = read_records(directory.evaluated()[-1])
+    assert asked["prompt_id"] == "h2" and "advantage" not in asked
     record = directory.read_rollouts(2)[0]
     assert (record["prompt_id"], record["reward"], record["advantage"]) == ("p2", 1.0, 0.7)
     assert record["parts"]["correctness"] == {"value": 1.0, "status": "ok"}
@@ -122,7 +126,7 @@ def test_what_is_not_finite_is_written_as_json_that_every_program_reads(tmp_path
     assert isnan(line["optim/grad_norm"]) and line["optim/loss"] == 0.5
     group = scored_group("a", [True])
     group.completions[0].rollout_logprobs[0] = -float("inf")
-    directory.write_rollouts(1, [group], [[float("nan")]])
+    directory.write_rollouts(1, [(group, [float("nan")])])
     (record,) = directory.read_rollouts(1)
     assert record["rollout_logprobs"][0] is None and record["advantage"] is None
     assert strict((directory.path / "config.json").read_text())["learner"]["max_grad_norm"] == "inf"
@@ -208,7 +212,7 @@ def test_a_disk_that_fills_up_during_the_run_says_how_to_go_on(config) -> None:
         directory.log_metrics(1, {"reward/total": 1.0})
 
 
-SCORED = ([scored_group("p", [True, False])], [[0.7, -0.7]])
+SCORED = [(scored_group("p", [True, False]), [0.7, -0.7])]
 
 
 @pytest.mark.parametrize(
@@ -216,8 +220,8 @@ SCORED = ([scored_group("p", [True, False])], [[0.7, -0.7]])
     [
         (lambda directory: directory.open(), 0),
         (lambda directory: directory.open(), 100),
-        (lambda directory: directory.write_rollouts(2, *SCORED), 0),
-        (lambda directory: directory.write_rollouts(2, *SCORED), 100),
+        (lambda directory: directory.write_rollouts(2, SCORED), 0),
+        (lambda directory: directory.write_rollouts(2, SCORED), 100),
         (lambda directory: directory.log_metrics(2, {"reward/total": 1.0}), 0),
         (lambda directory: directory.log_metrics(2, {"reward/total": 1.0}), 45),  # in the midst of the second line
         (lambda directory: directory.truncate_after(1), 0),
@@ -226,7 +230,7 @@ SCORED = ([scored_group("p", [True, False])], [[0.7, -0.7]])
 )
 def test_whatever_is_written_to_a_full_disk_leaves_what_there_was_and_nothing_torn(config, write, limit) -> None:
     directory = RunDirectory(config).open()
-    directory.write_rollouts(1, *SCORED)
+    directory.write_rollouts(1, SCORED)
     directory.log_metrics(1, {"reward/total": 0.5})
     before = files_below(directory.path)
     with full_disk(limit), pytest.raises(RunDirectoryError, match=r"File too large.*Mend space"):

@@ -1,0 +1,66 @@
+"""What the policy wrote about some held-out problems before and after training, for the end of a run."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from orchestrator.report.tables import printable
+
+Records = Sequence[Mapping[str, Any]]
+"""The completions of an evaluation, as the run directory keeps them."""
+
+NUM_SHOWN = 3
+LONGEST_SHOWN = 400
+"""Characters of a question or a completion; the rest is cut off."""
+
+
+def examples_table(before: Records, after: Records) -> Table:
+    """Return the first completion of each of the first problems, before and after: chosen by nothing that they say."""
+    firsts = [first_completions(records) for records in (before, after)]
+    shared = shared_beginning([record["prompt"] for record in firsts[0].values()])
+    table = Table(title="the first held-out problems", title_justify="left", show_lines=True)
+    steps = (f"step {records[0]['step']}" for records in (before, after))
+    for title in ("question", *(f"{when} ({step})" for when, step in zip(("before", "after"), steps, strict=True))):
+        table.add_column(title, overflow="fold")
+    for prompt_id in [each for each in firsts[0] if each in firsts[1]][:NUM_SHOWN]:
+        question = firsts[0][prompt_id]["prompt"][shared:]
+        # Not read as markup: a model may write square brackets.
+        table.add_row(Text(shortened(question)), *(Text(graded(each[prompt_id])) for each in firsts))
+    return table
+
+
+def first_completions(records: Records) -> dict[str, Mapping[str, Any]]:
+    """Return the first record of each prompt, in the order of the prompts."""
+    firsts: dict[str, Mapping[str, Any]] = {}
+    for record in records:
+        firsts.setdefault(record["prompt_id"], record)
+    return firsts
+
+
+def shared_beginning(prompts: Sequence[str]) -> int:
+    """Return how many characters of whole lines all prompts begin with, such as those of a worked example."""
+    if len(prompts) < 2:
+        return 0
+    # What the first and the last in order share, all share.
+    pairs = zip(min(prompts), max(prompts), strict=False)
+    same = itertools.takewhile(lambda pair: pair[0] == pair[1], pairs)
+    return "".join(character for character, _ in same).rfind("\n") + 1
+
+
+def graded(record: Mapping[str, Any]) -> str:
+    correctness = record["parts"].get("correctness")
+    if correctness is None:
+        grade = f"reward {record['reward']:.2f}"
+    else:
+        grade = "right" if correctness["value"] == 1 else "wrong"
+    return f"{shortened(record['completion'])}\n[{grade}]"
+
+
+def shortened(text: str) -> str:
+    text = printable(text.strip())
+    return text if len(text) <= LONGEST_SHOWN else text[:LONGEST_SHOWN] + " …"
