@@ -153,10 +153,12 @@ def time_of(pool: Any, batch: Sequence[Any], skip: str = "none") -> tuple[float,
     """Return the seconds until all groups without a completion ``skip`` are graded, and from then until all are."""
     import ray
 
+    from rewards.workers.pool import stored
+
     others = {group.prompt.id for group in batch if all(completion.text != skip for completion in group.completions)}
     start = time.monotonic()
     for group in batch:
-        pool.submit(group)
+        pool.submit(stored(group))
     others_done = start
     while pool.num_pending:
         ray.wait(pool.refs(), num_returns=1, timeout=pool.next_deadline())

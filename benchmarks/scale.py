@@ -32,7 +32,8 @@ from orchestrator.fleet.rollouts import RolloutStream
 from orchestrator.interrupt import Interrupt
 from orchestrator.records.checkpoints import Checkpoints
 from orchestrator.records.health.monitor import Health
-from orchestrator.records.run_directory import GroupAdvantages, RunDirectory
+from orchestrator.records.run_directory import RunDirectory
+from orchestrator.records.trackers.base import RemoteAdvantages
 from orchestrator.records.trackers.files import FileTracker
 from orchestrator.train import train
 from rewards.workers.pool import RewardPool
@@ -175,8 +176,8 @@ def share_of_core(stream: RolloutStream, seconds: float) -> float:
 
 @contextmanager
 def profiled() -> Iterator[None]:
-    """Print where the main thread's time went."""
-    with cProfile.Profile() as profile:
+    """Print where the main thread's CPU went."""
+    with cProfile.Profile(time.thread_time) as profile:
         yield
     pstats.Stats(profile).sort_stats("tottime").print_stats(30)
 
@@ -195,7 +196,7 @@ class Meter:
         self.num_groups = 0
 
     def log(
-        self, step: int, metrics: Mapping[str, float], groups: GroupAdvantages = (), held_out: Sequence[Group] = ()
+        self, step: int, metrics: Mapping[str, float], groups: RemoteAdvantages = (), held_out: Sequence[Group] = ()
     ) -> None:
         self.lap("metrics")
         self._inner.log(step, metrics, groups, held_out)

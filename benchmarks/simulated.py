@@ -25,7 +25,8 @@ from orchestrator.fleet.generators import Generators
 from orchestrator.fleet.publish import publish
 from orchestrator.fleet.rollouts import RolloutStream
 from rewards.workers.pool import RewardPool
-from rollout.types.completions import Group, Reward, RewardPart
+from rollout.types.completions import GroupHeader, RemoteGroup, Reward, RewardPart
+from rollout.types.packed import PackedGroup
 from rollout.types.prompts import Prompt
 from rollout.types.publishing import WeightBucket
 
@@ -41,7 +42,7 @@ Lap = Callable[[str], None]
 class SimulatedRank:
     """The learner's actor: takes the groups, and sleeps."""
 
-    def update(self, groups: Sequence[Group], seconds: float) -> Update:
+    def update(self, seconds: float, totals: Sequence[Sequence[float]], *groups: PackedGroup) -> Update:
         time.sleep(seconds)
         return Update({}, [[0.0] * len(group.completions) for group in groups])
 
@@ -56,10 +57,11 @@ class SimulatedLearner:
         self.trained_on: list[str] = []
         """Prompt ids, in order."""
 
-    def update(self, step: int, groups: Sequence[Group]) -> Update:
+    def update(self, step: int, groups: Sequence[RemoteGroup]) -> Update:
         self._lap("sample")
         self.trained_on += [group.prompt.id for group in groups]
-        calls = {"learner-0": self.rank.update.remote(ray.put(list(groups)), self._seconds)}
+        totals = ray.put([[reward.total for reward in group.rewards] for group in groups])
+        calls = {"learner-0": self.rank.update.remote(self._seconds, totals, *(group.reference for group in groups))}
         update: Update = wait_for(calls, "update", TIMEOUT_S, "", self._beside)["learner-0"]
         self._lap("update")
         return update
@@ -89,15 +91,15 @@ class ScoredAtOnce:
     num_pending, is_full, restarts = 0, False, 0
 
     def __init__(self) -> None:
-        self._scored: list[Group] = []
+        self._scored: list[RemoteGroup] = []
 
-    def submit(self, group: Group) -> None:
+    def submit(self, group: RemoteGroup) -> None:
         right = [index % 2 for index in range(len(group.completions))]
         parts = [(RewardPart("correctness", float(each)), RewardPart("answer_tags", 1.0)) for each in right]
         rewards = tuple(Reward(1.0 if each else 0.1, part) for each, part in zip(right, parts, strict=True))
         self._scored.append(group.scored(rewards))
 
-    def poll(self) -> list[Group]:
+    def poll(self) -> list[RemoteGroup]:
         scored, self._scored = self._scored, []
         return scored
 
@@ -172,7 +174,7 @@ class NumberedPrompts:
     def held_out(self, format: str) -> list[Prompt]:
         return [prompt_of("held_out/000000")]
 
-    def observe(self, groups: Sequence[Group]) -> None:
+    def observe(self, groups: Sequence[GroupHeader]) -> None:
         """There is no curriculum."""
 
     def metrics(self) -> dict[str, float]:

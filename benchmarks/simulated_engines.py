@@ -14,6 +14,7 @@ import numpy as np
 import ray
 
 from rollout.types.completions import Completion, Group
+from rollout.types.packed import PackedGroup
 from rollout.types.prompts import Prompt
 from rollout.types.publishing import WeightBucket
 from rollout.types.sampling import Heartbeat, SamplingRequest
@@ -39,7 +40,7 @@ class EngineHost:
         return os.getpid()
 
     @ray.method(num_returns="streaming")
-    async def generate(self, index: int, request: SamplingRequest) -> AsyncIterator[Group]:
+    async def generate(self, index: int, request: SamplingRequest) -> AsyncIterator[PackedGroup]:
         """Yield groups as they finish. All prompts begin at once, as in vLLM."""
         draws = np.random.default_rng([request.seed, index]).lognormal(0.0, 0.7, len(request.prompts))
         first, abandoned, now = self._versions[index], self._abandoned[index], 0.0
@@ -50,7 +51,8 @@ class EngineHost:
             if self._abandoned[index] != abandoned:
                 return
             self._unfinished[index] -= 1
-            yield group_of(prompt, request.group_size, tuple(range(first, self._versions[index] + 1)))
+            versions = tuple(range(first, self._versions[index] + 1))
+            yield PackedGroup.of(group_of(prompt, request.group_size, versions))
 
     async def heartbeat(self, index: int) -> Heartbeat:
         return Heartbeat(self._versions.get(index), self._unfinished[index], time.monotonic_ns())

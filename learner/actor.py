@@ -13,7 +13,8 @@ import ray.util
 
 from learner.config import LearnerConfig, ModelConfig
 from learner.metrics import Update
-from rollout.types.completions import Group
+from rollout.types.completions import Reward
+from rollout.types.packed import PackedGroup
 from rollout.types.prompts import SupervisedExample
 from rollout.types.publishing import IpcBucket, NcclGroup, WeightBucket, WeightManifest
 
@@ -99,7 +100,12 @@ class LearnerRank:
             max_completion_tokens=max_completion_tokens,
         )
 
-    def update(self, step: int, groups: Sequence[Group]) -> Update:
+    def update(self, step: int, totals: Sequence[Sequence[float]], *packed: PackedGroup) -> Update:
+        """Update on groups, which are arguments so that Ray fetches them, and the total rewards of each."""
+        groups = [
+            each.unpack().scored(tuple(Reward(total, ()) for total in of_group))
+            for each, of_group in zip(packed, totals, strict=True)
+        ]
         return self.learner.update(step, groups)
 
     def supervised_update(self, step: int, examples: Sequence[SupervisedExample]) -> Update:

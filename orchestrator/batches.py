@@ -16,7 +16,7 @@ import numpy as np
 from orchestrator.config.schema import RunConfig
 from orchestrator.fleet.protocols import Rollouts
 from rollout.prompts.stream import PromptStream
-from rollout.types.completions import Group
+from rollout.types.completions import RemoteGroup
 from rollout.types.prompts import Prompt
 from rollout.types.sampling import SamplingRequest
 
@@ -33,18 +33,18 @@ class StaleGroupError(RuntimeError):
 class StepBatch:
     """The groups that were sampled for one step."""
 
-    groups: list[Group]
+    groups: list[RemoteGroup]
     """Those to train on, ``prompts_per_step`` of them."""
-    replaced: list[Group]
+    replaced: list[RemoteGroup]
     """Those without spread, which others replace."""
     num_rounds: int
     """How often fresh prompts were sampled."""
 
     @property
-    def everything(self) -> list[Group]:
+    def everything(self) -> list[RemoteGroup]:
         return self.groups + self.replaced
 
-    def assign_advantages(self, advantages: Sequence[Sequence[float]]) -> list[tuple[Group, Sequence[float]]]:
+    def assign_advantages(self, advantages: Sequence[Sequence[float]]) -> list[tuple[RemoteGroup, Sequence[float]]]:
         """Return every group with its advantages: those given of the groups trained on, and zeros for the others."""
         untrained = [[0.0] * len(group.completions) for group in self.replaced]
         return list(zip(self.everything, [*advantages, *untrained], strict=True))
@@ -86,8 +86,8 @@ class StepBatches:
         """
         self.ask(step)
         asked = self._ahead.pop(step)
-        groups: list[Group] = []
-        replaced: list[Group] = []
+        groups: list[RemoteGroup] = []
+        replaced: list[RemoteGroup] = []
         num_rounds = 0
         while True:
             gathered = self._rollouts.gather(asked)
@@ -125,7 +125,7 @@ class StepBatches:
         self._rollouts.submit(SamplingRequest(tuple(prompts), config.sampling, config.group_size, config.seed))
 
 
-def check_staleness(groups: Sequence[Group], step: int, max_staleness: int) -> None:
+def check_staleness(groups: Sequence[RemoteGroup], step: int, max_staleness: int) -> None:
     """Raise StaleGroupError where a policy version is not among those that may sample for `step`."""
     allowed = range(step - 1 - max_staleness, step)
     for group in groups:

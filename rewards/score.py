@@ -30,17 +30,18 @@ def compose(functions: Sequence[RewardFunction], outcomes: Sequence[Outcome], co
     parts: dict[str, RewardPart] = {}
     for function, outcome in zip(functions, outcomes, strict=True):
         for part in parts_of(function, outcome):
-            is_reserved = part.name in RESERVED and part.name != RIGHT_UNTAGGED  # which is our own
-            if part.name in parts or part.name in config.ensembles or is_reserved:
+            name = part.name
+            is_reserved = name in RESERVED and name != RIGHT_UNTAGGED  # which is our own
+            if is_reserved or name in parts or name in config.ensembles:
                 other = "a metric of the whole reward has" if is_reserved else "another gives"
-                raise RewardConfigError(f"{function.path} returns the part {part.name}, which {other} too: rename it")
-            parts[part.name] = part
+                raise RewardConfigError(f"{function.path} returns the part {name}, which {other} too: rename it")
+            parts[name] = part
     for name, ensemble in config.ensembles.items():
         parts[name] = _combined(name, ensemble, parts)
-    for name in config.weights:
+    for name in config.weights.keys() - parts.keys():
         _require(name, parts, f"rewards.weights.{name}")
     ordered = {name: parts[name] for name in config.weights} | parts
-    total = math.fsum(weight * parts[name].value for name, weight in config.weights.items())
+    total = math.fsum([weight * parts[name].value for name, weight in config.weights.items()])
     shown = outcomes[-1].markers if outcomes else None
     return Reward(total, tuple(ordered.values()), seconds_taken(functions, outcomes), shown)
 
@@ -58,8 +59,10 @@ def parts_of(function: RewardFunction, outcome: Outcome) -> tuple[RewardPart, ..
     if outcome.status != "ok":
         return tuple(RewardPart(name, 0.0, outcome.status) for name in function.parts)
     return tuple(
-        RewardPart(name, value) if abs(value) <= MAX_VALUE else RewardPart(name, 0.0, "error")
-        for name, value in outcome.grades.items()
+        [
+            RewardPart(name, value) if abs(value) <= MAX_VALUE else RewardPart(name, 0.0, "error")
+            for name, value in outcome.grades.items()
+        ]
     )
 
 

@@ -10,7 +10,7 @@ import ray
 
 from rollout.config import RolloutConfig
 from rollout.prompts.decoding import completion_decoder
-from rollout.types.completions import Group
+from rollout.types.packed import PackedGroup
 from rollout.types.publishing import IpcBucket, NcclGroup, WeightBucket, WeightManifest
 from rollout.types.sampling import EngineSpec, Heartbeat, SamplingRequest
 
@@ -39,9 +39,10 @@ class Generator:
         return os.getpid()
 
     @ray.method(num_returns="streaming", concurrency_group="generate")
-    def generate(self, request: SamplingRequest) -> Iterator[Group]:
+    def generate(self, request: SamplingRequest) -> Iterator[PackedGroup]:
         """Yield ungraded groups as they finish (a Ray streaming generator). Ends early when they are abandoned."""
-        yield from self._engine.generate(request)
+        for group in self._engine.generate(request):
+            yield PackedGroup.of(group)
 
     @ray.method(concurrency_group="heartbeat")
     def heartbeat(self) -> Heartbeat:

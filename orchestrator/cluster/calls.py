@@ -19,6 +19,7 @@ from ray.exceptions import (
     ActorPlacementGroupRemoved,
     ActorUnschedulableError,
     GetTimeoutError,
+    ObjectLostError,
     OutOfMemoryError,
     RayActorError,
     RayError,
@@ -36,6 +37,11 @@ DEATHS = (
     ActorPlacementGroupRemoved,
 )
 """What Ray raises for an actor that is dead or will never live; most are no RayActorError."""
+FETCH_TIMEOUT_S = 60.0
+"""Deadline of a result that is ready, and may still have to come from another node, seconds."""
+PAUSE_S, MAX_PAUSE_S, BESIDE_PAUSE_S = 0.0005, 0.05, 0.01
+"""Seconds that more is waited for once something is ready: for each thing that is missing, and at most; and for what
+goes on beside a call."""
 TICK_S = 1.0
 """Longest wait before what else goes on is looked after, seconds."""
 MAX_REASON_CHARS = 600
@@ -162,7 +168,8 @@ def _answers(
     watchdog, waited_for = Watchdog(waiting_for), ""
     while pending:
         left = deadline - time.monotonic()
-        ready = ready_of([*pending, *(beside.refs() if beside else ())], min(max(0.0, left), TICK_S))
+        pause = max(pause_s(len(pending)), BESIDE_PAUSE_S if beside else 0.0)
+        ready = ready_of([*pending, *(beside.refs() if beside else ())], min(max(0.0, left), TICK_S), pause)
         if beside is not None:
             beside.advance(ready)
         ended = [ref for ref in ready if ref in pending]
@@ -191,12 +198,25 @@ def _raise(error: Exception) -> NoReturn:
     raise error
 
 
-def ready_of(refs: Sequence[Any], timeout_s: float) -> list[Any]:
-    """Return those that are ready, once one is or the time is up. Without any, wait for that time all the same."""
+def pause_s(num_missing: int) -> float:
+    """Return for how long to wait for more of so many things that are missing, once one of them is there.
+
+    A look at hundreds of references costs the same for one as for all. The last are not kept waiting.
+    """
+    return min(MAX_PAUSE_S, PAUSE_S * num_missing)
+
+
+def ready_of(refs: Sequence[Any], timeout_s: float, pause_s: float = 0.0) -> list[Any]:
+    """Return those that are ready, once one is or the time is up. Without any, wait for that time all the same.
+
+    `pause_s`: once one is ready, wait so long for more.
+    """
     if not refs:
         time.sleep(timeout_s)
         return []
     ready, others = ray.wait(list(refs), num_returns=1, timeout=timeout_s)
+    if ready and others and pause_s:
+        time.sleep(pause_s)
     # Without this a ref that is always ready, at the front, would keep those behind it waiting.
     return [*ready, *(ray.wait(others, num_returns=len(others), timeout=0)[0] if ready and others else ())]
 
@@ -204,14 +224,18 @@ def ready_of(refs: Sequence[Any], timeout_s: float) -> list[Any]:
 def result_of(ref: Any, name: str, call: str) -> Any:
     """Return the value of a finished call of the actor `name`. Raises RemoteCallError when the actor died."""
     try:
-        return ray.get(ref, timeout=60)
-    except RayTaskError as error:
+        return ray.get(ref, timeout=FETCH_TIMEOUT_S)
+    except (RayTaskError, ObjectLostError) as error:
         # The cause alone is what a person should read; the remote traceback stays attached to it, for the log.
-        raise (error.cause if isinstance(error.cause, Exception) else error) from error
+        cause = getattr(error, "cause", None)
+        if isinstance(error, ObjectLostError) or isinstance(cause, ObjectLostError):
+            raise RemoteCallError(f"what {name} needs for {call} is lost with the node that had it: {error}") from error
+        raise (cause if isinstance(cause, Exception) else error) from error
     except DEATHS as error:
         raise RemoteCallError(f"{name} died during {call}: {reason_of(error)}") from error
     except GetTimeoutError as error:
-        raise RemoteCallError(f"{name} finished {call}, but its result did not arrive within 60 s") from error
+        late = f"{name} finished {call}, but its result did not arrive within {FETCH_TIMEOUT_S:g} s"
+        raise RemoteCallError(late) from error
 
 
 def reason_of(error: RayError) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from heapq import heapify, heapreplace
 from itertools import groupby
 
-from rollout.types.completions import Group
+from rollout.types.completions import GroupHeader
 from rollout.types.prompts import Prompt
 from rollout.types.sampling import SamplingRequest
 
@@ -63,7 +63,7 @@ class Throughput:
     reward_wait_s: float = 0.0
     """How long their rewards kept the caller waiting after that."""
 
-    def after(self, groups: Sequence[Group], times: Sequence[tuple[float, float]]) -> Throughput:
+    def after(self, groups: Sequence[GroupHeader], times: Sequence[tuple[float, float]]) -> Throughput:
         """Return the throughput of `groups`, by when each was asked for and sampled.
 
         Of sampling that ran ahead only the time since the groups before counts.

@@ -19,7 +19,7 @@ from orchestrator.cluster.placement import Placement
 from orchestrator.config.resolve import ResolvedRun
 from orchestrator.fleet.generators import RestartBudgetExceededError
 from orchestrator.fleet.heartbeats import Listener
-from rollout.types.completions import Group
+from rollout.types.completions import RemoteGroup
 from rollout.types.prompts import SupervisedExample
 
 logger = logging.getLogger(__name__)
@@ -103,8 +103,9 @@ class LearnerGroup:
         except LearnerLostError as error:
             self._replace(error)
 
-    def update(self, step: int, groups: Sequence[Group]) -> Update:
-        update = self._logged(self._call("update", step, ray.put(list(groups)))[0])
+    def update(self, step: int, groups: Sequence[RemoteGroup]) -> Update:
+        totals = ray.put([[reward.total for reward in group.rewards] for group in groups])  # once for all ranks
+        update = self._logged(self._call("update", step, totals, *(group.reference for group in groups))[0])
         return replace(update, metrics=update.metrics | {"system/learner_restarts": float(self.restarts)})
 
     def supervised_update(self, step: int, examples: Sequence[SupervisedExample]) -> dict[str, float]:

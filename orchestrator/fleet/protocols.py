@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from learner.metrics import Update
-from rollout.types.completions import Group
+from rollout.types.completions import Group, RemoteGroup
 from rollout.types.prompts import Prompt
 from rollout.types.sampling import SamplingRequest
 
@@ -20,12 +20,12 @@ class Rollouts(Protocol):
         """Have a group of completions of each prompt sampled and graded from now on. Returns at once."""
         ...
 
-    def gather(self, prompts: Sequence[Prompt]) -> list[Group]:
-        """Wait for the groups of submitted prompts, and return them in the prompts' order."""
+    def gather(self, prompts: Sequence[Prompt]) -> list[RemoteGroup]:
+        """Wait for the groups of submitted prompts, and return their headers in the prompts' order."""
         ...
 
     def collect(self, request: SamplingRequest) -> list[Group]:
-        """Submit, and gather."""
+        """Submit, gather, and fetch tokens and texts."""
         ...
 
     def metrics(self) -> dict[str, float]:
@@ -36,7 +36,7 @@ class Rollouts(Protocol):
 class LearnerService(Protocol):
     """The group of learner ranks, as one."""
 
-    def update(self, step: int, groups: Sequence[Group]) -> Update:
+    def update(self, step: int, groups: Sequence[RemoteGroup]) -> Update:
         """Train on the groups of a step."""
         ...
 

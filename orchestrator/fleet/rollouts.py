@@ -13,9 +13,10 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
+import ray
 from ray.exceptions import RayError
 
-from orchestrator.cluster.calls import RemoteCallError, gather_calls, ready_of, result_of
+from orchestrator.cluster.calls import FETCH_TIMEOUT_S, RemoteCallError, gather_calls, pause_s, ready_of, result_of
 from orchestrator.cluster.watchdog import Watchdog
 from orchestrator.fleet.assignment import PromptRequest, Throughput, assign_requests, group_by_sampling
 from orchestrator.fleet.generators import Generators, RestartBudgetExceededError
@@ -23,7 +24,8 @@ from orchestrator.fleet.heartbeats import EVERY_S, Heartbeats
 from rewards.workers.pool import RewardPool
 from rollout.config import RolloutConfig
 from rollout.engine.step_loop import EngineStoppedError
-from rollout.types.completions import Group
+from rollout.types.completions import Group, RemoteGroup
+from rollout.types.packed import PackedGroup
 from rollout.types.prompts import Prompt
 from rollout.types.sampling import SamplingRequest
 from rollout.weights.staging import UnpublishedError
@@ -56,14 +58,16 @@ class RolloutStream:
         """Calls that stream groups back, and whose they are."""
         self._sampled: dict[str, tuple[float, float]] = {}
         """When the group of a prompt was asked for and when it had been sampled; of all that were not gathered yet."""
-        self._scored: dict[str, Group] = {}
+        self._scored: dict[str, RemoteGroup] = {}
         self._throughput = Throughput()
         self._watchdog = Watchdog(self._describe_pending)
 
     def collect(self, request: SamplingRequest) -> list[Group]:
-        """Submit, and gather."""
+        """Submit, gather, and fetch tokens and texts."""
         self.submit(request)
-        return self.gather(request.prompts)
+        gathered = self.gather(request.prompts)
+        packed: list[PackedGroup] = ray.get([group.reference for group in gathered])
+        return [each.unpack().scored(group.rewards) for each, group in zip(packed, gathered, strict=True)]
 
     def submit(self, request: SamplingRequest) -> None:
         """Have a group of completions of each prompt sampled and graded from now on. Returns at once."""
@@ -71,8 +75,8 @@ class RolloutStream:
         self._queue += [PromptRequest(prompt, request, now) for prompt in request.prompts]
         self._hand_out()
 
-    def gather(self, prompts: Sequence[Prompt]) -> list[Group]:
-        """Wait for the groups of submitted prompts, and return them in the prompts' order.
+    def gather(self, prompts: Sequence[Prompt]) -> list[RemoteGroup]:
+        """Wait for the groups of submitted prompts, and return their headers in the prompts' order.
 
         A generator that dies or hangs is replaced, and its prompts are sampled by others. Raises RemoteCallError when
         that happens too often, or nothing is finished for `rollout.stall_timeout_s`.
@@ -83,7 +87,7 @@ class RolloutStream:
             if not self._generators.serving and not missing <= self._sampled.keys():
                 self._wait_for_a_generator()
             due = self._rewards.next_deadline()
-            self.advance(ready_of(self.refs(), EVERY_S if due is None else min(due, EVERY_S)))
+            self.advance(ready_of(self.refs(), EVERY_S if due is None else min(due, EVERY_S), pause_s(len(missing))))
             self._watchdog.look()
             if self._watchdog.quiet_for_s > self._config.stall_timeout_s:
                 self._report_stall(missing)
@@ -99,9 +103,8 @@ class RolloutStream:
 
     def advance(self, ready: Sequence[Any]) -> None:
         """Take what is `ready`, and look after the generators. Never waits."""
-        for stream in [ref for ref in ready if ref in self._streams]:
-            if stream in self._streams:  # one that was lost takes all its streams along
-                self._take(stream)
+        streams = [(stream, self._streams[stream]) for stream in ready if stream in self._streams]
+        self._take([(name, reference) for stream, name in streams for reference in self._arrived(stream)])
         for group in self._rewards.poll():
             self._scored[group.prompt.id] = group
             self._watchdog.moved()
@@ -166,24 +169,44 @@ class RolloutStream:
                 self._streams[serving[name].generate.remote(request)] = name
             self._in_flight.setdefault(name, {}).update({request.prompt.id: request for request in share})
 
-    def _take(self, stream: Any) -> None:
-        """Pass the group that a stream has ready on to the rewards. Forget a stream that has ended or failed."""
-        name = self._streams[stream]
+    def _arrived(self, stream: Any) -> list[Any]:
+        """Return references to all that a ready stream has there. Forget one that has ended."""
+        references: list[Any] = []
         try:
-            group: Group = result_of(next(stream), name, "generate")
+            references.append(next(stream))
+            while stream.next_ready():
+                references.append(next(stream))
         except StopIteration:
             del self._streams[stream]
-        except UnpublishedError:
-            # A commit failed half way and dropped them. It is tried again; if that fails too, the publish loses the
-            # generator.
-            self.requeue(name)
-        except (RemoteCallError, EngineStoppedError, RayError) as error:
-            self.lose(name, str(error))
-        else:
-            request = self._in_flight[name].pop(group.prompt.id)
-            self._sampled[group.prompt.id] = (request.submitted, time.monotonic())
-            self._rewards.submit(group)
-            self._watchdog.moved()
+        return references
+
+    def _take(self, arrived: Sequence[tuple[str, Any]]) -> None:
+        """Pass groups on to the rewards, given by generator and reference. A generator that has failed is lost."""
+        try:
+            groups: list[PackedGroup | None] = ray.get([reference for _, reference in arrived], timeout=FETCH_TIMEOUT_S)
+        except Exception:  # noqa: BLE001  one of them has failed: it is found when each is asked for by itself
+            groups = [None] * len(arrived)
+        failed: set[str] = set()
+        for (name, reference), group in zip(arrived, groups, strict=True):
+            if name in failed:  # its prompts are in the queue again
+                continue
+            try:
+                group = group or result_of(reference, name, "generate")
+            except UnpublishedError:
+                # A commit failed half way and dropped them. It is tried again; if that fails too, the publish loses the
+                # generator.
+                failed.add(name)
+                self.requeue(name)
+            except (RemoteCallError, EngineStoppedError, RayError) as error:
+                failed.add(name)
+                self.lose(name, str(error))
+            else:
+                self._grade(group, reference, self._in_flight[name].pop(group.prompt_id))
+
+    def _grade(self, group: PackedGroup, reference: Any, request: PromptRequest) -> None:
+        self._sampled[group.prompt_id] = (request.submitted, time.monotonic())
+        self._rewards.submit(group.remote(request.prompt, reference))
+        self._watchdog.moved()
 
     def _wait_for_a_generator(self) -> None:
         """Wait until a generator samples again. Bounded by the deadlines of starting one."""

@@ -10,10 +10,10 @@ import numpy as np
 
 from rewards.function import RIGHT_UNTAGGED, UNTAGGED_ONE_IN
 from rewards.parts.markers import marker_shares
-from rollout.types.completions import Completion, Group, Reward, RewardPart
+from rollout.types.completions import Completion, CompletionHeader, GroupHeader, Reward, RewardPart
 
 
-def rollout_metrics(groups: Sequence[Group]) -> dict[str, float]:
+def rollout_metrics(groups: Sequence[GroupHeader]) -> dict[str, float]:
     """Return `reward/`, `rollout/` and `marker/` metrics of graded groups."""
     completions = [completion for group in groups for completion in group.completions]
     rewards = [reward for group in groups for reward in group.rewards]
@@ -40,7 +40,7 @@ def reward_metrics(rewards: Sequence[Reward]) -> dict[str, float]:
     }
 
 
-def grading_metrics(groups: Sequence[Group]) -> dict[str, float]:
+def grading_metrics(groups: Sequence[GroupHeader]) -> dict[str, float]:
     """Return for how long each reward function graded the step's completions, summed over them, by its name."""
     seconds: dict[str, float] = {}
     for name, taken in (item for group in groups for reward in group.rewards for item in reward.seconds.items()):
@@ -48,7 +48,7 @@ def grading_metrics(groups: Sequence[Group]) -> dict[str, float]:
     return {f"time/grading/{name}_s": taken for name, taken in seconds.items()}
 
 
-def length_metrics(completions: Sequence[Completion]) -> dict[str, float]:
+def length_metrics(completions: Sequence[Completion | CompletionHeader]) -> dict[str, float]:
     return {
         "rollout/completion_tokens": mean(completion.num_tokens for completion in completions),
         "rollout/sampled_tokens": float(sum(completion.num_tokens for completion in completions)),
@@ -56,7 +56,7 @@ def length_metrics(completions: Sequence[Completion]) -> dict[str, float]:
     }
 
 
-def staleness_metrics(step: int, groups: Sequence[Group]) -> dict[str, float]:
+def staleness_metrics(step: int, groups: Sequence[GroupHeader]) -> dict[str, float]:
     """Return by how many steps the oldest weights that sampled a completion are behind those that `step` updates."""
     completions = [completion for group in groups for completion in group.completions]
     staleness = [step - 1 - min(completion.policy_versions) for completion in completions]
@@ -67,7 +67,7 @@ def staleness_metrics(step: int, groups: Sequence[Group]) -> dict[str, float]:
     }
 
 
-def solved_metrics(groups: Sequence[Group]) -> dict[str, float]:
+def solved_metrics(groups: Sequence[GroupHeader]) -> dict[str, float]:
     """Return the shares of groups that are right throughout and wrong throughout, of those that can be either."""
     rates = [rate for rate in (group.pass_rate for group in groups) if rate is not None]
     if not rates:
@@ -78,7 +78,7 @@ def solved_metrics(groups: Sequence[Group]) -> dict[str, float]:
     }
 
 
-def mixture_metrics(groups: Sequence[Group]) -> dict[str, float]:
+def mixture_metrics(groups: Sequence[GroupHeader]) -> dict[str, float]:
     """Return how each entry of a mixture does; nothing where there is one only."""
     rates: dict[str, list[float]] = {}
     for group in groups:

@@ -51,6 +51,8 @@ class Failures:
             self._num_failed -= bool(self._recent[0])
         self._recent.append(failures)
         self._num_failed += bool(failures)
+        if self._num_failed == 0:
+            return
         statuses = {failure.status for failure in failures}
         self.timeouts += "timeout" in statuses
         self.errors += "error" in statuses

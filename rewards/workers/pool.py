@@ -15,11 +15,12 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import ray
 from ray.actor import ActorHandle
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import ObjectLostError, RayError, RayTaskError
 
 from rewards.config import RewardsConfig
 from rewards.workers import worker_handle
@@ -27,7 +28,8 @@ from rewards.workers.failures import RewardFailure
 from rewards.workers.scheduler import PendingGroup, Scheduler
 from rewards.workers.worker import RewardWorker
 from rewards.workers.worker_handle import WorkerHandle
-from rollout.types.completions import Group
+from rollout.types.completions import Group, RemoteGroup
+from rollout.types.packed import PackedGroup
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +84,7 @@ class RewardPool:
         """Completions that could not be graded for another reason, since the start."""
         return self._scheduler.failures.errors
 
-    def submit(self, group: Group) -> None:
+    def submit(self, group: RemoteGroup) -> None:
         """Queue a group and return at once. Raises RewardConfigError when the settings cannot grade its task."""
         self._enqueue(group)
         self._assign()
@@ -95,7 +97,7 @@ class RewardPool:
         """Return the seconds until ``poll`` has something to do even if no ref gets ready: ``ray.wait``'s timeout."""
         return 0.0 if self._scheduler.finished else self._next_expiry()
 
-    def poll(self) -> list[Group]:
+    def poll(self) -> list[RemoteGroup]:
         """Return groups that were scored since the last call, without waiting. Replaces dead and silent workers.
 
         Raises RewardFailure when the recipe wants failures to stop the run, and when workers cannot start;
@@ -106,13 +108,14 @@ class RewardPool:
 
     def collect(self, groups: Sequence[Group]) -> list[Group]:
         """Score ``groups``, wait for them and return them in order. Others are left for ``poll``. Raises as it does."""
-        pending = [self._enqueue(group) for group in groups]
+        pending = [self._enqueue(stored(group)) for group in groups]
         self._assign()
         for each in pending:
             while not each.is_done:
                 ray.wait(self.refs(), num_returns=1, timeout=self._next_expiry())
                 self._advance()
-        return self._scheduler.take(pending)
+        found = zip(groups, self._scheduler.take(pending), strict=True)
+        return [group.scored(graded.rewards) for group, graded in found]
 
     def peak_memory_gib(self) -> dict[str, float]:
         """Return the largest resident memory of each worker and its processes so far, GiB, by a name like ``reward-0``.
@@ -141,7 +144,7 @@ class RewardPool:
         self._workers = []
         self._scheduler = Scheduler(self._config)
 
-    def _enqueue(self, group: Group) -> PendingGroup:
+    def _enqueue(self, group: RemoteGroup) -> PendingGroup:
         pending = self._scheduler.enqueue(group)
         self._functions |= {function.name: function for function in pending.functions}
         return pending
@@ -188,6 +191,11 @@ class RewardPool:
             graded = worker.receive(ref)
         except RayTaskError as error:
             raise RewardFailure(f"{worker.name}: {error.cause}") from error
+        except ObjectLostError as error:  # the worker is well
+            raise RewardFailure(
+                f"groups that {worker.name} was to grade are lost, as a node of the cluster is: {error}. Start the "
+                "same command again to resume from the last checkpoint"
+            ) from error
         except RayError as error:
             self._replace(worker, error)
             return
@@ -223,6 +231,12 @@ class RewardPool:
                 "rewards.cpus_per_worker, or give Ray more CPUs"
             )
         self._replace(worker, RayError(f"no word from it in {worker_handle.SILENCE_S:g} s"))
+
+
+def stored(group: Group) -> RemoteGroup:
+    """Put a group that is here into the object store, for workers to read."""
+    packed = PackedGroup.of(group)
+    return replace(packed.remote(group.prompt, ray.put(packed)), rewards=group.rewards)
 
 
 def _paths(worker: WorkerHandle) -> list[str]:

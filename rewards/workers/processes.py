@@ -12,18 +12,37 @@ import os
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rewards.function import Outcome, RewardFunction
 from rewards.workers import grading
 from rewards.workers.kernel_counts import CpuTimes, is_ready_to_run
 
+if TYPE_CHECKING:
+    from rollout.types.completions import Group
+
 READ_BYTES = 2**18
 MAX_STRETCH = 3.0
 """Waiting for a CPU is not held against a function until it has taken so many times its deadline."""
+
+
+class GradeRequest(NamedTuple):
+    """One completion to be graded, as a worker is asked for it: by its place in a group, which has the text."""
+
+    functions: tuple[RewardFunction, ...]
+    group: int
+    """Position among the groups that the worker is given in the same call."""
+    completion: int
+    """Position of the completion in its group."""
+
+    def task(self, groups: Sequence[Group]) -> GradeTask:
+        """Return the task, whose text is the assistant's whole turn."""
+        group = groups[self.group]
+        prefix, text = group.prompt.assistant_prefix, group.completions[self.completion].text
+        return GradeTask(self.functions, prefix + text, group.prompt.answer, len(prefix))
 
 
 @dataclass(eq=False)

@@ -1,8 +1,8 @@
 """The queue of completions to be graded, and their rewards. No Ray here: pool.py decides which worker grades.
 
-The forms of a completion on its way: a Group is submitted and becomes a PendingGroup; each of its completions is a
-WorkItem here, a GradeTask at a worker (processes.py), an Outcome of each function (rewards/function.py), and in the end
-a Reward (rewards/score.py).
+The forms of a completion on its way: a RemoteGroup is submitted and becomes a PendingGroup; each of its completions is
+a WorkItem here, a GradeRequest on its way to a worker, a GradeTask there (processes.py), an Outcome of each function
+(rewards/function.py), and in the end a Reward (rewards/score.py).
 """
 
 from __future__ import annotations
@@ -16,9 +16,8 @@ from rewards.function import Outcome, RewardFunction
 from rewards.registry import functions_of
 from rewards.score import compose, parts_of
 from rewards.workers.failures import Failure, Failures
-from rewards.workers.processes import GradeTask
 from rewards.workers.running_means import RunningMeans
-from rollout.types.completions import Group, Reward
+from rollout.types.completions import RemoteGroup, Reward
 
 AHEAD_S = 0.2
 """Seconds of work that a worker may have before it: enough to be busy until it is given more, and so little that slow
@@ -31,7 +30,7 @@ MAX_AHEAD = 512
 class PendingGroup:
     """A group on its way through the pool."""
 
-    group: Group
+    group: RemoteGroup
     functions: tuple[RewardFunction, ...]
     rewards: dict[int, Reward] = field(default_factory=dict)
     """By the completion's index."""
@@ -40,7 +39,7 @@ class PendingGroup:
     def is_done(self) -> bool:
         return len(self.rewards) == len(self.group.completions)
 
-    def scored(self) -> Group:
+    def scored(self) -> RemoteGroup:
         """Return the group with its rewards. It must be done."""
         return self.group.scored(tuple(self.rewards[index] for index in range(len(self.rewards))))
 
@@ -53,12 +52,6 @@ class WorkItem:
     index: int
     may_retry: bool = True
     """Whether a worker that dies with it has it given to another."""
-
-    def task(self) -> GradeTask:
-        """Return what the worker gets. Its text is the assistant's whole turn."""
-        prompt = self.pending.group.prompt
-        text = prompt.assistant_prefix + self.pending.group.completions[self.index].text
-        return GradeTask(self.pending.functions, text, prompt.answer, len(prompt.assistant_prefix))
 
     @property
     def grader(self) -> str:
@@ -78,7 +71,7 @@ class Scheduler:
         self.num_pending = 0
         """Groups that were queued and not taken back yet."""
 
-    def enqueue(self, group: Group) -> PendingGroup:
+    def enqueue(self, group: RemoteGroup) -> PendingGroup:
         """Queue a group. Raises RewardConfigError when the settings cannot grade its task."""
         pending = PendingGroup(group, self.functions_of(group.prompt.grader))
         self.num_pending += 1
@@ -108,11 +101,11 @@ class Scheduler:
             num_open += 1
         return items
 
-    def take_finished(self) -> list[Group]:
+    def take_finished(self) -> list[RemoteGroup]:
         """Return the groups that are done, each once."""
         return self.take(list(self.finished))
 
-    def take(self, groups: Sequence[PendingGroup]) -> list[Group]:
+    def take(self, groups: Sequence[PendingGroup]) -> list[RemoteGroup]:
         """Return those groups, which must be done, in that order."""
         taken = set(groups)
         self.finished = [pending for pending in self.finished if pending not in taken]
@@ -127,11 +120,15 @@ class Scheduler:
         """
         pending = item.pending
         assert item.index not in pending.rewards, "a completion was graded twice"
-        if all(outcome.status != "timeout" for outcome in outcomes):
-            self._means.record(item.grader, sum(outcome.seconds for outcome in outcomes))
-        pending.rewards[item.index] = compose(pending.functions, outcomes, self._config)
+        statuses = {outcome.status for outcome in outcomes}
+        if "timeout" not in statuses:
+            self._means.record(item.grader, sum([outcome.seconds for outcome in outcomes]))
+        reward = pending.rewards[item.index] = compose(pending.functions, outcomes, self._config)
         if pending.is_done:
             self.finished.append(pending)
+        if reward.status == "ok" and statuses <= {"ok"}:
+            self.failures.record(())
+            return
         place = f"prompt {pending.group.prompt.id}, completion {item.index}"
         failed = (_failure(*each, place) for each in zip(pending.functions, outcomes, strict=True))
         self.failures.record(tuple(failure for failure in failed if failure is not None))

@@ -52,6 +52,9 @@ class WorkerHandle:
     deadline: float = 0.0
     """When it has been silent for too long, in seconds of the monotonic clock."""
 
+    def __post_init__(self) -> None:
+        self._grade: Any = self.actor.grade_groups.options(num_returns="streaming")
+
     @property
     def num_open(self) -> int:
         return sum(batch.num_open for batch in self.batches.values())
@@ -74,8 +77,10 @@ class WorkerHandle:
 
     def send(self, items: Sequence[WorkItem]) -> None:
         """Have it grade items."""
-        tasks = [item.task() for item in items]
-        reports: ObjectRefGenerator = self.actor.grade.options(num_returns="streaming").remote(tasks)
+        references = list(dict.fromkeys(item.pending.group.reference for item in items))
+        places = {reference: place for place, reference in enumerate(references)}
+        requests = [(item.pending.functions, places[item.pending.group.reference], item.index) for item in items]
+        reports: ObjectRefGenerator = self._grade.remote(requests, *references)
         if not self.batches:
             self.deadline = time.monotonic() + SILENCE_S
         self.batches[reports] = WorkBatch(dict(enumerate(items)), len(items))

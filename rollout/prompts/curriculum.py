@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rollout.prompts.config import CurriculumConfig
-from rollout.types.completions import Group
+from rollout.types.completions import GroupHeader
 from rollout.types.prompts import Prompt
 
 
@@ -31,7 +31,7 @@ class Curriculum:
         stages = self._config.stages
         return stages[self._stage].weights if stages else self._weights
 
-    def observe(self, groups: Iterable[Group], next_position: int) -> None:
+    def observe(self, groups: Iterable[GroupHeader], next_position: int) -> None:
         """Count a step's graded groups. They may end the stage; the next one then begins at `next_position`.
 
         Where sampling runs ahead, groups of the previous stage come first. They are left out. The window takes groups
@@ -90,7 +90,7 @@ class SolvedProblems:
         """Return whether the problem of that entry and key is dropped."""
         return self._is_long(self._streaks.get(name, {}).get(key, 0))
 
-    def observe(self, group: Group) -> None:
+    def observe(self, group: GroupHeader) -> None:
         """Count a graded group of a problem that can be dropped."""
         if self._drop_after == 0:
             return

@@ -14,7 +14,7 @@ from rollout.prompts.config import PromptsConfig
 from rollout.prompts.curriculum import Curriculum, SolvedProblems, training_id
 from rollout.prompts.mixture import MAX_REDRAWS, Draw, Mixture, NoneFitsError, NothingLeftError
 from rollout.prompts.template import OverlongPromptError, Template, Tokenizer
-from rollout.types.completions import Group
+from rollout.types.completions import GroupHeader
 from rollout.types.prompts import Prompt, PromptFormat
 
 logger = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ class PromptStream:
         """Return the next `count` training prompts."""
         return [self._next() for _ in range(count)]
 
-    def observe(self, groups: Sequence[Group]) -> None:
+    def observe(self, groups: Sequence[GroupHeader]) -> None:
         """End a step whose graded groups these are; they may end a stage of the curriculum."""
         self._curriculum.observe(groups, self._position)
         for group in groups:

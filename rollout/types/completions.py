@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,18 @@ Logprobs = NDArray[np.float32]
 
 FinishReason = Literal["stop", "length"]
 PartStatus = Literal["ok", "timeout", "error"]
+
+
+class CompletionHeader(NamedTuple):
+    """What is known of a completion where its tokens and text are not."""
+
+    num_tokens: int
+    finish_reason: FinishReason
+    policy_versions: tuple[int, ...]
+
+    @property
+    def is_truncated(self) -> bool:
+        return self.finish_reason == "length"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +58,14 @@ class Completion:
 
     @property
     def is_truncated(self) -> bool:
-        return self.finish_reason == "length"
+        return self.header.is_truncated
+
+    @property
+    def header(self) -> CompletionHeader:
+        return CompletionHeader(self.num_tokens, self.finish_reason, self.policy_versions)
 
 
-@dataclass(frozen=True, slots=True)
-class RewardPart:
+class RewardPart(NamedTuple):
     """One named component of a reward.
 
     A part that is not ``ok`` has the value 0. An ensemble then has the value that its other parts make.
@@ -61,7 +76,7 @@ class RewardPart:
     status: PartStatus = "ok"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # without slots, with which Python 3.11 pickles ten times as slowly
 class Reward:
     """The scalar that is trained on, and the parts that it was made of."""
 
@@ -85,15 +100,15 @@ class Reward:
         return next((part.status for part in self.parts if part.status != "ok"), "ok")
 
 
-@dataclass(frozen=True, slots=True)
-class Group:
-    """The completions of one prompt, and their rewards once they are graded."""
+@dataclass(frozen=True)
+class GroupHeader:
+    """The completions of one prompt, as far as their tokens and texts are not needed, and their rewards once graded."""
 
     prompt: Prompt
-    completions: tuple[Completion, ...]
+    completions: tuple[Completion, ...] | tuple[CompletionHeader, ...]
     rewards: tuple[Reward, ...] = ()
 
-    def scored(self, rewards: tuple[Reward, ...]) -> Group:
+    def scored(self, rewards: tuple[Reward, ...]) -> Self:
         """Return this group with ``rewards``, one for each completion. Raises ValueError for another number of them."""
         if len(rewards) != len(self.completions):
             raise ValueError(f"group {self.prompt.id}: {len(self.completions)} completions, {len(rewards)} rewards")
@@ -107,7 +122,8 @@ class Group:
     @property
     def has_spread(self) -> bool:
         """True when rewards differ. Without spread, advantages that compare completions are all 0."""
-        return bool(np.ptp(self.totals) > 0)
+        totals = [reward.total for reward in self.rewards]
+        return max(totals) > min(totals)
 
     @property
     def pass_rate(self) -> float | None:
@@ -119,3 +135,19 @@ class Group:
     @property
     def num_completion_tokens(self) -> int:
         return sum(completion.num_tokens for completion in self.completions)
+
+
+@dataclass(frozen=True)
+class Group(GroupHeader):
+    """The completions of one prompt, and their rewards once they are graded."""
+
+    completions: tuple[Completion, ...]
+
+
+@dataclass(frozen=True)
+class RemoteGroup(GroupHeader):
+    """A group whose tokens and texts stay where they were sampled until somebody else needs them."""
+
+    completions: tuple[CompletionHeader, ...]
+    reference: Any = None
+    """To a `PackedGroup` in the object store."""

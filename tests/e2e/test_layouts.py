@@ -25,8 +25,9 @@ from orchestrator.fleet.learner_group import LearnerGroup
 from orchestrator.fleet.publish import publish
 from orchestrator.run import load_tokenizer
 from rollout.prompts.stream import PromptStream
-from rollout.types.completions import Group, Reward, RewardPart
+from rollout.types.completions import RemoteGroup, Reward, RewardPart
 from rollout.types.sampling import SamplingRequest
+from tests.support.remote_groups import gathered
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -90,14 +91,15 @@ def publish_from(site: Site, learner: LearnerGroup, version: int) -> None:
     site.fleet.generators.serve(standing)
 
 
-def collect(site: Site, config: RunConfig) -> list[Group]:
-    groups = site.fleet.rollouts.collect(SamplingRequest(tuple(site.prompts.take(16)), config.sampling, 4, config.seed))
+def collect(site: Site, config: RunConfig) -> list[RemoteGroup]:
+    request = SamplingRequest(tuple(site.prompts.take(16)), config.sampling, 4, config.seed)
+    groups = gathered(site.fleet.rollouts, request)
     # An untrained policy earns nothing; any spread will do to make an update.
     rewards = tuple(Reward(float(index), (RewardPart("correctness", 0.0),)) for index in range(4))
     return [group.scored(rewards) for group in groups]
 
 
-def on_policy_steps(site: Site, config: RunConfig) -> tuple[list[dict[str, float]], list[list[Group]]]:
+def on_policy_steps(site: Site, config: RunConfig) -> tuple[list[dict[str, float]], list[list[RemoteGroup]]]:
     """The metrics and the groups of a few steps, each sampled by the weights of the one before."""
     learner = start(site, config)
     publish_from(site, learner, 0)
@@ -110,7 +112,7 @@ def on_policy_steps(site: Site, config: RunConfig) -> tuple[list[dict[str, float
 
 
 @pytest.fixture(scope="module")
-def first(site: Site) -> tuple[list[dict[str, float]], list[list[Group]]]:
+def first(site: Site) -> tuple[list[dict[str, float]], list[list[RemoteGroup]]]:
     return on_policy_steps(site, run_config(1, "learner.zero_stage=0"))
 
 

@@ -25,10 +25,12 @@ from orchestrator.fleet.publish import PublishError, publish
 from orchestrator.fleet.rollouts import RolloutStream
 from orchestrator.fleet.transports import RayTransport
 from orchestrator.run import load_tokenizer
+from rewards.workers.pool import stored
 from rollout.actor import CONCURRENCY, Generator, environment
 from rollout.prompts.stream import PromptStream
 from rollout.types.completions import Reward, RewardPart
 from rollout.types.sampling import EngineSpec, Heartbeat, SamplingRequest
+from tests.support.remote_groups import gathered
 
 pytestmark = pytest.mark.slow
 # Ray's workers cannot import this file: its actors travel by value.
@@ -72,7 +74,8 @@ def fresh(run):
 
 def collect(run, count: int = 16):
     config, fleet, prompts, _ = run
-    groups = fleet.rollouts.collect(SamplingRequest(tuple(prompts.take(count)), config.sampling, 4, config.seed))
+    request = SamplingRequest(tuple(prompts.take(count)), config.sampling, 4, config.seed)
+    groups = gathered(fleet.rollouts, request)
     # An untrained policy earns nothing; any spread will do to make an update.
     return [group.scored(tuple(spread(index) for index in range(4))) for group in groups]
 
@@ -135,7 +138,8 @@ def test_a_generator_with_a_stale_lm_head_stops_the_run(fresh) -> None:
     options = {"num_cpus": 0, "runtime_env": {"env_vars": environment(config.rollout)}, **CONCURRENCY}
     stale = ray.remote(**options)(StaleHead).remote(spec, config.rollout)
     publish(fleet.learner, {"generator-9": stale}, 0, timeout_s=120, bucket_bytes=2**28)
-    groups = stream_of(stale, fresh).collect(SamplingRequest(tuple(prompts.take(8)), config.sampling, 4, config.seed))
+    request = SamplingRequest(tuple(prompts.take(8)), config.sampling, 4, config.seed)
+    groups = gathered(stream_of(stale, fresh), request)
     ray.kill(stale)
     with pytest.raises(ParityError, match="LM head"):
         fleet.learner.update(1, [group.scored(tuple(spread(index) for index in range(4))) for group in groups])
@@ -270,7 +274,8 @@ def test_spoiled_weights_leave_every_generator_on_the_old_version_and_sampling_a
     fleet.publish(version=0)
     asked = prompts.take(8)
     before = fleet.rollouts.collect(SamplingRequest(tuple(asked), config.sampling, 4, config.seed))
-    fleet.learner.update(1, [group.scored(tuple(spread(index) for index in range(4))) for group in before])
+    graded = [group.scored(tuple(spread(index) for index in range(4))) for group in before]
+    fleet.learner.update(1, [stored(group) for group in graded])
     with pytest.raises(PublishError, match=message) as caught:
         publish(
             ThroughHands(fleet.learner, spoil),

@@ -17,8 +17,9 @@ from orchestrator.config.schema import RunConfig
 from orchestrator.fleet.fleet import RayFleet
 from orchestrator.run import load_tokenizer
 from rollout.prompts.stream import PromptStream
-from rollout.types.completions import Group, Reward, RewardPart
+from rollout.types.completions import RemoteGroup, Reward, RewardPart
 from rollout.types.sampling import SamplingRequest
+from tests.support.remote_groups import gathered
 
 pytestmark = [pytest.mark.gpu, pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -77,10 +78,11 @@ def publish(fleet: RayFleet, version: int) -> float:
     return time.monotonic() - start
 
 
-def collect(site: Site) -> list[Group]:
+def collect(site: Site) -> list[RemoteGroup]:
     config, fleet, prompts = site
     with fleet.generating():
-        sampled = fleet.rollouts.collect(SamplingRequest(tuple(prompts.take(16)), config.sampling, 4, config.seed))
+        request = SamplingRequest(tuple(prompts.take(16)), config.sampling, 4, config.seed)
+        sampled = gathered(fleet.rollouts, request)
     # An untrained policy earns nothing; any spread will do to make an update.
     rewards = tuple(Reward(float(index), (RewardPart("correctness", 0.0),)) for index in range(4))
     return [group.scored(rewards) for group in sampled]

@@ -18,6 +18,7 @@ from learner.weights.gather import tensors_of
 from rollout.types.completions import Group
 from tests.learner.test_learner import assert_close, stale
 from tests.support.oracle import oracle_update
+from tests.support.remote_groups import for_update
 from tests.support.tiny import MAX_COMPLETION_TOKENS, MODEL, TEMPERATURE, learner_config
 
 DEADLINE_S = 120
@@ -83,7 +84,7 @@ def two_rank_config(**settings: Any) -> LearnerConfig:
 def test_two_ranks_make_the_update_of_one(ranks: Ranks, folder, groups, more_groups, zero_stage: int) -> None:
     config = two_rank_config(zero_stage=zero_stage)
     ranks.start(config, folder)
-    metrics = [ranks.call("update", 1, groups), ranks.call("update", 2, more_groups)]
+    metrics = [ranks.call("update", 1, *for_update(groups)), ranks.call("update", 2, *for_update(more_groups))]
     assert all(first == second for first, second in metrics)
     assert_close(ranks.weights(), oracle_update(folder, config, [groups, more_groups]))
 
@@ -91,7 +92,7 @@ def test_two_ranks_make_the_update_of_one(ranks: Ranks, folder, groups, more_gro
 def test_a_rank_without_work_keeps_in_step(ranks: Ranks, folder, groups) -> None:
     ranks.start(two_rank_config(zero_stage=2), folder)
     lone = [group for group in groups if not np.ptp(group.totals)]
-    first, second = ranks.call("update", 1, lone)
+    first, second = ranks.call("update", 1, *for_update(lone))
     assert first == second
     assert first.metrics["optim/microbatches"] == 1
     ranks.call("release_memory")
@@ -104,22 +105,22 @@ def test_a_checkpoint_of_two_ranks_goes_on_bit_for_bit(
 ) -> None:
     config = two_rank_config(zero_stage=zero_stage)
     ranks.start(config, folder)
-    ranks.call("update", 1, groups)
+    ranks.call("update", 1, *for_update(groups))
     digests, same = ranks.call("save", tmp_path / "checkpoint")
     files = [path for path in (tmp_path / "checkpoint").rglob("*") if path.is_file()]
     assert digests == same == {str(path.relative_to(tmp_path / "checkpoint")): file_digest(path) for path in files}
-    expected = ranks.call("update", 2, more_groups)
+    expected = ranks.call("update", 2, *for_update(more_groups))
     weights = ranks.weights()
     ranks.start(config, folder)
     ranks.call("load", tmp_path / "checkpoint")
-    assert ranks.call("update", 2, more_groups) == expected
+    assert ranks.call("update", 2, *for_update(more_groups)) == expected
     assert_close(ranks.weights(), weights, atol=0)
 
 
 def test_parity_errors_reach_the_driver_from_every_rank(ranks: Ranks, folder, groups: list[Group]) -> None:
     ranks.start(two_rank_config(max_logprob_gap=None), folder)
     # Only one group is stale: a rank that has none of it must stop as well.
-    pending = [actor.update.remote(1, [stale(groups[0]), *groups[1:]]) for actor in ranks.actors]
+    pending = [actor.update.remote(1, *for_update([stale(groups[0]), *groups[1:]])) for actor in ranks.actors]
     for reference in pending:
         with pytest.raises(ParityError, match=r"at most; the limit on the average is 0\.001"):
             ray.get(reference, timeout=DEADLINE_S)

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from orchestrator.records.run_directory import GroupAdvantages
-from rollout.types.completions import Group
+from rollout.types.completions import Group, RemoteGroup
+
+RemoteAdvantages = Sequence[tuple[RemoteGroup, Sequence[float]]]
+"""Groups, each with the advantages of its completions."""
 
 
 class Tracker(Protocol):
     """Takes the metrics of each step, its groups, and those of held-out prompts; step 0 is the first evaluation."""
 
     def log(
-        self, step: int, metrics: Mapping[str, float], groups: GroupAdvantages = (), held_out: Sequence[Group] = ()
+        self, step: int, metrics: Mapping[str, float], groups: RemoteAdvantages = (), held_out: Sequence[Group] = ()
     ) -> None: ...
 
     def flush(self) -> None:
@@ -30,7 +32,7 @@ class Trackers(Tracker):
         self._trackers = trackers
 
     def log(
-        self, step: int, metrics: Mapping[str, float], groups: GroupAdvantages = (), held_out: Sequence[Group] = ()
+        self, step: int, metrics: Mapping[str, float], groups: RemoteAdvantages = (), held_out: Sequence[Group] = ()
     ) -> None:
         for tracker in self._trackers:
             tracker.log(step, metrics, groups, held_out)

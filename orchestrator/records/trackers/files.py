@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from orchestrator.config.schema import RunConfig
 from orchestrator.records.recorder import Recorder
-from orchestrator.records.run_directory import GroupAdvantages, RunDirectory
-from orchestrator.records.trackers.base import Tracker
+from orchestrator.records.run_directory import RunDirectory
+from orchestrator.records.trackers.base import RemoteAdvantages, Tracker
 from rollout.types.completions import Group
 
 
@@ -20,7 +20,7 @@ class FileTracker(Tracker):
         self._recorder: Recorder | None = None
 
     def log(
-        self, step: int, metrics: Mapping[str, float], groups: GroupAdvantages = (), held_out: Sequence[Group] = ()
+        self, step: int, metrics: Mapping[str, float], groups: RemoteAdvantages = (), held_out: Sequence[Group] = ()
     ) -> None:
         if (groups or held_out) and self._config.tracking.save_rollouts:
             self._recorder = self._recorder or Recorder(self._directory, f"{self._config.name}/recorder")

@@ -9,8 +9,7 @@ from collections.abc import Mapping, Sequence
 from ray.util.metrics import Counter, Gauge
 
 from orchestrator.records.meanings.table import find_metric
-from orchestrator.records.run_directory import GroupAdvantages
-from orchestrator.records.trackers.base import Tracker
+from orchestrator.records.trackers.base import RemoteAdvantages, Tracker
 from rollout.types.completions import Group
 
 REPEAT_S = 1.0
@@ -37,7 +36,7 @@ class RayMetricsTracker(Tracker):
         self._thread.start()
 
     def log(
-        self, step: int, metrics: Mapping[str, float], groups: GroupAdvantages = (), held_out: Sequence[Group] = ()
+        self, step: int, metrics: Mapping[str, float], groups: RemoteAdvantages = (), held_out: Sequence[Group] = ()
     ) -> None:
         with self._lock:
             self._values |= {"step": float(step)} | {key: float(value) for key, value in metrics.items()}

@@ -8,8 +8,7 @@ from typing import get_args
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from orchestrator.records.run_directory import GroupAdvantages
-from orchestrator.records.trackers.base import Tracker
+from orchestrator.records.trackers.base import RemoteAdvantages, Tracker
 from rollout.types.completions import Group
 from rollout.types.prompts import PromptFormat
 
@@ -35,7 +34,7 @@ class ConsoleTracker(Tracker):
         self._num_steps = num_steps
 
     def log(
-        self, step: int, metrics: Mapping[str, float], groups: GroupAdvantages = (), held_out: Sequence[Group] = ()
+        self, step: int, metrics: Mapping[str, float], groups: RemoteAdvantages = (), held_out: Sequence[Group] = ()
     ) -> None:
         self._progress.start()  # again without effect
         if any(key.startswith("eval/") for key in metrics):

@@ -9,8 +9,8 @@ from typing import Any
 
 from orchestrator.config.schema import RunConfig
 from orchestrator.records.atomic_file import write_atomically
-from orchestrator.records.run_directory import GroupAdvantages, RunDirectory
-from orchestrator.records.trackers.base import Tracker
+from orchestrator.records.run_directory import RunDirectory
+from orchestrator.records.trackers.base import RemoteAdvantages, Tracker
 from rollout.types.completions import Group
 
 STEP = "step"
@@ -51,7 +51,7 @@ class WandbTracker(Tracker):
             self._run.log(line)
 
     def log(
-        self, step: int, metrics: Mapping[str, float], groups: GroupAdvantages = (), held_out: Sequence[Group] = ()
+        self, step: int, metrics: Mapping[str, float], groups: RemoteAdvantages = (), held_out: Sequence[Group] = ()
     ) -> None:
         self._run.log({STEP: step} | dict(metrics))
 

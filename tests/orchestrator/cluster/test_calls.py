@@ -23,7 +23,7 @@ def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The time, which passes by one second a look."""
     now, looks = [0.0], [0]
 
-    def ready_of(refs: Sequence[Ref], timeout_s: float) -> list[Ref]:
+    def ready_of(refs: Sequence[Ref], timeout_s: float, pause_s: float = 0.0) -> list[Ref]:
         looks[0] += 1
         now[0] += 1.0
         return [ref for ref in refs if ref.after is not None and ref.after < looks[0]]

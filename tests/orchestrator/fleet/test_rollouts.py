@@ -6,6 +6,8 @@ import pytest
 
 from orchestrator.fleet.rollouts import RolloutStream
 from rollout.config import RolloutConfig, SamplingConfig
+from rollout.engine.step_loop import EngineStoppedError
+from rollout.types.packed import PackedGroup
 from rollout.types.sampling import SamplingRequest
 from rollout.weights.staging import UnpublishedError
 
@@ -98,17 +100,67 @@ def test_whose_weights_were_dropped_in_a_publish_is_not_lost(stream, generators,
     """The publish tries again. When its prompts are assigned again it has a whole version, or the publish lost it."""
     first, second = generators.serving.values()
     stream.submit(request(0, 4))
-    (broken,) = [call for call, name in stream._streams.items() if name == "generator-0"]
 
     def fail(*_):
         raise UnpublishedError("a publish failed half way")
 
+    monkeypatch.setattr("orchestrator.fleet.rollouts.ray.get", fail)
     monkeypatch.setattr("orchestrator.fleet.rollouts.result_of", fail)
-    monkeypatch.setattr("orchestrator.fleet.rollouts.next", lambda call: call, raising=False)
-    stream._take(broken)
+    stream._take([("generator-0", "its error")])
     stream._hand_out()
     assert generators.lost == [] and [*generators.serving] == ["generator-0", "generator-1"]
     assert (first.asked, second.asked) == ([names(0, 2), names(0, 2)], [names(1, 3)])
+
+
+class Stream:
+    """References that have arrived; it is ready once more at its end, as Ray's may be."""
+
+    def __init__(self, *references: str) -> None:
+        self.left = [*references]
+
+    def next_ready(self) -> bool:
+        return True
+
+    def __next__(self):
+        if not self.left:
+            raise StopIteration
+        return self.left.pop(0)
+
+
+def test_all_that_has_arrived_is_taken_in_one_look_also_of_a_stream_that_ends_there(
+    stream, generators, pool, monkeypatch
+) -> None:
+    graded: list[tuple[str, str]] = []
+    pool.submit = lambda group: graded.append((group.prompt.id, group.reference))
+    pool.poll = list
+    stream._generators.settle = lambda: None
+    stream.submit(request(0, 4))
+    ended, other = Stream("a train/0", "b train/2"), Stream("c train/1")
+    stream._streams = {ended: "generator-0", other: "generator-1"}
+    packed = lambda reference: PackedGroup(reference[2:], (), None)  # noqa: E731
+    monkeypatch.setattr("orchestrator.fleet.rollouts.ray.get", lambda found, timeout: [*map(packed, found)])
+    monkeypatch.setattr("orchestrator.fleet.rollouts.Heartbeats.hanging", lambda *_: {})
+    stream.advance([ended, other])
+    assert graded == [("train/0", "a train/0"), ("train/2", "b train/2"), ("train/1", "c train/1")]
+    assert not stream._streams and [*stream._in_flight["generator-1"]] == ["train/3"]
+
+
+def test_what_arrived_before_a_generator_failed_is_kept_and_nothing_after_it(
+    stream, generators, pool, monkeypatch
+) -> None:
+    def found(references, *_, **__):
+        if isinstance(references, list) or references == "broken":
+            raise EngineStoppedError("it failed")
+        return PackedGroup(references, (), None)
+
+    graded: list[str] = []
+    pool.submit = lambda group: graded.append(group.prompt.id)
+    stream.submit(request(0, 6))
+    monkeypatch.setattr("orchestrator.fleet.rollouts.ray.get", found)
+    monkeypatch.setattr("orchestrator.fleet.rollouts.result_of", found)
+    stream._take([("generator-0", name) for name in ("train/0", "broken", "train/2")] + [("generator-1", "train/1")])
+    assert graded == ["train/0", "train/1"] and generators.lost == ["generator-0"]
+    assert generators.serving["generator-1"].asked == [names(1, 3, 5), names(2, 4)]
 
 
 def test_prompts_wait_while_there_is_nobody(stream, generators) -> None:

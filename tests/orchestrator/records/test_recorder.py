@@ -13,6 +13,7 @@ from orchestrator.records.checkpoints import Checkpoints
 from orchestrator.records.recorder import MAX_BEHIND, RecorderLostError
 from orchestrator.records.run_directory import RunDirectory, RunDirectoryError
 from orchestrator.records.trackers.files import FileTracker
+from rewards.workers.pool import stored
 from tests.support.groups import scored_group
 
 pytestmark = pytest.mark.slow
@@ -40,7 +41,7 @@ def tracker(directory):
 def log(tracker, step: int) -> float:
     """Log a step, and return the seconds that the caller waited."""
     begin = time.monotonic()
-    tracker.log(step, {"reward/total": 1.0}, [(scored_group(f"p{step}", [True, False]), [0.7, -0.7])])
+    tracker.log(step, {"reward/total": 1.0}, [(stored(scored_group(f"p{step}", [True, False])), [0.7, -0.7])])
     return time.monotonic() - begin
 
 

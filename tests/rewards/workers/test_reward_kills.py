@@ -18,7 +18,7 @@ import pytest
 import ray
 
 from rewards.config import RewardsConfig
-from rewards.workers.pool import RewardPool
+from rewards.workers.pool import RewardPool, stored
 from rollout.types.completions import Group
 from tests.support.paths import SUPPORT
 from tests.support.processes import all_end, children, descendants, fork_servers, parent, wait_until
@@ -50,7 +50,7 @@ def test_random_kills_lose_and_duplicate_nothing(make_group: MakeGroup) -> None:
     pool = RewardPool(settings, "kills", ["echo"])
     for number in range(NUM_GROUPS):
         texts = [f"pays {GROUP_SIZE * number + index}" for index in range(GROUP_SIZE)]
-        pool.submit(make_group(texts, "echo", prompt_id=str(number)))
+        pool.submit(stored(make_group(texts, "echo", prompt_id=str(number))))
     scored, num_kills = grade_under_fire(pool)
     assert num_kills == NUM_KILLS
     assert pool.restarts >= 1
@@ -91,7 +91,7 @@ import sys
 sys.path[:0] = {path!r}
 import numpy as np, ray
 from rewards.config import RewardsConfig
-from rewards.workers.pool import RewardPool
+from rewards.workers.pool import RewardPool, stored
 from rollout.types.completions import Completion, Group
 from rollout.types.prompts import Prompt
 

@@ -18,7 +18,7 @@ from rewards.registry import UnknownPartError, UnknownTaskError
 from rewards.workers import pool as pool_module
 from rewards.workers import worker_handle
 from rewards.workers.failures import RewardFailure
-from rewards.workers.pool import RewardPool
+from rewards.workers.pool import RewardPool, stored
 from rollout.types.completions import Group
 from tests.support.paths import SUPPORT
 from tests.support.processes import all_end, is_gone, parent, wait_until
@@ -134,7 +134,7 @@ def test_a_pattern_that_holds_the_gil_costs_only_its_own_completion(
 def test_other_hangs_and_other_groups_meanwhile(start_pool: StartPool, make_group: MakeGroup) -> None:
     pool = start_pool(num_workers=2)
     for text, prompt_id in [("spin", "1"), ("sleep", "2"), ("good", "3"), ("good", "4")]:
-        pool.submit(make_group([text], prompt_id=prompt_id))
+        pool.submit(stored(make_group([text], prompt_id=prompt_id)))
     by_id = {group.prompt.id: statuses(group) for group in drain(pool)}
     assert by_id == {"1": ["timeout"], "2": ["timeout"], "3": ["ok"], "4": ["ok"]}
 
@@ -142,7 +142,7 @@ def test_other_hangs_and_other_groups_meanwhile(start_pool: StartPool, make_grou
 def test_groups_come_back_while_another_hangs(start_pool: StartPool, make_group: MakeGroup) -> None:
     pool = start_pool(deadline_s=3600)
     pool.collect([make_group(["good"])])
-    pool.submit(make_group(["sleep"], prompt_id="hangs"))
+    pool.submit(stored(make_group(["sleep"], prompt_id="hangs")))
     scored = pool.collect([make_group(["good"] * 4, prompt_id=str(number)) for number in range(50)])
     assert [statuses(group) for group in scored] == [["ok"] * 4] * 50
     assert pool.num_pending == 1
@@ -179,10 +179,10 @@ def test_nothing_blocks_and_the_pool_says_when_it_is_full(start_pool: StartPool,
     assert wait_until(lambda: pool.poll() == [] and pool.refs() == [])
     assert pool.next_deadline() is None
     start = time.monotonic()
-    pool.submit(make_group(["sleep"]))
+    pool.submit(stored(make_group(["sleep"])))
     assert pool.poll() == []
     assert not pool.is_full
-    pool.submit(make_group(["sleep"]))
+    pool.submit(stored(make_group(["sleep"])))
     assert pool.is_full
     assert time.monotonic() - start < DEADLINE_S
     assert len(drain(pool)) == 2
@@ -201,14 +201,14 @@ def test_a_driver_that_looks_late_does_not_punish_who_was_in_time(
     monkeypatch.setattr(worker_handle, "SILENCE_S", 0.5)
     pool = start_pool()
     pool.collect([make_group(["good"])])
-    pool.submit(make_group(["good"]))
+    pool.submit(stored(make_group(["good"])))
     time.sleep(DEADLINE_S + 1)
     assert [statuses(group) for group in pool.poll()] == [["ok"]]
     assert pool.restarts == 0
 
 
 def test_collect_leaves_other_groups_for_poll(shared: RewardPool, make_group: MakeGroup) -> None:
-    shared.submit(make_group(["good"], prompt_id="train/1"))
+    shared.submit(stored(make_group(["good"], prompt_id="train/1")))
     assert [group.prompt.id for group in shared.collect([make_group(["good"], prompt_id="held_out/1")])] == [
         "held_out/1"
     ]
@@ -222,7 +222,7 @@ def test_a_worker_that_is_killed_costs_nothing(start_pool: StartPool, make_group
     pid = pid_of(pool)
     pool.poll()
     if "nap" in texts:
-        pool.submit(make_group(texts))
+        pool.submit(stored(make_group(texts)))
     os.kill(pid, signal.SIGKILL)
     assert [statuses(group) for group in pool.collect([make_group(texts)])] == [["ok", "ok"]]
     assert [statuses(group) for group in drain(pool)] == [["ok", "ok"]] * ("nap" in texts)
@@ -231,7 +231,7 @@ def test_a_worker_that_is_killed_costs_nothing(start_pool: StartPool, make_group
 
 def test_what_a_killed_worker_had_is_given_to_another_once(start_pool: StartPool, make_group: MakeGroup) -> None:
     pool = start_pool("hostile", deadline_s=3600)
-    pool.submit(make_group(["sleep"], prompt_id="hangs"))
+    pool.submit(stored(make_group(["sleep"], prompt_id="hangs")))
     for number in (1, 2):
         assert wait_until(lambda: pool.poll() == [] and bool(pool._workers[0].batches))
         os.kill(pid_of(pool), signal.SIGKILL)
@@ -258,7 +258,7 @@ def test_a_worker_that_falls_silent_is_replaced(
 def test_mistakes_in_the_recipe_are_raised(start_pool: StartPool, make_group: MakeGroup) -> None:
     pool = start_pool(deadline_s=20)
     with pytest.raises(UnknownTaskError, match="did you mean 'hostile'"):
-        pool.submit(make_group(["text"], "hostle"))
+        pool.submit(stored(make_group(["text"], "hostle")))
     with pytest.raises(RewardConfigError, match="did you mean 'correct'"):
         pool.collect([make_group(["text"], "misnamed")])
     with pytest.raises(RewardFailure, match="no_such_module"):
@@ -294,7 +294,7 @@ def test_peak_memory_leaves_out_who_cannot_answer(
 def test_close_ends_the_processes(start_pool: StartPool, make_group: MakeGroup, tmp_path: Path) -> None:
     pool = start_pool(deadline_s=60)
     pid_file = tmp_path / "pids"
-    pool.submit(make_group(["program"], answer={"pid_file": str(pid_file)}))
+    pool.submit(stored(make_group(["program"], answer={"pid_file": str(pid_file)})))
     while not pid_file.exists() or len(pid_file.read_text().split()) < 2:
         ray.wait(pool.refs(), timeout=0.1)
         pool.poll()

@@ -139,7 +139,7 @@ def test_a_reward_worker_finds_the_grader_on_its_own_path(folder: Path, prompts:
     """As on another node: the worker is started with a path of its own and knows the grader by its name only."""
     import ray
 
-    from rewards.workers.pool import RewardPool
+    from rewards.workers.pool import RewardPool, stored
 
     prompt = PromptStream(prompts, Bytes()).take(1)[0]
     tokens, logprobs = np.zeros(1, np.int32), np.zeros(1, np.float32)
@@ -150,7 +150,7 @@ def test_a_reward_worker_finds_the_grader_on_its_own_path(folder: Path, prompts:
     try:
         config = RewardsConfig(**SETTINGS["rewards"])
         pool = RewardPool(config, "own", [prompt.grader], lambda index: environment)
-        pool.submit(group)
+        pool.submit(stored(group))
         deadline, graded = time.monotonic() + 60, []
         while not graded and time.monotonic() < deadline:
             ray.wait(pool.refs(), num_returns=1, timeout=pool.next_deadline())
