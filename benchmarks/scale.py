@@ -1,8 +1,8 @@
 """What a run's driver can handle, against its number of generators: the real loop, with simulated engines and learner.
 
-`python -m benchmarks.scale` prints three tables: groups/s and CPU of the driver in the loop; a pass of the stream while
-every generator is busy and nothing is ready; a publish. docs/scale.md reads them, and docs/experiments.md says what is
-simulated.
+`python -m benchmarks.scale` prints four tables: groups/s and CPU of the driver in the loop; a pass of the stream while
+every generator is busy and nothing is ready; a publish; what the recorder writes. docs/scale.md reads them, and
+docs/experiments.md says what is simulated.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from typing import cast
 
 from rich.console import Console
 
-from benchmarks.simulated import NumberedPrompts, SimulatedFleet
+from benchmarks.simulated import NumberedPrompts, SimulatedFleet, graded
+from benchmarks.simulated_engines import group_of
 from orchestrator.cluster.calls import ready_of
 from orchestrator.cluster.ray_cluster import ray_cluster
 from orchestrator.config.recipe import load
@@ -42,13 +43,16 @@ from rollout.types.completions import Group
 from rollout.types.sampling import SamplingRequest
 
 PASSES, PUBLISHES = 200, 20
+RECORDED, REPEATS = 64, 5
 WATCH_S = 10.0
 PHASES = ("sample", "update", "publish", "metrics", "write")
 
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    arguments.add_argument("tables", nargs="*", default=["publish", "idle", "loop"], help="publish, idle, loop (all)")
+    arguments.add_argument(
+        "tables", nargs="*", default=["publish", "idle", "record", "loop"], help="publish, idle, record, loop (all)"
+    )
     arguments.add_argument("--generators", type=int, nargs="+", default=[1, 8, 64, 256], help="(1 8 64 256)")
     arguments.add_argument("--prompts", type=int, default=512, help="prompts per step (512)")
     arguments.add_argument(
@@ -148,6 +152,17 @@ def publishes(given: argparse.Namespace, folder: str) -> None:
         with simulation(config_of(count, folder)) as (fleet, _):
             wall, main = seconds_of(partial(fleet.publish, 0), PUBLISHES)
         table.row(count, f"{1000 * wall:.1f}", f"{1000 * main:.1f}")
+
+
+def recorded(given: argparse.Namespace, folder: str) -> None:
+    """Measure what the recorder does with a group, without the recorder."""
+    table = Table(f"record: rollouts of {RECORDED} groups; medians of {REPEATS}", "its CPU, ms a group")
+    config = config_of(1, folder)
+    directory = RunDirectory(config).open()
+    prompts = NumberedPrompts().take(RECORDED)
+    groups = [(graded(group_of(prompt, config.group_size, (0,))), [0.5] * config.group_size) for prompt in prompts]
+    _, main = seconds_of(partial(directory.write_rollouts, 1, groups), REPEATS)
+    table.row(f"{1000 * main / RECORDED:.1f}")
 
 
 def look(stream: RolloutStream, timeout_s: float) -> None:
@@ -251,7 +266,7 @@ def run(config: RunConfig, fleet: SimulatedFleet, meter: Meter) -> None:
     train(config, prompts, fleet, checkpoints, meter, Health(config), interrupt)
 
 
-TABLES = {"loop": loops, "idle": idle, "publish": publishes}
+TABLES = {"loop": loops, "idle": idle, "publish": publishes, "record": recorded}
 
 if __name__ == "__main__":
     main()

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import ray
@@ -35,6 +35,7 @@ NUM_HOSTS = 4
 TIMEOUT_S = 60.0
 ANSWER = {"numbers": [3, 7, 9], "target": 34}
 
+AnyGroup = TypeVar("AnyGroup", bound=GroupHeader)
 Lap = Callable[[str], None]
 """Told when a phase of the loop has ended."""
 
@@ -94,10 +95,7 @@ class ScoredAtOnce:
         self._scored: list[RemoteGroup] = []
 
     def submit(self, group: RemoteGroup) -> None:
-        right = [index % 2 for index in range(len(group.completions))]
-        parts = [(RewardPart("correctness", float(each)), RewardPart("answer_tags", 1.0)) for each in right]
-        rewards = tuple(Reward(1.0 if each else 0.1, part) for each, part in zip(right, parts, strict=True))
-        self._scored.append(group.scored(rewards))
+        self._scored.append(graded(group))
 
     def poll(self) -> list[RemoteGroup]:
         scored, self._scored = self._scored, []
@@ -108,6 +106,13 @@ class ScoredAtOnce:
 
     def next_deadline(self) -> float | None:
         return 0.0 if self._scored else None
+
+
+def graded(group: AnyGroup) -> AnyGroup:
+    """Return the group with the rewards that its texts deserve."""
+    right = [index % 2 for index in range(len(group.completions))]
+    parts = [(RewardPart("correctness", float(each)), RewardPart("answer_tags", 1.0)) for each in right]
+    return group.scored(tuple(Reward(1.0 if each else 0.1, part) for each, part in zip(right, parts, strict=True)))
 
 
 class CountingStream(RolloutStream):

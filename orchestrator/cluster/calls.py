@@ -215,7 +215,7 @@ def ready_of(refs: Sequence[Any], timeout_s: float, pause_s: float = 0.0) -> lis
         time.sleep(timeout_s)
         return []
     ready, others = ray.wait(list(refs), num_returns=1, timeout=timeout_s)
-    if ready and others and pause_s:
+    if ready and pause_s:  # a single stream may have more, too
         time.sleep(pause_s)
     # Without this a ref that is always ready, at the front, would keep those behind it waiting.
     return [*ready, *(ray.wait(others, num_returns=len(others), timeout=0)[0] if ready and others else ())]
