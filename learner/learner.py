@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
@@ -21,9 +21,9 @@ from learner.backend.rank import Rank
 from learner.config import LearnerConfig, ModelConfig, check_together
 from learner.metrics import Update
 from learner.model.logprob_pass import LogprobPass
-from learner.model.policy import add_value_head, load_policy, resolve_attention
+from learner.model.policy import add_value_head, break_even_length, load_policy, resolve_attention
 from learner.model.reference import build_reference
-from learner.packing import Batch, PackingLayout, pack, split_by_update
+from learner.packing import Batch, pack, split_by_update
 from learner.parity import NonFiniteError, ParityError, check_finite, check_parity, policy_versions
 from learner.sequences import TrainingSequence, select_computed, sequence_from_example, sequences_from_groups
 from learner.weights import gather
@@ -67,7 +67,6 @@ class Learner:
         self._folder = folder
         self._max_completion_tokens = max_completion_tokens
         self._parity_limit = config.parity_limit(model.dtype)
-        self._layout: PackingLayout = "flat" if resolve_attention(model) == "flash_attention_2" else "rows"
         policy = load_policy(folder, model, temperature)
         if config.algorithm.uses_critic:
             add_value_head(policy)
@@ -76,6 +75,14 @@ class Learner:
         self._backend.prove_finite(f"the model in {folder}", "Set model.path to another one")
         self._reference = build_reference(config.algorithm, model, folder, temperature, self._backend)
         self._logprob_pass = LogprobPass(config, self._backend, self._reference)
+        self._pack = partial(
+            pack,
+            rank=rank.index,
+            num_ranks=rank.world_size,
+            max_tokens=config.max_tokens_per_microbatch,
+            layout="flat" if resolve_attention(model) == "flash_attention_2" else "rows",
+            break_even=break_even_length(policy.model),
+        )
 
     def update(self, step: int, groups: Sequence[Group]) -> Update:
         """Train on the scored ``groups`` of ``step``, and return the same metrics and advantages on every rank.
@@ -94,7 +101,7 @@ class Learner:
         with nullcontext() if self._reference is None else self._reference.in_use():
             sequences = self._assign_advantages(sequences_from_groups(groups, version=step - 1), groups, stats)
             parts = split_by_update(sequences, self.config.updates_per_step)
-            batches = [self._pack(part, self._computed(part)) for part in parts]
+            batches = [self._pack(part, computed=self._computed(part)) for part in parts]
             for batch in batches:
                 self._forward_backward(batch, self._objective(batch), stats)
                 if batch is batches[0]:
@@ -198,16 +205,6 @@ class Learner:
     def _computed(self, part: Sequence[TrainingSequence]) -> list[TrainingSequence]:
         """Return the sequences of an optimizer step that get a forward pass, before its updates and during them."""
         return select_computed(part, skip_zero_advantage=self._skips_zero_advantage)
-
-    def _pack(self, sequences: Sequence[TrainingSequence], computed: Sequence[TrainingSequence] | None = None) -> Batch:
-        return pack(
-            sequences,
-            computed=computed,
-            rank=self._backend.rank.index,
-            num_ranks=self._backend.rank.world_size,
-            max_tokens=self.config.max_tokens_per_microbatch,
-            layout=self._layout,
-        )
 
     def _objective(self, batch: Batch) -> Objective:
         limit = self._max_completion_tokens

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from peft import PeftModel
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
@@ -70,18 +70,20 @@ class Policy(nn.Module):
         position_ids_RL: Int[Tensor, "R L"],
         predictors_T: Int[Tensor, " T"],
         targets_T: Int[Tensor, " T"],
+        attended_R1LL: Bool[Tensor, "R 1 L L"] | None = None,
         reference: Distribution | None = None,
         only_hidden: bool = False,
     ) -> tuple[Tensor, ...]:
         """Return the fields of ``PolicyOutput`` as a plain tuple, which DeepSpeed's hooks can take apart.
 
         Args:
+            attended_R1LL: whether the token at the third index attends to that at the fourth; None: to all before it.
             reference: what to measure the exact KL to.
             only_hidden: return ``(hidden_TH,)`` and nothing else.
         """
-        # No attention mask: transformers then takes position ids that restart for packed sequences.
+        # Without an attention mask transformers takes position ids that restart for packed sequences.
         hidden_RLH = self.model.base_model(
-            input_ids=token_ids_RL, position_ids=position_ids_RL, use_cache=False
+            input_ids=token_ids_RL, position_ids=position_ids_RL, attention_mask=attended_R1LL, use_cache=False
         ).last_hidden_state
         hidden_TH = hidden_RLH.flatten(0, 1)[predictors_T]
         if only_hidden:
@@ -104,8 +106,8 @@ class Policy(nn.Module):
             yield
 
 
-PolicyInputs = tuple[Tensor, Tensor, Tensor, Tensor]
-"""``(token_ids, position_ids, predictors, targets)``, the arguments of ``Policy.forward``."""
+PolicyInputs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]
+"""``(token_ids, position_ids, predictors, targets, attended)``, the arguments of ``Policy.forward``."""
 
 
 def load_policy(folder: Path | str, config: ModelConfig, temperature: float) -> Policy:
@@ -152,4 +154,30 @@ def policy_inputs(microbatch: Microbatch, device: torch.device) -> PolicyInputs:
     """Return the microbatch's arrays that ``Policy.forward`` takes, as tensors on ``device``."""
     arrays = (microbatch.token_ids, microbatch.position_ids, microbatch.predictors, microbatch.targets)
     token_ids, position_ids, predictors, targets = (torch.from_numpy(array).to(device) for array in arrays)
-    return token_ids, position_ids, predictors, targets
+    attended = None if microbatch.parts is None else attended_to(torch.from_numpy(microbatch.parts).to(device))
+    return token_ids, position_ids, predictors, targets, attended
+
+
+def attended_to(parts_RL: Int[Tensor, "R L"]) -> Bool[Tensor, "R 1 L L"]:
+    """Return which tokens each token attends to: those before it, and itself, of the prompt and of its own part."""
+    same_RLL = parts_RL[:, :, None] == parts_RL[:, None, :]
+    is_prompt_R1L = parts_RL[:, None, :] == 0
+    return (same_RLL | is_prompt_R1L).tril()[:, None]
+
+
+def break_even_length(model: PreTrainedModel) -> int:
+    """Return the length of a row, in tokens, at which attention takes as long as a block's matrix products.
+
+    0 for a model that must not share prompts: one that looks back through a window counts positions, not parts, and
+    one on a GPU, where no mask was tried.
+
+    Of a block with attention of size A, key-value size K and feed-forward size I: ``2 H (2 A + 2 K + 3 I)`` operations
+    a token, and 4 A for each token that it attends to.
+    """
+    config = model.config.get_text_config()
+    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+    if kinds != {"full_attention"} or getattr(config, "sliding_window", None) or torch.cuda.is_available():
+        return 0
+    block = sum(weights.numel() for name, weights in model.named_parameters() if ".layers.0." in f".{name}")
+    head_size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return max(1, block // (2 * config.num_attention_heads * head_size))
