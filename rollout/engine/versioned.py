@@ -17,6 +17,10 @@ from rollout.weights import object_store
 from rollout.weights.staging import UnpublishedError
 
 
+CPU_BLOCK_SIZE = 32
+"""Tokens of a block of the KV cache on the CPU: the smallest that vLLM's attention takes there."""
+
+
 @dataclass(frozen=True, slots=True)
 class SampledRequest:
     """The state of a request after a step: vLLM's CompletionOutputs, and the policy versions that sampled them so far.
@@ -154,6 +158,8 @@ def engine_args(spec: EngineSpec, config: RolloutConfig) -> EngineArgs:
         # A prompt read in pieces takes back a random number, which the CPU's generators cannot: seeded requests would
         # end the engine as soon as more prompts wait than one step holds.
         enable_chunked_prefill=has_gpu(),
+        # Only whole blocks of a prompt are shared by its completions; the CPU's default is 128 tokens.
+        block_size=None if has_gpu() else CPU_BLOCK_SIZE,
         max_num_batched_tokens=max(config.max_batched_tokens, spec.max_model_len),
         tensor_parallel_size=config.tensor_parallel_size,
         distributed_executor_backend="uni" if config.tensor_parallel_size == 1 else "mp",
