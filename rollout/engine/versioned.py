@@ -16,7 +16,6 @@ from rollout.types.sampling import EngineSpec
 from rollout.weights import object_store
 from rollout.weights.staging import UnpublishedError
 
-
 CPU_BLOCK_SIZE = 32
 """Tokens of a block of the KV cache on the CPU: the smallest that vLLM's attention takes there."""
 
