@@ -34,6 +34,10 @@ class RolloutWriter:
     def __init__(self, directory: RunDirectory) -> None:
         self._directory = directory
 
+    def __repr__(self) -> str:
+        """Return the actor's name. Ray shows it with the actor, and its calls as `countdown/recorder.write`."""
+        return ray.get_runtime_context().get_actor_name() or super().__repr__()
+
     def write(self, step: int, advantages: Sequence[Sequence[float]], pickled: bytes, *packed: PackedGroup) -> None:
         """Write a step's rollouts, and those of held-out prompts. Raises RunDirectoryError where the disk refuses.
 

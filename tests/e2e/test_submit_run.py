@@ -143,11 +143,13 @@ def test_actors_and_their_calls_have_names_that_say_who_they_are(running: Watche
     assert names == {
         "own/generator-0": "Generator",
         "own/learner-0": "LearnerRank",
+        "own/recorder": "RolloutWriter",
         "own/reward-0": "RewardWorker",
         "own/reward-1": "RewardWorker",
     }
     calls = {task.name for task in list_tasks(address=running.address, limit=1000)}
-    assert {"own/generator-0.generate", "own/learner-0.update", "own/reward-0.grade"} <= calls
+    expected = ("generator-0.generate", "learner-0.update", "reward-0.grade_groups", "recorder.write")
+    assert {f"own/{call}" for call in expected} <= calls
 
 
 def test_a_job_is_taken_once_and_saves_when_it_is_stopped(cluster, submitted, checkpoints) -> None:
