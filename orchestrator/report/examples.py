@@ -20,7 +20,10 @@ LONGEST_SHOWN = 400
 
 
 def examples_table(before: Records, after: Records) -> Table:
-    """Return the first completion of each of the first problems, before and after: chosen by nothing that they say."""
+    """Return a table of the first problems, each with its first completion before and after training.
+
+    They are not picked by how good they are.
+    """
     firsts = [first_completions(records) for records in (before, after)]
     shared = shared_beginning([record["prompt"] for record in firsts[0].values()])
     table = Table(title="the first held-out problems", title_justify="left", show_lines=True)
