@@ -8,10 +8,8 @@ together (CPU time), so that other work on the machine counts little. Threads ar
 from __future__ import annotations
 
 import argparse
-import re
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -29,8 +27,6 @@ SHARES = (0.1, 0.5, 0.8)
 class Pass(NamedTuple):
     seconds: float
     """Of CPU time."""
-    memory: float
-    """Peak beyond what the process held before, MiB."""
     logprobs: torch.Tensor
     """In the order of the sequences."""
     gradients: torch.Tensor
@@ -46,9 +42,7 @@ def main() -> None:
     print(
         f"{given.prompts} prompts x {given.group_size}, {given.tokens} tokens each, {torch.get_num_threads()} threads"
     )
-    print(
-        "prompts' share   tokens computed   seconds          ratio   MiB beyond       logprobs differ by   gradients by"
-    )
+    print("prompts' share   tokens computed   seconds          ratio       logprobs differ by   gradients by")
     for share in SHARES:
         sequences = list(made(given, share))
         ways = [packed(sequences, way) for way in (0, break_even_length(policy.model))]
@@ -59,7 +53,7 @@ def main() -> None:
         difference = (shared.gradients - alone.gradients).norm() / alone.gradients.norm()
         print(
             f"{share:14.0%} {tokens[0]:8,} → {tokens[1]:6,} {min(before):8.2f} → {min(after):5.2f}"
-            f" {min(before) / min(after):9.2f}   {alone.memory:6.0f} → {shared.memory:5.0f}"
+            f" {min(before) / min(after):9.2f}"
             f" {(shared.logprobs - alone.logprobs).abs().max():18.1e} {difference:14.1e}"
         )
 
@@ -86,8 +80,7 @@ def packed(sequences: list[TrainingSequence], break_even: int) -> Batch:
 
 def run(policy: Policy, batch: Batch) -> Pass:
     policy.zero_grad()
-    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
-    held, begin = resident("VmRSS"), time.process_time()
+    begin = time.process_time()
     logprobs: dict[int, torch.Tensor] = {}
     for microbatch in batch.microbatches:
         output = policy(*policy_inputs(microbatch, torch.device("cpu")))
@@ -95,15 +88,9 @@ def run(policy: Policy, batch: Batch) -> Pass:
         lengths = [sequence.num_completion_tokens for sequence in microbatch.sequences]
         indices = (sequence.index for sequence in microbatch.sequences)
         logprobs |= dict(zip(indices, output[0].detach().split(lengths), strict=True))
-    seconds, memory = time.process_time() - begin, resident("VmHWM") - held
+    seconds = time.process_time() - begin
     gradients = torch.cat([weights.grad.flatten() for weights in policy.parameters() if weights.grad is not None])
-    return Pass(seconds, memory, torch.cat([logprobs[index] for index in sorted(logprobs)]), gradients)
-
-
-def resident(which: str) -> float:
-    found = re.search(rf"{which}:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    assert found is not None
-    return int(found[1]) / 1024
+    return Pass(seconds, torch.cat([logprobs[index] for index in sorted(logprobs)]), gradients)
 
 
 if __name__ == "__main__":
