@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 DESCRIPTION = "R1-Zero-style reinforcement learning of reasoning, on one GPU, a pod, or no GPU at all."
 TAKES_OVERRIDES = ("train", "sft", "submit", "plan", "eval")
@@ -59,13 +60,30 @@ def parser() -> argparse.ArgumentParser:
     solve.add_argument("--answer", help="what is right, such as 72; Countdown needs none")
     solve.add_argument("--attempts", type=int, default=1, help="completions to sample; 1 is greedy (default: 1)")
 
+    add_commands_on_runs(commands)
+    doctor = commands.add_parser("doctor", help="examine this machine and its installation, and say how to mend them")
+    doctor.add_argument("--json", action="store_true", help="print the findings as JSON")
+    return root
+
+
+def add_commands_on_runs(commands: Any) -> None:
+    """Add the commands that take the directory of a run."""
     scale = commands.add_parser("scale", help="change the number of generators of a run that is going on")
     scale.add_argument("run", help="directory of the run, such as runs/<name>")
     scale.add_argument("num_generators", type=int, help="how many it has from its next step on")
 
-    doctor = commands.add_parser("doctor", help="examine this machine and its installation, and say how to mend them")
-    doctor.add_argument("--json", action="store_true", help="print the findings as JSON")
-    return root
+    plot = commands.add_parser("plot", help="draw a run's curve, or any of its metrics, from what it has saved")
+    plot.add_argument("run", help="directory of the run, such as runs/<name>")
+    plot.add_argument(
+        "--metric",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="KEY",
+        help="such as reward/total; default: the curve",
+    )
+    plot.add_argument("--smooth", type=int, default=1, metavar="N", help="draw the mean of N steps (default: 1)")
+    plot.add_argument("--output", metavar="FILE", help="a .png or .svg file; default: plot.png in the run's directory")
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:

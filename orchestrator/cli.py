@@ -150,6 +150,14 @@ def run_scale(given: argparse.Namespace, console: Console) -> int:
     return 0
 
 
+def run_plot(given: argparse.Namespace, console: Console) -> int:
+    from orchestrator.report.plot_command import plot_run
+
+    file = plot_run(given.run, given.metric, given.smooth, given.output)
+    console.print(str(file), highlight=False, markup=False, soft_wrap=True)
+    return 0
+
+
 def run_doctor(given: argparse.Namespace) -> int:
     from orchestrator.doctor.report import doctor
 
@@ -164,6 +172,7 @@ COMMANDS = {
     "eval": run_eval,
     "solve": run_solve,
     "scale": run_scale,
+    "plot": run_plot,
 }
 
 

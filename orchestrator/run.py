@@ -27,7 +27,8 @@ from orchestrator.records.trackers.base import Tracker
 from orchestrator.records.trackers.build import build_trackers
 from orchestrator.records.trackers.terminal import ConsoleTracker
 from orchestrator.report.examples import examples_table
-from orchestrator.report.summary import draw_curve, summary_table
+from orchestrator.report.plots import draw_curve
+from orchestrator.report.summary import summary_table
 from orchestrator.train import train
 from orchestrator.warm_start import WarmStart, check_data, prepare_warm_start, warm_started_model
 from rollout.prompts.entry_fingerprints import fingerprints

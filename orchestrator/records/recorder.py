@@ -1,4 +1,4 @@
-"""Rollouts are written beside the loop, by an actor of their own on the driver's node, one step after the other."""
+"""Rollouts are written and the curve is drawn beside the loop, by an actor of their own on the driver's node."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from orchestrator.cluster.calls import RemoteCallError, ready_of, wait_for
 from orchestrator.records.run_directory import RunDirectory
 from orchestrator.records.trackers.base import RemoteAdvantages
+from orchestrator.report.plots import draw_curve
 from rollout.types.completions import Group
 from rollout.types.packed import PackedGroup
 
@@ -54,6 +55,14 @@ class RolloutWriter:
         if held_out:
             self._directory.write_held_out(step, held_out)
 
+    def draw(self) -> str | None:
+        """Draw the curve of the steps so far. Return why it could not be drawn; a run goes on without."""
+        try:
+            draw_curve(self._directory.metrics(), self._directory.curve, self._directory.path.name)
+        except Exception as error:  # noqa: BLE001  a picture must not end a run
+            return f"{self._directory.curve} cannot be drawn: {error}"
+        return None
+
 
 class Recorder:
     """The driver's side: hands over each step, and knows what is written. It never gets more than MAX_BEHIND ahead."""
@@ -64,6 +73,8 @@ class Recorder:
         self.actor: Any = RecorderActor.options(name=name, scheduling_strategy=here).remote(directory)
         self._pending: dict[int, Any] = {}
         """Calls by step, oldest first."""
+        self._drawing: Any = None
+        """The last call that draws."""
 
     def write(self, step: int, groups: RemoteAdvantages, held_out: Sequence[Group] = ()) -> None:
         """Have a step's rollouts written. Waits only where MAX_BEHIND steps are not yet.
@@ -77,10 +88,16 @@ class Recorder:
         pickled = pickle.dumps(([group.rewards for group, _ in groups], held_out))
         self._pending[step] = self.actor.write.remote(step, advantages, pickled, *references)
 
+    def draw(self) -> None:
+        """Have the curve drawn from the metrics that are logged by now. Never waits, and raises nothing."""
+        self._tell_of_drawing()
+        self._drawing = self.actor.draw.remote()
+
     def flush(self) -> None:
         """Return once every step is written. Raises as `write` does."""
         while self._pending:
             self._await_oldest()
+        self._tell_of_drawing()
 
     def close(self) -> None:
         """Write what is left, and end the actor. A failure is logged: the run has ended, or has its own error."""
@@ -89,6 +106,18 @@ class Recorder:
         except Exception as error:  # noqa: BLE001  whatever keeps it from being written
             logger.warning("%s", error)
         ray.kill(self.actor)
+
+    def _tell_of_drawing(self) -> None:
+        """Log why the last drawing failed, where it has ended."""
+        if self._drawing is None or not ready_of([self._drawing], 0.0):
+            return
+        call, self._drawing = self._drawing, None
+        try:
+            failure = ray.get(call)
+        except ray.exceptions.RayError:  # the actor died, which `write` and `flush` say
+            return
+        if failure is not None:
+            logger.warning("%s", failure)
 
     def _is_oldest_done(self) -> bool:
         return bool(self._pending) and bool(ready_of([next(iter(self._pending.values()))], 0.0))

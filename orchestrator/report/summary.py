@@ -1,10 +1,9 @@
-"""The table at the end of a run, and its curve, both from its metrics.jsonl."""
+"""The table at the end of a run, from its metrics.jsonl."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 from rich.table import Table
 from rich.text import Text
@@ -25,8 +24,6 @@ RATES = ("pass_at_", "greedy_pass_at_1", "format_rate")
 """Beginnings of the figures that are shown in percent."""
 OWN = "eval/"
 """Prefix of the figures in the recipe's own format; those of another are under `eval/<format>/`."""
-COLORS = ("tab:orange", "tab:purple", "tab:red")
-"""Colors of the held-out curves, the recipe's own format first."""
 
 
 def evaluations(lines: Lines) -> list[Mapping[str, float]]:
@@ -107,60 +104,3 @@ def change(first: Mapping[str, float], last: Mapping[str, float], key: str) -> s
 
 def is_rate(key: str) -> bool:
     return key.rpartition("/")[2].startswith(RATES)
-
-
-def draw_curve(lines: Lines, path: Path, title: str) -> None:
-    """Draw the course of a run: right answers while training and on held-out problems, and completion length.
-
-    Where answers are not right or wrong, the mean reward takes the place of right answers.
-    """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    steps = [line for line in lines if "reward/total" in line]
-    figure, (top, bottom) = pyplot.subplots(2, 1, figsize=(8, 6), sharex=True, height_ratios=(2, 1))
-    if any("eval/pass_at_1" in line for line in lines):
-        draw_right_answers(top, steps, evaluations(lines))
-    else:
-        draw_reward(top, steps, evaluations(lines))
-    top.set(title=title)
-    top.legend(loc="lower right")
-    bottom.plot(*series(steps, "rollout/completion_tokens"), color="tab:gray")
-    bottom.set(xlabel="step", ylabel="mean completion, tokens")
-    for axes in (top, bottom):
-        axes.grid(alpha=0.3)
-    figure.tight_layout()
-    figure.savefig(path, dpi=120)
-    pyplot.close(figure)
-
-
-def draw_right_answers(axes: Any, steps: Lines, held_out: Lines) -> None:
-    key = "reward/correctness" if steps and "reward/correctness" in steps[0] else "reward/total"
-    axes.plot(*series(steps, key), color="tab:blue", linewidth=1, label="training prompts, each step")
-    draw_estimates(axes, held_out, "pass_at_1", "held-out pass@1, 95% interval")
-    greedy = series(held_out, "eval/greedy_pass_at_1")
-    axes.plot(*greedy, color="tab:green", marker="s", linestyle="--", label="held-out, greedy")
-    axes.set(ylabel="share of right answers", ylim=(0, 1))
-
-
-def draw_reward(axes: Any, steps: Lines, held_out: Lines) -> None:
-    axes.plot(*series(steps, "reward/total"), color="tab:blue", linewidth=1, label="training prompts, each step")
-    draw_estimates(axes, held_out, "reward", "held-out, 95% interval")
-    axes.set(ylabel="mean reward")
-
-
-def draw_estimates(axes: Any, held_out: Lines, name: str, label: str) -> None:
-    """Draw a curve of the figure for each format."""
-    formats = prefixes(held_out[-1])
-    for (prefix, format), color in zip(formats.items(), COLORS, strict=False):
-        key = f"{prefix}{name}"
-        half_widths = [line.get(f"{key}_ci95", 0.0) for line in held_out if key in line]
-        title = f"{label}, {format}" if len(formats) > 1 else label
-        axes.errorbar(*series(held_out, key), half_widths, color=color, marker="o", capsize=4, label=title)
-
-
-def series(lines: Lines, key: str) -> tuple[list[float], list[float]]:
-    """Return the steps that have the metric, and its value at each of them."""
-    return [line["step"] for line in lines if key in line], [line[key] for line in lines if key in line]

@@ -1,4 +1,4 @@
-"""The trackers' numbers in the run directory: metrics.jsonl and the compressed rollouts."""
+"""The run directory's own tracker: metrics.jsonl, the compressed rollouts and the curve."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from orchestrator.config.schema import RunConfig
 from orchestrator.records.recorder import Recorder
 from orchestrator.records.run_directory import RunDirectory
 from orchestrator.records.trackers.base import RemoteAdvantages, Tracker
+from orchestrator.report.summary import OWN
 from rollout.types.completions import Group
 
 
 class FileTracker(Tracker):
-    """metrics.jsonl, and the compressed rollouts, which a recorder writes beside the loop."""
+    """metrics.jsonl. A recorder writes rollouts beside the loop, and draws the curve after each evaluation."""
 
     def __init__(self, directory: RunDirectory, config: RunConfig) -> None:
         self._directory = directory
@@ -23,9 +24,15 @@ class FileTracker(Tracker):
         self, step: int, metrics: Mapping[str, float], groups: RemoteAdvantages = (), held_out: Sequence[Group] = ()
     ) -> None:
         if (groups or held_out) and self._config.tracking.save_rollouts:
-            self._recorder = self._recorder or Recorder(self._directory, f"{self._config.name}/recorder")
-            self._recorder.write(step, groups, held_out)
+            self._beside.write(step, groups, held_out)
         self._directory.log_metrics(step, metrics)
+        if any(key.startswith(OWN) for key in metrics):
+            self._beside.draw()
+
+    @property
+    def _beside(self) -> Recorder:
+        self._recorder = self._recorder or Recorder(self._directory, f"{self._config.name}/recorder")
+        return self._recorder
 
     def flush(self) -> None:
         if self._recorder is not None:

@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from orchestrator.cluster.calls import ready_of
 from orchestrator.cluster.ray_cluster import ray_cluster
 from orchestrator.config.recipe import load
 from orchestrator.records.checkpoints import Checkpoints
@@ -107,6 +108,36 @@ def test_a_disk_that_refuses_rollouts_says_so_as_it_does_of_all_else(tracker, di
     with caplog.at_level(logging.WARNING):
         tracker.close()
     assert "cannot write the run directory" in caplog.text, "a run that ends with an error of its own still tells"
+
+
+def test_the_curve_is_drawn_after_each_evaluation_and_what_keeps_it_from_there_ends_nothing(
+    tracker, directory, caplog
+) -> None:
+    evaluation = {"eval/reward": 0.5, "eval/completion_tokens": 9.0}
+    log(tracker, 1)
+    tracker.flush()
+    assert not directory.curve.exists()
+    tracker.log(2, evaluation)
+    wait_until(directory.curve.exists)
+    drawn = directory.curve.read_bytes()
+    tracker.log(3, evaluation | {"reward/total": 0.2})
+    wait_until(lambda: directory.curve.read_bytes() != drawn)
+    directory.curve.unlink()
+    directory.curve.mkdir()
+    for step in (4, 5):
+        tracker.log(step, evaluation)
+        wait_until(lambda: ready_of([tracker._recorder._drawing], 0.0))
+    log(tracker, 6)
+    tracker.flush()
+    assert "curve.png cannot be drawn" in caplog.text
+    assert [line["step"] for line in directory.metrics()] == [1, 2, 3, 4, 5, 6] and steps_written(directory) == [1, 6]
+
+
+def wait_until(is_so) -> None:
+    deadline = time.monotonic() + 60
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 class Saved:

@@ -1,13 +1,13 @@
 """The table and the curve at the end of a run that was measured in several formats."""
 
 import os
-from pathlib import Path
 
 from rich.console import Console
 
 from orchestrator.evaluate.evaluation import summarize
 from orchestrator.records.metrics import rollout_metrics
-from orchestrator.report.summary import draw_curve, summary_table
+from orchestrator.report.plots import draw_curve
+from orchestrator.report.summary import summary_table
 from tests.orchestrator.evaluate.test_evaluation import paid
 from tests.support.groups import scored_group
 
@@ -50,21 +50,6 @@ def test_a_format_that_was_added_later_has_no_before() -> None:
     lines = [{"step": 0} | figures(4, "eval"), {"step": 9} | figures(10, "eval") | figures(3, "eval/one_shot")]
     _, before, after, change, *_ = table_rows(lines)
     assert (before[3], change[3]) == ("", "") and after[3].startswith("15.0% ± ")
-
-
-def test_every_format_has_a_curve(tmp_path: Path, monkeypatch) -> None:
-    from matplotlib import pyplot
-
-    labels: list[str] = []
-    monkeypatch.setattr(pyplot, "close", lambda figure: labels.extend(figure.axes[0].get_legend_handles_labels()[1]))
-    training = rollout_metrics([scored_group("a", [True, False])])
-    lines = [
-        {"step": step} | figures(4 + step, "eval") | figures(2, "eval/natural") | (training if step else {})
-        for step in (0, 1)
-    ]
-    draw_curve(lines, tmp_path / "curve.png", "one")
-    assert {"held-out pass@1, 95% interval, the recipe's format", "held-out pass@1, 95% interval, natural"} <= {*labels}
-    assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_rewards_of_several_formats_are_numbers_not_rates() -> None:

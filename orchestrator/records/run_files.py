@@ -1,0 +1,44 @@
+"""What a run's directory says to whoever only reads it, also while the run goes on or after it died."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from orchestrator.config.recipe import ConfigError
+from orchestrator.records.run_directory import whole_lines
+from rollout.types.paths import from_home
+
+
+class RunFiles:
+    """Reads a run's directory. Nothing is locked or written, and settings of other versions are taken as they are."""
+
+    def __init__(self, given: str | Path) -> None:
+        """Take the directory. Raises ConfigError, with what to do, where no run is."""
+        self.path = Path(from_home(str(given)))
+        try:
+            config = json.loads((self.path / "config.json").read_text())
+        except OSError as error:
+            raise ConfigError(f"{self.path} is no run: it has no config.json. {self._instead()}") from error
+        except ValueError as error:
+            raise ConfigError(f"{self.path / 'config.json'} is not JSON ({error})") from error
+        self.config: dict[str, Any] = config
+        self.name = str(config.get("name", self.path.name))
+
+    @property
+    def metrics_file(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    def metrics(self) -> list[dict[str, float]]:
+        """Return the lines of metrics.jsonl, null as NaN; none where nothing was logged yet."""
+        return list(whole_lines(self.metrics_file.read_text())) if self.metrics_file.is_file() else []
+
+    def _instead(self) -> str:
+        folders: Sequence[Path] = [file.parent for file in sorted(Path("runs").glob("*/config.json"))]
+        meant = next((folder for folder in folders if folder.name == self.path.name), None)
+        if meant is not None:
+            return f"Did you mean {meant}?"
+        known = f" There are {', '.join(map(str, folders[:5]))}" if folders else ""
+        return f"Give a run's directory, such as runs/<name>.{known}"

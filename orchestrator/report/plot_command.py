@@ -1,0 +1,48 @@
+"""`rayzero plot RUN`: draw a run's curve, or any of its metrics, from what it has saved."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+
+from orchestrator.config.recipe import ConfigError
+from orchestrator.records.run_files import RunFiles
+from orchestrator.report.plots import PICTURES, draw_curve, draw_metrics
+from rollout.types.paths import from_home
+
+
+def plot_run(given: str, keys: Sequence[str], smooth: int, output: str | None) -> Path:
+    """Draw the metrics, or the run's curve where none is named, and return the file.
+
+    Raises ConfigError for a metric that no step has, a file that is no picture, and a run without a step.
+    """
+    run = RunFiles(given)
+    file = Path(from_home(output)) if output else run.path / "plot.png"
+    if file.suffix.lower() not in PICTURES:
+        raise ConfigError(f"--output {file}: draws {' or '.join(PICTURES)}; end the name so")
+    if smooth < 1:
+        raise ConfigError(f"--smooth {smooth}: the number of steps that are averaged, at least 1")
+    lines = run.metrics()
+    if not lines:
+        raise ConfigError(f"{run.path} has no step to draw yet: its metrics.jsonl is empty or missing")
+    check_known(keys, {key for line in lines for key in line} - {"step"})
+    try:
+        if keys:
+            draw_metrics(lines, list(dict.fromkeys(keys)), file, run.name, smooth)
+        else:
+            draw_curve(lines, file, run.name, smooth)
+    except OSError as error:
+        raise ConfigError(f"--output {file}: cannot be written ({error.strerror}); name another file") from error
+    return file
+
+
+def check_known(keys: Iterable[str], known: set[str]) -> None:
+    """Raise ConfigError for a key that no step has, with the nearest that some step has."""
+    for key in keys:
+        if key not in known:
+            near = get_close_matches(key, sorted(known), n=3, cutoff=0.5)
+            # A part of a name is the commonest mistake: `total`, or `pass_at_1`.
+            near = near or sorted(name for name in known if key.lower() in name.lower())[:3]
+            said = f"did you mean {' or '.join(near)}?" if near else f"it has {', '.join(sorted(known)[:8])} and others"
+            raise ConfigError(f"--metric {key}: no step of the run has it; {said} docs/metrics.md explains them all")
