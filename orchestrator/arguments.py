@@ -23,7 +23,8 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument("arguments", nargs="*", metavar="[RECIPE] key=value", help=what)
         return command
 
-    takes_recipe("train", "train a policy, or resume a run of the same name")
+    train = takes_recipe("train", "train a policy, or resume a run of the same name")
+    train.add_argument("--live", action="store_true", help="show a view that refreshes, where the output is a terminal")
     takes_recipe("sft", "fine-tune a model on pairs of prompt and completion, or resume that")
     submit = takes_recipe("submit", "train as a job on a Ray cluster, or resume that")
     submit.add_argument(
@@ -71,6 +72,9 @@ def add_commands_on_runs(commands: Any) -> None:
     scale = commands.add_parser("scale", help="change the number of generators of a run that is going on")
     scale.add_argument("run", help="directory of the run, such as runs/<name>")
     scale.add_argument("num_generators", type=int, help="how many it has from its next step on")
+
+    watch = commands.add_parser("watch", help="show how a run goes, from another terminal, until it ends")
+    watch.add_argument("run", help="directory of the run, such as runs/<name>")
 
     plot = commands.add_parser("plot", help="draw a run's curve, or any of its metrics, from what it has saved")
     plot.add_argument("run", help="directory of the run, such as runs/<name>")

@@ -49,7 +49,7 @@ def run_train(given: argparse.Namespace, console: Console) -> int:
     config = load(*recipe_and_overrides(given.arguments))
     from orchestrator.run import run
 
-    return run(config, console).value
+    return run(config, console, is_live=given.live and console.is_terminal).value
 
 
 def run_sft(given: argparse.Namespace, console: Console) -> int:
@@ -150,6 +150,12 @@ def run_scale(given: argparse.Namespace, console: Console) -> int:
     return 0
 
 
+def run_watch(given: argparse.Namespace, console: Console) -> int:
+    from orchestrator.watch.watch import watch
+
+    return watch(given.run, console)
+
+
 def run_plot(given: argparse.Namespace, console: Console) -> int:
     from orchestrator.report.plot_command import plot_run
 
@@ -172,6 +178,7 @@ COMMANDS = {
     "eval": run_eval,
     "solve": run_solve,
     "scale": run_scale,
+    "watch": run_watch,
     "plot": run_plot,
 }
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 from types import FrameType
 from typing import Self
 
 from rich.console import Console
+
+logger = logging.getLogger(__name__)
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -35,7 +38,9 @@ class Interrupt:
         if self.requested or not self._has_begun:
             raise KeyboardInterrupt
         self.requested = True
-        self._console.print(
-            f"[yellow]{signal.Signals(number).name}: finishing this step, then saving a checkpoint. "
-            "Once more leaves at once, without one.[/]"
+        said = (
+            f"{signal.Signals(number).name}: finishing this step, then saving a checkpoint. "
+            "Once more leaves at once, without one."
         )
+        self._console.print(said, style="yellow")
+        logger.warning("%s", said)  # where a view of the run looks

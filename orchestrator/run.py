@@ -31,6 +31,7 @@ from orchestrator.report.plots import draw_curve
 from orchestrator.report.summary import summary_table
 from orchestrator.train import train
 from orchestrator.warm_start import WarmStart, check_data, prepare_warm_start, warm_started_model
+from orchestrator.watch.live import LiveView
 from rollout.prompts.entry_fingerprints import fingerprints
 from rollout.prompts.mixture import Mixture
 from rollout.prompts.stream import PromptStream, split_rule
@@ -38,9 +39,11 @@ from rollout.prompts.stream import PromptStream, split_rule
 logger = logging.getLogger(__name__)
 
 
-def run(config: RunConfig, console: Console) -> Ending:
-    """Train as `config` says, or resume."""
-    return TrainCommand(config, console).run()
+def run(config: RunConfig, console: Console, is_live: bool = False) -> Ending:
+    """Train as `config` says, or resume. With `is_live` show a view that refreshes in place of a line a step."""
+    command = TrainCommand(config, console)
+    command.is_live = is_live
+    return command.run()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,7 @@ class TrainCommand(Command[RunInputs]):
 
     name = "train"
     steps_key = "num_steps"
+    is_live = False
 
     @property
     def num_steps(self) -> int:
@@ -102,7 +106,7 @@ class TrainCommand(Command[RunInputs]):
                 self._take_up_warm_started(folder, latest)
                 fleet.learner.start(folder, fleet.run.learner, config.num_steps, config.sampling.temperature)
             fleet.wait_until_ready()
-            tracker = build_trackers(config, self.directory, ConsoleTracker(self.console, config.num_steps))
+            tracker = build_trackers(config, self.directory, self._terminal())
             health = Health(config, self.say)
             try:
                 ending = train_and_export(
@@ -115,6 +119,11 @@ class TrainCommand(Command[RunInputs]):
             return ending
         finally:
             fleet.close()
+
+    def _terminal(self) -> Tracker:
+        """Return what shows the steps in the terminal."""
+        lines = ConsoleTracker(self.console, self.config.num_steps)
+        return LiveView(self.directory.path, lines) if self.is_live else lines
 
     def _take_up_warm_started(self, folder: str, latest: Checkpoint | None) -> None:
         """Compare the warm-started model with that of then, where a resumed run still uses it."""

@@ -15,6 +15,7 @@ from orchestrator.base_model import check_context, local_model
 from orchestrator.config.recipe import ConfigError
 from orchestrator.config.schema import RunConfig
 from orchestrator.evaluate.models import config_for, tokenizer_of
+from orchestrator.watch.printable import printable
 from rewards.registry import functions_of, load_grader
 from rollout.prompts.decoding import completion_decoder
 from rollout.tasks.base import Problem
@@ -156,4 +157,4 @@ def why_wrong(prompt: Prompt, text: str, config: RunConfig) -> str:
 
 def show(text: str, console: Console, style: str | None = None) -> None:
     """Print a piece of text as it is, at once; a model's escape sequences do not reach the terminal."""
-    console.print(text.replace("\x1b", "␛"), style=style, end="", markup=False, highlight=False, soft_wrap=True)
+    console.print(printable(text), style=style, end="", markup=False, highlight=False, soft_wrap=True)

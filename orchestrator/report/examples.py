@@ -9,7 +9,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.report.tables import printable
+from orchestrator.watch.printable import printable
 
 Records = Sequence[Mapping[str, Any]]
 """The completions of an evaluation, as the run directory keeps them."""

@@ -67,7 +67,7 @@ def new_figure(count: int, heights: Sequence[float]) -> tuple[Any, Sequence[Any]
 
     # No pyplot: it keeps figures, and is not for several threads.
     figure = Figure(figsize=(8, max(3.0, 2.0 * sum(heights))))
-    panels = figure.subplots(count, 1, sharex=True, height_ratios=heights, squeeze=False)[:, 0]
+    panels = list(figure.subplots(count, 1, sharex=True, height_ratios=heights, squeeze=False)[:, 0])
     panels[-1].set(xlabel="step")
     return figure, panels
 

@@ -13,6 +13,7 @@ from orchestrator.evaluate.comparison import ModelResult
 from orchestrator.evaluate.evaluation import Evaluation, by_label, is_right
 from orchestrator.evaluate.statistics import Difference, Estimate
 from orchestrator.evaluate.trainability import judge_trainability, sentences
+from orchestrator.watch.printable import printable
 from rewards.parts.markers import AGREEMENT
 from rollout.types.completions import Completion, Group, Reward
 from rollout.types.prompts import Prompt
@@ -162,8 +163,3 @@ def shortened(text: str) -> str:
         return text
     half = LONGEST_SHOWN // 2
     return f"{text[:half]}\n[… {len(text) - 2 * half} characters …]\n{text[-half:]}"
-
-
-def printable(text: str) -> str:
-    """Return the text without a model's escape sequences, which must not reach the terminal."""
-    return text.replace("\x1b", "␛")

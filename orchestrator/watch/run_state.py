@@ -1,0 +1,154 @@
+"""What a run's directory says of how it goes: the plain data that a view shows."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import zstandard
+
+from orchestrator.records.metrics_tail import MetricsTail
+from orchestrator.records.run_files import RunFiles
+
+Phase = Literal["running", "complete", "stopped", "unknown"]
+
+MAX_LOG = 64 * 1024
+"""Bytes of the end of log.txt that are looked at."""
+MAX_RECORD = 1024 * 1024
+"""Bytes of a rollouts file that are unpacked for its first completion."""
+NUM_WARNINGS = 5
+WARNING = re.compile(r"^[\d-]{10} [\d:,]{8,12} (?:WARNING|ERROR) (.+)$", re.MULTILINE)
+ALARM = re.compile(r"health/(\w+) after step \d+: ")
+HOLDER = re.compile(r"process (\d+) on (.+)")
+MAX_BEHIND = 3
+"""Steps that the rollouts may be behind the metrics."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunState:
+    """How a run goes. Texts are as they were found: models wrote some of them."""
+
+    name: str
+    num_steps: int
+    rows: Sequence[Mapping[str, float]]
+    """The lines of metrics.jsonl so far."""
+    phase: Phase
+    """`unknown`: it is, or was, trained by another machine."""
+    holder: str
+    """Who trains it, or did, as `process 12 on host`."""
+    silent_s: float
+    """Seconds since its metrics were last written."""
+    warnings: Sequence[str]
+    """The last of log.txt, which has the alarms of its health; the newest last."""
+    completion: Mapping[str, Any] | None
+    """The first record of the newest rollouts."""
+
+    @property
+    def step(self) -> int:
+        """The last step that is done; 0 before the first."""
+        return int(self.rows[-1]["step"]) if self.rows else 0
+
+    @property
+    def is_over(self) -> bool:
+        return self.phase in ("complete", "stopped")
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Seconds that the remaining steps take at the pace of the last ten, without evaluations. None if not known."""
+        last = [row for row in self.rows[-10:] if "time/step_s" in row]
+        if not last or self.is_over:
+            return None
+        pace = sum(row["time/step_s"] - row.get("time/evaluation_s", 0.0) for row in last) / len(last)
+        return max(0.0, (self.num_steps - self.step) * pace - min(self.silent_s, pace))
+
+    def is_past(self, warning: str) -> bool:
+        """Return whether a warning is an alarm that no longer holds."""
+        alarm = ALARM.match(warning)
+        return alarm is not None and bool(self.rows) and self.rows[-1].get(f"health/{alarm[1]}", 1.0) == 0.0
+
+
+class RunReader:
+    """Reads the state of a run again and again, from files alone. Each call reads what is new."""
+
+    def __init__(self, given: str) -> None:
+        """Take the run's directory. Raises ConfigError where no run is."""
+        self._given = given
+        self._run = RunFiles(given)
+        self._tail = MetricsTail(self._run.metrics_file)
+        self._shown: tuple[Path, Mapping[str, Any] | None] | None = None
+
+    def read(self) -> RunState:
+        """Return the state as it is now. Raises ConfigError where the run is gone."""
+        self._run = RunFiles(self._given)  # a resume may have other settings
+        self._tail.poll()
+        rows = [row for row in self._tail.rows if "step" in row]
+        num_steps = self._num_steps(rows)
+        step = int(rows[-1]["step"]) if rows else 0
+        holder = text_of(self._run.path / ".lock", 200).strip()
+        return RunState(
+            name=self._run.name,
+            num_steps=num_steps,
+            rows=rows,
+            phase=self._phase(holder, is_done=step >= num_steps),
+            holder=holder,
+            silent_s=self._silent_s(),
+            warnings=WARNING.findall(text_of(self._run.path / "log.txt", MAX_LOG))[-NUM_WARNINGS:],
+            completion=self._completion(step),
+        )
+
+    def _num_steps(self, rows: Sequence[Mapping[str, float]]) -> int:
+        is_supervised = bool(rows) and not any(key.startswith(("reward/", "eval/")) for key in rows[-1])
+        config = self._run.config.get("warm_start", {}) if is_supervised else self._run.config
+        return int(config.get("num_steps", 0))
+
+    def _phase(self, holder: str, is_done: bool) -> Phase:
+        if is_done and (self._run.path / "final").exists():
+            return "complete"
+        found = HOLDER.fullmatch(holder)
+        if found is None:
+            return "stopped"
+        if found[2] != socket.gethostname():
+            return "unknown"
+        return "running" if Path("/proc", found[1]).exists() else "stopped"
+
+    def _silent_s(self) -> float:
+        try:
+            return max(0.0, time.time() - self._run.metrics_file.stat().st_mtime)
+        except OSError:
+            return 0.0
+
+    def _completion(self, step: int) -> Mapping[str, Any] | None:
+        for each in range(step, max(0, step - MAX_BEHIND), -1):
+            file = self._run.path / "rollouts" / f"step_{each:06d}.jsonl.zst"
+            if self._shown is not None and self._shown[0] == file:
+                return self._shown[1]
+            if file.is_file():
+                self._shown = file, first_record(file)
+                return self._shown[1]
+        return None
+
+
+def first_record(file: Path) -> Mapping[str, Any] | None:
+    """Return the first record of a rollouts file; None for one that is too long, or cannot be read."""
+    try:
+        with file.open("rb") as packed, zstandard.ZstdDecompressor().stream_reader(packed) as reader:
+            record = json.loads(reader.read(MAX_RECORD).partition(b"\n")[0])
+    except (OSError, ValueError, zstandard.ZstdError):
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def text_of(file: Path, size: int) -> str:
+    """Return up to `size` bytes of the end of a file as text; nothing where it cannot be read."""
+    try:
+        with file.open("rb") as content:
+            content.seek(max(0, file.stat().st_size - size))
+            return content.read(size).decode(errors="replace")
+    except OSError:
+        return ""
