@@ -4,7 +4,7 @@ BIN := .venv/bin
 
 .PHONY: train test test-all lint bench docs install
 
-train: install          ## train the embedded default: a small model learns Countdown on the CPU in about ten minutes
+train: install          ## train the embedded default: a pretrained model learns to reckon out loud, in about ten minutes on two CPU cores; ARGS="countdown-tiny" names another recipe
 	$(BIN)/rayzero train $(ARGS)
 
 test: install           ## all but what takes minutes each; ARGS="tests/rewards -k gsm8k" picks
@@ -24,7 +24,7 @@ lint: install           ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy rollout rewards learner orchestrator deploy benchmarks
 
-bench: install          ## seconds by phase, tokens/s and memory of the default's step
+bench: install          ## seconds by phase, tokens/s and memory of a step; ARGS="--recipe countdown-tiny" names another recipe
 	$(BIN)/python -m benchmarks.step $(ARGS)
 
 docs: install           ## docs/metrics.md, from the meanings in the code

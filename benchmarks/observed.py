@@ -44,7 +44,7 @@ class Run:
     def __init__(self, folder: Path, name: str, *settings: str, environment: dict[str, str] | None = None) -> None:
         self.directory = folder / name
         self._command = [
-            *(sys.executable, "-m", "orchestrator.cli", "train"),
+            *(sys.executable, "-m", "orchestrator.cli", "train", "countdown-tiny"),
             *(f"runs_dir={folder}", f"name={name}", *SETTINGS, *settings),
         ]
         self._environment = os.environ | (environment or {})

@@ -3,7 +3,7 @@
     python -m benchmarks.overlap --staleness 0 1 --seeds 0 1 --picture docs/images/overlap.png
     python -m benchmarks.overlap --staleness 0 1 --slow            # one of the generators is stopped half of the time
 
-The default recipe from its warm-started policy. Who works is seen from outside: the CPU time of each actor's process,
+countdown-tiny from its warm-started policy. Who works is seen from outside: the CPU time of each actor's process,
 read off /proc twenty times a second. *Overlap* is the share of the learner's working time in which a generator works;
 *its share* is that of the first generator, which --slow stops, in the CPU time of both.
 """

@@ -1,4 +1,4 @@
-"""The default recipe under each preset: what it learns, how far it moves, how long its answers get, what it costs.
+"""countdown-tiny under each preset: what it learns, how far it moves, how long its answers get, what it costs.
 
 `python -m benchmarks.presets` trains one run after the other (each about five minutes on two cores) and prints a table.
 A run that is complete is not trained again, so the table can be had from runs that are there.
@@ -53,14 +53,14 @@ def main() -> None:
             *VARIANTS[variant],
             *given.set,
         ]
-        train = [sys.executable, "-m", "orchestrator.cli", "train", *overrides]
+        train = [sys.executable, "-m", "orchestrator.cli", "train", "countdown-tiny", *overrides]
         subprocess.run(train, check=True, stdout=subprocess.DEVNULL)
         print(row(variant, overrides, given.base), flush=True)
 
 
 def row(variant: str, overrides: list[str], base: str) -> str:
     """The run's line of the table."""
-    config = load(None, overrides)
+    config = load("countdown-tiny", overrides)
     steps = {int(line["step"]): line for line in RunDirectory(config).metrics()}
     before, after = steps[0], steps[config.num_steps]
     rollouts = RunDirectory(config).read_rollouts(config.num_steps)

@@ -237,10 +237,10 @@ class Meter:
 
 
 def config_of(num_generators: int, folder: str, *overrides: str) -> RunConfig:
-    """Return the default recipe with so many generators."""
+    """Return countdown-tiny with so many generators."""
     fixed = (f"runs_dir={folder}", "group_size=8", f"rollout.num_generators={num_generators}")
     quiet = ("evaluation.every_steps=0", "checkpoint.every_steps=1000000", "learner.algorithm.resample_rounds=0")
-    return load(None, [*fixed, *quiet, f"name=scale-{time.monotonic_ns()}", *overrides])
+    return load("countdown-tiny", [*fixed, *quiet, f"name=scale-{time.monotonic_ns()}", *overrides])
 
 
 @contextmanager

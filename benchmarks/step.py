@@ -1,6 +1,6 @@
 """Where the time of a training step goes, on the real components: `make bench`.
 
-Run the default recipe for a few steps in a folder of its own, and read what the run itself wrote. The warm start
+Run a recipe, by default the default one, for a few steps in a folder of its own, and read what the run itself wrote. The warm start
 comes from the cache (or is made first, untimed). Step 1 is left out of the medians: its batches are the engines' first.
 """
 
@@ -17,25 +17,30 @@ import time
 from pathlib import Path
 from typing import Any
 
+from orchestrator.config.recipe import DEFAULT_RECIPE
+
 PHASES = ("rollout", "update", "publish", "other")
 
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--recipe", default=DEFAULT_RECIPE, help=f"recipe to run (default: {DEFAULT_RECIPE})")
     arguments.add_argument("--steps", type=int, default=8, help="steps to run (default: 8)")
     arguments.add_argument("overrides", nargs="*", help="settings to change, as rollout.num_generators=1")
     given = arguments.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        train(folder, "warm-up", 1, given.overrides)
+        train(folder, "warm-up", given.recipe, 1, given.overrides)
         started = time.time()
-        train(folder, "bench", given.steps, given.overrides)
+        train(folder, "bench", given.recipe, given.steps, given.overrides)
         report(Path(folder) / "bench", started)
 
 
-def train(folder: str, name: str, num_steps: int, overrides: list[str]) -> None:
+def train(folder: str, name: str, recipe: str, num_steps: int, overrides: list[str]) -> None:
     settings = [f"runs_dir={folder}", f"name={name}", f"num_steps={num_steps}", "evaluation.every_steps=0", *overrides]
     subprocess.run(
-        [sys.executable, "-m", "orchestrator.cli", "train", *settings], check=True, stdout=subprocess.DEVNULL
+        [sys.executable, "-m", "orchestrator.cli", "train", recipe, *settings],
+        check=True,
+        stdout=subprocess.DEVNULL,
     )
 
 

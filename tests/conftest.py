@@ -36,12 +36,12 @@ def pytest_terminal_summary(terminalreporter) -> None:
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory) -> Path:
-    """The default recipe's policy, untrained."""
+    """The policy of countdown-tiny, untrained."""
     from learner.model.build import build_model
     from orchestrator.config.recipe import load
 
     folder = tmp_path_factory.mktemp("model") / "tiny"
-    build = load(None).model.build
+    build = load("countdown-tiny").model.build
     assert build is not None
     build_model(build, 0, folder)
     return folder

@@ -18,7 +18,7 @@ from rollout.types.names import nearest
 from rollout.types.paths import from_home
 
 RECIPES = Path(__file__).resolve().parents[2] / "deploy" / "recipes"
-DEFAULT_RECIPE = "countdown-tiny"
+DEFAULT_RECIPE = "smollm2-135m"
 DEFAULT_SUPERVISED_RECIPE = "sft"
 PRESET_KEY = "learner.algorithm.preset"
 

@@ -176,7 +176,7 @@ def head(url: str) -> str:
 
 
 def check_hub(environment: Mapping[str, str], ask: Callable[[str], str] = head) -> Finding:
-    """Check that models and data sets can be downloaded. The default recipe needs none."""
+    """Check that models and data sets can be downloaded. The recipes for the CPU need none."""
     if environment.get("HF_HUB_OFFLINE", "").upper() in TRUE:
         return ok("hub", "offline by HF_HUB_OFFLINE: only what was downloaded before can be used")
     url = environment.get("HF_ENDPOINT") or HUB

@@ -19,7 +19,7 @@ from rollout.types.completions import Group
 
 ENOUGH_SPREAD = 0.3
 """Share of groups with spread from which a run learns at full speed; `rollout/groups_without_spread` is then below 0.7,
-which docs/metrics.md calls healthy, and where the default recipe starts."""
+which docs/metrics.md calls healthy, and where countdown-tiny starts."""
 LITTLE_SPREAD = 0.1
 """Below it nine tenths of the sampling are thrown away. At 32 prompts a step three groups are left, and the gradient is
 mostly noise: the problems have to change, or the model."""

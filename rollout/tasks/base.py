@@ -49,7 +49,7 @@ class Task(Protocol):
       fields of the template, and the answer is the reference.
     - `source_showing(settings, num_held_out, seed, shown)` comes before `source`, for a task of ANY_FIELD: rows that
       differ in one of the fields `shown`, which the templates show, are different problems.
-    - `EXAMPLE_QUESTION: str`, what to type. Missing: the end of a run does not suggest `rayzero solve`.
+    - `EXAMPLE_QUESTION: str`, what to ask with `rayzero solve`. Missing: the end of a run suggests a held-out problem.
     """
 
     SETTINGS: type[BaseModel]

@@ -22,6 +22,10 @@ from rollout.types.names import short_name
 from rollout.types.prompts import PromptFormat
 
 
+LONGEST_EXAMPLE = 200
+"""Characters of a problem's question that is shown as an example of what to ask."""
+
+
 class RawSection(NamedTuple):
     """The settings of a task, before they are validated."""
 
@@ -87,10 +91,21 @@ class TaskConfig(BaseModel, frozen=True, extra="allow", use_attribute_docstrings
         """The dotted path of the module with the traces for a warm start; None where the task has none."""
         return self._optional("TRACES")
 
-    @property
-    def example_question(self) -> str | None:
-        """A question for `rayzero solve`; None where the task suggests none."""
-        return self._optional("EXAMPLE_QUESTION")
+    def example_question(self, problem: Problem, format: PromptFormat) -> tuple[str, str | None] | None:
+        """Return a question for `rayzero solve`, and its answer where that is needed to check it.
+
+        It is the task's own, or that of `problem` where one line asks it; None where neither does.
+        """
+        if question := self._optional("EXAMPLE_QUESTION"):
+            return question, None
+        question, answer = problem.fields.get(self.field_groups[0][0], ""), problem.answer.get("answer")
+        try:
+            self.read_question(question, None, format)
+        except ValueError:
+            return None
+        if not 0 < len(question) <= LONGEST_EXAMPLE or not question.isprintable():
+            return None
+        return question, answer if isinstance(answer, str) else None
 
     @property
     def field_groups(self) -> tuple[tuple[str, ...], ...]:

@@ -118,6 +118,17 @@ def source(config: ReasoningGymConfig, num_held_out: int, seed: int) -> DrawnPro
     )
 
 
+def read_question(question: str, answer: str | None, config: ReasoningGymConfig) -> Problem:
+    """Return a question that a user typed. It can be checked where one data set is asked and needs no metadata."""
+    if answer is None:
+        return Problem(fields={"question": question}, answer={}, key=question)
+    reference: dict[str, Any] = {"answer": answer}
+    if len(config.datasets) == 1:
+        (dataset,) = config.datasets
+        reference |= {"dataset": dataset.name, "settings": dataset.settings, "metadata": {}}
+    return Problem(fields={"question": question}, answer=reference, key=question)
+
+
 def problem(dataset: DatasetConfig, entry: dict[str, Any]) -> Problem:
     """Return the problem of one of the library's entries."""
     return Problem(

@@ -38,7 +38,7 @@ LAYOUTS = [(ranks, stage) for ranks in (1, 2) for stage in (0, 1, 2, 3)]
 
 def run_config(ranks: int, *overrides: str) -> RunConfig:
     return load(
-        None,
+        "countdown-tiny",
         [
             "name=layouts",
             f"learner.num_ranks={ranks}",

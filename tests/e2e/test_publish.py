@@ -44,7 +44,7 @@ def run(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAYZERO_CACHE", str(cache))
         config = load(
-            None,
+            "countdown-tiny",
             [
                 "name=publishing",
                 "warm_start.num_steps=0",

@@ -40,7 +40,7 @@ def site(request: pytest.FixtureRequest, tmp_path, monkeypatch: pytest.MonkeyPat
     mode, backend = request.param
     monkeypatch.setenv("RAYZERO_CACHE", str(tmp_path))
     config = load(
-        None,
+        "countdown-tiny",
         [
             "name=gpu",
             "model.dtype=bfloat16",

@@ -71,7 +71,7 @@ def generator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ray.ac
     config = RolloutConfig(max_concurrent_completions=64)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAYZERO_CACHE", str(tmp_path_factory.mktemp("cache")))
-        model = base_model(load(None, ["warm_start.num_steps=0"]))
+        model = base_model(load("countdown-tiny", ["warm_start.num_steps=0"]))
     before = used_gib()
     ray.init(address="local", include_dashboard=False, _node_ip_address="127.0.0.1", log_to_driver=False)
     options = {"num_gpus": 0.5, "runtime_env": {"env_vars": environment(config)}}
@@ -151,7 +151,7 @@ def test_a_whole_run_on_one_gpu_within_24_gib(tmp_path: Path, measured: Callable
     before = used_gib()
     with peak_gib() as peak:
         done = subprocess.run(
-            [sys.executable, "-m", "orchestrator.cli", "train", *overrides],
+            [sys.executable, "-m", "orchestrator.cli", "train", "countdown-tiny", *overrides],
             env=os.environ | {"RAYZERO_CACHE": str(tmp_path / "cache")},
             capture_output=True,
             text=True,

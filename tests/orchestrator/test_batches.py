@@ -58,7 +58,7 @@ class FakeRollouts:
 
 def sampler(rollouts, prompts, *overrides: str, staleness: int = 1) -> StepBatches:
     settings = ["num_steps=5", "prompts_per_step=2", "group_size=2", f"max_staleness={staleness}", *overrides]
-    return StepBatches(rollouts, prompts, load(None, settings))
+    return StepBatches(rollouts, prompts, load("countdown-tiny", settings))
 
 
 def run(sampler, rollouts, steps) -> dict[int, list[str]]:

@@ -16,7 +16,7 @@ def test_settings_may_stand_anywhere_on_the_line() -> None:
 
 def test_the_options_of_eval_are_settings() -> None:
     line = "eval model --formats zero_shot natural --num-prompts 20 --seed 142 --pass-at 1 4 16"
-    config = load(None, evaluation_overrides(parse(line.split())))
+    config = load("countdown-tiny", evaluation_overrides(parse(line.split())))
     found = config.evaluation
     assert (found.formats, found.num_prompts, found.seed, config.seed) == (("zero_shot", "natural"), 20, 142, 142)
     assert (found.sizes, found.completions_per_prompt) == ((1, 4, 16), 16)
@@ -25,7 +25,7 @@ def test_the_options_of_eval_are_settings() -> None:
 def test_completions_that_are_asked_for_are_not_overruled() -> None:
     line = "eval model --pass-at 4 evaluation.completions_per_prompt=32"
     assert evaluation_overrides(parse(line.split())) == ["evaluation.pass_at=[4]"]
-    assert load(None, evaluation_overrides(parse(["eval", "model"]))) == load(None)
+    assert load("countdown-tiny", evaluation_overrides(parse(["eval", "model"]))) == load("countdown-tiny")
 
 
 def test_a_question_may_hold_an_equals_sign() -> None:

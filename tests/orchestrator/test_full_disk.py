@@ -66,7 +66,7 @@ def cache(tmp_path, monkeypatch) -> Path:
 
 
 def test_a_model_that_is_built(cache) -> None:
-    config = load(None)
+    config = load("countdown-tiny")
     with full_disk(1000), pytest.raises(ModelFolderError, match=r"cache/built-.*File too large.*set RAYZERO_CACHE to"):
         base_model(config)
     assert files_below(cache) == set()
@@ -74,7 +74,7 @@ def test_a_model_that_is_built(cache) -> None:
 
 
 def test_a_warm_start(tmp_path) -> None:
-    config, console, cache = load(None, ["warm_start.num_steps=2"]), Console(quiet=True), tmp_path / "cache"
+    config, console, cache = load("countdown-tiny", ["warm_start.num_steps=2"]), Console(quiet=True), tmp_path / "cache"
     learner, interrupt, warm_start = Teaching(config), Interrupt(console), WarmStart(cache / "warm", Examples())
     with full_disk(500), pytest.raises(ModelFolderError, match=r"cache/warm: File too large.*set RAYZERO_CACHE to"):
         warm_started_model(learner.run, warm_start, learner, console, interrupt)
@@ -84,7 +84,7 @@ def test_a_warm_start(tmp_path) -> None:
 
 
 def test_an_export_keeps_the_model_of_before(tmp_path) -> None:
-    learner, final = Teaching(load(None)), tmp_path / "final"
+    learner, final = Teaching(load("countdown-tiny")), tmp_path / "final"
     export_whole(learner, final)
     (final / "of").write_text("before")
     with full_disk(500), pytest.raises(ModelFolderError, match=r"final: File too large.*exports the last checkpoint"):
@@ -97,7 +97,7 @@ def test_an_export_keeps_the_model_of_before(tmp_path) -> None:
     [(0, "run directory", set()), (600, "checkpoint of step 2", {1, 2}), (900, "model to .*final", {1, 2})],
 )
 def test_a_supervised_run_can_go_on_from_wherever_the_disk_was_full(tmp_path, limit, refused, left) -> None:
-    config = load(None, [f"runs_dir={tmp_path}", "name=one", "warm_start.num_steps=2", "checkpoint.every_steps=2"])
+    config = load("countdown-tiny", [f"runs_dir={tmp_path}", "name=one", "warm_start.num_steps=2", "checkpoint.every_steps=2"])
     command = SupervisedCommand(config, Console(quiet=True))
     directory = RunDirectory(config).open()
     inputs = SupervisedInputs("base", Examples())

@@ -8,4 +8,4 @@ SMALL = (
     "evaluation.every_steps=0",
     "evaluation.completions_per_prompt=2",
 )
-"""Overrides of the default recipe."""
+"""Overrides of countdown-tiny."""

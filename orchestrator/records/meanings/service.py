@@ -77,7 +77,7 @@ TIME = MetricSection(
                "seconds that a reward function took over the step's completions, summed over workers", "",
                "where `time/reward_wait_s` is long, the largest is the slowest grader"),
         Metric("time/update_s", "s", "the learner's update"),
-        Metric("time/publish_s", "s", "new weights to every generator", "below 0.5 s on the default"),
+        Metric("time/publish_s", "s", "new weights to every generator", "below 2 s on the default"),
         Metric("time/evaluation_s", "s", "the evaluation, where one was due"),
         Metric("time/step_s", "s", "the whole step"),
         Metric("time/other_s", "s", "what no phase accounts for: orchestration, logging", "below 5% of the step"),

@@ -19,7 +19,7 @@ def test_every_recipe_is_valid(recipe: Path) -> None:
 
 def test_overrides_win_and_keep_their_types() -> None:
     config = load(
-        None, ["learner.learning_rate=2e-6", "name=mine", "prompts.countdown.max_number=12", "tracking.wandb=true"]
+        "countdown-tiny", ["learner.learning_rate=2e-6", "name=mine", "prompts.countdown.max_number=12", "tracking.wandb=true"]
     )
     assert config.learner.learning_rate == 2e-6
     assert config.name == "mine"
@@ -112,7 +112,7 @@ WRONG = {
 @pytest.mark.parametrize("override", WRONG)
 def test_a_wrong_override_names_key_value_and_fix(override: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        load(None, [override])
+        load("countdown-tiny", [override])
     for part in WRONG[override]:
         assert part in str(caught.value)
 
@@ -191,31 +191,31 @@ def test_settings_that_do_not_fit_each_other_are_refused(
 
 def test_all_mistakes_are_reported_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
-        load(None, ["group_size=0", "learner.nope=1", "num_steps=-1"])
+        load("countdown-tiny", ["group_size=0", "learner.nope=1", "num_steps=-1"])
     assert len(str(caught.value).splitlines()) == 3
 
 
 def test_a_preset_on_the_command_line_replaces_the_recipes_algorithm_and_other_overrides_win() -> None:
-    assert load(None).learner.algorithm.loss_aggregation == "token_mean"
+    assert load("countdown-tiny").learner.algorithm.loss_aggregation == "token_mean"
     chosen = ["learner.algorithm.clip_eps_high=0.5", "learner.algorithm.preset=dr_grpo"]
-    algorithm = load(None, chosen).learner.algorithm
+    algorithm = load("countdown-tiny", chosen).learner.algorithm
     assert algorithm == AlgorithmConfig(preset="dr_grpo", clip_eps_high=0.5)
     assert algorithm.loss_aggregation == "constant"
 
 
 def test_the_plan_warns_of_what_runs_have_come_to_grief_with() -> None:
     rloo = ["learner.algorithm.preset=rloo"]
-    assert not notices(load(None, rloo)) and not notices(load(None))
-    (notice,) = notices(load(None, [*rloo, "learner.updates_per_step=2"]))
+    assert not notices(load("countdown-tiny", rloo)) and not notices(load("countdown-tiny"))
+    (notice,) = notices(load("countdown-tiny", [*rloo, "learner.updates_per_step=2"]))
     assert "learner.updates_per_step 2" in notice and "Set updates_per_step=1" in notice
-    (notice,) = notices(load(None, ["learner.algorithm.kl_beta=0.1", "learner.algorithm.kl_estimator=k1"]))
+    (notice,) = notices(load("countdown-tiny", ["learner.algorithm.kl_beta=0.1", "learner.algorithm.kl_estimator=k1"]))
     assert "no gradient" in notice
 
 
 def test_a_kl_without_a_reference_is_refused() -> None:
     overrides = ["learner.algorithm.kl_beta=0.1", "learner.algorithm.reference=none"]
     with pytest.raises(ConfigError, match=r'reference is "none" with kl_beta 0\.1.*set reference = "auto"'):
-        load(None, overrides)
+        load("countdown-tiny", overrides)
 
 
 def test_an_unknown_recipe_suggests_the_nearest() -> None:
@@ -254,7 +254,7 @@ def test_a_recipe_that_is_not_utf_8_says_where(content: bytes, message: str, tmp
 
 def test_an_override_of_bytes_that_are_no_text_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"'prompts.template=.udce9' is not UTF-8"):
-        load(None, ["prompts.template=\udce9"])
+        load("countdown-tiny", ["prompts.template=\udce9"])
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,7 @@ def test_a_transport_that_cannot_work_where_the_actors_are_is_refused() -> None:
 
 def test_sampling_that_runs_ahead_is_corrected_for_unless_the_recipe_says_otherwise() -> None:
     def correction(*overrides: str) -> str:
-        return resolved(load(None, overrides), "cpu", not_asked).learner.algorithm.mismatch_correction
+        return resolved(load("countdown-tiny", overrides), "cpu", not_asked).learner.algorithm.mismatch_correction
 
     assert correction() == "auto" and correction("max_staleness=1") == "truncated"
     assert correction("max_staleness=1", "learner.algorithm.mismatch_correction=off") == "off"

@@ -28,11 +28,11 @@ from tests.support.paths import WARM_START
 def test_a_format_that_the_model_cannot_read_is_refused_before_anything_starts(overrides, message) -> None:
     formats = 'evaluation.formats=["zero_shot", "one_shot", "natural"]'
     with pytest.raises(ConfigError, match=message):
-        prompts_of(NamedModel("warm", str(WARM_START)), load(None, [formats, *overrides]))
+        prompts_of(NamedModel("warm", str(WARM_START)), load("countdown-tiny", [formats, *overrides]))
 
 
 def test_every_format_asks_the_same_problems_in_its_own_words() -> None:
-    config = load(None, ['evaluation.formats=["natural", "one_shot"]', "evaluation.num_prompts=4"])
+    config = load("countdown-tiny", ['evaluation.formats=["natural", "one_shot"]', "evaluation.num_prompts=4"])
     found = prompts_of(NamedModel("warm", str(WARM_START)), config)
     assert list(found) == ["natural", "one_shot"]
     assert [prompt.key for prompt in found["natural"]] == [prompt.key for prompt in found["one_shot"]]
@@ -41,18 +41,18 @@ def test_every_format_asks_the_same_problems_in_its_own_words() -> None:
 
 def test_engines_have_room_for_the_longest_prompt_of_any_format() -> None:
     """A run reserves what its own format needs; the worked example of another is longer."""
-    config = load(None, ['evaluation.formats=["natural", "one_shot"]', "prompts.max_prompt_tokens=20"])
+    config = load("countdown-tiny", ['evaluation.formats=["natural", "one_shot"]', "prompts.max_prompt_tokens=20"])
     asked = {"warm": prompts_of(NamedModel("warm", str(WARM_START)), config)}
     longest = max(len(prompt.token_ids) for prompt in asked["warm"]["one_shot"])
     assert longest > 20
     assert with_room_for(asked, config).max_model_len == longest + config.sampling.max_completion_tokens
-    assert longest < load(None).prompts.max_prompt_tokens
-    assert with_room_for(asked, load(None)) == load(None)
+    assert longest < load("countdown-tiny").prompts.max_prompt_tokens
+    assert with_room_for(asked, load("countdown-tiny")) == load("countdown-tiny")
 
 
 def test_what_the_model_has_no_positions_for_is_refused_before_a_cluster_is_started(monkeypatch) -> None:
     monkeypatch.setattr(comparison, "ray_cluster", lambda **_: pytest.fail("a cluster was started"))
-    config = load(None, ["prompts.num_held_out=4", "evaluation.num_prompts=4"])
+    config = load("countdown-tiny", ["prompts.num_held_out=4", "evaluation.num_prompts=4"])
     warm = NamedModel("warm", str(WARM_START))
     asked = {"warm": prompts_of(warm, config)}
     too_long = config.sampling.model_copy(update={"max_completion_tokens": 500})
@@ -62,7 +62,7 @@ def test_what_the_model_has_no_positions_for_is_refused_before_a_cluster_is_star
         compare([warm], asked, config, Console(quiet=True))
     with pytest.raises(PolicyError, match=refused):
         check_context(config, str(WARM_START))
-    check_context(load(None), str(WARM_START))
+    check_context(load("countdown-tiny"), str(WARM_START))
 
 
 LLAMA3 = {
@@ -121,7 +121,7 @@ def test_models_share_one_cluster_and_the_engines_of_one_end_before_the_next_beg
     monkeypatch.setattr(comparison.Placement, "of", lambda *_: noted("placement"))
     monkeypatch.setattr(comparison, "RolloutFleet", Fleet)
     models = [NamedModel("base", "/models/a"), NamedModel("trained", "/models/b")]
-    config = load(None, ['evaluation.formats=["zero_shot", "natural"]', "evaluation.num_prompts=2"])
+    config = load("countdown-tiny", ['evaluation.formats=["zero_shot", "natural"]', "evaluation.num_prompts=2"])
     warm = prompts_of(NamedModel("warm", str(WARM_START)), config)
     results = comparison.compare(models, dict.fromkeys(("base", "trained"), warm), config, Console(quiet=True))
     assert [(result.model.name, result.format) for result in results] == [

@@ -115,7 +115,7 @@ class Sampling:
 def test_prompts_are_sampled_with_the_recipes_limit_and_stop_texts_and_once_greedily() -> None:
     rollouts = Sampling()
     config = load(
-        None, ['sampling.stop=["</answer>"]', "evaluation.temperature=0.6", "evaluation.completions_per_prompt=3"]
+        "countdown-tiny", ['sampling.stop=["</answer>"]', "evaluation.temperature=0.6", "evaluation.completions_per_prompt=3"]
     )
     result = evaluate(rollouts, ["a", "b"], config)
     asked = [(s.temperature, s.max_completion_tokens, s.stop, n) for s, n in rollouts.calls]
@@ -126,7 +126,7 @@ def test_prompts_are_sampled_with_the_recipes_limit_and_stop_texts_and_once_gree
 
 def test_a_task_without_right_answers_is_not_sampled_greedily() -> None:
     rollouts = Sampling(lambda prompt, size: paid(prompt, *[1.0] * size))
-    evaluate(rollouts, ["a"], load(None))
+    evaluate(rollouts, ["a"], load("countdown-tiny"))
     assert [(sampling.temperature, size) for sampling, size in rollouts.calls] == [(1.0, 8)]
 
 
@@ -145,19 +145,19 @@ def measured(rollouts, config) -> dict[str, float]:
 
 
 def test_the_recipes_own_format_keeps_the_plain_keys_and_others_have_theirs() -> None:
-    config = load(None, ['evaluation.formats=["natural", "zero_shot"]', "evaluation.num_prompts=5"])
+    config = load("countdown-tiny", ['evaluation.formats=["natural", "zero_shot"]', "evaluation.num_prompts=5"])
     metrics = measured(Sampling(), config)
     assert {"eval/pass_at_1", "eval/pass_at_8", "eval/natural/pass_at_1", "eval/natural/completion_tokens"} <= set(
         metrics
     )
     assert not [key for key in metrics if key.startswith("eval/zero_shot/") or "one_shot" in key]
-    plain = measured(Sampling(), load(None))
+    plain = measured(Sampling(), load("countdown-tiny"))
     assert not [key for key in plain if "natural" in key or "zero_shot" in key]
 
 
 def test_every_evaluation_metric_has_its_meaning() -> None:
     group = lambda prompt, size: scored_group(prompt, [True] * (size - 1) + [False])  # noqa: E731
-    metrics = measured(Sampling(group), load(None, ['evaluation.formats=["one_shot", "natural"]']))
+    metrics = measured(Sampling(group), load("countdown-tiny", ['evaluation.formats=["one_shot", "natural"]']))
     assert {"eval/pass_at_8", "eval/natural/reward_ci95", "eval/marker/exploration"} <= metrics.keys()
     for key in metrics:
         found = find_metric(re.sub("^eval/(one_shot|natural)/", "eval/", key))
@@ -165,13 +165,13 @@ def test_every_evaluation_metric_has_its_meaning() -> None:
 
 
 def test_a_bounded_evaluation_asks_the_same_prompts_in_every_format_and_every_time() -> None:
-    config = load(None, ["evaluation.num_prompts=6"])
+    config = load("countdown-tiny", ["evaluation.num_prompts=6"])
     chosen = [
         [prompt.partition("/")[2] for prompt in held_out_prompts(Stream(), format, config)]
         for format in ("natural", "zero_shot")
     ]
     assert chosen[0] == chosen[1] and len({*chosen[0]}) == 6
-    other = load(None, ["evaluation.num_prompts=6", "evaluation.seed=1"])
+    other = load("countdown-tiny", ["evaluation.num_prompts=6", "evaluation.seed=1"])
     assert [prompt.partition("/")[2] for prompt in held_out_prompts(Stream(), "natural", other)] != chosen[0]
     # The tasks of a mixture stand one after the other: the first six would all be of one task.
     assert max(int(index) for index in chosen[0]) > 10
@@ -179,7 +179,7 @@ def test_a_bounded_evaluation_asks_the_same_prompts_in_every_format_and_every_ti
 
 def test_more_prompts_than_are_held_out_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"evaluation.num_prompts = 21, but 20 problems are held out: lower it"):
-        held_out_prompts(Stream(), "natural", load(None, ["evaluation.num_prompts=21"]))
+        held_out_prompts(Stream(), "natural", load("countdown-tiny", ["evaluation.num_prompts=21"]))
 
 
 def test_a_run_finds_out_what_it_cannot_ask_before_it_starts() -> None:
@@ -189,7 +189,7 @@ def test_a_run_finds_out_what_it_cannot_ask_before_it_starts() -> None:
     tokenizer = load_tokenizer(str(WARM_START))
 
     def check(*overrides: str) -> None:
-        config = load(None, ['evaluation.formats=["natural"]', *overrides])
+        config = load("countdown-tiny", ['evaluation.formats=["natural"]', *overrides])
         check_held_out(PromptStream(config.prompts, tokenizer), config)
 
     check()
@@ -224,4 +224,4 @@ def test_accuracy_by_label_in_natural_order() -> None:
 )
 def test_wrong_settings_name_key_value_and_fix(override, message) -> None:
     with pytest.raises(ConfigError, match=message):
-        load(None, [override])
+        load("countdown-tiny", [override])

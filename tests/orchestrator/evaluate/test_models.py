@@ -34,7 +34,7 @@ def test_models_that_cannot_be_told_apart_are_refused(given, message) -> None:
 
 def run_folder(folder: Path, *overrides: str) -> str:
     (folder / "final").mkdir(parents=True)
-    (folder / "config.json").write_text(load(None, [f"name={folder.name}", *overrides]).model_dump_json())
+    (folder / "config.json").write_text(load("countdown-tiny", [f"name={folder.name}", *overrides]).model_dump_json())
     return str(folder / "final")
 
 

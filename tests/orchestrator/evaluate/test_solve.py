@@ -7,6 +7,8 @@ from rich.console import Console
 
 from orchestrator.config.recipe import ConfigError, load
 from orchestrator.evaluate.solve import grade, read_question, solve, verdict, worded
+from orchestrator.run import example_command
+from rollout.prompts.mixture import Mixture
 from rollout.types.prompts import Prompt
 from tests.support.byte_tokenizer import Bytes
 from tests.support.paths import WARM_START
@@ -21,10 +23,10 @@ def test_a_question_of_a_task_with_references_is_worded_as_it_is() -> None:
 
 
 def questions(task: str, template: str = "{question}", *overrides: str):
-    """The default recipe with questions of another task."""
+    """countdown-tiny with questions of another task."""
     example = 'prompts.example={fields={question="a", hint="b"}, completion="c"}'
     worded = [f"prompts.task={task}", f"prompts.template={template}", "prompts.natural_template={question}", example]
-    return load(None, [*worded, "warm_start.num_steps=0", *overrides])
+    return load("countdown-tiny", [*worded, "warm_start.num_steps=0", *overrides])
 
 
 def test_answers_are_marked_as_the_tasks_problems_are() -> None:
@@ -38,13 +40,29 @@ def test_a_question_that_does_not_fill_the_template_is_refused() -> None:
         read_question(questions("jsonl", "{question} {hint}"), "How many?", "72")
 
 
+@pytest.mark.parametrize("recipe", ["countdown-tiny", "smollm2-135m", "word-problems-tiny", "period-count-tiny"])
+def test_what_the_end_of_a_run_suggests_to_ask_can_be_asked(recipe) -> None:
+    config = load(recipe)
+    ((command, question, *answer),) = example_command(config, Mixture(config.prompts))
+    assert command == "solve" and read_question(config, question, answer[1] if answer else None).fields
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("given", "expected"), [("28", True), ("29", False)])
+def test_a_question_of_reasoning_gym_is_checked_by_its_data_sets_own_scorer(given, expected) -> None:
+    config = load("smollm2-135m")
+    asked = prompt("reasoning_gym", read_question(config, "Calculate 20 + 8.", given).answer, prefix="")
+    found, _ = judged(asked, " 20 + 8 = 28 <answer>28</answer>", config)
+    assert found is expected
+
+
 def test_countdown_needs_no_reference() -> None:
     with pytest.raises(ConfigError, match="--answer is not for Countdown"):
-        read_question(load(None), "4 7 3 -> 25", "25")
+        read_question(load("countdown-tiny"), "4 7 3 -> 25", "25")
 
 
 def test_a_mixture_does_not_say_which_of_its_tasks_is_meant() -> None:
-    mixed = load(None, ["prompts.mixture.small.weight=1", "prompts.mixture.large.weight=1"])
+    mixed = load("countdown-tiny", ["prompts.mixture.small.weight=1", "prompts.mixture.large.weight=1"])
     with pytest.raises(ConfigError, match=r"mixes the questions of \['large', 'small'\]: name a recipe of one kind"):
         read_question(mixed, "4 7 3 -> 25", None)
 
@@ -59,7 +77,7 @@ def test_what_the_model_cannot_read_is_refused_before_anything_starts() -> None:
 def test_attempts_differ_in_their_ids_and_so_in_their_seeds() -> None:
     from orchestrator.base_model import load_tokenizer
 
-    config = load(None)
+    config = load("countdown-tiny")
     problem = read_question(config, "4 7 3 -> 25", None)
     first, second = (worded(problem, config, load_tokenizer(WARM_START), attempt) for attempt in (0, 1))
     assert first.text == second.text == "Numbers: 4 7 3\nTarget: 25\n<think>" and first.id != second.id
@@ -100,14 +118,14 @@ COUNTDOWN = {"numbers": [4, 7, 3], "target": 25}
     ],
 )
 def test_an_answer_is_marked_by_its_own_task(task, answer, text, expected, said) -> None:
-    recipe = "period-count-tiny" if task == "period_count" else None
+    recipe = "period-count-tiny" if task == "period_count" else "countdown-tiny"
     found, printed = judged(prompt(task, answer), text, load(recipe))
     assert found is expected
     assert said in printed
 
 
 def test_without_a_reference_an_answer_is_not_checked_and_says_so() -> None:
-    found, printed = judged(prompt("gsm8k", {}), "#### 72", load(None))
+    found, printed = judged(prompt("gsm8k", {}), "#### 72", load("countdown-tiny"))
     assert found is None and "not checked: say with --answer what is right" in printed
 
 
@@ -119,7 +137,7 @@ def endless(text, answer):
 @pytest.mark.slow
 def test_marking_that_never_ends_is_stopped() -> None:
     config = load(
-        None, ["rewards.deadline_s=0.5", 'rewards.tasks={gsm8k="tests.orchestrator.evaluate.test_solve:endless"}']
+        "countdown-tiny", ["rewards.deadline_s=0.5", 'rewards.tasks={gsm8k="tests.orchestrator.evaluate.test_solve:endless"}']
     )
     outcome = asyncio.run(grade(prompt("gsm8k", {"answer": "72"}), "#### 72", config))
     assert outcome.status == "timeout"

@@ -18,7 +18,7 @@ def judged(rights, n=16, *overrides, **parts):
     groups = [scored_group(str(index), [True] * right + [False] * (n - right)) for index, right in enumerate(rights)]
     if parts:
         groups = [with_parts(group, **parts) for group in groups]
-    return judge_trainability(summarize(groups), load(None, overrides))
+    return judge_trainability(summarize(groups), load("countdown-tiny", overrides))
 
 
 @pytest.mark.parametrize(("n", "right", "size"), [(8, 3, 4), (8, 0, 4), (6, 6, 2), (7, 1, 7), (8, 4, 2)])
@@ -85,7 +85,7 @@ def test_formats_and_limits_that_hide_answers_are_named() -> None:
     from dataclasses import replace
 
     cut = [replace(cut[0], completions=tuple(replace(done, finish_reason="length") for done in cut[0].completions))]
-    said = " ".join(judge_trainability(summarize(cut), load(None)).advice)
+    said = " ".join(judge_trainability(summarize(cut), load("countdown-tiny")).advice)
     assert "100% of the completions are cut off at sampling.max_completion_tokens = 448: raise it" in said
 
 

@@ -125,7 +125,7 @@ def test_an_actor_that_ray_killed_for_memory_is_dead(monkeypatch) -> None:
 
 
 def test_without_a_generator_and_without_one_that_starts_nobody_is_waited_for() -> None:
-    config = load(None, ["rollout.num_generators=1", "rollout.max_restarts=0"]).rollout
+    config = load("countdown-tiny", ["rollout.num_generators=1", "rollout.max_restarts=0"]).rollout
     generators = Generators(lambda index, restarts: ray.remote(num_cpus=0)(Idle).remote(), config, have_weights=True)
     generators.wait_until_ready()
     with pytest.raises(RestartBudgetExceededError, match=r"as many as rollout\.max_restarts allows"):

@@ -13,7 +13,7 @@ from orchestrator.fleet.scale import FILE, requested_generators
 
 @pytest.fixture
 def run(tmp_path: Path) -> RunConfig:
-    config = load(None, [f"runs_dir={tmp_path}", "name=run"])
+    config = load("countdown-tiny", [f"runs_dir={tmp_path}", "name=run"])
     config.directory.mkdir()
     (config.directory / "config.json").write_text(config.model_dump_json())
     return config

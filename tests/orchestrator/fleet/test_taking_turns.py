@@ -30,7 +30,7 @@ def fleet(events: list[str], shares_gpu: bool) -> RayFleet:
     made._shares_gpu, made._generators_awake = shares_gpu, True
     made.learner = SimpleNamespace(release_memory=lambda: events.append("release_memory"))
     made.generators = SimpleNamespace(names=["generator-0"], refs=list)
-    made._config = load(None)
+    made._config = load("countdown-tiny")
 
     def call(method: str, but=()):
         events.append(method)
@@ -95,7 +95,7 @@ def test_a_start_that_never_ends_does_not_keep_the_learner_waiting_for_ever(even
     made = fleet(events, shares_gpu=True)
     made.generators = starting = Starting(events)
     made._call_generators = starting.call
-    made._config = load(None, ["rollout.start_timeout_s=0.05"])
+    made._config = load("countdown-tiny", ["rollout.start_timeout_s=0.05"])
     monkeypatch.setattr("orchestrator.fleet.fleet.ready_of", lambda refs, timeout_s: time.sleep(0.01))
     with made.learning():
         events.append("learning")
@@ -117,7 +117,7 @@ class Losing(LearnerGroup):
 
     def __init__(self, events: list[str], lost_starts: int = 0) -> None:
         self._events, self._lost_starts = events, lost_starts
-        run = SimpleNamespace(config=load(None, ["placement.max_learner_restarts=3"]))
+        run = SimpleNamespace(config=load("countdown-tiny", ["placement.max_learner_restarts=3"]))
         super().__init__(run, placement=None)
 
     def _boot(self) -> None:
@@ -168,7 +168,7 @@ def test_a_learner_that_is_lost_at_work_and_while_it_is_built_anew_begins_again(
 
 
 def test_a_learner_that_is_lost_in_the_export_is_built_anew_and_exports(events, monkeypatch, tmp_path) -> None:
-    learner, exports, config = Losing(events), [], load(None)
+    learner, exports, config = Losing(events), [], load("countdown-tiny")
     learner.begin()
 
     def export(learner, folder) -> None:
@@ -199,7 +199,7 @@ def test_a_learner_that_is_lost_in_the_export_is_built_anew_and_exports(events, 
 def test_a_run_that_is_stopped_as_hopeless_is_exported_and_one_that_is_interrupted_is_not(
     monkeypatch, tmp_path, last_step, num_wrong, ending
 ) -> None:
-    config = load(None, ["health.stop_after=2", "num_steps=4"])
+    config = load("countdown-tiny", ["health.stop_after=2", "num_steps=4"])
     rows = [{"step": step, "reward/total": 0.0, "rollout/groups_without_spread": 1.0} for step in range(num_wrong)]
     exports = []
     monkeypatch.setattr(run, "train", lambda *_: last_step)
@@ -230,7 +230,7 @@ class Count:
 
 def test_a_warm_start_whose_learner_is_lost_teaches_the_same_examples_from_the_first_on(events, tmp_path) -> None:
     learner, taught = Losing(events), []
-    config = load(None, ["warm_start.num_steps=3", "warm_start.sequences_per_step=2"])
+    config = load("countdown-tiny", ["warm_start.num_steps=3", "warm_start.sequences_per_step=2"])
     learner.run = SimpleNamespace(
         config=config, learner=config.learner, engine=EngineSpec("base", "float32", 64, load_weights=False)
     )

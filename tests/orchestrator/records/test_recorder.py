@@ -29,7 +29,7 @@ def _cluster():
 
 @pytest.fixture
 def directory(tmp_path) -> RunDirectory:
-    return RunDirectory(load(None, [f"runs_dir={tmp_path}", f"name=recorded-{tmp_path.name}"])).open()
+    return RunDirectory(load("countdown-tiny", [f"runs_dir={tmp_path}", f"name=recorded-{tmp_path.name}"])).open()
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from tests.support.groups import scored_group
 
 @pytest.fixture
 def config(tmp_path: Path):
-    return load(None, [f"runs_dir={tmp_path}", "name=one"])
+    return load("countdown-tiny", [f"runs_dir={tmp_path}", "name=one"])
 
 
 def test_metrics_and_rollouts_survive_and_a_torn_line_is_left_out(config) -> None:
@@ -53,7 +53,7 @@ def test_metrics_and_rollouts_survive_and_a_torn_line_is_left_out(config) -> Non
 
 def test_the_same_name_with_other_settings_is_refused_and_says_which(config, tmp_path) -> None:
     RunDirectory(config).open().log_metrics(0, {})
-    changed = load(None, [f"runs_dir={tmp_path}", "name=one", "learner.learning_rate=0.5", "num_steps=99"])
+    changed = load("countdown-tiny", [f"runs_dir={tmp_path}", "name=one", "learner.learning_rate=0.5", "num_steps=99"])
     with pytest.raises(RunDirectoryError, match=r"learner\.learning_rate was 0\.0004, now 0\.5") as caught:
         RunDirectory(changed).open()
     assert "num_steps" not in str(caught.value)
@@ -64,9 +64,9 @@ def test_what_a_run_needs_of_a_machine_may_change_when_it_is_resumed(config, tmp
     elsewhere = ["rollout.num_generators=1", "rollout.cpus_per_generator=0.1", "rewards.num_workers=3"]
     elsewhere += ["rollout.max_batched_tokens=4096", "rollout.cpu_kv_cache_gib=2", "rollout.threads_per_generator=2"]
     elsewhere += ["learner.threads_per_rank=2", "rewards.memory_gib=2.0", "rewards.max_pending_groups=64"]
-    RunDirectory(load(None, [f"runs_dir={tmp_path}", "name=one", *elsewhere])).open()
+    RunDirectory(load("countdown-tiny", [f"runs_dir={tmp_path}", "name=one", *elsewhere])).open()
     with pytest.raises(RunDirectoryError, match=r"learner\.updates_per_step was 1, now 2"):
-        RunDirectory(load(None, [f"runs_dir={tmp_path}", "name=one", "learner.updates_per_step=2"])).open()
+        RunDirectory(load("countdown-tiny", [f"runs_dir={tmp_path}", "name=one", "learner.updates_per_step=2"])).open()
 
 
 def test_a_setting_that_an_older_version_did_not_know_had_its_default(config, tmp_path) -> None:
@@ -78,7 +78,7 @@ def test_a_setting_that_an_older_version_did_not_know_had_its_default(config, tm
     file.write_text(json.dumps(settings))
     RunDirectory(config).open()
     file.write_text(json.dumps(settings))
-    changed = load(None, [f"runs_dir={tmp_path}", "name=one", "traces.max_lines=5"])
+    changed = load("countdown-tiny", [f"runs_dir={tmp_path}", "name=one", "traces.max_lines=5"])
     with pytest.raises(RunDirectoryError, match=r"traces\.max_lines was 9, now 5"):
         RunDirectory(changed).open()
     file.write_text(json.dumps(settings | {"a_setting_that_is_gone": 1}))
@@ -95,13 +95,13 @@ def test_a_setting_that_an_older_version_did_not_know_had_its_default(config, tm
 )
 def test_what_an_error_says_to_change_may_change(config, tmp_path, setting) -> None:
     RunDirectory(config).open().log_metrics(0, {})
-    RunDirectory(load(None, [f"runs_dir={tmp_path}", "name=one", setting])).open()
+    RunDirectory(load("countdown-tiny", [f"runs_dir={tmp_path}", "name=one", setting])).open()
 
 
 def test_a_limit_that_is_infinite_does_not_keep_a_run_from_being_resumed(tmp_path) -> None:
     settings = [f"runs_dir={tmp_path}", "name=one", "learner.max_grad_norm=inf"]
-    RunDirectory(load(None, settings)).open().log_metrics(0, {})
-    RunDirectory(load(None, settings)).open()
+    RunDirectory(load("countdown-tiny", settings)).open().log_metrics(0, {})
+    RunDirectory(load("countdown-tiny", settings)).open()
     asked = config_for(str(tmp_path / "one" / "final"), None, ())
     assert asked.learner.max_grad_norm == float("inf")
 
@@ -116,7 +116,7 @@ def strict(text: str) -> object:
 
 
 def test_what_is_not_finite_is_written_as_json_that_every_program_reads(tmp_path) -> None:
-    config = load(None, [f"runs_dir={tmp_path}", "learner.max_grad_norm=inf"])
+    config = load("countdown-tiny", [f"runs_dir={tmp_path}", "learner.max_grad_norm=inf"])
     directory = RunDirectory(config).open()
     directory.log_metrics(1, {"optim/grad_norm": float("inf"), "reward/total": float("nan"), "optim/loss": 0.5})
     directory.truncate_after(1)
@@ -193,7 +193,7 @@ def test_a_lock_that_cannot_be_made_says_where(config) -> None:
 
 def test_a_start_that_failed_before_its_first_figure_binds_nobody(config, tmp_path) -> None:
     RunDirectory(config).open().truncate_after(-1)  # as every start does
-    mended = load(None, [f"runs_dir={tmp_path}", "name=one", "learner.learning_rate=0.5"])
+    mended = load("countdown-tiny", [f"runs_dir={tmp_path}", "name=one", "learner.learning_rate=0.5"])
     directory = RunDirectory(mended).open()
     assert '"learning_rate": 0.5' in (directory.path / "config.json").read_text()
 
@@ -202,7 +202,7 @@ def test_a_run_directory_that_cannot_be_written_says_why(tmp_path) -> None:
     blocker = tmp_path / "file"
     blocker.write_text("")
     with pytest.raises(RunDirectoryError, match=r"cannot write the run directory .*Not a directory.*set runs_dir"):
-        RunDirectory(load(None, [f"runs_dir={blocker}", "name=one"])).open()
+        RunDirectory(load("countdown-tiny", [f"runs_dir={blocker}", "name=one"])).open()
 
 
 def test_a_disk_that_fills_up_during_the_run_says_how_to_go_on(config) -> None:
@@ -293,9 +293,9 @@ def test_a_finished_run_that_is_asked_for_other_settings_is_refused(config) -> N
 
 def test_the_home_folder_is_meant_by_its_sign(monkeypatch, tmp_path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert load(None, ["runs_dir=~/runs", "name=one"]).directory == tmp_path / "runs" / "one"
+    assert load("countdown-tiny", ["runs_dir=~/runs", "name=one"]).directory == tmp_path / "runs" / "one"
 
 
 def test_a_home_folder_that_is_not_known_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"runs_dir.*home folder of ~nosuchuser is not known; give the whole path"):
-        load(None, ["runs_dir=~nosuchuser/runs"])
+        load("countdown-tiny", ["runs_dir=~nosuchuser/runs"])

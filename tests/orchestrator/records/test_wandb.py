@@ -28,7 +28,7 @@ def _offline(monkeypatch) -> None:
 
 def command(folder: Path, name: str, rows: Iterable[tuple[int, float]]) -> RunDirectory:
     """Do what a command does that logs these steps, each with a value."""
-    config = load(None, [f"runs_dir={folder}", f"name={name}", "tracking.wandb=true"])
+    config = load("countdown-tiny", [f"runs_dir={folder}", f"name={name}", "tracking.wandb=true"])
     directory = RunDirectory(config).open()
     tracker, second = WandbTracker(directory, config), int(time.time())
     for step, value in rows:
@@ -69,7 +69,7 @@ def test_another_run_of_that_name_has_another_id(tmp_path) -> None:
 
 
 def test_a_run_of_the_first_version_keeps_its_id_and_one_that_asks_late_tells_of_its_earlier_steps(tmp_path) -> None:
-    config = load(None, [f"runs_dir={tmp_path}", "name=old"])
+    config = load("countdown-tiny", [f"runs_dir={tmp_path}", "name=old"])
     directory = RunDirectory(config).open()
     directory.log_metrics(1, {"reward/total": 0.1})
     (directory.path / "wandb").mkdir()
@@ -137,7 +137,7 @@ def test_a_command_without_a_login_ends_before_anything_starts(tmp_path, monkeyp
         raise WandbError("there is no login")
 
     monkeypatch.setattr(build, "check_login", refuse)
-    config = load(None, [f"runs_dir={tmp_path}", "name=one", "tracking.wandb=true"])
+    config = load("countdown-tiny", [f"runs_dir={tmp_path}", "name=one", "tracking.wandb=true"])
     for begin in (run, run_supervised):
         with pytest.raises(WandbError):
             begin(config, Console(quiet=True))

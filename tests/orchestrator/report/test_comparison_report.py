@@ -42,7 +42,7 @@ def printed(results, config) -> str:
 
 
 def test_the_table_has_every_model_its_intervals_and_the_paired_difference(results) -> None:
-    text = printed(results, load(None))
+    text = printed(results, load("countdown-tiny"))
     rows = {
         cells[1].strip(): [cell.strip() for cell in cells[2:-1]]
         for line in text.splitlines()
@@ -62,7 +62,7 @@ def test_the_table_has_every_model_its_intervals_and_the_paired_difference(resul
 
 
 def test_a_right_and_a_wrong_completion_of_each_model_are_shown(results) -> None:
-    text = printed(results, load(None))
+    text = printed(results, load("countdown-tiny"))
     assert text.count("reward 1 ") == text.count("reward 0.1 ") == 2
 
 
@@ -74,13 +74,13 @@ def test_a_task_without_right_answers_has_neither_accuracy_nor_verdict() -> None
 
 def test_escape_sequences_of_a_model_do_not_reach_the_terminal() -> None:
     hostile = summarize([scored_group("a", [True, False], text="\x1b]0;owned\x07 [red]no markup[/red]")])
-    text = printed([ModelResult(NamedModel("one", "one"), "zero_shot", hostile, None)], load(None))
+    text = printed([ModelResult(NamedModel("one", "one"), "zero_shot", hostile, None)], load("countdown-tiny"))
     assert "\x1b" not in text and "[red]no markup[/red]" in text
 
 
 def test_the_json_holds_the_figures_and_what_they_were_computed_from(results, tmp_path) -> None:
     file = tmp_path / "new" / "comparison.json"
-    write_comparison(results, load(None), comparison_file(str(file), load(None)))
+    write_comparison(results, load("countdown-tiny"), comparison_file(str(file), load("countdown-tiny")))
     content = json.loads(file.read_text())
     assert content["models"] == {"base": "org/base", "trained": "runs/x/final"}
     trained = content["results"][1]
@@ -95,17 +95,17 @@ def test_the_json_holds_the_figures_and_what_they_were_computed_from(results, tm
 def test_what_is_not_known_is_null_in_the_json(tmp_path) -> None:
     one = summarize([paid("a", 1.0)])
     file = tmp_path / "one.json"
-    write_comparison([ModelResult(NamedModel("one", "one"), "zero_shot", one, None)], load(None), file)
+    write_comparison([ModelResult(NamedModel("one", "one"), "zero_shot", one, None)], load("countdown-tiny"), file)
     figures = json.loads(file.read_text(), parse_constant=pytest.fail)["results"][0]["figures"]
     assert figures["reward"] == {"mean": 1.0, "low": None, "high": None}
     assert figures["format_rate"] is None
 
 
 def test_completions_that_got_no_mark_are_counted_and_shown_only_then(results) -> None:
-    assert "could not be graded" not in printed(results, load(None))
+    assert "could not be graded" not in printed(results, load("countdown-tiny"))
     late = summarize([scored_group("a", [True, False], status="timeout"), scored_group("b", [True, False])])
     assert late.metrics()["eval/unmarked"] == 0.5
-    shown = printed([ModelResult(NamedModel("late", "org/late"), "zero_shot", late, None)], load(None))
+    shown = printed([ModelResult(NamedModel("late", "org/late"), "zero_shot", late, None)], load("countdown-tiny"))
     (line,) = [line for line in shown.splitlines() if "could not be graded" in line]
     assert "50.0%" in line
 
@@ -113,10 +113,10 @@ def test_completions_that_got_no_mark_are_counted_and_shown_only_then(results) -
 def test_a_file_that_cannot_be_written_is_refused_before_anything_starts(tmp_path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match=r"cannot be written .*; name another file"):
-        comparison_file(str(tmp_path / "file" / "x.json"), load(None))
+        comparison_file(str(tmp_path / "file" / "x.json"), load("countdown-tiny"))
     with pytest.raises(ConfigError, match="is a folder; name a file in it"):
-        comparison_file(str(tmp_path), load(None))
-    config = replace_runs(load(None), tmp_path)
+        comparison_file(str(tmp_path), load("countdown-tiny"))
+    config = replace_runs(load("countdown-tiny"), tmp_path)
     assert comparison_file(None, config).parent == tmp_path / "evaluations"
 
 

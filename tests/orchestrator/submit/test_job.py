@@ -18,15 +18,15 @@ def job_of(*overrides: str, recipe: str | None = None, num_nodes: int = 1, also_
 
 
 def test_the_job_trains_the_recipe_with_the_same_settings_from_the_uploaded_code() -> None:
-    sent = job_of("learner.learning_rate=2e-6", "prompts.template=Hi {numbers_spaced} {target}; rm -rf $HOME")
+    sent = job_of("learner.learning_rate=2e-6", "prompts.template=Hi {question}; rm -rf $HOME")
     assert sent.entrypoint == (
-        "python -m orchestrator.cli train deploy/recipes/countdown-tiny.toml learner.learning_rate=2e-6 "
-        "'prompts.template=Hi {numbers_spaced} {target}; rm -rf $HOME' runs_dir=\"$HOME\"/rayzero-runs"
+        "python -m orchestrator.cli train deploy/recipes/smollm2-135m.toml learner.learning_rate=2e-6 "
+        "'prompts.template=Hi {question}; rm -rf $HOME' runs_dir=\"$HOME\"/rayzero-runs"
     )
     assert sent.runtime_env["working_dir"] == str(ROOT)
     assert sent.metadata == {
-        "job_name": "countdown-tiny",
-        "recipe": "deploy/recipes/countdown-tiny.toml",
+        "job_name": "smollm2-135m",
+        "recipe": "deploy/recipes/smollm2-135m.toml",
         "runs_dir": "~/rayzero-runs",
     }
 
@@ -74,7 +74,7 @@ def test_secrets_runs_and_environments_are_left_out_of_the_upload(tmp_path) -> N
 
 def test_runs_go_to_an_absolute_folder_and_the_cache_of_warm_starts_stays_with_them() -> None:
     sent = job_of("runs_dir=/shared/my runs", num_nodes=3)
-    assert sent.entrypoint.endswith("/countdown-tiny.toml runs_dir='/shared/my runs'")
+    assert sent.entrypoint.endswith("/smollm2-135m.toml runs_dir='/shared/my runs'")
     assert sent.entrypoint.count("runs_dir=") == 1
     assert sent.runtime_env["env_vars"]["RAYZERO_CACHE"] == "/shared/my runs/.cache"
     chosen = job_of("runs_dir=/shared", also_send=["RAYZERO_CACHE"], here={"RAYZERO_CACHE": "/elsewhere"})
@@ -100,6 +100,6 @@ def test_a_recipe_travels_with_the_working_directory_or_by_its_name(tmp_path) ->
     own.parent.mkdir()
     own.write_text((ROOT / "deploy/recipes/countdown-tiny.toml").read_text())
     assert " train recipes/own.toml " in job_of(recipe=str(own), folder=tmp_path).entrypoint
-    assert " train countdown-tiny " in job_of(folder=tmp_path).entrypoint
+    assert " train smollm2-135m " in job_of(folder=tmp_path).entrypoint
     with pytest.raises(ConfigError, match=r"outside of the working directory.*copy it there"):
         job_of(recipe=str(own), folder=ROOT)

@@ -206,7 +206,7 @@ def test_the_default_recipes_tokenizer_knows_every_format_of_its_own_words(tiny_
         'completion="9-3=6: 7+6=13 no, 7*6=42 yes\\n</think><answer>7*(9-3)</answer>"}',
         "prompts.max_prompt_tokens=64",
     ]
-    stream = PromptStream(load(None, overrides).prompts, words)
+    stream = PromptStream(load("countdown-tiny", overrides).prompts, words)
     one_shot, natural = stream.held_out("one_shot")[0], stream.held_out("natural")[0]
     numbers, target = natural.answer["numbers"], natural.answer["target"]
     question = f"Numbers: {' '.join(map(str, numbers))}\nTarget: {target}\n"

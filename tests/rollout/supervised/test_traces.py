@@ -116,7 +116,7 @@ def test_a_trace_does_not_open_thinking_twice(monkeypatch) -> None:
 def test_examples_fit_the_recipe_and_teach_no_held_out_problem(tiny_model) -> None:
     from transformers import AutoTokenizer
 
-    config = load(None)
+    config = load("countdown-tiny")
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
     held_out = {
         (tuple(sorted(problem.answer["numbers"])), problem.answer["target"])
@@ -132,7 +132,7 @@ def test_examples_fit_the_recipe_and_teach_no_held_out_problem(tiny_model) -> No
 
 def test_the_traces_of_a_seed_are_those_they_always_were() -> None:
     """Warm starts were measured on them (docs/experiments.md): a change of the sequence is a change of the default."""
-    config = load(None)
+    config = load("countdown-tiny")
     endless = task_traces(config.prompts, config.traces, 0)
     texts = [
         f"{problem.fields['numbers_spaced']} {problem.fields['target']}: {text}"
@@ -156,7 +156,7 @@ def test_the_traces_of_a_seed_are_those_they_always_were() -> None:
     ids=str,
 )
 def test_traces_teach_no_held_out_problem_under_any_setting(changes) -> None:
-    recipe = load(None)
+    recipe = load("countdown-tiny")
     countdown = CountdownConfig(**changes)
     prompts = recipe.prompts.model_copy(update={"countdown": countdown, "num_held_out": 40})
     held_out = {problem.key for problem in prompts.source(40, prompts.seed).held_out}
@@ -167,7 +167,7 @@ def test_traces_teach_no_held_out_problem_under_any_setting(changes) -> None:
 def test_resumed_traces_go_on_where_they_stopped(tiny_model) -> None:
     from transformers import AutoTokenizer
 
-    config, tokenizer = load(None), AutoTokenizer.from_pretrained(tiny_model)
+    config, tokenizer = load("countdown-tiny"), AutoTokenizer.from_pretrained(tiny_model)
 
     def examples() -> TraceExamples:
         return TraceExamples(config.prompts, config.traces, tokenizer, 0)
@@ -185,7 +185,7 @@ def test_resumed_traces_go_on_where_they_stopped(tiny_model) -> None:
 
 
 def test_a_task_without_traces_says_what_to_do_instead() -> None:
-    config = load(None)
+    config = load("countdown-tiny")
     prompts = config.prompts.model_copy(update={"task": "gsm8k"})
     with pytest.raises(ValueError, match=r"'gsm8k' has no synthetic traces.*set warm_start\.data"):
         task_traces(prompts, config.traces, 0)

@@ -83,7 +83,7 @@ def test_a_recipe_takes_it_alone_and_in_a_mixture(folder: Path) -> None:
     assert load("gsm8k-4090", [*own, "prompts.my_task.num_digits=3"]).prompts.settings.num_digits == 3
     entry = 'prompts.mixture={own={task="my_package.my_task"},numbers={}}'
     named = ["prompts.my_task.num_digits=5", "rewards.deadlines_s.my_grader=2", "warm_start.num_steps=0"]
-    mixed = load(None, [entry, *named])
+    mixed = load("countdown-tiny", [entry, *named])
     assert mixed.prompts.mixture["own"].settings.num_digits == 5
     assert {task.grader for task in mixed.prompts.tasks.values()} == {"countdown", "my_package.my_grader"}
 
@@ -126,7 +126,7 @@ def test_a_grader_that_cannot_grade_is_refused(folder: Path, grader: str, says: 
 
 def test_a_task_is_imported_only_when_a_recipe_names_it() -> None:
     code = (
-        "import sys; from orchestrator.config.recipe import load; load(None); "
+        "import sys; from orchestrator.config.recipe import load; load("countdown-tiny"); "
         "print(*(name for name in sys.modules if name.startswith('rollout.tasks.')))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -68,7 +68,7 @@ def rows(*steps: dict[str, float]) -> list[dict[str, float]]:
 
 
 def alarms(*steps: dict[str, float], overrides: tuple[str, ...] = ()) -> dict[str, tuple[int, str]]:
-    return replay(rows(*steps), load(None, overrides))
+    return replay(rows(*steps), load("countdown-tiny", overrides))
 
 
 FROM_THE_START = {
@@ -189,7 +189,7 @@ def test_no_row_whatever_it_holds_ends_a_run(seed: int) -> None:
     keys = [key for key in HEALTHY if rng.random() < 0.8]
     steps = [{key: rng.choice(odd) for key in keys if rng.random() < 0.95} for _ in range(12)]
     kept = [{"step": float(step), "reward/total": 0.5} | change for step, change in enumerate(steps, start=1)]
-    replay(kept, load(None, settings))
+    replay(kept, load("countdown-tiny", settings))
 
 
 def test_every_alarm_has_a_case() -> None:
@@ -247,17 +247,17 @@ def test_with_staleness_a_gap_is_held_against_the_limit_of_stale_tokens() -> Non
     ],
 )
 def test_defaults_follow_from_group_size_and_prompts(overrides, steps, without_spread) -> None:
-    limits = HealthLimits.of(load(None, overrides))
+    limits = HealthLimits.of(load("countdown-tiny", overrides))
     assert limits.steps == steps and limits.without_spread == pytest.approx(without_spread, abs=1e-4)
 
 
 def test_other_defaults_follow_from_the_limits_that_stop_a_run() -> None:
-    limits = HealthLimits.of(load(None, ["rewards.max_failed_share=0.4", "learner.max_logprob_gap=0.02"]))
+    limits = HealthLimits.of(load("countdown-tiny", ["rewards.max_failed_share=0.4", "learner.max_logprob_gap=0.02"]))
     assert (limits.failed, limits.gap) == (0.1, 0.005)
 
 
 def share(overrides: list[str], **metrics: Any) -> float:
-    config: RunConfig = load(None, overrides)
+    config: RunConfig = load("countdown-tiny", overrides)
     return share_without_signal({key.replace("__", "/"): value for key, value in metrics.items()}, config)
 
 
