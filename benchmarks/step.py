@@ -1,23 +1,29 @@
 """Where the time of a training step goes, on the real components: `make bench`.
 
-Run a recipe, by default the default one, for a few steps in a folder of its own, and read what the run itself wrote. The warm start
-comes from the cache (or is made first, untimed). Step 1 is left out of the medians: its batches are the engines' first.
+Run a recipe, by default the default one, for a few steps in a folder of its own, and read what the run itself wrote. A
+converted model and a warm start come from the cache (or are made first, untimed). Step 1 is left out of the medians:
+its batches are the engines' first. The share of what the machine allows (benchmarks/limits.py) stands below;
+its rates are measured right before and after the run, in float32; the faster counts.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from pathlib import Path
+from functools import cache
 from typing import Any
 
-from orchestrator.config.recipe import DEFAULT_RECIPE
+from benchmarks.limits import Rates, group_lengths, measure_rates, rollout_floor, update_floor
+from orchestrator.base_model import load_tokenizer
+from orchestrator.config.recipe import DEFAULT_RECIPE, load
+from orchestrator.plan.model_shapes import shape_of
+from orchestrator.records.run_directory import RunDirectory
+from rollout.types.model_shape import ModelShape
 
 PHASES = ("rollout", "update", "publish", "other")
 
@@ -30,9 +36,12 @@ def main() -> None:
     given = arguments.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         train(folder, "warm-up", given.recipe, 1, given.overrides)
-        started = time.time()
+        before, started = measure_rates(), time.time()
         train(folder, "bench", given.recipe, given.steps, given.overrides)
-        report(Path(folder) / "bench", started)
+        rates = max(before, measure_rates(), key=lambda each: each.operations_per_s)
+        config = load(given.recipe, [f"runs_dir={folder}", "name=bench", *given.overrides])
+        report(RunDirectory(config), started)
+        report_limits(RunDirectory(config), shape_of(config.model), rates)
 
 
 def train(folder: str, name: str, recipe: str, num_steps: int, overrides: list[str]) -> None:
@@ -44,9 +53,9 @@ def train(folder: str, name: str, recipe: str, num_steps: int, overrides: list[s
     )
 
 
-def report(run: Path, started: float) -> None:
-    """Print a table of the run in `run`; `started` is when its command began, in seconds since the epoch."""
-    steps = [line for line in read(run / "metrics.jsonl") if line["step"] >= 2]
+def report(run: RunDirectory, started: float) -> None:
+    """Print a table of the run; `started` is when its command began, in seconds since the epoch."""
+    steps = steady_steps(run)
     whole = median(steps, "time/step_s")
     print(f"median of steps 2 to {len(steps) + 1}")
     for phase in PHASES:
@@ -57,15 +66,31 @@ def report(run: Path, started: float) -> None:
     print(f"  sampled      {median(steps, 'rollout/tokens_per_s'):7.0f} tokens/s")
     trained = statistics.median(line["optim/trained_tokens"] / line["time/update_s"] for line in steps)
     print(f"  trained      {trained:7.0f} tokens/s")
-    log = (run / "log.txt").read_text()
+    log = (run.path / "log.txt").read_text()
     print(
         f"  command to first training step  {first_step_at(log) - started:.1f} s, evaluation before training included"
     )
     print(f"  peak memory, GiB  {re.search(r'peak memory, GiB: (.*)', log)[1]}")  # type: ignore[index]
 
 
-def read(file: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in file.read_text().splitlines()]
+def report_limits(run: RunDirectory, shape: ModelShape, rates: Rates) -> None:
+    """Print the share of rollout and update that the machine's rates would need."""
+    tokenizer = load_tokenizer(str(run.final))
+    count = cache(lambda text: len(tokenizer(text)["input_ids"]))
+    shares: dict[str, list[float]] = {"rollout": [], "update": []}
+    for step in steady_steps(run):
+        groups = group_lengths(run.read_rollouts(step["step"]), count)
+        floors = {"rollout": rollout_floor(shape, groups, rates), "update": update_floor(shape, groups, rates)}
+        for phase, floor in floors.items():
+            shares[phase].append(floor / step[f"time/{phase}_s"])
+    print(f"  this machine  {rates}")
+    for phase, found in shares.items():
+        low, high = min(found), max(found)
+        print(f"  {phase:<12} {statistics.median(found):7.0%}  of what it allows (steps {low:.0%} to {high:.0%})")
+
+
+def steady_steps(run: RunDirectory) -> list[dict[str, Any]]:
+    return [line for line in run.metrics() if line["step"] >= 2]
 
 
 def median(lines: list[dict[str, Any]], key: str) -> float:

@@ -154,7 +154,7 @@ class TrainCommand(Command[RunInputs]):
         console.print(f"this command took {seconds / 60:.1f} minutes. In {relative(directory.path)}:", highlight=False)
         console.print("  final/         the trained model; metrics.jsonl, rollouts/, curve.png, log.txt beside it")
         for label, command in zip(("try it:", ""), (*self.example, ["eval"]), strict=False):
-            words = shlex.join(["rayzero", command[0], relative(directory.final), *command[1:]])
+            words = shlex.join(["rayzero", command[0], str(relative(directory.final)), *command[1:]])
             console.print(f"{label:<8} {words}", highlight=False, markup=False, soft_wrap=True)
         if closing is not None:
             logger.warning("%s", closing)

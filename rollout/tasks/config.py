@@ -21,7 +21,6 @@ from rollout.tasks.base import ANY_FIELD, Problem, ProblemSource, Task, WorkedEx
 from rollout.types.names import short_name
 from rollout.types.prompts import PromptFormat
 
-
 LONGEST_EXAMPLE = 200
 """Characters of a problem's question that is shown as an example of what to ask."""
 

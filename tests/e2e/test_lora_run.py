@@ -27,7 +27,9 @@ LORA = [
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory, shared_cluster) -> Workplace:
-    return Workplace(tmp_path_factory.mktemp("lora"), "train", "countdown-tiny", *FOUR_STEPS, *LORA, environment=shared_cluster)
+    return Workplace(
+        tmp_path_factory.mktemp("lora"), "train", "countdown-tiny", *FOUR_STEPS, *LORA, environment=shared_cluster
+    )
 
 
 @pytest.fixture(scope="module")

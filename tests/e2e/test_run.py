@@ -26,7 +26,13 @@ TIMING = ("time/", "rollout/tokens_per_s", "system/")
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory) -> Workplace:
     """A folder for runs and one for the cache of warm starts, shared by the tests of this file."""
-    return Workplace(tmp_path_factory.mktemp("workplace"), "train", "countdown-tiny", *FOUR_STEPS, environment={"WANDB_MODE": "offline"})
+    return Workplace(
+        tmp_path_factory.mktemp("workplace"),
+        "train",
+        "countdown-tiny",
+        *FOUR_STEPS,
+        environment={"WANDB_MODE": "offline"},
+    )
 
 
 def untimed(lines: list[dict]) -> list[dict]:

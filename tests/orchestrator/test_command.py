@@ -129,7 +129,9 @@ def test_what_a_run_was_started_with_stands_in_its_directory_and_its_checkpoints
         longer.run()
     assert read_summary(first.directory.path)["models"] == {BASE: {"config.json": "2:a"}}
     assert json.loads((first.directory.path / "config.json").read_text())["num_steps"] == 3
-    told = FakeCommand(load("countdown-tiny", [*overrides(tmp_path, 4), "checkpoint.allow_changes=true"]), Console(width=200))
+    told = FakeCommand(
+        load("countdown-tiny", [*overrides(tmp_path, 4), "checkpoint.allow_changes=true"]), Console(width=200)
+    )
     told.base = "2:b"
     assert told.run() is Ending.COMPLETE and "the base model is another one" in capsys.readouterr().err
     assert "the base model is another one: config.json" in (told.directory.path / "log.txt").read_text()
@@ -144,7 +146,9 @@ class Stopped(TrainCommand):
 
     @classmethod
     def of(cls, folder: Path, *overrides: str) -> Self:
-        config = load("countdown-tiny", [f"runs_dir={folder}", "name=mine", "num_steps=10", "health.stop_after=2", *overrides])
+        config = load(
+            "countdown-tiny", [f"runs_dir={folder}", "name=mine", "num_steps=10", "health.stop_after=2", *overrides]
+        )
         return cls(config, Console(width=200))
 
 

@@ -97,7 +97,9 @@ def test_an_export_keeps_the_model_of_before(tmp_path) -> None:
     [(0, "run directory", set()), (600, "checkpoint of step 2", {1, 2}), (900, "model to .*final", {1, 2})],
 )
 def test_a_supervised_run_can_go_on_from_wherever_the_disk_was_full(tmp_path, limit, refused, left) -> None:
-    config = load("countdown-tiny", [f"runs_dir={tmp_path}", "name=one", "warm_start.num_steps=2", "checkpoint.every_steps=2"])
+    config = load(
+        "countdown-tiny", [f"runs_dir={tmp_path}", "name=one", "warm_start.num_steps=2", "checkpoint.every_steps=2"]
+    )
     command = SupervisedCommand(config, Console(quiet=True))
     directory = RunDirectory(config).open()
     inputs = SupervisedInputs("base", Examples())

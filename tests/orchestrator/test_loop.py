@@ -143,7 +143,8 @@ def start(tmp_path):
 
     def run(fleet, *overrides, interrupt=None):
         config = load(
-            "countdown-tiny", ["num_steps=4", "prompts_per_step=3", "group_size=2", "evaluation.every_steps=0", *overrides]
+            "countdown-tiny",
+            ["num_steps=4", "prompts_per_step=3", "group_size=2", "evaluation.every_steps=0", *overrides],
         )
         tracker, prompts = ListTracker(fleet.events), FakePrompts()
         interrupt = interrupt or Interrupt(Console(quiet=True))

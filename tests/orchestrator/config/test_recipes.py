@@ -19,7 +19,8 @@ def test_every_recipe_is_valid(recipe: Path) -> None:
 
 def test_overrides_win_and_keep_their_types() -> None:
     config = load(
-        "countdown-tiny", ["learner.learning_rate=2e-6", "name=mine", "prompts.countdown.max_number=12", "tracking.wandb=true"]
+        "countdown-tiny",
+        ["learner.learning_rate=2e-6", "name=mine", "prompts.countdown.max_number=12", "tracking.wandb=true"],
     )
     assert config.learner.learning_rate == 2e-6
     assert config.name == "mine"

@@ -115,7 +115,8 @@ class Sampling:
 def test_prompts_are_sampled_with_the_recipes_limit_and_stop_texts_and_once_greedily() -> None:
     rollouts = Sampling()
     config = load(
-        "countdown-tiny", ['sampling.stop=["</answer>"]', "evaluation.temperature=0.6", "evaluation.completions_per_prompt=3"]
+        "countdown-tiny",
+        ['sampling.stop=["</answer>"]', "evaluation.temperature=0.6", "evaluation.completions_per_prompt=3"],
     )
     result = evaluate(rollouts, ["a", "b"], config)
     asked = [(s.temperature, s.max_completion_tokens, s.stop, n) for s, n in rollouts.calls]

@@ -137,7 +137,8 @@ def endless(text, answer):
 @pytest.mark.slow
 def test_marking_that_never_ends_is_stopped() -> None:
     config = load(
-        "countdown-tiny", ["rewards.deadline_s=0.5", 'rewards.tasks={gsm8k="tests.orchestrator.evaluate.test_solve:endless"}']
+        "countdown-tiny",
+        ["rewards.deadline_s=0.5", 'rewards.tasks={gsm8k="tests.orchestrator.evaluate.test_solve:endless"}'],
     )
     outcome = asyncio.run(grade(prompt("gsm8k", {"answer": "72"}), "#### 72", config))
     assert outcome.status == "timeout"

@@ -126,7 +126,7 @@ def test_a_grader_that_cannot_grade_is_refused(folder: Path, grader: str, says: 
 
 def test_a_task_is_imported_only_when_a_recipe_names_it() -> None:
     code = (
-        "import sys; from orchestrator.config.recipe import load; load("countdown-tiny"); "
+        "import sys; from orchestrator.config.recipe import load; load('countdown-tiny'); "
         "print(*(name for name in sys.modules if name.startswith('rollout.tasks.')))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
