@@ -1,0 +1,205 @@
+"""Seconds of a training step, here and in TRL, on the same model, prompts, rewards, batch and limits, in turns.
+
+TRL stays out of the project's environment, in a folder "$PEERS"; what it requires is there already:
+
+    pip install --no-deps --target "$PEERS" trl==1.16.0
+    PYTHONPATH="$PEERS:." python -m benchmarks.peers.trl_step [RECIPE] [--rounds 2] [key=value …]
+
+TRL's side is its ``GRPOTrainer`` with transformers' generation, on the CPU in float32, in a process of its own that
+waits while this project trains. This project's side is ``rayzero train``, resumed for two more steps in each round.
+Both hand the same texts to the same grader. TRL knows no stop texts (transformers wants a tokenizer for them, which
+TRL does not pass), so its completions are longer: the time for each token that was sampled stands beside that of a
+step, and the smaller ratio is the claim. A recipe must have a model of its own: no warm start.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from orchestrator.base_model import base_model, load_tokenizer
+from orchestrator.config.recipe import DEFAULT_RECIPE, load
+from orchestrator.config.schema import RunConfig
+from orchestrator.records.run_directory import RunDirectory
+from rewards.function import call
+from rewards.registry import functions_of
+from rewards.score import compose
+from rollout.prompts.stream import PromptStream
+from rollout.types.prompts import Prompt
+
+TRL = "1.16.0"
+STEPS_A_ROUND = 2
+"""Of this project; TRL takes one."""
+PARTS = 4
+"""Into which TRL divides a step's completions, so that their logits fit in memory."""
+
+
+class Step(NamedTuple):
+    """A step of either side."""
+
+    seconds: float
+    tokens: int
+    """Sampled by all completions."""
+    right: float
+
+
+def main() -> int:
+    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    arguments.add_argument("recipe", nargs="?", default=DEFAULT_RECIPE)
+    arguments.add_argument("--rounds", type=int, default=2)
+    arguments.add_argument("--peer", action="store_true", help=argparse.SUPPRESS)
+    arguments.add_argument("overrides", nargs="*")
+    given = arguments.parse_intermixed_args()
+    try:
+        found = version("trl")
+    except PackageNotFoundError:
+        found = "none"
+    if found != TRL:
+        print(f"this needs trl {TRL}, found {found}: the docstring says how to get it", file=sys.stderr)
+        return 2
+    with tempfile.TemporaryDirectory() as folder:
+        quiet = ("evaluation.every_steps=0", "prompts.num_held_out=2", "evaluation.completions_per_prompt=1")
+        overrides = [f"runs_dir={folder}", "name=ours", "checkpoint.every_steps=2", *quiet, *given.overrides]
+        if given.peer:
+            train_peer(load(given.recipe, overrides), given.rounds)
+        else:
+            compare(given.recipe, overrides, given.rounds)
+    return 0
+
+
+def compare(recipe: str, overrides: Sequence[str], rounds: int) -> None:
+    """Let both sides train in turns, and print their steps and ratios."""
+    command = [sys.executable, "-m", "benchmarks.peers.trl_step", recipe, "--peer", "--rounds", str(rounds), *overrides]
+    ours: list[Step] = []
+    theirs: list[Step] = []
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as peer:
+        assert peer.stdin and peer.stdout
+        for turn in range(rounds):
+            ours += steps_of(recipe, [*overrides, f"num_steps={STEPS_A_ROUND * (turn + 1)}"])[-STEPS_A_ROUND:]
+            peer.stdin.write("\n")
+            peer.stdin.flush()
+            theirs.append(Step(*json.loads(next(line for line in peer.stdout if line.startswith("[")))))
+            print(
+                f"round {turn + 1}  Rayzero {describe(ours[-STEPS_A_ROUND:])}   TRL {describe(theirs[-1:])}", flush=True
+            )
+    by_step = median_of(step.seconds for step in theirs) / median_of(step.seconds for step in ours)
+    by_token = median_of(step.seconds / step.tokens for step in theirs) / median_of(
+        step.seconds / step.tokens for step in ours
+    )
+    print(f"TRL takes {by_step:.1f} times as long for a step, {by_token:.1f} times for a token that is sampled")
+    print(f"the claim: {min(by_step, by_token):.1f}")
+
+
+def median_of(values: Any) -> float:
+    return statistics.median(values)
+
+
+def describe(steps: Sequence[Step]) -> str:
+    return ", ".join(f"{step.seconds:.1f} s ({step.tokens} tokens, {step.right:.0%} right)" for step in steps)
+
+
+def steps_of(recipe: str, overrides: Sequence[str]) -> list[Step]:
+    """Train, or go on, to the end, and return all steps of the run."""
+    train = [sys.executable, "-m", "orchestrator.cli", "train", recipe, *overrides, "checkpoint.allow_changes=true"]
+    subprocess.run(train, check=True, stdout=subprocess.DEVNULL)
+    lines = RunDirectory(load(recipe, overrides)).metrics()[1:]
+    return [
+        Step(
+            line["time/step_s"] - line.get("time/evaluation_s", 0.0),
+            int(line["rollout/sampled_tokens"]),
+            line["reward/correctness"],
+        )
+        for line in lines
+    ]
+
+
+def train_peer(config: RunConfig, steps: int) -> None:
+    """Take one step of TRL for each line of standard input; print each as JSON."""
+    os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"
+    from datasets import Dataset
+    from transformers import TrainerCallback
+    from trl import GRPOConfig, GRPOTrainer
+
+    folder = base_model(config)
+    prompts = PromptStream(config.prompts, load_tokenizer(folder)).take(steps * config.prompts_per_step)
+    grader = Grader(config, prompts)
+
+    class Turns(TrainerCallback):
+        def on_step_begin(self, *_: Any, **__: Any) -> None:
+            sys.stdin.readline()
+            self.start = time.perf_counter()
+
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            print(json.dumps([time.perf_counter() - self.start, grader.tokens, grader.right]), flush=True)
+
+    completions = config.prompts_per_step * config.group_size
+    settings = GRPOConfig(
+        str(Path(config.runs_dir) / "trl"),
+        use_cpu=True,
+        bf16=False,
+        report_to="none",
+        gradient_checkpointing=False,
+        disable_tqdm=True,
+        save_strategy="no",
+        logging_strategy="no",
+        max_steps=steps,
+        shuffle_dataset=False,
+        per_device_train_batch_size=completions // PARTS,
+        gradient_accumulation_steps=PARTS,
+        num_generations=config.group_size,
+        max_completion_length=config.sampling.max_completion_tokens,
+        temperature=config.sampling.temperature,
+        learning_rate=config.learner.learning_rate,
+        lr_scheduler_type="constant",
+        max_grad_norm=config.learner.max_grad_norm,
+        beta=0.0,
+        loss_type="dapo",  # the mean over all tokens of the step, as `token_mean` here
+        model_init_kwargs={"dtype": "float32"},
+    )
+    rows = [{"prompt": prompt.text, "position": position} for position, prompt in enumerate(prompts)]
+    tokenizer = load_tokenizer(folder)
+    tokenizer.padding_side = "left"
+    GRPOTrainer(
+        folder, [grader], settings, Dataset.from_list(rows), processing_class=tokenizer, callbacks=[Turns()]
+    ).train()
+
+
+class Grader:
+    """A reward function as TRL calls it, which grades as a reward worker does and keeps the last step's figures."""
+
+    __name__ = "grader"
+
+    def __init__(self, config: RunConfig, prompts: Sequence[Prompt]) -> None:
+        self._config, self._prompts = config, prompts
+        self.tokens, self.right = 0, 0.0
+
+    def __call__(
+        self, completions: Sequence[str], completion_ids: Sequence[Sequence[int]], position: Sequence[int], **_: Any
+    ) -> list[float]:
+        rewards = [self._reward(*pair) for pair in zip(position, completions, strict=True)]
+        self.tokens = sum(map(len, completion_ids))
+        self.right = statistics.mean(reward.part("correctness").value for reward in rewards)
+        return [reward.total for reward in rewards]
+
+    def _reward(self, position: int, text: str) -> Any:
+        prompt, config = self._prompts[position], self._config
+        for stop in config.sampling.stop:  # as if the peer stopped there: the same text is graded
+            head, found, _ = text.partition(stop)
+            text = head + found
+        functions = functions_of(prompt.grader, config.rewards)
+        outcomes = [call(each, each.load(), prompt.assistant_prefix + text, prompt.answer) for each in functions]
+        return compose(functions, outcomes, config.rewards)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
