@@ -120,11 +120,9 @@ def source(config: ReasoningGymConfig, num_held_out: int, seed: int) -> DrawnPro
 
 def read_question(question: str, answer: str | None, config: ReasoningGymConfig) -> Problem:
     """Return a question that a user typed. It can be checked where one data set is asked and needs no metadata."""
-    if answer is None:
-        return Problem(fields={"question": question}, answer={}, key=question)
-    reference: dict[str, Any] = {"answer": answer}
-    if len(config.datasets) == 1:
-        (dataset,) = config.datasets
+    reference: dict[str, Any] = {} if answer is None else {"answer": answer}
+    if reference and len({dataset.name for dataset in config.datasets}) == 1:
+        dataset = config.datasets[0]
         reference |= {"dataset": dataset.name, "settings": dataset.settings, "metadata": {}}
     return Problem(fields={"question": question}, answer=reference, key=question)
 

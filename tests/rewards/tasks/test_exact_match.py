@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from unittest import mock
+
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from rewards.tasks.exact_match import score
+from rewards.tasks import exact_match
+from rewards.tasks.exact_match import parts, score
 
 
 @pytest.mark.parametrize(
@@ -133,3 +136,15 @@ def test_any_text_gets_a_mark_and_the_reference_itself_is_right(text: str, refer
     assert score(text, {"answer": "kitchen"} | extraction)["correctness"] in (0.0, 1.0)
     if "<" not in reference and "\\" not in reference:
         assert score(f"<answer>{reference}</answer>", {"answer": reference})["correctness"] == 1.0
+
+
+PIECES = ["1,200", "1200", "3.5", "U. S.", "us", "C++", "and", "&", "**2**", "kitchen", "The", "x-y", "x - y", "½", " "]
+
+
+@given(st.lists(st.sampled_from(PIECES)), st.lists(st.sampled_from(PIECES), min_size=1), st.booleans())
+def test_what_is_left_out_unread_is_wrong_anyway(text, reference, ordered) -> None:
+    sentence, expected = " ".join(text), ", ".join(reference)
+    assume(parts(expected, exact_match._COMMA))
+    found = exact_match.ends_in(sentence, expected, ordered)
+    with mock.patch.object(exact_match, "_may_hold", return_value=True):
+        assert exact_match.ends_in(sentence, expected, ordered) == found
