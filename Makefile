@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: train test test-all lint bench docs install
+.PHONY: train test test-all lint bench certify docs install
 
 train: install          ## train the embedded default: a pretrained model learns to reckon out loud, in about ten minutes on two CPU cores; ARGS="countdown-tiny" names another recipe
 	$(BIN)/rayzero train $(ARGS)
@@ -26,6 +26,10 @@ lint: install           ## ruff and mypy
 
 bench: install          ## seconds by phase, tokens/s and memory of a step; ARGS="--recipe countdown-tiny" names another recipe
 	$(BIN)/python -m benchmarks.step $(ARGS)
+
+certify:                ## on a machine with a card, after make install: what only a card can tell, in ten minutes
+	@test -x $(BIN)/python || { echo "nothing is installed yet: make install comes first" >&2; exit 2; }
+	$(BIN)/python -m benchmarks.certify $(ARGS)
 
 docs: install           ## docs/metrics.md, from the meanings in the code
 	$(BIN)/python -m orchestrator.records.meanings.table > docs/metrics.md

