@@ -69,6 +69,14 @@ def parser() -> argparse.ArgumentParser:
 
 def add_commands_on_runs(commands: Any) -> None:
     """Add the commands that take the directory of a run."""
+    report = commands.add_parser("report", help="write one HTML file that shows a run, or compares several")
+    report.add_argument("runs", nargs="+", metavar="RUN", help="directory of a run, such as runs/<name>")
+    report.add_argument("--output", help="the file; default: report.html in the run's directory")
+    report.add_argument(
+        "--steps", nargs="+", type=int, default=[], metavar="N", help="keep every completion of these steps"
+    )
+    report.add_argument("--open", action="store_true", help="open it in the browser")
+
     scale = commands.add_parser("scale", help="change the number of generators of a run that is going on")
     scale.add_argument("run", help="directory of the run, such as runs/<name>")
     scale.add_argument("num_generators", type=int, help="how many it has from its next step on")

@@ -139,6 +139,20 @@ def run_solve(given: argparse.Namespace, console: Console) -> int:
     return 0 if is_right else 1
 
 
+def run_report(given: argparse.Namespace, console: Console) -> int:
+    from orchestrator.report.report import write_report
+    from rollout.types.paths import from_home
+
+    output = Path(from_home(given.output)) if given.output else None
+    file = write_report([Path(from_home(run)) for run in given.runs], output, given.steps)
+    console.print(f"{file} ({file.stat().st_size / 2**20:.1f} MiB)", highlight=False, markup=False, soft_wrap=True)
+    if given.open:
+        import webbrowser
+
+        webbrowser.open(file.resolve().as_uri())
+    return 0
+
+
 def run_scale(given: argparse.Namespace, console: Console) -> int:
     from orchestrator.fleet.scale import request_generators
     from rollout.types.paths import from_home
@@ -177,6 +191,7 @@ COMMANDS = {
     "plan": run_plan,
     "eval": run_eval,
     "solve": run_solve,
+    "report": run_report,
     "scale": run_scale,
     "watch": run_watch,
     "plot": run_plot,

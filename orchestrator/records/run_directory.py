@@ -220,6 +220,8 @@ def records(step: int, group: Group, advantages: Sequence[float] = ()) -> Iterat
             "step": step,
             "prompt_id": group.prompt.id,
             "prompt": group.prompt.text,
+            "source": group.prompt.source,
+            "difficulty": group.prompt.difficulty,
             "answer": dict(group.prompt.answer),
             "completion": completion.text,
             "token_ids": completion.token_ids.tolist(),
@@ -228,6 +230,7 @@ def records(step: int, group: Group, advantages: Sequence[float] = ()) -> Iterat
             "policy_versions": list(completion.policy_versions),
             "reward": reward.total,
             "parts": {part.name: {"value": part.value, "status": part.status} for part in reward.parts},
+            "markers": None if reward.markers is None else list(reward.markers),
             **advantage,
         }
 

@@ -1,0 +1,85 @@
+"""A chart as data: what it shows, in which unit, and what is healthy. The page draws it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from orchestrator.records.meanings.table import find_metric
+
+Role = Literal["main", "second", "third", "muted", "right", "wrong"]
+"""What a line is to the reader; the page gives each a colour and a dash."""
+Values = Sequence[float | None]
+Places = Sequence[float | str]
+"""Steps, or the names of bars."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A metric over the steps, or values that were computed for the report."""
+
+    label: str
+    key: str = ""
+    """A metric of the run; its interval is `<key>_ci95`, where that is logged."""
+    role: Role = "main"
+    x: Places = ()
+    y: Values = ()
+    low: Values = ()
+    """Lower ends of the intervals, where there are any."""
+    high: Values = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """Lines over the steps, or bars."""
+
+    title: str
+    unit: str
+    lines: Sequence[Line]
+    note: str = ""
+    """A sentence: what is healthy, or how to read it."""
+    kind: Literal["lines", "stack", "areas", "bars", "groups", "timeline"] = "lines"
+    """`stack`: shares that add up to 1, as areas. `areas`, `bars`: added up. `groups`: bars side by side, with
+    intervals. `timeline`: spans from `low` to `high` in the rows that `x` names."""
+    rest: str = ""
+    """Of a stack: what the shares leave, between its lines."""
+    log: bool = False
+    x_title: str = "step"
+
+    def to_json(self) -> dict[str, Any]:
+        made = {name: value for name, value in asdict(self).items() if value or name == "unit"}
+        return made | {"lines": [{k: v for k, v in asdict(line).items() if v} for line in self.lines]}
+
+
+def metric_chart(title: str, keys: Collection[str], *lines: Line, note: str = "", log: bool = False) -> Chart | None:
+    """Return a chart of those lines whose metrics the run has, described by the first; None where it has none."""
+    shown = [line for line in lines if line.y or line.key in keys]
+    if not shown:
+        return None
+    first = next((line.key for line in shown if line.key), "")
+    return Chart(title, unit_of(first), shown, note or healthy(first), log=log)
+
+
+def unit_of(key: str) -> str:
+    """Return the unit of a metric as a reader says it."""
+    metric = find_metric(key) if key else None
+    unit = metric.unit if metric else ""
+    return {"0 to 1": "share", "0 or 1": ""}.get(unit, unit)
+
+
+def healthy(key: str) -> str:
+    """Return what the documentation of a metric says is healthy, and what to do otherwise, in plain text."""
+    metric = find_metric(key) if key else None
+    if metric is None:
+        return ""
+    sentences = (
+        [f"Healthy: {metric.healthy}."] if metric.healthy else [f"{metric.meaning[:1].upper()}{metric.meaning[1:]}."]
+    )
+    if metric.otherwise:
+        sentences.append(f"Otherwise: {metric.otherwise}." if metric.healthy else f"{metric.otherwise}.")
+    return " ".join(sentences).replace("`", "").replace("..", ".")
+
+
+def present(charts: Iterable[Chart | None]) -> list[dict[str, Any]]:
+    return [chart.to_json() for chart in charts if chart is not None]

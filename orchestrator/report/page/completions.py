@@ -1,0 +1,112 @@
+"""Completions as the page holds them: text, reward, and the tokens with their logprobs, as small as they can be."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import isfinite
+from typing import Any
+
+from orchestrator.report.reading.digest import is_right, shown_in
+from orchestrator.report.reading.kept import KeptGroup
+from orchestrator.report.reading.record_stream import Record
+from orchestrator.report.reading.tokens import MAX_TOKENS, TokenTexts
+
+MAX_BYTES = 8 * 2**20
+"""Of all completions in a report, as JSON."""
+LONGEST_TEXT = 20_000
+"""Characters of a prompt or completion; of a longer one the beginning and the end are kept."""
+LONGEST_ANSWER = 2_000
+
+
+@dataclass(slots=True)
+class KeptCompletions:
+    """The groups of a report, until they are as large as they may be."""
+
+    max_bytes: int = MAX_BYTES
+    groups: list[dict[str, Any]] = field(default_factory=list)
+    num_completions: int = 0
+    num_bytes: int = 0
+
+    def add(self, found: Iterable[KeptGroup], texts: TokenTexts) -> None:
+        for group in found:
+            made = group_json(group, texts)
+            size = len(json.dumps(made))
+            if self.num_bytes + size > self.max_bytes:
+                continue
+            self.groups.append(made)
+            self.num_completions += len(group.records)
+            self.num_bytes += size
+
+
+def group_json(group: KeptGroup, texts: TokenTexts) -> dict[str, Any]:
+    """Return a group: what its completions share, and each of them."""
+    first, place = group.records[0], group.place
+    made = {
+        "step": place.step,
+        "split": place.split,
+        "id": str(first.get("prompt_id", "")),
+        "prompt": shortened(str(first.get("prompt", ""))),
+        "answer": shortened(json.dumps(first.get("answer", {}), ensure_ascii=False), LONGEST_ANSWER),
+        "source": str(first.get("source") or ""),
+        "difficulty": str(first.get("difficulty") or ""),
+        "reasons": group.reasons,
+        "completions": [completion_json(record, texts) for record in group.records],
+    }
+    return {name: value for name, value in made.items() if value not in ("", [])}
+
+
+def completion_json(record: Record, texts: TokenTexts) -> dict[str, Any]:
+    """Return a completion. Logprobs are in hundredths of a nat, without their sign; `-1` where none is known."""
+    token_ids = record.get("token_ids") or []
+    parts: Mapping[str, Mapping[str, Any]] = record.get("parts", {})
+    text = record["completion"]
+    made: dict[str, Any] = {
+        "text": shortened(text),
+        "length": len(token_ids),
+        "reward": number(record.get("reward")),
+        "parts": {name: number(part.get("value")) for name, part in parts.items()},
+        "right": is_right(record),
+        "markers": list(shown_in(record)),
+        "versions": record.get("policy_versions") or [],
+    }
+    faults = {name: part["status"] for name, part in parts.items() if part.get("status", "ok") != "ok"}
+    optional = {
+        "faults": faults,
+        "cut": record.get("finish_reason") == "length" or None,
+        "advantage": number(record.get("advantage")),
+        **token_json(record, texts, token_ids, text),
+    }
+    return made | {name: value for name, value in optional.items() if value is not None and value not in ({}, [])}
+
+
+def token_json(record: Record, texts: TokenTexts, token_ids: Sequence[int], text: str) -> dict[str, Any]:
+    """Return the tokens' texts and logprobs; lengths of the texts where together they are the completion's own."""
+    if len(text) > 2 * LONGEST_TEXT:
+        return {}
+    pieces = texts.of(token_ids)
+    logprobs = {"logprobs": hundredths(record.get("rollout_logprobs"))}
+    if record.get("old_logprobs"):
+        logprobs["learner"] = hundredths(record["old_logprobs"])
+    joined = "".join(pieces)
+    if joined.startswith(text) and len(text) <= LONGEST_TEXT and len(token_ids) <= MAX_TOKENS:
+        return {"lengths": [len(piece) for piece in pieces], "rest": joined[len(text) :], **logprobs}
+    return {"pieces": pieces, **logprobs}
+
+
+def hundredths(logprobs: Sequence[float | None] | None) -> list[int]:
+    known = (logprobs or [])[:MAX_TOKENS]
+    return [-1 if value is None or not isfinite(value) else round(min(99.99, -value) * 100) for value in known]
+
+
+def number(value: Any) -> float | None:
+    return float(f"{value:.5g}") if isinstance(value, int | float) and isfinite(value) else None
+
+
+def shortened(text: str, longest: int = LONGEST_TEXT) -> str:
+    """Return the text, or its beginning and its end where it is longer."""
+    if len(text) <= longest:
+        return text
+    half = longest // 2
+    return f"{text[:half]}\n[… {len(text) - 2 * half:,} characters left out …]\n{text[-half:]}"

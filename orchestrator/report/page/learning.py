@@ -1,0 +1,202 @@
+"""The charts of the page Learning: whether the policy gets better, from what, and whether the update is sound."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, get_args
+
+from orchestrator.evaluate.evaluation import natural_order
+from orchestrator.evaluate.statistics import Estimate, rate
+from orchestrator.report.page.chart import Chart, Line, metric_chart, present
+from orchestrator.report.reading.digest import Side, StepDigest
+from rollout.types.prompts import PromptFormat
+
+Digests = Mapping[int, StepDigest]
+OWN_PARTS = ("timeouts", "errors", "right_untagged", "total")
+"""Metrics under reward/ that are no part of the reward."""
+COLORS = ("second", "third", "muted")
+
+
+def learning_sections(keys: Collection[str], train: Digests, held_out: Digests) -> list[dict[str, Any]]:
+    """Return the sections of the page, each with its charts; those without any are left out.
+
+    Args:
+        keys: the metrics that the run has.
+        train: digests of the training completions, by step.
+        held_out: digests of the evaluations, by step.
+    """
+    sections = {
+        "Does it get better?": [*results(keys), *by_difficulty(held_out)],
+        "What is there to learn from?": [*rewards(keys), *groups(keys, train)],
+        "How does it write?": lengths(keys, train),
+        "Is the update sound?": updates(keys),
+        "Does the learner train on what was sampled?": sampling(keys),
+    }
+    made = {title: present(charts) for title, charts in sections.items()}
+    return [{"title": title, "charts": charts} for title, charts in made.items() if charts]
+
+
+def results(keys: Collection[str]) -> list[Chart | None]:
+    training = "reward/correctness"
+    sizes = sorted(int(size) for key in keys if (size := key.removeprefix("eval/pass_at_")).isdecimal())
+    formats = [name for name in get_args(PromptFormat) if f"eval/{name}/pass_at_1" in keys]
+    return [
+        metric_chart(
+            "Right answers", keys,
+            Line("held-out pass@1", "eval/pass_at_1"),
+            Line("held-out greedy", "eval/greedy_pass_at_1", "second"),
+            Line("training prompts", training, "muted"),
+            note="Healthy: all three rise together. Where only the training prompts improve, the policy learns them by "
+            "heart. Bands are 95% intervals over held-out problems.",
+        ),
+        metric_chart(
+            "pass@k on held-out problems", keys,
+            *(Line(f"pass@{k}", f"eval/pass_at_{k}", role)
+              for k, role in zip(reversed(sizes), ("main", *COLORS), strict=False)),
+            note="Chance that one of k completions is right. Where pass@1 rises and a large k does not, training makes "
+            "likely what the model could do already.",
+        ) if len(sizes) > 1 else None,
+        metric_chart(
+            "Held-out pass@1 by format", keys,
+            Line("the recipe's own", "eval/pass_at_1"),
+            *(Line(name.replace("_", " "), f"eval/{name}/pass_at_1", role)
+              for name, role in zip(formats, COLORS, strict=False)),
+            note="The same problems, asked in other words. A gain in every format is a gain in the task.",
+        ) if formats else None,
+        metric_chart("Well-formed answers, held-out", keys, Line("well-formed", "eval/format_rate")),
+    ]  # fmt: skip
+
+
+def by_difficulty(held_out: Digests) -> list[Chart]:
+    """Return pass@1 of each difficulty in the first evaluation and the last."""
+    steps = [step for step in held_out if held_out[step].difficulties]
+    if not steps:
+        return []
+    labels = sorted(held_out[steps[-1]].difficulties, key=natural_order)
+    lines = []
+    for step, role in dict.fromkeys([(steps[0], "muted"), (steps[-1], "main")]):
+        found = [by_prompt(held_out[step].difficulties.get(label)) for label in labels]
+        lines.append(intervals(f"step {step}", labels, found, role))
+    note = "95% intervals over the problems of each difficulty, before and after."
+    return [Chart("Held-out pass@1 by difficulty", "share", lines, note, kind="groups", x_title="")]
+
+
+def by_prompt(counts: Sequence[Sequence[int]] | None) -> Estimate | None:
+    return rate([right / of for right, of in counts], max(of for _, of in counts)) if counts else None
+
+
+def intervals(label: str, x: Sequence[Any], found: Sequence[Estimate | None], role: Any) -> Line:
+    """Return a line of estimates with their intervals."""
+    mean, low, high = (
+        [None if each is None else round(getattr(each, name), 5) for each in found] for name in ("mean", "low", "high")
+    )
+    return Line(label, role=role, x=x, y=mean, low=low, high=high)
+
+
+def rewards(keys: Collection[str]) -> list[Chart | None]:
+    parts = sorted(
+        key for key in keys
+        if key.startswith("reward/") and key.count("/") == 1 and key.removeprefix("reward/") not in OWN_PARTS
+    )  # fmt: skip
+    roles = ("main", "second", "third", "muted")
+    charts = [
+        metric_chart("Mean reward", keys, Line("reward", "reward/total"), Line("held-out", "eval/reward", "second"))
+    ]
+    if parts:
+        lines = [Line(key.removeprefix("reward/").replace("_", " "), key, roles[n % 4]) for n, key in enumerate(parts)]
+        note = "What the reward is made of. A flat part teaches nothing: it is the same for every completion."
+        charts.append(Chart("Reward, part by part", "value of the part", lines[:8], note))
+    failed = [Line("timed out", "reward/timeouts"), Line("failed", "reward/errors", "second")]
+    return [*charts, metric_chart("Completions that could not be graded", keys, *failed)]
+
+
+def groups(keys: Collection[str], train: Digests) -> list[Chart | None]:
+    share = "rollout/groups_without_spread"
+    outcome = None
+    if "rollout/groups_all_wrong" in keys:
+        note = (
+            "Only mixed groups teach what is right: where all completions are right, or none, nobody did better than "
+            "the others. Healthy: mixed groups above 30%."
+        )
+        wrong, right = "rollout/groups_all_wrong", "rollout/groups_all_right"
+        outcome = Chart(
+            "Groups by outcome", "share", [Line("none right", wrong, "wrong"), Line("all right", right, "right")], note,
+            kind="stack", rest="mixed",
+        )  # fmt: skip
+    solved = {step: each for step, each in train.items() if each.right}
+    at_group = [1 - sum(right == 0 for right, _ in each.right.values()) / len(each.right) for each in solved.values()]
+    line = Line("pass@group", role="main", x=list(solved), y=[round(value, 5) for value in at_group])
+    note = "Share of training prompts of which one completion of the group is right: the most that the step can learn."
+    return [
+        outcome,
+        metric_chart("Groups without spread", keys, Line("without spread", share)),
+        Chart("pass@group on training prompts", "share", [line], note) if solved else None,
+    ]
+
+
+def lengths(keys: Collection[str], train: Digests) -> list[Chart | None]:
+    charts: list[Chart | None] = []
+    if any(each.sides["right"].completions for each in train.values()):
+        sides = [
+            Line("all", "rollout/completion_tokens", "muted"),
+            side_line(train, "wrong", mean_tokens),
+            side_line(train, "right", mean_tokens),
+        ]
+        note = "Wrong completions are often longer. Where only they grow, the policy begins to ramble."
+        charts.append(Chart("Length of right and wrong completions, training", "tokens", sides, note))
+        note = "Share of completions that met the limit of tokens before they ended. Healthy: below 5%."
+        cut = [side_line(train, "wrong", truncated), side_line(train, "right", truncated)]
+        charts.append(Chart("Cut off at the limit", "share", cut, note))
+    else:
+        charts.append(metric_chart("Length of completions", keys, Line("mean", "rollout/completion_tokens")))
+        charts.append(metric_chart("Cut off at the limit", keys, Line("cut off", "rollout/truncated")))
+    return [
+        *charts,
+        metric_chart(
+            "Length of right and wrong completions, held-out", keys,
+            Line("wrong", "eval/wrong_completion_tokens", "wrong"),
+            Line("right", "eval/right_completion_tokens", "right"),
+        ),
+    ]  # fmt: skip
+
+
+def side_line(train: Digests, side: Any, value: Callable[[Side], float | None]) -> Line:
+    return Line(side, role=side, x=list(train), y=[value(each.sides[side]) for each in train.values()])
+
+
+def mean_tokens(side: Side) -> float | None:
+    return round(side.tokens / side.completions, 2) if side.completions else None
+
+
+def truncated(side: Side) -> float | None:
+    return round(side.truncated / side.completions, 5) if side.completions else None
+
+
+def updates(keys: Collection[str]) -> list[Chart | None]:
+    kl = sorted(key for key in keys if key.startswith("optim/kl_k") or key == "optim/kl_exact")
+    return [
+        metric_chart("Entropy", keys, Line("entropy", "optim/entropy")),
+        metric_chart("KL to the reference", keys, *(Line(key.removeprefix("optim/kl_"), key) for key in kl[:1])),
+        metric_chart("Gradient norm", keys, Line("gradient norm", "optim/grad_norm")),
+        metric_chart("Clipped tokens", keys, Line("clipped", "optim/clip_fraction")),
+        metric_chart("Learning rate", keys, Line("learning rate", "optim/learning_rate")),
+        metric_chart("Loss", keys, Line("loss", "optim/loss")),
+        metric_chart("The critic's explained variance", keys, Line("explained", "optim/value_explained_variance")),
+        metric_chart("The critic's loss", keys, Line("value loss", "optim/value_loss")),
+    ]
+
+
+def sampling(keys: Collection[str]) -> list[Chart | None]:
+    return [
+        metric_chart(
+            "Gap between sampler and learner", keys,
+            Line("mean", "rollout/logprob_gap"), Line("largest", "rollout/logprob_gap_max", "muted"), log=True,
+        ),
+        metric_chart("Mismatch, k3 estimate of the KL", keys, Line("mismatch", "rollout/mismatch_kl"), log=True),
+        metric_chart(
+            "Staleness", keys,
+            Line("mean", "rollout/staleness"), Line("largest", "rollout/staleness_max", "muted"),
+        ),
+        metric_chart("Stage of the curriculum", keys, Line("stage", "curriculum/stage")),
+        metric_chart("Pass rate of the stage", keys, Line("pass rate", "curriculum/stage_pass_rate")),
+    ]  # fmt: skip

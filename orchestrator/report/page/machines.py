@@ -1,0 +1,116 @@
+"""The page Time: where the seconds went, who worked when, and what was lost and replaced."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from orchestrator.report.page.chart import Chart, Line, Role, metric_chart, present
+from orchestrator.report.reading.recorded_run import RecordedRun, Row
+
+PHASES: dict[str, tuple[str, Role]] = {
+    "rollout": ("sampling and grading", "main"),
+    "update": ("update", "second"),
+    "publish": ("publishing", "wrong"),
+    "evaluation": ("evaluation", "third"),
+    "other": ("other", "muted"),
+}
+"""Phases of a step: what each is called, and its role in a chart."""
+GENERATORS, LEARNER = "generators", "learner"
+WORKERS = {
+    "rollout": (GENERATORS,),
+    "evaluation": (GENERATORS,),
+    "update": (LEARNER,),
+    "publish": (GENERATORS, LEARNER),
+}
+SHOWN = 12
+"""Steps in the timeline: the last ones."""
+MANY = 60
+"""Steps from which on a chart has areas in place of bars."""
+
+
+def machines(run: RecordedRun, keys: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the page's charts, and the seconds of each phase over the whole run."""
+    timed = [row for row in run.rows if "time/step_s" in row]
+    return {
+        "phases": [[name, round(total, 1)] for name, total in totals(timed)],
+        "charts": present([*times(timed), timeline(run, timed)]),
+        "service": present([*throughput(keys), memory(run), *service(keys)]),
+    }
+
+
+def seconds(row: Row, phase: str) -> float:
+    value = row.get(f"time/{phase}_s", 0.0)
+    return value if value == value else 0.0
+
+
+def totals(timed: Sequence[Row]) -> list[tuple[str, float]]:
+    found = [(name, sum(seconds(row, phase) for row in timed)) for phase, (name, _) in PHASES.items()]
+    return [(name, total) for name, total in found if total > 0]
+
+
+def times(timed: Sequence[Row]) -> list[Chart]:
+    if not timed:
+        return []
+    steps = [int(row["step"]) for row in timed]
+    lines = [
+        Line(name, role=role, x=steps, y=[round(seconds(row, phase), 3) for row in timed])
+        for phase, (name, role) in PHASES.items() if any(seconds(row, phase) for row in timed)
+    ]  # fmt: skip
+    note = "Healthy: sampling and grading take most of a step, and what no phase accounts for stays below 5%."
+    return [Chart("Seconds of each step by phase", "s", lines, note, kind="areas" if len(steps) > MANY else "bars")]
+
+
+def timeline(run: RecordedRun, timed: Sequence[Row]) -> Chart | None:
+    """Return who worked when in the last steps. Phases follow one another; what runs beside them is not recorded."""
+    found: dict[str, list[tuple[str, float, float]]] = {}
+    clock = 0.0
+    for row in timed[-SHOWN:]:
+        for phase in ("rollout", "update", "publish", "evaluation"):
+            took = seconds(row, phase)
+            for worker in WORKERS[phase] if took > 0 else ():
+                found.setdefault(phase, []).append((worker, round(clock, 3), round(clock + took, 3)))
+            clock += took
+        clock += seconds(row, "other")
+    if not found:
+        return None
+    shown = []
+    for phase, spans in found.items():
+        (name, role), (x, low, high) = PHASES[phase], zip(*spans, strict=True)
+        shown.append(Line(name, role=role, x=x, low=low, high=high))
+    note = "Both waiting at once is time lost. "
+    if run.setting("max_staleness"):
+        note += "Generators sample during the update too; that time is not recorded, only what the loop waited for."
+    else:
+        note += "With max_staleness = 0 they take turns, unless generators are left with work of the next step."
+    count = min(SHOWN, len(timed))
+    title = f"Who worked when, the last {count} steps" if count > 1 else "Who worked when"
+    return Chart(title, "s", shown, note, kind="timeline", x_title="seconds")
+
+
+def throughput(keys: Mapping[str, Any]) -> list[Chart | None]:
+    return [
+        metric_chart("Tokens sampled a second", keys, Line("tokens/s", "rollout/tokens_per_s")),
+        metric_chart("Waiting for grades", keys, Line("waiting", "time/reward_wait_s")),
+    ]
+
+
+def memory(run: RecordedRun) -> Chart | None:
+    """Return the peak memory of each process, as the run's log has it."""
+    if not run.peak_gib:
+        return None
+    names = sorted(run.peak_gib)
+    line = Line("peak", role="main", x=names, y=[round(run.peak_gib[name], 2) for name in names])
+    return Chart("Peak memory of each process", "GiB", [line], "At the end of the run.", kind="groups", x_title="")
+
+
+def service(keys: Mapping[str, Any]) -> list[Chart | None]:
+    return [
+        metric_chart("Generators that sample", keys, Line("generators", "system/generators")),
+        metric_chart(
+            "Restarts since the command began", keys,
+            Line("generators", "system/generator_restarts"), Line("learner", "system/learner_restarts", "second"),
+            Line("reward workers", "system/reward_worker_restarts", "muted"),
+        ),
+        metric_chart("Groups that wait for grades", keys, Line("groups", "system/reward_queue")),
+    ]  # fmt: skip

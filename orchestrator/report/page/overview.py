@@ -1,0 +1,150 @@
+"""The page Summary: what was trained, on what, for how long, and what came of it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from math import isfinite
+from pathlib import PurePath
+from typing import Any
+
+from orchestrator.records.health.monitor import ALARMS
+from orchestrator.report.page.comparison import difference_figures, paired
+from orchestrator.report.page.events import verdicts
+from orchestrator.report.page.settings_text import changed, to_toml
+from orchestrator.report.reading.digest import StepDigest
+from orchestrator.report.reading.privacy import HIDDEN, without_places
+from orchestrator.report.reading.recorded_run import RecordedRun, Row
+from orchestrator.report.summary import evaluations, is_rate, rows
+
+QUANTIZED = re.compile(r"(?:[.-](?:I?Q\d\w*|B?F16|F32))?\.gguf$")
+"""The end of a GGUF file's name."""
+AROUND = 10
+"""A run without evaluations is compared with itself over the first and the last tenth of its steps."""
+
+
+def overview(run: RecordedRun, held_out: Mapping[int, StepDigest]) -> dict[str, Any]:
+    """Return what the page shows."""
+    evaluated = evaluations(run.rows)
+    table = figures(evaluated, held_out)
+    return {
+        "model": model_name(run),
+        "task": task_name(run),
+        "state": run.state,
+        "steps": [run.last_step, run.num_steps],
+        "outcome": table[0] if table else training_outcome(run.rows),
+        "figures": table,
+        "evaluated": [int(evaluated[0]["step"]), int(evaluated[-1]["step"])] if evaluated else [],
+        "problems": run.setting("evaluation.num_prompts") or run.setting("prompts.num_held_out") or 0,
+        "facts": facts(run),
+        "seconds": total(run.rows, "time/step_s"),
+        "outlook": run.outlook,
+        "checks": len(ALARMS),
+        "verdicts": verdicts(run),
+        "recipe": to_toml(changed(run.settings)) if run.settings else "",
+    }
+
+
+def figures(evaluated: Sequence[Mapping[str, float]], held_out: Mapping[int, StepDigest]) -> list[dict[str, Any]]:
+    """Return each held-out figure before, after, and its change, as `rayzero train` prints them at its end."""
+    if not evaluated:
+        return []
+    first, last = evaluated[0], evaluated[-1]
+    made = []
+    for title, name in rows(first).items():
+        key = f"eval/{name}"
+        each = {"title": title, "is_rate": is_rate(key), "before": estimate(first, key), "after": estimate(last, key)}
+        if name == "pass_at_1" and first is not last:
+            each["change"] = change(held_out, int(first["step"]), int(last["step"]))
+        made.append(each)
+    return made
+
+
+def estimate(line: Mapping[str, float], key: str) -> list[float | None]:
+    """Return a figure and the half width of its interval; None for what was not measured."""
+    return [known(line.get(key)), known(line.get(f"{key}_ci95"))]
+
+
+def known(value: float | None) -> float | None:
+    return value if value is not None and isfinite(value) else None
+
+
+def change(held_out: Mapping[int, StepDigest], first: int, last: int) -> list[float] | None:
+    """Return the change in pass@1, its interval and p-value, problem by problem; None where they were not kept."""
+    if first not in held_out or last not in held_out:
+        return None
+    found = paired(held_out[last].right, held_out[first].right)
+    return None if found is None else difference_figures(found)
+
+
+def training_outcome(lines: Sequence[Row]) -> dict[str, Any] | None:
+    """Return the training prompts' figure over the first and the last tenth, for a run without evaluations."""
+    for key, title in (("reward/correctness", "right on training prompts"), ("reward/total", "mean reward, training")):
+        values = [line[key] for line in lines if key in line and isfinite(line[key])]
+        if values:
+            count = max(1, len(values) // AROUND)
+            ends = [sum(part) / count for part in (values[:count], values[-count:])]
+            return {
+                "title": title, "is_rate": key == "reward/correctness", "is_training": True,
+                "before": [ends[0], None], "after": [ends[1], None],
+            }  # fmt: skip
+    return None
+
+
+def facts(run: RecordedRun) -> list[tuple[str, str]]:
+    """Return what there is to know of a run at a glance."""
+    tokens, completions = total(run.rows, "rollout/sampled_tokens"), batch(run)
+    algorithm, learner = run.setting("learner.algorithm.preset"), run.setting("learner.num_ranks")
+    lora = run.setting("model.lora")
+    actors = (run.setting("rollout.num_generators"), "generator"), (learner, "learner rank")
+    workers = (run.setting("rewards.num_workers"), "reward worker")
+    found = {
+        "Model": model_name(run) + (f", {dtype}" if (dtype := run.setting("model.dtype")) else ""),
+        "Task": task_name(run),
+        "Steps": f"{run.last_step:,} of {run.num_steps:,}",
+        "A step": completions,
+        "Sampled": f"{tokens:,.0f} tokens" if tokens else "",
+        "Algorithm": f"{algorithm}" if algorithm else "",
+        "Trains": ("" if not run.settings else "a LoRA" if lora else "all weights"),
+        "Learning rate": f"{rate:g}" if isinstance(rate := run.setting("learner.learning_rate"), int | float) else "",
+        "Actors": ", ".join(plural(count, what) for count, what in (*actors, workers) if isinstance(count, int)),
+        "Seed": str(run.setting("seed", "")),
+    }
+    return [(label, text) for label, text in found.items() if text]
+
+
+def batch(run: RecordedRun) -> str:
+    prompts, size = run.setting("prompts_per_step"), run.setting("group_size")
+    if not isinstance(prompts, int) or not isinstance(size, int):
+        return ""
+    return f"{prompts:,} prompts × {size:,} completions"
+
+
+def plural(count: int, what: str) -> str:
+    return f"{count} {what}{'s' * (count != 1)}"
+
+
+def total(lines: Sequence[Row], key: str) -> float:
+    return sum(line[key] for line in lines if isfinite(line.get(key, float("nan"))))
+
+
+def model_name(run: RecordedRun) -> str:
+    """Return the policy's name: the last part of its path, or how it was built."""
+    build, path = run.setting("model.build"), run.setting("model.path")
+    if isinstance(build, dict):
+        return f"a {build.get('num_layers', '?')}-layer {build.get('architecture', 'model')} from scratch"
+    shown = without_places(path, "path") if isinstance(path, str) else ""
+    if not shown or shown == HIDDEN:
+        return "a model"
+    return QUANTIZED.sub("", PurePath(shown).name)
+
+
+def task_name(run: RecordedRun) -> str:
+    """Return what was practised, in words."""
+    mixture = run.setting("prompts.mixture") or {}
+    names = [str(each.get("task", name)) for name, each in mixture.items() if isinstance(each, dict)]
+    names = names or [str(run.setting("prompts.task") or run.setting("task.name") or "")]
+    if names == ["reasoning_gym"]:
+        found = [str(each.get("name", "")) for each in run.setting("prompts.reasoning_gym.datasets") or []]
+        names = [f"{', '.join(found)} (reasoning-gym)" if found else "reasoning-gym"]
+    return " and ".join(dict.fromkeys(name.replace("_", " ") for name in names if name)) or "a task of its own"

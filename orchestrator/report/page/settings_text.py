@@ -1,0 +1,75 @@
+"""The settings of a run as a recipe: those that differ from the defaults, in TOML."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from math import isfinite
+from typing import Any
+
+from pydantic import ValidationError
+
+from orchestrator.config.schema import RunConfig
+from orchestrator.report.reading.privacy import shareable
+
+
+def changed(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that differ from the defaults; all of them, where this version does not know them all."""
+    given: Mapping[str, Any] = settings
+    with suppress(ValidationError):
+        config = RunConfig.model_validate(settings)
+        defaults = RunConfig.model_construct(**dict.fromkeys(("name", "num_steps", "prompts_per_step", "group_size")))
+        given = difference(config.model_dump(mode="json"), defaults.model_dump(mode="json", warnings=False))
+    return {name: value for name, value in shareable(given).items() if value is not None}
+
+
+def difference(value: Mapping[str, Any], default: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what differs, section by section."""
+    found: dict[str, Any] = {}
+    for name, inner in value.items():
+        usual = default.get(name)
+        if isinstance(inner, Mapping) and isinstance(usual, Mapping):
+            inner, usual = difference(inner, usual), {}
+        if inner != usual:
+            found[name] = inner
+    return found
+
+
+def to_toml(settings: Mapping[str, Any]) -> str:
+    """Return the settings as TOML. Unset ones are left out: TOML has no null."""
+    return "\n".join(lines(settings)).strip() + "\n"
+
+
+def lines(table: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    sections = {name: value for name, value in table.items() if isinstance(value, Mapping) and value}
+    for name, value in table.items():
+        if name not in sections and value is not None and value != {}:
+            yield f"{key(name)} = {literal(value)}"
+    for name, section in sections.items():
+        path = f"{prefix}{key(name)}"
+        inner = list(lines(section, f"{path}."))
+        if inner and not inner[0].startswith(("\n", "[")):
+            yield f"\n[{path}]"
+        yield from inner
+
+
+def literal(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key(name)} = {literal(each)}" for name, each in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(literal(each) for each in value) + "]"
+    return json.dumps(value) if not isinstance(value, float) or isfinite(value) else f"{value}"
+
+
+def key(name: str) -> str:
+    return name if name.isascii() and name.replace("_", "").replace("-", "").isalnum() else json.dumps(name)
+
+
+def flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Yield each setting by its dotted key."""
+    for name, value in settings.items():
+        if isinstance(value, Mapping) and value:
+            yield from flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", literal(value)

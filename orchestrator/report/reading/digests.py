@@ -1,0 +1,72 @@
+"""The digests of a run's files, kept beside them, so that each file is read through once however often one reports."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+from orchestrator.records.strict_json import to_json
+from orchestrator.report.reading.digest import StepDigest, digest
+from orchestrator.report.reading.record_stream import groups_of
+
+logger = logging.getLogger(__name__)
+
+KEPT = ".report-digests.jsonl"
+"""In the run directory: a line for each file that was read."""
+
+Key = tuple[str, int, int]
+"""A file's name within the run, size and time: a file that a resumed run wrote again has another."""
+
+
+class KeptDigests:
+    """Gives the digest of a file: the kept one, or one made now and kept."""
+
+    def __init__(self, run: Path) -> None:
+        self._run = run
+        self._kept = read_kept(run / KEPT)
+
+    def of(self, files: Mapping[int, Path]) -> dict[int, StepDigest]:
+        """Return the digests of such files, by step. A file that is gone meanwhile is left out."""
+        found: dict[int, StepDigest] = {}
+        for step, file in files.items():
+            try:
+                found[step] = self._digest(step, file)
+            except FileNotFoundError:  # a resumed run does the step again
+                continue
+        return found
+
+    def _digest(self, step: int, file: Path) -> StepDigest:
+        stat = file.stat()
+        key = (file.relative_to(self._run).as_posix(), stat.st_size, stat.st_mtime_ns)
+        kept = self._kept.get(key)
+        if kept is None:
+            kept = self._kept[key] = digest(step, groups_of(file))
+            self._keep(key, kept)
+        return kept
+
+    def _keep(self, key: Key, made: StepDigest) -> None:
+        try:
+            with (self._run / KEPT).open("a") as file:
+                file.write(to_json({"file": key, "digest": made.to_json()}) + "\n")
+        except OSError as error:  # the next report reads the file again
+            logger.info("%s: what was counted cannot be kept (%s)", self._run / KEPT, error.strerror)
+
+
+def read_kept(file: Path) -> dict[Key, StepDigest]:
+    """Return what was kept; a torn line, or one of another version, is left out."""
+    found: dict[Key, StepDigest] = {}
+    if not file.is_file():
+        return found
+    with file.open(encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            try:
+                value = json.loads(line)
+                made = StepDigest.from_json(value["digest"])
+                name, size, time = value["file"]
+            except (ValueError, KeyError, TypeError):
+                continue
+            if made is not None:
+                found[(name, size, time)] = made
+    return found

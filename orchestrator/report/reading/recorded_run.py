@@ -1,0 +1,111 @@
+"""The files of a run, as a report reads them: settings, metrics, and where completions are. Nothing here is written."""
+
+from __future__ import annotations
+
+import re
+import socket
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from orchestrator.records.run_files import RunFiles
+
+Row = dict[str, float]
+"""A line of metrics.jsonl: its step, and the metrics of that step."""
+State = Literal["complete", "going on", "ended early"]
+
+STEP_FILE = re.compile(r"step_(\d{1,9})\.jsonl\.zst")
+HOLDER = re.compile(r"process (\d{1,10}) on (\S+)")
+SAID = re.compile(r"(?:INFO|WARNING) (?:a new command resumes the run|training goes on) after step (\d+)$")
+PEAKS = re.compile(r"INFO peak memory, GiB: \{(.*)\}$")
+PEAK = re.compile(r"'((?:generator|learner|reward)-\d{1,6})': (\d{1,6}(?:\.\d+)?)")
+VERDICT = re.compile(r"WARNING before training: (trainable|slow|too hard|too easy)$")
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedRun:
+    """What a run directory holds, of whatever version, and however the run ended."""
+
+    path: Path
+    settings: dict[str, Any]
+    """config.json as it is, of whatever version."""
+    rows: list[Row]
+    """One a step, by step; a step that was done again has its last row."""
+    rollouts: dict[int, Path]
+    """Files of training completions, by step."""
+    held_out: dict[int, Path]
+    """Files of the evaluations' completions, by step."""
+    state: State
+    resumed_after: list[int] = field(default_factory=list)
+    """Steps after which a command, or the learner, began again."""
+    peak_gib: dict[str, float] = field(default_factory=dict)
+    """Peak memory by process, as the log has it."""
+    outlook: str = ""
+    """What the run said before training, such as `trainable`; empty where it said nothing."""
+
+    @property
+    def name(self) -> str:
+        return str(self.settings.get("name") or self.path.name)
+
+    @property
+    def num_steps(self) -> int:
+        """Steps that were asked for; those that were done where nobody knows."""
+        asked = self.settings.get("num_steps")
+        return asked if isinstance(asked, int) else self.last_step
+
+    @property
+    def last_step(self) -> int:
+        return int(self.rows[-1]["step"]) if self.rows else 0
+
+    def setting(self, key: str, default: Any = None) -> Any:
+        """Return the value of a dotted key."""
+        value: Any = self.settings
+        for name in key.split("."):
+            if not isinstance(value, dict) or name not in value:
+                return default
+            value = value[name]
+        return value
+
+
+def read_run(path: Path) -> RecordedRun:
+    """Read what stands in a run directory. Raises ConfigError where no run is."""
+    files = RunFiles(path)
+    log = read_text(files.path / "log.txt").splitlines()
+    rows = {int(row["step"]): row for row in files.metrics() if "step" in row}
+    outlooks = [found[1] for line in log if (found := VERDICT.search(line))]
+    peaks = [found[1] for line in log if (found := PEAKS.search(line))]
+    return RecordedRun(
+        path=files.path,
+        settings=files.config,
+        rows=[rows[step] for step in sorted(rows)],
+        rollouts=step_files(files.path / "rollouts"),
+        held_out=step_files(files.path / "held_out"),
+        state=state_of(files.path, files.config, max(rows, default=0)),
+        resumed_after=[int(found[1]) for line in log if (found := SAID.search(line))],
+        peak_gib={name: float(size) for name, size in PEAK.findall(peaks[-1])} if peaks else {},
+        outlook=outlooks[0] if outlooks else "",
+    )
+
+
+def read_text(file: Path) -> str:
+    """Return the text of a file that a run may still be writing; empty where there is none."""
+    return file.read_text("utf-8", "replace") if file.is_file() else ""
+
+
+def step_files(folder: Path) -> dict[int, Path]:
+    """Return the files of a folder by their steps; other names are a person's own files."""
+    found = {int(named[1]): file for file in folder.glob("step_*") if (named := STEP_FILE.fullmatch(file.name))}
+    return dict(sorted(found.items()))
+
+
+def state_of(path: Path, settings: dict[str, Any], last_step: int) -> State:
+    """Tell whether a run is complete, is going on here, or ended before its last step."""
+    if (path / "final").exists() and last_step == settings.get("num_steps", last_step):
+        return "complete"
+    return "going on" if is_held(read_text(path / ".lock")) else "ended early"
+
+
+def is_held(lock: str) -> bool:
+    """Return whether the process that a lock names lives on this machine. Taking the lock would disturb a start."""
+    holder = HOLDER.fullmatch(lock.strip())
+    return holder is not None and holder[2] == socket.gethostname() and Path("/proc", holder[1]).exists()

@@ -1,0 +1,56 @@
+"""The text of each token of a completion, by the run's own tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from orchestrator.records.atomic_file import write_atomically
+from orchestrator.report.reading.recorded_run import RecordedRun
+
+MAX_TOKENS = 4_096
+"""Tokens of a completion that are shown one by one."""
+FILE = "tokenizer.json"
+
+
+class TokenTexts:
+    """Splits completions into the texts of their tokens."""
+
+    def __init__(self, tokenizer: Any = None) -> None:
+        """Without a tokenizer tokens are named by their numbers."""
+        self._tokenizer = tokenizer
+
+    def of(self, token_ids: Sequence[int]) -> list[str]:
+        """Return the text of each token. Bytes of a character that is not whole yet come with its last token."""
+        if self._tokenizer is None:
+            return [f"⟨{number}⟩" for number in token_ids[:MAX_TOKENS]]
+        from tokenizers.decoders import DecodeStream
+
+        stream = DecodeStream(skip_special_tokens=False)
+        return [stream.step(self._tokenizer, number) or "" for number in token_ids[:MAX_TOKENS]]
+
+
+def keep_tokenizer(tokenizer: Any, run: Path) -> None:
+    """Keep the tokenizer in a run's directory: the model that it came with may be elsewhere, or not exported yet.
+
+    Raises OSError where the disk refuses.
+    """
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None and not (run / FILE).exists():
+        write_atomically(run / FILE, backend.to_str())
+
+
+def token_texts(run: RecordedRun) -> TokenTexts:
+    """Return what splits the completions of a run, by the first tokenizer that can be read."""
+    model = run.setting("model.path")
+    folders = [run.path, run.path / "final", *([Path(model)] if isinstance(model, str) else [])]
+    for file in (folder / FILE for folder in folders):
+        if file.is_file():
+            from tokenizers import Tokenizer
+
+            try:
+                return TokenTexts(Tokenizer.from_file(str(file)))
+            except Exception:  # noqa: BLE001  the library raises plain Exception for a file that it cannot read
+                continue
+    return TokenTexts()

