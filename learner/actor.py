@@ -22,8 +22,11 @@ if TYPE_CHECKING:
     from learner.learner import Learner
 
 
-def actor_options(config: LearnerConfig, *, use_gpu: bool) -> dict[str, Any]:
-    """Return Ray's options for one rank: resources, and the environment to set before torch is imported."""
+def actor_options(config: LearnerConfig, *, use_gpu: bool, fixes_kernels: bool = False) -> dict[str, Any]:
+    """Return Ray's options for one rank: resources, and the environment to set before torch is imported.
+
+    `fixes_kernels`: whether it will compute by deterministic kernels.
+    """
     environment = {
         "OMP_NUM_THREADS": str(config.threads_per_rank),
         # A thread that spins while it waits takes the core that the generator or another rank needs.
@@ -33,6 +36,9 @@ def actor_options(config: LearnerConfig, *, use_gpu: bool) -> dict[str, Any]:
     if not use_gpu:
         # A GPU that the node has all the same is not this rank's: torch would choose nccl for it.
         environment |= {"DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": ""}
+    if fixes_kernels:
+        # cuBLAS wants its workspace fixed, and transformers passes the other on to flash-attn.
+        environment |= {"CUBLAS_WORKSPACE_CONFIG": ":4096:8", "FLASH_ATTENTION_DETERMINISTIC": "1"}
     return {
         "num_cpus": config.cpus_per_rank,
         "num_gpus": 1 if use_gpu else 0,
@@ -49,11 +55,16 @@ class LearnerRank:
     ``nccl_…`` call its senders.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, fixes_kernels: bool = False) -> None:
+        """`fixes_kernels`: whether to compute by deterministic kernels; an operation that has none raises."""
         # Imported here: this module also loads in the driver, which needs neither torch nor deepspeed. And now: loading
         # libraries may keep a process from answering for long.
+        import torch
+
         import learner.learner  # noqa: F401
 
+        if fixes_kernels:
+            torch.use_deterministic_algorithms(True)
         self._learner: Learner | None = None
 
     def __repr__(self) -> str:

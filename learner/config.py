@@ -108,7 +108,7 @@ class ModelConfig(Settings, frozen=True):
     dtype: Dtype = "bfloat16"
     """Dtype of weights and activations; the optimizer's copy is float32 always. Use float32 on CPUs."""
     attention: Literal["sdpa", "flash_attention_2", "auto"] = "auto"
-    """Attention of the learner. ``auto`` takes flash_attention_2 where the package and a GPU are present."""
+    """Attention of the learner. ``auto`` takes flash_attention_2 where flash-attn and a GPU are present."""
     lora: LoraConfig | None = None
     """Train adapters instead of the weights; gradients and optimizer state shrink to theirs. Unset: all the weights."""
 

@@ -94,8 +94,11 @@ class Generator:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
-def environment(config: RolloutConfig) -> dict[str, str]:
-    """Return the variables that must be set before vLLM is imported."""
+def environment(config: RolloutConfig, fixes_kernels: bool = False) -> dict[str, str]:
+    """Return the variables that must be set before vLLM is imported.
+
+    `fixes_kernels`: whether to sample, on a GPU, by kernels whose results do not depend on what else is in a batch.
+    """
     return {
         # The engine lives in the actor's own process: it starts in a third of the time, and dies with it.
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
@@ -110,6 +113,7 @@ def environment(config: RolloutConfig) -> dict[str, str]:
         "VLLM_LOGGING_LEVEL": "ERROR",
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_USE_FLASHINFER_SAMPLER": "0",
+        **({"VLLM_BATCH_INVARIANT": "1"} if fixes_kernels else {}),
     }
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from learner.config import ModelConfig
+from learner.model.attention import decide_attention
 from learner.model.head import check_head
 from learner.model.logprobs import token_scores
 from learner.model.lora import add_adapters, base_fingerprint
@@ -144,10 +144,7 @@ def add_value_head(policy: Policy) -> None:
 
 def resolve_attention(config: ModelConfig) -> str:
     """Return ``config.attention``, with ``auto`` decided by what this machine has."""
-    if config.attention != "auto":
-        return config.attention
-    usable = config.dtype == "bfloat16" and torch.cuda.is_available() and find_spec("flash_attn") is not None
-    return "flash_attention_2" if usable else "sdpa"
+    return decide_attention(config, on_gpu=torch.cuda.is_available()).name
 
 
 def policy_inputs(microbatch: Microbatch, device: torch.device) -> PolicyInputs:

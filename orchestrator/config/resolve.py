@@ -34,6 +34,11 @@ class ResolvedRun:
     learner: LearnerConfig
     """The settings that each learner rank trains with, mismatch correction and share of the GPU decided."""
 
+    @property
+    def fixes_kernels(self) -> bool:
+        """Whether actors compute by deterministic kernels: what runs on cores has no others."""
+        return self.config.deterministic and self.layout.mode != "cpu"
+
 
 def resolve(config: RunConfig, layout: Layout, model: str, gpu_gib: Callable[[], float]) -> ResolvedRun:
     """Decide what `config` leaves open, for actors placed as `layout` says.

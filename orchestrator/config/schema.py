@@ -137,6 +137,9 @@ class RunConfig(Section, frozen=True):
     """Steps that sampling may run ahead of the weights. 0: on-policy, sampling and updates take turns. 1 or 2: sampling
     goes on during the update, and new weights land between two decoding steps; not with
     `placement.mode = "colocated"`."""
+    deterministic: bool = False
+    """Compute on GPUs so that a run repeats bit for bit: sample by kernels that do not depend on what else is in a
+    batch, and learn by kernels of a fixed order. Slower (docs/placement.md). On cores runs repeat without it."""
     model: ModelConfig
     warm_start: WarmStartConfig = WarmStartConfig()
     traces: TracesConfig = TracesConfig()

@@ -57,7 +57,7 @@ class RolloutFleet:
         """Start the actor of a generator. A killed actor's name is not free at once, so a successor gets its own."""
         return GeneratorActor.options(
             name=f"{self._config.name}/generator-{index}" + (f"-restart-{restarts}" if restarts else ""),
-            runtime_env={"env_vars": environment(self._config.rollout)},
+            runtime_env={"env_vars": environment(self._config.rollout, self.run.fixes_kernels)},
             **self.placement.generator_options(index),
         ).remote(self.run.engine, self._config.rollout)
 

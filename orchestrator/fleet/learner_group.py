@@ -58,13 +58,15 @@ class LearnerGroup:
         return self._ranks
 
     def _boot(self) -> None:
-        options = actor_options(self.run.learner, use_gpu=self.run.layout.mode != "cpu")
+        fixes_kernels = self.run.fixes_kernels
+        use_gpu = self.run.layout.mode != "cpu"
+        options = actor_options(self.run.learner, use_gpu=use_gpu, fixes_kernels=fixes_kernels)
         # A killed actor's name is not free at once, so a successor gets its own.
         suffix = f"-restart-{self.restarts}" if self.restarts else ""
         self._ranks: dict[str, Any] = {
             f"learner-{rank}": LearnerActor.options(
                 name=f"{self._config.name}/learner-{rank}{suffix}", **options | self._placement.learner_options(rank)
-            ).remote()
+            ).remote(fixes_kernels)
             for rank in range(self.run.learner.num_ranks)
         }
 

@@ -9,8 +9,11 @@ from rich.table import Table
 
 from learner.algorithm.settings import AlgorithmConfig
 from learner.config import LearnerConfig, OptimizerConfig
+from learner.model.attention import decide_attention
 from orchestrator.config.resolve import corrected_algorithm
 from orchestrator.config.schema import RunConfig
+
+DETERMINISM = "on a GPU by vLLM's batch-invariant kernels and PyTorch's deterministic ones, slower (docs/placement.md)"
 
 
 def print_rows(name: str, rows: Sequence[tuple[str, str]], console: Console) -> None:
@@ -31,11 +34,13 @@ def plan(config: RunConfig) -> list[tuple[str, str]]:
         ("batch", batch_line(config)),
         ("actors", actors_line(config)),
         ("algorithm", algorithm_line(config)),
+        ("attention", attention_line(config)),
         ("optimizer", knobs(optimizer_settings(config.learner, config.learner))),
         ("sampling", knobs(config.sampling.model_dump())),
         ("rewards", rewards_line(config)),
         ("evaluation", evaluation_line(config)),
         ("run directory", str(config.directory)),
+        *((("determinism", DETERMINISM),) if config.deterministic else ()),
         *(("beware", notice) for notice in notices(config)),
     ]
 
@@ -117,6 +122,13 @@ def algorithm_line(config: RunConfig) -> str:
     changed = {knob: value for knob, value in settings.items() if value != preset[knob]}
     title = f"preset {name}" + (f" with {knobs(changed)}" if changed else "")
     return f"{title}: {knobs(settings)}"
+
+
+def attention_line(config: RunConfig) -> str:
+    """Describe the learner's attention: what is installed here decides, as on the learner's machine."""
+    found = decide_attention(config.model, on_gpu=config.placement.mode != "cpu")
+    where = ", where it gets a GPU" if config.placement.mode == "auto" and found.name != "sdpa" else ""
+    return f"{found.name} on the learner ({found.reason}{where})"
 
 
 def optimizer_settings(learner: LearnerConfig, course: OptimizerConfig) -> dict[str, object]:
