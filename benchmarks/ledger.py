@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -182,18 +182,25 @@ def main() -> None:
     arguments.add_argument("--gpu", type=gpu_model, help="another card than the recipes' own")
     given = arguments.parse_args()
     logging.disable(logging.WARNING)  # what goes wrong here does so on purpose
-    header: list[str] = []
+    header = ["recipe", "card", "generator", "learner", "together", "fullest in", "left over"]
+    rows, names = [], []
     with calls_done_at_once():
         for recipe, card in gpu_recipes().items():
             gpu, config = given.gpu or card, load(recipe)
             events = replay(config, memory_plan(config, shape_of(config.model), gpu))
-            if not header:
-                header = ["recipe", "card", *(event.name for event in events), "generator", "learner", "left over"]
-                print(f"| {' | '.join(header)} |\n|{' --- |' * len(header)}")
-            figures = [event.peak_gib for event in events]
-            figures += [max(event.by_process.get(who, 0.0) for event in events) for who in ("generator-0", "learner")]
-            left = ", ".join(event.name for event in events if not event.is_clean) or "nothing"
-            print(f"| `{recipe}` | {gpu.gib:g} | {' | '.join(f'{figure:.1f}' for figure in figures)} | {left} |")
+            names = [event.name for event in events]
+            rows.append([f"`{recipe}`", f"{gpu.gib:g}", *summary(events)])
+    print(f"replayed: {', '.join(names)}\n")
+    for row in (header, ["---"] * len(header), *rows):
+        print(f"| {' | '.join(row)} |")
+
+
+def summary(events: Sequence[Event]) -> list[str]:
+    """Return the most that generator, learner and card held, when that was, and after what something was left."""
+    fullest = max(events, key=lambda event: event.peak_gib)
+    processes = (max(event.by_process.get(name, 0.0) for event in events) for name in ("generator-0", "learner"))
+    left = ", ".join(event.name for event in events if not event.is_clean) or "nothing"
+    return [*(f"{peak:.1f}" for peak in processes), f"{fullest.peak_gib:.1f}", fullest.name, left]
 
 
 if __name__ == "__main__":
