@@ -70,7 +70,8 @@ def parser() -> argparse.ArgumentParser:
 def add_commands_on_runs(commands: Any) -> None:
     """Add the commands that take the directory of a run."""
     report = commands.add_parser("report", help="write one HTML file that shows a run, or compares several")
-    report.add_argument("runs", nargs="+", metavar="RUN", help="directory of a run, such as runs/<name>")
+    report.add_argument("runs", nargs="*", metavar="RUN", help="directory of a run, such as runs/<name>")
+    report.add_argument("--evaluation", metavar="FILE", help="show this JSON file of `rayzero eval` in place of runs")
     report.add_argument("--output", help="the file; default: report.html in the run's directory")
     report.add_argument(
         "--steps", nargs="+", type=int, default=[], metavar="N", help="keep every completion of these steps"

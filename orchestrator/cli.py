@@ -140,11 +140,17 @@ def run_solve(given: argparse.Namespace, console: Console) -> int:
 
 
 def run_report(given: argparse.Namespace, console: Console) -> int:
-    from orchestrator.report.report import write_report
+    from orchestrator.config.recipe import ConfigError
+    from orchestrator.report.report import write_evaluation_report, write_report
     from rollout.types.paths import from_home
 
+    if bool(given.runs) == bool(given.evaluation):
+        raise ConfigError("rayzero report: name runs, such as runs/<name>, or --evaluation FILE, and not both")
     output = Path(from_home(given.output)) if given.output else None
-    file = write_report([Path(from_home(run)) for run in given.runs], output, given.steps)
+    if given.evaluation:
+        file = write_evaluation_report(Path(from_home(given.evaluation)), output)
+    else:
+        file = write_report([Path(from_home(run)) for run in given.runs], output, given.steps)
     console.print(f"{file} ({file.stat().st_size / 2**20:.1f} MiB)", highlight=False, markup=False, soft_wrap=True)
     if given.open:
         import webbrowser

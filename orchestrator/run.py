@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -29,6 +30,8 @@ from orchestrator.records.trackers.build import build_trackers
 from orchestrator.records.trackers.terminal import ConsoleTracker
 from orchestrator.report.examples import examples_table
 from orchestrator.report.plots import draw_curve
+from orchestrator.report.reading.tokens import keep_tokenizer
+from orchestrator.report.report import write_last_report
 from orchestrator.report.summary import summary_table
 from orchestrator.train import train
 from orchestrator.warm_start import WarmStart, check_data, prepare_warm_start, warm_started_model
@@ -58,6 +61,7 @@ class RunInputs:
     """None when the recipe asks for none."""
     left_out: Sequence[Fault]
     """Rows that are not asked."""
+    tokenizer: Any
 
 
 class TrainCommand(Command[RunInputs]):
@@ -93,13 +97,15 @@ class TrainCommand(Command[RunInputs]):
         # A run that began under the earlier rule was taught by it, and may have to be taught again.
         questions = problems.questions if problems.rule == "by_key" else None
         self.example = example_command(self.config, problems)
-        return RunInputs(base, prompts, prepare_warm_start(self.config, base, tokenizer, questions), left_out)
+        warm_start = prepare_warm_start(self.config, base, tokenizer, questions)
+        return RunInputs(base, prompts, warm_start, left_out, tokenizer)
 
     def train(self, inputs: RunInputs, latest: Checkpoint | None, interrupt: Interrupt) -> Ending:
         """Start the actors, warm-start, train and export. The loop itself takes up the latest checkpoint."""
         config = self.config
         with self.directory.writing():
             record_left_out(inputs.left_out, self.directory.left_out)
+            keep_tokenizer(inputs.tokenizer, self.directory.path)
         fleet = RayFleet.start(config, inputs.base)
         try:
             interrupt.begin()
@@ -148,11 +154,16 @@ class TrainCommand(Command[RunInputs]):
         except OSError as error:  # the run is complete without it
             directory.curve.unlink(missing_ok=True)
             logger.warning("%s cannot be drawn: %s", directory.curve, error.strerror or error)
+        failure = write_last_report(directory.path)
+        if failure is not None:
+            logger.warning("%s", failure)
         if len(evaluated := directory.evaluated()) > 1:
             console.print(examples_table(read_records(evaluated[0]), read_records(evaluated[-1])))
         console.print(summary_table(lines, closing))
         console.print(f"this command took {seconds / 60:.1f} minutes. In {relative(directory.path)}:", highlight=False)
         console.print("  final/         the trained model; metrics.jsonl, rollouts/, curve.png, log.txt beside it")
+        if failure is None:
+            console.print("  report.html    what it learned, to open in a browser and to send")
         for label, command in zip(("try it:", ""), (*self.example, ["eval"]), strict=False):
             words = shlex.join(["rayzero", command[0], str(relative(directory.final)), *command[1:]])
             console.print(f"{label:<8} {words}", highlight=False, markup=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""Rollouts are written and the curve is drawn beside the loop, by an actor of their own on the driver's node."""
+"""Rollouts, curve and report are written beside the loop, by an actor of their own on the driver's node."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from orchestrator.cluster.calls import RemoteCallError, ready_of, wait_for
 from orchestrator.records.run_directory import RunDirectory
 from orchestrator.records.trackers.base import RemoteAdvantages
+from orchestrator.report.beside import ReportProcess
 from orchestrator.report.plots import draw_curve
 from rollout.types.completions import Group
 from rollout.types.packed import PackedGroup
@@ -34,6 +35,7 @@ class RolloutWriter:
 
     def __init__(self, directory: RunDirectory) -> None:
         self._directory = directory
+        self._report = ReportProcess(directory.path)
 
     def __repr__(self) -> str:
         """Return the actor's name. Ray shows it with the actor, and its calls as `countdown/recorder.write`."""
@@ -55,13 +57,17 @@ class RolloutWriter:
         if held_out:
             self._directory.write_held_out(step, held_out)
 
-    def draw(self) -> str | None:
-        """Draw the curve of the steps so far. Return why it could not be drawn; a run goes on without."""
+    def draw(self, with_report: bool) -> str | None:
+        """Draw the curve of the steps so far, and start to write their report where it is asked for.
+
+        Return why the curve, or the report before, could not be made; a run goes on without.
+        """
+        failures = [self._report.start() if with_report else None]
         try:
             draw_curve(self._directory.metrics(), self._directory.curve, self._directory.path.name)
         except Exception as error:  # noqa: BLE001  a picture must not end a run
-            return f"{self._directory.curve} cannot be drawn: {error}"
-        return None
+            failures.append(f"{self._directory.curve} cannot be drawn: {error}")
+        return "; ".join(filter(None, failures)) or None
 
 
 class Recorder:
@@ -88,10 +94,10 @@ class Recorder:
         pickled = pickle.dumps(([group.rewards for group, _ in groups], held_out))
         self._pending[step] = self.actor.write.remote(step, advantages, pickled, *references)
 
-    def draw(self) -> None:
-        """Have the curve drawn from the metrics that are logged by now. Never waits, and raises nothing."""
+    def draw(self, with_report: bool = False) -> None:
+        """Have the curve drawn, and the report written, from what is logged by now. Never waits, and raises nothing."""
         self._tell_of_drawing()
-        self._drawing = self.actor.draw.remote()
+        self._drawing = self.actor.draw.remote(with_report)
 
     def flush(self) -> None:
         """Return once every step is written. Raises as `write` does."""

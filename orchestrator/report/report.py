@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 from orchestrator.config.recipe import ConfigError
 from orchestrator.records.atomic_file import write_atomically
 from orchestrator.report.page.document import document
+from orchestrator.report.page.evaluation_data import evaluation_data, read_evaluation
 from orchestrator.report.page.run_data import report_data
 from orchestrator.report.reading.recorded_run import read_run
 
@@ -28,11 +30,24 @@ def write_report(runs: Sequence[Path], output: Path | None = None, steps: Sequen
     Raises ConfigError where there is no such run, or the file cannot be written.
     """
     found = [read_run(run) for run in runs]
+    title = " · ".join([run.name for run in found])
+    return write_page(title, report_data(found, steps), output or (runs[0] if len(runs) == 1 else runs[0].parent))
+
+
+def write_evaluation_report(evaluation: Path, output: Path | None = None) -> Path:
+    """Write the report of a JSON file of `rayzero eval`, by default beside it, and return its file.
+
+    Raises ConfigError where that is no such file, or the report cannot be written.
+    """
+    data = {"evaluation": evaluation_data(read_evaluation(evaluation))}
+    return write_page("evaluation", data, output or evaluation.with_suffix(".html"))
+
+
+def write_page(title: str, data: Mapping[str, Any], file: Path) -> Path:
+    """Write a page, into a folder as report.html. Raises ConfigError where the disk refuses."""
     made = {"made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"), "version": rayzero_version()}
-    data = report_data(found, steps) | made
-    file = output or (runs[0] if len(runs) == 1 else runs[0].parent)
     file = file / FILE if file.is_dir() else file
-    page = document(" · ".join([run.name for run in found]) + " · Rayzero report", data)
+    page = document(f"{title} · Rayzero report", {**data, **made})
     aside = file.with_name(f".{file.name}.{os.getpid()}")  # of its own: a run's last report may meet one before
     try:
         write_atomically(aside, page)
@@ -40,6 +55,15 @@ def write_report(runs: Sequence[Path], output: Path | None = None, steps: Sequen
     except OSError as error:
         raise ConfigError(f"{file} cannot be written ({error.strerror}): name another file with --output") from error
     return file
+
+
+def write_last_report(run: Path) -> str | None:
+    """Write the report of a run that has ended. Return why it could not be written: the run is complete without it."""
+    try:
+        write_report([run])
+    except Exception as error:  # noqa: BLE001  whatever keeps it from being written
+        return f"{run / FILE} cannot be written: {error}"
+    return None
 
 
 def rayzero_version() -> str:

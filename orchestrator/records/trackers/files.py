@@ -13,7 +13,7 @@ from rollout.types.completions import Group
 
 
 class FileTracker(Tracker):
-    """metrics.jsonl. A recorder writes rollouts beside the loop, and draws the curve after each evaluation."""
+    """metrics.jsonl. A recorder writes rollouts beside the loop, and draws curve and report after each evaluation."""
 
     def __init__(self, directory: RunDirectory, config: RunConfig) -> None:
         self._directory = directory
@@ -27,7 +27,8 @@ class FileTracker(Tracker):
             self._beside.write(step, groups, held_out)
         self._directory.log_metrics(step, metrics)
         if any(key.startswith(OWN) for key in metrics):
-            self._beside.draw()
+            # Before training there is nothing to report, and the end of the run writes the last one.
+            self._beside.draw(with_report=0 < step < self._config.num_steps)
 
     @property
     def _beside(self) -> Recorder:

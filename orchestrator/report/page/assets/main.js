@@ -5,6 +5,7 @@ import { drawAgain, drawWaiting, forgetCharts } from "./charts.js";
 import { comparePage } from "./compare.js";
 import { creditPage, machinesPage } from "./credit.js";
 import { emergencePage } from "./emergence.js";
+import { answersPage, evaluationPage } from "./evaluation.js";
 import { learningPage } from "./learning.js";
 import { rolloutsPage } from "./rollouts.js";
 import { summaryPage } from "./summary.js";
@@ -12,14 +13,17 @@ import { summaryPage } from "./summary.js";
 const data = JSON.parse(/** @type {HTMLElement} */ (document.getElementById("data")).textContent ?? "{}");
 
 /** @type {[string, string, (run: any) => (Node | null | false | undefined)[]][]} */
-const PAGES = [
+const PAGES = data.evaluation ? [
+  ["evaluation", "Figures", () => evaluationPage(data)],
+  ["answers", "Answers", () => answersPage(data)],
+] : [
   ["summary", "Summary", summaryPage],
   ["learning", "Learning", learningPage],
   ["emergence", "Emergence", emergencePage],
   ["rollouts", "Rollouts", rolloutsPage],
   ["grpo", "GRPO explained", creditPage],
   ["time", "Time", machinesPage],
-  ...(data.runs.length > 1 ? [/** @type {[string, string, () => Node[]]} */ (["compare", "Compare", () => comparePage(data)])] : []),
+  ...(data.runs?.length > 1 ? [/** @type {[string, string, () => Node[]]} */ (["compare", "Compare", () => comparePage(data)])] : []),
 ];
 
 let current = 0;
@@ -27,6 +31,9 @@ const main = h("main", { id: "main", tabindex: "-1" });
 const nav = h("nav", { "aria-label": "pages" });
 /** @type {Map<string, HTMLElement>} */
 const made = new Map();
+
+/** The run that is shown; none in the report of an evaluation. */
+const subject = () => data.runs?.[current];
 
 /** The page that the address names. */
 const asked = () => PAGES.find(([id]) => `#${id}` === location.hash) ?? PAGES[0];
@@ -37,7 +44,7 @@ function page(id) {
   if (!section) {
     const [, title, make] = PAGES.find(([each]) => each === id) ?? PAGES[0];
     section = h("div", { class: "page", id: `page-${id}`, "aria-label": title });
-    append(section, make(data.runs[current]));
+    append(section, make(subject()));
     made.set(id, section);
     main.append(section);
   }
@@ -52,7 +59,7 @@ function route() {
     if (link.getAttribute("href") === `#${id}`) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
-  document.title = `${data.runs[current].name} · ${title} · Rayzero report`;
+  document.title = `${subject()?.name ?? "evaluation"} · ${title} · Rayzero report`;
   drawWaiting();
 }
 
@@ -66,7 +73,7 @@ function showRun(index) {
 }
 
 function runChoice() {
-  if (data.runs.length < 2) return h("span", { class: "run" }, data.runs[0].name);
+  if (!(data.runs?.length > 1)) return h("span", { class: "run" }, subject()?.name ?? "evaluation");
   const select = /** @type {HTMLSelectElement} */ (h("select", { id: "run", "aria-label": "run", onchange: () => showRun(Number(select.value)) },
     data.runs.map((/** @type {any} */ run, /** @type {number} */ n) => h("option", { value: n }, run.name))));
   return select;
@@ -77,14 +84,14 @@ append(nav, PAGES.map(([id, title]) => h("a", { href: `#${id}` }, title)));
   h("a", { class: "skip", href: "#main", onclick: (/** @type {Event} */ event) => { event.preventDefault(); main.focus(); } }, "to the page"),
   h("header", { class: "top" }, h("div", {}, h("span", { class: "brand" }, "rayzero"), runChoice(), nav)),
   main,
-  h("footer", {}, `Made ${data.made} by Rayzero ${data.version} from the run's own files. Nothing is loaded and nothing is sent.`),
+  h("footer", {}, `Made ${data.made} by Rayzero ${data.version} from recorded files. Nothing is loaded and nothing is sent.`),
 );
 
 window.addEventListener("hashchange", () => { route(); window.scrollTo(0, 0); });
 window.addEventListener("load", () => drawWaiting());
 window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAgain);
 window.addEventListener("beforeprint", () => {
-  for (const [id] of PAGES.filter(([each]) => each !== "rollouts")) page(id).hidden = false;
+  for (const [id] of PAGES.filter(([each]) => each !== "rollouts" && each !== "answers")) page(id).hidden = false;
   drawWaiting(true);
   drawAgain();
 });

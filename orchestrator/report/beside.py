@@ -1,0 +1,57 @@
+"""A run's report is written beside the run: in a process of its own, of the lowest priority, one at a time."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from orchestrator.report.report import FILE, write_report
+
+MAX_SAID = 2_000
+"""Characters of an error that are passed on."""
+
+
+class ReportProcess:
+    """Starts the processes that write the report of one run."""
+
+    def __init__(self, run: Path) -> None:
+        self._run = run
+        self._process: subprocess.Popen[str] | None = None
+
+    def start(self) -> str | None:
+        """Start to write the report, unless the last one is still being written. Return why the last one failed."""
+        if self._process is not None and self._process.poll() is None:
+            return None
+        failure = self.failure()
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "orchestrator.report.beside", str(self._run)],
+            # A worker of Ray finds the project by its own search path.
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        return failure
+
+    def failure(self) -> str | None:
+        """Wait for the last process, and return why it failed; None where it did not, or there was none."""
+        if self._process is None:
+            return None
+        said = self._process.communicate()[1]
+        failed, self._process = self._process.returncode != 0, None
+        return f"{self._run / FILE} cannot be written: {said.strip()[-MAX_SAID:]}" if failed else None
+
+
+def main(run: str) -> None:
+    """Write the report of a run, after everything else that wants the processor."""
+    os.nice(19)
+    write_report([Path(run)])
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1])
+    except Exception as error:  # noqa: BLE001  said in one line to whoever started it
+        sys.exit(f"{type(error).__name__}: {error}")

@@ -1,0 +1,145 @@
+"""The report of a comparison by `rayzero eval`: models × formats, and what each of them answered."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from orchestrator.config.recipe import ConfigError
+from orchestrator.report.page.chart import Chart, Line, Role, present
+from orchestrator.report.page.completions import LONGEST_ANSWER, MAX_BYTES, number, shortened
+from orchestrator.report.reading.kept import MAX_COMPLETIONS
+from orchestrator.report.reading.privacy import without_places
+
+RULE = "Kept are the first questions with all of their completions, until there are {limit:,}."
+ROLES: tuple[Role, ...] = ("muted", "main", "second", "wrong", "third")
+PLAIN = {
+    "completion_tokens": "mean completion, tokens",
+    "right_completion_tokens": "right ones",
+    "wrong_completion_tokens": "wrong ones",
+}
+SHARES = {"truncated": "cut off at the limit", "unmarked": "could not be graded"}
+
+
+def read_evaluation(file: Path) -> Mapping[str, Any]:
+    """Return what `rayzero eval` wrote. Raises ConfigError for a file that it did not write."""
+    try:
+        content = json.loads(file.read_text("utf-8"))
+        results = content["results"]
+        if not results or any(result.keys() < {"model", "format", "figures", "prompts"} for result in results):
+            raise ValueError("no results")
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be read ({error.strerror}): name the JSON file of `rayzero eval`") from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ConfigError(f"{file} is no JSON file of `rayzero eval` ({error})") from error
+    return content  # type: ignore[no-any-return]
+
+
+def evaluation_data(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the page shows: a column for each model and format, and questions with their answers."""
+    results = content["results"]
+    questions, kept, total = asked(results)
+    return {
+        "columns": [[str(without_places(each["model"])), str(each["format"]).replace("_", " ")] for each in results],
+        "rows": rows(results),
+        "differences": [each.get("difference") for each in results],
+        "verdicts": [(each.get("trainability") or {}).get("verdict") for each in results],
+        "problems": len(results[0]["prompts"]),
+        "charts": present([chart for label in ("difficulty", "source") if (chart := by_label(results, label))]),
+        "questions": questions,
+        "kept": kept,
+        "of": total,
+        "rule": RULE.format(limit=MAX_COMPLETIONS),
+    }
+
+
+def rows(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return a row for each figure: its title, its kind, and a cell for each result."""
+    found = [result["figures"] for result in results]
+    names = dict.fromkeys(name for figures in found for name in figures)
+    made = []
+    for name in names:
+        if name == "markers":
+            continue
+        cells = [figures.get(name) for figures in found]
+        if any(cell is not None for cell in cells):
+            is_share = name in SHARES or name.startswith("pass_at") or name.endswith(("pass_at_1", "_rate"))
+            made.append({"title": title(name), "is_rate": is_share, "cells": cells})
+    for marker in dict.fromkeys(name for figures in found for name in figures.get("markers") or {}):
+        cells = [(figures.get("markers") or {}).get(marker) for figures in found]
+        made.append(
+            {"title": f"shows {marker.removeprefix('shows_').replace('_', ' ')}", "is_rate": True, "cells": cells}
+        )
+    return made
+
+
+def title(name: str) -> str:
+    if name.startswith("pass_at_"):
+        return f"pass@{name.removeprefix('pass_at_')} (sampled)"
+    named = {"greedy_pass_at_1": "pass@1 (greedy)", "format_rate": "well-formed answers", "reward": "mean reward"}
+    return (PLAIN | SHARES | named).get(name, name.replace("_", " "))
+
+
+def by_label(results: Sequence[Mapping[str, Any]], label: str) -> Chart | None:
+    """Return pass@1 by a label of the prompts; None where there is one label only."""
+    found = [result.get(f"by_{label}") or {} for result in results]
+    names = list(dict.fromkeys(name for each in found for name in each))
+    if len(names) < 2:
+        return None
+    lines = []
+    for result, each, role in zip(results, found, ROLES, strict=False):
+        estimates = [(each.get(name) or {}).get("pass_at_1") or {} for name in names]
+        mean, low, high = ([number(one.get(end)) for one in estimates] for end in ("mean", "low", "high"))
+        x = [name or "none" for name in names]
+        lines.append(
+            Line(f"{without_places(result['model'])}, {result['format']}", role=role, x=x, y=mean, low=low, high=high)
+        )
+    note = "95% intervals over the problems of each kind."
+    return Chart(f"pass@1 by {label}", "share", lines, note, kind="groups", x_title="")
+
+
+def asked(results: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], int, int]:
+    """Return the questions that are kept, how many completions they have, and how many there are."""
+    total = sum(len(prompt["completions"]) for result in results for prompt in result["prompts"])
+    by_id = [{prompt["id"]: prompt for prompt in result["prompts"]} for result in results]
+    questions: list[dict[str, Any]] = []
+    kept = size = 0
+    for prompt in results[0]["prompts"]:
+        found = [each.get(prompt["id"]) for each in by_id]
+        made = {
+            "id": str(prompt["id"]),
+            "difficulty": str(prompt.get("difficulty") or ""),
+            "answer": shortened(json.dumps(prompt.get("answer"), ensure_ascii=False), LONGEST_ANSWER),
+            "answers": [answers(each) for each in found],
+        }
+        count = sum(len(each["completions"]) for each in found if each)
+        size += len(json.dumps(made))
+        if kept + count > MAX_COMPLETIONS or size > MAX_BYTES:
+            break
+        questions.append(made)
+        kept += count
+    return questions, kept, total
+
+
+def answers(prompt: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    if prompt is None:
+        return None
+    greedy = prompt.get("greedy")
+    return {
+        "prompt": shortened(str(prompt["text"])),
+        "greedy": completion(greedy) if greedy else None,
+        "completions": [completion(each) for each in prompt["completions"]],
+    }
+
+
+def completion(record: Mapping[str, Any]) -> dict[str, Any]:
+    correctness = (record.get("parts") or {}).get("correctness")
+    return {
+        "text": shortened(str(record["text"])),
+        "length": record.get("num_tokens"),
+        "reward": number(record.get("reward")),
+        "right": None if correctness is None else correctness == 1.0,
+        "cut": record.get("finish_reason") == "length",
+    }

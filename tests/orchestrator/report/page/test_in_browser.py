@@ -1,0 +1,86 @@
+"""The report in a real browser."""
+
+from math import exp
+from pathlib import Path
+
+import pytest
+
+from orchestrator.report.report import write_report
+from tests.support.browser import needs_browser, opened
+from tests.support.run_directories import written_run
+
+PAGES = ("summary", "learning", "emergence", "rollouts", "grpo", "time")
+HOSTILE = "</script><img src=x onerror=alert(1)><b>bold</b>\u202e\u0000{{7*7}} 😀"
+
+
+@pytest.mark.slow
+def test_every_page_opens_filters_work_and_tokens_have_their_values(tmp_path: Path) -> None:
+    needs_browser()
+    file = write_report([written_run(tmp_path, text=HOSTILE)])
+    with opened(file) as tab:
+        assert tab.locator("h1").inner_text().startswith("A 4-layer")
+        assert tab.locator(".change b").inner_text() == "+100.0 points"
+        for page in PAGES:
+            tab.click(f'nav a[href="#{page}"]')
+            tab.wait_for_selector(f"#page-{page}:not([hidden])")
+        tab.click('nav a[href="#learning"]')
+        tab.wait_for_selector("#page-learning .plot .scatterlayer path")
+        tab.click('nav a[href="#rollouts"]')
+        assert tab.locator(".count").inner_text().startswith("104 completions of 104 kept, of 104")
+        tab.select_option("#status", "right")
+        tab.select_option("#split", "train")
+        assert tab.locator(".count").inner_text().startswith("16 completions")
+        tab.fill("#search", "train/4-1")
+        assert tab.locator(".row").count() == 4
+        tab.click(".row >> nth=2")
+        assert tab.locator(".card[aria-pressed=true] b").inner_text() == "1"
+        strip = tab.locator(".strip")
+        strip.focus()
+        tab.keyboard.press("ArrowRight")
+        assert tab.locator(".readout").inner_text() == f"token 1 of 4: p {100 * exp(-0.5):.1f}%, logprob −0.50"
+        tab.select_option("#colour", "pull")
+        tab.locator(".strip").focus()
+        tab.keyboard.press("ArrowRight")
+        assert f"(1 − p) = −{0.3 * (1 - exp(-0.5)):.3f}" in tab.locator(".readout").inner_text()
+
+
+@pytest.mark.slow
+@pytest.mark.long
+def test_hostile_completions_are_text_on_every_page(tmp_path: Path) -> None:
+    needs_browser()
+    file = write_report([written_run(tmp_path, text=HOSTILE), written_run(tmp_path, "two", text=HOSTILE)])
+    with opened(file, "rollouts", color_scheme="dark", has_touch=True) as tab:
+        tab.fill("#search", "bold")
+        assert "<b>bold</b>⟨U+202E⟩␀" in tab.locator(".row .text").first.inner_text()
+        for page in (*PAGES, "compare"):
+            tab.click(f'nav a[href="#{page}"]')
+            tab.wait_for_selector(f"#page-{page}:not([hidden])")
+            assert tab.locator("#report img, #report b:text-is('bold')").count() == 0
+        tab.emulate_media(media="print")
+        assert tab.pdf()
+
+
+@pytest.mark.slow
+@pytest.mark.long
+@pytest.mark.parametrize("width", [360, 1280])
+def test_nothing_is_wider_than_the_screen(tmp_path: Path, width: int) -> None:
+    needs_browser()
+    file = write_report([written_run(tmp_path, text="word " * 400), written_run(tmp_path, "two")])
+    with opened(file, "summary") as tab:
+        tab.set_viewport_size({"width": width, "height": 800})
+        for page in (*PAGES, "compare"):
+            tab.click(f'nav a[href="#{page}"]')
+            tab.wait_for_timeout(200)
+            assert tab.evaluate("document.documentElement.scrollWidth") <= width, page
+
+
+@pytest.mark.slow
+@pytest.mark.long
+def test_a_run_that_recorded_nothing_opens_too(tmp_path: Path) -> None:
+    needs_browser()
+    run = written_run(tmp_path, steps=0, every=0)
+    with opened(write_report([run])) as tab:
+        assert "nothing to show" in tab.locator(".hero").inner_text()
+        for page in PAGES:
+            tab.click(f'nav a[href="#{page}"]')
+            assert tab.locator(f"#page-{page}").is_visible()
