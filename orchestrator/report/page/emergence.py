@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from orchestrator.evaluate.statistics import Estimate, wilson
+from orchestrator.evaluate.statistics import Estimate
 from orchestrator.report.page.chart import Chart, Line, metric_chart, present
-from orchestrator.report.page.learning import Digests, mean_tokens, side_line
+from orchestrator.report.page.learning import Digests, intervals, mean_tokens, side_line
 from orchestrator.report.reading.digest import Side
 from orchestrator.report.reading.kept import ends_and_middle
 from rewards.parts.markers import AGREEMENT, BEHAVIOURS
@@ -17,7 +17,7 @@ SEEN = 0.05
 CRITERION = (
     "A behaviour has emerged where the 95% interval of its share over the last fifth of the steps lies above that over "
     "the first fifth, and the share was below 5% and no longer is; it grew where it was above that already, and faded "
-    "where the last interval lies below the first. Intervals count prompts as draws. A behaviour shows that the words "
+    "where the last interval lies below the first. Intervals are over prompts. A behaviour shows that the words "
     "are there, not that they are true."
 )
 
@@ -38,9 +38,11 @@ def marker_chart(name: str, keys: Mapping[str, Any], train: Digests) -> Chart | 
     note = f"Against hand-made labels: {AGREEMENT[name]}."
     if not train:
         return metric_chart(title, keys, Line("all", f"marker/{name}"), note=note)
-    found = [each.markers.get(name) or [None] * 3 for each in train.values()]
-    mean, low, high = ([digits(each[n]) for each in found] for n in range(3))
-    lines = [Line("all, with interval", role="muted", x=list(train), y=mean, low=low, high=high)]
+    lines = [
+        intervals(
+            "all, with interval", list(train), [each.sides["all"].estimate(name) for each in train.values()], "muted"
+        )
+    ]
     if any(each.sides["right"].completions for each in train.values()):
         lines += [side_line(train, side, lambda found: share(found, name)) for side in ("wrong", "right")]
     return Chart(title, "share", lines, note)
@@ -72,6 +74,8 @@ def pooled(sides: Sequence[Side]) -> Side:
         found.prompts += side.prompts
         for name, count in side.markers.items():
             found.markers[name] = found.markers.get(name, 0) + count
+            sums, added = found.shares.setdefault(name, [0.0, 0.0]), side.shares[name]
+            found.shares[name] = [sums[0] + added[0], sums[1] + added[1]]
     return found
 
 
@@ -82,16 +86,10 @@ def fifths(train: Digests, side: str) -> tuple[Side, Side]:
     return pooled(found[:count]), pooled(found[-count:])
 
 
-def estimate(side: Side, name: str) -> Estimate | None:
-    if not side.completions:
-        return None
-    return wilson(side.markers.get(name, 0) / side.completions, max(1, side.prompts))
-
-
 def behaviour(name: str, train: Digests) -> dict[str, Any]:
     """Return a row of the summary: the share at the start and the end, and what is to be said of it."""
-    first, last = (estimate(side, name) for side in fifths(train, "all"))
-    right, wrong = (estimate(fifths(train, side)[1], name) for side in ("right", "wrong"))
+    first, last = (side.estimate(name) for side in fifths(train, "all"))
+    right, wrong = (fifths(train, side)[1].estimate(name) for side in ("right", "wrong"))
     steps = [step for step, each in train.items() if each.sides["all"].markers.get(name)]
     return {
         "name": name.replace("_", " "),

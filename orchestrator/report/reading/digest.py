@@ -10,19 +10,16 @@ from dataclasses import asdict, dataclass, field
 from math import isfinite
 from typing import Any, Self
 
-from orchestrator.evaluate.statistics import rate, wilson
+from orchestrator.evaluate.statistics import Estimate, wilson
 from orchestrator.report.reading.record_stream import Record, RecordGroup
-from rewards.parts.markers import BEHAVIOURS, markers
+from rewards.parts.markers import markers
 
-FORMAT = 1
+FORMAT = 2
 """Version of a digest. One of another version is made again."""
 MAX_VALUES = 12
 """Distinct values of a reward part that are counted apart; of more, values are rounded to tenths."""
 MAX_LABELS = 20
 """Difficulties that are told apart in one evaluation; the rest are `other`."""
-
-Interval = list[float]
-"""A share with the ends of its 95% interval: mean, low, high."""
 
 
 @dataclass(slots=True)
@@ -36,6 +33,8 @@ class Side:
     """Prompts that have at least one such completion."""
     markers: dict[str, int] = field(default_factory=dict)
     """Completions that show a behaviour."""
+    shares: dict[str, list[float]] = field(default_factory=dict)
+    """By behaviour: the sum over prompts of the share of completions that show it, and the sum of its squares."""
 
     def add(self, record: Record, shown: Sequence[str]) -> None:
         self.completions += 1
@@ -44,12 +43,30 @@ class Side:
         for name in shown:
             self.markers[name] = self.markers.get(name, 0) + 1
 
-    def share(self, marker: str) -> Interval | None:
-        """Return the share that shows a behaviour, counting prompts as draws: on the safe side, as they are fewer."""
+    def add_prompt(self, shown: Sequence[Sequence[str]]) -> None:
+        """Count a prompt with what each of its completions of this side shows."""
+        self.prompts += 1
+        for name in {name for names in shown for name in names}:
+            share = sum(name in names for names in shown) / len(shown)
+            sums = self.shares.setdefault(name, [0.0, 0.0])
+            sums[0] += share
+            sums[1] += share * share
+
+    def estimate(self, marker: str) -> Estimate | None:
+        """Return the share that shows a behaviour, with its interval over prompts; None without completions.
+
+        The draws that count lie between the number of prompts and that of completions, as in `statistics.rate`.
+        """
         if not self.completions:
             return None
-        found = wilson(self.markers.get(marker, 0) / self.completions, max(1, self.prompts))
-        return [found.mean, found.low, found.high]
+        mean, prompts = self.markers.get(marker, 0) / self.completions, max(1, self.prompts)
+        total, squares = self.shares.get(marker, (0.0, 0.0))
+        variance = (squares / prompts - (total / prompts) ** 2) / max(1, prompts - 1)
+        draws: float = prompts
+        if 0 < mean < 1 and prompts > 1:
+            most = float(self.completions)
+            draws = min(most, max(draws, mean * (1 - mean) / variance)) if variance > 1e-12 else most
+        return wilson(mean, draws)
 
 
 @dataclass(slots=True)
@@ -59,8 +76,6 @@ class StepDigest:
     step: int
     sides: dict[str, Side] = field(default_factory=lambda: {name: Side() for name in ("all", "right", "wrong")})
     """Right and wrong ones are missing where answers are neither."""
-    markers: dict[str, Interval] = field(default_factory=dict)
-    """Share of all completions that show a behaviour, with its interval over prompts."""
     groups: list[list[int]] = field(default_factory=list)
     """Of each group its first line and its number of lines."""
     right: dict[str, list[int]] = field(default_factory=dict)
@@ -99,12 +114,9 @@ class StepDigest:
 def digest(step: int, groups: Iterable[RecordGroup]) -> StepDigest:
     """Count what a report shows of all completions, one group at a time."""
     made, values = StepDigest(step), dict[str, Counter[float]]()
-    shares: dict[str, list[float]] = {name: [] for name in BEHAVIOURS}
     for number, group in enumerate(groups):
         made.groups.append([group.first_line, group.num_lines])
         shown = [shown_in(record) for record in group.records]
-        for name in BEHAVIOURS:
-            shares[name].append(sum(name in each for each in shown) / len(shown))
         for name in dict.fromkeys(name for each in shown for name in each):
             made.first_shown.setdefault(name, number)
         count_sides(made, group.records, shown)
@@ -112,10 +124,6 @@ def digest(step: int, groups: Iterable[RecordGroup]) -> StepDigest:
         count_parts(values, group.records)
         count_spread(made, group.records)
         note_remarkable(made, number, group.records)
-    if made.groups:
-        size = max(lines for _, lines in made.groups)
-        found = {name: rate(each, size) for name, each in shares.items()}
-        made.markers = {name: [each.mean, each.low, each.high] for name, each in found.items()}
     made.parts = {name: counted(found) for name, found in values.items()}
     return made
 
@@ -133,15 +141,14 @@ def is_right(record: Record) -> bool | None:
 
 
 def count_sides(made: StepDigest, records: Sequence[Record], shown: Sequence[Sequence[str]]) -> None:
-    seen = set[str]()
+    by_side: dict[str, list[Sequence[str]]] = {}
     for record, names in zip(records, shown, strict=True):
         right = is_right(record)
-        sides = ("all",) if right is None else ("all", "right" if right else "wrong")
-        for side in sides:
+        for side in ("all",) if right is None else ("all", "right" if right else "wrong"):
             made.sides[side].add(record, names)
-        seen.update(sides)
-    for side in seen:
-        made.sides[side].prompts += 1
+            by_side.setdefault(side, []).append(names)
+    for side, found in by_side.items():
+        made.sides[side].add_prompt(found)
 
 
 def count_right(made: StepDigest, records: Sequence[Record]) -> None:

@@ -17,7 +17,7 @@ from tests.support.run_directories import written_run
 
 def shown(step: int, count: int, of: int = 100) -> StepDigest:
     """A step of so many completions, each of its own prompt, of which `count` show a behaviour."""
-    side = Side(of, of * 10, 0, of, {"verification": count})
+    side = Side(of, of * 10, 0, of, {"verification": count}, {"verification": [count, count]})
     return StepDigest(step, sides={"all": side, "right": Side(), "wrong": side})
 
 

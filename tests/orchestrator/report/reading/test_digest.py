@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import zstandard
 
+from orchestrator.evaluate.statistics import rate
 from orchestrator.report.reading import digests as kept_digests
 from orchestrator.report.reading.digest import StepDigest, digest
 from orchestrator.report.reading.digests import KEPT, KeptDigests
@@ -42,9 +43,20 @@ def test_right_and_wrong_completions_are_counted_apart(tmp_path: Path) -> None:
     assert [*found.right.values()] == [[1, 2], [0, 1]] and found.spread == {"total": 1, "correctness": 1}
     assert found.groups == [[0, 2], [2, 1]] and found.faults == [1]
     assert found.largest_advantage == [0, 2.5] and found.first_shown == {"verification": 0}
-    mean, low, high = found.markers["verification"]
-    assert mean == pytest.approx(0.75) and 0 <= low < mean < high <= 1
+    estimate = sides["all"].estimate("verification")
+    assert (
+        estimate is not None and estimate.mean == pytest.approx(2 / 3) and 0 < estimate.low < 2 / 3 < estimate.high < 1
+    )
     assert StepDigest.from_json(json.loads(json.dumps(found.to_json()))) == found
+
+
+def test_an_interval_is_that_of_the_evaluations_where_groups_are_of_one_size(tmp_path: Path) -> None:
+    shown = [[1, 1, 0, 0], [1, 0, 0, 0], [1, 1, 1, 1], [0, 0, 0, 1], [1, 1, 1, 0]]
+    records = [record(str(n), markers=["exploration"] * each) for n, group in enumerate(shown) for each in group]
+    found = digest(7, groups_of(file_of(tmp_path, records))).sides["wrong"].estimate("exploration")
+    assert found is not None
+    wanted = rate([sum(group) / 4 for group in shown], 4)
+    assert [found.mean, found.low, found.high] == pytest.approx([wanted.mean, wanted.low, wanted.high])
 
 
 def test_markers_of_an_earlier_versions_records_are_found_in_the_text(tmp_path: Path) -> None:
