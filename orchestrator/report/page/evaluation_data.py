@@ -34,7 +34,8 @@ def read_evaluation(file: Path) -> Mapping[str, Any]:
         raise ConfigError(f"{file} cannot be read ({error.strerror}): name the JSON file of `rayzero eval`") from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ConfigError(f"{file} is no JSON file of `rayzero eval` ({error})") from error
-    return content  # type: ignore[no-any-return]
+    found: Mapping[str, Any] = content
+    return found
 
 
 def evaluation_data(content: Mapping[str, Any]) -> dict[str, Any]:

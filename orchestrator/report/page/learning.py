@@ -7,14 +7,14 @@ from typing import Any, get_args
 
 from orchestrator.evaluate.evaluation import natural_order
 from orchestrator.evaluate.statistics import Estimate, rate
-from orchestrator.report.page.chart import Chart, Line, metric_chart, present
+from orchestrator.report.page.chart import Chart, Line, Role, metric_chart, present
 from orchestrator.report.reading.digest import Side, StepDigest
 from rollout.types.prompts import PromptFormat
 
 Digests = Mapping[int, StepDigest]
 OWN_PARTS = ("timeouts", "errors", "right_untagged", "total")
 """Metrics under reward/ that are no part of the reward."""
-COLORS = ("second", "third", "muted")
+ROLES: tuple[Role, ...] = ("main", "second", "third", "muted")
 
 
 def learning_sections(keys: Collection[str], train: Digests, held_out: Digests) -> list[dict[str, Any]]:
@@ -52,7 +52,7 @@ def results(keys: Collection[str]) -> list[Chart | None]:
         metric_chart(
             "pass@k on held-out problems", keys,
             *(Line(f"pass@{k}", f"eval/pass_at_{k}", role)
-              for k, role in zip(reversed(sizes), ("main", *COLORS), strict=False)),
+              for k, role in zip(reversed(sizes), ROLES, strict=False)),
             note="Chance that one of k completions is right. Where pass@1 rises and a large k does not, training makes "
             "likely what the model could do already.",
         ) if len(sizes) > 1 else None,
@@ -60,7 +60,7 @@ def results(keys: Collection[str]) -> list[Chart | None]:
             "Held-out pass@1 by format", keys,
             Line("the recipe's own", "eval/pass_at_1"),
             *(Line(name.replace("_", " "), f"eval/{name}/pass_at_1", role)
-              for name, role in zip(formats, COLORS, strict=False)),
+              for name, role in zip(formats, ROLES[1:], strict=False)),
             note="The same problems, asked in other words. A gain in every format is a gain in the task.",
         ) if formats else None,
         metric_chart("Well-formed answers, held-out", keys, Line("well-formed", "eval/format_rate")),
@@ -98,12 +98,14 @@ def rewards(keys: Collection[str]) -> list[Chart | None]:
         key for key in keys
         if key.startswith("reward/") and key.count("/") == 1 and key.removeprefix("reward/") not in OWN_PARTS
     )  # fmt: skip
-    roles = ("main", "second", "third", "muted")
     charts = [
         metric_chart("Mean reward", keys, Line("reward", "reward/total"), Line("held-out", "eval/reward", "second"))
     ]
     if parts:
-        lines = [Line(key.removeprefix("reward/").replace("_", " "), key, roles[n % 4]) for n, key in enumerate(parts)]
+        lines = [
+            Line(key.removeprefix("reward/").replace("_", " "), key, ROLES[n % len(ROLES)])
+            for n, key in enumerate(parts)
+        ]
         note = "What the reward is made of. A flat part teaches nothing: it is the same for every completion."
         charts.append(Chart("Reward, part by part", "value of the part", lines[:8], note))
     failed = [Line("timed out", "reward/timeouts"), Line("failed", "reward/errors", "second")]
