@@ -101,12 +101,12 @@ class ModelConfig(Settings, frozen=True):
     """The policy that is trained, and how it computes."""
 
     path: str | None = None
-    """A Hugging Face folder or hub name to load, a GGUF file, or `package:NAME/FILE` for a file of an installed package
-    (docs/models.md). Give this or ``build``."""
+    """A Hugging Face folder or hub name, a GGUF file, or `package:NAME/FILE` (docs/models.md). This or ``build``."""
     build: BuildConfig | None = None
     """A small policy to build from a config. Give this or ``path``."""
     dtype: Dtype = "bfloat16"
-    """Dtype of weights and activations; the optimizer's copy is float32 always. Use float32 on CPUs."""
+    """Dtype of weights and activations; the optimizer's copy is float32 always. Recipes may say ``auto``: bfloat16, but
+    float32 with ``placement.mode = "cpu"`` on a CPU without units for bfloat16, where that is slow."""
     attention: Literal["sdpa", "flash_attention_2", "auto"] = "auto"
     """Attention of the learner. ``auto`` takes flash_attention_2 where flash-attn and a GPU are present."""
     lora: LoraConfig | None = None

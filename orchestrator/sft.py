@@ -12,6 +12,7 @@ from orchestrator.base_model import base_model, export_whole, load_tokenizer
 from orchestrator.cluster.layout import SUPERVISED
 from orchestrator.cluster.placement import Placement
 from orchestrator.command import SUPERVISED_STATE, Command, Ending, log_peak_memory
+from orchestrator.config.precision import slow_bfloat16
 from orchestrator.config.recipe import ConfigError
 from orchestrator.config.resolve import resolve
 from orchestrator.config.schema import RunConfig
@@ -175,6 +176,7 @@ def plan(config: RunConfig) -> list[tuple[str, str]]:
     """Return titles and lines of the plan."""
     warm, learner = config.warm_start, config.learner
     lora = config.model.lora
+    slow = slow_bfloat16(config.model.dtype, config.placement.mode)
     return [
         ("policy", model_line(config)),
         ("examples", warm.data or f"synthetic traces of {config.prompts.task}"),
@@ -187,4 +189,5 @@ def plan(config: RunConfig) -> list[tuple[str, str]]:
         ("actors", f"{learner.num_ranks} × learner ({learner.cpus_per_rank:g} CPU, ZeRO {learner.zero_stage})"),
         ("optimizer", knobs(optimizer_settings(learner, warm))),
         ("run directory", str(config.directory)),
+        *([("beware", slow)] if slow else []),
     ]

@@ -10,6 +10,7 @@ from typing import Any, get_origin
 from pydantic import BaseModel, ValidationError
 
 from orchestrator.config.checks import conflicts, supervised_conflicts
+from orchestrator.config.precision import with_dtype
 from orchestrator.config.schema import RunConfig
 from rollout.prompts.config import PromptsConfig
 from rollout.tasks.base import load_task
@@ -112,6 +113,10 @@ def validate(settings: Mapping[str, Any], *, supervised_only: bool = False) -> R
     """Check settings each by itself, then all together. Raises ConfigError with a line for each mistake."""
     if mistakes := list(too_large(settings)):
         raise ConfigError("\n".join(mistakes))
+    try:
+        settings = with_dtype(settings)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
     try:
         config = RunConfig.model_validate(settings)
     except ValidationError as error:

@@ -10,6 +10,7 @@ from learner.algorithm.settings import AlgorithmConfig
 from learner.config import LearnerConfig
 from orchestrator.cluster.layout import Layout
 from orchestrator.config.checks import resolve_transport
+from orchestrator.config.precision import slow_bfloat16
 from orchestrator.config.recipe import ConfigError
 from orchestrator.config.schema import RunConfig
 from orchestrator.plan.gpu_models import GpuModel
@@ -50,6 +51,8 @@ def resolve(config: RunConfig, layout: Layout, model: str, gpu_gib: Callable[[],
     Raises ConfigError for a shared GPU and a model whose memory cannot be planned, ValueError for a transport that does
     not work where the actors are.
     """
+    if config.placement.mode == "auto" and (slow := slow_bfloat16(config.model.dtype, layout.mode)):
+        logger.warning("%s", slow)  # where the mode is named, the plan has said so
     is_training = bool(layout.generators and layout.ranks)
     generator_fraction, learner_fraction = config.rollout.gpu_memory_fraction, config.learner.gpu_memory_fraction
     transport: TransportName = "ray"  # where nothing is published, the one that needs nothing

@@ -43,7 +43,8 @@ def space(folder: Path) -> Space:
 def cpu_flags(file: Path = PROC / "cpuinfo") -> frozenset[str]:
     """Return the processor's abilities, such as avx2; empty where the file does not say."""
     try:
-        line = next((line for line in file.read_text().splitlines() if line.startswith("flags")), "")
+        lines = file.read_text().splitlines()
+        line = next((line for line in lines if line.startswith(("flags", "Features"))), "")  # the latter on Arm
     except OSError:
         line = ""
     return frozenset(line.partition(":")[2].split())

@@ -10,6 +10,7 @@ from rich.table import Table
 from learner.algorithm.settings import AlgorithmConfig
 from learner.config import LearnerConfig, OptimizerConfig
 from learner.model.attention import decide_attention
+from orchestrator.config.precision import slow_bfloat16
 from orchestrator.config.resolve import corrected_algorithm
 from orchestrator.config.schema import RunConfig
 
@@ -48,7 +49,8 @@ def plan(config: RunConfig) -> list[tuple[str, str]]:
 def notices(config: RunConfig) -> list[str]:
     """Return notices about settings that are allowed, and that runs have failed with."""
     updates, algorithm = config.learner.updates_per_step, config.learner.algorithm
-    found = []
+    slow = slow_bfloat16(config.model.dtype, config.placement.mode)
+    found = [slow] if slow else []
     if corrected_algorithm(config) != algorithm:
         found.append(
             f"max_staleness {config.max_staleness}: weights that are up to as many steps old sample part of each "

@@ -1,0 +1,56 @@
+"""bfloat16 or float32: what `model.dtype = "auto"` means on this machine, and where bfloat16 is slow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from orchestrator.doctor.host_facts import cpu_flags
+
+UNITS = ("avx512_bf16", "amx_bf16", "bf16")
+"""Units that multiply in bfloat16, as /proc/cpuinfo calls them: two of x86, one of Arm."""
+
+
+def has_units() -> bool:
+    """Return whether this machine's CPU has units for bfloat16."""
+    return not cpu_flags().isdisjoint(UNITS)
+
+
+def with_dtype(settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the settings of a recipe with `model.dtype = "auto"` decided.
+
+    It is bfloat16, and float32 where `placement.mode` is "cpu" and the CPU has no units for bfloat16.
+
+    Raises ValueError for settings that would be right on one machine only.
+    """
+    model, placement, learner = (section(settings, name) for name in ("model", "placement", "learner"))
+    if model.get("dtype") != "auto":
+        return settings
+    if learner.get("zero_stage") == 0:
+        raise ValueError(
+            'learner.zero_stage = 0 with model.dtype = "auto", which is bfloat16 on some machines, where DeepSpeed '
+            "wants another stage: set learner.zero_stage=1, which costs nothing on one rank, or model.dtype=float32"
+        )
+    is_slow = placement.get("mode") == "cpu" and not has_units()
+    return {**settings, "model": {**model, "dtype": "float32" if is_slow else "bfloat16"}}
+
+
+def section(settings: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """Return a section of a recipe; an empty one where there is none, or something else in its place."""
+    found = settings.get(name)
+    return found if isinstance(found, Mapping) else {}
+
+
+def slow_bfloat16(dtype: str, mode: str) -> str | None:
+    """Return a notice of bfloat16 that this machine's CPU computes slowly; None where it does not, or a GPU computes.
+
+    Args:
+        dtype: of the policy.
+        mode: the placement, as far as it is known.
+    """
+    if dtype != "bfloat16" or mode != "cpu" or has_units():
+        return None
+    return (
+        f"model.dtype bfloat16 on a CPU without units for it ({' or '.join(UNITS[:2])}): it works, and is slower than "
+        'float32; set model.dtype to float32, or to "auto", which takes bfloat16 where it is fast'
+    )
