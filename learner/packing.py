@@ -156,9 +156,10 @@ def pack(
 
 def _check(sequence: TrainingSequence, max_tokens: int) -> None:
     if sequence.num_tokens > max_tokens:
+        shorter = "ask shorter prompts" if sequence.num_prompt_tokens >= max_tokens else "sample shorter completions"
         raise ValueError(
             f"a sequence has {sequence.num_tokens} tokens, but max_tokens_per_microbatch is {max_tokens}: raise it to "
-            f"{sequence.num_tokens} at least, or sample shorter completions"
+            f"{sequence.num_tokens} at least, or {shorter}"
         )
     if sequence.num_prompt_tokens == 0:
         raise ValueError("a sequence has an empty prompt: nothing predicts its first token; give it a prompt token")

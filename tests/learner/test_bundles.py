@@ -134,6 +134,17 @@ def test_long_completions_get_rows_of_their_own_where_attention_would_cost_more_
     assert bundle_sizes(1_000, 500, break_even=3_000) == {4}
 
 
+@pytest.mark.parametrize(("prompt", "num_ranks"), [(118, 1), (70, 1), (70, 3)])
+def test_a_prompt_that_fills_a_microbatch_has_it_with_one_completion(prompt: int, num_ranks: int) -> None:
+    """Also where it fits a microbatch, and is longer than a rank's share of all tokens."""
+    sequences = group(np.random.default_rng(0), prompt, [2, 1, 2])
+    batches = packed(sequences, 10_000, max_tokens=120, num_ranks=num_ranks)
+    microbatches = [microbatch for batch in batches for microbatch in batch.microbatches if microbatch.sequences]
+    together = {118: [1, 1, 1], 70: [3] if num_ranks == 1 else [1, 1, 1]}[prompt]
+    assert [len(microbatch.sequences) for microbatch in microbatches] == together
+    assert all(microbatch.token_ids.size <= 120 for microbatch in microbatches)
+
+
 def test_a_model_that_looks_back_through_a_window_shares_nothing(folder) -> None:
     model = load_policy(folder, MODEL, TEMPERATURE).model
     assert break_even_length(model) > 50
