@@ -14,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import random
+from collections.abc import Sequence
 from typing import Any, Self
 
 from pydantic import BaseModel, Field, field_validator, model_validator
@@ -46,6 +47,8 @@ SEEDS_NUMPY = "pool_matrix"
 """The data set that seeds numpy with seed + index, which must be within 0 and 2**32 - 1."""
 SIZES = {"acre": 5_000, "gsm_symbolic": 100_000, "list_functions": 100_000, "word_ladder": 20_000}
 """Data sets that have no index beyond their size, and their sizes here. acre makes all its entries at once, in 2 s."""
+ANSWER_ALONE = frozenset({"chain_sum", "decimal_arithmetic", "decimal_chain_sum", "products"})
+"""Data sets whose scorer reads nothing of an entry but its answer, beside those that have the library's common one."""
 
 
 class DatasetConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False):
@@ -119,12 +122,23 @@ def source(config: ReasoningGymConfig, num_held_out: int, seed: int) -> DrawnPro
 
 
 def read_question(question: str, answer: str | None, config: ReasoningGymConfig) -> Problem:
-    """Return a question that a user typed. It can be checked where one data set is asked and needs no metadata."""
-    reference: dict[str, Any] = {} if answer is None else {"answer": answer}
-    if reference and len({dataset.name for dataset in config.datasets}) == 1:
+    """Return a question that a user typed. It can be checked where all data sets' scorers need no more than an answer.
+
+    Otherwise the answer goes without what a scorer needs, and cannot be graded.
+    """
+    reference: dict[str, Any] = {} if answer is None else {"answer": answer.strip()}
+    if reference and only_needs_the_answer(config.datasets):
         dataset = config.datasets[0]
         reference |= {"dataset": dataset.name, "settings": dataset.settings, "metadata": {}}
     return Problem(fields={"question": question}, answer=reference, key=question)
+
+
+def only_needs_the_answer(datasets: Sequence[DatasetConfig]) -> bool:
+    """Return whether all data sets have the same scorer, and it reads nothing of an entry but its answer."""
+    from reasoning_gym.dataset import ProceduralDataset
+
+    scorers = {type(load_dataset(dataset, 0)).score_answer for dataset in datasets}
+    return len(scorers) == 1 and (datasets[0].name in ANSWER_ALONE or scorers == {ProceduralDataset.score_answer})
 
 
 def problem(dataset: DatasetConfig, entry: dict[str, Any]) -> Problem:

@@ -129,6 +129,25 @@ def test_without_a_reference_an_answer_is_not_checked_and_says_so() -> None:
     assert found is None and "not checked: say with --answer what is right" in printed
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("datasets", "text", "expected", "said"),
+    [
+        ('[{name="basic_arithmetic"}]', "<answer>13</answer>", True, "right"),
+        ('[{name="basic_arithmetic"}]', "<answer>12</answer>", False, "wrong: the reference is 13"),
+        ('[{name="chain_sum"}]', "<answer>13.0</answer>", True, "right"),
+        ('[{name="graph_color"}]', "<answer>13</answer>", None, "not checked: reasoning_gym cannot grade it by --ans"),
+        ('[{name="gcd"}, {name="lcm"}]', "<answer>13</answer>", True, "right"),
+        ('[{name="gcd"}, {name="chain_sum"}]', "<answer>13</answer>", None, "not checked: reasoning_gym cannot grade"),
+    ],
+)
+def test_a_typed_answer_is_enough_for_data_sets_that_compare_it(datasets, text, expected, said) -> None:
+    config = load("smollm2-135m", [f"prompts.reasoning_gym.datasets={datasets}"])
+    problem = read_question(config, "Calculate 4 + 9.", " 13")
+    found, printed = judged(prompt("reasoning_gym", problem.answer, prefix=""), text, config)
+    assert found is expected and said in printed
+
+
 def endless(text, answer):
     while True:
         pass
