@@ -57,7 +57,7 @@ def resolve(python: str) -> dict[str, str]:
         print(done.stderr.strip(), file=sys.stderr)
         return {}
     pins = (line.partition(" ")[0] for line in done.stdout.splitlines())
-    return dict(re.split("===?", pin, maxsplit=1) for pin in pins if "==" in pin)  # type: ignore[misc]
+    return dict(re.split("===?", pin, maxsplit=1) for pin in pins if "==" in pin)
 
 
 def tell(python: str, versions: dict[str, str]) -> bool:

@@ -21,6 +21,7 @@ from unittest.mock import patch
 
 from benchmarks.paper_card import CACHE, Ledger, PaperGenerator, PaperLearner
 from orchestrator.cluster.calls import Outcomes, RemoteCallError
+from orchestrator.cluster.layout import Mode
 from orchestrator.config.checks import resolve_transport
 from orchestrator.config.recipe import RECIPES, load
 from orchestrator.config.schema import RunConfig
@@ -44,7 +45,7 @@ class PaperFleet(RayFleet):
         shared = Ledger(plan.gpu.gib * GIB)
         self.ledgers = [shared] if plan.colocated else [shared, Ledger(plan.gpu.gib * GIB)]
         self.generator, self.learner = PaperGenerator(plan, shared), PaperLearner(plan, self.ledgers[-1])  # type: ignore
-        mode = "colocated" if plan.colocated else "pods"
+        mode: Mode = "colocated" if plan.colocated else "pods"
         self._transport = transports.make_transport(resolve_transport("auto", mode), 1)
         self.generators: Any = SimpleNamespace(names=["generator-0"], refs=list)
         self._generators_awake = True
@@ -65,6 +66,10 @@ class PaperFleet(RayFleet):
         with self.learning():
             self.learner.update()  # type: ignore[call-arg]
         self.send()
+
+    def steps(self) -> None:
+        for _ in range(NUM_STEPS):
+            self.step()
 
     def send(self) -> None:
         """Publish the next version as the loop does. A generator that is lost is started again."""
@@ -147,7 +152,7 @@ def replay(config: RunConfig, plan: MemoryPlan) -> list[Event]:
     happenings: list[tuple[str, Callable[[], None]]] = [
         ("start", fleet.start),
         ("a step", fleet.step),
-        (f"{NUM_STEPS} steps", lambda: [fleet.step() for _ in range(NUM_STEPS)] and None),
+        (f"{NUM_STEPS} steps", fleet.steps),
         ("a publish refused", refused("stage_manifest", ValueError("refused"))),
         ("a publish failing half way", refused(loading, ValueError("cannot load"))),
         ("a generator killed in a publish", refused(loading, RemoteCallError("killed"))),
