@@ -64,10 +64,18 @@ def config_of(card: Card, simulated: Callable[[float], float], recipe: RunConfig
             "prompts": tiny.prompts.model_copy(update={"max_prompt_tokens": recipe.prompts.max_prompt_tokens}),
             "sampling": recipe.sampling.model_copy(update=sizes),
             "rollout": recipe.rollout.model_copy(
-                update={"gpu_memory_fraction": shares["rollout"], "compile": tiny.rollout.compile}
+                update={
+                    "gpu_memory_fraction": shares["rollout"],
+                    "compile": tiny.rollout.compile,
+                    "cpus_per_generator": tiny.rollout.cpus_per_generator,
+                }
             ),
             "learner": recipe.learner.model_copy(
-                update={"gpu_memory_fraction": shares["learner"], "offload_optimizer": card.is_real}
+                update={
+                    "gpu_memory_fraction": shares["learner"],
+                    "offload_optimizer": card.is_real,
+                    "cpus_per_rank": tiny.learner.cpus_per_rank,
+                }
             ),
         }
     )
