@@ -44,7 +44,7 @@ def main() -> None:
 
 def made_up(folder: Path, steps: int, completions: int, tokens: int) -> Path:
     """Write a run of that size."""
-    directory = RunDirectory(load(None, [f"runs_dir={folder}", "name=long", f"num_steps={steps}"])).open()
+    directory = RunDirectory(load("countdown-tiny", [f"runs_dir={folder}", "name=long", f"num_steps={steps}"])).open()
     for step in range(1, steps + 1):
         if step <= DIFFERENT:
             right = [number < step for number in range(8)]

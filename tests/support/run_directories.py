@@ -17,7 +17,7 @@ def written_run(
 ) -> Path:
     """Write a run that gets better step by step, with an evaluation before and every so many steps; 0: none."""
     overrides = [f"runs_dir={folder}", f"name={name}", f"num_steps={steps}", *settings]
-    directory = RunDirectory(load(None, overrides)).open()
+    directory = RunDirectory(load("countdown-tiny", overrides)).open()
     for step in range(steps + 1):
         right = [number * (steps + 1) < 4 * step for number in range(4)]
         metrics: dict[str, Any] = {"time/step_s": 2.0, "rollout/sampled_tokens": 24.0, "health/alarms": 0.0}

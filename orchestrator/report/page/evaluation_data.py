@@ -95,7 +95,14 @@ def by_label(results: Sequence[Mapping[str, Any]], label: str) -> Chart | None:
         mean, low, high = ([number(one.get(end)) for one in estimates] for end in ("mean", "low", "high"))
         x = [name or "none" for name in names]
         lines.append(
-            Line(f"{without_places(result['model'])}, {result['format']}", role=role, x=x, y=mean, low=low, high=high)
+            Line(
+                f"{without_places(result['model'])}, {str(result['format']).replace('_', ' ')}",
+                role=role,
+                x=x,
+                y=mean,
+                low=low,
+                high=high,
+            )
         )
     note = "95% intervals over the problems of each kind."
     return Chart(f"pass@1 by {label}", "share", lines, note, kind="groups", x_title="")

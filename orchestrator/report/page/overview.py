@@ -146,5 +146,5 @@ def task_name(run: RecordedRun) -> str:
     names = names or [str(run.setting("prompts.task") or run.setting("task.name") or "")]
     if names == ["reasoning_gym"]:
         found = [str(each.get("name", "")) for each in run.setting("prompts.reasoning_gym.datasets") or []]
-        names = [f"{', '.join(found)} (reasoning-gym)" if found else "reasoning-gym"]
+        names = [f"{', '.join(dict.fromkeys(found))} (reasoning-gym)" if found else "reasoning-gym"]
     return " and ".join(dict.fromkeys(name.replace("_", " ") for name in names if name)) or "a task of its own"

@@ -110,6 +110,15 @@ def test_a_disk_that_refuses_rollouts_says_so_as_it_does_of_all_else(tracker, di
     assert "cannot write the run directory" in caplog.text, "a run that ends with an error of its own still tells"
 
 
+def test_the_report_is_written_while_the_run_goes_on_and_neither_before_nor_at_its_end(tracker, directory) -> None:
+    evaluation, report = {"eval/reward": 0.5, "eval/completion_tokens": 9.0}, directory.path / "report.html"
+    for step in (0, 10, 1):
+        assert not report.exists()
+        tracker.log(step, evaluation)
+        wait_until(lambda: ready_of([tracker._recorder._drawing], 0.0))
+    wait_until(report.exists)
+
+
 def test_the_curve_is_drawn_after_each_evaluation_and_what_keeps_it_from_there_ends_nothing(
     tracker, directory, caplog
 ) -> None:

@@ -94,7 +94,7 @@ function tokenWeights(run, group, example) {
 export function machinesPage(run) {
   const { phases, charts, service } = run.machines;
   const total = phases.reduce((/** @type {number} */ sum, /** @type {[string, number]} */ [, took]) => sum + took, 0);
-  const rows = phases.map((/** @type {[string, number]} */ [name, took]) => h("tr", {}, h("th", { scope: "row" }, name), h("td", {}, `${short(took)} s`), h("td", {}, percent(took / total))));
+  const rows = phases.map((/** @type {[string, number]} */ [name, took]) => h("tr", {}, h("th", { scope: "row" }, name), h("td", {}, `${fixed(took, 1)} s`), h("td", {}, percent(took / total))));
   return [
     phases.length > 0 ? h("section", {}, h("h2", {}, "Where the seconds went"), h("table", { class: "parts" }, h("tbody", {}, rows)))
       : h("p", { class: "nothing" }, "This run recorded no times."),

@@ -1,6 +1,6 @@
 // The page Emergence: which behaviours came, stayed or went, and the same questions over time.
 
-import { h, percent, short, visible } from "./dom.js";
+import { brief, h, percent, short, visible } from "./dom.js";
 import { chartSection } from "./learning.js";
 
 /** @typedef {[number, number, number] | null} Interval */
@@ -32,7 +32,7 @@ function inWords(behaviours, lengths) {
   if (rest.length && said.some(Boolean)) said.push(`No clear change: ${list(rest, grown)}.`);
   if (hardly.length) said.push(`Hardly seen: ${list(hardly, (each) => each.name)}.`);
   const [first, last] = lengths;
-  if (typeof first === "number" && typeof last === "number") said.push(`Completions went from ${short(Math.round(first))} to ${short(Math.round(last))} tokens.`);
+  if (typeof first === "number" && typeof last === "number") said.push(`Completions went from ${brief(Number(first.toPrecision(3)))} to ${brief(Number(last.toPrecision(3)))} tokens.`);
   return said.filter(Boolean).join(" ");
 }
 

@@ -29,7 +29,7 @@ def test_every_page_opens_filters_work_and_tokens_have_their_values(tmp_path: Pa
         assert tab.locator(".count").inner_text().startswith("104 completions of 104 kept, of 104")
         tab.select_option("#status", "right")
         tab.select_option("#split", "train")
-        assert tab.locator(".count").inner_text().startswith("16 completions")
+        assert tab.locator(".count").inner_text().startswith("20 completions")
         tab.fill("#search", "train/4-1")
         assert tab.locator(".row").count() == 4
         tab.click(".row >> nth=2")
