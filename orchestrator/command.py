@@ -23,6 +23,7 @@ from orchestrator.plan.run_plan import print_rows
 from orchestrator.records.checkpoints import MANIFEST, Checkpoint, Checkpoints
 from orchestrator.records.fingerprints import Fingerprints, settle
 from orchestrator.records.run_directory import RunDirectory, RunDirectoryError
+from orchestrator.records.trackers.beside import trackers_beside
 from orchestrator.records.trackers.build import check_trackers
 
 logger = logging.getLogger(__name__)
@@ -135,27 +136,37 @@ class Command(ABC, Generic[Inputs]):
             with self.directory.writing():
                 self.fingerprints.write(self.directory.path)
             try:
-                ending = self._train_or_resume(inputs)
+                return self._train_or_resume(inputs, start)
             except NonFiniteError as error:
                 raise NonFiniteError(f"{error}. {self._last_good_checkpoint()}") from error
-        if ending is Ending.INTERRUPTED:
-            self.console.print(f"left cleanly. The same command resumes run {self.config.name!r}.")
-        else:
-            self.report(time.monotonic() - start)
-        return ending
 
-    def _train_or_resume(self, inputs: Inputs) -> Ending:
+    def _train_or_resume(self, inputs: Inputs, start: float) -> Ending:
+        """Train, or resume, and say what came of it; `start` is when the command began, by the monotonic clock."""
         latest = self.checkpoints.verify_latest()  # another command may have ended since
         # A fresh run's step 0 is the evaluation before training: a run killed before its first checkpoint repeats it.
-        self.directory.truncate_after(latest.step if latest else -1)
+        last_step = latest.step if latest else -1
+        self.directory.truncate_after(last_step)
         if latest is not None:
             self.console.print(f"resuming run {self.config.name!r} after step {latest.step}")
             logger.info("a new command resumes the run after step %d", latest.step)
-        # In this order: starting Ray installs signal handlers of its own, which abort the process.
-        with ray_cluster(dashboard=self.config.placement.dashboard) as dashboard, Interrupt(self.console) as interrupt:
-            if dashboard:
-                self.console.print(f"Ray dashboard: {dashboard}", highlight=False)
-            return self.train(inputs, latest, interrupt)
+        with trackers_beside(self.config.tracking.programs, self.directory.path, last_step, self.say):
+            # In this order: starting Ray installs signal handlers of its own, which abort the process.
+            with (
+                ray_cluster(dashboard=self.config.placement.dashboard) as dashboard,
+                Interrupt(self.console) as interrupt,
+            ):
+                if dashboard:
+                    self.console.print(f"Ray dashboard: {dashboard}", highlight=False)
+                ending = self.train(inputs, latest, interrupt)
+            if ending is Ending.INTERRUPTED:
+                self.console.print(f"left cleanly. The same command resumes run {self.config.name!r}.")
+            else:
+                self.report(time.monotonic() - start)
+        return ending
+
+    def say(self, sentence: str) -> None:
+        """Show a sentence about how the run goes, on a line that a terminal wraps."""
+        self.console.print(sentence, style="yellow", highlight=False, markup=False, soft_wrap=True)
 
     def _is_exported(self, latest: Checkpoint) -> bool:
         """Return whether `final/` is of the `latest` checkpoint, and not of a shorter run that was trained on since."""

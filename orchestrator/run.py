@@ -185,10 +185,6 @@ class TrainCommand(Command[RunInputs]):
         again = f"choose another name (name={self.config.name}-2)"
         return Ending.HOPELESS, f"{health.closing} To go on all the same, set health.stop_after = 0; else {again}."
 
-    def say(self, sentence: str) -> None:
-        """Show a sentence about the run's health, on a line that a terminal wraps."""
-        self.console.print(sentence, style="yellow", highlight=False, markup=False, soft_wrap=True)
-
 
 def example_command(config: RunConfig, problems: Mixture) -> list[list[str]]:
     """Return what to ask the trained model with `rayzero solve`: none, or one command but for the model's name."""

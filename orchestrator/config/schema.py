@@ -88,13 +88,22 @@ class PlacementConfig(Section, frozen=True):
 class TrackingConfig(Section, frozen=True):
     """Where metrics go, beside the run directory."""
 
+    to: tuple[Literal["wandb", "tensorboard", "trackio", "mlflow"], ...] = ()
+    """Programs that get metrics, settings, the curve, completions and the report too; docs/tracking.md. Each is an
+    extra to install, works without a network, and runs beside the loop, which goes on whatever becomes of it."""
     wandb: bool = False
-    """Log to Weights & Biases, by the metric `step`; with WANDB_MODE=offline nothing leaves the machine, and the newest
-    folder in wandb/ of the run directory has the whole run, for `wandb sync`."""
-    wandb_project: str = "rayzero"
-    """Project there."""
+    """The same as `"wandb"` in `to`."""
+    project: str = Field(default="rayzero", min_length=1)
+    """Project or experiment there."""
+    wandb_project: str | None = None
+    """Project of Weights & Biases, where its name is another."""
     save_rollouts: bool = True
     """Write every prompt, completion, reward and advantage of each step (compressed)."""
+
+    @property
+    def programs(self) -> tuple[str, ...]:
+        """The names in `to`, each once, with that of `wandb`."""
+        return tuple(dict.fromkeys((*self.to, *(["wandb"] if self.wandb else []))))
 
 
 class HealthConfig(Section, frozen=True):

@@ -2,7 +2,7 @@
 
 import json
 import os
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Self
 
@@ -136,6 +136,23 @@ def test_what_a_run_was_started_with_stands_in_its_directory_and_its_checkpoints
     assert told.run() is Ending.COMPLETE and "the base model is another one" in capsys.readouterr().err
     assert "the base model is another one: config.json" in (told.directory.path / "log.txt").read_text()
     assert read_summary(first.directory.path)["models"] == {BASE: {"config.json": "2:b"}}
+
+
+def test_trackers_follow_from_the_step_that_is_resumed_until_the_report_is_there(tmp_path: Path, monkeypatch) -> None:
+    events: list[object] = []
+
+    @contextmanager
+    def followed(names, run, after, say):
+        events.append((names, run, after))
+        yield
+        events.append("told")
+
+    monkeypatch.setattr(command, "trackers_beside", followed)
+    monkeypatch.setattr(FakeCommand, "report", lambda self, seconds: events.append("reported"))
+    for num_steps in (3, 5):
+        of(tmp_path, num_steps).run()
+    run = tmp_path / "run"
+    assert events == [((), run, -1), "reported", "told", ((), run, 3), "reported", "told"]
 
 
 class Stopped(TrainCommand):

@@ -26,6 +26,10 @@ class WandbFile:
     """As logged, with W&B's own `_step`."""
     step_metrics: dict[str, str] = field(default_factory=dict)
     """The x axis of each defined metric or glob."""
+    folder: Path = Path()
+    artifacts: dict[str, list[str]] = field(default_factory=dict)
+    """The files of each artifact."""
+    settings: dict[str, Any] = field(default_factory=dict)
     has_ended: bool = False
 
 
@@ -45,12 +49,15 @@ def _began(file: Path) -> float:
 
 
 def _parsed(file: Path) -> WandbFile:
-    found = WandbFile()
+    found = WandbFile(folder=file.parent)
     for content in _records(file.read_bytes()):
         record = Record.FromString(content)
         match record.WhichOneof("record_type"):
             case "run":
                 found.run_id = record.run.run_id
+                found.settings |= {item.key: json.loads(item.value_json) for item in record.run.config.update}
+            case "artifact":
+                found.artifacts[record.artifact.name] = [entry.path for entry in record.artifact.manifest.contents]
             case "history":
                 row = {
                     item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in record.history.item

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
+from orchestrator.config.recipe import ConfigError
 from orchestrator.config.schema import RunConfig
 from orchestrator.records.run_directory import RunDirectory
 from orchestrator.records.trackers.base import Tracker, Trackers
+from orchestrator.records.trackers.external import PACKAGES
 from orchestrator.records.trackers.files import FileTracker
 from orchestrator.records.trackers.ray_metrics import RayMetricsTracker
-from orchestrator.records.trackers.wandb import WandbTracker, check_login
+from orchestrator.records.trackers.wandb import check_login
 
 
 def build_trackers(config: RunConfig, directory: RunDirectory, *others: Tracker) -> Trackers:
-    """Return `others`, metrics.jsonl, Ray's metrics, and Weights & Biases where the recipe asks for it."""
-    trackers: list[Tracker] = [FileTracker(directory, config), RayMetricsTracker(config.name), *others]
-    if config.tracking.wandb:
-        trackers.append(WandbTracker(directory, config))
-    return Trackers(trackers)
+    """Return `others`, metrics.jsonl and Ray's metrics. Those of `tracking.to` follow the files: see beside.py."""
+    return Trackers([FileTracker(directory, config), RayMetricsTracker(config.name), *others])
 
 
 def check_trackers(config: RunConfig) -> None:
-    """Raise WandbError where the recipe asks for Weights & Biases, and nobody is logged in there."""
-    if config.tracking.wandb:
+    """Raise ConfigError for a program that is not installed, and WandbError where nobody is logged in there."""
+    for name in config.tracking.programs:
+        if find_spec(PACKAGES[name]) is None:
+            raise ConfigError(
+                f"tracking.to names {name!r}, and {PACKAGES[name]} is not installed: pip install 'rayzero[{name}]', or "
+                "take it out of tracking.to"
+            )
+    if "wandb" in config.tracking.programs:
         check_login()

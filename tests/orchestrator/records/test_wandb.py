@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 
 import pytest
 import wandb
 from rich.console import Console
 
 from orchestrator.config.recipe import load
-from orchestrator.records.run_directory import RunDirectory
+from orchestrator.records.run_files import RunFiles
 from orchestrator.records.trackers import build
-from orchestrator.records.trackers.wandb import WandbError, WandbTracker, check_login
+from orchestrator.records.trackers.wandb import WandbError, check_login, run_id
 from orchestrator.run import run
 from orchestrator.sft import run_supervised
+from tests.support.run_files import WrittenRun
+from tests.support.tracked import PNG, Told
 from tests.support.wandb_files import WandbFile, read_wandb
 
 
@@ -26,58 +28,81 @@ def _offline(monkeypatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
 
 
-def command(folder: Path, name: str, rows: Iterable[tuple[int, float]]) -> RunDirectory:
-    """Do what a command does that logs these steps, each with a value."""
-    config = load("countdown-tiny", [f"runs_dir={folder}", f"name={name}", "tracking.wandb=true"])
-    directory = RunDirectory(config).open()
-    tracker, second = WandbTracker(directory, config), int(time.time())
-    for step, value in rows:
-        directory.log_metrics(step, {"reward/total": value})
-        tracker.log(step, {"reward/total": value})
-    tracker.close()
+def command(run: WrittenRun, after: int, *parts: Iterable[tuple[int, float]]) -> None:
+    """Do what a command does that goes on after that step and logs these; before each part but the first it cuts."""
+    second = int(time.time())
+    with Told(run, "wandb", after) as told:
+        for index, part in enumerate(parts):
+            rows = [{"step": step, "reward/total": value} for step, value in part]
+            if index:
+                run.cut(rows[0]["step"] - 1)
+            told.log(*rows)
     while int(time.time()) == second:  # by which W&B names a command's folder
         time.sleep(0.05)
-    return directory
 
 
 def curve(file: WandbFile) -> list[tuple[int, float]]:
     return [(row["step"], row["reward/total"]) for row in file.rows]
 
 
-def test_steps_that_are_done_again_come_again_with_their_new_values_under_one_id(tmp_path) -> None:
-    first = [(0, 0.0), (1, 0.1), (2, 0.2), (3, 0.3), (2, 0.25), (3, 0.35)]  # a learner was lost after step 3
-    directory = command(tmp_path, "one", first)
-    directory.truncate_after(2)
-    command(tmp_path, "one", again := [(3, 0.36), (4, 0.46)])
-    directory.truncate_after(3)
-    command(tmp_path, "one", once_more := [(4, 0.47), (5, 0.57)])
-    files = read_wandb(directory.path, num_files=3)
+def test_each_step_is_shown_once_as_it_was_done_last_under_one_id(tmp_path) -> None:
+    tracked = WrittenRun(tmp_path / "one")
+    first = [(0, 0.0), (1, 0.1), (2, 0.2), (3, 0.3)]
+    command(tracked, -1, first, again := [(2, 0.25), (3, 0.35)])  # a learner was lost after step 3
+    tracked.cut(2)
+    command(tracked, 2, once_more := [(3, 0.36), (4, 0.46)])
+    files = read_wandb(tracked.path, num_files=3)
     assert len({file.run_id for file in files}) == 1
     assert all(file.step_metrics["*"] == "step" for file in files)
-    assert curve(files[0]) == first
-    assert curve(files[1])[-2:] == again
-    # Of several files of one id W&B keeps the last: it has each step, as it was done last.
-    assert curve(files[2])[-3:] == [again[0], *once_more] and {step for step, _ in curve(files[2])} == {*range(6)}
+    # Of several files of one id W&B keeps the last: each has the steps until then.
+    assert [curve(file) for file in files] == [first, [*first[:2], *again], [*first[:2], again[0], *once_more]]
     for file in files:  # W&B drops a row whose own step is not above the last one's
         own = [row["_step"] for row in file.rows]
         assert own == sorted({*own})
 
 
 def test_another_run_of_that_name_has_another_id(tmp_path) -> None:
-    ids = {read_wandb(command(tmp_path / place, "one", [(1, 0.1)]).path)[0].run_id for place in ("here", "there")}
+    runs = [WrittenRun(tmp_path / place / "one") for place in ("here", "there")]
+    for each in runs:
+        command(each, -1, [(1, 0.1)])
+    ids = {read_wandb(each.path)[0].run_id for each in runs}
     assert len(ids) == 2 and "one" not in ids
 
 
 def test_a_run_of_the_first_version_keeps_its_id_and_one_that_asks_late_tells_of_its_earlier_steps(tmp_path) -> None:
-    config = load("countdown-tiny", [f"runs_dir={tmp_path}", "name=old"])
-    directory = RunDirectory(config).open()
-    directory.log_metrics(1, {"reward/total": 0.1})
-    (directory.path / "wandb").mkdir()
-    command(tmp_path, "old", [(2, 0.2)])
-    command(tmp_path, "old", [(3, 0.3)])
-    files = read_wandb(directory.path, num_files=2)
+    tracked = WrittenRun(tmp_path / "old")
+    tracked.log({"step": 1, "reward/total": 0.1})
+    (tracked.path / "wandb").mkdir()
+    command(tracked, 1, [(2, 0.2)])
+    command(tracked, 2, [(3, 0.3)])
+    files = read_wandb(tracked.path, num_files=2)
     assert {file.run_id for file in files} == {"old"}
     assert [curve(file) for file in files] == [[(1, 0.1), (2, 0.2)], [(1, 0.1), (2, 0.2), (3, 0.3)]]
+
+
+def test_an_id_of_the_version_before_is_kept(tmp_path) -> None:
+    tracked = WrittenRun(tmp_path / "one")
+    (tracked.path / "wandb_id").write_text("abc123\n")
+    assert run_id(RunFiles(tracked.path)) == ("abc123", False)
+
+
+def test_the_curve_completions_and_the_report_are_there(tmp_path) -> None:
+    tracked = WrittenRun(tmp_path / "one")
+    tracked.write_rollouts(1, "[bold]a model's[/]", folder="held_out")
+    (tracked.path / "curve.png").write_bytes(PNG)
+    (tracked.path / "report.html").write_text("the report")
+    command(tracked, -1, [(1, 0.1)])
+    (file,) = read_wandb(tracked.path)
+    table, picture = (file.folder / "files" / path for path in media(file))
+    assert json.loads(table.read_text())["data"] == [["question 0\n", "[bold]a model's[/]", 1.0, 1.0, 3, "stop"]]
+    assert picture.read_bytes() == PNG
+    assert file.artifacts["one-report"] == ["report.html"] and file.settings["name"] == "one"
+
+
+def media(file: WandbFile) -> list[str]:
+    """Return the paths of the table and the picture that rows name."""
+    keys = ("held_out/completions/path", "curve/path")
+    return [row[key] for key in keys for row in file.rows if key in row]
 
 
 KEY = "0123456789abcdef" * 3

@@ -1,0 +1,111 @@
+"""Trackers of other programs run beside the loop, each in a process of its own that follows the run's files.
+
+The loop never waits for them, and what becomes of them never becomes of the run: metrics.jsonl has every step.
+"""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from orchestrator.records.trackers.external import FOLDER
+from orchestrator.records.trackers.follow import LAST_S
+
+logger = logging.getLogger(__name__)
+
+END_S = 60.0
+"""How long the command waits, after the run, for all of them to tell the rest. Then they go on without it."""
+MAX_SAID = 2000
+"""Bytes of the end of a log that are looked at for why a process ended."""
+
+Say = Callable[[str], None]
+
+
+@contextmanager
+def trackers_beside(names: Sequence[str], run: Path, after: int, say: Say) -> Iterator[None]:
+    """Have the programs told of the run while the context lasts, and then of the rest.
+
+    Args:
+        names: of `tracking.to`.
+        run: the run's directory.
+        after: the step that the run goes on after; -1 where it begins.
+        say: shows a sentence to whoever watches the run. Each is written to log.txt in any case.
+    """
+    processes = [TrackerProcess(name, run, after, say) for name in names]
+    has_ended_well = False
+    try:
+        yield
+        has_ended_well = True
+    finally:
+        for process in processes:
+            process.end()
+        # After an error, or a second Ctrl-C, the command leaves at once, and they tell the rest behind it.
+        if has_ended_well:
+            deadline = time.monotonic() + END_S
+            for process in processes:
+                process.wait(deadline)
+
+
+class TrackerProcess:
+    """The process of one tracker."""
+
+    def __init__(self, name: str, run: Path, after: int, say: Say) -> None:
+        self._name, self._run, self._say = name, run, say
+        self._log = run / FOLDER / f"{name}.log"
+        self._process: subprocess.Popen[bytes] | None = None
+        self._has_told = threading.Lock()
+        command = [sys.executable, "-m", "orchestrator.records.trackers.follow", str(run), name, str(after)]
+        try:
+            self._log.parent.mkdir(exist_ok=True)
+            with self._log.open("ab") as log:
+                # In a session of its own, which Ctrl-C in the run's terminal does not reach.
+                self._process = subprocess.Popen(
+                    command, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True
+                )
+        except OSError as error:
+            self._tell(f"cannot be told of the run ({error.strerror})")
+            return
+        threading.Thread(target=self._watch, args=(self._process,), name=f"{name}-tracker", daemon=True).start()
+
+    def end(self) -> None:
+        """Ask for the end, which comes once all is told."""
+        if self._process is not None and self._process.stdin is not None:
+            with suppress(OSError):
+                self._process.stdin.close()
+
+    def wait(self, deadline: float) -> None:
+        """Wait for the end, and say where it does not come in time, or badly."""
+        if self._process is None:
+            return
+        try:
+            self._process.wait(max(0.0, deadline - time.monotonic()))
+            self._tell_of_end(self._process)
+        except subprocess.TimeoutExpired:
+            minutes = LAST_S // 60
+            self._tell(f"has not taken the rest within {END_S:g} s; its process goes on for up to {minutes} minutes")
+
+    def _watch(self, process: subprocess.Popen[bytes]) -> None:
+        """Say it at once when the process fails before the run ends."""
+        process.wait()
+        self._tell_of_end(process)
+
+    def _tell_of_end(self, process: subprocess.Popen[bytes]) -> None:
+        if process.returncode != 0 and self._has_told.acquire(blocking=False):
+            said = self._log.read_bytes()[-MAX_SAID:].decode(errors="replace").split("\n")
+            last = next((line.strip() for line in reversed(said) if line.strip()), "without a word")
+            self._tell(f"is no longer told of the run ({last})")
+
+    def _tell(self, what: str) -> None:
+        sentence = (
+            f"tracking.to: {self._name} {what}. The run is as it would be without, metrics.jsonl has every step, and "
+            f"{self._log} says more. What is missed is told by the next command of this run, or by `python -m "
+            f"orchestrator.records.trackers.follow {self._run} {self._name} < /dev/null`"
+        )
+        logger.warning("%s", sentence)
+        self._say(sentence)
