@@ -31,8 +31,9 @@ certify:                ## on a machine with a card, after make install: what on
 	@test -x $(BIN)/python || { echo "nothing is installed yet: make install comes first" >&2; exit 2; }
 	$(BIN)/python -m benchmarks.certify $(ARGS)
 
-docs: install           ## docs/metrics.md, from the meanings in the code
+docs: install           ## docs/metrics.md, from the meanings in the code, and the GPU set, from pyproject.toml
 	$(BIN)/python -m orchestrator.records.meanings.table > docs/metrics.md
+	$(BIN)/python deploy/gpu_requirements.py > deploy/requirements-gpu.txt
 
 install:
 	@$(PYTHON) deploy/install.py

@@ -23,17 +23,22 @@ TORCH = "torch==2.13.0"
 TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 """Where CPU builds of torch are, on machines whose package index has only CUDA builds."""
 BUILD_TOOLS = ("setuptools==78.1.1", "wheel==0.45.1", "ninja==1.13.2", "packaging==26.3")
+KIND = "RAYZERO_INSTALL"
+"""The variable that names the set, `cpu` or `gpu`, where a machine's own is not meant."""
+SIZES = {"cpu": "about 4 GB", "gpu": "9 GB to download"}
 
 
 def main() -> None:
     if sys.version_info < (3, 11):
         sys.exit(f"Python {sys.version.split()[0]} is too old: Rayzero needs 3.11 or newer (make PYTHON=python3.12)")
-    kind = "gpu" if shutil.which("nvidia-smi") and runs(["nvidia-smi", "-L"]) else "cpu"
+    kind = kind_of_machine()
     requirements = ROOT / "deploy" / f"requirements-{kind}.txt"
     wanted = fingerprint(kind, requirements)
     if STAMP.is_file() and STAMP.read_text() == wanted:
         return
-    print(f"installing the {kind.upper()} set into {VENV} (a few minutes, about 4 GB) ...", flush=True)
+    if kind == "gpu" and not os.environ.get(KIND) and (troubles := gpu_troubles()):
+        sys.exit("\n".join(troubles))
+    print(f"installing the {kind.upper()} set into {VENV} (a few minutes, {SIZES[kind]}) ...", flush=True)
     start = time.monotonic()
     # pip takes the other kind's packages for its own: torch 2.13.0+cpu satisfies torch==2.13.0.
     is_other_kind = STAMP.is_file() and not STAMP.read_text().startswith(f"{kind} ")
@@ -48,6 +53,34 @@ def main() -> None:
     pip("install", "--no-build-isolation", "--no-deps", "--editable", str(ROOT))
     STAMP.write_text(wanted)
     print(f"installed in {time.monotonic() - start:.0f} s", flush=True)
+
+
+def kind_of_machine() -> str:
+    """Return the set to install: what RAYZERO_INSTALL names, else that of the machine."""
+    chosen = os.environ.get(KIND, "")
+    if chosen not in ("", *SIZES):
+        sys.exit(f"{KIND}={chosen!r} names no set: unset it, or set it to cpu or gpu")
+    return chosen or ("gpu" if shutil.which("nvidia-smi") and runs(["nvidia-smi", "-L"]) else "cpu")
+
+
+def gpu_troubles() -> list[str]:
+    """Return what would fail on this machine only after everything is installed, as `rayzero doctor` says it."""
+    sys.path.insert(0, str(ROOT))
+    from orchestrator.doctor import examination, host_facts, machine
+
+    driver = host_facts.read_driver()
+    findings = [
+        machine.check_driver(driver, Path("/dev/nvidia0").exists()),
+        *(machine.check_generation(gpu) for gpu in (driver.gpus if driver else ())),
+        examination.check_compiler(),
+    ]
+    if not (broken := [finding for finding in findings if finding.status == "broken"]):
+        return []
+    return [
+        "nothing was installed: what this machine lacks would stop every run on its GPU",
+        *(f"  {each.name}: {each.found}; needed is {each.expected}. {each.fix}" for each in broken),
+        f"Mend that and call make again; or use the cores: export {KIND}=cpu; or install all the same: {KIND}=gpu make",
+    ]
 
 
 def install_cpu(requirements: Path) -> None:

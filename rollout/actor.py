@@ -114,6 +114,8 @@ def environment(config: RolloutConfig, fixes_kernels: bool = False) -> dict[str,
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_USE_FLASHINFER_SAMPLER": "0",
         **({"VLLM_BATCH_INVARIANT": "1"} if fixes_kernels else {}),
+        # Triton would round the inputs of float32 products to 10 bits; the learner does not.
+        "TRITON_F32_DEFAULT": "ieee",
     }
 
 

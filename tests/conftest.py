@@ -17,10 +17,21 @@ settings.register_profile("rayzero", deadline=None, suppress_health_check=[Healt
 settings.load_profile("rayzero")
 
 
+ENGINES_ON_CORES = ("tests/e2e/", "tests/rollout/engine/test_engine")
+"""Tests that start vLLM's engines, several at once, on cores."""
+
+
 def pytest_collection_modifyitems(config, items) -> None:
     """GPU tests run where a GPU is, and are deselected, not skipped, where none is and no stand-in is asked for."""
     import torch
 
+    from orchestrator.doctor.libraries import VLLM, installed_vllms
+
+    if installed_vllms() == [VLLM["gpu"]]:
+        reason = "the installed vLLM is built for CUDA and has no kernels for cores: tests/gpu has what a GPU can run"
+        for item in items:
+            if item.path.relative_to(config.rootpath).as_posix().startswith(ENGINES_ON_CORES):
+                item.add_marker(pytest.mark.skip(reason=reason))
     if torch.cuda.is_available() or os.environ.get("RAYZERO_GPU_STAND_INS"):
         return
     gpu = [item for item in items if item.get_closest_marker("gpu")]

@@ -125,6 +125,7 @@ def _difference(name: str, value: Any, saved: Any, folder: Path) -> str:
         )
     return (
         f"learner.{name} is {value}, but the checkpoint in {folder} was saved with {saved}: set learner.{name}={saved}"
+        + (", on a machine that has a place for as many" if name == "num_ranks" else "")
     )
 
 

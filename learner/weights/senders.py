@@ -14,6 +14,7 @@ import torch
 
 from learner.backend.forward_backward import Backend
 from learner.weights.gather import device_weights, manifest
+from rollout.types.allocator import expandable_segments, refusal
 from rollout.types.publishing import IpcBucket, NcclGroup
 
 
@@ -146,10 +147,6 @@ def largest_bytes(backend: Backend) -> int:
 
 
 def check_allocator(environment: Mapping[str, str]) -> None:
-    """Raise ValueError where PyTorch allocates memory that other processes cannot open."""
-    for key in ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF"):
-        if "expandable_segments:true" in environment.get(key, "").replace(" ", "").lower():
-            raise ValueError(
-                f'{key} = {environment[key]!r} with rollout.publish_backend = "ipc": expandable segments cannot be '
-                'opened by another process; unset it for the learner, or set rollout.publish_backend = "ray"'
-            )
+    """Raise ValueError where PyTorch allocates memory that other processes cannot open. Runs say so at their start."""
+    if (key := expandable_segments(environment)) is not None:
+        raise ValueError(refusal(key, environment[key]))

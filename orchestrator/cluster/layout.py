@@ -99,7 +99,38 @@ def _chosen(config: RunConfig, nodes: Sequence[Node], actors: frozenset[Actor], 
         return pods, f"the cluster's {gpus} GPUs are enough for one owner each, {pods.gpus} in all"
     if shares and can_share(config) and (colocated := colocated_layout(config)).fits(nodes):
         return colocated, f"one GPU for each actor would be {pods.gpus} and the cluster has {gpus}: they take turns"
+    if (fewer := _fewer(config, nodes, actors, shares)) is not None:
+        return fewer, f"the recipe's numbers are more than the cluster's {gpus} GPUs hold"
     return pods, "the cluster has GPUs"
+
+
+def _fewer(config: RunConfig, nodes: Sequence[Node], actors: frozenset[Actor], shares: bool) -> Layout | None:
+    """Return the layout of as many generators and ranks as the GPUs hold, which computes the same, only slower.
+
+    None where GPUs are not what is short, and where generators and ranks cannot be paired.
+    """
+    numbers = {"generator": config.rollout.num_generators, "learner": config.learner.num_ranks}
+    most = min(
+        max(number for actor, number in numbers.items() if actor in actors) - 1,
+        sum(node.gpus for node in nodes) // config.rollout.tensor_parallel_size,
+    )
+    for count in range(most, 0, -1) if can_share(config) or not shares else ():
+        smaller = with_counts(config, count, count)
+        layout = colocated_layout(smaller) if shares else separate_layout(smaller, nodes, actors, "pods")
+        if layout.fits(nodes):
+            return layout
+    return None
+
+
+def with_counts(config: RunConfig, num_generators: int, num_ranks: int) -> RunConfig:
+    """Return the settings with other numbers of generators and ranks; 0 leaves a number as it is."""
+    rollout, learner = config.rollout, config.learner
+    return config.model_copy(
+        update={
+            "rollout": rollout.model_copy(update={"num_generators": num_generators or rollout.num_generators}),
+            "learner": learner.model_copy(update={"num_ranks": num_ranks or learner.num_ranks}),
+        }
+    )
 
 
 def can_share(config: RunConfig) -> bool:

@@ -9,28 +9,21 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any, Self
 
 import ray
 from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from orchestrator.cluster.calls import RemoteCallError, wait_for
-from orchestrator.cluster.layout import TRAINING, Actor, Bundle, Layout, Node, choose
-from orchestrator.cluster.preflight import busy, shortage
+from orchestrator.cluster.calls import wait_for
+from orchestrator.cluster.gpu_memory import GpuMemoryError, GpuState, await_memory, read_states, total_memory_gib
+from orchestrator.cluster.layout import TRAINING, Actor, Bundle, Layout
+from orchestrator.cluster.nodes import NOTICE_S, PlacementError, await_layout
+from orchestrator.cluster.preflight import busy
 from orchestrator.config.schema import RunConfig
 
 logger = logging.getLogger(__name__)
-
-NOTICE_S = 15
-"""Seconds between two lines that say what is waited for."""
-POLL_S = 1.0
-"""Seconds between two looks at the cluster's nodes."""
-
-
-class PlacementError(RemoteCallError):
-    """The cluster cannot hold the run, or did not free enough of itself in time."""
 
 
 class Placement:
@@ -83,14 +76,48 @@ class Placement:
         """
         table = placement_group_table(self._group)["bundles_to_node_id"]
         on_nodes = {table[index]: index for index, bundle in enumerate(self.layout.bundles) if bundle.gpus}
+        return min(self._ask_gpus(_total_memory_gib, on_nodes.values()).values())
+
+    def gpu_states(self) -> dict[int, list[GpuState]]:
+        """Return the GPUs of each bundle as they are now. Call it before actors start."""
+        return self._ask_gpus(_gpu_states, [index for index, bundle in enumerate(self.layout.bundles) if bundle.gpus])
+
+    def free_share(self) -> float:
+        """Return the share of its memory that the fullest GPU of the run has free; 1 where nobody tells."""
+        states = [state for gpus in self.gpu_states().values() for state in gpus]
+        return min((state.free_share for state in states), default=1.0)
+
+    def await_memory(self, share: float, *, shares_buffers: bool) -> None:
+        """Return when the GPUs have free what the run takes: each generator `share` of its GPU.
+
+        Raises GpuMemoryError past ``placement.start_timeout_s``, and at once where the run `shares_buffers` between
+        processes and PyTorch is set to allocate memory that cannot be shared.
+        """
+
+        def look() -> dict[int, list[GpuState]]:
+            states = self.gpu_states()
+            for gpu in (gpu for gpus in states.values() for gpu in gpus):
+                if shares_buffers and gpu.allocator:
+                    raise GpuMemoryError(gpu.allocator)
+            return states
+
+        if self.layout.gpus:
+            shares = dict.fromkeys(self.layout.generators, share)
+            await_memory(look, shares, self._config.placement.start_timeout_s)
+
+    def _ask_gpus(self, task: Any, bundles: Iterable[int]) -> dict[int, Any]:
+        """Return what a task answers that runs in each of these bundles, with all its GPUs."""
+        names = {f"GPUs of bundle {index}": index for index in bundles}
         calls = {
-            f"the GPU of node {node[:8]}": _total_memory_gib.options(
-                name=f"{self._config.name}/gpu-memory", **_options(0.0, 0.5, self._group, index)
+            name: task.options(
+                name=f"{self._config.name}/gpu-memory",
+                **_options(0.0, float(self.layout.bundles[index].gpus), self._group, index),
             ).remote()
-            for node, index in on_nodes.items()
+            for name, index in names.items()
         }
         advice = "look at that node with `rayzero doctor`, or set rollout.gpu_memory_fraction"
-        return float(min(wait_for(calls, "total_memory", self._config.placement.start_timeout_s, advice).values()))
+        answers = wait_for(calls, "gpu_memory", self._config.placement.start_timeout_s, advice)
+        return {names[name]: answer for name, answer in answers.items()}
 
     def add_generator(self, index: int) -> None:
         """Request a bundle for one generator more. Does not wait: the generator starts when the cluster has room.
@@ -133,13 +160,9 @@ class Placement:
         return {"cpu": 0.0, "colocated": 0.5, "pods": float(gpus)}[self.layout.mode]
 
 
-@ray.remote(max_calls=1)  # its process ends with it, and so does its CUDA context
-def _total_memory_gib() -> float:
-    import torch
-
-    if not torch.cuda.is_available():
-        raise PlacementError("Ray counts a GPU on a node where torch sees none: `rayzero doctor` there says why")
-    return float(torch.cuda.get_device_properties(0).total_memory / 2**30)
+# A process of their own, which ends with them, and so does its CUDA context.
+_total_memory_gib = ray.remote(max_calls=1)(total_memory_gib)
+_gpu_states = ray.remote(max_calls=1)(read_states)
 
 
 def _options(cpus: float, gpus: float, group: PlacementGroup, bundle: int) -> dict[str, Any]:
@@ -148,56 +171,6 @@ def _options(cpus: float, gpus: float, group: PlacementGroup, bundle: int) -> di
         "num_gpus": gpus,
         "scheduling_strategy": PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=bundle),
     }
-
-
-def await_layout(config: RunConfig, actors: frozenset[Actor]) -> Layout:
-    """Return a layout that the cluster's nodes hold when nobody else uses them. Waits for nodes as the recipe says.
-
-    Raises PlacementError when the cluster is too small.
-    """
-    waits_s = config.placement.wait_for_resources_s
-    deadline = time.monotonic() + waits_s
-    next_notice = 0.0
-    try:
-        while True:
-            nodes = cluster_nodes()
-            layout, reason = choose(config, nodes, actors)
-            problem = shortage(config, layout, nodes)
-            if problem is None:
-                logger.info("placement: %s, %s", layout.mode, reason)
-                return layout
-            now = time.monotonic()
-            if now >= deadline:
-                waited = f" (waited placement.wait_for_resources_s = {waits_s:g} s for nodes)" if waits_s else ""
-                raise PlacementError(f"{problem}{waited}")
-            if now >= next_notice:
-                logger.warning("waiting for nodes, %.0f s more: %s", deadline - now, problem)
-                ask_autoscaler(layout.bundles)
-                next_notice = now + NOTICE_S
-            time.sleep(min(POLL_S, deadline - now))
-    finally:
-        if next_notice:
-            ask_autoscaler(())
-
-
-def ask_autoscaler(bundles: Sequence[Bundle]) -> None:
-    """Ask the cluster's autoscaler, if it has one, for nodes that hold ``bundles``; no actor is requested yet.
-
-    Replaces what anybody has asked for before: the cluster has one such list.
-    """
-    # Imported here: half a second, and few runs wait for nodes.
-    from ray.autoscaler.sdk import request_resources
-
-    request_resources(bundles=[bundle.resources for bundle in bundles])
-
-
-def cluster_nodes() -> list[Node]:
-    """Return the nodes that are alive, with all their resources, free or not."""
-    return [
-        Node(node["NodeName"], int(node["Resources"].get("GPU", 0)), node["Resources"].get("CPU", 0.0))
-        for node in ray.nodes()
-        if node["Alive"]
-    ]
 
 
 def reserve(config: RunConfig, layout: Layout) -> PlacementGroup:

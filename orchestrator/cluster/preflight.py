@@ -1,4 +1,4 @@
-"""Say what a cluster lacks for a layout before anything is requested, and who holds what was requested in vain."""
+"""Say what a cluster or the installation lacks for a layout before anything is requested, and who holds what it has."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from ray.util.placement_group import placement_group_table
 
 from orchestrator.cluster.layout import Bundle, Layout, Node, can_share, colocated_layout
 from orchestrator.config.schema import RunConfig
+from orchestrator.doctor.libraries import VLLM, installed_vllms
 
 SPELLED_OUT = 3
 """So many equal amounts are written one by one."""
@@ -24,6 +25,21 @@ def shortage(config: RunConfig, layout: Layout, nodes: Sequence[Node]) -> str | 
     if not only_gpus.fits(nodes):
         return f"{lack('GPU', layout, nodes)}: {', or '.join(gpu_fixes(config, layout, nodes))}"
     return f"{lack('CPU', layout, nodes)}: {', or '.join(cpu_fixes(layout))}"
+
+
+def wrong_build(config: RunConfig, layout: Layout) -> str | None:
+    """Say why generators cannot sample on cores with the installed vLLM, and what to change. None when they can.
+
+    The CUDA build has no kernels for cores, and would take the first GPU, whoever has that.
+    """
+    if layout.mode != "cpu" or not layout.generators or installed_vllms() != [VLLM["gpu"]]:
+        return None
+    install = "install the set for cores: RAYZERO_INSTALL=cpu make install"
+    if config.placement.mode == "cpu":
+        what = 'placement.mode = "cpu", but the installed vLLM is built for CUDA and does not sample on cores'
+        return f'{what}: set placement.mode = "auto", which uses the GPUs, or {install}'
+    what = "Ray sees no GPU, and the installed vLLM is built for CUDA and does not sample on cores"
+    return f"{what}: `rayzero doctor` says what keeps the GPU from being seen; or {install}"
 
 
 def lack(resource: str, layout: Layout, nodes: Sequence[Node]) -> str:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import ray
 
 from orchestrator.cluster.ray_address import check_ray_address
+from orchestrator.doctor.libraries import VLLM, installed_vllms
 
 
 class ClusterError(RuntimeError):
@@ -36,6 +37,8 @@ def ray_cluster(*, num_cpus: int | None = None, dashboard: bool = False) -> Iter
         context = ray.init(
             address="local",
             num_cpus=num_cpus or len(os.sched_getaffinity(0)),
+            # Ray counts GPUs by the driver; a vLLM that is built for cores cannot use them.
+            num_gpus=0 if installed_vllms() == [VLLM["cpu"]] else None,
             include_dashboard=dashboard,
             dashboard_host="127.0.0.1",
             _node_ip_address="127.0.0.1",

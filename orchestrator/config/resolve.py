@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from learner.algorithm.settings import AlgorithmConfig
 from learner.config import LearnerConfig
-from orchestrator.cluster.layout import Layout
+from orchestrator.cluster.layout import Layout, with_counts
 from orchestrator.config.checks import resolve_transport
 from orchestrator.config.precision import slow_bfloat16
 from orchestrator.config.recipe import ConfigError
@@ -33,7 +34,7 @@ class ResolvedRun:
     engine: EngineSpec
     """What each generator's engine is built from, with its share of the GPU and its transport."""
     learner: LearnerConfig
-    """The settings that each learner rank trains with, mismatch correction and share of the GPU decided."""
+    """The settings that each learner rank trains with: mismatch correction, share of the GPU and number decided."""
 
     @property
     def fixes_kernels(self) -> bool:
@@ -41,12 +42,19 @@ class ResolvedRun:
         return self.config.deterministic and self.layout.mode != "cpu"
 
 
-def resolve(config: RunConfig, layout: Layout, model: str, gpu_gib: Callable[[], float]) -> ResolvedRun:
+def resolve(
+    config: RunConfig,
+    layout: Layout,
+    model: str,
+    gpu_gib: Callable[[], float],
+    free_share: Callable[[], float] = lambda: 1.0,
+) -> ResolvedRun:
     """Decide what `config` leaves open, for actors placed as `layout` says.
 
     Args:
         model: folder or hub name of the policy that generators and learner begin with.
         gpu_gib: measures the memory of the smallest GPU, GiB; called only where a share of it has to be planned.
+        free_share: measures the share of a GPU that is free; called only where nothing is trained.
 
     Raises ConfigError for a shared GPU and a model whose memory cannot be planned, ValueError for a transport that does
     not work where the actors are.
@@ -54,16 +62,19 @@ def resolve(config: RunConfig, layout: Layout, model: str, gpu_gib: Callable[[],
     if config.placement.mode == "auto" and (slow := slow_bfloat16(config.model.dtype, layout.mode)):
         logger.warning("%s", slow)  # where the mode is named, the plan has said so
     is_training = bool(layout.generators and layout.ranks)
+    laid_out = with_counts(config, len(layout.generators), len(layout.ranks))
     generator_fraction, learner_fraction = config.rollout.gpu_memory_fraction, config.learner.gpu_memory_fraction
     transport: TransportName = "ray"  # where nothing is published, the one that needs nothing
     if is_training:
         transport = resolve_transport(config.rollout.publish_backend, layout.mode)
-        generator_fraction, learner_fraction = plan_fractions(config, layout, gpu_gib)
+        generator_fraction, learner_fraction = plan_fractions(laid_out, layout, gpu_gib)
+    elif layout.generators and layout.gpus and generator_fraction is None:
+        generator_fraction = fraction_of_free(free_share())
     return ResolvedRun(
         config,
         layout,
         engine_spec(config, model, load_weights=not layout.ranks, fraction=generator_fraction, transport=transport),
-        config.learner.model_copy(
+        laid_out.learner.model_copy(
             update={"algorithm": corrected_algorithm(config), "gpu_memory_fraction": learner_fraction}
         ),
     )
@@ -87,6 +98,14 @@ def engine_spec(
         gpu_memory_fraction=UNSHARED_FRACTION if fraction is None else fraction,
         transport=transport,
     )
+
+
+def fraction_of_free(share: float) -> float:
+    """Return vLLM's share of a GPU of which others leave `share` free. It refuses to start with more than is free."""
+    fraction = max(0.01, math.floor(100 * UNSHARED_FRACTION * share + 1e-6) / 100)
+    if share < UNSHARED_FRACTION:
+        logger.warning("others hold %.0f%% of the GPU: rollout.gpu_memory_fraction = %g", 100 * (1 - share), fraction)
+    return fraction
 
 
 def corrected_algorithm(config: RunConfig) -> AlgorithmConfig:

@@ -71,7 +71,8 @@ class PlacementConfig(Section, frozen=True):
     mode: Literal["auto", "cpu", "colocated", "pods"] = "auto"
     """`cpu`: everything on cores. `colocated`: generator i and learner rank i take turns on GPU i. `pods`: each
     generator and each learner rank has GPUs of its own. `auto`: pods where GPUs are enough for that, else colocated
-    where they are enough for that; cpu where there is none. On a cluster that scales up name the mode."""
+    where they are enough for that, else with as many pairs as there are GPUs; cpu where there is none. On a cluster
+    that scales up name the mode."""
     dashboard: bool = False
     """Start Ray's dashboard with a cluster that this run starts itself."""
     wait_for_resources_s: float = Field(default=0.0, ge=0, le=MAX_SECONDS)

@@ -33,7 +33,9 @@ class Host:
 
     @property
     def platform(self) -> libraries.Platform:
-        """The sort of machine that this is; a driver that fails speaks for a GPU, too."""
+        """The sort of machine that this is, or RAYZERO_INSTALL says; a driver that fails speaks for a GPU, too."""
+        if self.environment.get("RAYZERO_INSTALL") == "cpu":
+            return "cpu"
         return "gpu" if self.driver and (self.driver.gpus or self.driver.failure) else "cpu"
 
     @property
@@ -60,8 +62,8 @@ def library_checks(host: Host) -> list[Check]:
     own = host.root / ".venv"
     environment = str(own) if (own / "rayzero-installed").is_file() else None
     vllm = libraries.VLLM[host.platform]
-    if vllm not in installed_vllms():
-        vllm = next(iter(installed_vllms()), vllm)
+    if vllm not in libraries.installed_vllms():
+        vllm = next(iter(libraries.installed_vllms()), vllm)
     names = ["torch", vllm, "transformers", "ray", "deepspeed"]
     if host.platform == "gpu":
         names += ["bitsandbytes", *(["flash-attn"] if libraries.installed_version("flash-attn") else [])]
@@ -94,7 +96,7 @@ def fit_checks(host: Host) -> list[Check]:
     outcomes, platform, driver = host.outcomes, host.platform, host.driver
     unknown = ProbeOutcome("failed", 0.0)
     torch, vllm = outcomes.get("torch", unknown), outcomes.get("vllm", unknown)
-    names, version, cuda = installed_vllms(), libraries.installed_version("torch"), torch.facts.get("cuda")
+    names, version, cuda = libraries.installed_vllms(), libraries.installed_version("torch"), torch.facts.get("cuda")
     checks = [Check("vllm", lambda: libraries.check_distribution(names, platform))]
     if "done" in (torch.status, vllm.status):
         checks.append(Check("builds", lambda: [libraries.check_build(torch, vllm, platform)]))
@@ -107,10 +109,6 @@ def fit_checks(host: Host) -> list[Check]:
             checks.append(Check("torch with driver", lambda: [machine.check_cuda(torch, driver, visible)]))
         checks.append(Check("compiler", lambda: [check_compiler()]))
     return checks
-
-
-def installed_vllms() -> list[str]:
-    return [name for name in libraries.VLLM.values() if libraries.installed_version(name)]
 
 
 def vllm_requires(names: Sequence[str]) -> list[str]:

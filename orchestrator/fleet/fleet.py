@@ -35,8 +35,9 @@ class RolloutFleet:
         self.run = run
         self._config = config = run.config
         self.placement = placement
+        rollout = config.rollout.model_copy(update={"num_generators": len(run.layout.generators)})
         self.generators = Generators(
-            self._boot, config.rollout, have_weights=run.engine.load_weights, retire=placement.remove_generator
+            self._boot, rollout, have_weights=run.engine.load_weights, retire=placement.remove_generator
         )
         graders = {task.grader for task in config.prompts.tasks.values()}
         self.rewards = RewardPool(config.rewards, f"{config.name}/reward", sorted(graders), placement.reward_options)
@@ -98,11 +99,14 @@ class RayFleet(RolloutFleet):
     def start(cls, config: RunConfig, model: str) -> Self:
         """Take a place on the cluster, decide what the recipe leaves open, and start all actors.
 
-        Before any actor starts, raises PlacementError when the cluster is too small or busy, and what `resolve` raises.
+        Before any actor starts, raises PlacementError when the cluster is too small or busy, GpuMemoryError when others
+        hold the memory of its GPUs, and what `resolve` raises.
         """
         placement = Placement.of(config)
         try:
-            return cls(resolve(config, placement.layout, model, placement.gpu_gib), placement)
+            run = resolve(config, placement.layout, model, placement.gpu_gib)
+            placement.await_memory(run.engine.gpu_memory_fraction, shares_buffers=run.engine.transport == "ipc")
+            return cls(run, placement)
         except BaseException:
             placement.close()
             raise

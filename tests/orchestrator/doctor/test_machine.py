@@ -132,6 +132,17 @@ def test_gpus_that_are_hidden_are_not_examined() -> None:
         assert "".join(gpu.index for gpu in machine.visible(cards, value)) == indices
 
 
+@pytest.mark.parametrize(("version", "status"), [("580.65.06", "ok"), ("575.64", "broken"), ("[N/A]", "ok")])
+def test_a_driver_older_than_cuda_13(version, status) -> None:
+    finding = machine.check_driver(host_facts.Driver(version, (12, 9), (card(),)), True)
+    assert finding.status == status and ("nvidia-driver-580" in finding.fix) == (status == "broken")
+
+
+@pytest.mark.parametrize(("capability", "status"), [("7.5", "ok"), ("12.0", "ok"), ("[N/A]", "ok"), ("6.1", "broken")])
+def test_a_card_older_than_cuda_13(capability, status) -> None:
+    assert machine.check_generation(card(capability)).status == status
+
+
 def card(capability: str = "8.9", mode: str = "Default", free_mib: int | None = 24000) -> host_facts.Gpu:
     return host_facts.Gpu("0", "GPU-aa", "A card", 24564, free_mib, capability, mode)
 
