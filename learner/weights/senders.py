@@ -84,7 +84,9 @@ class NcclSender:
 
         self.leave()
         where = {"master_address": group.address, "master_port": group.port, "world_size": group.world_size}
-        self._group = trainer_init(where)
+        # Joining leaves the thread on a new stream: the update would no longer wait for what it did before.
+        with torch.cuda.stream(torch.cuda.current_stream()):
+            self._group = trainer_init(where)
         self._buffer_bytes = group.buffer_bytes
 
     def broadcast(self, timeout_s: float) -> None:

@@ -179,15 +179,16 @@ class Engine:
 
     def _group(self, prompt: Prompt, sampled: SampledRequest) -> Group:
         outputs = sorted(sampled.outputs, key=lambda output: output.index)
-        return Group(prompt, tuple(self._completion(output, sampled.policy_versions) for output in outputs))
+        return Group(prompt, tuple(self._completion(output) for output in outputs))
 
-    def _completion(self, output: Any, policy_versions: tuple[int, ...]) -> Completion:
+    def _completion(self, output: Any) -> Completion:
         token_ids = np.asarray(output.token_ids, dtype=np.int32)
         return Completion(
             token_ids=token_ids,
             rollout_logprobs=sampled_logprobs(output),
             finish_reason="length" if output.finish_reason == "length" else "stop",
-            policy_versions=policy_versions,
+            # The labels that VersionedEngine gave to its weights, each with the tokens that it sampled.
+            policy_versions=tuple(int(span.version) for span in output.weight_versions),
             text=self._decode(token_ids),
         )
 

@@ -22,14 +22,13 @@ CPU_BLOCK_SIZE = 32
 
 @dataclass(frozen=True, slots=True)
 class SampledRequest:
-    """The state of a request after a step: vLLM's CompletionOutputs, and the policy versions that sampled them so far.
+    """The state of a request after a step: vLLM's CompletionOutputs.
 
     Most requests are returned once, when they are finished; those that are streamed, at every step.
     """
 
     request_id: str
     outputs: Any
-    policy_versions: tuple[int, ...]
     is_finished: bool
 
 
@@ -44,10 +43,13 @@ class VersionedEngine:
         self._engine = LLMEngine.from_engine_args(engine_args(spec, config))
         if spec.transport == "ipc":
             self._engine.collective_rpc("init_weight_transfer_engine", args=({"packed": True},))
-        # A model folder's own weights are version 0; without any there is none until the first publish.
-        self.version: int | None = 0 if spec.load_weights else None
+        self.version: int | None = None
         self.is_updating = False
-        self._versions: dict[str, list[int]] = {}  # request id -> versions that sampled it so far
+        self._unfinished: set[str] = set()  # request ids
+        self._early: list[SampledRequest] = []  # sampled before an update, for the next step to return
+        if spec.load_weights:
+            # A model folder's own weights are version 0; without any there is none until the first publish.
+            self._run_version(0)
 
     def add_request(self, request_id: str, prompt: TokensPrompt, params: Any) -> None:
         """Add a request to those that are decoded. Raises UnpublishedError when the engine has no whole weights.
@@ -58,26 +60,26 @@ class VersionedEngine:
             raise UnpublishedError("no whole weights were published to this generator yet: publish before generating")
         salted = TokensPrompt(prompt_token_ids=prompt["prompt_token_ids"], cache_salt=str(self.version))
         self._engine.add_request(request_id, salted, params)
-        self._versions[request_id] = [self.version]
+        self._unfinished.add(request_id)
 
     def abort_request(self, request_ids: list[str]) -> None:
         self._engine.abort_request(request_ids)
-        for request_id in request_ids:
-            self._versions.pop(request_id, None)
+        self._unfinished.difference_update(request_ids)
+        self._early = [sampled for sampled in self._early if sampled.request_id not in request_ids]
 
     def has_unfinished_requests(self) -> bool:
         """Return whether there is something to decode; there is not while weights are being replaced."""
-        return not self.is_updating and self._engine.has_unfinished_requests()
+        return not self.is_updating and bool(self._early or self._engine.has_unfinished_requests())
 
     def step(self) -> list[SampledRequest]:
         """Decode one token of every running request. Return those that are finished, and those that are streamed."""
-        return [self._sampled(output) for output in self._engine.step()]
+        early, self._early = self._early, []
+        return [*early, *self._step()]
 
-    def _sampled(self, output: Any) -> SampledRequest:
-        versions = tuple(self._versions[output.request_id])
-        if output.finished:
-            del self._versions[output.request_id]
-        return SampledRequest(output.request_id, output.outputs, versions, output.finished)
+    def _step(self) -> list[SampledRequest]:
+        sampled = [SampledRequest(output.request_id, output.outputs, output.finished) for output in self._engine.step()]
+        self._unfinished.difference_update(each.request_id for each in sampled if each.is_finished)
+        return sampled
 
     def replace_weights(self, update_infos: Iterable[dict[str, Any]], version: int) -> int:
         """Load all of `update_infos`, which vLLM's weight-transfer engine understands, and run `version`."""
@@ -89,9 +91,10 @@ class VersionedEngine:
     def begin_update(self) -> None:
         """Begin an update: weights are a mixture until `finish_update`. Wake a sleeping engine as far as needed."""
         self.version, self.is_updating = None, True
-        self._wait_for_batches()
         if self._engine.is_sleeping():
             self._engine.wake_up(["weights"])
+        else:
+            self._finish_batches()
         self._engine.collective_rpc("start_weight_update")
 
     def load(self, update_info: dict[str, Any]) -> None:
@@ -101,18 +104,17 @@ class VersionedEngine:
         """Take the new weights into use, and free the prefixes that the old ones cached where no request holds them."""
         self._engine.collective_rpc("finish_weight_update")
         self._engine.reset_prefix_cache()
-        self.version, self.is_updating = version, False
-        for versions in self._versions.values():
-            if versions[-1] != version:
-                versions.append(version)
+        self._resume()
+        self._run_version(version)
         return version
 
     def drop_update(self) -> None:
         """Give up an update that began. Abort what is in flight: nothing is sampled from a mixture."""
-        self.abort_request(list(self._versions))
-        self.is_updating = False
-        self._wait_for_batches()
+        self._finish_batches()
+        self.abort_request([*self._unfinished, *(sampled.request_id for sampled in self._early)])
         self._engine.collective_rpc("drop_weight_update")
+        self._resume()
+        self.is_updating = False
 
     def join(self, group: NcclGroup | None, rank: int) -> None:
         """Leave the former group, if there is one, and join `group`, this engine's first worker as `rank`."""
@@ -122,15 +124,30 @@ class VersionedEngine:
 
     def sleep(self) -> None:
         """Sleep at level 1: weights wait in host memory. Level 2 corrupts some models."""
-        self._wait_for_batches()
+        self._finish_batches()
         self._engine.sleep(level=1)
 
     def wake(self) -> None:
         self._engine.wake_up()
 
-    def _wait_for_batches(self) -> None:
-        """Wait until no batch reads the weights: on a GPU vLLM has the next one running when `step` returns."""
+    def _run_version(self, version: int) -> None:
+        """Note that whole weights of `version` are in use. vLLM labels the tokens that it returns from now on."""
+        self.version, self.is_updating = version, False
+        self._engine.set_weight_version(str(version))
+
+    def _finish_batches(self) -> None:
+        """Schedule nothing more until `_resume`, and take what the batches in flight sample, which read the weights.
+
+        On a GPU vLLM has the next batch running when `step` returns.
+        """
+        self._engine.sleep(level=0, mode="keep")
         self._engine.collective_rpc("synchronize_device")
+        for _ in range(self._engine.vllm_config.max_concurrent_batches):
+            self._early += self._step()
+
+    def _resume(self) -> None:
+        """Schedule again; does nothing while memory is asleep, which `wake` takes back."""
+        self._engine.wake_up(["scheduling"])
 
 
 def nccl_init_info(group: NcclGroup, rank: int) -> dict[str, Any]:

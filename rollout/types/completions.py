@@ -42,8 +42,7 @@ class Completion:
     """Log-probabilities under the sampling distribution (temperature applied), when sampled."""
     finish_reason: FinishReason
     policy_versions: tuple[int, ...]
-    """The policy versions that sampled the tokens, oldest first; one unless weights changed midway. They are recorded
-    for the whole group: a completion that ended before such a change, or began after it, lists both versions too."""
+    """The policy versions that sampled its tokens, oldest first; one unless weights changed midway."""
     text: str
 
     def __post_init__(self) -> None:

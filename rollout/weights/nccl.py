@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass, field
 
+import torch
+from vllm.distributed.weight_transfer.nccl_common import NCCLWeightTransferInitInfo
 from vllm.distributed.weight_transfer.nccl_engine import NCCLWeightTransferEngine, NCCLWeightTransferUpdateInfo
 
 
@@ -19,6 +21,11 @@ class DeadlineNcclWeightTransferEngine(NCCLWeightTransferEngine):
     """Leaves the group when the weights have not come by the deadline; the group must then be built anew."""
 
     update_info_cls = DeadlineUpdateInfo  # type: ignore[assignment]
+
+    def init_transfer_engine(self, init_info: NCCLWeightTransferInitInfo) -> None:
+        # Joining leaves the thread on a new stream. vLLM waits for the one that was current when the engine was built.
+        with torch.cuda.stream(torch.cuda.current_stream()):
+            super().init_transfer_engine(init_info)
 
     def receive_weights(self, update_info: NCCLWeightTransferUpdateInfo) -> None:
         assert isinstance(update_info, DeadlineUpdateInfo)

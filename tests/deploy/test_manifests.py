@@ -157,7 +157,9 @@ def test_no_manifest_holds_the_value_of_a_secret(file: Path) -> None:
         assert not re.search(r"API_KEY|TOKEN|PASSWORD", text), text
 
 
-@pytest.mark.parametrize("page", [*DOCKERFILES, *sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md"], ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page", [*DOCKERFILES, *sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md"], ids=lambda page: page.name
+)
 def test_containers_get_gpus_and_shared_memory(page: Path) -> None:
     text = re.sub(r"\\\n\s*", " ", page.read_text())
     for command in re.findall(r"docker run .*rayzero:\S+.*", text):
