@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import resource
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +28,7 @@ def actor_options(config: LearnerConfig, *, use_gpu: bool, fixes_kernels: bool =
     `fixes_kernels`: whether it will compute by deterministic kernels.
     """
     environment = {
-        "OMP_NUM_THREADS": str(config.threads_per_rank),
+        "OMP_NUM_THREADS": str(config.threads_per_rank or 1),
         # A thread that spins while it waits takes the core that the generator or another rank needs.
         "OMP_WAIT_POLICY": "passive",
         "TOKENIZERS_PARALLELISM": "false",
@@ -95,12 +95,13 @@ class LearnerRank:
         max_completion_tokens: int,
     ) -> None:
         """Build this rank's Learner; see there. It returns once all ``config.num_ranks`` ranks have met."""
-        from learner.backend.rank import Rank
+        from learner.backend.rank import Rank, release_memory
         from learner.learner import Learner
 
         if self._learner is not None:
             self._learner.close()
             self._learner = None
+            release_memory()
         self._learner = Learner(
             config,
             model,
@@ -129,14 +130,14 @@ class LearnerRank:
     def weight_manifest(self) -> WeightManifest:
         return self.learner.weight_manifest()
 
-    def ipc_begin(self, bucket_bytes: int) -> None:
-        self.learner.ipc.begin(bucket_bytes)
+    def ipc_begin(self, bucket_bytes: int, lost: Collection[int] = ()) -> None:
+        self.learner.ipc.begin(bucket_bytes, lost)
 
     def ipc_next(self) -> IpcBucket | None:
         return self.learner.ipc.next_bucket()
 
-    def ipc_end(self) -> None:
-        self.learner.ipc.end()
+    def ipc_end(self, opened: Collection[int] = ()) -> None:
+        self.learner.ipc.end(opened)
 
     def nccl_join(self, group: NcclGroup) -> None:
         self.learner.nccl.join(group)

@@ -162,8 +162,8 @@ class LearnerConfig(OptimizerConfig, frozen=True):
     """How rewards become a loss."""
     num_ranks: int = Field(default=1, gt=0, le=10_000)
     """Processes that share the update; one per GPU."""
-    threads_per_rank: int = Field(default=1, gt=0, le=1_024)
-    """CPU threads of one rank. More than the machine's cores over ``num_ranks`` slows every one of them."""
+    threads_per_rank: int | None = Field(default=None, gt=0, le=1_024)
+    """CPU threads of one rank. Unset: 1, or with ``offload_optimizer`` beside a GPU its share of the cores."""
     cpus_per_rank: float = Field(default=1.0, ge=0)
     """CPUs that Ray reserves for one rank; below ``threads_per_rank`` where generator and learner take turns."""
     max_tokens_per_microbatch: int = Field(default=4096, gt=0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from functools import cached_property, partial
@@ -17,7 +16,7 @@ from learner.algorithm.objective import Objective, ObjectiveFunction, cross_entr
 from learner.backend import checkpoint
 from learner.backend.forward_backward import Backend, StatsAccumulator
 from learner.backend.optimizer import Optimizer, OptimizerStep
-from learner.backend.rank import Rank
+from learner.backend.rank import Rank, release_memory
 from learner.config import LearnerConfig, ModelConfig, check_together
 from learner.metrics import Update
 from learner.model.logprob_pass import LogprobPass
@@ -61,7 +60,7 @@ class Learner:
         max_completion_tokens: int,
     ) -> None:
         check_together(config, model)
-        torch.set_num_threads(config.threads_per_rank)
+        torch.set_num_threads(config.threads_per_rank or 1)
         self.config = config
         self.kl_beta = config.algorithm.kl_beta
         self._folder = folder
@@ -166,10 +165,8 @@ class Learner:
         self._backend.close()
 
     def release_memory(self) -> None:
-        """Hand cached GPU memory back to the device. vLLM's allocator cannot see blocks that PyTorch only caches."""
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        """Hand cached GPU memory back to the device."""
+        release_memory()
 
     @property
     def num_microbatches(self) -> int:

@@ -100,7 +100,9 @@ class SupervisedCommand(Command[SupervisedInputs]):
         Raises PlacementError when the cluster is too small, before anything is started.
         """
         with Placement.of(self.config, SUPERVISED) as placement:
-            learner = LearnerGroup(resolve(self.config, placement.layout, inputs.base, placement.gpu_gib), placement)
+            gpu_gib, rank_cores = placement.gpu_gib, placement.rank_cores
+            run = resolve(self.config, placement.layout, inputs.base, gpu_gib, rank_cores=rank_cores)
+            learner = LearnerGroup(run, placement)
             tracker = build_trackers(self.config, self.directory)
             try:
                 interrupt.begin()

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from rollout.config import RolloutConfig
 from rollout.types.memory_terms import CUDA_CONTEXT, GIB, MemoryTerm, Phase
 from rollout.types.model_shape import ModelShape
+from rollout.types.publishing import NcclGroup, TransportName
 
 CUDA_GRAPHS = GIB // 2
 """Bytes of vLLM's graphs where ``rollout.compile`` is on; they stay on the GPU while the generator sleeps."""
@@ -16,7 +17,7 @@ KV_BLOCK = 16
 """Tokens in one block of vLLM's KV cache."""
 SAMPLER_BYTES = 14
 """Bytes that vLLM's sampler holds of each logit: the model's own in 2 bytes, and 3 copies in float32."""
-OUTSIDE_SHARE = ("CUDA context", "publish bucket")
+OUTSIDE_SHARE = ("CUDA context", "publish buffers")
 """Names of the terms that vLLM does not count in its share of the GPU."""
 PROCESS = 4 * GIB
 """Bytes of host memory for the code and libraries of one generator."""
@@ -67,12 +68,10 @@ def generator_terms(rollout: RolloutConfig, shape: ModelShape, b: int, max_model
     tokens = max(rollout.max_batched_tokens, max_model_len)
     width = 2 * shape.hidden_size + 3 * shape.intermediate_size // ways
     forward = tokens * b * width + rollout.max_concurrent_completions * shape.vocab_size * SAMPLER_BYTES
-    bucket = max(rollout.publish_bucket_mib * 2**20, b * shape.largest_tensor)
     graphs = [MemoryTerm("generator", "CUDA graphs", CUDA_GRAPHS, "0.5 GiB, stay while it sleeps")]
     awake: tuple[Phase, ...] = ("generating",)
     return [
         MemoryTerm("generator", "CUDA context", CUDA_CONTEXT, "about 800 MiB a process"),
-        MemoryTerm("generator", "publish bucket", bucket, "publish_bucket_mib, or the largest tensor", awake),
         MemoryTerm(
             "generator", "weights", b * shape.num_parameters / ways, f"{b} × the base's parameters{over}", awake
         ),
@@ -80,6 +79,30 @@ def generator_terms(rollout: RolloutConfig, shape: ModelShape, b: int, max_model
             "generator", "forward pass", forward, f"batched tokens × {b} (2 H + 3 I) + completions × 14 V", awake
         ),
         *(graphs if rollout.compile else []),
+    ]
+
+
+def publish_terms(rollout: RolloutConfig, shape: ModelShape, b: int, transport: TransportName) -> list[MemoryTerm]:
+    """Return the buffers of a publish, during which generator and learner hold all that they hold while generating.
+
+    The generator copies what comes, and vLLM puts each layer together beside the one that is in use. With ``ipc`` the
+    learner packs one bucket at a time, with ``nccl`` both ends have ``NUM_BUFFERS`` on their way, each of which a
+    tensor may overfill.
+    """
+    bucket, largest = rollout.publish_bucket_mib * 2**20, b * shape.largest_tensor
+    phases: tuple[Phase, ...] = ("generating",)
+    if transport == "ray":
+        return [MemoryTerm("generator", "publish buffers", 2 * largest, "2 × the largest tensor", phases)]
+    if transport == "ipc":
+        one, formula = max(bucket, largest), "publish_bucket_mib, or the largest tensor"
+        return [
+            MemoryTerm("generator", "publish buffers", 2 * one, f"2 × {formula}", phases),
+            MemoryTerm("learner", "publish buffer", one, formula, phases),
+        ]
+    moving, formula = NcclGroup.NUM_BUFFERS * (bucket + largest), "2 × (publish_bucket_mib + the largest tensor)"
+    return [
+        MemoryTerm("generator", "publish buffers", moving + largest, f"{formula} + that", phases),
+        MemoryTerm("learner", "publish buffers", moving, formula, phases),
     ]
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -22,21 +22,32 @@ class IpcSender:
     """A sender to generators on this rank's GPU: it packs the weights into one buffer there, a bucket at a time.
 
     Every rank sends, each on its own GPU. Ask for a bucket only when all have copied the one before: the buffer is the
-    same.
+    same. Its memory is free again once its one consumer, the generator on this GPU, has let go of it; where there is
+    none, or it is dead, the rank itself has to.
     """
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
         self._buckets: Iterator[Any] | None = None
+        self._exported: tuple[Any, ...] | None = None
+        """What the consumer opens the buffer with."""
+        self._held: tuple[Any, ...] | None = None
+        """The same of a former publish, whose consumer may not have let go of it."""
 
-    def begin(self, bucket_bytes: int) -> None:
-        """Allocate the buffer: ``bucket_bytes``, or the largest weight if that is more.
+    def begin(self, bucket_bytes: int, lost: Collection[int] = ()) -> None:
+        """Prepare a buffer of ``bucket_bytes``, or of the largest weight if that is more. Bucket one allocates it.
+
+        Args:
+            lost: ranks whose generator held the buffer of the publish before, and is dead.
 
         Raises ValueError where PyTorch allocates memory that other processes cannot open.
         """
         from vllm.distributed.weight_transfer.packed_tensor import packed_ipc_producer
 
         check_allocator(os.environ)
+        if self._held is not None and self._backend.rank.index in lost:
+            let_go(self._held)
+        self._held = None
         torch.cuda.synchronize()  # the optimizer's last writes are on another stream
         device = torch.cuda.get_device_properties(torch.cuda.current_device())
         self._buckets = packed_ipc_producer(
@@ -53,6 +64,7 @@ class IpcSender:
         chunk = next(self._buckets, None)
         if chunk is None:
             return None
+        (self._exported,) = chunk.ipc_handle.values()
         return IpcBucket(
             names=tuple(chunk.names),
             dtypes=tuple(chunk.dtype_names),
@@ -61,8 +73,16 @@ class IpcSender:
             handles=chunk.ipc_handle,
         )
 
-    def end(self) -> None:
-        """Free the buffer, once the generators have closed it. This also ends a publish half way."""
+    def end(self, opened: Collection[int] = ()) -> None:
+        """Free the buffer, once its consumer has let go of it. This also ends a publish half way.
+
+        Args:
+            opened: ranks whose generator was sent the buffer and lives.
+        """
+        self._held, self._exported = self._exported, None
+        if self._held is not None and self._backend.rank.index not in opened:
+            let_go(self._held)
+            self._held = None
         self._buckets = None
         torch.cuda.ipc_collect()
         torch.cuda.empty_cache()
@@ -137,6 +157,12 @@ class NcclSender:
             buffer_size_bytes=self._buffer_bytes,
             num_buffers=NcclGroup.NUM_BUFFERS,
         )
+
+
+def let_go(exported: tuple[Any, ...]) -> None:
+    """Count down, in the place of a consumer, who may hold a buffer: PyTorch frees it at exactly 0."""
+    counter_file, counter_offset = exported[11:13]
+    torch.UntypedStorage._release_ipc_counter_cuda(counter_file, counter_offset)
 
 
 def largest_bytes(backend: Backend) -> int:

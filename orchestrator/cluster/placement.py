@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any, Self
 
@@ -77,6 +78,13 @@ class Placement:
         table = placement_group_table(self._group)["bundles_to_node_id"]
         on_nodes = {table[index]: index for index, bundle in enumerate(self.layout.bundles) if bundle.gpus}
         return min(self._ask_gpus(_total_memory_gib, on_nodes.values()).values())
+
+    def rank_cores(self) -> int:
+        """Return how many cores of its node each learner rank can have, on the node where there are fewest."""
+        on_nodes = placement_group_table(self._group)["bundles_to_node_id"]
+        ranks = Counter(on_nodes[bundle] for bundle in self.layout.ranks)
+        cores = {node["NodeID"]: node["Resources"].get("CPU", 0.0) for node in ray.nodes()}
+        return max(1, min(int(cores[node] // count) for node, count in ranks.items()))
 
     def gpu_states(self) -> dict[int, list[GpuState]]:
         """Return the GPUs of each bundle as they are now. Call it before actors start."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from learner.algorithm.settings import AlgorithmConfig
 from learner.config import LearnerConfig
@@ -48,6 +48,7 @@ def resolve(
     model: str,
     gpu_gib: Callable[[], float],
     free_share: Callable[[], float] = lambda: 1.0,
+    rank_cores: Callable[[], int] = lambda: 1,
 ) -> ResolvedRun:
     """Decide what `config` leaves open, for actors placed as `layout` says.
 
@@ -55,6 +56,7 @@ def resolve(
         model: folder or hub name of the policy that generators and learner begin with.
         gpu_gib: measures the memory of the smallest GPU, GiB; called only where a share of it has to be planned.
         free_share: measures the share of a GPU that is free; called only where nothing is trained.
+        rank_cores: counts the cores that each learner rank can have; called only where the optimizer is stepped there.
 
     Raises ConfigError for a shared GPU and a model whose memory cannot be planned, ValueError for a transport that does
     not work where the actors are.
@@ -73,21 +75,22 @@ def resolve(
     return ResolvedRun(
         config,
         layout,
-        engine_spec(config, model, load_weights=not layout.ranks, fraction=generator_fraction, transport=transport),
+        replace(
+            engine_spec(config, model, load_weights=not layout.ranks, fraction=generator_fraction),
+            transport=transport,
+            sleeps=layout.mode == "colocated",
+        ),
         laid_out.learner.model_copy(
-            update={"algorithm": corrected_algorithm(config), "gpu_memory_fraction": learner_fraction}
+            update={
+                "algorithm": corrected_algorithm(config),
+                "gpu_memory_fraction": learner_fraction,
+                "threads_per_rank": num_threads(config.learner, layout, rank_cores),
+            }
         ),
     )
 
 
-def engine_spec(
-    config: RunConfig,
-    model: str,
-    *,
-    load_weights: bool,
-    fraction: float | None = None,
-    transport: TransportName = "ray",
-) -> EngineSpec:
+def engine_spec(config: RunConfig, model: str, *, load_weights: bool, fraction: float | None = None) -> EngineSpec:
     """Return what an engine for `model` is built from. `fraction`: its share of the GPU, if one is given or planned."""
     return EngineSpec(
         model,
@@ -96,7 +99,6 @@ def engine_spec(
         load_weights,
         reads_text=bool(config.sampling.stop),
         gpu_memory_fraction=UNSHARED_FRACTION if fraction is None else fraction,
-        transport=transport,
     )
 
 
@@ -106,6 +108,17 @@ def fraction_of_free(share: float) -> float:
     if share < UNSHARED_FRACTION:
         logger.warning("others hold %.0f%% of the GPU: rollout.gpu_memory_fraction = %g", 100 * (1 - share), fraction)
     return fraction
+
+
+def num_threads(learner: LearnerConfig, layout: Layout, rank_cores: Callable[[], int]) -> int:
+    """Return a rank's threads: with one a 1.5B model's optimizer would take 15 s a step in host memory."""
+    if learner.threads_per_rank is not None:
+        return learner.threads_per_rank
+    if not (learner.offload_optimizer and layout.ranks and layout.gpus):
+        return 1
+    threads = rank_cores()
+    logger.info("learner.threads_per_rank = %d, each rank's share of its machine's cores", threads)
+    return threads
 
 
 def corrected_algorithm(config: RunConfig) -> AlgorithmConfig:

@@ -104,7 +104,7 @@ class RayFleet(RolloutFleet):
         """
         placement = Placement.of(config)
         try:
-            run = resolve(config, placement.layout, model, placement.gpu_gib)
+            run = resolve(config, placement.layout, model, placement.gpu_gib, rank_cores=placement.rank_cores)
             placement.await_memory(run.engine.gpu_memory_fraction, shares_buffers=run.engine.transport == "ipc")
             return cls(run, placement)
         except BaseException:

@@ -13,11 +13,12 @@ nccl       every generator checks the manifest           all join a group, if it
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from orchestrator.cluster.calls import Outcomes, gather_calls
+from orchestrator.fleet.generators import index_of
 from orchestrator.fleet.heartbeats import Listener
 from orchestrator.fleet.learner_group import LearnerLostError, answers
 from rollout.types.publishing import IpcBucket, NcclGroup, TransportName
@@ -107,25 +108,38 @@ class RayTransport(Transport):
 
 
 class IpcTransport(Transport):
-    """Within a GPU that generator and learner rank share, by CUDA IPC, in a buffer of one bucket."""
+    """Within a GPU that generator i and learner rank i share, by CUDA IPC, in a buffer of one bucket.
+
+    A generator that was sent the buffer lets go of it; a rank does where its generator was not sent it, or is dead.
+    """
+
+    def __init__(self) -> None:
+        # Generators that may still hold the buffer of the attempt before; whoever refuses has dropped it.
+        self._holding: dict[str, Any] = {}
 
     def commit(self, attempt: Attempt, generators: Handles) -> Outcomes:
         deadline, is_lost = time.monotonic() + attempt.timeout_s, False
+        lost = sorted(index_of(name) for name, actor in self._holding.items() if generators.get(name) is not actor)
+        outcomes, opened, closed = Outcomes(), set[str](), set[str]()
         try:
-            from_sender(attempt, "ipc_begin", attempt.bucket_bytes)
+            from_sender(attempt, "ipc_begin", attempt.bucket_bytes, lost)
             outcomes = call_all(generators, "begin_commit", deadline, attempt.id)
-            for bucket in ipc_buckets(attempt):
+            while outcomes.answered and (bucket := next_bucket(attempt)) is not None:  # none is packed for nobody
+                opened.update(outcomes.answered)
                 loading = {name: generators[name] for name in outcomes.answered}
                 # Answered by all before the next bucket is asked for: it will be in the same buffer.
                 outcomes = outcomes.then(call_all(loading, "load_bucket", deadline, bucket))
             loaded = {name: generators[name] for name in outcomes.answered}
-            return outcomes.then(call_all(loaded, "finish_commit", deadline, attempt.id))
+            outcomes = outcomes.then(call_all(loaded, "finish_commit", deadline, attempt.id))
+            closed.update(outcomes.answered)
+            return outcomes
         except LearnerLostError:
             is_lost = True  # and replaced, with its buffer: one that hangs would be waited for once more
             raise
         finally:
+            self._holding = {name: generators[name] for name in opened - {*outcomes.died, *outcomes.refused, *closed}}
             if not is_lost:
-                from_sender(attempt, "ipc_end")
+                from_sender(attempt, "ipc_end", sorted(map(index_of, opened - outcomes.died.keys())))
 
 
 class NcclTransport(Transport):
@@ -214,20 +228,16 @@ def from_sender(attempt: Attempt, method: str, *args: Any) -> dict[str, Any]:
     return answers(calls, method, attempt.timeout_s, ADVICE, liveness=listener)
 
 
-def ipc_buckets(attempt: Attempt) -> Iterator[IpcBucket]:
-    """Yield all buckets, one after the other, each with the handles of all ranks' GPUs."""
-    while True:
-        by_rank = [bucket for bucket in from_sender(attempt, "ipc_next").values() if bucket is not None]
-        if not by_rank:
-            return
-        handles = {uuid: handle for bucket in by_rank for uuid, handle in bucket.handles.items()}
-        yield replace(by_rank[0], handles=handles)
+def next_bucket(attempt: Attempt) -> IpcBucket | None:
+    """Return the next bucket with the handles of all ranks' GPUs; None after the last."""
+    by_rank = [bucket for bucket in from_sender(attempt, "ipc_next").values() if bucket is not None]
+    handles = {uuid: handle for bucket in by_rank for uuid, handle in bucket.handles.items()}
+    return replace(by_rank[0], handles=handles) if by_rank else None
 
 
 def check_sender(sent: Outcomes, *, is_excused: bool) -> None:
     """Raise LearnerLostError for a rank that is dead or late, and for one that gave up unless that `is_excused`."""
-    gone = sent.died | sent.late | ({} if is_excused else sent.refused)
-    if gone:
+    if gone := sent.died | sent.late | ({} if is_excused else sent.refused):
         raise LearnerLostError("; ".join(gone.values()))
 
 

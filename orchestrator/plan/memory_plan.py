@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from learner.memory import LearnerSizes, learner_host_terms, learner_terms
 from orchestrator.cluster.layout import can_share
+from orchestrator.config.checks import BEST_TRANSPORT
 from orchestrator.config.recipe import ConfigError
 from orchestrator.config.schema import RunConfig
 from orchestrator.plan.gpu_models import GpuModel
@@ -21,6 +22,7 @@ from rollout.memory import (
     generator_host_terms,
     generator_terms,
     kv_cache,
+    publish_terms,
     share_bytes,
 )
 from rollout.types.memory_terms import ALWAYS, CUDA_CONTEXT, GIB, MemoryTerm, Phase
@@ -119,15 +121,16 @@ def memory_plan(
         fraction = (
             planned_fraction(config, shape, gpu.gib) if given is None else MemoryFraction(given, "as the recipe says")
         )
-    generator = generator_terms(config.rollout, shape, sizes.b, config.max_model_len)
+    learner, generator = _gpu_terms(config, shape, sizes)
     cache = kv_cache(
         config.rollout, shape, sizes.b, config.max_model_len, fraction.value * gpu.gib * GIB - share_bytes(generator)
     )
     graphs = " - graphs" * config.rollout.compile
     formula = f"fraction {fraction.value:g} × {gpu.gib:g} GiB - weights - forward pass{graphs}"
     generator.append(MemoryTerm("generator", "KV cache", max(0.0, cache.num_bytes), formula, ("generating",)))
-    terms = (*learner_terms(config.learner, config.model, sizes), *generator)
-    return MemoryPlan(gpu, sizes, is_colocated(config), fraction, terms, cache, tuple(_host_terms(config, sizes)))
+    return MemoryPlan(
+        gpu, sizes, is_colocated(config), fraction, (*learner, *generator), cache, tuple(_host_terms(config, sizes))
+    )
 
 
 def planned_fraction(config: RunConfig, shape: ModelShape, gpu_gib: float) -> MemoryFraction:
@@ -136,9 +139,8 @@ def planned_fraction(config: RunConfig, shape: ModelShape, gpu_gib: float) -> Me
     Enough for ``max_concurrent_completions`` of full length, as far as the learner leaves room for them.
     """
     sizes, gpu = _sizes(config, shape), gpu_gib * GIB
-    generator = generator_terms(config.rollout, shape, sizes.b, config.max_model_len)
+    learner, generator = _gpu_terms(config, shape, sizes)
     outside = sum(term.num_bytes for term in generator if term.name in OUTSIDE_SHARE)
-    learner = learner_terms(config.learner, config.model, sizes)
     stays = sum(term.num_bytes for term in learner if "generating" in term.phases)
     left = gpu * (1 - MARGIN) - outside - (stays if is_colocated(config) else 0)
     cache = kv_cache(config.rollout, shape, sizes.b, config.max_model_len, 0.0)
@@ -168,6 +170,19 @@ def is_colocated(config: RunConfig) -> bool:
     """Return True when generator and learner take turns on a GPU, where there is one."""
     mode = config.placement.mode
     return mode == "colocated" or (mode == "auto" and can_share(config))
+
+
+def _gpu_terms(config: RunConfig, shape: ModelShape, sizes: LearnerSizes) -> tuple[list[MemoryTerm], list[MemoryTerm]]:
+    """Return the terms of a learner's GPU, and of a generator's without its KV cache."""
+    setting = config.rollout.publish_backend
+    transport = BEST_TRANSPORT["colocated" if is_colocated(config) else "pods"] if setting == "auto" else setting
+    publish = publish_terms(config.rollout, shape, sizes.b, transport)
+    learner = learner_terms(config.learner, config.model, sizes)
+    generator = generator_terms(config.rollout, shape, sizes.b, config.max_model_len)
+    return (
+        [*learner, *(term for term in publish if term.actor == "learner")],
+        [*generator, *(term for term in publish if term.actor == "generator")],
+    )
 
 
 def _sizes(config: RunConfig, shape: ModelShape) -> LearnerSizes:

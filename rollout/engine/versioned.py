@@ -181,7 +181,7 @@ def engine_args(spec: EngineSpec, config: RolloutConfig) -> EngineArgs:
         distributed_executor_backend="uni" if config.tensor_parallel_size == 1 else "mp",
         gpu_memory_utilization=spec.gpu_memory_fraction,
         enforce_eager=not config.compile,
-        enable_sleep_mode=has_gpu(),
+        enable_sleep_mode=spec.sleeps and has_gpu(),
         skip_tokenizer_init=not spec.reads_text,
         # Logprobs of the distribution that was sampled from, after the temperature.
         logprobs_mode="processed_logprobs",

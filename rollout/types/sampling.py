@@ -72,6 +72,8 @@ class EngineSpec:
     """vLLM's share of the GPU's memory, weights and KV cache together."""
     transport: TransportName = "ray"
     """How published weights reach the engine."""
+    sleeps: bool = False
+    """Whether it gives its GPU's memory to a learner in turns; the allocator that can do so is of no other use."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, i
 
 from rollout.types.publishing import TransportName, WeightBucket
 
-ENGINES: dict[TransportName, str] = {"ray": "ray", "ipc": "ipc", "nccl": "nccl_with_deadline"}
+ENGINES: dict[TransportName, str] = {"ray": "ray", "ipc": "settling_ipc", "nccl": "nccl_with_deadline"}
 """vLLM's name of the weight-transfer engine of each transport."""
 
 
@@ -79,6 +79,8 @@ class WorkerExtension:
         engine = self.weight_transfer_engine
         with set_current_vllm_config(self.vllm_config):
             finalize_layerwise_reload(engine.model, engine.model_config)
+        if hasattr(engine, "drop_update"):
+            engine.drop_update()
         engine.reset_weight_update_target()
         self._weight_update_active = False
 
@@ -106,6 +108,9 @@ def register() -> None:
     """Make the engines known to vLLM. It may be called twice."""
     if ENGINES["ray"] not in WeightTransferEngineFactory._registry:
         WeightTransferEngineFactory.register_engine(ENGINES["ray"], ArrayWeightTransferEngine)
+        WeightTransferEngineFactory.register_engine(
+            ENGINES["ipc"], "rollout.weights.ipc", "SettlingIpcWeightTransferEngine"
+        )
         WeightTransferEngineFactory.register_engine(
             ENGINES["nccl"], "rollout.weights.nccl", "DeadlineNcclWeightTransferEngine"
         )

@@ -46,7 +46,7 @@ def generator(
     ray.init(address="local", include_dashboard=False, _node_ip_address="127.0.0.1", log_to_driver=False)
     options = {"num_gpus": 0.5 * card.is_real, "runtime_env": {"env_vars": environment(config)}}
     actor = GeneratorActor.options(**options).remote(
-        EngineSpec(model, "bfloat16", 128, load_weights=True, gpu_memory_fraction=simulated(SHARE)), config
+        EngineSpec(model, "bfloat16", 128, load_weights=True, gpu_memory_fraction=simulated(SHARE), sleeps=True), config
     )
     ray.get(actor.ready.remote(), timeout=240)
     yield actor, before

@@ -68,13 +68,16 @@ def test_a_model_that_cannot_be_planned_needs_its_shares_given(tmp_path) -> None
     assert alone.engine.gpu_memory_fraction == 0.9
 
 
-def test_a_generator_that_nothing_is_trained_beside_takes_most_of_the_gpu() -> None:
-    def evaluated(*overrides: str) -> ResolvedRun:
+def test_a_generator_that_nothing_is_trained_beside_takes_most_of_what_is_free() -> None:
+    def evaluated(*overrides: str, free_share: float = 1.0) -> ResolvedRun:
         config = load("countdown-4090", overrides)
-        return resolve(config, separate_layout(config, (), EVALUATION, "pods"), "a model", not_asked)
+        layout = separate_layout(config, (), EVALUATION, "pods")
+        return resolve(config, layout, "a model", not_asked, lambda: free_share)
 
     assert evaluated().engine.gpu_memory_fraction == 0.9
-    assert evaluated("rollout.gpu_memory_fraction=0.4").engine.gpu_memory_fraction == 0.4
+    assert evaluated(free_share=0.5).engine.gpu_memory_fraction == 0.45
+    assert evaluated("rollout.gpu_memory_fraction=0.4", free_share=0.5).engine.gpu_memory_fraction == 0.4
+    assert not evaluated().engine.sleeps
     assert evaluated().engine.load_weights and evaluated("rollout.publish_backend=ipc").engine.transport == "ray"
 
 
@@ -84,6 +87,7 @@ def test_what_a_recipe_leaves_open_is_decided_once_and_what_the_user_said_is_kep
     run = resolved(config, mode, not_asked)
     assert run.config is config and run.layout.mode == mode and not run.engine.load_weights
     assert run.engine.transport == {"cpu": "ray", "colocated": "ipc", "pods": "nccl"}[mode]
+    assert run.engine.sleeps == (mode == "colocated")
     with pytest.raises(FrozenInstanceError):
         run.engine = run.engine  # type: ignore[misc]
 
@@ -106,6 +110,18 @@ def test_a_run_that_does_not_fit_is_told_of(caplog) -> None:
     config = load("countdown-4090", ["model.path=Qwen/Qwen2.5-3B-Instruct"])
     resolved(config, "colocated", lambda: 24.0)
     assert "optimizer step" in caplog.text and "`rayzero plan` says what to change" in caplog.text
+
+
+def test_the_optimizer_in_host_memory_gets_the_cores_of_its_machine() -> None:
+    def threads(*overrides: str, mode: Mode = "colocated") -> int | None:
+        config = load("countdown-4090-1.5b", [*GIVEN, *overrides])
+        layout = colocated_layout(config) if mode == "colocated" else separate_layout(config, (), TRAINING, mode)
+        return resolve(config, layout, "a model", not_asked, rank_cores=lambda: 12).learner.threads_per_rank
+
+    assert threads() == 12 and threads("learner.threads_per_rank=3") == 3
+    assert threads("learner.offload_optimizer=false") == 1
+    # On cores generators need theirs.
+    assert threads(mode="cpu") == 1
 
 
 CARDS = {"4090": "4090", "80gb": "h100", "8gpu": "h100", "2x8gpu": "h100"}

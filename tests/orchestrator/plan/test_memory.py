@@ -52,7 +52,7 @@ def test_half_a_billion_fits_with_the_optimizer_on_the_card() -> None:
         "optimizer moments": 8 * P_05,
         "reference, copy": 2 * P_05,
     }
-    assert held(plan, "learner", "generating") == stays
+    assert held(plan, "learner", "generating") == stays | {"publish buffer": 2 * 151_936 * 896}
     assert held(plan, "learner", "backward") == stays | {
         "gradients": 2 * P_05,
         "activations": 8192 * (24 * 2 * 896 + 2 * layer + 16 * 896),
@@ -112,13 +112,28 @@ def test_larger_ones_do_not_fit_with_the_optimizer_on_the_card(model, parameters
 def test_they_fit_with_the_optimizer_in_host_memory(model, parameters, embedding, host_gib) -> None:
     plan = plan_of(model, OFFLOAD, "learner.algorithm.kl_beta=0", "rollout.gpu_memory_fraction=0.45")
     stays = {"CUDA context": 800 * MIB, "weights": 2 * parameters, "offload's buffer": 2 * embedding}
-    assert held(plan, "learner", "generating") == stays
+    assert held(plan, "learner", "generating") == stays | {"publish buffer": 2 * embedding}
     # All gradients, a bucket, the largest one twice, and its norm in float64.
     step = 2 * parameters + 2 * 50_000_000 + 2 * 2 * embedding + 8 * embedding
     assert held(plan, "learner", "optimizer step") == stays | {"gradients, applied": step}
     (offloaded,) = [term.num_bytes for term in plan.host if term.name == "offloaded optimizer"]
     assert offloaded / GIB == pytest.approx(host_gib)
     assert plan.fits
+
+
+def test_every_buffer_of_a_publish_is_planned() -> None:
+    """A bucket at the learner, its copy at the generator, and a layer that vLLM puts together beside the old one."""
+    embedding, bucket = 2 * 151_936 * 2048, 1024 * MIB
+
+    def buffers(*overrides: str) -> dict[str, float]:
+        terms = plan_of(QWEN_3, "model.lora={rank=32}", *overrides).terms
+        return {term.actor: term.num_bytes for term in terms if term.name.startswith("publish buffer")}
+
+    assert buffers() == {"learner": embedding, "generator": 2 * embedding}
+    assert buffers("rollout.publish_bucket_mib=1024") == {"learner": bucket, "generator": 2 * bucket}
+    assert buffers("rollout.publish_backend=ray") == {"generator": 2 * embedding}
+    moving = 2 * (256 * MIB + embedding)
+    assert buffers("placement.mode=pods") == {"learner": moving, "generator": moving + embedding}
 
 
 def test_what_cannot_take_turns_is_not_planned_to() -> None:
@@ -189,7 +204,7 @@ def test_the_planned_share_leaves_the_learner_its_room() -> None:
     share = planned_fraction(config, shape_of(config.model), 24).value
     embedding = 151_936 * 2048
     learner = 800 * MIB + 2 * P_17 + 2 * embedding
-    left = 0.95 * 24 * GIB - learner - 800 * MIB - 2 * embedding
+    left = 0.95 * 24 * GIB - learner - 800 * MIB - 3 * 2 * embedding
     assert left / (24 * GIB) - 0.01 <= share <= left / (24 * GIB)
     assert memory_plan(
         run(QWEN_17, OFFLOAD, "learner.algorithm.kl_beta=0", f"rollout.gpu_memory_fraction={share}"),
@@ -225,7 +240,7 @@ def test_the_command_prints_terms_verdict_and_advice(capsys) -> None:
 
 
 def test_a_run_on_cores_has_no_plan_for_a_gpu(capsys) -> None:
-    assert main(["plan", "countdown-tiny", "--gpu", "4090"]) == 2
+    assert main(["plan", "countdown-tiny", "placement.mode=cpu", "--gpu", "4090"]) == 2
     assert "placement.mode=colocated" in capsys.readouterr().err
 
 

@@ -12,7 +12,10 @@ from typing import Any
 
 import pytest
 
+from rollout.config import RolloutConfig
+from rollout.engine import versioned
 from rollout.engine.versioned import SampledRequest, VersionedEngine
+from rollout.types.sampling import EngineSpec
 
 Token = tuple[int, int]
 """The versions of the first and of the second layer that computed it."""
@@ -199,6 +202,13 @@ def test_after_a_dropped_update_nothing_of_before_comes_and_the_next_version_sam
     commit(engine, 3)
     engine.add_request("again", {"prompt_token_ids": [2]}, 2)
     assert {*drained(engine)["again"].labels} == {"3"}
+
+
+@pytest.mark.parametrize("sleeps", [True, False])
+def test_only_an_engine_that_takes_turns_has_the_allocator_that_can_sleep(sleeps: bool, monkeypatch) -> None:
+    monkeypatch.setattr(versioned, "has_gpu", lambda: True)
+    spec = EngineSpec("a model", "bfloat16", 64, load_weights=False, sleeps=sleeps)
+    assert versioned.engine_args(spec, RolloutConfig()).enable_sleep_mode == sleeps
 
 
 def test_an_engine_that_is_asleep_takes_weights_and_samples_when_it_is_awake() -> None:
