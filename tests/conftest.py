@@ -1,6 +1,7 @@
 """What tests of several packages share."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,23 @@ settings.load_profile("rayzero")
 
 ENGINES_ON_CORES = ("tests/e2e/", "tests/rollout/engine/test_engine")
 """Tests that start vLLM's engines, several at once, on cores."""
+
+
+def wants_gpus(config) -> bool:
+    """Return whether the tests of tests/gpu are asked for by name."""
+    return any("gpu" in Path(argument.partition("::")[0]).parts for argument in config.args)
+
+
+def pytest_configure(config) -> None:
+    """Hide GPUs from all tests but those of tests/gpu: the others prove what runs on cores, as exactly as cores do."""
+    if shutil.which("nvidia-smi") and not wants_gpus(config):
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
+def pytest_sessionfinish(session, exitstatus) -> None:
+    """Let `make test` go on where there is no GPU, and so no test of one."""
+    if exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED and wants_gpus(session.config):
+        session.exitstatus = pytest.ExitCode.OK
 
 
 def pytest_collection_modifyitems(config, items) -> None:

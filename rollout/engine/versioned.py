@@ -74,7 +74,7 @@ class VersionedEngine:
     def step(self) -> list[SampledRequest]:
         """Decode one token of every running request. Return those that are finished, and those that are streamed."""
         early, self._early = self._early, []
-        return [*early, *self._step()]
+        return [*early, *(self._step() if self._engine.has_unfinished_requests() else ())]
 
     def _step(self) -> list[SampledRequest]:
         sampled = [SampledRequest(output.request_id, output.outputs, output.finished) for output in self._engine.step()]

@@ -34,6 +34,7 @@ NODE = {"num_cpus": 16, "num_gpus": 8, "node_ip_address": ADDRESS}
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
     """One node of 8 GPUs; a second one joins in the test of that."""
+    os.environ.pop("CUDA_VISIBLE_DEVICES", None)  # Ray gives away only those that it names
     started = Cluster(
         initialize_head=True,
         head_node_args={
@@ -135,7 +136,8 @@ def test_ranks_of_a_node_and_engines_over_several_cards_have_gpus_of_their_own(c
         options = [placement.learner_options(0), placement.learner_options(1), placement.generator_options(0)]
         first, second, generator = what_they_see(options)
         (again,) = what_they_see(options[:1])
-    assert first[0] == second[0]
+        cores = placement.rank_cores()
+    assert first[0] == second[0] and cores == NODE["num_cpus"] // 2
     cards = [(node, card) for node, seen in (first, second, generator) for card in seen.split(",")]
     assert len({*cards}) == len(cards) == 4
     assert again[0] == first[0] and len(again[1].split(",")) == 1
