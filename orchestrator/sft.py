@@ -102,6 +102,7 @@ class SupervisedCommand(Command[SupervisedInputs]):
         with Placement.of(self.config, SUPERVISED) as placement:
             gpu_gib, rank_cores = placement.gpu_gib, placement.rank_cores
             run = resolve(self.config, placement.layout, inputs.base, gpu_gib, rank_cores=rank_cores)
+            placement.await_memory(0.0, shares_buffers=False)
             learner = LearnerGroup(run, placement)
             tracker = build_trackers(self.config, self.directory)
             try:

@@ -168,9 +168,8 @@ class Placement:
         return {"cpu": 0.0, "colocated": 0.5, "pods": float(gpus)}[self.layout.mode]
 
 
-# A process of their own, which ends with them, and so does its CUDA context.
-_total_memory_gib = ray.remote(max_calls=1)(total_memory_gib)
-_gpu_states = ray.remote(max_calls=1)(read_states)
+_total_memory_gib = ray.remote(max_calls=1)(total_memory_gib)  # its process ends with it, and so does its CUDA context
+_gpu_states = ray.remote(read_states)
 
 
 def _options(cpus: float, gpus: float, group: PlacementGroup, bundle: int) -> dict[str, Any]:

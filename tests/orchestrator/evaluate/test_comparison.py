@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 
 from orchestrator.base_model import check_context, max_positions
+from orchestrator.cluster.layout import Bundle, Layout
 from orchestrator.config.recipe import ConfigError, load
 from orchestrator.evaluate import comparison
 from orchestrator.evaluate.comparison import compare, prompts_of, with_room_for
@@ -111,7 +112,8 @@ def test_models_share_one_cluster_and_the_engines_of_one_end_before_the_next_beg
     @contextmanager
     def noted(name: str):
         events.append(f"enter {name}")
-        yield SimpleNamespace(layout=SimpleNamespace(mode="cpu", generators=(0,), ranks=()), gpu_gib=None)
+        layout = Layout("cpu", (Bundle(0, 1.0),), generators=(0,), ranks=(), rewards=())
+        yield SimpleNamespace(layout=layout, gpu_gib=None, free_share=None)
         events.append(f"leave {name}")
 
     # There are no such models.
