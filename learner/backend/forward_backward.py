@@ -134,7 +134,11 @@ class Backend:
 
     def close(self) -> None:
         """Free what the engine holds. The process group stays, for the next one."""
+        from deepspeed.runtime.zero.parameter_offload import FWD_MODULE_STACK
+
         self.engine.destroy()
+        # At ZeRO 3 DeepSpeed puts each model that it sets up here, and would keep it for ever.
+        FWD_MODULE_STACK[:] = [module for module in FWD_MODULE_STACK if module is not self.policy]
 
     def _clip_before_step(self, max_grad_norm: float) -> None:
         """Clip here, where the norm is known: without ZeRO in float32 DeepSpeed clips and does not tell it."""

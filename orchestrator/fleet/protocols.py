@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from learner.metrics import Update
 from rollout.types.completions import Group, RemoteGroup
@@ -68,4 +68,21 @@ class Fleet(Protocol):
 
     def publish(self, version: int) -> None:
         """Make every generator run the learner's weights, as `version`."""
+        ...
+
+
+class WeightSender(Protocol):
+    """The learner, as far as a publish knows it."""
+
+    @property
+    def ranks(self) -> Mapping[str, Any]:
+        """Actor handles of all ranks, by name."""
+        ...
+
+    def weight_buckets(self, max_bytes: int, timeout_s: float | None = None) -> list[Any]:
+        """Return references to all buckets of the weights, which leave the learner once."""
+        ...
+
+    def call_ranks(self, method: str, *args: Any) -> dict[str, Any]:
+        """Call `method` of every rank. Returns the pending calls by the rank's name."""
         ...

@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from orchestrator.fleet.transports import Attempt, RayTransport, Transport, WeightSender
+from orchestrator.fleet.protocols import WeightSender
+from orchestrator.fleet.transports import Attempt, RayTransport, Transport
 
 logger = logging.getLogger(__name__)
 

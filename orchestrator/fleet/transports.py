@@ -21,6 +21,7 @@ from orchestrator.cluster.calls import Outcomes, gather_calls
 from orchestrator.fleet.generators import index_of
 from orchestrator.fleet.heartbeats import Listener
 from orchestrator.fleet.learner_group import LearnerLostError, answers
+from orchestrator.fleet.protocols import WeightSender
 from rollout.types.publishing import IpcBucket, NcclGroup, TransportName
 
 ADVICE = "raise rollout.publish_timeout_s if the model is large; else look at its log, it may hang"
@@ -31,23 +32,6 @@ DROP_S = 5.0
 
 Handles = Mapping[str, Any]
 """Actor handles by name."""
-
-
-class WeightSender(Protocol):
-    """The learner, as far as a publish knows it."""
-
-    @property
-    def ranks(self) -> Mapping[str, Any]:
-        """Actor handles of all ranks, by name."""
-        ...
-
-    def weight_buckets(self, max_bytes: int, timeout_s: float | None = None) -> list[Any]:
-        """Return references to all buckets of the weights, which leave the learner once."""
-        ...
-
-    def call_ranks(self, method: str, *args: Any) -> dict[str, Any]:
-        """Call `method` of every rank. Returns the pending calls by the rank's name."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +69,12 @@ class Transport(Protocol):
         """Replace the weights of generators that have staged. Their answers are the versions that they then run."""
         ...
 
-    def drop(self, attempt: Attempt, generators: Handles) -> None:
-        """Tell them to forget what was staged, and to give up an update that has begun.
+    def drop(self, attempt: Attempt, generators: Handles) -> Outcomes:
+        """Tell them to forget what was staged, and to give up an update that has begun. Return who has.
 
         Waits a little, so that the object store is free again; who is late drops it when it wakes up.
         """
-        call_all(generators, "drop_weights", time.monotonic() + DROP_S, attempt.id)
+        return call_all(generators, "drop_weights", time.monotonic() + DROP_S, attempt.id)
 
 
 class RayTransport(Transport):
@@ -140,6 +124,11 @@ class IpcTransport(Transport):
             self._holding = {name: generators[name] for name in opened - {*outcomes.died, *outcomes.refused, *closed}}
             if not is_lost:
                 from_sender(attempt, "ipc_end", sorted(map(index_of, opened - outcomes.died.keys())))
+
+    def drop(self, attempt: Attempt, generators: Handles) -> Outcomes:
+        dropped = super().drop(attempt, generators)
+        self._holding = {name: actor for name, actor in self._holding.items() if name not in dropped.answered}
+        return dropped
 
 
 class NcclTransport(Transport):

@@ -120,7 +120,9 @@ class Generator:
             return error
         if method == "load_bucket":
             self._load(args[0])
-        elif method in ("finish_commit", "drop_weights") and not self.is_late:
+        elif method == "drop_weights" and self.is_late:
+            return TimeoutError()
+        elif method in ("finish_commit", "drop_weights"):
             self._let_go()
         return error if method == fails else 7
 

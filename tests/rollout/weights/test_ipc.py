@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
@@ -17,12 +18,10 @@ def let_go(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Who let go: the mapping itself when its last reference ends, or the generator by PyTorch's counter."""
     said: list[str] = []
 
-    class Mapping(torch.Tensor):
-        def __del__(self) -> None:
-            said.append("mapping")
-
     def rebuild(*args: Any) -> torch.Tensor:
-        return torch.zeros(8, dtype=torch.uint8).as_subclass(Mapping)
+        mapping = torch.zeros(8, dtype=torch.uint8)
+        weakref.finalize(mapping, said.append, "mapping")
+        return mapping
 
     monkeypatch.setattr("torch.multiprocessing.reductions.rebuild_cuda_tensor", rebuild)
     monkeypatch.setattr(
