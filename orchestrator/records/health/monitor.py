@@ -76,7 +76,8 @@ class Health:
         if not before.pass_at:  # answers are neither right nor wrong
             return
         found = judge_trainability(before, self._config)
-        self._tell(f"before training: {found.verdict}", *sentences(found))
+        level = logging.INFO if found.verdict == "trainable" else logging.WARNING
+        self._tell(f"before training: {found.verdict}", *sentences(found), level=level)
 
     def observe(self, step: int, metrics: Row) -> dict[str, float]:
         """Take note of a step, say what is new, and return the `health/` metrics of the step.
@@ -121,7 +122,7 @@ class Health:
             f"run {self._config.name!r} {why}. {signal.without_signal(rows, self._history, self._config, self._limits)}"
         )
 
-    def _tell(self, *sentences: str) -> None:
+    def _tell(self, *sentences: str, level: int = logging.WARNING) -> None:
         for sentence in sentences:
-            logger.warning("%s", sentence)
+            logger.log(level, "%s", sentence)
             self._say(sentence)
