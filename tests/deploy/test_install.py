@@ -106,14 +106,18 @@ def test_deepspeeds_build_asks_for_no_cuda_toolkit_where_that_variable_is_set(mo
     import torch
     import torch.utils.cpp_extension
     from deepspeed.ops.op_builder import builder
-    from deepspeed.ops.op_builder.all_ops import ALL_OPS
+    from deepspeed.ops.op_builder.evoformer_attn import EvoformerAttnBuilder
+    from deepspeed.ops.op_builder.fp_quantizer import FPQuantizerBuilder
+    from deepspeed.ops.op_builder.ragged_ops import RaggedOpsBuilder
+    from deepspeed.ops.op_builder.spatial_inference import SpatialInferenceBuilder
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: type("A4090", (), {"major": 8, "minor": 9}))
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     monkeypatch.setattr(torch.utils.cpp_extension, "CUDA_HOME", None)
     monkeypatch.setattr(builder, "assert_no_cuda_mismatch", lambda name="": True)
-    operators = [ALL_OPS[name] for name in ("evoformer_attn", "fp_quantizer", "ragged_ops", "spatial_inference")]
+    builders = (EvoformerAttnBuilder, FPQuantizerBuilder, RaggedOpsBuilder, SpatialInferenceBuilder)
+    operators = [build() for build in builders]  # a list of all of them knows those of the CPU alone
 
     def ask_all() -> None:
         for operator in operators:
