@@ -48,7 +48,7 @@ class Chart:
     x_title: str = "step"
 
     def to_json(self) -> dict[str, Any]:
-        made = {name: value for name, value in asdict(self).items() if value or name == "unit"}
+        made = {name: value for name, value in asdict(self).items() if value or name in ("unit", "x_title")}
         return made | {"lines": [{k: v for k, v in asdict(line).items() if v} for line in self.lines]}
 
 

@@ -11,6 +11,7 @@ from learner.algorithm.advantages import group_advantages
 from orchestrator.report.page.chart import Chart, Line, Role, present
 from orchestrator.report.page.learning import Digests
 from orchestrator.report.reading.digest import StepDigest
+from rewards.function import RIGHT_UNTAGGED
 
 MAX_EXAMPLES = 24
 """Groups that the page explains."""
@@ -86,7 +87,7 @@ def distributions(train: Digests) -> list[Chart]:
         ("first fifth of the steps", steps[:count], "muted"),
         ("last fifth", steps[-count:], "main"),
     ]
-    names = dict.fromkeys(name for each in steps for name in each.parts)
+    names = dict.fromkeys(name for each in steps for name in each.parts if name != RIGHT_UNTAGGED)
     charts = []
     for name in list(names)[:6]:
         values = sorted({value for _, part, _ in ends for each in part for value, _ in each.parts.get(name, ())})
@@ -108,7 +109,7 @@ def shares(steps: Sequence[StepDigest], name: str, values: Sequence[float]) -> l
 
 def spread_chart(train: Digests) -> Chart | None:
     """Return the share of groups with spread by what is rewarded: what right or wrong alone would teach, and more."""
-    names = list(dict.fromkeys(name for each in train.values() for name in each.spread))
+    names = list(dict.fromkeys(name for each in train.values() for name in each.spread if name != RIGHT_UNTAGGED))
     if not names:
         return None
     names.sort(key=lambda name: (name != "total", name != RIGHT_OR_WRONG))
@@ -124,4 +125,4 @@ def spread_chart(train: Digests) -> Chart | None:
         "Share of groups that teach something if this alone were rewarded. Where partial credit lies above right or "
         "wrong, it would teach from more groups, though not what is right."
     )
-    return Chart("What each reward would teach from", "share of groups", lines, note)
+    return Chart("What each reward would teach from", "share", lines, note)

@@ -12,8 +12,8 @@ PHASES: dict[str, tuple[str, Role]] = {
     "rollout": ("sampling and grading", "main"),
     "update": ("update", "second"),
     "publish": ("publishing", "wrong"),
-    "evaluation": ("evaluation", "third"),
-    "other": ("other", "muted"),
+    "evaluation": ("evaluation", "muted"),
+    "other": ("other", "third"),
 }
 """Phases of a step: what each is called, and its role in a chart."""
 GENERATORS, LEARNER = "generators", "learner"

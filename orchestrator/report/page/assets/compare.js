@@ -27,7 +27,7 @@ export function comparePage(data) {
   const show = () => {
     const axis = /** @type {keyof typeof axes} */ (select.value);
     charts.replaceChildren(...CURVES.filter(([, key]) => data.runs.some((/** @type {any} */ run) => run.series[key])).map(([title, key, unit]) =>
-      chartCard({ steps: [], series: {}, events: [] }, { title, unit, lines: lines(data.runs, key, axis, unit), x_title: axes[axis] })));
+      chartCard({ steps: [], series: {}, events: [] }, { title, unit, lines: lines(data.runs, key, axis, unit), x_title: axes[axis], log: key === "rollout/logprob_gap" })));
     drawWaiting();
   };
   show();
@@ -67,7 +67,7 @@ function settings(data) {
   const rows = data.compare.settings;
   if (!rows.length) return h("p", {}, "None but the name.");
   const heads = ["setting", ...data.runs.map((/** @type {any} */ run) => run.name)];
-  return h("div", { class: "scroll" }, h("table", { class: "dense" }, h("thead", {}, h("tr", {}, heads.map((head) => h("th", { scope: "col" }, head)))),
+  return h("div", { class: "scroll" }, h("table", { class: "dense" }, h("thead", {}, h("tr", {}, heads.map((head) => h("th", { scope: "col", class: "said" }, head)))),
     h("tbody", {}, rows.map((/** @type {string[]} */ [key, ...values]) => h("tr", {}, h("th", { scope: "row" }, h("code", {}, visible(key))),
       values.map((value) => h("td", { class: "said" }, visible(value) || "–")))))));
 }

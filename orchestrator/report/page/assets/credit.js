@@ -73,7 +73,7 @@ function rewards(group, example, names) {
     h("td", { class: "strong" }, short(each.reward)),
     names.map((name) => h("td", {}, signed(example.advantages[name][n], 2))),
     recorded && h("td", { class: "strong" }, example.recorded[n] === null || example.recorded[n] === undefined ? "–" : signed(/** @type {number} */ (example.recorded[n]), 2))));
-  return h("div", { class: "scroll" }, h("table", { class: "dense" }, h("thead", {}, h("tr", {}, heads.map((head) => h("th", { scope: "col" }, head)))), h("tbody", {}, rows)));
+  return h("div", { class: "scroll" }, h("table", { class: "dense" }, h("thead", {}, h("tr", {}, heads.map((head) => h("th", { scope: "col", class: head === "completion" ? "said" : false }, head)))), h("tbody", {}, rows)));
 }
 
 /** @param {any} run @param {any} group @param {Example} example */

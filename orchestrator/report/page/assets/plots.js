@@ -206,9 +206,9 @@ export function layout(chart, lines, range, margin, touch) {
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", showlegend: false, barmode: chart.kind === "bars" ? "stack" : chart.kind === "timeline" ? "overlay" : "group",
     bargap: 0.35, bargroupgap: 0.12,
     hoverlabel: { bgcolor: style("--paper"), bordercolor: style("--hair"), font: { family: font.family, size: 12, color: style("--ink") } },
-    xaxis: { ...axis, range: ["lines", "stack", "areas"].includes(chart.kind ?? "lines") && lines.length ? stepRange(lines) : undefined, showgrid: false, fixedrange: touch, ticks: "outside", ticklen: 4, tickcolor: style("--hair"), nticks: 7,
+    xaxis: { ...axis, range: ["lines", "stack", "areas"].includes(chart.kind ?? "lines") && lines.length ? stepRange(lines) : undefined, type: chart.kind === "groups" ? "category" : undefined, showgrid: false, fixedrange: touch, ticks: "outside", ticklen: 4, tickcolor: style("--hair"), nticks: 7,
       title: { text: plain(chart.x_title ?? "step"), font, standoff: 6 }, hoverformat: ",d" },
-    yaxis: { ...axis, fixedrange: true, range: range ?? undefined, nticks: 5, type: chart.log ? "log" : "linear",
+    yaxis: { ...axis, fixedrange: true, range: range ?? undefined, nticks: 5, type: chart.log ? "log" : chart.kind === "timeline" ? "category" : "linear",
       tickformat: chart.unit === "share" ? ".0%" : undefined, exponentformat: "power", separatethousands: true,
       ...(chart.log && lines.length ? logTicks(lines) : {}) },
   };

@@ -97,7 +97,7 @@ function whiskers(figure, isOne) {
   const lines = ticks.map((tick) => svg("line", { x1: at(tick), x2: at(tick), y1: 2, y2: base, class: "tick" }));
   const label = `${figure.title}: before ${shown(figure.before[0], figure)}, after ${shown(figure.after[0], figure)}`;
   const drawing = svg("svg", { width: "100%", height, class: "whiskers", role: "img", "aria-label": label }, ...lines, ...marks);
-  const scale = ticks.length ? h("div", { class: "scale", "aria-hidden": "true" }, ticks.map((tick) => h("span", {}, percent(tick, 0)))) : null;
+  const scale = ticks.length ? h("div", { class: "scale", "aria-hidden": "true" }, ticks.map((tick) => h("span", { style: `left:${1 + 98 * tick}%` }, percent(tick, 0)))) : null;
   return h("div", { class: "interval" }, drawing, scale);
 }
 

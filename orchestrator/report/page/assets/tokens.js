@@ -21,8 +21,8 @@ const nats = (list, n) => (list === undefined || list[n] === undefined || list[n
 
 /** What a strip can be coloured by, with the sentence that explains it. */
 export const MODES = {
-  logprob: { label: "rollout logprob", text: "Darker tokens were less likely when they were sampled." },
-  gap: { label: "gap between sampler and learner", text: "Darker tokens are those whose logprobs the learner and the sampler disagree about." },
+  logprob: { label: "rollout logprob", text: "The stronger the colour, the less likely the token was when it was sampled." },
+  gap: { label: "gap between sampler and learner", text: "The stronger the colour, the more the learner and the sampler disagree about the token." },
   pull: { label: "advantage × (1 − p)", text: "How hard the update pulls at each token: blue makes it likelier, red less likely. A sure token cannot move." },
   change: { label: "advantage × what the update changed", text: "Blue tokens moved as their advantage asked, red ones against it." },
 };
