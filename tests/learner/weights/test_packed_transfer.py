@@ -108,7 +108,7 @@ def send_by_ipc(learner: Learner, receiving: Receiving) -> None:
         buffer = {"ipc_handles": dict(bucket.handles), "tensor_sizes": list(bucket.num_bytes)}
         receiving.engine.receive_weights(IPCWeightTransferUpdateInfo(**names_and_shapes(bucket) | buffer))
     receiving.engine._packed_importer.close()
-    learner.ipc.end()
+    learner.ipc.end(opened=[0])
 
 
 def test_buckets_of_ipc_arrive_byte_for_byte_and_their_buffer_can_be_freed(

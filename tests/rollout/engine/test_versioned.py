@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -205,9 +206,9 @@ def test_after_a_dropped_update_nothing_of_before_comes_and_the_next_version_sam
 
 
 @pytest.mark.parametrize("sleeps", [True, False])
-def test_only_an_engine_that_takes_turns_has_the_allocator_that_can_sleep(sleeps: bool, monkeypatch) -> None:
+def test_only_an_engine_that_takes_turns_can_sleep(sleeps: bool, tiny_model: Path, monkeypatch) -> None:
     monkeypatch.setattr(versioned, "has_gpu", lambda: True)
-    spec = EngineSpec("a model", "bfloat16", 64, load_weights=False, sleeps=sleeps)
+    spec = EngineSpec(str(tiny_model), "bfloat16", 64, load_weights=False, sleeps=sleeps)
     assert versioned.engine_args(spec, RolloutConfig()).enable_sleep_mode == sleeps
 
 
