@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from orchestrator.doctor.host_facts import cpu_flags
+from orchestrator.doctor.libraries import VLLM, installed_vllms
 
 UNITS = ("avx512_bf16", "amx_bf16", "bf16")
 """Units that multiply in bfloat16, as /proc/cpuinfo calls them: two of x86, one of Arm."""
@@ -19,7 +20,8 @@ def has_units() -> bool:
 def with_dtype(settings: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the settings of a recipe with `model.dtype = "auto"` decided.
 
-    It is bfloat16, and float32 where `placement.mode` is "cpu" and the CPU has no units for bfloat16.
+    It is bfloat16, and float32 where the run is on cores and the CPU has no units for bfloat16. With `placement.mode`
+    "auto" a run is on cores where the vLLM that is installed is built for them.
 
     Raises ValueError for settings that would be right on one machine only.
     """
@@ -31,7 +33,9 @@ def with_dtype(settings: Mapping[str, Any]) -> Mapping[str, Any]:
             'learner.zero_stage = 0 with model.dtype = "auto", which is bfloat16 on some machines, where DeepSpeed '
             "wants another stage: set learner.zero_stage=1, which costs nothing on one rank, or model.dtype=float32"
         )
-    is_slow = placement.get("mode") == "cpu" and not has_units()
+    mode = placement.get("mode", "auto")
+    is_on_cores = mode == "cpu" or (mode == "auto" and installed_vllms() == [VLLM["cpu"]])
+    is_slow = is_on_cores and not has_units()
     return {**settings, "model": {**model, "dtype": "float32" if is_slow else "bfloat16"}}
 
 

@@ -51,7 +51,8 @@ def test_auto_is_bfloat16_where_the_cpu_has_units_for_it(cpu, content: str, dtyp
 
 
 @pytest.mark.parametrize("mode", ["auto", "pods", "colocated"])
-def test_auto_is_bfloat16_where_a_gpu_may_compute(cpu, mode: str) -> None:
+def test_auto_is_bfloat16_where_a_gpu_may_compute(cpu, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "installed_vllms", lambda: ["vllm"])
     more = ["rollout.num_generators=1", "learner.num_ranks=1"] if mode == "colocated" else []
     assert auto(f"placement.mode={mode}", *more) == "bfloat16"
 
@@ -72,7 +73,7 @@ def test_a_recipe_that_would_be_right_on_some_machines_only_is_refused_on_all(cp
 
 
 def test_bfloat16_on_a_cpu_without_units_is_said_to_be_slow(cpu, caplog: pytest.LogCaptureFixture) -> None:
-    config = load("countdown-tiny", BF16)
+    config = load("countdown-tiny", [*BF16, "placement.mode=cpu"])
     (notice,) = notices(config)
     assert "bfloat16 on a CPU without units for it" in notice and 'float32, or to "auto"' in notice
     assert ("beware", notice) in supervised_plan(config)
