@@ -35,7 +35,8 @@ def test_every_key_in_the_code_has_an_entry() -> None:
     text = "\n".join(
         path.read_text() for name in ("rollout", "learner", "orchestrator") for path in (ROOT / name).rglob("*.py")
     )
-    keys = {key for key in re.findall(rf'f?"((?:{PREFIXES})/[\w{{}}./]+)"', text) if "{" not in key}
+    found = set(re.findall(rf'f?"((?:{PREFIXES})/[\w{{}}./]+)"', text))
+    keys = {key for key in found if "{" not in key and not key.endswith("_")}  # what others begin with
     assert len(keys) > 40 and not [key for key in keys if not has_an_entry(key)]
 
 

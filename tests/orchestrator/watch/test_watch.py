@@ -53,6 +53,7 @@ class Terminal:
     def __init__(self, arguments: list[str]) -> None:
         self.pid, self._master = pty.fork()
         if self.pid == 0:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # ignored in what a shell starts in the background
             os.environ |= {"PYTHONPATH": str(ROOT), "TERM": "xterm-256color", "COLUMNS": "100", "LINES": "40"}
             os.execv(sys.executable, [sys.executable, *arguments])
         self.written, self.is_over = "", False
