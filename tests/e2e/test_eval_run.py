@@ -25,6 +25,8 @@ def compared(tiny_model, tmp_path_factory):
     folder, mark = tmp_path_factory.mktemp("compared"), f"RAYZERO_TEST={uuid.uuid4()}"
     command = [sys.executable, "-m", "orchestrator.cli", "eval", f"untrained:{tiny_model}", f"warm:{WARM_START}"]
     options = [
+        "--recipe",
+        "countdown-tiny",
         "--formats",
         "zero_shot",
         "natural",
