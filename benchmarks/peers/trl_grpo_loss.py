@@ -23,7 +23,6 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +42,7 @@ from benchmarks.peers.problem import (
     make_problem,
 )
 from benchmarks.peers.trl_cases import Case, different_cases, equal_cases
+from benchmarks.peers.trl_version import TRL, missing_trl
 from learner.algorithm.credit_assignment import assign_advantages
 from learner.algorithm.objective import Objective
 from learner.algorithm.settings import AlgorithmConfig
@@ -51,7 +51,6 @@ from learner.packing import pack
 from learner.sequences import select_computed, sequences_from_groups
 from rollout.types.completions import Group
 
-TRL = "1.16.0"
 LIMIT = 1e-5
 
 
@@ -65,12 +64,8 @@ class Outcome:
 
 
 def main() -> int:
-    try:
-        found = version("trl")
-    except PackageNotFoundError:
-        found = "none"
-    if found != TRL:
-        print(f"this needs trl {TRL}, found {found}: the docstring says how to get it", file=sys.stderr)
+    if (missing := missing_trl()) is not None:
+        print(missing, file=sys.stderr)
         return 2
     os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"
     warnings.filterwarnings("ignore", message="TRL currently supports vLLM")
@@ -78,9 +73,7 @@ def main() -> int:
     logging.disable_progress_bar()
     with tempfile.TemporaryDirectory() as folder:
         problem = make_problem(Path(folder))
-        print(
-            f"TRL {found}, torch {torch.__version__}, float32; {NUM_GROUPS} groups of {GROUP_SIZE}, one without spread"
-        )
+        print(f"TRL {TRL}, torch {torch.__version__}, float32; {NUM_GROUPS} groups of {GROUP_SIZE}, one without spread")
         good = table("must be equal", equal_cases(), problem)
         good &= table("must differ", different_cases(), problem)
         good &= overlong_punishments_agree()

@@ -23,10 +23,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from benchmarks.peers.trl_version import missing_trl
 from orchestrator.base_model import base_model, load_tokenizer
 from orchestrator.config.recipe import DEFAULT_RECIPE, load
 from orchestrator.config.schema import RunConfig
@@ -37,7 +37,6 @@ from rewards.score import compose
 from rollout.prompts.stream import PromptStream
 from rollout.types.prompts import Prompt
 
-TRL = "1.16.0"
 STEPS_A_ROUND = 2
 """Of this project; TRL takes one."""
 PARTS = 4
@@ -60,12 +59,8 @@ def main() -> int:
     arguments.add_argument("--peer", action="store_true", help=argparse.SUPPRESS)
     arguments.add_argument("overrides", nargs="*")
     given = arguments.parse_intermixed_args()
-    try:
-        found = version("trl")
-    except PackageNotFoundError:
-        found = "none"
-    if found != TRL:
-        print(f"this needs trl {TRL}, found {found}: the docstring says how to get it", file=sys.stderr)
+    if (missing := missing_trl()) is not None:
+        print(missing, file=sys.stderr)
         return 2
     with tempfile.TemporaryDirectory() as folder:
         quiet = ("evaluation.every_steps=0", "prompts.num_held_out=2", "evaluation.completions_per_prompt=1")
@@ -92,16 +87,12 @@ def compare(recipe: str, overrides: Sequence[str], rounds: int) -> None:
             print(
                 f"round {turn + 1}  Rayzero {describe(ours[-STEPS_A_ROUND:])}   TRL {describe(theirs[-1:])}", flush=True
             )
-    by_step = median_of(step.seconds for step in theirs) / median_of(step.seconds for step in ours)
-    by_token = median_of(step.seconds / step.tokens for step in theirs) / median_of(
+    by_step = statistics.median(step.seconds for step in theirs) / statistics.median(step.seconds for step in ours)
+    by_token = statistics.median(step.seconds / step.tokens for step in theirs) / statistics.median(
         step.seconds / step.tokens for step in ours
     )
     print(f"TRL takes {by_step:.1f} times as long for a step, {by_token:.1f} times for a token that is sampled")
     print(f"the claim: {min(by_step, by_token):.1f}")
-
-
-def median_of(values: Any) -> float:
-    return statistics.median(values)
 
 
 def describe(steps: Sequence[Step]) -> str:
