@@ -19,7 +19,7 @@ HOLDER = re.compile(r"process (\d{1,10}) on (\S+)")
 SAID = re.compile(r"(?:INFO|WARNING) (?:a new command resumes the run|training goes on) after step (\d+)$")
 PEAKS = re.compile(r"INFO peak memory, GiB: \{(.*)\}$")
 PEAK = re.compile(r"'((?:generator|learner|reward)-\d{1,6})': (\d{1,6}(?:\.\d+)?)")
-VERDICT = re.compile(r"WARNING before training: (trainable|slow|too hard|too easy)$")
+VERDICT = re.compile(r"(?:INFO|WARNING) before training: (trainable|slow|too hard|too easy)$")
 
 
 @dataclass(frozen=True, slots=True)
