@@ -24,6 +24,8 @@ def read(name: str) -> list[dict[str, Any]]:
 
 CASES, PAIRS = read("math"), read("math_equivalence")
 LONGEST_ANSWER = 300
+LIMIT_S = 20.0
+"""Seconds of CPU: none of these takes one on a quiet machine, and without bounds most would take hours."""
 DIFFERENCES = {
     31: "an answer in dollars that stands on a line of its own is read (Math-Verify's parser reads it too)",
     32: "as 31, in round brackets",
@@ -50,11 +52,11 @@ def grade(text: str, reference: str, extraction: str = "tags") -> float:
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["completion"][:60])
-def test_a_case_is_graded_right_within_a_second(case: dict[str, Any]) -> None:
+def test_a_case_is_graded_right_in_bounded_time(case: dict[str, Any]) -> None:
     grade(r"\boxed{x}", "y")  # SymPy takes its time to import
     start = time.process_time()
     assert grade(case["completion"], case["reference"]) == float(case["right"])
-    assert time.process_time() - start < 1
+    assert time.process_time() - start < LIMIT_S
 
 
 @pytest.mark.parametrize("number", range(len(PAIRS)))
@@ -154,8 +156,8 @@ def test_answers_in_both_directions(reference: str, answer: str, is_right: float
     ],
 )
 @pytest.mark.parametrize("reference", ["12", "x^2 < 3", r"x \in [1, 2]", r"\{1, 2\}"])
-def test_costly_answers_take_no_second(answer: str, reference: str) -> None:
+def test_costly_answers_take_bounded_time(answer: str, reference: str) -> None:
     grade(r"\boxed{x}", "y")
     start = time.process_time()
     assert grade(f"<answer>{answer}</answer>", reference) == 0
-    assert time.process_time() - start < 1
+    assert time.process_time() - start < LIMIT_S

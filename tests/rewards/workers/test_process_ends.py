@@ -35,7 +35,7 @@ def test_children_that_are_killed_from_outside_lose_nothing() -> None:
 
 
 def test_a_fork_server_that_is_killed_is_replaced() -> None:
-    """With it die two children, one that hangs and one at work: their tasks are graded once more."""
+    """With it die its children, one that hangs and those at work: their tasks are graded once more."""
 
     async def run() -> list[list[str]]:
         async with working(act(1.5)) as worker:
@@ -44,7 +44,7 @@ def test_a_fork_server_that_is_killed_is_replaced() -> None:
             made = []
             async for progress in worker.grade(tasks_of(["sleep", "nap", "nap", "good"], act(1.5))):
                 made += progress.done
-                if len(worker._supervisor.pids) == 3 and worker._supervisor.pids[0] == server:
+                if len(worker._supervisor.pids) >= 3 and worker._supervisor.pids[0] == server:
                     os.kill(server, signal.SIGKILL)
             assert worker._supervisor.pids[0] != server
             return statuses_of(outcomes for _, outcomes in sorted(made))
