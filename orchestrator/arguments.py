@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -78,6 +79,16 @@ def add_commands_on_runs(commands: Any) -> None:
     )
     report.add_argument("--open", action="store_true", help="open it in the browser")
 
+    push = commands.add_parser("push", help="upload a run's model to the Hugging Face hub, with a card made of the run")
+    push.add_argument("run", help="directory of the run, such as runs/<name>")
+    push.add_argument("repository", metavar="OWNER/NAME", help="what it is called on the hub")
+    push.add_argument("--dry-run", action="store_true", help="write the folder, and upload nothing")
+    push.add_argument(
+        "--output", metavar="FOLDER", help="the folder of --dry-run; default: push/ in the run's directory"
+    )
+    push.add_argument("--license", metavar="ID", help="the model's, such as apache-2.0; default: that of its base")
+    push.add_argument("--private", action="store_true", help="make a new repository private")
+
     scale = commands.add_parser("scale", help="change the number of generators of a run that is going on")
     scale.add_argument("run", help="directory of the run, such as runs/<name>")
     scale.add_argument("num_generators", type=int, help="how many it has from its next step on")
@@ -114,3 +125,19 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     if overrides:
         given.arguments += overrides
     return given
+
+
+def evaluation_overrides(given: argparse.Namespace) -> list[str]:
+    """Return the options of `rayzero eval` as overrides. As many completions are sampled as the largest k asks for."""
+    settings = {
+        "evaluation.formats": given.formats,
+        "evaluation.num_prompts": given.num_prompts,
+        "evaluation.seed": given.seed,
+        "seed": given.seed,
+    }
+    sizes = [int(k) if k.isdecimal() else k for k in given.pass_at or ()]
+    if sizes:
+        settings["evaluation.pass_at"] = sizes
+        if not any(argument.startswith("evaluation.completions_per_prompt=") for argument in given.arguments):
+            settings["evaluation.completions_per_prompt"] = max((k for k in sizes if isinstance(k, int)), default=1)
+    return [f"{key}={json.dumps(value)}" for key, value in settings.items() if value is not None]

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.arguments import parse
+from orchestrator.arguments import evaluation_overrides, parse
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parse(arguments)
     if given.command == "doctor":  # it has to answer where the imports below fail
         return run_doctor(given)
-    quiet_libraries()
+    quiet_libraries(shows_progress=given.command == "push" and sys.stderr.isatty())
     from rich.console import Console
 
     from orchestrator.config.recipe import ConfigError
@@ -115,22 +114,6 @@ def run_eval(given: argparse.Namespace, console: Console) -> int:
     return 0
 
 
-def evaluation_overrides(given: argparse.Namespace) -> list[str]:
-    """Return the options of `rayzero eval` as overrides. As many completions are sampled as the largest k asks for."""
-    settings = {
-        "evaluation.formats": given.formats,
-        "evaluation.num_prompts": given.num_prompts,
-        "evaluation.seed": given.seed,
-        "seed": given.seed,
-    }
-    sizes = [int(k) if k.isdecimal() else k for k in given.pass_at or ()]
-    if sizes:
-        settings["evaluation.pass_at"] = sizes
-        if not any(argument.startswith("evaluation.completions_per_prompt=") for argument in given.arguments):
-            settings["evaluation.completions_per_prompt"] = max((k for k in sizes if isinstance(k, int)), default=1)
-    return [f"{key}={json.dumps(value)}" for key, value in settings.items() if value is not None]
-
-
 def run_solve(given: argparse.Namespace, console: Console) -> int:
     from orchestrator.evaluate.solve import solve
     from rollout.types.paths import from_home
@@ -156,6 +139,16 @@ def run_report(given: argparse.Namespace, console: Console) -> int:
         import webbrowser
 
         webbrowser.open(file.resolve().as_uri())
+    return 0
+
+
+def run_push(given: argparse.Namespace, console: Console) -> int:
+    from orchestrator.push.push import push, write_only
+
+    if given.dry_run:
+        write_only(given.run, given.repository, console, given.output, licence=given.license)
+    else:
+        push(given.run, given.repository, console, licence=given.license, is_private=given.private)
     return 0
 
 
@@ -198,6 +191,7 @@ COMMANDS = {
     "eval": run_eval,
     "solve": run_solve,
     "report": run_report,
+    "push": run_push,
     "scale": run_scale,
     "watch": run_watch,
     "plot": run_plot,
@@ -228,10 +222,11 @@ def failed(error: Exception) -> int:
     return 1
 
 
-def quiet_libraries() -> None:
+def quiet_libraries(*, shows_progress: bool = False) -> None:
     """Keep libraries' chatter out of the terminal; what matters is logged by the run itself."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    if not shows_progress:
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")

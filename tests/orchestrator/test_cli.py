@@ -2,8 +2,7 @@
 
 import pytest
 
-from orchestrator.arguments import parse
-from orchestrator.cli import evaluation_overrides
+from orchestrator.arguments import evaluation_overrides, parse
 from orchestrator.config.recipe import load
 
 

@@ -41,3 +41,10 @@ def data_of(report: Path) -> dict[str, Any]:
     assert found is not None
     data: dict[str, Any] = json.loads(found[1])
     return data
+
+
+def set_in(run: Path, section: str, **settings: Any) -> None:
+    """Change settings of a run's config.json."""
+    found = json.loads((run / "config.json").read_text())
+    found[section] |= settings
+    (run / "config.json").write_text(json.dumps(found))

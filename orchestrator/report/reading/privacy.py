@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import re
+import socket
 from collections.abc import Mapping
+from getpass import getuser
 from pathlib import PurePath
 from typing import Any
 
 SECRET_NAMES = re.compile(r"(^|_)(key|token|secret|password|passwd|auth|authorization|credentials?|headers?)$")
-ADDRESS = re.compile(r"://|^[\w.-]+:\d{2,5}(/|$)|(?<![\d.])\d{1,3}(\.\d{1,3}){3}(?![\d.])|@[\w-]+\.")
+ADDRESS = re.compile(
+    r"://|^[\w.-]+:\d{2,5}(/|$)|\b[A-Za-z][\w-]*(\.[\w-]+)+:\d{2,5}\b"
+    r"|(?<![\d.])\d{1,3}(\.\d{1,3}){3}(?![\d.])|@[\w-]+\."
+)
 LOOKS_SECRET = re.compile(r"(hf_|sk-|ghp_|AKIA|eyJ)[\w.-]{12,}|(?=\w*\d)(?=\w*[A-Za-z])[A-Za-z0-9_]{32,}")
 FOLDER = re.compile(r"(?<![\w./<])(?:~|/(?!answer|think)[^\s/:\"'<>]+|[A-Za-z]:\\[^\s\\]+)(?:[/\\][^\s/\\:\"'<>]+)+")
 LEFT_OUT = ("runs_dir", "placement", "tracking")
 """Settings of where a run is kept and what it runs on."""
 HIDDEN = "(not shown)"
+SHORTEST_SECRET = 6
+"""Characters of a variable's value from which its occurrence in a text is no chance."""
 
 
 def shareable(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -30,8 +38,28 @@ def without_places(value: Any, name: str = "") -> Any:
         return [without_places(inner, name) for inner in value]
     if not isinstance(value, str):
         return value
-    if SECRET_NAMES.search(name.lower()) or ADDRESS.search(value) or LOOKS_SECRET.search(value):
+    if SECRET_NAMES.search(name.lower()) or ADDRESS.search(value) or LOOKS_SECRET.search(value) or is_known(value):
         return HIDDEN
-    if value.startswith(("/", "~", "..")) and "\n" not in value:
+    if "\n" not in value and (value.startswith(("/", "~", "..")) or is_of_this_user(value)):
         return PurePath(value).name
     return FOLDER.sub(lambda found: re.split(r"[/\\]", found[0])[-1], value)
+
+
+def is_known(value: str) -> bool:
+    """Return whether a text holds this machine's name, or the value of a variable that is named like a key."""
+    named = (text for name, text in os.environ.items() if SECRET_NAMES.search(name.lower()))
+    if any(len(text) >= SHORTEST_SECRET and text in value for text in named):
+        return True
+    host = socket.gethostname()
+    return len(host) >= SHORTEST_SECRET and re.search(rf"(?<![\w-]){re.escape(host)}(?![\w-])", value) is not None
+
+
+def is_of_this_user(value: str) -> bool:
+    """Return whether a path leads through a folder that is named like who runs this; `owner/name` is on the hub."""
+    folders = value.split("/")[:-1]
+    if len(folders) < 2:
+        return False
+    try:
+        return getuser() in folders
+    except (OSError, KeyError):  # a container's user without a name
+        return False

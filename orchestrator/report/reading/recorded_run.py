@@ -49,9 +49,9 @@ class RecordedRun:
 
     @property
     def num_steps(self) -> int:
-        """Steps that were asked for; those that were done where nobody knows."""
+        """Steps that were asked for; those that were done where nobody knows, and of `rayzero sft`."""
         asked = self.settings.get("num_steps")
-        return asked if isinstance(asked, int) else self.last_step
+        return asked if isinstance(asked, int) and asked else self.last_step
 
     @property
     def last_step(self) -> int:
@@ -100,7 +100,8 @@ def step_files(folder: Path) -> dict[int, Path]:
 
 def state_of(path: Path, settings: dict[str, Any], last_step: int) -> State:
     """Tell whether a run is complete, is going on here, or ended before its last step."""
-    if (path / "final").exists() and last_step == settings.get("num_steps", last_step):
+    # Supervised training has steps of its own, and a recipe without those of reinforcement learning.
+    if (path / "final").exists() and last_step == (settings.get("num_steps") or last_step):
         return "complete"
     return "going on" if is_held(read_text(path / ".lock")) else "ended early"
 

@@ -13,6 +13,7 @@ from orchestrator.cli import main
 from orchestrator.report.page.chart import healthy
 from orchestrator.report.report import write_report
 from tests.support.paths import ROOT
+from tests.support.planted import planted_run
 from tests.support.run_directories import data_of, written_run
 
 pytest.importorskip("plotly", reason="`make install` installs plotly")
@@ -105,31 +106,11 @@ def test_what_is_no_run_is_refused_in_one_line(arguments, tmp_path: Path, monkey
 
 
 def test_nothing_of_the_machine_is_in_a_report(tmp_path: Path, monkeypatch) -> None:
-    secrets = [
-        "planted-folder",
-        "planted-user",
-        "planted.host",
-        "planted-project",
-        "hf_planted0123456789",
-        "planted-env",
-    ]
-    monkeypatch.setenv("RAYZERO_SECRET", "planted-env")
-    folder = tmp_path / "planted-folder"
-    run = written_run(folder, "mine", 4, 2, "no", "tracking.wandb_project=planted-project")
-    settings = json.loads((run / "config.json").read_text())
-    settings["model"] |= {"path": "/home/planted-user/models/base-1b", "build": None}
-    settings["warm_start"]["data"] = "/home/planted-user/pairs.jsonl"
-    settings["rewards"]["parameters"] = {
-        "judge": {"url": "http://planted.host:8000/v1", "api_key": "hf_planted0123456789"}
-    }
-    (run / "config.json").write_text(json.dumps(settings))
-    (run / "log.txt").write_text("2026-01-01 00:00:00,000 WARNING /home/planted-user died on planted.host\n")
-    (run / ".lock").write_text("process 1 on planted.host")
+    run, secrets = planted_run(tmp_path, monkeypatch)
     text = write_report([run]).read_text()
     assert "base-1b" in text and "pairs.jsonl" in text
     shown = re.sub(r"<script>.*?</script>", "", text, flags=re.DOTALL)
-    here = [str(tmp_path), socket.gethostname(), str(Path.home())]
-    assert not [secret for secret in (*secrets, *here) if len(secret) > 3 and secret in shown]
+    assert not [secret for secret in secrets if len(secret) > 3 and secret in shown]
 
 
 def test_what_is_healthy_is_said_by_the_metrics_own_documentation() -> None:

@@ -1,5 +1,7 @@
 """What a report says of settings: enough to repeat the run, and nothing of the machine."""
 
+import socket
+
 import pytest
 
 from orchestrator.report.reading.privacy import HIDDEN, shareable, without_places
@@ -15,6 +17,8 @@ from orchestrator.report.reading.privacy import HIDDEN, shareable, without_place
         ("see /home/someone/rows.jsonl", "see rows.jsonl"),
         ("http://judge.internal:8000/v1", HIDDEN),
         ("judge.internal:8000", HIDDEN),
+        ("ask judge.internal:8000 first", HIDDEN),
+        ("at 10.30:15, in steps of 0.5:10", "at 10.30:15, in steps of 0.5:10"),
         ("10.1.2.3", HIDDEN),
         ("someone@company.com", HIDDEN),
         ("hf_AbCdEfGhIjKlMnOpQrSt", HIDDEN),
@@ -43,3 +47,17 @@ def test_a_setting_that_is_named_like_a_key_is_not_shown(name: str) -> None:
 def test_where_a_run_is_kept_and_tracked_is_nobodys_business() -> None:
     given = {"runs_dir": "runs", "placement": {"mode": "cpu"}, "tracking": {"wandb_project": "mine"}, "seed": 0}
     assert shareable(given) == {"seed": 0}
+
+
+def test_what_this_machine_and_its_user_are_called_is_left_out(monkeypatch) -> None:
+    monkeypatch.setattr(socket, "gethostname", lambda: "my-machine")
+    monkeypatch.setenv("LOGNAME", "someone")
+    monkeypatch.setenv("JUDGE_TOKEN", "of six or more")
+    monkeypatch.setenv("SHORT_KEY", "no")
+    assert without_places(["on my-machine", "on my-machines"]) == [HIDDEN, "on my-machines"]
+    assert without_places(["work/someone/rows.jsonl", "someone/model", "someone's"]) == [
+        "rows.jsonl",
+        "someone/model",
+        "someone's",
+    ]
+    assert without_places(["it is of six or more", "no"]) == [HIDDEN, "no"]

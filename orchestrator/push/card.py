@@ -1,0 +1,194 @@
+"""The card of a trained model, in Markdown as the hub shows it, made from its run alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator.push.ingredients import LICENCE, UNKNOWN, Ingredient, base_of, data_of
+from orchestrator.push.limits import limits
+from orchestrator.report.page.overview import overview
+from orchestrator.report.reading.digests import KeptDigests
+from orchestrator.report.reading.recorded_run import RecordedRun
+from orchestrator.report.report import rayzero_version
+
+TAGS = ("rayzero", "reinforcement-learning", "grpo", "reasoning")
+LEFT_OUT = ("Model", "Task", "Actors")
+"""Facts that stand elsewhere in a card, or that are of the machine."""
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """What the hub is told of a model."""
+
+    title: str
+    text: str
+    recipe: str
+    """TOML that repeats the run."""
+    base: Ingredient
+
+
+def card_of(run: RecordedRun, repository: str, licence: str | None = None) -> Card:
+    """Return the card of a run's model.
+
+    Args:
+        repository: OWNER/NAME on the hub.
+        licence: the model's; by default that of its base.
+    """
+    held_out = KeptDigests(run.path).of(run.held_out)
+    shown, base, data = overview(run, held_out), base_of(run), data_of(run)
+    title = repository.partition("/")[2]
+    parts = [
+        [f"# {title}", headline(run, shown)],
+        ["## Results", *results(shown)],
+        ["## How it was trained", *training(shown)],
+        ["## What it was made from", *ingredients([base, *data])],
+        ["## Limits", "\n".join(f"- {plain(limit)}" for limit in limits(run, shown))],
+        ["## Use it", *usage(run, repository, base)],
+        ["## Repeat it", *repetition(run, shown)],
+    ]
+    body = "\n\n".join(text for part in parts for text in part)
+    meta = front_matter(base, data, licence, is_adapted=bool(run.setting("model.lora")))
+    return Card(title, f"---\n{meta}\n---\n\n{body}\n", shown["recipe"], base)
+
+
+def front_matter(base: Ingredient, data: list[Ingredient], licence: str | None, *, is_adapted: bool) -> str:
+    """Return what the hub reads by program, as YAML."""
+    from huggingface_hub import ModelCardData
+
+    known = base.licence if LICENCE.fullmatch(base.licence) else UNKNOWN
+    return ModelCardData(
+        license=licence or known.lower(),
+        base_model=base.hub or None,
+        datasets=sorted({each.hub for each in data if each.hub}) or None,
+        library_name="transformers",
+        pipeline_tag="text-generation",
+        tags=[*TAGS, *(["lora"] if is_adapted else [])],
+    ).to_yaml()
+
+
+def headline(run: RecordedRun, shown: Mapping[str, Any]) -> str:
+    model = plain(shown["model"])
+    algorithm = str(run.setting("learner.algorithm.preset") or "").upper()
+    how = f"by reinforcement learning ({algorithm})" if run.setting("num_steps") else "by supervised training"
+    return f"{model[:1].upper()}{model[1:]}, trained on {plain(shown['task'])} {how} with Rayzero {rayzero_version()}."
+
+
+def results(shown: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the held-out figures, or what was measured in their place, and the curve."""
+    figures, outcome = shown["figures"], shown["outcome"]
+    if figures:
+        first, last = shown["evaluated"]
+        head = ["", f"step {first}", *([f"step {last}", "change"] if last != first else [])]
+        rows = [[each["title"], *cells(each, is_one=first == last)] for each in figures]
+        yield table(head, rows)
+        yield (
+            f"On {shown['problems']} held-out problems, which were not trained on. Half widths of 95% intervals over "
+            "problems stand after ±."
+        )
+    elif outcome:
+        before, after = cells(outcome)[:2]
+        yield (
+            f"Not measured on held-out problems. {outcome['title'].capitalize()}, over the first and the last tenth of "
+            f"the steps: {before} and {after}."
+        )
+    else:
+        yield "Nothing was measured."
+    if outcome:
+        yield "![the run's curve](curve.png)"
+
+
+def cells(figure: Mapping[str, Any], *, is_one: bool = False) -> list[str]:
+    """Return a figure before, after, and its change."""
+    before, after = figure["before"], figure["after"]
+    shown = [value(before, figure), value(after, figure)]
+    if is_one:
+        return shown[:1]
+    if before[0] is None or after[0] is None:
+        return [*shown, ""]
+    scale, unit = (100, " points") if figure["is_rate"] else (1, "")
+    digits = 1 if figure["is_rate"] or abs(after[0]) >= 10 else 3
+    text = f"{scale * (after[0] - before[0]):+.{digits}f}{unit}"
+    if figure.get("change"):
+        mean, low, high, p = figure["change"]
+        said = "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+        text = f"{100 * mean:+.1f}{unit} (95% interval {100 * low:+.1f} to {100 * high:+.1f}, {said})"
+    return [*shown, text]
+
+
+def value(estimate: list[float | None], figure: Mapping[str, Any]) -> str:
+    mean, half = estimate
+    if mean is None:
+        return ""
+    scale, unit = (100, "%") if figure["is_rate"] else (1, "")
+    digits = 1 if figure["is_rate"] or abs(mean) >= 10 else 3
+    return f"{scale * mean:.{digits}f}{unit}" + (f" ± {scale * half:.{digits}f}" if half is not None else "")
+
+
+def training(shown: Mapping[str, Any]) -> Iterator[str]:
+    rows = [[label, text] for label, text in shown["facts"] if label not in LEFT_OUT]
+    if shown["seconds"]:
+        rows.append(["Time", f"{shown['seconds'] / 60:,.1f} minutes, evaluations not counted"])
+    yield table(["", ""], rows)
+
+
+def ingredients(found: list[Ingredient]) -> Iterator[str]:
+    rows = []
+    for each in found:
+        name = f"[{each.hub}](https://huggingface.co/{link(each)})" if each.hub else plain(each.name)
+        commit = f", commit {plain(each.revision)}" if each.revision else ""
+        rows.append([each.role, name + commit, plain(each.licence)])
+    yield table(["", "", "licence"], rows, is_plain=True)
+
+
+def link(each: Ingredient) -> str:
+    return f"datasets/{each.hub}" if each.role != "base model" else each.hub
+
+
+def usage(run: RecordedRun, repository: str, base: Ingredient) -> Iterator[str]:
+    """Yield how the model is asked."""
+    yield (
+        "Ask it as it was asked in training: `recipe.toml` holds the wording (`prompts`), sampling settings and what "
+        "ends an answer."
+    )
+    yield block("console", f'$ rayzero solve {repository} "QUESTION" --recipe recipe.toml\n$ vllm serve {repository}')
+    yield block(
+        "python",
+        "from transformers import pipeline\n\n"
+        f'ask = pipeline("text-generation", model="{repository}")\nprint(ask("PROMPT", max_new_tokens=256))',
+    )
+    if not run.setting("model.lora"):
+        return
+    yield "The adapter is merged into these weights; `adapter/` holds it by itself, as peft loads it."
+    if base.hub and not run.setting("warm_start.num_steps"):
+        load = f'model = PeftModel.from_pretrained(base, "{repository}", subfolder="adapter")'
+        yield block("python", f'base = AutoModelForCausalLM.from_pretrained("{base.hub}")\n{load}')
+    else:
+        yield "It was trained for weights that are not on the hub, so that it fits no model there."
+
+
+def repetition(run: RecordedRun, shown: Mapping[str, Any]) -> Iterator[str]:
+    command = "train" if run.setting("num_steps") else "sft"
+    yield "`recipe.toml` is this recipe; what it does not say is at its default."
+    yield block("console", f"$ rayzero {command} recipe.toml")
+    yield block("toml", shown["recipe"].strip())
+    yield "Of paths the last part is shown; addresses, keys, and where the run was kept are left out."
+
+
+def block(language: str, text: str) -> str:
+    """Return a fenced block. No line of TOML that is written here can end it: keys are quoted, and texts escaped."""
+    return f"```{language}\n{text}\n```"
+
+
+def table(head: list[str], rows: list[list[str]], *, is_plain: bool = False) -> str:
+    lines = [head, ["---"] * len(head), *([cell if is_plain else plain(cell) for cell in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def plain(text: str) -> str:
+    """Return the text so that Markdown and HTML show it as it is, on one line."""
+    text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    for character in "\\`*[]|":
+        text = text.replace(character, f"\\{character}")
+    return text

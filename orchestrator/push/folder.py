@@ -1,0 +1,88 @@
+"""The folder that is uploaded: the trained model, its adapter, a card, the recipe and the curve."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path, PurePath
+from typing import Any
+
+from orchestrator.config.recipe import ConfigError
+from orchestrator.push.card import Card
+from orchestrator.records.atomic_file import write_atomically
+from orchestrator.report.plots import draw_curve
+from orchestrator.report.reading.privacy import FOLDER
+from orchestrator.report.reading.recorded_run import RecordedRun
+
+CARD, RECIPE, CURVE = "README.md", "recipe.toml", "curve.png"
+ADAPTER = "adapter"
+"""The sub-folder of `final/` where a run with LoRA has its adapter."""
+ENDINGS = (".json", ".jinja", ".model", ".safetensors", ".tiktoken", ".txt")
+"""Files of a model. Whatever else somebody put beside them stays here."""
+VOCABULARIES = ("tokenizer.json", "vocab.json", "added_tokens.json")
+"""Their tokens may look like folders."""
+BASE_KEY = "base_model_name_or_path"
+
+
+def write_folder(run: RecordedRun, card: Card, folder: Path) -> None:
+    """Write everything into a new folder. Weights are linked where the file system can, copied elsewhere.
+
+    Raises ConfigError where the disk refuses.
+    """
+    try:
+        for file in files_of(run.path / "final"):
+            take(file, folder / file.relative_to(run.path / "final"), card)
+        if any("reward/total" in row for row in run.rows):
+            draw_curve(run.rows, folder / CURVE, card.title)
+        write_atomically(folder / RECIPE, card.recipe)
+        write_atomically(folder / CARD, card.text)
+    except OSError as error:
+        raise ConfigError(
+            f"{folder} cannot be written ({error.strerror}): name another folder with --output"
+        ) from error
+
+
+def files_of(final: Path) -> list[Path]:
+    """Return the files of the model and of its adapter."""
+    return sorted(
+        file
+        for place in (final, final / ADAPTER)
+        for file in place.glob("*")
+        if file.suffix in ENDINGS and file.is_file()
+    )
+
+
+def take(file: Path, target: Path, card: Card) -> None:
+    """Link or copy a file; of settings leave out what names a folder of this machine."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if file.suffix == ".json" and file.name not in VOCABULARIES:
+        settings = json.loads(file.read_text("utf-8"))
+        if isinstance(settings, dict) and BASE_KEY in settings:
+            settings[BASE_KEY] = card.base.hub or card.base.name
+        target.write_text(json.dumps(without_folders(settings), indent=2, ensure_ascii=False) + "\n", "utf-8")
+        return
+    try:
+        os.link(file.resolve(), target)
+    except OSError:  # another file system, or one without links
+        shutil.copyfile(file, target)
+
+
+def without_folders(value: Any) -> Any:
+    """Return settings with the last part of each text that is a folder or a file of some machine."""
+    if isinstance(value, dict):
+        return {key: without_folders(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [without_folders(inner) for inner in value]
+    if isinstance(value, str) and FOLDER.fullmatch(value):
+        return PurePath(value.replace("\\", "/")).name
+    return value
+
+
+def differing(folder: Path, card: Card) -> Iterator[str]:
+    """Yield the names of files in a folder of before that somebody has changed, or that another run has written."""
+    for name, text in ((CARD, card.text), (RECIPE, card.recipe)):
+        file = folder / name
+        if file.is_file() and file.read_text("utf-8", "replace") != text:
+            yield name

@@ -1,0 +1,55 @@
+"""What a run does not show of its model: the limits that its card states."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from orchestrator.report.reading.privacy import without_places
+from orchestrator.report.reading.recorded_run import RecordedRun
+
+MANY_CUT_OFF = 0.05
+"""Share of completions at the limit from which it is worth a sentence."""
+
+
+def limits(run: RecordedRun, shown: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a sentence, or two, for each limit.
+
+    Args:
+        shown: what the report's page Summary shows of the run.
+    """
+    figures = {figure["title"]: figure for figure in shown["figures"]}
+    if figures:
+        yield (
+            f"Measured on {shown['problems']} held-out problems of {shown['task']}, worded as in training. Other "
+            "tasks, wordings and languages were not measured."
+        )
+    yield (
+        f"One run, with seed {run.setting('seed', '?')}: intervals are over problems, and do not say what another seed "
+        "would have given."
+    )
+    yield from learned_little(figures.get("pass@1 (sampled)"))
+    yield (
+        "Right is what the program that graded the answers takes for right. A model learns what is paid, which may be "
+        "less than what was meant."
+    )
+    if taught := run.setting("warm_start.num_steps"):
+        yield f"It was first taught by {taught:,} steps of supervised training: not all that it does came from rewards."
+    cut_off = run.rows[-1].get("rollout/truncated", 0.0) if run.rows else 0.0
+    if cut_off > MANY_CUT_OFF:
+        tokens = run.setting("sampling.max_completion_tokens")
+        yield f"{100 * cut_off:.0f}% of the last step's completions were cut off at {tokens} tokens."
+    for verdict in shown["verdicts"]:
+        if verdict["holds"]:
+            yield f"At its end the run itself warned ({verdict['name']}): {without_places(verdict['text'])}"
+    yield "Nothing was done for safety; faults and biases of the base model are still there."
+
+
+def learned_little(figure: Mapping[str, Any] | None) -> Iterator[str]:
+    """Yield how often the model is wrong, and whether it is better than before at all."""
+    if figure is None:
+        return
+    if (after := figure["after"][0]) is not None:
+        yield f"{100 * (1 - after):.0f}% of its sampled answers to held-out problems are wrong."
+    if figure.get("change") and figure["change"][1] <= 0 <= figure["change"][2]:
+        yield "The change in pass@1 cannot be told from none: its interval holds 0."
