@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections import defaultdict
 from typing import Any
 
@@ -134,11 +135,8 @@ class Backend:
 
     def close(self) -> None:
         """Free what the engine holds. The process group stays, for the next one."""
-        from deepspeed.runtime.zero.parameter_offload import FWD_MODULE_STACK
-
         self.engine.destroy()
-        # At ZeRO 3 DeepSpeed puts each model that it sets up here, and would keep it for ever.
-        FWD_MODULE_STACK[:] = [module for module in FWD_MODULE_STACK if module is not self.policy]
+        forget(self.policy)
 
     def _clip_before_step(self, max_grad_norm: float) -> None:
         """Clip here, where the norm is known: without ZeRO in float32 DeepSpeed clips and does not tell it."""
@@ -147,6 +145,18 @@ class Backend:
             self._clipped_norm = float(torch.nn.utils.clip_grad_norm_(self.policy.parameters(), max_grad_norm))
 
         self.engine.optimizer.register_step_pre_hook(clip)
+
+
+def forget(policy: Policy) -> None:
+    """Make DeepSpeed let go of a policy whose engine was destroyed: at ZeRO 3 it would keep all of it for ever."""
+    from deepspeed.runtime.zero.parameter_offload import FWD_MODULE_STACK
+    from deepspeed.runtime.zero.partitioned_param_coordinator import PartitionedParameterCoordinator
+
+    # Each model that was set up is here,
+    FWD_MODULE_STACK[:] = [module for module in FWD_MODULE_STACK if module is not policy]
+    # and the engine of each that was called twice is among the arguments of a method with an lru_cache.
+    cached = vars(PartitionedParameterCoordinator)["_PartitionedParameterCoordinator__params_to_release"]
+    inspect.getclosurevars(cached).nonlocals["func"].cache_clear()
 
 
 class StatsAccumulator:

@@ -17,7 +17,7 @@ from tests.support import learners
 from tests.support.tiny import MAX_COMPLETION_TOKENS, MODEL, TEMPERATURE, free_port, learner_config
 
 
-@pytest.mark.parametrize("zero_stage", [0, 1])
+@pytest.mark.parametrize("zero_stage", [0, 1, 3])
 def test_the_first_learner_is_gone_when_the_second_is_built(
     folder: Path, groups: list[Group], zero_stage: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -61,7 +61,9 @@ def test_a_learner_has_its_threads_whatever_the_process_began_with(folder: Path)
 
 
 def tensors_of(rank: LearnerRank) -> list[torch.Tensor]:
-    """The weights, and what the optimizer keeps of each."""
+    """The weights, at ZeRO 3 this rank's part of them, and what the optimizer keeps of each."""
     engine = rank.learner._backend.engine
+    weights = [getattr(parameter, "ds_tensor", parameter) for parameter in engine.module.parameters()]
+    masters = getattr(engine.optimizer, "fp32_partitioned_groups_flat", [])
     states = [tensor for state in engine.optimizer.state.values() for tensor in state.values()]
-    return [*engine.module.parameters(), *(tensor for tensor in states if isinstance(tensor, torch.Tensor))]
+    return [*weights, *masters, *(tensor for tensor in states if isinstance(tensor, torch.Tensor))]
