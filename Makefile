@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Two files of tests at a time, in the order of tests/conftest.py: runs wait for each other less than they compute.
 FILES_IN_TURN := -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: train test test-all lint bench certify docs install
+.PHONY: train test test-all lint bench certify docs site install
 
 train: install          ## train the embedded default: a pretrained model learns to reckon out loud, in about ten minutes on two CPU cores; ARGS="countdown-tiny" names another recipe
 	$(BIN)/rayzero train $(ARGS)
@@ -38,6 +38,10 @@ certify:                ## on a machine with a card, after make install: what on
 docs: install           ## docs/metrics.md, from the meanings in the code, and the GPU set, from pyproject.toml
 	$(BIN)/python -m orchestrator.records.meanings.table > docs/metrics.md
 	$(BIN)/python deploy/gpu_requirements.py > deploy/requirements-gpu.txt
+
+site: install           ## the documentation as a site in site/, every link checked
+	$(BIN)/pip install --quiet --disable-pip-version-check $$(grep -o 'mkdocs-material==[0-9.]*' pyproject.toml)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --config-file deploy/site/mkdocs.yml
 
 install:
 	@$(PYTHON) deploy/install.py

@@ -1,0 +1,136 @@
+"""What mkdocs is told of docs/: its order, and pages for what its links lead to elsewhere in the repository.
+
+The pages themselves stay as GitHub shows them. mkdocs calls the functions that begin with `on_`.
+"""
+
+from __future__ import annotations
+
+import json
+import posixpath
+import re
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+INDEX = "docs/README.md"
+SOURCE = "source"
+"""Folder of the site with the files that docs/ links to."""
+LINK = re.compile(r"(\]\()([^)\s#]+)(#[^)\s]*)?(?=\))")
+FENCE = re.compile(r"^ *```.*?^ *```$", re.DOTALL | re.MULTILINE)
+OF_THE_REPOSITORY = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
+"""Pages outside of docs/."""
+PICTURES = (".png", ".svg")
+LANGUAGES = {".py": "python", ".toml": "toml", ".json": "json", ".txt": "text"}
+
+
+def on_config(config: Any) -> Any:
+    """Make anchors as GitHub does, and take the order of the pages from their index."""
+    config.mdx_configs.setdefault("toc", {})["slugify"] = anchor
+    config.nav = navigation((ROOT / INDEX).read_text("utf-8"))
+    return config
+
+
+def on_files(files: Any, config: Any) -> Any:
+    """Add a page for every file of the repository that a page links to, and for each notebook."""
+    from mkdocs.structure.files import File
+
+    for path in outside([file.src_uri for file in files if file.src_uri.endswith(".md")]):
+        files.append(File.generated(config, page_of(path), content=content_of(path)))
+    for file in [file for file in files if file.src_uri.endswith(".ipynb")]:
+        files.remove(file)
+        text = notebook(json.loads((ROOT / "docs" / file.src_uri).read_text("utf-8")))
+        files.append(File.generated(config, page_of(f"docs/{file.src_uri}"), content=text))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
+    """Let links lead to the pages of the site."""
+    return redirected(markdown, page.file.src_uri)
+
+
+def anchor(heading: str, separator: str) -> str:
+    """Return GitHub's anchor of a heading: lower case, no punctuation, a hyphen for each space."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", separator)
+
+
+def navigation(index: str) -> list[dict[str, Any]]:
+    """Return each section of the index with its pages, every page once."""
+    found: dict[str, dict[str, str]] = {"Overview": {"By question": "README.md", "Rayzero": page_of("README.md")}}
+    seen = set()
+    for section in re.split(r"^## ", index, flags=re.MULTILINE)[1:]:
+        title = section.partition("\n")[0]
+        for _, target, _ in LINK.findall(section):
+            path = posixpath.normpath(f"docs/{target}")
+            if path.endswith((".md", ".ipynb")) and path not in (*seen, "README.md"):
+                seen.add(path)
+                name = Path(path).stem.replace("-", " ").replace("_", " ")
+                found.setdefault(title, {})[name[0].upper() + name[1:]] = page_of(path)
+    return [{title: [{name: page} for name, page in pages.items()]} for title, pages in found.items()]
+
+
+def outside(pages: list[str]) -> list[str]:
+    """Return what lies outside of docs/ and is linked to: by pages of docs/, and by such pages in turn."""
+    found, todo = {"README.md"}, [f"docs/{page}" for page in pages] + ["README.md"]
+    while todo:
+        for _, target, _ in LINK.findall(FENCE.sub("", (ROOT / (page := todo.pop())).read_text("utf-8"))):
+            path = posixpath.normpath(posixpath.join(posixpath.dirname(page), target))
+            if "://" not in target and not path.startswith("docs/") and path not in found and (ROOT / path).exists():
+                found.add(path)
+                todo += [path] if path.endswith(".md") else []
+    return sorted(found)
+
+
+def page_of(path: str) -> str:
+    """Return the page of the site, by its source, that shows a file or folder of the repository."""
+    if path.startswith("docs/"):
+        return re.sub(r"\.ipynb$", ".md", path.removeprefix("docs/"))
+    return f"{SOURCE}/{path if path.endswith('.md') else f'{path}.md'}".replace("README.md", "rayzero.md")
+
+
+def redirected(markdown: str, page: str) -> str:
+    """Return a page's text with links to the site's own pages in place of those to files of the repository."""
+    here = next((path for path in OF_THE_REPOSITORY if page == page_of(path)), f"docs/{page}")
+
+    def target(found: re.Match[str]) -> str:
+        opening, name, fragment = found[1], found[2], found[3] or ""
+        path = posixpath.normpath(posixpath.join(posixpath.dirname(here), name))
+        if "://" in name or not (ROOT / path).exists():  # mkdocs says so
+            return found[0]
+        shown = path.removeprefix("docs/") if path.endswith(PICTURES) else page_of(path)
+        return f"{opening}{posixpath.relpath(shown, posixpath.dirname(page) or '.')}{fragment}"
+
+    parts, end = [], 0
+    for fence in FENCE.finditer(markdown):
+        parts += [LINK.sub(target, markdown[end : fence.start()]), fence[0]]
+        end = fence.end()
+    return "".join([*parts, LINK.sub(target, markdown[end:])])
+
+
+def content_of(path: str) -> str:
+    """Return a file of the repository as a page; of a folder the names in it."""
+    file = ROOT / path
+    if file.is_dir():
+        return f"# {path}/\n\n" + "".join(f"- `{each.name}`\n" for each in sorted(file.glob("[!_]*")))
+    text = file.read_text("utf-8")
+    return text if path.endswith(".md") else f"# {path}\n\n{fenced(LANGUAGES.get(file.suffix, 'text'), text)}\n"
+
+
+def fenced(language: str, text: str) -> str:
+    """Return a block of code that nothing in it can end."""
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
+    return f"{fence}{language}\n{text.rstrip()}\n{fence}"
+
+
+def notebook(found: dict[str, Any]) -> str:
+    """Return a notebook as a page: its cells, with what they printed and drew."""
+    parts = []
+    for cell in found["cells"]:
+        text = "".join(cell["source"])
+        parts.append(text if cell["cell_type"] == "markdown" else fenced("python", text))
+        for output in cell.get("outputs", []):
+            shown = output.get("data", {})
+            if "image/png" in shown:
+                parts.append(f"![drawn](data:image/png;base64,{''.join(shown['image/png']).strip()})")
+            elif printed := "".join(output.get("text", shown.get("text/plain", ""))):
+                parts.append(fenced("text", printed))
+    return "\n\n".join(parts) + "\n"
