@@ -10,7 +10,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from learner.config import BuildConfig
-from learner.model.folder import disk_errors
+from learner.model.folder import save_model
 
 
 def build_model(config: BuildConfig, seed: int, folder: Path) -> None:
@@ -23,9 +23,7 @@ def build_model(config: BuildConfig, seed: int, folder: Path) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = Qwen3ForCausalLM(_model_config(config, tokenizer))
-    with disk_errors(folder):
-        model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
+    save_model(model, tokenizer, folder)
 
 
 def _model_config(config: BuildConfig, tokenizer: PreTrainedTokenizerFast) -> Qwen3Config:

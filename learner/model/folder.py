@@ -8,6 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from accelerate.utils import other
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
 OS_ERROR = re.compile(r"\(os error ([0-9]+)\)")
 """How an error of the operating system ends in the words of a library that is written in Rust."""
 
@@ -22,3 +25,21 @@ def disk_errors(folder: Path) -> Iterator[None]:
         if isinstance(error, OSError) or found is None:
             raise
         raise OSError(int(found[1]), os.strerror(int(found[1])), str(folder)) from error
+
+
+def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Write a model that was not in training, and its tokenizer. Raises OSError when the disk refuses."""
+    with disk_errors(folder), _without_deepspeed():
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+
+
+@contextmanager
+def _without_deepspeed() -> Iterator[None]:
+    """Keep accelerate from importing DeepSpeed to see whether it wraps a model: on the driver, where it is no use."""
+    asked = other.is_deepspeed_available
+    other.is_deepspeed_available = lambda: False
+    try:
+        yield
+    finally:
+        other.is_deepspeed_available = asked

@@ -8,6 +8,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.modeling_gguf_pytorch_utils import GGUF_SUPPORTED_ARCHITECTURES
 
+from learner.model.folder import save_model
+
 MAGIC = b"GGUF"
 TEXT = "What is 7 + 5? It is 12, naïvely (n² − 4)."
 """What the converted model is compared on."""
@@ -27,7 +29,9 @@ def convert_gguf(file: Path, folder: Path) -> None:
     tokenizer to make the same tokens. Quantized weights stay what quantization left of them: this is not the model that
     was quantized.
 
-    Raises GgufError for a file that is none, is cut off, or is of an architecture that transformers does not read.
+    Raises:
+        GgufError: a file that is none, is cut off, or is of an architecture that transformers does not read.
+        OSError: the disk refuses.
     """
     check_header(file)
     try:
@@ -39,8 +43,7 @@ def convert_gguf(file: Path, folder: Path) -> None:
             f"read. Architectures that it reads are {', '.join(sorted(ARCHITECTURES))}. Download the file again, or "
             "give the model's Hugging Face folder"
         ) from error
-    _without_quantization(model).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    save_model(_without_quantization(model), tokenizer, folder)
     check_converted(file, folder, model, tokenizer)
 
 

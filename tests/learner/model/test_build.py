@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import sys
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -57,3 +61,12 @@ def test_the_folder_loads_and_depends_on_the_seed_alone(folder, tmp_path) -> Non
     assert model.config.eos_token_id == model.generation_config.eos_token_id == tokenizer.eos_token_id
     assert model.config.vocab_size == len(tokenizer) == 100 + len(BUILD.words) + 2
     assert model.config.model_type == "qwen3"
+
+
+def test_deepspeed_is_not_imported_to_write_a_model(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is there, and has nothing that could be imported of it."""
+    empty = ModuleType("deepspeed")
+    empty.__spec__ = ModuleSpec("deepspeed", None)
+    monkeypatch.setitem(sys.modules, "deepspeed", empty)
+    build_model(BUILD, 7, tmp_path / "built")
+    assert (tmp_path / "built" / "model.safetensors").is_file()
