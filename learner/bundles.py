@@ -22,7 +22,8 @@ class PromptBundle:
 
     @property
     def num_tokens(self) -> int:
-        return self.num_prompt_tokens + sum(sequence.num_completion_tokens for sequence in self.sequences)
+        behind = sum(sequence.num_tokens - self.num_prompt_tokens for sequence in self.sequences)
+        return self.num_prompt_tokens + behind
 
 
 def bundle_by_prompt(sequences: Sequence[TrainingSequence], largest: int, break_even: int) -> list[PromptBundle]:

@@ -1,15 +1,16 @@
 """Training sequences: a prompt and a completion as one string of tokens. Pure numpy.
 
-Shape legend: ``_T`` the tokens of a completion.
+Shape legend: ``_T`` the tokens of a completion that the policy wrote: its completion tokens.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Float32
+from numpy.typing import NDArray
 
 from rollout.types.completions import Group, Logprobs
 from rollout.types.prompts import SupervisedExample, Tokens
@@ -24,6 +25,8 @@ class TrainingSequence:
     rollout_logprobs: Logprobs
     """Of the completion's tokens, as are all arrays below."""
     advantages: Float32[np.ndarray, " T"]
+    policy_tokens: slice | NDArray[np.int64] = field(default_factory=lambda: slice(None))
+    """Index of the completion tokens among those behind the prompt; the others are context, as the prompt is."""
     index: int = 0
     """Position among the sequences of its step."""
     prompt_id: str = ""
@@ -42,11 +45,12 @@ class TrainingSequence:
 
     @property
     def num_tokens(self) -> int:
+        """Of prompt and completion, observations included."""
         return len(self.token_ids)
 
     @property
     def num_completion_tokens(self) -> int:
-        return len(self.token_ids) - self.num_prompt_tokens
+        return len(self.rollout_logprobs)
 
     @property
     def has_advantage(self) -> bool:
@@ -65,6 +69,7 @@ def sequences_from_groups(groups: Iterable[Group], version: int = 0) -> list[Tra
             num_prompt_tokens=len(prompt.token_ids),
             rollout_logprobs=completion.rollout_logprobs,
             advantages=np.zeros(completion.num_tokens, dtype=np.float32),
+            policy_tokens=completion.policy_tokens,
             index=index,
             prompt_id=prompt.id,
             is_on_policy=min(completion.policy_versions) >= version,

@@ -13,13 +13,13 @@ from math import nan
 from pathlib import Path
 from typing import IO, Any, Self
 
-import numpy as np
 import zstandard
 
 from orchestrator.config.schema import RunConfig
 from orchestrator.records.atomic_file import write_atomically
 from orchestrator.records.changes import changed_settings
 from orchestrator.records.log_file import LogFile
+from orchestrator.records.rollout_records import rollout_records
 from orchestrator.records.strict_json import to_json, without_infinities
 from rollout.types.completions import Group
 
@@ -116,12 +116,12 @@ class RunDirectory:
 
     def write_rollouts(self, step: int, groups: GroupAdvantages) -> None:
         """Write a step's prompts, completions, rewards and advantages, a JSON object a completion, compressed."""
-        written = (record for group, advantages in groups for record in records(step, group, advantages))
+        written = (record for group, advantages in groups for record in rollout_records(step, group, advantages))
         self._write_records(self._rollouts_file(step), written)
 
     def write_held_out(self, step: int, groups: Iterable[Group]) -> None:
         """Write an evaluation's prompts, completions and rewards as `write_rollouts` does."""
-        written = (record for group in groups for record in records(step, group))
+        written = (record for group in groups for record in rollout_records(step, group))
         self._write_records(self.held_out / self._rollouts_file(step).name, written)
 
     def _write_records(self, file: Path, written: Iterable[Mapping[str, Any]]) -> None:
@@ -210,29 +210,6 @@ class RunDirectory:
 
     def _rollouts_file(self, step: int) -> Path:
         return self.rollouts / f"step_{step:06d}.jsonl.zst"
-
-
-def records(step: int, group: Group, advantages: Sequence[float] = ()) -> Iterator[dict[str, Any]]:
-    """Yield an object for each completion, fit for JSON; without advantages where nothing is learned from it."""
-    learned = [{"advantage": float(advantage)} for advantage in advantages] or [{}] * len(group.completions)
-    for completion, reward, advantage in zip(group.completions, group.rewards, learned, strict=True):
-        yield {
-            "step": step,
-            "prompt_id": group.prompt.id,
-            "prompt": group.prompt.text,
-            "source": group.prompt.source,
-            "difficulty": group.prompt.difficulty,
-            "answer": dict(group.prompt.answer),
-            "completion": completion.text,
-            "token_ids": completion.token_ids.tolist(),
-            "rollout_logprobs": np.round(completion.rollout_logprobs.astype(float), 6).tolist(),
-            "finish_reason": completion.finish_reason,
-            "policy_versions": list(completion.policy_versions),
-            "reward": reward.total,
-            "parts": {part.name: {"value": part.value, "status": part.status} for part in reward.parts},
-            "markers": None if reward.markers is None else list(reward.markers),
-            **advantage,
-        }
 
 
 def read_records(file: Path) -> list[dict[str, Any]]:

@@ -39,9 +39,9 @@ class GradeRequest(NamedTuple):
     """Position of the completion in its group."""
 
     def task(self, groups: Sequence[Group]) -> GradeTask:
-        """Return the task, whose text is the assistant's whole turn."""
+        """Return the task, whose text is all that the assistant says."""
         group = groups[self.group]
-        prefix, text = group.prompt.assistant_prefix, group.completions[self.completion].text
+        prefix, text = group.prompt.assistant_prefix, group.completions[self.completion].policy_text
         return GradeTask(self.functions, prefix + text, group.prompt.answer, len(prefix))
 
 
@@ -51,7 +51,7 @@ class GradeTask:
 
     functions: tuple[RewardFunction, ...]
     text: str
-    """The assistant's whole turn."""
+    """All that the assistant says; nothing of an environment."""
     answer: Mapping[str, Any]
     prefix_characters: int = 0
     """How much of the text the prompt had begun; markers are not sought there."""

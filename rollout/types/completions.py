@@ -1,12 +1,13 @@
 """Completions of a prompt, and their rewards.
 
-Shape legend, used everywhere: ``P`` prompts, ``G`` completions of a group, ``T`` tokens.
+Shape legend, used everywhere: ``P`` prompts, ``G`` completions of a group, ``T`` tokens, those that the policy wrote.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
@@ -21,10 +22,20 @@ FinishReason = Literal["stop", "length"]
 PartStatus = Literal["ok", "timeout", "error"]
 
 
+class Turn(NamedTuple):
+    """What the policy wrote at one go: a range of its completion's tokens, and the range of characters they make."""
+
+    start: int
+    end: int
+    text_start: int
+    text_end: int
+
+
 class CompletionHeader(NamedTuple):
     """What is known of a completion where its tokens and text are not."""
 
     num_tokens: int
+    """Those that the policy wrote."""
     finish_reason: FinishReason
     policy_versions: tuple[int, ...]
 
@@ -35,25 +46,53 @@ class CompletionHeader(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """Tokens sampled for one prompt."""
+    """What follows one prompt: the policy's turns, and an environment's observations between them.
+
+    An observation is context, as the prompt is: it has no log-probabilities, and is not counted, graded or trained on.
+    """
 
     token_ids: Tokens
+    """All of them, those of observations too."""
     rollout_logprobs: Logprobs
-    """Log-probabilities under the sampling distribution (temperature applied), when sampled."""
+    """Of the policy's own tokens, under the sampling distribution (temperature applied), when sampled."""
     finish_reason: FinishReason
     policy_versions: tuple[int, ...]
     """The policy versions that sampled its tokens, oldest first; one unless weights changed midway."""
     text: str
+    """All of it, observations too."""
+    turns: tuple[Turn, ...] = ()
+    """The policy's, in order; empty where no environment spoke, so that every token is the policy's."""
 
     def __post_init__(self) -> None:
-        if len(self.token_ids) != len(self.rollout_logprobs):
-            raise ValueError(
-                f"a completion of {len(self.token_ids)} tokens carries {len(self.rollout_logprobs)} logprobs"
-            )
+        written = len(self.token_ids)
+        if self.turns:
+            written = sum(turn.end - turn.start for turn in self.turns)
+            ends = [0, *(end for turn in self.turns for end in turn[:2]), len(self.token_ids)]
+            text_ends = [0, *(end for turn in self.turns for end in turn[2:]), len(self.text)]
+            if any(before > after for before, after in [*pairwise(ends), *pairwise(text_ends)]):
+                raise ValueError(
+                    f"the turns {[tuple(turn) for turn in self.turns]} do not follow one another in a completion of "
+                    f"{len(self.token_ids)} tokens and {len(self.text)} characters"
+                )
+        if written != len(self.rollout_logprobs):
+            raise ValueError(f"a completion of {written} tokens carries {len(self.rollout_logprobs)} logprobs")
 
     @property
     def num_tokens(self) -> int:
-        return len(self.token_ids)
+        """Tokens that the policy wrote."""
+        return len(self.rollout_logprobs)
+
+    @property
+    def policy_tokens(self) -> slice | NDArray[np.int64]:
+        """Index of the policy's own tokens among all: ``token_ids[policy_tokens]`` has shape ``[T]``."""
+        return np.concatenate([np.arange(turn.start, turn.end) for turn in self.turns]) if self.turns else slice(None)
+
+    @property
+    def policy_text(self) -> str:
+        """What the policy wrote, a line for each turn, so that words of two turns do not run together."""
+        if not self.turns:
+            return self.text
+        return "\n".join(self.text[turn.text_start : turn.text_end] for turn in self.turns)
 
     @property
     def is_truncated(self) -> bool:

@@ -35,6 +35,13 @@ def group(rng: np.random.Generator, prompt: int, completions: list[int]) -> list
     ]
 
 
+def interrupted(sequence: TrainingSequence, rng: np.random.Generator) -> TrainingSequence:
+    """Return the sequence with an environment's tokens at random in place of some of the policy's."""
+    own = np.flatnonzero(rng.random(sequence.num_completion_tokens) < 0.7)
+    arrays = {"rollout_logprobs": sequence.rollout_logprobs[own], "advantages": sequence.advantages[own]}
+    return replace(sequence, policy_tokens=own, **arrays)
+
+
 def packed(
     sequences: list[TrainingSequence], break_even: int, max_tokens: int = 400, num_ranks: int = 1
 ) -> list[Batch]:
@@ -50,11 +57,15 @@ GROUPS = st.lists(
 )
 
 
-@given(shapes=GROUPS, num_ranks=st.integers(1, 3), break_even=st.sampled_from([0, 30, 5_000]))
+@given(shapes=GROUPS, num_ranks=st.integers(1, 3), break_even=st.sampled_from([0, 30, 5_000]), in_turns=st.booleans())
 @settings(max_examples=60, deadline=None)
-def test_every_completion_is_in_one_row_behind_its_own_prompt(shapes, num_ranks: int, break_even: int) -> None:
+def test_every_completion_is_in_one_row_behind_its_own_prompt(
+    shapes, num_ranks: int, break_even: int, in_turns: bool
+) -> None:
     rng = np.random.default_rng(len(shapes))
     sequences = [sequence for shape in shapes for sequence in group(rng, *shape)]
+    if in_turns:
+        sequences = [interrupted(sequence, rng) for sequence in sequences]
     batches = packed(sequences, break_even, max_tokens=120, num_ranks=num_ranks)
     assert len({len(batch.microbatches) for batch in batches}) == 1
     found = [s.index for batch in batches for m in batch.microbatches for s in m.sequences]
@@ -65,8 +76,9 @@ def test_every_completion_is_in_one_row_behind_its_own_prompt(shapes, num_ranks:
         starts = np.cumsum([0, *(s.num_completion_tokens for s in microbatch.sequences)])
         for sequence, (start, end) in zip(microbatch.sequences, itertools.pairwise(starts), strict=True):
             before = microbatch.predictors[start:end]
-            assert tokens[before].tolist() == sequence.token_ids[sequence.num_prompt_tokens - 1 : -1].tolist()
-            assert positions[before].tolist() == list(range(sequence.num_prompt_tokens - 1, sequence.num_tokens - 1))
+            own = np.arange(sequence.num_prompt_tokens - 1, sequence.num_tokens - 1)[sequence.policy_tokens]
+            assert tokens[before].tolist() == sequence.token_ids[own].tolist()
+            assert positions[before].tolist() == own.tolist()
 
 
 def gradients(policy: torch.nn.Module, batch: Batch) -> tuple[dict[int, torch.Tensor], torch.Tensor, float]:

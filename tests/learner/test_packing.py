@@ -41,6 +41,20 @@ def make_sequences(shapes: list[tuple[int, int, float, bool]]) -> list[TrainingS
     ]
 
 
+def interrupted(sequence: TrainingSequence, every: int) -> TrainingSequence:
+    """Return the sequence with an environment's token in place of every so many of its completion's; 0: of none."""
+    if not every:
+        return sequence
+    positions = np.arange(sequence.num_completion_tokens)
+    own = positions[positions % every != every - 1]
+    arrays = {name: array for name in PER_TOKEN if (array := getattr(sequence, name)) is not None}
+    return replace(sequence, policy_tokens=own, **{name: array[own] for name, array in arrays.items()})
+
+
+def own_tokens(sequence: TrainingSequence) -> list[int]:
+    return sequence.token_ids[sequence.num_prompt_tokens :][sequence.policy_tokens].tolist()
+
+
 def pack_all(
     sequences: list[TrainingSequence], num_ranks: int, layout, skip: bool, max_tokens: int = 64
 ) -> list[Batch]:
@@ -56,10 +70,12 @@ def microbatches_of(batches: list[Batch]) -> list[Microbatch]:
 
 
 @pytest.mark.parametrize("layout", ["rows", "flat"])
-@given(shapes=shapes, num_ranks=st.integers(1, 4), skip=st.booleans())
+@given(shapes=shapes, num_ranks=st.integers(1, 4), skip=st.booleans(), every=st.sampled_from([0, 2, 3]))
 @settings(max_examples=50, deadline=None)
-def test_every_token_once_in_as_many_microbatches_on_each_rank(layout, shapes, num_ranks: int, skip: bool) -> None:
-    sequences = make_sequences(shapes)
+def test_every_token_once_in_as_many_microbatches_on_each_rank(
+    layout, shapes, num_ranks: int, skip: bool, every: int
+) -> None:
+    sequences = [interrupted(sequence, every) for sequence in make_sequences(shapes)]
     batches = pack_all(sequences, num_ranks, layout, skip)
     kept = [s for s in sequences if not s.is_masked]
     computed = [s for s in kept if s.advantages[0] or not skip] or (kept or sequences)[:1]
@@ -67,11 +83,11 @@ def test_every_token_once_in_as_many_microbatches_on_each_rank(layout, shapes, n
     microbatches = microbatches_of(batches)
 
     targets = np.concatenate([microbatch.targets for microbatch in microbatches])
-    expected = np.concatenate([s.token_ids[s.num_prompt_tokens :] for s in computed])
-    assert sorted(targets) == sorted(expected)
+    assert sorted(targets) == sorted(token for s in computed for token in own_tokens(s))
     assert len({len(batch.microbatches) for batch in batches}) == 1
     assert all(microbatch.token_ids.size <= 64 for microbatch in microbatches)
     assert {batch.computed_tokens for batch in batches} == {len(targets)}
+    assert {batch.total_tokens for batch in batches} == {max(1, sum(len(own_tokens(s)) for s in kept))}
     for microbatch in microbatches:
         # Tokens count upwards, so the predictor of a token holds the number before it.
         np.testing.assert_array_equal(microbatch.token_ids.reshape(-1)[microbatch.predictors], microbatch.targets - 1)
@@ -90,13 +106,13 @@ def test_totals_count_all_but_the_masked(shapes, num_ranks: int, skip: bool) -> 
 
 
 @pytest.mark.parametrize("layout", ["rows", "flat"])
-@given(shapes=shapes, num_ranks=st.integers(1, 4))
+@given(shapes=shapes, num_ranks=st.integers(1, 4), every=st.sampled_from([0, 2, 3]))
 @settings(max_examples=30, deadline=None)
-def test_what_is_known_of_a_token_stays_with_it(layout, shapes, num_ranks: int) -> None:
+def test_what_is_known_of_a_token_stays_with_it(layout, shapes, num_ranks: int, every: int) -> None:
     rng = np.random.default_rng(len(shapes))
     sequences = [
         replace(s, **{name: rng.normal(size=s.num_completion_tokens).astype(np.float32) for name in PER_TOKEN})
-        for s in make_sequences(shapes)
+        for s in (interrupted(sequence, every) for sequence in make_sequences(shapes))
     ]
     for microbatch in microbatches_of(pack_all(sequences, num_ranks, layout, skip=False)):
         length_of = [s.num_completion_tokens for s in microbatch.sequences]
@@ -105,8 +121,7 @@ def test_what_is_known_of_a_token_stays_with_it(layout, shapes, num_ranks: int) 
         masks = [0.0 if s.is_masked else 1.0 for s in microbatch.sequences for _ in range(s.num_completion_tokens)]
         assert microbatch.loss_mask.tolist() == masks
         assert microbatch.thirds().tolist() == [3 * t // length for length in length_of for t in range(length)]
-        tokens = [token for s in microbatch.sequences for token in s.token_ids[s.num_prompt_tokens :]]
-        assert microbatch.targets.tolist() == tokens
+        assert microbatch.targets.tolist() == [token for s in microbatch.sequences for token in own_tokens(s)]
         for name in PER_TOKEN:
             known = [x for s in microbatch.sequences for x in getattr(sequences[s.index], name)]
             assert getattr(microbatch, name).tolist() == known

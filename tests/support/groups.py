@@ -1,9 +1,12 @@
 """Scored groups for tests, without a model."""
 
+from dataclasses import replace
+from itertools import pairwise
+
 import numpy as np
 
 from rewards.parts.markers import markers
-from rollout.types.completions import Completion, Group, Reward, RewardPart
+from rollout.types.completions import Completion, Group, Reward, RewardPart, Turn
 from rollout.types.prompts import Prompt
 
 
@@ -24,3 +27,14 @@ def scored_group(
 def reward(is_right: bool, status: str = "ok", text: str = "") -> Reward:
     parts = (RewardPart("correctness", float(is_right), status), RewardPart("answer_tags", 1.0))
     return Reward(1.0 if is_right else 0.1, parts, markers=markers(text))
+
+
+def in_turns(group: Group, *texts: str) -> Group:
+    """Return the group with completions of these texts, every second of them an environment's; a letter is a token."""
+    ends = np.cumsum([0, *map(len, texts)]).tolist()
+    turns = tuple(Turn(start, end, start, end) for start, end in list(pairwise(ends))[::2])
+    text = "".join(texts)
+    token_ids, num_own = np.arange(len(text), dtype=np.int32), sum(map(len, texts[::2]))
+    logprobs = -np.arange(1, num_own + 1, dtype=np.float32)
+    changed = {"token_ids": token_ids, "rollout_logprobs": logprobs, "text": text, "turns": turns}
+    return replace(group, completions=tuple(replace(each, **changed) for each in group.completions))

@@ -20,11 +20,18 @@ class Row:
 
     prompt: np.ndarray
     tokens: np.ndarray
+    """Of an environment too."""
+    mask: np.ndarray
+    """Whether the policy wrote each of them."""
     rollout: torch.Tensor
     reward: float
     group: int
     advantages: torch.Tensor | None = None
     returns: torch.Tensor | None = None
+
+    @property
+    def length(self) -> int:
+        return int(self.mask.sum())
 
 
 @dataclass
@@ -76,12 +83,8 @@ def oracle_update(folder: Path, config: LearnerConfig, steps: list[list[Group]])
         per_update = len(rows) // config.updates_per_step
         for start in range(0, len(rows), per_update):
             part = range(start, start + per_update)
-            loss = sum(
-                row_loss(say(policy, rows[i], critic), old[i], ref[i], rows[i], config.algorithm)
-                .div(denominator([rows[j] for j in part], rows[i], config.algorithm))
-                .sum()
-                for i in part
-            )
+            now = [(say(policy, rows[i], critic), old[i], ref[i], rows[i]) for i in part]
+            loss = step_loss(now, config.algorithm)
             optimizer.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(trained, config.max_grad_norm)
@@ -90,19 +93,22 @@ def oracle_update(folder: Path, config: LearnerConfig, steps: list[list[Group]])
 
 
 def rows_of(group: Group, index: int) -> list[Row]:
-    return [
-        Row(group.prompt.token_ids, c.token_ids, torch.from_numpy(c.rollout_logprobs).double(), r.total, index)
-        for c, r in zip(group.completions, group.rewards, strict=True)
-    ]
+    rows = []
+    for c, r in zip(group.completions, group.rewards, strict=True):
+        spans = c.turns or [(0, len(c.token_ids), 0, 0)]
+        mask = np.array([any(start <= t < end for start, end, *_ in spans) for t in range(len(c.token_ids))])
+        logprobs = torch.from_numpy(c.rollout_logprobs).double()
+        rows.append(Row(group.prompt.token_ids, c.token_ids, mask, logprobs, r.total, index))
+    return rows
 
 
 def say(model: torch.nn.Module, row: Row, critic: Critic | None = None) -> Said:
     ids = torch.from_numpy(np.concatenate([row.prompt, row.tokens])).long()
     output = model(input_ids=ids[None], output_hidden_states=True)
     here = slice(len(row.prompt) - 1, -1)
-    log_p = (output.logits[0, here] / TEMPERATURE).double().log_softmax(-1)
-    values = None if critic is None else critic(output.hidden_states[-1][0, here]).double()
-    return Said(log_p, ids[len(row.prompt) :], values)
+    log_p = (output.logits[0, here] / TEMPERATURE).double().log_softmax(-1)[row.mask]
+    values = None if critic is None else critic(output.hidden_states[-1][0, here]).double()[row.mask]
+    return Said(log_p, ids[len(row.prompt) :][row.mask], values)
 
 
 def sample_std(values: list[float]) -> float:
@@ -120,7 +126,7 @@ def credit(rows: list[Row], old: list[Said], ref: list[Said], algorithm: Algorit
     if algorithm.baseline in ("group_mean", "leave_one_out"):
         totals = [rewards.sum().item() for rewards in paid]
         for i, row in enumerate(rows):
-            row.advantages = torch.full((len(row.tokens),), against_group(i, rows, totals, algorithm))
+            row.advantages = torch.full((row.length,), against_group(i, rows, totals, algorithm))
         return
     for row, before, rewards in zip(rows, old, paid, strict=True):
         n = len(rewards)
@@ -147,10 +153,16 @@ def against_group(i: int, rows: list[Row], totals: list[float], algorithm: Algor
     return (totals[i] - baseline) / scale[algorithm.advantage_scale]
 
 
+def step_loss(rows: list[tuple[Said, Said, Said, Row]], algorithm: AlgorithmConfig) -> torch.Tensor:
+    """Return the loss of an optimizer step, from what policy, old policy and reference say of each row."""
+    part = [row for *_, row in rows]
+    return sum(row_loss(*each, algorithm).div(denominator(part, each[-1], algorithm)).sum() for each in rows)
+
+
 def denominator(part: list[Row], row: Row, algorithm: AlgorithmConfig) -> float:
     return {
-        "token_mean": sum(len(other.tokens) for other in part),
-        "sequence_mean": len(row.tokens) * len(part),
+        "token_mean": sum(other.length for other in part),
+        "sequence_mean": row.length * len(part),
         "constant": len(part) * MAX_COMPLETION_TOKENS,
     }[algorithm.loss_aggregation]
 

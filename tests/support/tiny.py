@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from learner.config import AlgorithmConfig, BuildConfig, LearnerConfig, ModelConfig
-from rollout.types.completions import Completion, Group, Reward
+from rollout.types.completions import Completion, Group, Reward, Turn
 from rollout.types.prompts import Prompt
 
 TAGS = ("</think>", "<answer>", "</answer>")
@@ -27,6 +28,8 @@ BUILD = BuildConfig(
 MODEL = ModelConfig(build=BUILD, dtype="float32", attention="sdpa")
 TEMPERATURE = 0.8
 MAX_COMPLETION_TOKENS = 16
+OBSERVED = 60
+"""Token ids below are prompts' and the policy's; from here on an environment's."""
 
 
 def learner_config(algorithm: AlgorithmConfig | None = None, **settings: Any) -> LearnerConfig:
@@ -46,6 +49,36 @@ def make_groups(folder: Path, seed: int, num_groups: int = 6, group_size: int = 
     rng = np.random.default_rng(seed)
     model = AutoModelForCausalLM.from_pretrained(folder)
     return [_group(model, rng, f"{seed}/{index}", group_size, spread=index != 1) for index in range(num_groups)]
+
+
+def with_observations(folder: Path, groups: list[Group], seed: int = 0) -> list[Group]:
+    """Return the groups with an environment's words within two thirds of their completions, as the model answers them.
+
+    The policy's tokens stay; a token's text is one letter, the policy's `p`, the environment's `e`.
+    """
+    rng = np.random.default_rng(seed)
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    return [
+        replace(group, completions=tuple(_interrupted(model, rng, group.prompt, c) for c in group.completions))
+        for group in groups
+    ]
+
+
+def _interrupted(model: torch.nn.Module, rng: np.random.Generator, prompt: Prompt, whole: Completion) -> Completion:
+    cuts = np.unique(rng.integers(0, whole.num_tokens + 1, rng.integers(0, 3)))
+    tokens, turns = [], []
+    for turn in np.split(whole.token_ids, cuts):
+        start = sum(map(len, tokens))
+        turns.append(Turn(start, start + len(turn), start, start + len(turn)))
+        tokens += [turn, rng.integers(OBSERVED, 90, rng.integers(1, 6))]
+    if not len(cuts):
+        return whole
+    token_ids = np.concatenate(tokens[:-1]).astype(np.int32)
+    text = "".join("e" if token >= OBSERVED else "p" for token in token_ids)
+    logprobs = sequence_logprobs(model, prompt.token_ids, token_ids).detach().float().numpy()
+    return replace(
+        whole, token_ids=token_ids, rollout_logprobs=logprobs[token_ids < OBSERVED], turns=tuple(turns), text=text
+    )
 
 
 def _group(model: torch.nn.Module, rng: np.random.Generator, id: str, group_size: int, spread: bool) -> Group:

@@ -95,7 +95,8 @@ def completion_rows(file: Path) -> list[list[Any]]:
         if record["prompt_id"] not in rows:
             correctness = record["parts"].get("correctness", {}).get("value")
             texts = [str(record[key])[:LONGEST_TEXT] for key in ("prompt", "completion")]
-            figures = [record["reward"], correctness, len(record["token_ids"]), record["finish_reason"]]
+            tokens = record.get("num_tokens", len(record["token_ids"]))
+            figures = [record["reward"], correctness, tokens, record["finish_reason"]]
             rows[record["prompt_id"]] = [*texts, *figures]
         if len(rows) == NUM_ROWS:
             break

@@ -64,7 +64,7 @@ def completion_json(record: Record, texts: TokenTexts) -> dict[str, Any]:
     text = record["completion"]
     made: dict[str, Any] = {
         "text": shortened(text),
-        "length": len(token_ids),
+        "length": record.get("num_tokens", len(token_ids)),
         "reward": number(record.get("reward")),
         "parts": {name: number(part.get("value")) for name, part in parts.items()},
         "right": is_right(record),
@@ -76,6 +76,7 @@ def completion_json(record: Record, texts: TokenTexts) -> dict[str, Any]:
         "faults": faults,
         "cut": record.get("finish_reason") == "length" or None,
         "advantage": number(record.get("advantage")),
+        "turns": [[turn["start"], turn["end"]] for turn in record.get("turns", ())],
         **token_json(record, texts, token_ids, text),
     }
     return made | {name: value for name, value in optional.items() if value is not None and value not in ({}, [])}

@@ -38,7 +38,7 @@ class Side:
 
     def add(self, record: Record, shown: Sequence[str]) -> None:
         self.completions += 1
-        self.tokens += len(record.get("token_ids", ()))
+        self.tokens += record.get("num_tokens", len(record.get("token_ids", ())))
         self.truncated += record.get("finish_reason") == "length"
         for name in shown:
             self.markers[name] = self.markers.get(name, 0) + 1
@@ -131,7 +131,11 @@ def digest(step: int, groups: Iterable[RecordGroup]) -> StepDigest:
 def shown_in(record: Record) -> Sequence[str]:
     """Return the behaviours that a completion shows: as recorded, or found now in a record of an earlier version."""
     recorded = record.get("markers")
-    return recorded if isinstance(recorded, list) else markers(record["completion"])
+    if isinstance(recorded, list):
+        return recorded
+    text = record["completion"]
+    turns = record.get("turns") or [{"text_start": 0, "text_end": len(text)}]
+    return markers("\n".join(text[turn["text_start"] : turn["text_end"]] for turn in turns))
 
 
 def is_right(record: Record) -> bool | None:

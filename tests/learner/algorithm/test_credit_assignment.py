@@ -16,6 +16,7 @@ from learner.sequences import TrainingSequence, sequences_from_groups
 from rollout.types.completions import Completion, Group, Reward
 from rollout.types.prompts import Prompt
 from tests.support import formulas
+from tests.support.groups import in_turns, scored_group
 
 LIMIT = 10
 """Tokens that a completion may have."""
@@ -155,6 +156,13 @@ def test_a_masked_completion_still_counts_in_its_groups_baseline(sizes, seed: in
 def test_soft_punishment_begins_where_the_buffer_does(settings: dict, length: int, punishment: float) -> None:
     completion = Completion(np.zeros(length, np.int32), np.zeros(length, np.float32), "length", (1,), text="")
     assert overlong_punishment(completion, AlgorithmConfig(**settings), 20) == punishment
+
+
+def test_the_words_of_an_environment_are_not_punished_for_their_length() -> None:
+    turns = in_turns(scored_group("a", [True]), "p" * 4, "e" * 30, "p" * 4).completions[0]
+    config = AlgorithmConfig(overlong="soft_punish", overlong_buffer_tokens=4)
+    assert overlong_punishment(turns, config, 12) == 0.0
+    assert overlong_punishment(turns, config, 8) == -1.0
 
 
 def test_a_punishment_is_taken_off_before_advantages_are_computed() -> None:

@@ -15,6 +15,7 @@ from rewards.workers.failures import RewardFailure
 from rewards.workers.processes import GradeRequest
 from rewards.workers.scheduler import AHEAD_S, MAX_AHEAD, Scheduler, WorkItem
 from rollout.types.completions import Group
+from tests.support.groups import in_turns
 
 MakeGroup = Callable[..., Group]
 GOOD = (Outcome("ok", {"correctness": 1.0, "tidy": 1.0}, seconds=1e-5),)
@@ -70,6 +71,12 @@ def test_a_group_that_returns(scheduler: Scheduler, make_group: MakeGroup) -> No
 def test_functions_get_the_assistants_whole_turn(scheduler: Scheduler, make_group: MakeGroup) -> None:
     scheduler.enqueue(make_group(["a", "b"], assistant_prefix="<think>"))
     assert texts(take(scheduler, 2)) == ["<think>a", "<think>b"]
+
+
+def test_functions_get_nothing_that_an_environment_said(scheduler: Scheduler, make_group: MakeGroup) -> None:
+    spoken = in_turns(make_group(["a"], assistant_prefix="<think>"), "3*4", "<answer>12</answer>", "so what?")
+    scheduler.enqueue(spoken)
+    assert texts(take(scheduler, 1)) == ["<think>3*4\nso what?"]
 
 
 def test_failures_are_counted_and_logged_with_their_reason(

@@ -2,7 +2,7 @@
 
 import { fixed, h, percent, signed, visible } from "./dom.js";
 
-/** @typedef {{text: string, length: number, reward: number|null, parts: Record<string, number|null>, right: boolean|null, markers: string[], versions: number[], faults?: Record<string, string>, cut?: boolean, advantage?: number, lengths?: number[], rest?: string, pieces?: string[], logprobs?: number[], learner?: number[], change?: number[]}} Completion */
+/** @typedef {{text: string, length: number, reward: number|null, parts: Record<string, number|null>, right: boolean|null, markers: string[], versions: number[], faults?: Record<string, string>, cut?: boolean, advantage?: number, turns?: [number, number][], lengths?: number[], rest?: string, pieces?: string[], logprobs?: number[], learner?: number[], change?: number[]}} Completion */
 /** @typedef {{text: string, value: number | null, shade: number, words: string}} Token */
 
 const SURPRISE = 5;
@@ -52,6 +52,9 @@ export function tokensOf(completion, mode) {
   return tokenTexts(completion).map((text, n) => {
     const logprob = nats(completion.logprobs, n);
     const learner = nats(completion.learner, n);
+    if (completion.turns && !completion.turns.some(([start, end]) => start <= n && n < end)) {
+      return { text, value: null, shade: 0, words: "not the policy's: an environment said it" };
+    }
     if (logprob === null) return { text, value: null, shade: 0, words: "logprob not recorded" };
     const p = Math.exp(logprob);
     const sampled = `p ${p < 0.001 ? "< 0.1%" : percent(p)}, logprob ${fixed(logprob, 2)}`;
@@ -78,7 +81,7 @@ export function tokensOf(completion, mode) {
  */
 export function tokenStrip(completion, mode) {
   const tokens = tokensOf(completion, mode);
-  const readout = h("output", { class: "readout" }, `${tokens.length} tokens. Point at one, or walk with the arrow keys.`);
+  const readout = h("output", { class: "readout" }, `${tokens.length} tokens${completion.turns ? `, ${completion.length} of them the policy's` : ""}. Point at one, or walk with the arrow keys.`);
   let current = -1;
   const spans = tokens.map(({ text, shade, words }, n) => {
     const span = h("span", { class: shade < 0 ? "token minus" : "token", title: words }, visible(text).replaceAll("\n", "⏎\n"));
