@@ -79,3 +79,15 @@ def tiny_model(tmp_path_factory) -> Path:
     assert build is not None
     build_model(build, 0, folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def pretrained(tmp_path_factory) -> Path:
+    """SmolLM2-135M-Instruct, converted once into a cache of its own."""
+    from orchestrator.base_model import local_model
+    from tests.support.pretrained import SMOLLM2, gguf_file
+
+    gguf_file()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAYZERO_CACHE", str(tmp_path_factory.mktemp("pretrained")))
+        return Path(local_model(SMOLLM2))
