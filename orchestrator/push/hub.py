@@ -71,6 +71,7 @@ def refusal(error: Exception, repository: str, token: str) -> str:
     text = " ".join(str(error).replace(token, "(the token)").split())[:MAX_SAID]
     owner = repository.partition("/")[0]
     advice = {
+        400: "it takes the card or a file not as it is; such as --license, which must be one that it knows",
         401: "the token is not valid (any more): `hf auth login`, or set HF_TOKEN",
         403: f"the token may not write to {owner}: take one that may, or another owner",
         404: f"there is no {owner} on the hub that the token may write to: take another owner, or another token",

@@ -69,7 +69,8 @@ def test_a_model_its_adapter_and_its_card_are_uploaded(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "said"), [(401, "hf auth login"), (403, "may not write to me"), (500, "start the same")]
+    ("status", "said"),
+    [(400, "--license"), (401, "hf auth login"), (403, "may not write to me"), (500, "start the same")],
 )
 def test_a_hub_that_refuses_is_quoted_with_what_to_do(status, said, tmp_path: Path, monkeypatch, capsys) -> None:
     run = with_model(written_run(tmp_path))
