@@ -18,6 +18,8 @@ if not torch.cuda.is_available():
 import deepspeed
 from deepspeed.utils import logger
 
+from learner.backend.interface import interface_towards
+
 
 @dataclass(frozen=True, slots=True)
 class Rank:
@@ -37,8 +39,8 @@ def join_ranks(rank: Rank) -> None:
     """Join the process group of all ranks: nccl with GPUs, gloo without. Do nothing the second time."""
     if dist.is_initialized():
         return
-    if rank.master_addr == "127.0.0.1":
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    if (interface := interface_towards(rank.master_addr)) is not None:
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
     # DeepSpeed 0.19 calls collectives that torch 2.13 renamed, and torch says so at every call.
     warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)
     # LOCAL_RANK is 0 always: a rank sees one GPU, the one that Ray gave it in CUDA_VISIBLE_DEVICES.
