@@ -34,6 +34,12 @@ def cache_folder() -> Path:
     return Path(from_home(os.environ.get("RAYZERO_CACHE", "~/.cache/rayzero")))
 
 
+def written_folders(config: RunConfig) -> dict[str, Path]:
+    """Return the folders that learner ranks write to, by the setting that names each."""
+    folders = {"runs_dir": config.directory.resolve()}
+    return folders | ({"RAYZERO_CACHE": cache_folder()} if config.warm_start.num_steps else {})
+
+
 def base_model(config: RunConfig) -> str:
     """Return folder or hub name of the policy before any training; build or convert it if the recipe says so.
 

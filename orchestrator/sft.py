@@ -11,6 +11,7 @@ from rich.console import Console
 from orchestrator.base_model import base_model, export_whole, load_tokenizer
 from orchestrator.cluster.layout import SUPERVISED
 from orchestrator.cluster.placement import Placement
+from orchestrator.cluster.shared_folders import check_folders
 from orchestrator.command import SUPERVISED_STATE, Command, Ending, log_peak_memory
 from orchestrator.config.precision import slow_bfloat16
 from orchestrator.config.recipe import ConfigError
@@ -102,6 +103,7 @@ class SupervisedCommand(Command[SupervisedInputs]):
         with Placement.of(self.config, SUPERVISED) as placement:
             gpu_gib, rank_cores = placement.gpu_gib, placement.rank_cores
             run = resolve(self.config, placement.layout, inputs.base, gpu_gib, rank_cores=rank_cores)
+            check_folders(placement, inputs.base, {"runs_dir": self.directory.path})
             placement.await_memory(0.0, shares_buffers=False)
             learner = LearnerGroup(run, placement)
             tracker = build_trackers(self.config, self.directory)

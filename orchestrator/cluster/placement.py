@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any, Self
 
 import ray
@@ -85,6 +85,21 @@ class Placement:
         ranks = Counter(on_nodes[bundle] for bundle in self.layout.ranks)
         cores = {node["NodeID"]: node["Resources"].get("CPU", 0.0) for node in ray.nodes()}
         return max(1, min(int(cores[node] // count) for node, count in ranks.items()))
+
+    def elsewhere(self, bundles: Collection[int]) -> dict[str, dict[str, Any]]:
+        """Return the options of a task on each node but this one that holds any of these bundles, by the node's name.
+
+        It takes nothing from the actors that are placed there.
+        """
+        nodes = {node["NodeID"]: f"{node['NodeName']} ({node['NodeManagerAddress']})" for node in ray.nodes()}
+        on_nodes = placement_group_table(self._group)["bundles_to_node_id"]
+        here = ray.get_runtime_context().get_node_id()
+        found = {on_nodes[bundle]: bundle for bundle in bundles if on_nodes[bundle] != here}
+        return {nodes[node]: _options(0.0, 0.0, self._group, bundle) for node, bundle in found.items()}
+
+    @property
+    def start_timeout_s(self) -> float:
+        return self._config.placement.start_timeout_s
 
     def gpu_states(self) -> dict[int, list[GpuState]]:
         """Return the GPUs of each bundle as they are now. Call it before actors start."""

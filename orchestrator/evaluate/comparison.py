@@ -13,6 +13,7 @@ from orchestrator.base_model import check_context
 from orchestrator.cluster.layout import EVALUATION
 from orchestrator.cluster.placement import Placement
 from orchestrator.cluster.ray_cluster import ray_cluster
+from orchestrator.cluster.shared_folders import check_folders
 from orchestrator.config.recipe import ConfigError
 from orchestrator.config.resolve import resolve
 from orchestrator.config.schema import RunConfig
@@ -104,6 +105,7 @@ def running_fleet(model: NamedModel, position: int, config: RunConfig) -> Iterat
     config = config.model_copy(update={"name": f"{config.name}-{position}"})
     with Placement.of(config, EVALUATION) as placement:
         run = resolve(config, placement.layout, model.folder, placement.gpu_gib, placement.free_share)
+        check_folders(placement, model.folder, {})
         fleet = RolloutFleet(run, placement)
         try:
             fleet.wait_until_ready()

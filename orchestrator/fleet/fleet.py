@@ -8,8 +8,10 @@ from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Self
 
+from orchestrator.base_model import written_folders
 from orchestrator.cluster.calls import TICK_S, gather_calls, ready_of
 from orchestrator.cluster.placement import Placement
+from orchestrator.cluster.shared_folders import check_folders
 from orchestrator.config.resolve import ResolvedRun, resolve
 from orchestrator.config.schema import RunConfig
 from orchestrator.fleet.generators import Generators
@@ -100,11 +102,12 @@ class RayFleet(RolloutFleet):
         """Take a place on the cluster, decide what the recipe leaves open, and start all actors.
 
         Before any actor starts, raises PlacementError when the cluster is too small or busy, GpuMemoryError when others
-        hold the memory of its GPUs, and what `resolve` raises.
+        hold the memory of its GPUs, or a node lacks a folder that all share, and what `resolve` raises.
         """
         placement = Placement.of(config)
         try:
             run = resolve(config, placement.layout, model, placement.gpu_gib, rank_cores=placement.rank_cores)
+            check_folders(placement, model, written_folders(config))
             placement.await_memory(run.engine.gpu_memory_fraction, shares_buffers=run.engine.transport == "ipc")
             return cls(run, placement)
         except BaseException:

@@ -24,7 +24,7 @@ from orchestrator.fleet.learner_group import LearnerLostError, answers
 from orchestrator.fleet.protocols import WeightSender
 from rollout.types.publishing import IpcBucket, NcclGroup, TransportName
 
-ADVICE = "raise rollout.publish_timeout_s if the model is large; else look at its log, it may hang"
+ADVICE = "raise rollout.publish_timeout_s if the model is large or the network slow; else look at its log, it may hang"
 ABORT_S = 30.0
 """What NCCL may take to leave a broadcast after its deadline, seconds."""
 DROP_S = 5.0

@@ -121,6 +121,7 @@ def test_models_share_one_cluster_and_the_engines_of_one_end_before_the_next_beg
     monkeypatch.setattr("orchestrator.evaluate.models.local_model", lambda path: path)
     monkeypatch.setattr(comparison, "ray_cluster", lambda **_: noted("cluster"))
     monkeypatch.setattr(comparison.Placement, "of", lambda *_: noted("placement"))
+    monkeypatch.setattr(comparison, "check_folders", lambda *_: None)
     monkeypatch.setattr(comparison, "RolloutFleet", Fleet)
     models = [NamedModel("base", "/models/a"), NamedModel("trained", "/models/b")]
     config = load("countdown-tiny", ['evaluation.formats=["zero_shot", "natural"]', "evaluation.num_prompts=2"])
