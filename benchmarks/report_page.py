@@ -14,12 +14,28 @@ import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
+
+from learner.logprob_record import LogprobRecord
 from orchestrator.config.recipe import load
 from orchestrator.records.metrics import rollout_metrics
 from orchestrator.records.run_directory import RunDirectory
 from orchestrator.report.report import write_report
 from tests.support.groups import scored_group
 
+FILTERS = """async () => {
+    const wanted = { status: "right", split: "train", search: "check", reward: "correctness", gap: "0.01" };
+    const found = {};
+    for (const [id, value] of Object.entries(wanted)) {
+        const field = document.getElementById(id), start = performance.now();
+        field.value = value;
+        field.dispatchEvent(new Event(id === "search" ? "input" : "change"));
+        await new Promise((resolve) => requestAnimationFrame(() => setTimeout(resolve)));
+        found[id] = performance.now() - start;
+    }
+    return found;
+}"""
+"""Set one filter after the other, and return how long the page takes to show what fits, in ms."""
 DIFFERENT = 8
 """Steps whose completions are written; the others have copies of them."""
 TEXT = "12 + 7 = 19, 19 - 4 = 15. Wait, that is wrong. Let me check: 15 is not 17. "
@@ -30,7 +46,12 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--completions", type=int, default=512, help="of each step, in groups of 8")
     parser.add_argument("--tokens", type=int, default=200, help="of each completion")
+    parser.add_argument("--page", type=Path, help="only open this report")
+    parser.add_argument("--output", type=Path, help="keep the report here")
     given = parser.parse_args()
+    if given.page:
+        open_page(given.page.resolve())
+        return
     with tempfile.TemporaryDirectory() as folder:
         run = made_up(Path(folder), given.steps, given.completions, given.tokens)
         for when in ("every step read for the first time", "as at an evaluation: one step is new"):
@@ -39,6 +60,8 @@ def main() -> None:
             add_step(run, given.steps)
         print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB")
         print(f"size {(run / 'report.html').stat().st_size / 2**20:.1f} MiB")
+        if given.output:
+            shutil.copy(run / "report.html", given.output)
         open_page(run / "report.html")
 
 
@@ -52,7 +75,9 @@ def made_up(folder: Path, steps: int, completions: int, tokens: int) -> Path:
                 scored_group(f"train/{step}-{n}", right, tokens, text=TEXT * (tokens // 25))
                 for n in range(completions // 8)
             ]
-            directory.write_rollouts(step, [(group, [0.5 - each for each in right]) for group in groups])
+            rng = np.random.default_rng(step)
+            logprobs = [LogprobRecord(rng.normal(0, 0.01, 8 * tokens).astype(np.float16)) for _ in groups]
+            directory.write_rollouts(step, [(group, [0.5 - each for each in right]) for group in groups], logprobs)
             metrics = rollout_metrics(groups) | {"time/step_s": 20.0, "optim/entropy": 0.3, "rollout/logprob_gap": 1e-6}
         else:
             source = directory.rollouts / f"step_{step % DIFFERENT + 1:06d}.jsonl.zst"
@@ -91,14 +116,8 @@ def open_page(report: Path) -> None:
         print(f"first paint after {page.evaluate(paint):.0f} ms")
         page.goto(f"{report.as_uri()}#rollouts")
         page.wait_for_selector("#status")
-        script = """() => {
-            const select = document.getElementById("status"), search = document.getElementById("search");
-            const start = performance.now();
-            select.value = "right"; select.dispatchEvent(new Event("change"));
-            search.value = "check"; search.dispatchEvent(new Event("input"));
-            return (performance.now() - start) / 2;
-        }"""
-        print(f"a filter takes {page.evaluate(script):.0f} ms")
+        found = page.evaluate(FILTERS)
+        print("a filter, to the next picture: " + ", ".join(f"{name} {took:.0f} ms" for name, took in found.items()))
         browser.close()
 
 

@@ -18,6 +18,7 @@ import ray
 
 from benchmarks.simulated_engines import HostActor, HostedGenerator
 from learner.backend.file_digests import file_digest
+from learner.logprob_record import LogprobRecord
 from learner.metrics import Update
 from orchestrator.cluster.calls import wait_for
 from orchestrator.config.schema import RunConfig
@@ -45,7 +46,9 @@ class SimulatedRank:
 
     def update(self, seconds: float, totals: Sequence[Sequence[float]], *groups: PackedGroup) -> Update:
         time.sleep(seconds)
-        return Update({}, [[0.0] * len(group.completions) for group in groups])
+        num_tokens = sum(completion.num_tokens for group in groups for completion in group.completions)
+        gaps = np.random.default_rng(num_tokens).normal(0, 0.01, num_tokens).astype(np.float16)
+        return Update({}, [[0.0] * len(group.completions) for group in groups], logprobs=LogprobRecord(gaps))
 
 
 class SimulatedLearner:
@@ -65,6 +68,9 @@ class SimulatedLearner:
         calls = {"learner-0": self.rank.update.remote(self._seconds, totals, *(group.reference for group in groups))}
         update: Update = wait_for(calls, "update", TIMEOUT_S, "", self._beside)["learner-0"]
         self._lap("update")
+        return update
+
+    def score_again(self, update: Update) -> Update:
         return update
 
     @property

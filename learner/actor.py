@@ -8,8 +8,10 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import ray
 import ray.util
+from numpy.typing import NDArray
 
 from learner.config import LearnerConfig, ModelConfig
 from learner.metrics import Update
@@ -112,13 +114,18 @@ class LearnerRank:
             max_completion_tokens=max_completion_tokens,
         )
 
-    def update(self, step: int, totals: Sequence[Sequence[float]], *packed: PackedGroup) -> Update:
+    def update(
+        self, step: int, totals: Sequence[Sequence[float]], records_logprobs: bool, *packed: PackedGroup
+    ) -> Update:
         """Update on groups, which are arguments so that Ray fetches them, and the total rewards of each."""
         groups = [
             each.unpack().scored(tuple(Reward(total, ()) for total in of_group))
             for each, of_group in zip(packed, totals, strict=True)
         ]
-        return self.learner.update(step, groups)
+        return self.learner.update(step, groups, records_logprobs=records_logprobs)
+
+    def score_again(self) -> NDArray[np.float16]:
+        return self.learner.score_again()
 
     def supervised_update(self, step: int, examples: Sequence[SupervisedExample]) -> Update:
         return self.learner.supervised_update(step, examples)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from learner import metrics
 from learner.algorithm.advantages import adapted_kl_beta
@@ -19,6 +22,7 @@ from learner.backend.optimizer import Optimizer, OptimizerStep
 from learner.backend.rank import Rank, release_memory
 from learner.config import LearnerConfig, ModelConfig, check_together
 from learner.metrics import Update
+from learner.model.logprob_notes import LogprobNotes
 from learner.model.logprob_pass import LogprobPass
 from learner.model.policy import add_value_head, break_even_length, load_policy, resolve_attention
 from learner.model.reference import build_reference
@@ -74,6 +78,7 @@ class Learner:
         self._backend.prove_finite(f"the model in {folder}", "Set model.path to another one")
         self._reference = build_reference(config.algorithm, model, folder, temperature, self._backend)
         self._logprob_pass = LogprobPass(config, self._backend, self._reference)
+        self._notes: LogprobNotes | None = None
         self._pack = partial(
             pack,
             rank=rank.index,
@@ -83,12 +88,12 @@ class Learner:
             break_even=break_even_length(policy.model),
         )
 
-    def update(self, step: int, groups: Sequence[Group]) -> Update:
+    def update(self, step: int, groups: Sequence[Group], *, records_logprobs: bool = False) -> Update:
         """Train on the scored ``groups`` of ``step``, and return the same metrics and advantages on every rank.
 
         Completions without any gradient are not computed: they count in the loss's denominator, but not in the
         per-token means of the metrics. The optimizer steps even if that leaves no gradient at all. An update whose
-        gradient is not finite is skipped, and the notices say so.
+        gradient is not finite is skipped, and the notices say so. For ``records_logprobs`` see ``Update.logprobs``.
 
         Raises:
             ParityError: sampler and learner disagree on the sampled tokens; the policy is as it was.
@@ -101,12 +106,19 @@ class Learner:
             sequences = self._assign_advantages(sequences_from_groups(groups, version=step - 1), groups, stats)
             parts = split_by_update(sequences, self.config.updates_per_step)
             batches = [self._pack(part, computed=self._computed(part)) for part in parts]
+            notes = self._notes = LogprobNotes(sequences) if records_logprobs else None
             for batch in batches:
-                self._forward_backward(batch, self._objective(batch), stats)
+                self._forward_backward(batch, self._objective(batch, notes), stats)
                 if batch is batches[0]:
                     self._prove_parity(step, groups, stats)
                 applied.append(self._optimizer.apply(step))
-        return self._report(groups, sequences, batches, stats.reduce(self._backend), applied)
+        update = self._report(groups, sequences, batches, stats.reduce(self._backend), applied)
+        return replace(update, logprobs=notes.gaps(self._backend)) if notes else update
+
+    def score_again(self) -> NDArray[np.float16]:
+        """Return ``LogprobRecord.changes`` of the last update, from one more forward pass. It changes nothing."""
+        assert self._notes is not None, "the last update recorded no logprobs"
+        return self._notes.changes(self._backend)
 
     def supervised_update(self, step: int, examples: Sequence[SupervisedExample]) -> Update:
         """Take one optimizer step of cross entropy, averaged over the completion tokens of ``examples``."""
@@ -173,13 +185,6 @@ class Learner:
         """Microbatches that this rank has computed so far, forward alone or with backward. Not collective."""
         return self._backend.num_microbatches
 
-    @property
-    def _skips_zero_advantage(self) -> bool:
-        """Whether a completion of advantage 0 has no gradient."""
-        algorithm = self.config.algorithm
-        has_kl_loss = self._reference is not None and algorithm.kl_placement == "loss"
-        return not (has_kl_loss or algorithm.uses_critic or algorithm.entropy_beta > 0)
-
     def _assign_advantages(
         self, sequences: list[TrainingSequence], groups: Sequence[Group], stats: StatsAccumulator
     ) -> list[TrainingSequence]:
@@ -201,11 +206,12 @@ class Learner:
 
     def _computed(self, part: Sequence[TrainingSequence]) -> list[TrainingSequence]:
         """Return the sequences of an optimizer step that get a forward pass, before its updates and during them."""
-        return select_computed(part, skip_zero_advantage=self._skips_zero_advantage)
+        return select_computed(part, skip_zero_advantage=self.config.algorithm.skips_zero_advantage)
 
-    def _objective(self, batch: Batch) -> Objective:
+    def _objective(self, batch: Batch, notes: LogprobNotes | None) -> ObjectiveFunction:
         limit = self._max_completion_tokens
-        return Objective(self.config.algorithm, batch, kl_beta=self.kl_beta, max_completion_tokens=limit)
+        objective = Objective(self.config.algorithm, batch, kl_beta=self.kl_beta, max_completion_tokens=limit)
+        return notes.watch(objective) if notes else objective
 
     def _forward_backward(self, batch: Batch, objective: ObjectiveFunction, stats: StatsAccumulator) -> None:
         needs_distribution = self._reference is not None and self.config.algorithm.kl_estimator == "exact"

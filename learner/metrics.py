@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from learner.algorithm.settings import AlgorithmConfig
+from learner.logprob_record import LogprobRecord
 from learner.packing import Batch
 from learner.sequences import TrainingSequence
 from rollout.types.completions import Group
@@ -28,6 +29,8 @@ class Update:
     """For each group those of its completions; where tokens differ, the mean over them."""
     notices: list[str] = field(default_factory=list)
     """Sentences for a person to read, such as that an update was skipped."""
+    logprobs: LogprobRecord | None = field(default=None, compare=False)
+    """Of the groups' tokens; None where they are not recorded."""
 
 
 def optimizer_metrics(

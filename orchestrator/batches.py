@@ -9,12 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import repeat
 from typing import Any
 
 import numpy as np
 
+from learner.metrics import Update
 from orchestrator.config.schema import RunConfig
 from orchestrator.fleet.protocols import Rollouts
+from orchestrator.records.trackers.base import LearnedGroup
 from rollout.prompts.stream import PromptStream
 from rollout.types.completions import RemoteGroup
 from rollout.types.prompts import Prompt
@@ -44,10 +47,13 @@ class StepBatch:
     def everything(self) -> list[RemoteGroup]:
         return self.groups + self.replaced
 
-    def assign_advantages(self, advantages: Sequence[Sequence[float]]) -> list[tuple[RemoteGroup, Sequence[float]]]:
-        """Return every group with its advantages: those given of the groups trained on, and zeros for the others."""
-        untrained = [[0.0] * len(group.completions) for group in self.replaced]
-        return list(zip(self.everything, [*advantages, *untrained], strict=True))
+    def learned(self, update: Update) -> list[LearnedGroup]:
+        """Return every group with its advantages: the update's of the groups trained on, and zeros for the others."""
+        lengths = (group.num_completion_tokens for group in self.groups)
+        logprobs = update.logprobs.split(lengths) if update.logprobs else repeat(None)
+        trained = map(LearnedGroup, self.groups, update.advantages, logprobs)
+        untrained = (LearnedGroup(group, [0.0] * len(group.completions)) for group in self.replaced)
+        return [*trained, *untrained]
 
     def metrics(self) -> dict[str, float]:
         return {

@@ -46,11 +46,15 @@ def train(
             sampled = batches.sample(step)
         with clock("update"), fleet.learning():
             update = fleet.learner.update(step, sampled.groups)
+        is_evaluated = is_due(step, config.evaluation.every_steps, config.num_steps)
+        if is_evaluated and config.tracking.save_rollouts:
+            with clock("score_again"), fleet.learning():
+                update = fleet.learner.score_again(update)
         with clock("publish"), fleet.generating():
             fleet.publish(version=step)
         metrics = update.metrics | fleet.rollouts.metrics() | prompts.metrics()
         prompts.observe(sampled.everything)
-        if is_due(step, config.evaluation.every_steps, config.num_steps):
+        if is_evaluated:
             with clock("evaluation"):
                 evaluations = held_out()
             metrics |= held_out_metrics(evaluations, config)
@@ -60,7 +64,7 @@ def train(
         metrics |= rollout_metrics(sampled.everything) | staleness_metrics(step, sampled.everything) | sampled.metrics()
         metrics |= health.observe(step, metrics | clock.seconds())
         asked = evaluations[0].groups if evaluations else ()
-        tracker.log(step, metrics | clock.seconds(), sampled.assign_advantages(update.advantages), asked)
+        tracker.log(step, metrics | clock.seconds(), sampled.learned(update), asked)
         # Asked once: a signal that comes while the step is saved is for the next step.
         is_leaving = interrupt.requested or health.is_hopeless
         if is_leaving or is_due(step, config.checkpoint.every_steps, config.num_steps):

@@ -133,6 +133,12 @@ class AlgorithmConfig(Settings, frozen=True):
         return self.uses_critic or (self.kl_beta > 0 and self.kl_placement == "reward")
 
     @property
+    def skips_zero_advantage(self) -> bool:
+        """Whether a completion of advantage 0 has no gradient, and is not computed."""
+        has_kl_loss = self.kl_beta > 0 and self.kl_placement == "loss"
+        return not (has_kl_loss or self.uses_critic or self.entropy_beta > 0)
+
+    @property
     def needs_groups(self) -> bool:
         """Whether advantages compare completions of one prompt, of which there must then be several."""
         return self.baseline in ("group_mean", "leave_one_out")

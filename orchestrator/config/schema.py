@@ -99,7 +99,7 @@ class TrackingConfig(Section, frozen=True):
     wandb_project: str | None = None
     """Project of Weights & Biases, where its name is another."""
     save_rollouts: bool = True
-    """Write every prompt, completion, reward and advantage of each step (compressed)."""
+    """Write every prompt, completion, reward and advantage of each step, and the learner's logprobs (compressed)."""
 
     @property
     def programs(self) -> tuple[str, ...]:

@@ -107,8 +107,13 @@ class LearnerGroup:
 
     def update(self, step: int, groups: Sequence[RemoteGroup]) -> Update:
         totals = ray.put([[reward.total for reward in group.rewards] for group in groups])  # once for all ranks
-        update = self._logged(self._call("update", step, totals, *(group.reference for group in groups))[0])
+        records = self._config.tracking.save_rollouts
+        update = self._logged(self._call("update", step, totals, records, *(group.reference for group in groups))[0])
         return replace(update, metrics=update.metrics | {"system/learner_restarts": float(self.restarts)})
+
+    def score_again(self, update: Update) -> Update:
+        assert update.logprobs is not None, "the update recorded no logprobs"
+        return replace(update, logprobs=replace(update.logprobs, changes=self._call("score_again")[0]))
 
     def supervised_update(self, step: int, examples: Sequence[SupervisedExample]) -> dict[str, float]:
         return self._logged(self._call("supervised_update", step, list(examples))[0]).metrics

@@ -40,6 +40,10 @@ class LearnerService(Protocol):
         """Train on the groups of a step."""
         ...
 
+    def score_again(self, update: Update) -> Update:
+        """Return the last update with what it changed of each token. Nothing else depends on it."""
+        ...
+
     def save(self, folder: Path) -> Mapping[str, str]:
         """Write weights and optimizer into the folder. Return the SHA-256 of each file."""
         ...

@@ -47,13 +47,14 @@ class RolloutWriter:
         Args:
             step: whose they are.
             advantages: of each group's completions.
-            pickled: the rewards of each group, and the groups of held-out prompts.
+            pickled: the rewards and the learner's logprobs of each group, and the groups of held-out prompts.
             packed: the groups, as arguments so that Ray fetches them.
         """
-        rewards, held_out = pickle.loads(pickled)
-        groups = [each.unpack().scored(graded) for each, graded in zip(packed, rewards, strict=True)]
+        learned, held_out = pickle.loads(pickled)
+        groups = [each.unpack().scored(rewards) for each, (rewards, _) in zip(packed, learned, strict=True)]
         if groups:
-            self._directory.write_rollouts(step, list(zip(groups, advantages, strict=True)))
+            logprobs = [recorded for _, recorded in learned]
+            self._directory.write_rollouts(step, list(zip(groups, advantages, strict=True)), logprobs)
         if held_out:
             self._directory.write_held_out(step, held_out)
 
@@ -89,9 +90,9 @@ class Recorder:
         """
         while len(self._pending) >= MAX_BEHIND or self._is_oldest_done():
             self._await_oldest()
-        references, advantages = [group.reference for group, _ in groups], [given for _, given in groups]
+        references, advantages = [each.group.reference for each in groups], [each.advantages for each in groups]
         # Ray's own pickling calls Python for each object that is no plain tuple, list or number: 10 µs instead of 1.
-        pickled = pickle.dumps(([group.rewards for group, _ in groups], held_out))
+        pickled = pickle.dumps(([(each.group.rewards, each.logprobs) for each in groups], held_out))
         self._pending[step] = self.actor.write.remote(step, advantages, pickled, *references)
 
     def draw(self, with_report: bool = False) -> None:

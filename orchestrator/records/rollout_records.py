@@ -8,13 +8,18 @@ from typing import Any
 
 import numpy as np
 
+from learner.logprob_record import LogprobRecord
 from rollout.types.completions import Completion, Group
 
 
-def rollout_records(step: int, group: Group, advantages: Sequence[float] = ()) -> Iterator[dict[str, Any]]:
+def rollout_records(
+    step: int, group: Group, advantages: Sequence[float] = (), logprobs: LogprobRecord | None = None
+) -> Iterator[dict[str, Any]]:
     """Yield an object for each completion, fit for JSON; without advantages where nothing is learned from it."""
     learned = [{"advantage": float(advantage)} for advantage in advantages] or [{}] * len(group.completions)
-    for completion, reward, advantage in zip(group.completions, group.rewards, learned, strict=True):
+    lengths = [completion.num_tokens for completion in group.completions]
+    known = list(logprobs.split(lengths)) if logprobs else [None] * len(lengths)
+    for completion, reward, advantage, own in zip(group.completions, group.rewards, learned, known, strict=True):
         yield {
             "step": step,
             "prompt_id": group.prompt.id,
@@ -24,7 +29,7 @@ def rollout_records(step: int, group: Group, advantages: Sequence[float] = ()) -
             "answer": dict(group.prompt.answer),
             "completion": completion.text,
             "token_ids": completion.token_ids.tolist(),
-            "rollout_logprobs": np.round(_logprobs(completion), 6).tolist(),
+            "rollout_logprobs": np.round(_of_all_tokens(completion, completion.rollout_logprobs), 6).tolist(),
             "finish_reason": completion.finish_reason,
             "policy_versions": list(completion.policy_versions),
             "reward": reward.total,
@@ -32,14 +37,29 @@ def rollout_records(step: int, group: Group, advantages: Sequence[float] = ()) -
             "markers": None if reward.markers is None else list(reward.markers),
             **_turns(completion),
             **advantage,
+            **({} if own is None else _learned(completion, own)),
         }
 
 
-def _logprobs(completion: Completion) -> np.ndarray:
-    """Return a logprob for each token; of an environment's tokens there is none, which JSON has as null."""
-    logprobs = np.full(len(completion.token_ids), nan)
-    logprobs[completion.policy_tokens] = completion.rollout_logprobs
-    return logprobs
+def _of_all_tokens(completion: Completion, values: np.ndarray) -> np.ndarray:
+    """Return the values of the policy's tokens in their places; an environment's have none, which JSON has as null."""
+    found = np.full(len(completion.token_ids), nan)
+    found[completion.policy_tokens] = values
+    return found
+
+
+def _learned(completion: Completion, logprobs: LogprobRecord) -> dict[str, list[float]]:
+    """Return what the learner recorded of each token, as far as it is known, to four decimals as the report shows."""
+    found = {
+        "logprob_gaps": logprobs.gaps,
+        "logprob_changes": logprobs.changes,
+        "token_advantages": logprobs.advantages,
+    }
+    return {
+        name: (np.round(_of_all_tokens(completion, values), 4) + 0.0).tolist()  # which leaves no -0.0
+        for name, values in found.items()
+        if values is not None and not np.isnan(values).all()
+    }
 
 
 def _turns(completion: Completion) -> dict[str, Any]:

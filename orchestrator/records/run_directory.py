@@ -9,12 +9,14 @@ import os
 import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import zip_longest
 from math import nan
 from pathlib import Path
 from typing import IO, Any, Self
 
 import zstandard
 
+from learner.logprob_record import LogprobRecord
 from orchestrator.config.schema import RunConfig
 from orchestrator.records.atomic_file import write_atomically
 from orchestrator.records.changes import changed_settings
@@ -114,9 +116,13 @@ class RunDirectory:
             return []
         return list(whole_lines(self._metrics_file.read_text()))
 
-    def write_rollouts(self, step: int, groups: GroupAdvantages) -> None:
-        """Write a step's prompts, completions, rewards and advantages, a JSON object a completion, compressed."""
-        written = (record for group, advantages in groups for record in rollout_records(step, group, advantages))
+    def write_rollouts(self, step: int, groups: GroupAdvantages, logprobs: Sequence[LogprobRecord | None] = ()) -> None:
+        """Write a step's prompts, completions, rewards and advantages, a JSON object a completion, compressed.
+
+        `logprobs`: the learner's of each group, as far as they are known.
+        """
+        pairs = zip_longest(groups, logprobs)
+        written = (each for (group, given), known in pairs for each in rollout_records(step, group, given, known))
         self._write_records(self._rollouts_file(step), written)
 
     def write_held_out(self, step: int, groups: Iterable[Group]) -> None:

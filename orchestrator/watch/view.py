@@ -49,6 +49,7 @@ CURVES: Mapping[str, tuple[str, Callable[[float], str]]] = {
     "time/step_s": ("step", seconds),
     "time/rollout_s": ("  rollout", seconds),
     "time/update_s": ("  update", seconds),
+    "time/score_again_s": ("  scoring again", seconds),
     "time/publish_s": ("  publish", seconds),
     "time/evaluation_s": ("  evaluation", seconds),
     "time/other_s": ("  other", seconds),

@@ -84,8 +84,14 @@ def two_rank_config(**settings: Any) -> LearnerConfig:
 def test_two_ranks_make_the_update_of_one(ranks: Ranks, folder, groups, more_groups, zero_stage: int) -> None:
     config = two_rank_config(zero_stage=zero_stage)
     ranks.start(config, folder)
-    metrics = [ranks.call("update", 1, *for_update(groups)), ranks.call("update", 2, *for_update(more_groups))]
-    assert all(first == second for first, second in metrics)
+    updates = [ranks.call("update", 1, *for_update(groups))]
+    changes, same = ranks.call("score_again")
+    updates.append(ranks.call("update", 2, *for_update(more_groups)))
+    assert all(first == second for first, second in updates)
+    np.testing.assert_array_equal(changes, same)
+    np.testing.assert_array_equal(np.isnan(changes), np.isnan(updates[0][1].logprobs.gaps))
+    flat = sum(group.num_completion_tokens for group in groups if not np.ptp(group.totals))
+    assert np.isnan(changes).sum() == flat and np.nanmax(np.abs(changes)) > 0.01
     assert_close(ranks.weights(), oracle_update(folder, config, [groups, more_groups]))
 
 
@@ -95,6 +101,7 @@ def test_a_rank_without_work_keeps_in_step(ranks: Ranks, folder, groups) -> None
     first, second = ranks.call("update", 1, *for_update(lone))
     assert first == second
     assert first.metrics["optim/microbatches"] == 1
+    assert (~np.isnan(ranks.call("score_again")[1])).sum() == lone[0].completions[0].num_tokens
     ranks.call("release_memory")
     assert all(0.1 < gib < 10 for gib in ranks.call("peak_memory_gib"))
 

@@ -104,6 +104,11 @@ class FakeFleet:
         self.trained.append([group.prompt.id for group in groups])
         return Update({"optim/loss": 0.0}, [[0.5, -0.5]] * len(groups))
 
+    def score_again(self, update):
+        assert self._phase == "learning"
+        self.events.append(("score again", self.updates))
+        return update
+
     def save(self, folder: Path):
         folder.mkdir()
         (folder / "updates").write_text(str(self.updates))
@@ -125,7 +130,7 @@ class ListTracker:
         self.events.append(("log", step))
         self.steps.append((step, "eval/pass_at_1" in metrics))
         self.metrics[step] = metrics
-        self.advantages[step] = [advantages for _, advantages in groups]
+        self.advantages[step] = [each.advantages for each in groups]
         self.held_out[step] = len(held_out)
 
     def flush(self):
@@ -172,10 +177,23 @@ def test_the_next_prompts_are_asked_before_the_bookkeeping_and_after_an_evaluati
     begin = fleet.events.index(("publish", 1))
     assert [event[:2] for event in fleet.events[begin:]] == [
         *[("publish", 1), ("submit", 1), ("log", 1)],
-        *[("update", 2), ("publish", 2), ("evaluate", 2), ("evaluate", 2), ("submit", 2), ("log", 2), ("flush", 2)],
+        *[("update", 2), ("score again", 2), ("publish", 2)],
+        *[("evaluate", 2), ("evaluate", 2), ("submit", 2), ("log", 2), ("flush", 2)],
         *[("update", 3), ("publish", 3), ("submit", 3), ("log", 3)],
-        *[("update", 4), ("publish", 4), ("evaluate", 4), ("evaluate", 4), ("log", 4), ("flush", 4)],
+        *[("update", 4), ("score again", 4), ("publish", 4)],
+        *[("evaluate", 4), ("evaluate", 4), ("log", 4), ("flush", 4)],
     ]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "steps"),
+    [((), [4]), (("evaluation.every_steps=2", "tracking.save_rollouts=false"), [])],
+)
+def test_nothing_is_scored_again_where_nothing_is_evaluated_or_recorded(start, overrides, steps) -> None:
+    fleet = FakeFleet()
+    _, tracker, _ = start(fleet, *overrides)
+    assert [event[1] for event in fleet.events if event[0] == "score again"] == steps
+    assert [step for step, metrics in tracker.metrics.items() if "time/score_again_s" in metrics] == steps
 
 
 def test_evaluations_come_before_between_and_after(start) -> None:

@@ -17,5 +17,5 @@ def gathered(rollouts: Any, request: SamplingRequest) -> list[RemoteGroup]:
 
 
 def for_update(groups: Sequence[Group]) -> list[Any]:
-    """Return the arguments of a rank's `update` after the step."""
-    return [[group.totals.tolist() for group in groups], *map(PackedGroup.of, groups)]
+    """Return the arguments of a rank's `update` after the step; it records logprobs."""
+    return [[group.totals.tolist() for group in groups], True, *map(PackedGroup.of, groups)]

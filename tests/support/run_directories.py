@@ -2,13 +2,18 @@
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from learner.logprob_record import LogprobRecord
 from orchestrator.config.recipe import load
 from orchestrator.evaluate.evaluation import summarize
 from orchestrator.records.metrics import rollout_metrics
 from orchestrator.records.run_directory import RunDirectory
+from rollout.types.completions import Group
 from tests.support.groups import scored_group
 
 
@@ -17,7 +22,8 @@ def written_run(
 ) -> Path:
     """Write a run that gets better step by step, with an evaluation before and every so many steps; 0: none."""
     overrides = [f"runs_dir={folder}", f"name={name}", f"num_steps={steps}", *settings]
-    directory = RunDirectory(load("countdown-tiny", overrides)).open()
+    config = load("countdown-tiny", overrides)
+    directory = RunDirectory(config).open()
     for step in range(steps + 1):
         right = [number * (steps + 1) < 4 * step for number in range(4)]
         metrics: dict[str, Any] = {"time/step_s": 2.0, "rollout/sampled_tokens": 24.0, "health/alarms": 0.0}
@@ -27,12 +33,28 @@ def written_run(
             directory.write_held_out(step, held_out)
         groups = [scored_group(f"train/{step}-{n}", right, 3 + n, text=text) for n in range(2)]
         if step:
-            directory.write_rollouts(step, [(group, [0.9, -0.3, -0.3, -0.3]) for group in groups])
+            learned = [(group, [0.9, -0.3, -0.3, -0.3]) for group in groups]
+            is_scored_again = every > 0 and step % every == 0
+            recorded = logprobs_of(groups[:1], is_scored_again, config.learner.algorithm.uses_critic)
+            directory.write_rollouts(step, learned, recorded)
             metrics |= rollout_metrics(groups)
         if step or every:
             directory.log_metrics(step, metrics)
     directory.final.mkdir()
     return directory.path
+
+
+def logprobs_of(groups: Sequence[Group], is_scored_again: bool, has_critic: bool) -> list[LogprobRecord]:
+    """Return what the learner recorded: a gap of 0.02 nats at each completion's second token, and a change of 0.1.
+
+    A critic gives that token an advantage of 0.02, and the others none.
+    """
+    found = []
+    for group in groups:
+        second = np.concatenate([np.arange(each.num_tokens) == 1 for each in group.completions])
+        gaps, changes = np.where(second, 0.02, 0).astype(np.float16), np.where(second, 0.1, 0).astype(np.float16)
+        found.append(LogprobRecord(gaps, changes if is_scored_again else None, gaps if has_critic else None))
+    return found
 
 
 def data_of(report: Path) -> dict[str, Any]:

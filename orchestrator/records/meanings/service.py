@@ -77,6 +77,10 @@ TIME = MetricSection(
                "seconds that a reward function took over the step's completions, summed over workers", "",
                "where `time/reward_wait_s` is long, the largest is the slowest grader"),
         Metric("time/update_s", "s", "the learner's update"),
+        Metric("time/score_again_s", "s",
+               "one more forward pass after the update, where an evaluation is due: what the update changed of each "
+               "token, for the report", "a third of `time/update_s` or less",
+               "set `evaluation.every_steps` higher; `tracking.save_rollouts = false` records no completions at all"),
         Metric("time/publish_s", "s", "new weights to every generator", "below 2 s on the default"),
         Metric("time/evaluation_s", "s", "the evaluation, where one was due"),
         Metric("time/step_s", "s", "the whole step"),

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
+from learner.logprob_record import LogprobRecord
 from rollout.types.completions import Group, RemoteGroup
 
-RemoteAdvantages = Sequence[tuple[RemoteGroup, Sequence[float]]]
-"""Groups, each with the advantages of its completions."""
+
+class LearnedGroup(NamedTuple):
+    """A group of a step, and what the update made of it."""
+
+    group: RemoteGroup
+    advantages: Sequence[float]
+    """Of its completions."""
+    logprobs: LogprobRecord | None = None
+    """Of its tokens; None where they are not recorded, or the group was not trained on."""
+
+
+RemoteAdvantages = Sequence[LearnedGroup]
 
 
 class Tracker(Protocol):

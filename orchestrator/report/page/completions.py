@@ -58,7 +58,10 @@ def group_json(group: KeptGroup, texts: TokenTexts) -> dict[str, Any]:
 
 
 def completion_json(record: Record, texts: TokenTexts) -> dict[str, Any]:
-    """Return a completion. Logprobs are in hundredths of a nat, without their sign; `-1` where none is known."""
+    """Return a completion. Logprobs are in hundredths of a nat, without their sign; `-1` where none is known.
+
+    Gaps between sampler and learner, changes by the update, and advantages of tokens are in ten-thousandths.
+    """
     token_ids = record.get("token_ids") or []
     parts: Mapping[str, Mapping[str, Any]] = record.get("parts", {})
     text = record["completion"]
@@ -88,8 +91,9 @@ def token_json(record: Record, texts: TokenTexts, token_ids: Sequence[int], text
         return {}
     pieces = texts.of(token_ids)
     logprobs = {"logprobs": hundredths(record.get("rollout_logprobs"))}
-    if record.get("old_logprobs"):
-        logprobs["learner"] = hundredths(record["old_logprobs"])
+    for name, key in (("gaps", "logprob_gaps"), ("changes", "logprob_changes"), ("credits", "token_advantages")):
+        if isinstance(values := record.get(key), list):
+            logprobs[name] = ten_thousandths(values)
     joined = "".join(pieces)
     if joined.startswith(text) and len(text) <= LONGEST_TEXT and len(token_ids) <= MAX_TOKENS:
         return {"lengths": [len(piece) for piece in pieces], "rest": joined[len(text) :], **logprobs}
@@ -99,6 +103,13 @@ def token_json(record: Record, texts: TokenTexts, token_ids: Sequence[int], text
 def hundredths(logprobs: Sequence[float | None] | None) -> list[int]:
     known = (logprobs or [])[:MAX_TOKENS]
     return [-1 if value is None or not isfinite(value) else round(min(99.99, -value) * 100) for value in known]
+
+
+def ten_thousandths(values: Sequence[Any]) -> list[int]:
+    return [
+        round(max(-99.0, min(99.0, value)) * 1e4) if isinstance(value, int | float) and value == value else 0
+        for value in values[:MAX_TOKENS]
+    ]
 
 
 def number(value: Any) -> float | None:

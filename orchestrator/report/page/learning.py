@@ -14,6 +14,8 @@ from rollout.types.prompts import PromptFormat
 Digests = Mapping[int, StepDigest]
 OWN_PARTS = ("timeouts", "errors", "right_untagged", "total")
 """Metrics under reward/ that are no part of the reward."""
+MAX_LINES = 8
+"""Of a chart that has a line for each part or entry."""
 ROLES: tuple[Role, ...] = ("main", "second", "third", "muted")
 
 
@@ -63,8 +65,18 @@ def results(keys: Collection[str]) -> list[Chart | None]:
               for name, role in zip(formats, ROLES[1:], strict=False)),
             note="The same problems, asked in other words. A gain in every format is a gain in the task.",
         ) if formats else None,
+        by_entry(keys, "Right answers by entry of the mixture, training", "reward/correctness/<source>"),
+        by_entry(keys, "Share of the prompts by entry of the mixture", "rollout/share/<source>"),
         metric_chart("Well-formed answers, held-out", keys, Line("well-formed", "eval/format_rate")),
     ]  # fmt: skip
+
+
+def by_entry(keys: Collection[str], title: str, metric: str) -> Chart | None:
+    """Return a chart of a metric with a line for each entry of a mixture; None where there is no mixture."""
+    prefix = metric.removesuffix("<source>")
+    found = sorted(key for key in keys if key.startswith(prefix))
+    lines = [Line(key.removeprefix(prefix), key, ROLES[n % len(ROLES)]) for n, key in enumerate(found)]
+    return metric_chart(title, keys, *lines[:MAX_LINES])
 
 
 def by_difficulty(held_out: Digests) -> list[Chart]:
@@ -107,7 +119,7 @@ def rewards(keys: Collection[str]) -> list[Chart | None]:
             for n, key in enumerate(parts)
         ]
         note = "What the reward is made of. A flat part teaches nothing: it is the same for every completion."
-        charts.append(Chart("Reward, part by part", "value of the part", lines[:8], note))
+        charts.append(Chart("Reward, part by part", "value of the part", lines[:MAX_LINES], note))
     failed = [Line("timed out", "reward/timeouts"), Line("failed", "reward/errors", "second")]
     return [*charts, metric_chart("Completions that could not be graded", keys, *failed)]
 

@@ -11,6 +11,7 @@ from orchestrator.report.reading.recorded_run import RecordedRun, Row
 PHASES: dict[str, tuple[str, Role]] = {
     "rollout": ("sampling and grading", "main"),
     "update": ("update", "second"),
+    "score_again": ("scoring again", "right"),
     "publish": ("publishing", "wrong"),
     "evaluation": ("evaluation", "muted"),
     "other": ("other", "third"),
@@ -21,6 +22,7 @@ WORKERS = {
     "rollout": (GENERATORS,),
     "evaluation": (GENERATORS,),
     "update": (LEARNER,),
+    "score_again": (LEARNER,),
     "publish": (GENERATORS, LEARNER),
 }
 SHOWN = 12
@@ -66,7 +68,7 @@ def timeline(run: RecordedRun, timed: Sequence[Row]) -> Chart | None:
     found: dict[str, list[tuple[str, float, float]]] = {}
     clock = 0.0
     for row in timed[-SHOWN:]:
-        for phase in ("rollout", "update", "publish", "evaluation"):
+        for phase in ("rollout", "update", "score_again", "publish", "evaluation"):
             took = seconds(row, phase)
             for worker in WORKERS[phase] if took > 0 else ():
                 found.setdefault(phase, []).append((worker, round(clock, 3), round(clock + took, 3)))

@@ -218,6 +218,5 @@ def note_remarkable(made: StepDigest, number: int, records: Sequence[Record]) ->
 
 def largest_gap(record: Record) -> float:
     """Return the largest gap between the logprobs of sampler and learner, nats; 0 where none is recorded."""
-    theirs, ours = record.get("rollout_logprobs") or (), record.get("old_logprobs") or ()
-    pairs = zip(theirs, ours, strict=False)
-    return max((abs(a - b) for a, b in pairs if a is not None and b is not None), default=0.0)
+    gaps = record.get("logprob_gaps") or ()
+    return max((abs(gap) for gap in gaps if isinstance(gap, int | float) and isfinite(gap)), default=0.0)

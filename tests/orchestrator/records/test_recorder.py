@@ -5,14 +5,17 @@ import os
 import signal
 import time
 
+import numpy as np
 import pytest
 
+from learner.logprob_record import LogprobRecord
 from orchestrator.cluster.calls import ready_of
 from orchestrator.cluster.ray_cluster import ray_cluster
 from orchestrator.config.recipe import load
 from orchestrator.records.checkpoints import Checkpoints
 from orchestrator.records.recorder import MAX_BEHIND, RecorderLostError
 from orchestrator.records.run_directory import RunDirectory, RunDirectoryError
+from orchestrator.records.trackers.base import LearnedGroup
 from orchestrator.records.trackers.files import FileTracker
 from rewards.workers.pool import stored
 from tests.support.groups import scored_group
@@ -42,8 +45,14 @@ def tracker(directory):
 def log(tracker, step: int) -> float:
     """Log a step, and return the seconds that the caller waited."""
     begin = time.monotonic()
-    tracker.log(step, {"reward/total": 1.0}, [(stored(scored_group(f"p{step}", [True, False])), [0.7, -0.7])])
+    tracker.log(step, {"reward/total": 1.0}, [learned_group(step)])
     return time.monotonic() - begin
+
+
+def learned_group(step: int) -> LearnedGroup:
+    """Two completions of three tokens; the learner did not compute the second."""
+    gaps, changes = (np.array([*known, *[np.nan] * 3], np.float16) for known in ([0, 0.25, -0.5], [0.125, 0, -2]))
+    return LearnedGroup(stored(scored_group(f"p{step}", [True, False])), [0.7, -0.7], LogprobRecord(gaps, changes))
 
 
 def keep_busy(tracker) -> None:
@@ -64,7 +73,10 @@ def test_the_loop_waits_only_for_a_recorder_that_is_far_behind_and_a_flush_for_a
     assert max(waited[:MAX_BEHIND]) < BUSY_S / 3 < waited[MAX_BEHIND]
     tracker.flush()
     assert steps_written(directory) == [1, 2, 3, 4]
-    assert [record["advantage"] for record in directory.read_rollouts(4)] == [0.7, -0.7]
+    first, second = directory.read_rollouts(4)
+    assert [first["advantage"], second["advantage"]] == [0.7, -0.7]
+    assert (first["logprob_gaps"], first["logprob_changes"]) == ([0, 0.25, -0.5], [0.125, 0, -2])
+    assert not second.keys() & {"logprob_gaps", "logprob_changes"}
     assert [line["step"] for line in directory.metrics()] == [1, 2, 3, 4]
 
 

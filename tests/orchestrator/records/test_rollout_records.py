@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import zstandard
 
+from learner.logprob_record import LogprobRecord
 from orchestrator.records.metrics import rollout_metrics
 from orchestrator.records.rollout_records import rollout_records
 from orchestrator.records.strict_json import to_json
@@ -36,6 +38,15 @@ def test_a_record_says_which_tokens_are_the_policys() -> None:
     }
     assert record["rollout_logprobs"] == [-1, -2, -3, *[None] * (NUM_TOKENS - 5), -4, -5]
     assert record["completion"].startswith("3*4=12. Wait")
+
+
+def test_what_the_learner_recorded_stands_at_the_policys_tokens() -> None:
+    gaps = np.array([0.5, 0.25, 0, -0.00001, 2], np.float16)
+    (record,) = rollout_records(1, GROUP, [0.5], LogprobRecord(gaps, changes=np.full(5, np.nan, np.float16)))
+    spoken = json.loads(to_json(record))
+    assert spoken["logprob_gaps"] == [0.5, 0.25, 0, *[None] * (NUM_TOKENS - 5), 0, 2]
+    assert "-0.0" not in to_json(record["logprob_gaps"])
+    assert not {"logprob_changes", "token_advantages"} & {*record}
 
 
 def test_a_record_of_one_turn_is_what_it_always_was() -> None:

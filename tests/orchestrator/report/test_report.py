@@ -42,6 +42,20 @@ def lines_of(lines: list[dict], label: str) -> list[dict]:
     return [line for line in lines if line["label"] == label]
 
 
+def test_tokens_carry_the_learners_gap_and_what_the_update_changed_at_evaluations(tmp_path: Path) -> None:
+    (found,) = data_of(write_report([written_run(tmp_path)]))["runs"]
+    groups = [group for group in found["rollouts"]["groups"] if group["split"] == "train"]
+    for group in groups:
+        assert ("largest gap" in group.get("reasons", [])) == group["id"].endswith("-0")
+        first = group["completions"][0]
+        if group["id"].endswith("-1"):  # which the learner left out
+            assert not first.keys() & {"gaps", "changes"}
+            continue
+        assert first["gaps"] == [0, 200, 0]
+        assert first.get("changes") == ([0, 1000, 0] if group["step"] in (2, 4) else None)
+    assert not [group for group in found["rollouts"]["groups"] if group["split"] != "train" and "gaps" in str(group)]
+
+
 def test_several_runs_share_the_room(tmp_path: Path) -> None:
     runs = [written_run(tmp_path, name) for name in ("one", "two")]
     file = write_report(runs)

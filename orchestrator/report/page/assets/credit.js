@@ -15,7 +15,9 @@ export function creditPage(run) {
     examples.length > 0 ? h("section", {}, h("h2", {}, "From rewards to advantages"), chooser(run))
       : h("p", { class: "nothing" }, "This run kept no group whose rewards could be explained."),
     h("section", {}, h("h2", {}, "And PPO?"), h("p", {}, algorithm.baseline === "value"
-      ? "This run has a critic. Its estimates of single tokens are not recorded, so that none are shown."
+      ? run.rollouts.groups.some((/** @type {any} */ group) => group.completions.some((/** @type {any} */ each) => each.credits))
+        ? "This run has a critic, which gives each token an advantage of its own: colour a completion on the page Rollouts by the advantage of each token."
+        : "This run has a critic, but its advantages of single tokens are not recorded, as by earlier versions."
       : "This run has no critic, so that it has no advantages of single tokens by PPO, and none are made up here. A run with learner.algorithm.preset=ppo trains one.")),
     charts.length > 0 && chartSection(run, { title: "How sparse are the rewards?", charts }),
   ];

@@ -91,11 +91,16 @@ window.addEventListener("hashchange", () => { route(); window.scrollTo(0, 0); })
 window.addEventListener("load", () => drawWaiting());
 window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAgain);
 window.addEventListener("beforeprint", () => {
+  document.documentElement.classList.add("printing");
   for (const [id] of PAGES.filter(([each]) => each !== "rollouts" && each !== "answers")) page(id).hidden = false;
   drawWaiting(true);
   drawAgain();
 });
-window.addEventListener("afterprint", () => { route(); drawAgain(); });
+window.addEventListener("afterprint", () => {
+  document.documentElement.classList.remove("printing");
+  route();
+  drawAgain();
+});
 
 let width = window.innerWidth;
 window.addEventListener("resize", () => {

@@ -1,11 +1,11 @@
 // The page Rollouts: a browser of completions, a group side by side, and the tokens of one.
 
 import { append, brief, h, plural, signed, visible } from "./dom.js";
-import { MODES, modesOf, tokenStrip } from "./tokens.js";
+import { MODES, largestGap, modesOf, tokenStrip, whyNot } from "./tokens.js";
 
 /** @typedef {import("./tokens.js").Completion} Completion */
 /** @typedef {{step: number, split: string, id: string, prompt?: string, answer?: string, source?: string, difficulty?: string, reasons?: string[], completions: Completion[]}} Group */
-/** @typedef {{group: Group, completion: Completion, n: number, found: string}} Row */
+/** @typedef {{group: Group, completion: Completion, n: number, found: string, gap: number}} Row */
 
 const PAGE = 50;
 /** Rows that are listed at once. */
@@ -21,10 +21,11 @@ export function rolloutsPage(run) {
   const detail = h("div", { class: "detail", id: "detail", tabindex: "-1" });
   const count = h("p", { class: "count", role: "status" });
   const state = { shown: PAGE, found: rows };
+  const isRecorded = rows.some(({ completion }) => hasGaps(completion));
   const pick = (/** @type {Row} */ row, scroll = true) => {
     for (const other of list.querySelectorAll("[aria-current]")) other.removeAttribute("aria-current");
     list.querySelector(`[data-row="${rows.indexOf(row)}"]`)?.setAttribute("aria-current", "true");
-    detail.replaceChildren(...groupView(row));
+    detail.replaceChildren(...groupView(row, isRecorded));
     if (scroll && window.matchMedia("(max-width: 860px)").matches) detail.scrollIntoView({ behavior: "smooth", block: "start" });
   };
   const fill = () => {
@@ -53,14 +54,14 @@ export function rolloutsPage(run) {
 /** @param {Group[]} groups @returns {Row[]} */
 function rowsOf(groups) {
   return groups.flatMap((group) => group.completions.map((completion, n) => ({
-    group, completion, n, found: `${group.prompt ?? ""}\n${completion.text}\n${group.id}`.toLowerCase(),
+    group, completion, n, gap: largestGap(completion), found: `${group.prompt ?? ""}\n${completion.text}\n${group.id}`.toLowerCase(),
   })));
 }
 
 /** @param {Completion} completion */
 const faulty = (completion) => Boolean(completion.faults);
-/** @param {number[]} a @param {number[]} [b] */
-const largestGap = (a, b) => (b ? a.reduce((most, value, n) => Math.max(most, Math.abs(value - b[n])), 0) : 0);
+/** @param {Completion} completion */
+const hasGaps = (completion) => Boolean(completion.gaps?.length);
 
 /** @type {Record<string, [string, (row: Row) => boolean]>} */
 const STATUS = {
@@ -74,7 +75,7 @@ const STATUS = {
 const SORTS = {
   step: ["in order", (a, b) => a.group.step - b.group.step || a.group.id.localeCompare(b.group.id) || a.n - b.n],
   advantage: ["largest advantage", (a, b) => Math.abs(b.completion.advantage ?? 0) - Math.abs(a.completion.advantage ?? 0)],
-  gap: ["largest gap", (a, b) => largestGap(b.completion.logprobs ?? [], b.completion.learner) - largestGap(a.completion.logprobs ?? [], a.completion.learner)],
+  gap: ["largest gap", (a, b) => b.gap - a.gap],
   reward: ["highest reward", (a, b) => (b.completion.reward ?? 0) - (a.completion.reward ?? 0)],
   longest: ["longest", (a, b) => b.completion.length - a.completion.length],
   last: ["last step first", (a, b) => b.group.step - a.group.step || a.group.id.localeCompare(b.group.id) || a.n - b.n],
@@ -98,7 +99,8 @@ function filterBar(run, rows, apply) {
   const task = options("task", [["", "all tasks"], ...tasks.map((each) => /** @type {[string, string]} */ ([String(each), String(each)]))]);
   const marker = options("marker", [["", "any behaviour"], ...markers.map((each) => /** @type {[string, string]} */ ([String(each), words(String(each))]))]);
   const reward = options("reward", [["", "any reward"], ["reward", "reward above 0"], ...parts.map((each) => /** @type {[string, string]} */ ([String(each), `${words(String(each))} above 0`]))]);
-  const hasGap = rows.some(({ completion }) => completion.learner);
+  const hasGap = rows.some(({ completion }) => hasGaps(completion));
+  const gap = options("gap", [["", "any gap"], ...[0.001, 0.01, 0.1, 1].map((size) => /** @type {[string, string]} */ ([String(size), `above ${size} nats`]))]);
   const sort = options("sort", Object.entries(SORTS).filter(([name]) => name !== "gap" || hasGap).map(([name, [label]]) => [name, label]));
   const change = () => {
     const text = search.value.trim().toLowerCase();
@@ -110,10 +112,11 @@ function filterBar(run, rows, apply) {
       && (!step.value || row.group.step === Number(step.value))
       && (!task.value || row.group.source === task.value)
       && (!marker.value || row.completion.markers.includes(marker.value))
-      && (!reward.value || paid(row.completion) > 0), SORTS[sort.value][1]);
+      && (!reward.value || paid(row.completion) > 0)
+      && (!gap.value || row.gap > Number(gap.value)), SORTS[sort.value][1]);
   };
   search.addEventListener("input", change);
-  const selects = [split, step, ...(tasks.length > 1 ? [task] : []), status, ...(markers.length ? [marker] : []), reward, sort];
+  const selects = [split, step, ...(tasks.length > 1 ? [task] : []), status, ...(markers.length ? [marker] : []), reward, ...(hasGap ? [gap] : []), sort];
   for (const select of selects) select.addEventListener("change", change);
   change();
   return h("form", { class: "filters", role: "search", onsubmit: (/** @type {Event} */ event) => event.preventDefault() },
@@ -122,7 +125,7 @@ function filterBar(run, rows, apply) {
 }
 
 /** @type {Record<string, string>} */
-const LABELS = { split: "Prompts", step: "Step", status: "Outcome", task: "Task", marker: "Behaviour", reward: "Reward", sort: "Order" };
+const LABELS = { split: "Prompts", step: "Step", status: "Outcome", task: "Task", marker: "Behaviour", reward: "Reward", gap: "Largest gap", sort: "Order" };
 
 /** @param {string} name */
 const words = (name) => name.replaceAll("_", " ");
@@ -145,13 +148,13 @@ function rowView({ group, completion }, index, pick) {
       `${brief(completion.reward)}${completion.advantage === undefined ? "" : ` · ${signed(completion.advantage, 2)}`}`));
 }
 
-/** @param {Row} row @returns {HTMLElement[]} */
-function groupView({ group, n }) {
+/** @param {Row} row @param {boolean} isRecorded whether the learner's logprobs are @returns {HTMLElement[]} */
+function groupView({ group, n }, isRecorded) {
   const place = h("div", {});
   const cards = h("div", { class: "cards", role: "group", "aria-label": "the group's completions" });
   const show = (/** @type {number} */ chosen) => {
     cards.replaceChildren(...group.completions.map((completion, at) => card(completion, at, at === chosen, () => show(at))));
-    place.replaceChildren(...completionView(group.completions[chosen]));
+    place.replaceChildren(...completionView(group.completions[chosen], whyNot(group.completions[chosen], group, isRecorded)));
   };
   show(n);
   const facts = [group.split === "train" ? "training" : "held-out", `step ${group.step}`, group.id, group.difficulty, ...(group.reasons ?? [])].filter(Boolean);
@@ -175,8 +178,8 @@ function card(completion, at, chosen, pick) {
     h("small", {}, plural(completion.length, "token")));
 }
 
-/** @param {Completion} completion */
-function completionView(completion) {
+/** @param {Completion} completion @param {string} missing why some colourings are */
+function completionView(completion, missing) {
   const modes = modesOf(completion);
   const strip = h("div", {});
   const explained = h("p", { class: "note" });
@@ -195,7 +198,7 @@ function completionView(completion) {
   const made = [h("p", { class: "where" }, said.map((each) => h("span", {}, String(each))))];
   if (modes.length) {
     paint(modes[0]);
-    made.push(h("p", { class: "field" }, h("label", { for: "colour" }, "Tokens coloured by "), select), strip, explained);
+    made.push(h("p", { class: "field" }, h("label", { for: "colour" }, "Tokens coloured by "), select), strip, explained, h("p", { class: "note missing" }, missing));
   } else made.push(h("pre", { dir: "auto", tabindex: "0" }, visible(completion.text)));
   made.push(h("h3", {}, "Reward"), h("table", { class: "parts" }, h("tbody", {}, h("tr", {}, h("th", { scope: "row" }, "total"), h("td", {}, brief(completion.reward))), parts,
     completion.advantage === undefined ? null : h("tr", {}, h("th", { scope: "row" }, "advantage"), h("td", {}, signed(completion.advantage, 3))))));

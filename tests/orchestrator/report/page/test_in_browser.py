@@ -2,6 +2,7 @@
 
 from math import exp
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,6 +11,8 @@ from tests.support.browser import needs_browser, opened
 from tests.support.run_directories import written_run
 
 PAGES = ("summary", "learning", "emergence", "rollouts", "grpo", "time")
+WIDTH_OF_PAPER = 717
+"""CSS pixels of A4 within Chromium's margins."""
 HOSTILE = "</script><img src=x onerror=alert(1)><b>bold</b>\u202e\u0000{{7*7}} 😀"
 
 
@@ -42,6 +45,30 @@ def test_every_page_opens_filters_work_and_tokens_have_their_values(tmp_path: Pa
         tab.locator(".strip").focus()
         tab.keyboard.press("ArrowRight")
         assert f"(1 − p) = −{0.3 * (1 - exp(-0.5)):.3f}" in tab.locator(".readout").inner_text()
+        assert "left this completion out" in tab.locator(".missing").inner_text()
+        tab.fill("#search", "")
+        tab.select_option("#gap", "0.01")
+        assert tab.locator(".count").inner_text().startswith("10 completions")
+        tab.fill("#search", "train/4-0")
+        assert (
+            colours_of(tab, "gap") == ["", "58%", ""]
+            and "sampler: +0.0200 nats" in tab.locator(".readout").inner_text()
+        )
+        assert colours_of(tab, "change") == ["", "36%", ""]
+        assert "by +0.1000: advantage × change = +0.0900" in tab.locator(".readout").inner_text()
+        assert tab.locator(".missing").inner_text() == ""
+        assert tab.locator("#colour option").count() == 4  # no critic gives each token an advantage of its own
+        tab.fill("#search", "train/3-0")
+        assert "steps with an evaluation only" in tab.locator(".missing").inner_text()
+
+
+def colours_of(tab: Any, mode: str) -> list[str]:
+    """Colour the strip by that, point at its second token, and return how strong each token's colour is."""
+    tab.select_option("#colour", mode)
+    tab.locator(".token").nth(1).hover()
+    shades = "tokens => tokens.map((token) => token.style.getPropertyValue('--shade'))"
+    found: list[str] = tab.locator(".token").evaluate_all(shades)
+    return found
 
 
 @pytest.mark.slow
@@ -56,7 +83,17 @@ def test_hostile_completions_are_text_on_every_page(tmp_path: Path) -> None:
             tab.click(f'nav a[href="#{page}"]')
             tab.wait_for_selector(f"#page-{page}:not([hidden])")
             assert tab.locator("#report img, #report b:text-is('bold')").count() == 0
+        tab.evaluate("window.dispatchEvent(new Event('beforeprint'))")
         tab.emulate_media(media="print")
+        drawn = "svgs => svgs.map((svg) => [svg.getBoundingClientRect().right - svg.closest('main').offsetLeft])"
+        rights = [right for (right,) in tab.locator("main .plot .main-svg").evaluate_all(drawn)]
+        assert len(rights) > 10 and max(rights) <= WIDTH_OF_PAPER
+        assert "rgb(68, 68, 68)" in tab.locator(".plot .xtick text").first.get_attribute("style")  # dark, on white
+        assert (
+            tab.locator("#page-emergence .answer pre").first.evaluate("pre => getComputedStyle(pre).maxHeight")
+            == "none"
+        )
+        tab.evaluate("window.dispatchEvent(new Event('afterprint'))")
         assert tab.pdf()
 
 

@@ -65,8 +65,8 @@ def test_markers_of_an_earlier_versions_records_are_found_in_the_text(tmp_path: 
 
 
 def test_a_largest_gap_is_noted_where_the_learners_logprobs_are_recorded(tmp_path: Path) -> None:
-    gap = {"rollout_logprobs": [-1.0, -2.0, None], "old_logprobs": [-1.0, -2.75, -1.0]}
-    found = digest(7, groups_of(file_of(tmp_path, [record("a"), record("b", **gap)])))
+    records = [record("a", logprob_gaps=[0.5]), record("b", logprob_gaps=[0.0, -0.75, None])]
+    found = digest(7, groups_of(file_of(tmp_path, records)))
     assert found.largest_gap == [1, 0.75]
 
 
