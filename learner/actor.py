@@ -17,6 +17,7 @@ from learner.config import LearnerConfig, ModelConfig
 from learner.metrics import Update
 from rollout.types.completions import Reward
 from rollout.types.packed import PackedGroup
+from rollout.types.paths import refuse_missing_model
 from rollout.types.prompts import SupervisedExample
 from rollout.types.publishing import IpcBucket, NcclGroup, WeightBucket, WeightManifest
 
@@ -97,6 +98,7 @@ class LearnerRank:
         max_completion_tokens: int,
     ) -> None:
         """Build this rank's Learner; see there. It returns once all ``config.num_ranks`` ranks have met."""
+        refuse_missing_model(str(folder))
         from learner.backend.rank import Rank, release_memory
         from learner.learner import Learner
 

@@ -11,6 +11,7 @@ import ray
 from rollout.config import RolloutConfig
 from rollout.prompts.decoding import completion_decoder
 from rollout.types.packed import PackedGroup
+from rollout.types.paths import refuse_missing_model
 from rollout.types.publishing import IpcBucket, NcclGroup, WeightBucket, WeightManifest
 from rollout.types.sampling import EngineSpec, Heartbeat, SamplingRequest
 
@@ -22,6 +23,7 @@ class Generator:
     """
 
     def __init__(self, spec: EngineSpec, config: RolloutConfig) -> None:
+        refuse_missing_model(spec.model_folder)
         # Imported here: this module also loads in the driver, which needs neither vLLM nor torch.
         from transformers import AutoTokenizer
 

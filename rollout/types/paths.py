@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 
@@ -16,3 +17,15 @@ def from_home(path: str) -> str:
         return str(Path(path).expanduser())
     except RuntimeError:
         raise ValueError(f"the home folder of {Path(path).parts[0]} is not known; give the whole path") from None
+
+
+def refuse_missing_model(path: str) -> None:
+    """Raise FileNotFoundError for a model's whole path where this node has no such folder.
+
+    Libraries would take it for a hub's name that is not well-formed.
+    """
+    if path.startswith("/") and not Path(path).is_dir():
+        raise FileNotFoundError(
+            f"node {os.uname().nodename} has no folder {path}, where the model is: mount there what the run's other "
+            "nodes share, or copy the model to it"
+        )
