@@ -16,6 +16,7 @@ INDEX = "docs/README.md"
 SOURCE = "source"
 """Folder of the site with the files that docs/ links to."""
 LINK = re.compile(r"(\]\()([^)\s#]+)(#[^)\s]*)?(?=\))")
+SCHEME = re.compile(r"[a-z]+:")
 FENCE = re.compile(r"^ *```.*?^ *```$", re.DOTALL | re.MULTILINE)
 OF_THE_REPOSITORY = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
 """Pages outside of docs/."""
@@ -74,7 +75,12 @@ def outside(pages: list[str]) -> list[str]:
     while todo:
         for _, target, _ in LINK.findall(FENCE.sub("", (ROOT / (page := todo.pop())).read_text("utf-8"))):
             path = posixpath.normpath(posixpath.join(posixpath.dirname(page), target))
-            if "://" not in target and not path.startswith("docs/") and path not in found and (ROOT / path).exists():
+            if (
+                not SCHEME.match(target)
+                and not path.startswith("docs/")
+                and path not in found
+                and (ROOT / path).exists()
+            ):
                 found.add(path)
                 todo += [path] if path.endswith(".md") else []
     return sorted(found)
@@ -94,7 +100,7 @@ def redirected(markdown: str, page: str) -> str:
     def target(found: re.Match[str]) -> str:
         opening, name, fragment = found[1], found[2], found[3] or ""
         path = posixpath.normpath(posixpath.join(posixpath.dirname(here), name))
-        if "://" in name or not (ROOT / path).exists():  # mkdocs says so
+        if SCHEME.match(name) or not (ROOT / path).exists():  # mkdocs says so
             return found[0]
         shown = path.removeprefix("docs/") if path.endswith(PICTURES) else page_of(path)
         return f"{opening}{posixpath.relpath(shown, posixpath.dirname(page) or '.')}{fragment}"

@@ -54,6 +54,8 @@ def test_anchors_are_those_of_github(heading: str) -> None:
 
 def test_links_lead_to_the_sites_own_pages_and_code_stays() -> None:
     text = "[a](report.md#x) [b](../README.md#recipes) [c](../rollout/config.py) ![d](images/dashboard.png) [e](https://x.y)"
+    drawn = f"![drawn](data:image/png;base64,{'A' * 5000})"
+    assert pages.redirected(drawn, "notebooks/first_run.md") == drawn
     assert pages.redirected(f"{text}\n```\n[b](../README.md)\n```\n", "push.md").splitlines() == [
         "[a](report.md#x) [b](source/rayzero.md#recipes) [c](source/rollout/config.py.md) ![d](images/dashboard.png) "
         "[e](https://x.y)",
