@@ -3,7 +3,7 @@
 TRL stays out of the project's environment, in a folder "$PEERS"; what it requires is there already:
 
     pip install --no-deps --target "$PEERS" trl==1.16.0
-    PYTHONPATH="$PEERS:." python -m benchmarks.peers.trl_step [RECIPE] [--rounds 2] [key=value …]
+    PYTHONPATH="$PEERS:." python -m benchmarks.peers.trl_step [--recipe RECIPE] [--rounds 2] [key=value …]
 
 TRL's side is its ``GRPOTrainer`` with transformers' generation, on the CPU in float32, in a process of its own that
 waits while this project trains. This project's side is ``rayzero train``, resumed for two more steps in each round.
@@ -54,11 +54,11 @@ class Step(NamedTuple):
 
 def main() -> int:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    arguments.add_argument("recipe", nargs="?", default=DEFAULT_RECIPE)
+    arguments.add_argument("--recipe", default=DEFAULT_RECIPE)
     arguments.add_argument("--rounds", type=int, default=2)
     arguments.add_argument("--peer", action="store_true", help=argparse.SUPPRESS)
     arguments.add_argument("overrides", nargs="*")
-    given = arguments.parse_intermixed_args()
+    given = arguments.parse_args()
     if (missing := missing_trl()) is not None:
         print(missing, file=sys.stderr)
         return 2
@@ -74,7 +74,8 @@ def main() -> int:
 
 def compare(recipe: str, overrides: Sequence[str], rounds: int) -> None:
     """Let both sides train in turns, and print their steps and ratios."""
-    command = [sys.executable, "-m", "benchmarks.peers.trl_step", recipe, "--peer", "--rounds", str(rounds), *overrides]
+    command = [sys.executable, "-m", "benchmarks.peers.trl_step"]
+    command += ["--recipe", recipe, "--peer", "--rounds", str(rounds), *overrides]
     ours: list[Step] = []
     theirs: list[Step] = []
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as peer:
