@@ -91,7 +91,9 @@ class Placement:
 
         It takes nothing from the actors that are placed there.
         """
-        nodes = {node["NodeID"]: f"{node['NodeName']} ({node['NodeManagerAddress']})" for node in ray.nodes()}
+        nodes = {
+            node["NodeID"]: f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})" for node in ray.nodes()
+        }
         on_nodes = placement_group_table(self._group)["bundles_to_node_id"]
         here = ray.get_runtime_context().get_node_id()
         found = {on_nodes[bundle]: bundle for bundle in bundles if on_nodes[bundle] != here}
