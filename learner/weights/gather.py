@@ -34,6 +34,8 @@ def weight_buckets(backend: Backend, max_bytes: int) -> Iterator[WeightBucket]:
 
     Every rank must exhaust it, for ZeRO 3 gathers each bucket from all of them. A tied LM head is the embedding and
     comes once, under the embedding's name. Adapters are merged into the weights. A critic is left out.
+
+    Arrays may be views of the weights, which the next update changes: Ray copies a bucket when it is yielded.
     """
     return _gathered(backend, merged_weights(backend.policy.model), max_bytes)
 
@@ -106,7 +108,9 @@ def _gathered(backend: Backend, weights: Iterable[Weight], max_bytes: int) -> It
     for bucket in _buckets(weights, max_bytes):
         parts = [part for weight in bucket for part in weight.parts]
         with deepspeed.zero.GatheredParameters(parts, enabled=backend.zero_stage == 3):
-            arrays = tuple(_to_numpy(weight.value()) for weight in bucket) if backend.rank.is_first else ()
+            # ZeRO 3 lets go of what it has gathered where this context ends.
+            is_let_go = backend.zero_stage == 3
+            arrays = tuple(_to_numpy(each.value(), is_let_go) for each in bucket) if backend.rank.is_first else ()
         if arrays:
             yield WeightBucket.of(
                 names=tuple(weight.name for weight in bucket),
@@ -130,10 +134,10 @@ def _buckets(weights: Iterable[Weight], max_bytes: int) -> Iterator[list[Weight]
         yield bucket
 
 
-def _to_numpy(tensor: Tensor) -> NDArray:
-    # A copy: the optimizer writes the next step's weights over the original while a bucket is still in flight.
-    copied = tensor.to("cpu", copy=True)
-    return copied.view(torch.uint16).numpy() if copied.dtype == torch.bfloat16 else copied.numpy()
+def _to_numpy(tensor: Tensor, is_let_go: bool) -> NDArray:
+    """Return the array of a tensor: a view where it is in CPU memory, but a copy where that memory will be let go."""
+    there = tensor.to("cpu", copy=is_let_go)
+    return there.view(torch.uint16).numpy() if there.dtype == torch.bfloat16 else there.numpy()
 
 
 def tensors_of(bucket: WeightBucket) -> Iterator[tuple[str, Tensor]]:

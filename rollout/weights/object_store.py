@@ -6,6 +6,7 @@ that Ray's object store has already brought to the process: the CPU's transport,
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,9 @@ from vllm.distributed.weight_transfer.base import (
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 
 from rollout.types.publishing import TransportName, WeightBucket
+
+# PyTorch warns of arrays that it must not write to; those of the object store are only read.
+warnings.filterwarnings("ignore", "The given NumPy array is not writable", UserWarning)
 
 ENGINES: dict[TransportName, str] = {"ray": "ray", "ipc": "settling_ipc", "nccl": "nccl_with_deadline"}
 """vLLM's name of the weight-transfer engine of each transport."""
@@ -86,9 +90,11 @@ class WorkerExtension:
 
 
 def as_tensor(array: np.ndarray, dtype: str) -> torch.Tensor:
-    """Return the tensor of `array`. numpy has no bfloat16, so that arrives as its bits in uint16."""
-    # Copied: arrays out of the object store are read-only views that the store may reclaim.
-    tensor: torch.Tensor = torch.from_numpy(array.copy())
+    """Return the tensor of `array`, to be read only. numpy has no bfloat16, so that arrives as its bits in uint16.
+
+    It is a view of the object store, which keeps what is viewed; loaders copy it to where the model wants it.
+    """
+    tensor: torch.Tensor = torch.from_numpy(array)
     return tensor.view(torch.bfloat16) if dtype == "bfloat16" else tensor
 
 

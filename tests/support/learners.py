@@ -37,7 +37,7 @@ def start(
 def weights_of(learner: Learner) -> dict[str, np.ndarray]:
     """Return the weights that a publish would send, by name."""
     pairs = [pair for bucket in learner.weight_buckets(10_000) for pair in tensors_of(bucket)]
-    return {name: tensor.float().numpy() for name, tensor in pairs}
+    return {name: tensor.float().numpy().copy() for name, tensor in pairs}
 
 
 def assert_close(weights: dict[str, np.ndarray], expected: dict[str, np.ndarray], atol: float = 1e-5) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -51,6 +52,15 @@ def test_every_bucket_carries_the_checksum_of_what_it_holds(folder: Path) -> Non
     learner = start(folder)
     buckets = list(learner.weight_buckets(10_000))
     assert len(buckets) > 1 and all(bucket.is_intact for bucket in buckets)
+
+
+@pytest.mark.parametrize("zero_stage", [0, 1, 2, 3])
+def test_weights_are_copied_into_buckets_only_where_their_memory_is_let_go(folder: Path, zero_stage: int) -> None:
+    learner = start(folder, zero_stage)
+    parameters = dict(learner._backend.policy.model.named_parameters())
+    for bucket in learner.weight_buckets(10_000):
+        for name, array in zip(bucket.names, bucket.arrays, strict=True):
+            assert np.shares_memory(array, parameters[name].detach().numpy()) is (zero_stage < 3), name
 
 
 @pytest.mark.parametrize("key", ["PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF"])

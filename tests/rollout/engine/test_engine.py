@@ -1,8 +1,10 @@
 """The generation engine on real vLLM: logprobs, seeds, versions, and weights that arrive between decoding steps."""
 
+import gc
 import os
 import threading
 import time
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -219,6 +221,23 @@ def test_staged_weights_change_nothing_until_they_are_committed(published, polic
     assert drawn(generate(published)) == before
     assert published.commit(attempt_id) == 6
     assert largest_gap(policy, generate(published), SAMPLING.temperature) < 1e-5
+
+
+def test_weights_are_copied_out_of_what_brought_them(published, policy) -> None:
+    """Ray's object store, whose arrays are read-only, and are gone when the publish is over."""
+    perturb(policy, 0.02)
+    brought = bucket(policy)
+    for array in brought.arrays:
+        array.flags.writeable = False
+    update_weights(published, [brought], version=6)
+    for array in brought.arrays:
+        array.flags.writeable = True
+        array[...] = 0.0
+    assert largest_gap(policy, generate(published), SAMPLING.temperature) < 1e-5
+    arrays = [weakref.ref(array) for array in brought.arrays]
+    del brought, array
+    gc.collect()
+    assert [each() for each in arrays if each() is not None] == []
 
 
 def test_a_load_that_fails_half_way_is_never_sampled_with_and_the_next_one_is_whole(
