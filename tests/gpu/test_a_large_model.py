@@ -6,6 +6,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 import pytest
 
@@ -140,7 +141,7 @@ def steps_of(fleet: RayFleet, base: str) -> dict[str, float]:
             fleet.publish(version=step)
         marks.append(time.monotonic())
         phases = ("rollout", "update", "publish")
-        seconds = {phase: end - begin for phase, begin, end in zip(phases, marks, marks[1:], strict=True)}
+        seconds = {phase: end - begin for phase, (begin, end) in zip(phases, pairwise(marks), strict=True)}
         assert update["rollout/logprob_gap"] < 0.05
     return seconds
 
