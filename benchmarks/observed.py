@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +41,18 @@ LONGEST_WAIT_S = 400.0
 class Run:
     """A training run as a command of its own, seen from outside."""
 
-    def __init__(self, folder: Path, name: str, *settings: str, environment: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        name: str,
+        *settings: str,
+        environment: dict[str, str] | None = None,
+        prefix: Sequence[str] = (),
+    ) -> None:
+        """Start it. `prefix`: a command that runs commands elsewhere."""
         self.directory = folder / name
         self._command = [
-            *(sys.executable, "-m", "orchestrator.cli", "train", "countdown-tiny"),
+            *(*prefix, sys.executable, "-m", "orchestrator.cli", "train", "countdown-tiny"),
             *(f"runs_dir={folder}", f"name={name}", *SETTINGS, *settings),
         ]
         self._environment = os.environ | (environment or {})
