@@ -10,6 +10,8 @@ import { drawn, layout, lineStyle, plotData, valueRange } from "./plots.js";
 const waiting = new Map();
 /** @type {Map<Element, () => void>} what is drawn */
 const done = new Map();
+/** @type {WeakMap<Element, number>} how wide it was drawn, pixels */
+const widths = new WeakMap();
 const NARROW = 430;
 const LETTER = 6.6;
 const LINE_HEIGHT = 14;
@@ -28,8 +30,9 @@ function draw(place) {
   make();
 }
 
-/** Draw what is waiting and can be seen; with `all`, everything. @param {boolean} [all] */
+/** Draw what is waiting and can be seen, and again what has another width by now; with `all`, everything. @param {boolean} [all] */
 export function drawWaiting(all = false) {
+  for (const [place, make] of done) if (place.clientWidth && place.clientWidth !== widths.get(place)) make();
   for (const place of [...waiting.keys()]) {
     if (all) draw(place);
     else {
@@ -101,6 +104,7 @@ export function chartValues(run, chart) {
 function plot(place, key, run, chart, height) {
   const lines = drawn(run, chart).filter((line) => line.x.length);
   const width = place.clientWidth;
+  widths.set(place, width);
   const steps = !["groups", "timeline"].includes(chart.kind ?? "lines");
   const atEnd = (chart.kind ?? "lines") === "lines" && width >= NARROW && lines.length > 1;
   const longest = Math.max(0, ...lines.map((line) => line.label.length));
@@ -111,7 +115,8 @@ function plot(place, key, run, chart, height) {
   key.replaceChildren(...(labels.length || (lines.length < 2 && chart.kind !== "stack") ? [] : keyEntries(chart, lines)));
   const made = layout(chart, lines, range, margin, window.matchMedia("(pointer: coarse)").matches);
   const data = [...plotData(chart, lines), ...(steps ? eventMarks(run, lines) : [])];
-  Object.assign(made, { height, annotations: labels, shapes: steps ? eventLines(run, lines) : [], yaxis2: { overlaying: "y", range: [0, 1], visible: false, fixedrange: true } });
+  // Left to itself the library keeps the width of its first drawing.
+  Object.assign(made, { width, height, annotations: labels, shapes: steps ? eventLines(run, lines) : [], yaxis2: { overlaying: "y", range: [0, 1], visible: false, fixedrange: true } });
   /** @type {any} */ (window).Plotly.react(place, data, made, { displayModeBar: false, responsive: false, doubleClick: "reset" });
 }
 

@@ -92,7 +92,13 @@ window.addEventListener("load", () => drawWaiting());
 window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAgain);
 window.addEventListener("beforeprint", () => {
   document.documentElement.classList.add("printing");
-  for (const [id] of PAGES.filter(([each]) => each !== "rollouts" && each !== "answers")) page(id).hidden = false;
+  for (const [id] of PAGES) {
+    const isLong = id === "rollouts" || id === "answers";
+    if (isLong && !made.has(id)) continue;
+    const section = page(id);
+    main.append(section); // in order, whatever was looked at first
+    if (!isLong) section.hidden = false;
+  }
   drawWaiting(true);
   drawAgain();
 });

@@ -85,14 +85,14 @@ def test_hostile_completions_are_text_on_every_page(tmp_path: Path) -> None:
             assert tab.locator("#report img, #report b:text-is('bold')").count() == 0
         tab.evaluate("window.dispatchEvent(new Event('beforeprint'))")
         tab.emulate_media(media="print")
+        order = tab.locator("main > .page").evaluate_all("pages => pages.map((page) => page.id)")
+        assert order == [f"page-{page}" for page in (*PAGES, "compare")]
         drawn = "svgs => svgs.map((svg) => [svg.getBoundingClientRect().right - svg.closest('main').offsetLeft])"
         rights = [right for (right,) in tab.locator("main .plot .main-svg").evaluate_all(drawn)]
         assert len(rights) > 10 and max(rights) <= WIDTH_OF_PAPER
         assert "rgb(68, 68, 68)" in tab.locator(".plot .xtick text").first.get_attribute("style")  # dark, on white
-        assert (
-            tab.locator("#page-emergence .answer pre").first.evaluate("pre => getComputedStyle(pre).maxHeight")
-            == "none"
-        )
+        height = "pre => getComputedStyle(pre).maxHeight"
+        assert tab.locator("#page-emergence .answer pre").first.evaluate(height) == "none"
         tab.evaluate("window.dispatchEvent(new Event('afterprint'))")
         assert tab.pdf()
 
