@@ -1,5 +1,6 @@
 """The report in a real browser."""
 
+import shutil
 from math import exp
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import pytest
 
 from orchestrator.report.report import write_report
 from tests.support.browser import needs_browser, opened
+from tests.support.paths import ROOT
 from tests.support.run_directories import written_run
 
 PAGES = ("summary", "learning", "emergence", "rollouts", "grpo", "time")
@@ -121,3 +123,16 @@ def test_a_run_that_recorded_nothing_opens_too(tmp_path: Path) -> None:
         for page in PAGES:
             tab.click(f'nav a[href="#{page}"]')
             assert tab.locator(f"#page-{page}").is_visible()
+
+
+@pytest.mark.slow
+@pytest.mark.long
+def test_a_run_of_the_first_version_says_why_it_has_no_gaps(tmp_path: Path) -> None:
+    needs_browser()
+    run = tmp_path / "old"
+    shutil.copytree(ROOT / "tests" / "data" / "run-of-0.1.0", run)
+    with opened(write_report([run]), "rollouts") as tab:
+        tab.select_option("#split", "train")
+        assert "none are recorded, as by earlier versions" in tab.locator(".missing").inner_text()
+        assert tab.locator("#gap, #sort option[value=gap]").count() == 0
+        assert tab.locator("#colour option").all_inner_texts() == ["rollout logprob", "advantage × (1 − p)"]
