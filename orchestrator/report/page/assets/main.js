@@ -56,8 +56,10 @@ function route() {
   page(id);
   for (const [name, section] of made) section.hidden = name !== id;
   for (const link of nav.querySelectorAll("a")) {
-    if (link.getAttribute("href") === `#${id}`) link.setAttribute("aria-current", "page");
-    else link.removeAttribute("aria-current");
+    if (link.getAttribute("href") === `#${id}`) {
+      link.setAttribute("aria-current", "page");
+      nav.scrollLeft = link.offsetLeft - nav.offsetLeft - (nav.clientWidth - link.clientWidth) / 2; // on a phone
+    } else link.removeAttribute("aria-current");
   }
   document.title = `${subject()?.name ?? "evaluation"} · ${title} · Rayzero report`;
   drawWaiting();
