@@ -109,8 +109,8 @@ def test_nothing_is_wider_than_the_screen(tmp_path: Path, width: int) -> None:
         tab.set_viewport_size({"width": width, "height": 800})
         for page in (*PAGES, "compare"):
             tab.click(f'nav a[href="#{page}"]')
-            tab.wait_for_timeout(200)
-            assert tab.evaluate("document.documentElement.scrollWidth") <= width, page
+            tab.wait_for_selector(f"#page-{page}:not([hidden])")
+            tab.wait_for_function(f"document.documentElement.scrollWidth <= {width}", timeout=5_000)
 
 
 @pytest.mark.slow
