@@ -59,6 +59,11 @@ class ForkServer:
         self._functions: dict[str, RewardFunction] = {}
         self._start()
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether it was killed: its children are dead too, or about to be."""
+        return bool(select.select([self._handle], [], [], 0)[0])
+
     def load(self, functions: Iterable[RewardFunction]) -> None:
         """Import functions; children forked from now on have them. Raises LoadError."""
         self._functions |= {function.name: function for function in functions}

@@ -92,7 +92,7 @@ class Supervisor:
         for process in [process for process in self._processes if not process.is_set_aside]:
             if process.tasks:
                 return None
-            if not process.is_outdated:
+            if not process.is_outdated and not self._server.has_ended:
                 return process
             self._end(process)
         return self._fork()

@@ -52,6 +52,22 @@ def test_a_fork_server_that_is_killed_is_replaced() -> None:
     assert asyncio.run(run()) == [["timeout"], ["ok"], ["ok"], ["ok"]]
 
 
+def test_a_task_is_not_given_to_a_process_that_died_idle_with_its_fork_server() -> None:
+    """Its death would count as the task's second, after that of the process which was at work on it."""
+
+    async def run() -> list[list[str]]:
+        async with working(act(20)) as worker:
+            await grade(worker, tasks_of(["good"], act(20)))
+            made = []
+            async for progress in worker.grade(tasks_of(["nap", "good"], act(20))):
+                made += progress.done
+                if len(made) == 1 and len(worker._supervisor.pids) == 3:
+                    os.kill(worker._supervisor.pids[0], signal.SIGKILL)
+            return statuses_of(outcomes for _, outcomes in sorted(made))
+
+    assert asyncio.run(run()) == [["ok"], ["ok"]]
+
+
 def test_a_worker_says_that_it_is_alive(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker, "HEARTBEAT_S", 0.05)
 
