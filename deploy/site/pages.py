@@ -57,7 +57,7 @@ def anchor(heading: str, separator: str) -> str:
 def navigation(index: str) -> list[dict[str, Any]]:
     """Return each section of the index with its pages, every page once."""
     found: dict[str, dict[str, str]] = {"Overview": {"By question": "README.md", "Rayzero": page_of("README.md")}}
-    seen = set()
+    seen: set[str] = set()
     for section in re.split(r"^## ", index, flags=re.MULTILINE)[1:]:
         title = section.partition("\n")[0]
         for _, target, _ in LINK.findall(section):
