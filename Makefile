@@ -1,8 +1,6 @@
 # The first two targets need nothing but make and Python 3.11 or newer: they install what is missing.
 PYTHON ?= python3
 BIN := .venv/bin
-# Two files of tests at a time, in the order of tests/conftest.py: runs wait for each other less than they compute.
-FILES_IN_TURN := -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: train test test-all lint bench certify docs site install
 
@@ -14,13 +12,13 @@ ifdef ARGS
 	$(BIN)/python -m pytest $(ARGS)
 else
 	$(BIN)/python -m pytest -m "not slow" -n 2
-	$(BIN)/python -m pytest -m "slow and not long" $(FILES_IN_TURN)
+	$(BIN)/python -m pytest -m "slow and not long"
 	$(BIN)/python -m pytest tests/gpu
 endif
 
 test-all: install       ## those too that take minutes each; GPU tests only where there is a GPU
 	$(BIN)/python -m pytest -m "not slow" -n 2
-	$(BIN)/python -m pytest -m slow $(FILES_IN_TURN)
+	$(BIN)/python -m pytest -m slow
 	$(BIN)/python -m pytest tests/gpu
 
 lint: install           ## ruff and mypy

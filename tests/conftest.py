@@ -24,10 +24,6 @@ ENGINES_ON_CORES = ("tests/e2e/", "tests/rollout/engine/test_engine")
 """Tests that start vLLM's engines, several at once, on cores."""
 
 
-FIRST = ("e2e/test_faults", "e2e/test_run", "e2e/test_submit_run", "e2e/test_publish", "e2e/", "")
-"""Parts of paths: two files of slow tests run at a time, the longest first, so that neither waits at the end."""
-
-
 def wants_gpus(config) -> bool:
     """Return whether the tests of tests/gpu are asked for by name."""
     return any("gpu" in Path(argument.partition("::")[0]).parts for argument in config.args)
@@ -51,7 +47,6 @@ def pytest_collection_modifyitems(config, items) -> None:
 
     from orchestrator.doctor.libraries import VLLM, installed_vllms
 
-    items.sort(key=lambda item: next(place for place, part in enumerate(FIRST) if part in item.path.as_posix()))
     if installed_vllms() == [VLLM["gpu"]]:
         reason = "the installed vLLM is built for CUDA and has no kernels for cores: tests/gpu has what a GPU can run"
         for item in items:
