@@ -12,13 +12,15 @@ ifdef ARGS
 	$(BIN)/python -m pytest $(ARGS)
 else
 	$(BIN)/python -m pytest -m "not slow" -n 2
-	$(BIN)/python -m pytest -m "slow and not long"
+	$(BIN)/python -m pytest -m "slow and not long and not alone"
+	$(BIN)/python -m pytest -m "alone and not long"
 	$(BIN)/python -m pytest tests/gpu
 endif
 
 test-all: install       ## those too that take minutes each; GPU tests only where there is a GPU
 	$(BIN)/python -m pytest -m "not slow" -n 2
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m "slow and not alone"
+	$(BIN)/python -m pytest -m alone
 	$(BIN)/python -m pytest tests/gpu
 
 lint: install           ## ruff and mypy

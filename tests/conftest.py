@@ -11,8 +11,6 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# Ray's 15 would leave its workers next to nothing beside whatever else wants the cores, until deadlines pass.
-os.environ.setdefault("RAY_worker_niceness", "0")
 
 
 # A slow machine is no failure.

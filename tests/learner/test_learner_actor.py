@@ -136,5 +136,5 @@ def test_parity_errors_reach_the_driver_from_every_rank(ranks: Ranks, folder, gr
 def test_a_rank_that_was_not_started_says_so(ranks: Ranks) -> None:
     actor = LearnerActor.options(num_cpus=0).remote()
     with pytest.raises(RuntimeError, match="call start"):
-        ray.get(actor.update.remote(1, []), timeout=DEADLINE_S)
+        ray.get(actor.update.remote(1, [], False), timeout=DEADLINE_S)
     ray.kill(actor)

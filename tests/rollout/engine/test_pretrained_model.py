@@ -36,7 +36,7 @@ from rollout.types.sampling import EngineSpec, SamplingRequest
 from tests.support.pretrained import END, END_ID
 from tests.support.tiny import free_port
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 CONFIG = load("smollm2-135m")
 ENGINE = RolloutConfig(max_concurrent_completions=32, threads_per_generator=2)
@@ -55,6 +55,10 @@ def engine(pretrained: Path, tokenizer):
     """An engine as in training: it has the model's config, and no weights until the first publish."""
     threads = torch.get_num_threads()
     os.environ.update(environment(ENGINE))
+    from deepspeed.comm import comm
+
+    if comm.cdb is not None and not torch.distributed.is_initialized():
+        pytest.skip("DeepSpeed keeps process groups that an engine of an earlier test has ended: run this file alone")
     from learner.backend.rank import Rank, join_ranks
     from rollout.engine.engine import Engine
 
