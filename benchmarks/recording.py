@@ -24,7 +24,7 @@ import numpy as np
 from learner.logprob_record import LogprobRecord
 from learner.metrics import Update
 from orchestrator.batches import StepBatch
-from orchestrator.config.recipe import load
+from orchestrator.config.recipe import ConfigError, load
 from orchestrator.records.run_directory import RunDirectory, read_records
 from orchestrator.report.reading.recorded_run import RecordedRun, read_run
 from orchestrator.report.report import write_report
@@ -41,7 +41,12 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("--steps", type=int, default=5, help="steps that are recorded once more")
     given = parser.parse_args()
-    run = read_run(given.run)
+    try:
+        run = read_run(given.run)
+    except ConfigError as error:
+        parser.error(str(error))
+    if given.steps < 1 or not run.rollouts:
+        parser.error(f"--steps {given.steps} of {len(run.rollouts)} recorded steps of {given.run}: nothing to do")
     step_s = median(row["time/step_s"] for row in run.rows if "time/step_s" in row)
     steps = list(run.rollouts)[:: max(1, len(run.rollouts) // given.steps)][: given.steps]
     print(f"{run.name}: a step takes {step_s:.1f} s (median); {len(steps)} steps are recorded once more")

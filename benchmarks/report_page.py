@@ -50,6 +50,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="keep the report here")
     given = parser.parse_args()
     if given.page:
+        if not given.page.is_file():
+            parser.error(f"--page {given.page}: there is no such file; name a report.html")
         open_page(given.page.resolve())
         return
     with tempfile.TemporaryDirectory() as folder:

@@ -11,24 +11,11 @@ from transformers import AutoModelForCausalLM
 
 from learner.config import AlgorithmConfig
 from learner.logprob_record import LogprobRecord
-from learner.model.build import build_model
 from rollout.types.completions import Group
 from tests.support.learners import assert_close, start, weights_of
-from tests.support.tiny import BUILD, learner_config, make_groups, sequence_logprobs
+from tests.support.tiny import learner_config, sequence_logprobs
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.filterwarnings("ignore:.*torch.distributed:FutureWarning")]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("policy")
-    build_model(BUILD, 0, folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def groups(folder: Path) -> list[Group]:
-    return make_groups(folder, seed=1)
 
 
 def scored(folder: Path, groups: list[Group]) -> np.ndarray:
