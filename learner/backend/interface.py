@@ -1,4 +1,4 @@
-"""The network interface by which a rank reaches the others."""
+"""The network interface through which a rank reaches the others."""
 
 from __future__ import annotations
 

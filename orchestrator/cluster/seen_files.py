@@ -25,7 +25,7 @@ def listing(folder: str) -> dict[str, int] | None:
 
 def answer(folder: Path, name: str, answer_name: str) -> str:
     """Write a file beside the one of that name. Return why that is not possible; empty when it is."""
-    if not comes(folder / name):
+    if not appears(folder / name):
         return "does not see what is written here" if folder.is_dir() else "has no such folder"
     try:
         (folder / answer_name).write_text(os.uname().nodename)
@@ -47,7 +47,7 @@ def token(folder: Path) -> Iterator[str]:
             file.unlink(missing_ok=True)
 
 
-def comes(file: Path) -> bool:
+def appears(file: Path) -> bool:
     """Return whether the file is there, at once or within what a network file system may take."""
     deadline = time.monotonic() + LAG_S
     while not file.exists():

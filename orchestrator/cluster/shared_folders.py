@@ -11,7 +11,7 @@ import ray
 from orchestrator.cluster.calls import wait_for
 from orchestrator.cluster.nodes import PlacementError
 from orchestrator.cluster.placement import Placement
-from orchestrator.cluster.seen_files import answer, comes, listing, token
+from orchestrator.cluster.seen_files import answer, appears, listing, token
 
 LISTED = 3
 """Most nodes and files that an error names."""
@@ -66,7 +66,7 @@ def refuse_unshared(setting: str, folder: Path, answers: Mapping[str, str], name
     wrong += [
         f"what {node} writes there is not to be seen here"
         for (node, reason), name in zip(answers.items(), names, strict=True)
-        if not reason and not comes(folder / name)
+        if not reason and not appears(folder / name)
     ]
     if wrong:
         raise PlacementError(
