@@ -38,6 +38,8 @@ class CompletionHeader(NamedTuple):
     """Those that the policy wrote."""
     finish_reason: FinishReason
     policy_versions: tuple[int, ...]
+    parts: Mapping[str, float] = {}
+    """Reward parts that its environment gave."""
 
     @property
     def is_truncated(self) -> bool:
@@ -62,6 +64,8 @@ class Completion:
     """All of it, observations too."""
     turns: tuple[Turn, ...] = ()
     """The policy's, in order; empty where no environment spoke, so that every token is the policy's."""
+    parts: Mapping[str, float] = field(default_factory=dict)
+    """Reward parts that its environment gave, by name."""
 
     def __post_init__(self) -> None:
         written = len(self.token_ids)
@@ -100,7 +104,7 @@ class Completion:
 
     @property
     def header(self) -> CompletionHeader:
-        return CompletionHeader(self.num_tokens, self.finish_reason, self.policy_versions)
+        return CompletionHeader(self.num_tokens, self.finish_reason, self.policy_versions, self.parts)
 
 
 class RewardPart(NamedTuple):

@@ -38,6 +38,9 @@ class Prompt:
     """Two prompts of one source with the same key ask the same problem, in whatever words."""
     difficulty: str = ""
     """A label that evaluations group by, such as ``3 numbers``; empty where a task knows none."""
+    environment: str = ""
+    """What answers the completion's turns: an environment of ``rewards/environments`` by its name, or a user's
+    ``module:Class``. Empty: nothing does, and a completion is one turn."""
 
 
 @dataclass(frozen=True, slots=True)

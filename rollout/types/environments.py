@@ -1,0 +1,58 @@
+"""What answers a policy's turns: the protocol of an environment, and what it says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal, NamedTuple, Protocol
+
+from rollout.types.prompts import Prompt
+
+
+class Observation(NamedTuple):
+    """What an environment says after a turn."""
+
+    text: str
+    """Plain text: a chat template's tokens in it, such as `<|im_end|>`, stay text."""
+    is_over: bool = False
+    """Whether the completion ends here. The text then stands behind the last turn in the records only."""
+    parts: Mapping[str, float] = {}
+    """Reward parts by name, finite. Those of the last observation count."""
+
+
+class Environment(Protocol):
+    """A plain class of which each completion has an object of its own, in a process of its own.
+
+    Two class attributes are optional: `stop: tuple[str, ...]`, texts that end a turn and stay in it, such as
+    `</calc>`; `parts: tuple[str, ...]`, names of the reward parts that it gives, so that a recipe can weigh them.
+    """
+
+    def start(self, prompt: Prompt, seed: int) -> Observation:
+        """Begin, once, before the first turn; a text, if any, stands before that turn. Randomness comes from `seed`."""
+        ...
+
+    def step(self, text: str) -> Observation:
+        """Answer a turn of the policy. `text` is all that it wrote in that turn, with the stop text that ended it."""
+        ...
+
+    def close(self) -> None:
+        """Release what the environment holds. Not called where its process was killed."""
+        ...
+
+
+class EnvironmentAnswer(NamedTuple):
+    """What came of asking a completion's environment."""
+
+    prompt_id: str
+    completion: int
+    """Position in the prompt's group."""
+    turn: int
+    """Turns of the policy that the environment has read; 0: it has begun."""
+    status: Literal["ok", "timeout", "error"]
+    text: str = ""
+    is_over: bool = False
+    """Whether the completion ends here, which it also does where the status is not ok."""
+    parts: Mapping[str, float] = {}
+    reason: str = ""
+    """For people, when the status is not ok."""
+    seconds: float = 0.0
+    """How long the environment took."""
