@@ -39,19 +39,27 @@ class Environment(Protocol):
         ...
 
 
-class EnvironmentAnswer(NamedTuple):
-    """What came of asking a completion's environment."""
+class EnvironmentRequest(NamedTuple):
+    """What a reward worker is asked to have a completion's environment do: to begin, or to answer the newest turn."""
 
-    prompt_id: str
-    completion: int
-    """Position in the prompt's group."""
-    turn: int
-    """Turns of the policy that the environment has read; 0: it has begun."""
-    status: Literal["ok", "timeout", "error"]
+    key: tuple[str, int]
+    """The prompt's id and the completion's position in the group."""
+    prompt: Prompt
+    """Its `environment` names the environment."""
+    seed: int
+    place: int | None
+    """Position of the turns so far among those that come with the call; None: begin."""
+
+
+class EnvironmentAnswer(NamedTuple):
+    """What came of it."""
+
+    key: tuple[str, int]
     text: str = ""
     is_over: bool = False
     """Whether the completion ends here, which it also does where the status is not ok."""
     parts: Mapping[str, float] = {}
+    status: Literal["ok", "timeout", "error"] = "ok"
     reason: str = ""
     """For people, when the status is not ok."""
     seconds: float = 0.0
