@@ -62,7 +62,7 @@ class RewardPool:
         self._failed_starts = 0
         self.restarts = 0
         """Workers replaced, silent or dead."""
-        self._workers = [self._start(index) for index in range(config.num_workers)]
+        self.workers = [self._start(index) for index in range(config.num_workers)]
 
     @property
     def num_pending(self) -> int:
@@ -91,7 +91,7 @@ class RewardPool:
 
     def refs(self) -> list[Any]:
         """Return what to pass to ``ray.wait`` together with one's own refs; call ``poll`` when one of them is ready."""
-        return [ref for worker in self._workers for ref in worker.refs]
+        return [ref for worker in self.workers for ref in worker.refs]
 
     def next_deadline(self) -> float | None:
         """Return the seconds until ``poll`` has something to do even if no ref gets ready: ``ray.wait``'s timeout."""
@@ -125,7 +125,7 @@ class RewardPool:
         """
         family = self._name_prefix.rpartition("/")[2]
         calls: dict[str, ray.ObjectRef[Any]] = {
-            f"{family}-{worker.index}": worker.actor.peak_memory_gib.remote() for worker in self._workers
+            f"{family}-{worker.index}": worker.actor.peak_memory_gib.remote() for worker in self.workers
         }
         refs = list(calls.values())
         ready = set(ray.wait(refs, num_returns=len(refs), timeout=PEAK_MEMORY_WAIT_S)[0]) if refs else set()
@@ -136,12 +136,32 @@ class RewardPool:
                     peaks[name] = ray.get(call)
         return peaks
 
+    def replace(self, worker: WorkerHandle, error: RayError) -> None:
+        """End a worker that is dead or silent, and start another. Raises RewardFailure when workers cannot start."""
+        reason = str(error).partition("\n")[0]
+        logger.warning(
+            "%s died and is replaced; %d completions that it had are graded again: %s",
+            worker.name,
+            len(worker.items),
+            reason,
+        )
+        ray.kill(worker.actor)
+        self.restarts += 1
+        self.workers[worker.index] = self._start(worker.index)
+        self._scheduler.retry(worker.items)
+        self._failed_starts += worker.loading is not None
+        if self._failed_starts >= MAX_FAILED_STARTS:
+            raise RewardFailure(
+                f"{worker.name} died while loading {_paths(worker)}, "
+                f"as did {self._failed_starts - 1} before it: {error}"
+            )
+
     def close(self) -> None:
         """Kill the workers; what is pending is lost. May be called twice, and after ``ray.shutdown``."""
         if ray.is_initialized():
-            for worker in self._workers:
+            for worker in self.workers:
                 ray.kill(worker.actor)
-        self._workers = []
+        self.workers = []
         self._scheduler = Scheduler(self._config)
 
     def _enqueue(self, group: RemoteGroup) -> PendingGroup:
@@ -150,24 +170,24 @@ class RewardPool:
         return pending
 
     def _next_expiry(self) -> float | None:
-        deadlines = [worker.deadline for worker in self._workers if worker.refs]
+        deadlines = [worker.deadline for worker in self.workers if worker.refs]
         return max(0.0, min(deadlines) - time.monotonic()) if deadlines else None
 
     def _advance(self) -> None:
         # All that is ready is taken before deadlines are looked at: a driver that comes late must not punish a worker
         # that was in time.
         while (refs := self.refs()) and (ready := ray.wait(refs, num_returns=len(refs), timeout=0)[0]):
-            for worker in list(self._workers):
+            for worker in list(self.workers):
                 for ref in [ref for ref in worker.refs if ref in ready]:
-                    if worker in self._workers:  # it is replaced when the first of its calls says that it died
+                    if worker in self.workers:  # it is replaced when the first of its calls says that it died
                         self._receive(worker, ref)
         now = time.monotonic()
-        for worker in [worker for worker in self._workers if worker.refs and worker.deadline < now]:
+        for worker in [worker for worker in self.workers if worker.refs and worker.deadline < now]:
             self._expire(worker)
         self._assign()
 
     def _assign(self) -> None:
-        for worker in self._workers:
+        for worker in self.workers:
             if worker.loading is not None or not self._scheduler.queue:
                 continue
             if self._functions.keys() <= worker.functions.keys():
@@ -197,31 +217,12 @@ class RewardPool:
                 "same command again to resume from the last checkpoint"
             ) from error
         except RayError as error:
-            self._replace(worker, error)
+            self.replace(worker, error)
             return
         if was_loading and worker.loading is None:
             self._failed_starts = 0
         for item, outcomes in graded:
             self._scheduler.settle(item, outcomes)
-
-    def _replace(self, worker: WorkerHandle, error: RayError) -> None:
-        reason = str(error).partition("\n")[0]
-        logger.warning(
-            "%s died and is replaced; %d completions that it had are graded again: %s",
-            worker.name,
-            len(worker.items),
-            reason,
-        )
-        ray.kill(worker.actor)
-        self.restarts += 1
-        self._workers[worker.index] = self._start(worker.index)
-        self._scheduler.retry(worker.items)
-        self._failed_starts += worker.loading is not None
-        if self._failed_starts >= MAX_FAILED_STARTS:
-            raise RewardFailure(
-                f"{worker.name} died while loading {_paths(worker)}, "
-                f"as did {self._failed_starts - 1} before it: {error}"
-            )
 
     def _expire(self, worker: WorkerHandle) -> None:
         if worker.loading is not None:
@@ -230,7 +231,7 @@ class RewardPool:
                 f"Ray has {ray.available_resources().get('CPU', 0):g} CPUs free: lower rewards.num_workers or "
                 "rewards.cpus_per_worker, or give Ray more CPUs"
             )
-        self._replace(worker, RayError(f"no word from it in {worker_handle.SILENCE_S:g} s"))
+        self.replace(worker, RayError(f"no word from it in {worker_handle.SILENCE_S:g} s"))
 
 
 def stored(group: Group) -> RemoteGroup:

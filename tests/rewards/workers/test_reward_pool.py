@@ -80,7 +80,7 @@ def drain(pool: RewardPool, limit_s: float = 60.0) -> list[Group]:
 
 
 def pid_of(pool: RewardPool, index: int = 0) -> int:
-    pid: int = ray.get(pool._workers[index].actor.load.remote([]))
+    pid: int = ray.get(pool.workers[index].actor.load.remote([]))
     return pid
 
 
@@ -233,7 +233,7 @@ def test_what_a_killed_worker_had_is_given_to_another_once(start_pool: StartPool
     pool = start_pool("hostile", deadline_s=3600)
     pool.submit(stored(make_group(["sleep"], prompt_id="hangs")))
     for number in (1, 2):
-        assert wait_until(lambda: pool.poll() == [] and bool(pool._workers[0].batches))
+        assert wait_until(lambda: pool.poll() == [] and bool(pool.workers[0].batches))
         os.kill(pid_of(pool), signal.SIGKILL)
         scored = drain(pool) if number == 2 else []
         assert wait_until(lambda number=number: pool.poll() == [] and pool.restarts == number)  # type: ignore[misc]
@@ -248,7 +248,7 @@ def test_a_worker_that_falls_silent_is_replaced(
     pool = start_pool("hostile", deadline_s=20)
     stopped = pid_of(pool)
     # Its answers may overtake each other: one that stops before it has said that it started has not fallen silent.
-    assert wait_until(lambda: pool.poll() == [] and pool._workers[0].loading is None)
+    assert wait_until(lambda: pool.poll() == [] and pool.workers[0].loading is None)
     os.kill(stopped, signal.SIGSTOP)
     assert statuses(pool.collect([make_group(["good", "good"])])[0]) == ["ok", "ok"]
     assert pool.restarts >= 1
