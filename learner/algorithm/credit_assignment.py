@@ -35,6 +35,9 @@ def assign_advantages(
 ) -> list[TrainingSequence]:
     """Return ``sequences``, those of ``groups`` in order, with advantages, the critic's returns, and masks.
 
+    A completion whose environment failed is masked; its reward counts in the group's mean, as a truncated one's does
+    where ``config.overlong`` is ``mask``.
+
     Where ``config.advantages_need_logprobs``, the sequences must hold the log-probabilities and values for it.
     """
     completions = [completion for group in groups for completion in group.completions]
@@ -52,7 +55,7 @@ def assign_advantages(
             sequence,
             advantages=advantages_T.astype(np.float32),
             returns=None if returns_T is None else returns_T.astype(np.float32),
-            is_masked=config.overlong == "mask" and completion.is_truncated,
+            is_masked=completion.has_failed or (config.overlong == "mask" and completion.is_truncated),
         )
         for sequence, completion, advantages_T, returns_T in zip(
             sequences, completions, advantages, returns, strict=True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, TypeVar
@@ -18,7 +17,7 @@ from rollout.engine.versioned import SampledRequest, VersionedEngine
 from rollout.types.completions import Completion, Group, Logprobs
 from rollout.types.prompts import Prompt, Tokens
 from rollout.types.publishing import IpcBucket, NcclGroup, WeightBucket, WeightManifest
-from rollout.types.sampling import EngineSpec, Heartbeat, SamplingRequest, SamplingSettings
+from rollout.types.sampling import EngineSpec, Heartbeat, SamplingRequest, SamplingSettings, prompt_seed
 from rollout.weights.staging import Staged, StagingArea, UnpublishedError, expected_shapes, manifest_of
 
 T = TypeVar("T")
@@ -217,12 +216,6 @@ def sampling_params(sampling: SamplingSettings, group_size: int, seed: int) -> S
         skip_special_tokens=False,  # `</answer>` may be one, and stops the model all the same
         output_kind=RequestOutputKind.FINAL_ONLY,
     )
-
-
-def prompt_seed(seed: int, prompt_id: str) -> int:
-    """Return a seed for one prompt: the same whichever engine samples it, and whatever else is in its batch."""
-    digest = hashlib.blake2b(f"{seed}/{prompt_id}".encode(), digest_size=4).digest()
-    return int.from_bytes(digest, "big") >> 1  # vLLM adds the completion's index: stay within int32
 
 
 def sampled_logprobs(output: Any) -> Logprobs:

@@ -18,7 +18,9 @@ from rollout.types.prompts import Prompt, Tokens
 Logprobs = NDArray[np.float32]
 """Natural-log probabilities of the tokens that were sampled, shape ``[T]``, in nats."""
 
-FinishReason = Literal["stop", "length"]
+FinishReason = Literal["stop", "length", "turns", "timeout", "error"]
+"""The policy or its environment ended it; a limit on tokens or on turns did; the environment was late or failed."""
+TRUNCATED, FAILED = ("length", "turns"), ("timeout", "error")
 PartStatus = Literal["ok", "timeout", "error"]
 
 
@@ -40,10 +42,18 @@ class CompletionHeader(NamedTuple):
     policy_versions: tuple[int, ...]
     parts: Mapping[str, float] = {}
     """Reward parts that its environment gave."""
+    num_turns: int = 1
+    num_observed_tokens: int = 0
+    """Those that an environment wrote."""
 
     @property
     def is_truncated(self) -> bool:
-        return self.finish_reason == "length"
+        return self.finish_reason in TRUNCATED
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether its environment did not answer: nothing is learned from it."""
+        return self.finish_reason in FAILED
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +113,13 @@ class Completion:
         return self.header.is_truncated
 
     @property
+    def has_failed(self) -> bool:
+        return self.header.has_failed
+
+    @property
     def header(self) -> CompletionHeader:
-        return CompletionHeader(self.num_tokens, self.finish_reason, self.policy_versions, self.parts)
+        turns, observed = max(1, len(self.turns)), len(self.token_ids) - self.num_tokens
+        return CompletionHeader(self.num_tokens, self.finish_reason, self.policy_versions, self.parts, turns, observed)
 
 
 class RewardPart(NamedTuple):

@@ -14,7 +14,7 @@ class Observation(NamedTuple):
     text: str
     """Plain text: a chat template's tokens in it, such as `<|im_end|>`, stay text."""
     is_over: bool = False
-    """Whether the completion ends here. The text then stands behind the last turn in the records only."""
+    """Whether the completion ends here. The text then goes nowhere, as nothing is sampled behind it."""
     parts: Mapping[str, float] = {}
     """Reward parts by name, finite. Those of the last observation count."""
 

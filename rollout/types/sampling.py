@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -23,6 +25,12 @@ def check_temperature(temperature: float) -> float:
             f"set it to {MIN_TEMPERATURE:g} or more"
         )
     return temperature
+
+
+def prompt_seed(seed: int, prompt_id: str) -> int:
+    """Return a seed for one prompt: the same whichever engine samples it, and whatever else is in its batch."""
+    digest = hashlib.blake2b(f"{seed}/{prompt_id}".encode(), digest_size=4).digest()
+    return int.from_bytes(digest, "big") >> 1  # a completion's index is added: stay within int32
 
 
 class SamplingSettings(Protocol):
@@ -57,6 +65,18 @@ class SamplingRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class TurnRules:
+    """How a run's completions are made of turns. Tokens are those of one completion."""
+
+    stops: Mapping[str, tuple[str, ...]]
+    """Texts that end a turn and stay in it, by the environment's name."""
+    max_turns: int
+    max_observed_tokens: int
+    chat: bool
+    """Whether an observation behind an end token is framed as the chat template frames a user's message."""
+
+
+@dataclass(frozen=True, slots=True)
 class EngineSpec:
     """What a generation engine is built from, besides its settings."""
 
@@ -74,6 +94,8 @@ class EngineSpec:
     """How published weights reach the engine."""
     sleeps: bool = False
     """Whether it gives its GPU's memory to a learner in turns; the allocator that can do so is of no other use."""
+    turns: TurnRules | None = None
+    """Where an environment answers; `max_model_len` then has room for observations too."""
 
 
 @dataclass(frozen=True, slots=True)

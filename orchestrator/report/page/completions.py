@@ -12,6 +12,7 @@ from orchestrator.report.reading.digest import is_right, shown_in
 from orchestrator.report.reading.kept import KeptGroup
 from orchestrator.report.reading.record_stream import Record
 from orchestrator.report.reading.tokens import MAX_TOKENS, TokenTexts
+from rollout.types.completions import FAILED, TRUNCATED
 
 MAX_BYTES = 8 * 2**20
 """Of all completions in a report, as JSON."""
@@ -75,9 +76,11 @@ def completion_json(record: Record, texts: TokenTexts) -> dict[str, Any]:
         "versions": record.get("policy_versions") or [],
     }
     faults = {name: part["status"] for name, part in parts.items() if part.get("status", "ok") != "ok"}
+    if (reason := record.get("finish_reason")) in FAILED:
+        faults["environment"] = reason
     optional = {
         "faults": faults,
-        "cut": record.get("finish_reason") == "length" or None,
+        "cut": record.get("finish_reason") in TRUNCATED or None,
         "advantage": number(record.get("advantage")),
         "turns": [[turn["start"], turn["end"]] for turn in record.get("turns", ())],
         **token_json(record, texts, token_ids, text),

@@ -12,6 +12,7 @@ from orchestrator.report.page.chart import Chart, Line, Role, present
 from orchestrator.report.page.completions import LONGEST_ANSWER, MAX_BYTES, number, shortened
 from orchestrator.report.reading.kept import MAX_COMPLETIONS
 from orchestrator.report.reading.privacy import without_places
+from rollout.types.completions import TRUNCATED
 
 RULE = "Kept are the first questions with all of their completions, until there are {limit:,}."
 ROLES: tuple[Role, ...] = ("muted", "main", "second", "wrong", "third")
@@ -149,5 +150,5 @@ def completion(record: Mapping[str, Any]) -> dict[str, Any]:
         "length": record.get("num_tokens"),
         "reward": number(record.get("reward")),
         "right": None if correctness is None else correctness == 1.0,
-        "cut": record.get("finish_reason") == "length",
+        "cut": record.get("finish_reason") in TRUNCATED,
     }

@@ -13,6 +13,7 @@ from typing import Any, Self
 from orchestrator.evaluate.statistics import Estimate, wilson
 from orchestrator.report.reading.record_stream import Record, RecordGroup
 from rewards.parts.markers import markers
+from rollout.types.completions import TRUNCATED
 
 FORMAT = 2
 """Version of a digest. One of another version is made again."""
@@ -39,7 +40,7 @@ class Side:
     def add(self, record: Record, shown: Sequence[str]) -> None:
         self.completions += 1
         self.tokens += record.get("num_tokens", len(record.get("token_ids", ())))
-        self.truncated += record.get("finish_reason") == "length"
+        self.truncated += record.get("finish_reason") in TRUNCATED
         for name in shown:
             self.markers[name] = self.markers.get(name, 0) + 1
 

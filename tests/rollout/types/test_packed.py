@@ -12,7 +12,7 @@ def test_a_group_comes_back_whole_and_its_header_is_read_without_it() -> None:
     group = scored_group("train/7", [True, False], tokens=5, version=3, text="some text")
     packed = pickle.loads(pickle.dumps(PackedGroup.of(group)))
     assert packed.prompt_id == "train/7"
-    assert [tuple(header) for header in packed.completions] == [(5, "stop", (3,))] * 2
+    assert [header[:3] for header in packed.completions] == [(5, "stop", (3,))] * 2
     again = packed.unpack()
     assert again.prompt.text == group.prompt.text and again.prompt.answer == group.prompt.answer
     for before, after in zip(group.completions, again.completions, strict=True):

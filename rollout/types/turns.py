@@ -1,0 +1,114 @@
+"""Completions that an environment answers, while they are made: turns of the policy, one request to an engine each."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rollout.types.completions import Completion, FinishReason, Logprobs, Turn
+from rollout.types.prompts import Prompt, Tokens
+from rollout.types.sampling import SamplingSettings
+
+TurnEnd = Literal["observation", "end_token", "stop", "length", "unreadable"]
+"""Why nothing more is sampled for now: a stop text of the environment; an end token; one of ``sampling.stop``; a limit
+on tokens; an observation that the model's tokenizer has no tokens for."""
+
+CompletionKey = tuple[str, int]
+"""A prompt's id, and the index of a completion in its group."""
+
+
+class SampledTurn(NamedTuple):
+    """What the environment said, if it did, and what the policy wrote then."""
+
+    said: str
+    """As the environment said it; empty where it said nothing."""
+    observed_ids: Tokens
+    """The same as the policy read it: within its limit, with the chat template's frame."""
+    observed_text: str
+    token_ids: Tokens
+    """The policy's own."""
+    logprobs: Logprobs
+    text: str
+    policy_versions: tuple[int, ...]
+
+
+class TurnHeader(NamedTuple):
+    """What is known of a completion so far where its tokens and texts are not."""
+
+    key: CompletionKey
+    num_turns: int
+    num_tokens: int
+    """The policy's own, of all turns."""
+    end: TurnEnd
+    """Of the last turn."""
+
+
+@dataclass(frozen=True)
+class PackedTurns:
+    """All turns of a completion so far, with their header outside: whoever has the last has all."""
+
+    header: TurnHeader
+    content: NDArray[np.uint8]
+    """The pickled turns. As an array they are not copied out of the object store to be read."""
+
+    @classmethod
+    def of(cls, key: CompletionKey, turns: Sequence[SampledTurn], end: TurnEnd) -> PackedTurns:
+        header = TurnHeader(key, len(turns), sum(len(turn.token_ids) for turn in turns), end)
+        return cls(header, np.frombuffer(pickle.dumps(tuple(turns), pickle.HIGHEST_PROTOCOL), dtype=np.uint8))
+
+    def unpack(self) -> tuple[SampledTurn, ...]:
+        turns: tuple[SampledTurn, ...] = pickle.loads(self.content.data)
+        return turns
+
+
+class NextTurn(NamedTuple):
+    """A completion that is to go on by a turn."""
+
+    prompt: Prompt
+    index: int
+    """In its group."""
+    place: int | None
+    """Of its turns so far, among those that travel with the request; None before the first."""
+    said: str
+    """What the environment says before the turn."""
+
+
+@dataclass(frozen=True, slots=True)
+class TurnRequest:
+    """Completions that go on by a turn each, and how that is sampled."""
+
+    turns: tuple[NextTurn, ...]
+    sampling: SamplingSettings
+    seed: int
+    """Of the run."""
+
+
+class Ending(NamedTuple):
+    """How a completion ended, beside its turns."""
+
+    finish_reason: FinishReason
+    parts: Mapping[str, float]
+    """The environment's own parts of the reward."""
+
+
+def completion_of(turns: Sequence[SampledTurn], ending: Ending) -> Completion:
+    """Return the completion that the turns make, one after another. There must be one at least."""
+    places, tokens, texts = [], 0, 0
+    for turn in turns:
+        start, text_start = tokens + len(turn.observed_ids), texts + len(turn.observed_text)
+        tokens, texts = start + len(turn.token_ids), text_start + len(turn.text)
+        places.append(Turn(start, tokens, text_start, texts))
+    return Completion(
+        token_ids=np.concatenate([ids for turn in turns for ids in (turn.observed_ids, turn.token_ids)]),
+        rollout_logprobs=np.concatenate([turn.logprobs for turn in turns]),
+        finish_reason=ending.finish_reason,
+        policy_versions=tuple(sorted({version for turn in turns for version in turn.policy_versions})),
+        text="".join(text for turn in turns for text in (turn.observed_text, turn.text)),
+        turns=tuple(places) if len(turns) > 1 or len(turns[0].observed_ids) else (),
+        parts=ending.parts,
+    )
