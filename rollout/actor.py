@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import ray
 
 from rollout.config import RolloutConfig
 from rollout.prompts.decoding import completion_decoder
+from rollout.types.completions import Group
 from rollout.types.packed import PackedGroup
 from rollout.types.paths import refuse_missing_model
+from rollout.types.prompts import Prompt
 from rollout.types.publishing import IpcBucket, NcclGroup, WeightBucket, WeightManifest
 from rollout.types.sampling import EngineSpec, Heartbeat, SamplingRequest
+from rollout.types.turns import CompletionEnd, PackedTurns, TurnRequest, completion_of
 
 
 class Generator:
@@ -28,9 +31,10 @@ class Generator:
         from transformers import AutoTokenizer
 
         from rollout.engine.engine import Engine
+        from rollout.engine.turns import turn_sampler
 
-        decode = completion_decoder(AutoTokenizer.from_pretrained(spec.model_folder))
-        self._engine = Engine(spec, config, decode)
+        tokenizer = AutoTokenizer.from_pretrained(spec.model_folder)
+        self._engine = Engine(spec, config, completion_decoder(tokenizer), turn_sampler(spec, tokenizer))
 
     def __repr__(self) -> str:
         """Return the actor's name. Ray shows it with the actor, and its calls as `countdown/generator-0.generate`."""
@@ -45,6 +49,17 @@ class Generator:
         """Yield ungraded groups as they finish (a Ray streaming generator). Ends early when they are abandoned."""
         for group in self._engine.generate(request):
             yield PackedGroup.of(group)
+
+    @ray.method(num_returns="streaming", concurrency_group="turns")
+    def sample_turns(self, request: TurnRequest, *past: PackedTurns) -> Iterator[PackedTurns]:
+        """Yield completions as their next turns end. Those so far are arguments so that Ray fetches them."""
+        yield from self._engine.sample_turns(request, past)
+
+    @ray.method(num_returns="streaming", concurrency_group="turns")
+    def assemble(self, prompt: Prompt, endings: Sequence[CompletionEnd], *turns: PackedTurns) -> Iterator[PackedGroup]:
+        """Yield the group of completions that have ended. Any generator can make it."""
+        ended = zip(turns, endings, strict=True)
+        yield PackedGroup.of(Group(prompt, tuple(completion_of(each.unpack(), ending) for each, ending in ended)))
 
     @ray.method(concurrency_group="heartbeat")
     def heartbeat(self) -> Heartbeat:
@@ -121,8 +136,12 @@ def environment(config: RolloutConfig, fixes_kernels: bool = False) -> dict[str,
     }
 
 
-CONCURRENCY: dict[str, Any] = {"max_concurrency": 8, "concurrency_groups": {"generate": 16, "heartbeat": 1}}
+CONCURRENCY: dict[str, Any] = {
+    "max_concurrency": 8,
+    "concurrency_groups": {"generate": 16, "turns": 64, "heartbeat": 1},
+}
 """Ray's options for the calls that a generator answers at once: a stream for each step in flight and for prompts that a
-lost generator left; a heartbeat, which no other call can delay; and eight others, of publishing and control."""
+lost generator left; one for completions that an environment answered at the same time; a heartbeat, which no other call
+can delay; and eight others, of publishing and control."""
 
 GeneratorActor = ray.remote(**CONCURRENCY)(Generator)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, Field
 
@@ -40,6 +40,23 @@ class SamplingConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docst
     stop: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     """Texts that end a completion, and stay in it, such as `</answer>`. Empty: only the end-of-sequence token does. The
     engine then has to look at text while it samples, which costs a little."""
+
+
+class EnvironmentConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False):
+    """Limits of completions that `prompts.environment` answers; see docs/environments.md."""
+
+    max_turns: int = Field(default=8, ge=1, le=1_000)
+    """Most turns of the policy in a completion. One that is not over then ends with the status `turns`."""
+    max_observed_tokens: int = Field(default=1024, ge=16)
+    """Tokens that all observations of a completion may have together, beside `sampling.max_completion_tokens`, which
+    are the policy's. An observation is cut to what is left; with nothing left the completion ends with the status
+    `length`."""
+    deadline_s: float = Field(default=10.0, gt=0, le=MAX_SECONDS)
+    """Seconds that an environment may take to begin, or over a turn, before its process is killed and its completion
+    ends with the status `timeout`."""
+    parameters: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Keyword arguments of an environment's class, by its name: `parameters.guess.highest = 100`; that of
+    `module:Class` is the class's."""
 
 
 class RolloutConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False):

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, Field, PositiveInt, field_valida
 
 from learner.config import LearnerConfig, ModelConfig, WarmStartConfig
 from rewards.config import RewardsConfig
-from rollout.config import MAX_SECONDS, RolloutConfig, SamplingConfig, TracesConfig
+from rollout.config import MAX_SECONDS, EnvironmentConfig, RolloutConfig, SamplingConfig, TracesConfig
 from rollout.prompts.config import PromptsConfig
 from rollout.types.paths import from_home
 from rollout.types.prompts import PromptFormat
@@ -154,6 +154,7 @@ class RunConfig(Section, frozen=True):
     warm_start: WarmStartConfig = WarmStartConfig()
     traces: TracesConfig = TracesConfig()
     prompts: PromptsConfig = PromptsConfig()
+    environment: EnvironmentConfig = EnvironmentConfig()
     sampling: SamplingConfig = SamplingConfig()
     rollout: RolloutConfig = RolloutConfig()
     rewards: RewardsConfig = RewardsConfig()
@@ -170,8 +171,20 @@ class RunConfig(Section, frozen=True):
 
     @property
     def max_model_len(self) -> int:
-        """Longest prompt plus longest completion, tokens."""
-        return self.prompts.max_prompt_tokens + self.sampling.max_completion_tokens
+        """Longest prompt plus longest completion, and what environments say within that, tokens."""
+        observed = self.environment.max_observed_tokens if self.environments else 0
+        return self.prompts.max_prompt_tokens + self.sampling.max_completion_tokens + observed
+
+    @property
+    def longest_sequence(self) -> str:
+        """The settings that make up `max_model_len`, for messages."""
+        observed = " + environment.max_observed_tokens" if self.environments else ""
+        return f"prompts.max_prompt_tokens + sampling.max_completion_tokens{observed}"
+
+    @property
+    def environments(self) -> list[str]:
+        """The names of the environments that answer, each once."""
+        return sorted({task.environment for task in self.prompts.tasks.values() if task.environment})
 
     @property
     def measured_formats(self) -> tuple[PromptFormat, ...]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from heapq import heapify, heapreplace
 from itertools import groupby
+from operator import attrgetter
 
 from rollout.types.completions import GroupHeader
 from rollout.types.prompts import Prompt
@@ -22,6 +23,11 @@ class PromptRequest:
     """What it was submitted with. The other prompts of the batch may be with other generators."""
     submitted: float
     """Seconds of the monotonic clock."""
+
+    @property
+    def settings(self) -> SamplingRequest:
+        """How it is sampled: equal for prompts that one call can ask."""
+        return replace(self.batch, prompts=())
 
 
 def assign_requests(requests: Sequence[PromptRequest], in_flight: Mapping[str, int]) -> dict[str, list[PromptRequest]]:
@@ -45,12 +51,33 @@ def assign_requests(requests: Sequence[PromptRequest], in_flight: Mapping[str, i
 
 def group_by_sampling(requests: Sequence[PromptRequest]) -> Iterator[SamplingRequest]:
     """Yield one request for each series of neighbours that are sampled under the same settings."""
-
-    def settings(request: PromptRequest) -> SamplingRequest:
-        return replace(request.batch, prompts=())
-
-    for common, series in groupby(requests, key=settings):
+    for common, series in groupby(requests, key=attrgetter("settings")):
         yield replace(common, prompts=tuple(request.prompt for request in series))
+
+
+def waited_for(
+    in_flight: Mapping[str, Mapping[str, PromptRequest]], num_asked: int, num_grading: int, num_queued: int
+) -> str:
+    """Return who is waited for, in words.
+
+    Args:
+        in_flight: what each generator has, by its name and the prompt's id.
+        num_asked: completions whose environments are to answer.
+        num_grading: groups that the reward workers have.
+        num_queued: prompts that no generator has.
+    """
+    parts = [
+        f"{name} ({len(requests)} prompts, {min(requests)} the first)"
+        for name, requests in in_flight.items()
+        if requests
+    ]
+    if num_asked:
+        parts.append(f"environments ({num_asked} completions)")
+    if num_grading:
+        parts.append(f"the reward workers ({num_grading} groups)")
+    if num_queued:
+        parts.append(f"a generator to be there for {num_queued} prompts")
+    return ", ".join(parts) or "nothing"
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ def rollout_metrics(groups: Sequence[GroupHeader]) -> dict[str, float]:
     spread = {"rollout/groups_without_spread": mean(not group.has_spread for group in groups)} | solved_metrics(groups)
     shown = {f"marker/{name}": share for name, share in marker_shares(reward.markers for reward in rewards).items()}
     metrics = reward_metrics(rewards) | length_metrics(completions) | shown | spread | mixture_metrics(groups)
-    return metrics | grading_metrics(groups)
+    return metrics | turn_metrics(groups) | grading_metrics(groups)
 
 
 def reward_metrics(rewards: Sequence[Reward]) -> dict[str, float]:
@@ -53,6 +53,26 @@ def length_metrics(completions: Sequence[Completion | CompletionHeader]) -> dict
         "rollout/completion_tokens": mean(completion.num_tokens for completion in completions),
         "rollout/sampled_tokens": float(sum(completion.num_tokens for completion in completions)),
         "rollout/truncated": mean(completion.is_truncated for completion in completions),
+    }
+
+
+def turn_metrics(groups: Sequence[GroupHeader]) -> dict[str, float]:
+    """Return what the environments of a step's completions did; nothing where there are none."""
+    headers = [
+        each if isinstance(each, CompletionHeader) else each.header
+        for group in groups
+        for each in group.completions
+        if group.prompt.environment
+    ]
+    if not headers:
+        return {}
+    reasons = [header.finish_reason for header in headers]
+    return {
+        "rollout/turns": mean(header.num_turns for header in headers),
+        "rollout/observed_tokens": mean(header.num_observed_tokens for header in headers),
+        "rollout/out_of_turns": reasons.count("turns") / len(reasons),
+        "rollout/environment_timeouts": float(reasons.count("timeout")),
+        "rollout/environment_errors": float(reasons.count("error")),
     }
 
 

@@ -7,17 +7,19 @@ from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
-from vllm import SamplingParams
 from vllm.sampling_params import RequestOutputKind
 
 from rollout.config import RolloutConfig
 from rollout.engine.increments import increments
+from rollout.engine.requests import sampled_logprobs, sampling_params, versions_of
 from rollout.engine.step_loop import EngineStoppedError, StepLoop
+from rollout.engine.turns import TurnSampler
 from rollout.engine.versioned import SampledRequest, VersionedEngine
-from rollout.types.completions import Completion, Group, Logprobs
+from rollout.types.completions import Completion, Group
 from rollout.types.prompts import Prompt, Tokens
 from rollout.types.publishing import IpcBucket, NcclGroup, WeightBucket, WeightManifest
 from rollout.types.sampling import EngineSpec, Heartbeat, SamplingRequest, SamplingSettings, prompt_seed
+from rollout.types.turns import PackedTurns, TurnRequest
 from rollout.weights.staging import Staged, StagingArea, UnpublishedError, expected_shapes, manifest_of
 
 T = TypeVar("T")
@@ -32,9 +34,12 @@ class PromptTooLongError(ValueError):
 class Engine:
     """A generation engine and the loop that steps it. It may be called from several threads."""
 
-    def __init__(self, spec: EngineSpec, config: RolloutConfig, decode: Callable[[Tokens], str]) -> None:
-        """`decode` maps a completion's token ids to its text."""
+    def __init__(
+        self, spec: EngineSpec, config: RolloutConfig, decode: Callable[[Tokens], str], turns: TurnSampler | None = None
+    ) -> None:
+        """`decode` maps a completion's token ids to its text; `turns` is needed where an environment answers."""
         self._spec = spec
+        self._turns = turns
         self._decode = decode
         self._staging = StagingArea(partial(expected_shapes, spec.model_folder))
         self._loop = StepLoop(partial(VersionedEngine, spec, config))
@@ -58,6 +63,16 @@ class Engine:
         ]
         for sampled in self._loop.stream(asked):
             yield self._group(by_id[sampled.request_id], sampled)
+
+    def sample_turns(self, request: TurnRequest, past: Sequence[PackedTurns]) -> Iterator[PackedTurns]:
+        """Yield each completion so far, longer by a turn, as that turn ends; at once where there is no room for one.
+
+        Those of `past` are shorter by a turn. Ends early and raises as `generate` does.
+        """
+        assert self._turns is not None, "the engine was built for completions of one turn"
+        for turn in request.turns:
+            self._fitting(turn.prompt, request.sampling)
+        yield from self._turns.sample(request, [packed.unpack() for packed in past], self._loop.stream)
 
     def stream(self, prompt: Prompt, sampling: SamplingSettings, seed: int) -> Iterator[str]:
         """Yield the text of one completion in pieces, as it is sampled. Raises as `generate` does."""
@@ -167,11 +182,13 @@ class Engine:
             raise
 
     def _fitting(self, prompt: Prompt, sampling: SamplingSettings) -> Prompt:
-        needed = len(prompt.token_ids) + sampling.max_completion_tokens
+        observed = self._spec.turns.max_observed_tokens if self._spec.turns else 0
+        needed = len(prompt.token_ids) + sampling.max_completion_tokens + observed
         if needed > self._spec.max_model_len:
+            and_observed = f" and environment.max_observed_tokens = {observed}" if observed else ""
             raise PromptTooLongError(
                 f"prompt {prompt.id} has {len(prompt.token_ids)} tokens; with sampling.max_completion_tokens = "
-                f"{sampling.max_completion_tokens} it needs {needed} and the engine holds "
+                f"{sampling.max_completion_tokens}{and_observed} it needs {needed} and the engine holds "
                 f"{self._spec.max_model_len}: raise prompts.max_prompt_tokens or shorten the prompt"
             )
         return prompt
@@ -186,8 +203,7 @@ class Engine:
             token_ids=token_ids,
             rollout_logprobs=sampled_logprobs(output),
             finish_reason="length" if output.finish_reason == "length" else "stop",
-            # The labels that VersionedEngine gave to its weights, each with the tokens that it sampled.
-            policy_versions=tuple(int(span.version) for span in output.weight_versions),
+            policy_versions=versions_of(output),
             text=self._decode(token_ids),
         )
 
@@ -199,27 +215,3 @@ def names_and_shapes(weights: WeightManifest | IpcBucket) -> dict[str, Any]:
         "dtype_names": list(weights.dtypes),
         "shapes": [list(shape) for shape in weights.shapes],
     }
-
-
-def sampling_params(sampling: SamplingSettings, group_size: int, seed: int) -> SamplingParams:
-    """Return vLLM's parameters for one whole group, which is returned once, when finished."""
-    return SamplingParams(
-        n=group_size,
-        temperature=sampling.temperature,
-        max_tokens=sampling.max_completion_tokens,
-        seed=seed,
-        logprobs=0,  # the sampled token's own, no alternatives
-        flat_logprobs=True,
-        stop=list(sampling.stop),
-        include_stop_str_in_output=True,
-        detokenize=bool(sampling.stop),
-        skip_special_tokens=False,  # `</answer>` may be one, and stops the model all the same
-        output_kind=RequestOutputKind.FINAL_ONLY,
-    )
-
-
-def sampled_logprobs(output: Any) -> Logprobs:
-    """Return the sampled tokens' logprobs of one of vLLM's CompletionOutputs, shape [T]."""
-    flat = output.logprobs
-    # At each position the sampled token comes first.
-    return np.asarray(flat.logprobs, dtype=np.float32)[np.asarray(flat.start_indices, dtype=np.int64)]

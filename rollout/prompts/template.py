@@ -91,6 +91,7 @@ class Template:
             source=name or task.name,
             key=problem.key,
             difficulty=problem.difficulty,
+            environment=task.environment,
         )
 
     def faults(
@@ -246,5 +247,4 @@ def encode(tokenizer: Tokenizer, text: str, what: str, *, add_special_tokens: bo
 
 def encode_completion(tokenizer: Tokenizer, text: str, what: str) -> Tokens:
     """Return the tokens of a whole completion, the end-of-sequence token last. Raises ValueError as `encode` does."""
-    tokens = encode(tokenizer, text, what, add_special_tokens=False)
-    return np.concatenate([tokens, np.array([tokenizer.eos_token_id], dtype=np.int32)])
+    return np.append(encode(tokenizer, text, what, add_special_tokens=False), np.int32(tokenizer.eos_token_id))

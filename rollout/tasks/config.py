@@ -62,6 +62,9 @@ class TaskConfig(BaseModel, frozen=True, extra="allow", use_attribute_docstrings
     """The question in the natural format, which asks for no tags. Not set: the task's own wording."""
     example: WorkedExample | None = None
     """What the one-shot format shows first. Not set: the task's own."""
+    environment: str = ""
+    """What answers the policy's turns: an environment of Rayzero by its name, or `module:Class` of your own. Empty:
+    nothing does, and a completion is one turn. `[environment]` has its limits."""
 
     @classmethod
     def sections(cls, given: Mapping[str, Any]) -> dict[str, str]:

@@ -70,7 +70,7 @@ class NextTurn(NamedTuple):
     """A completion that is to go on by a turn."""
 
     prompt: Prompt
-    index: int
+    position: int
     """In its group."""
     place: int | None
     """Of its turns so far, among those that travel with the request; None before the first."""
@@ -88,7 +88,7 @@ class TurnRequest:
     """Of the run."""
 
 
-class Ending(NamedTuple):
+class CompletionEnd(NamedTuple):
     """How a completion ended, beside its turns."""
 
     finish_reason: FinishReason
@@ -96,7 +96,7 @@ class Ending(NamedTuple):
     """The environment's own parts of the reward."""
 
 
-def completion_of(turns: Sequence[SampledTurn], ending: Ending) -> Completion:
+def completion_of(turns: Sequence[SampledTurn], ending: CompletionEnd) -> Completion:
     """Return the completion that the turns make, one after another. There must be one at least."""
     places, tokens, texts = [], 0, 0
     for turn in turns:

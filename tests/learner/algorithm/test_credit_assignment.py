@@ -191,6 +191,17 @@ def test_the_kl_of_the_reward(estimator) -> None:
         assert not kl_to_reference(sequence, config.model_copy(update=without)).any()
 
 
+@pytest.mark.parametrize("status", ["timeout", "error"])
+@pytest.mark.parametrize("overlong", ["keep", "mask"])
+def test_a_completion_whose_environment_failed_is_masked_and_counts_in_its_groups_baseline(status, overlong) -> None:
+    group = scored_group("a", [True, False])
+    failed = replace(group, completions=(group.completions[0], replace(group.completions[1], finish_reason=status)))
+    config = AlgorithmConfig(overlong=overlong, advantage_scale="none")
+    before, after = (credit(sequences_from_groups([each]), [each], config) for each in (group, failed))
+    assert [each.is_masked for each in after] == [False, True]
+    assert [each.advantages.tolist() for each in after] == [each.advantages.tolist() for each in before]
+
+
 def test_which_advantages_need_logprobs_first() -> None:
     needing = {name for name in PRESETS if AlgorithmConfig(preset=name).advantages_need_logprobs}
     assert needing == {"reinforce_pp", "ppo"}

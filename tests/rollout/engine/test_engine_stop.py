@@ -48,7 +48,7 @@ def test_a_stop_text_is_found_where_it_is_a_special_token(special) -> None:
     from vllm.v1.engine import EngineCoreRequest
     from vllm.v1.engine.detokenizer import IncrementalDetokenizer
 
-    from rollout.engine.engine import sampling_params
+    from rollout.engine.requests import sampling_params
 
     tokenizer = chatml_tokenizer(special=special)
     settings = sampling_params(SamplingConfig(stop=("</answer>",)), group_size=1, seed=0)

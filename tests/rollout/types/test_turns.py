@@ -4,7 +4,7 @@ import pickle
 
 import numpy as np
 
-from rollout.types.turns import Ending, PackedTurns, SampledTurn, completion_of
+from rollout.types.turns import CompletionEnd, PackedTurns, SampledTurn, completion_of
 
 NOTHING = np.zeros(0, np.int32)
 
@@ -16,7 +16,7 @@ def turn(said: str, observed: list[int], tokens: list[int], version: int = 0) ->
 
 
 def test_turns_follow_one_another_and_keep_who_wrote_what() -> None:
-    made = completion_of([turn("", [], [1, 2]), turn("12", [9], [3], version=1)], Ending("stop", {"moves": 2.0}))
+    made = completion_of([turn("", [], [1, 2]), turn("12", [9], [3], version=1)], CompletionEnd("stop", {"moves": 2.0}))
     assert made.token_ids.tolist() == [1, 2, 9, 3] and made.text == "xx[12]x"
     assert made.token_ids[made.policy_tokens].tolist() == [1, 2, 3] == (-made.rollout_logprobs).tolist()
     assert made.policy_text == "xx\nx" and made.policy_versions == (0, 1)
@@ -26,9 +26,9 @@ def test_turns_follow_one_another_and_keep_who_wrote_what() -> None:
 
 
 def test_one_turn_without_a_word_of_the_environments_is_a_completion_as_ever() -> None:
-    made = completion_of([turn("", [], [1, 2])], Ending("turns", {}))
+    made = completion_of([turn("", [], [1, 2])], CompletionEnd("turns", {}))
     assert made.turns == () and made.header[4:] == (1, 0) and made.is_truncated
-    led = completion_of([turn("go", [9, 9], [1, 2])], Ending("timeout", {}))
+    led = completion_of([turn("go", [9, 9], [1, 2])], CompletionEnd("timeout", {}))
     assert led.turns[0][:2] == (2, 4) and led.text[slice(*led.turns[0][2:])] == "xx" and led.has_failed
 
 

@@ -1,0 +1,115 @@
+"""Completions on their way between generators and environments, and what is asked of either."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+from orchestrator.fleet.assignment import PromptRequest
+from rollout.types.environments import EnvironmentRequest
+from rollout.types.sampling import prompt_seed
+from rollout.types.turns import CompletionEnd, CompletionKey, NextTurn, TurnRequest
+
+Stage = Literal["asked", "ready", "sampled", "ended"]
+"""Whether a completion's environment is at it, nobody is, a generator is, or nobody will be."""
+BUSY = ("asked", "sampled")
+
+
+class TurnCall(NamedTuple):
+    """Turns to be sampled by one call of a generator."""
+
+    generator: str
+    request: TurnRequest
+    past: list[Any]
+    """References to the turns so far, in the places that the request names."""
+
+
+class AssemblyCall(NamedTuple):
+    """A group whose completions have ended, for a generator to assemble."""
+
+    generator: str
+    request: PromptRequest
+    endings: list[CompletionEnd]
+    turns: list[Any]
+    """A reference for each completion."""
+
+
+class EnvironmentCall(NamedTuple):
+    """What an environment is to do, and the turns so far that it is to read."""
+
+    request: EnvironmentRequest
+    turns: Any
+    """A reference; None before the first turn."""
+
+
+@dataclass(eq=False)
+class Wave:
+    """Groups that one generator was given together."""
+
+    generator: str
+    num_groups: int
+    num_busy: int = 0
+    """Completions that somebody is at."""
+    ready: list[OpenCompletion] = field(default_factory=list)
+
+
+@dataclass(eq=False)
+class OpenGroup:
+    request: PromptRequest
+    completions: list[OpenCompletion] = field(default_factory=list)
+    wave: Wave | None = None
+    """None while no generator has it."""
+    position: int = 0
+    """In its wave."""
+
+    @property
+    def num_busy(self) -> int:
+        return sum(each.stage in BUSY for each in self.completions)
+
+    @property
+    def is_done(self) -> bool:
+        return all(completion.stage == "ended" for completion in self.completions)
+
+
+@dataclass(eq=False)
+class OpenCompletion:
+    group: OpenGroup
+    index: int
+    stage: Stage = "ready"
+    turns: Any = None
+    num_turns: int = 0
+    num_tokens: int = 0
+    said: str = ""
+    """What the environment has said and no turn has followed yet."""
+    parts: Mapping[str, float] = field(default_factory=dict)
+    ending: CompletionEnd | None = None
+    """Known before it has ended where its environment failed before the first turn, which is sampled all the same: no
+    completion is without tokens."""
+
+    @property
+    def key(self) -> CompletionKey:
+        return self.group.request.prompt.id, self.index
+
+    @property
+    def place(self) -> tuple[int, int]:
+        return self.group.position, self.index
+
+
+def turn_call(generator: str, ready: Sequence[OpenCompletion]) -> TurnCall:
+    """Return the call for turns that are sampled under the same settings."""
+    past = [each.turns for each in ready if each.turns is not None]
+    places = iter(range(len(past)))
+    turns = tuple(
+        NextTurn(each.group.request.prompt, each.index, None if each.turns is None else next(places), each.said)
+        for each in ready
+    )
+    batch = ready[0].group.request.batch
+    return TurnCall(generator, TurnRequest(turns, batch.sampling, batch.seed), past)
+
+
+def environment_call(each: OpenCompletion) -> EnvironmentCall:
+    """Return the call for an environment, whose seed depends on nothing but the run and the completion."""
+    prompt, seed = each.group.request.prompt, each.group.request.batch.seed
+    request = EnvironmentRequest(each.key, prompt, prompt_seed(seed, f"{prompt.id}/{each.index}/environment"), None)
+    return EnvironmentCall(request, each.turns)
