@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import importlib
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from types import ModuleType
 
@@ -77,13 +77,16 @@ def load_grader(grader: str) -> ModuleType:
     return module
 
 
-def check(grader: str, config: RewardsConfig, others: Iterable[str] = ()) -> None:
+def check(
+    grader: str, config: RewardsConfig, others: Iterable[str] = (), environment_parts: Collection[str] = ()
+) -> None:
     """Check that the settings can grade a task, before anything starts. Nothing of `rewards.functions` is imported.
 
     What only those functions could tell, such as their parameters, is checked by the workers. ``others`` are the other
-    graders of the run, which may have parameters too. Raises RewardConfigError.
+    graders of the run, which may have parameters too; ``environment_parts`` the parts that what answers the task's
+    completions gives. Raises RewardConfigError.
     """
-    functions = functions_of(grader, config)
+    functions = functions_of(grader, config, environment_parts)
     _check_parameter_names(config, {*tasks(), *map(short_name, (grader, *others))})
     for function in functions:
         if function.path.startswith(("rewards.", f"{grader}:")):
@@ -104,8 +107,12 @@ def _check_values(function: RewardFunction) -> None:
         raise RewardConfigError(f"rewards.parameters.{function.name} = {dict(function.parameters)}: {reason}")
 
 
-def functions_of(grader: str, config: RewardsConfig) -> tuple[RewardFunction, ...]:
+def functions_of(
+    grader: str, config: RewardsConfig, environment_parts: Collection[str] = ()
+) -> tuple[RewardFunction, ...]:
     """Return what is called for each completion: the grader's ``score``, general parts in use, the user's functions.
+
+    ``environment_parts`` are there without being computed: an environment gives them.
 
     Raises UnknownTaskError when there is no such grader, and UnknownPartError when a name is unknown or ambiguous, each
     with the nearest right name.
@@ -115,13 +122,16 @@ def functions_of(grader: str, config: RewardsConfig) -> tuple[RewardFunction, ..
     general = {name: GENERAL[name] for name in _wanted(config) if name in GENERAL}
     single = general | own
     _check_names(task, config, own)
-    task_parts = _task_parts(grader, config, single)
-    for name in task_parts:
+    task_parts = _task_parts(grader, config, {*single, *environment_parts})
+    sources = {**dict.fromkeys(environment_parts, "the environment"), **dict.fromkeys(task_parts, f"task {task!r}")}
+    for name, source in sources.items():
         if name in RESERVED:
-            raise UnknownPartError(f"{name} is a part of task {task!r}, and reward/{name} is a metric: rename the part")
+            raise UnknownPartError(f"{name} is a part of {source}, and reward/{name} is a metric: rename the part")
         if name in single or name in config.ensembles:
-            raise UnknownPartError(f"{name} is a part of task {task!r}: {_rename(name, config)}")
-    _check_wanted(grader, config, {*single, *task_parts})
+            raise UnknownPartError(f"{name} is a part of {source}: {_rename(name, config)}")
+    if both := sorted({*environment_parts} & {*task_parts}):
+        raise UnknownPartError(f"{both[0]} is a part of task {task!r} and of the environment: rename that of one")
+    _check_wanted(grader, config, {*single, *sources})
     is_ours = "." not in grader and task not in config.tasks
     module = grader if "." in grader else f"rewards.tasks.{grader}"
     graded = {task: config.tasks.get(task, f"{module}:score")} if _exists(grader, config) else {}

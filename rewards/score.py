@@ -1,6 +1,6 @@
 """Compose the reward that is trained on from named parts, ensembles and weights.
 
-    function outcomes -> parts -> ensembles of parts -> total = sum of weight x value
+    function outcomes, what an environment gave -> parts -> ensembles of parts -> total = sum of weight x value
 
 A part that failed has the value 0, wherever it is used: in the weighted sum, and as one of an ensemble's members. An
 ensemble has the status of its first member that failed, so ``ok`` says that all of it was graded; its value is that of
@@ -22,12 +22,22 @@ MAX_VALUE = 1e12
 COMBINE: dict[str, Callable[[list[float]], float]] = {"max": max, "min": min, "sum": math.fsum}
 
 
-def compose(functions: Sequence[RewardFunction], outcomes: Sequence[Outcome], config: RewardsConfig) -> Reward:
+def compose(
+    functions: Sequence[RewardFunction],
+    outcomes: Sequence[Outcome],
+    config: RewardsConfig,
+    given: Iterable[RewardPart] = (),
+) -> Reward:
     """Return the reward of a completion from the outcome of each function. Weighted parts come first.
 
-    Raises RewardConfigError when a weighted part is missing, or two functions returned the same.
+    ``given`` are the parts that an environment gave. Raises RewardConfigError when a weighted part is missing, or two
+    functions returned the same.
     """
     parts: dict[str, RewardPart] = {}
+    for part in given:
+        if part.name in RESERVED or part.name in config.ensembles:
+            raise RewardConfigError(f"the environment gives the part {part.name}, a name that is taken: rename it")
+        parts[part.name] = part
     for function, outcome in zip(functions, outcomes, strict=True):
         for part in parts_of(function, outcome):
             name = part.name

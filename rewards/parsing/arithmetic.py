@@ -53,6 +53,14 @@ ARITHMETIC = Grammar(
     },
 )
 """Countdown's expressions."""
+CALCULATIONS = Grammar(
+    re.compile(
+        rf"(?P<decimal>[0-9]{{0,10}}\.[0-9]{{1,15}})|(?P<whole>[0-9]+)|\*\*|\^|{OPERATOR_COMMANDS}|[{OPERATOR_SIGNS}()]"
+    ),
+    {**ARITHMETIC.spellings, "^": "**"},
+    has_signs=True,
+)
+"""What a calculator reads besides: signs, decimals and powers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +76,7 @@ class Expression:
         return tuple(token for token in self.postfix if isinstance(token, int))
 
     def value(self, exact_division: bool = False) -> Fraction:
-        """Return the exact value of an expression of ARITHMETIC.
+        """Return the exact value of an expression without names or functions.
 
         Raises ExpressionError on division by zero, past MAX_MAGNITUDE, and with ``exact_division`` also where a
         quotient is not whole, as in the game's rules on television.
@@ -77,6 +85,10 @@ class Expression:
         for token in self.postfix:
             if isinstance(token, int):
                 stack.append(Fraction(token))
+            elif isinstance(token, float):
+                stack.append(Fraction(repr(token)))  # of the decimals as they were written
+            elif token == NEGATE:
+                stack.append(-stack.pop())
             else:
                 right = stack.pop()
                 left = stack.pop()
@@ -205,6 +217,8 @@ def _apply(operator: Token, left: Fraction, right: Fraction) -> Fraction:
         value = left - right
     elif operator == "*":
         value = left * right
+    elif operator == "**":
+        value = _raised(left, right)
     elif right == 0:
         raise ExpressionError("division by zero")
     else:
@@ -212,3 +226,11 @@ def _apply(operator: Token, left: Fraction, right: Fraction) -> Fraction:
     if max(abs(value.numerator), value.denominator) > MAX_MAGNITUDE:
         raise ExpressionError(f"a value on the way is larger than 1e{len(str(MAX_MAGNITUDE)) - 1}")
     return value
+
+
+def _raised(base: Fraction, exponent: Fraction) -> Fraction:
+    if exponent.denominator != 1:
+        raise ExpressionError("a power whose exponent is not whole")
+    if base == 0 and exponent < 0:
+        raise ExpressionError("division by zero")
+    return base ** int(exponent)  # which _check_exponent has bounded

@@ -51,6 +51,8 @@ class Limits:
     """MiB of its /tmp, and of a single file."""
     output_mib: int = 2
     """MiB that a program may print."""
+    stands_s: float | None = None
+    """Seconds by the clock that the box may stand, for one that waits in between; None: as `time_s`."""
 
 
 class Box:
@@ -67,7 +69,7 @@ class Box:
         """Start it; ``active`` says whether that went well.
 
         Args:
-            role: what it does: probe, functions, programs (candidate.py) or judge (judge.py).
+            role: what it does: probe, functions, programs (candidate.py), session (interpreter.py) or judge (judge.py).
             job: what it is told, JSON-able. The code that runs inside can see all of it.
             channel: descriptors that it inherits, by the names that its role knows them by.
         """
@@ -134,7 +136,7 @@ class Box:
         return {
             "role": role,
             "require": self._require,
-            "time_s": limits.time_s + START_S,
+            "time_s": (limits.stands_s or limits.time_s) + START_S,
             "cpu_s": math.ceil(limits.time_s) + 1,
             "memory_bytes": limits.memory_mib * 2**20,
             "file_bytes": limits.files_mib * 2**20,

@@ -24,12 +24,14 @@ if TYPE_CHECKING:
 
 PROJECT = os.path.realpath(__file__).removesuffix("/rewards/sandbox/launcher.py")
 MAX_THREADS = 64
+WATCHED = ("functions", "session")
+"""Roles that run code in their own process, so that somebody else must end a call that is too long."""
 
 
 def main() -> None:
     """Run a box by the job (box.py) on standard input; its descriptors were inherited under the numbers it names."""
     sys.path.insert(0, PROJECT)
-    from rewards.sandbox import confinement
+    from rewards.sandbox import confinement, processor  # noqa: F401  what the supervisor imports later is loaded now
 
     job = json.load(sys.stdin)
     os.umask(0o022)  # the folders of the private root are for the user that this becomes, whatever the worker's umask
@@ -66,19 +68,23 @@ def _role(name: str) -> Any:
         from rewards.sandbox import judge
 
         return judge.judge
+    if name == "session":
+        from rewards.sandbox import interpreter
+
+        return interpreter.run_session
     from rewards.sandbox import candidate
 
     return candidate.ROLES[name]
 
 
 def _supervise(inside: int, job: dict[str, Any]) -> NoReturn:
-    from rewards.sandbox.processor import CHECK_S, Calls, CallWatch  # its role has imported it
+    from rewards.sandbox.processor import CHECK_S, Calls, CallWatch
 
     events = select.poll()
     events.register(job["control"], select.POLLIN)
     events.register(os.pidfd_open(inside), select.POLLIN)
     deadline = time.monotonic() + job["time_s"]
-    watch = CallWatch(inside, Calls(job["calls"]), job["time_limit_s"]) if job["role"] == "functions" else None
+    watch = CallWatch(inside, Calls(job["calls"]), job["time_limit_s"]) if job["role"] in WATCHED else None
     while (remaining_s := deadline - time.monotonic()) > 0:
         is_over = events.poll(1000 * (min(remaining_s, CHECK_S) if watch else remaining_s))
         if is_over or (watch and watch.is_late()):

@@ -1,4 +1,4 @@
-"""A clean process that has the reward functions loaded and forks grading processes in about a millisecond.
+"""A clean process that has reward functions or environments loaded and forks processes for them in about a millisecond.
 
 Why not multiprocessing's "forkserver": its children import the parent's main module, which in a Ray worker is Ray, and
 it hides imports that fail. Here the server holds nothing but the standard library and the functions.
@@ -23,12 +23,11 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import Any
-
-from rewards.function import RewardFunction
-from rewards.workers import grading
+from functools import partial
+from importlib import import_module
+from typing import Any, Protocol
 
 MAX_MESSAGE_BYTES = 2**18
 PR_SET_PDEATHSIG = 1
@@ -44,19 +43,39 @@ ONE_THREAD = {
 }
 """Math libraries otherwise start a thread a core; these spin on the cores that sampling needs, and do not survive a
 fork."""
+GRADING = "rewards.workers.grading"
+"""The module of which a child is a run, unless it is said otherwise."""
+
+
+class Loadable(Protocol):
+    """A reward function or an environment, as it is declared."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def path(self) -> str: ...
+
+    def load(self) -> Any:
+        """Import it and return it."""
+        ...
 
 
 class LoadError(RuntimeError):
-    """A reward function cannot be used; the message has the reason."""
+    """A reward function or an environment cannot be used; the message has the reason."""
 
 
 class ForkServer:
     """The supervisor's end. Its calls wait for the server, which only imports, forks and kills."""
 
-    def __init__(self, memory_gib: float | None) -> None:
-        """``memory_gib`` bounds what each child may allocate; None leaves it alone."""
+    def __init__(self, memory_gib: float | None, child: str = GRADING) -> None:
+        """``memory_gib`` bounds what each child may allocate; None leaves it alone.
+
+        ``child`` is the module whose ``run(socket, functions, memory_gib)`` a child is.
+        """
         self._memory_gib = memory_gib
-        self._functions: dict[str, RewardFunction] = {}
+        self._child = child
+        self._functions: dict[str, Loadable] = {}
         self._start()
 
     @property
@@ -64,7 +83,7 @@ class ForkServer:
         """Whether it was killed: its children are dead too, or about to be."""
         return bool(select.select([self._handle], [], [], 0)[0])
 
-    def load(self, functions: Iterable[RewardFunction]) -> None:
+    def load(self, functions: Iterable[Loadable]) -> None:
         """Import functions; children forked from now on have them. Raises LoadError."""
         self._functions |= {function.name: function for function in functions}
         try:
@@ -106,7 +125,7 @@ class ForkServer:
         code = f"import sys; sys.path[:] = {sys.path!r}; from rewards.workers import fork_server; fork_server.main()"
         with theirs:
             subprocess.run(
-                [sys.executable, "-u", "-c", code, str(theirs.fileno()), str(os.getpid())],
+                [sys.executable, "-u", "-c", code, str(theirs.fileno()), self._child, str(os.getpid())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 env=os.environ | ONE_THREAD,
@@ -142,16 +161,17 @@ class ForkServer:
 def main() -> None:
     """Run the server's process.
 
-    Its arguments are the control socket's descriptor and, for people to see, the supervisor's process id.
+    Its arguments are the control socket's descriptor, the module that a child is a run of, and, for people to see, the
+    supervisor's process id.
     """
     if os.fork():
         os._exit(0)
     control = socket.socket(fileno=int(sys.argv[1]))
     control.send(pickle.dumps(os.getpid()))
-    serve(control)
+    serve(control, import_module(sys.argv[2]).run)
 
 
-def serve(control: socket.socket) -> None:
+def serve(control: socket.socket, run: Callable[..., None]) -> None:
     """Answer requests until the supervisor is gone, then end the children."""
     functions: dict[str, Any] = {}
     children: set[int] = set()
@@ -164,7 +184,7 @@ def serve(control: socket.socket) -> None:
         if what == "load":
             reply = _load(argument, functions)
         elif what == "fork":
-            reply = _fork(control, descriptors[0], functions, argument)
+            reply = _fork(control, descriptors[0], partial(run, functions=functions, memory_gib=argument))
             if isinstance(reply, int):
                 children.add(reply)
         else:
@@ -183,7 +203,7 @@ def die_with(parent: int) -> None:
         os._exit(1)
 
 
-def _load(declared: list[RewardFunction], functions: dict[str, Any]) -> str | None:
+def _load(declared: list[Loadable], functions: dict[str, Any]) -> str | None:
     signal.alarm(MAX_IMPORT_S)  # kills this process, also in C, should the supervisor be gone by then
     for function in declared:
         try:
@@ -196,7 +216,7 @@ def _load(declared: list[RewardFunction], functions: dict[str, Any]) -> str | No
     return None
 
 
-def _fork(control: socket.socket, channel: int, functions: dict[str, Any], memory_gib: float | None) -> int | OSError:
+def _fork(control: socket.socket, channel: int, run: Callable[[socket.socket], None]) -> int | OSError:
     server = os.getpid()
     try:
         pid = os.fork()
@@ -208,7 +228,7 @@ def _fork(control: socket.socket, channel: int, functions: dict[str, Any], memor
         try:
             control.close()
             die_with(server)
-            grading.run(socket.socket(fileno=channel), functions, memory_gib)
+            run(socket.socket(fileno=channel))
             status = 0
         finally:
             os._exit(status)  # neither the server's loop nor its exit handlers are for a child

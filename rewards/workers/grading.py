@@ -12,40 +12,50 @@ import resource
 import socket
 import struct
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rewards.function import Outcome, RewardFunction, call
 from rewards.parts.markers import markers
 
 HEADER = struct.Struct("!Q")
-"""A batch is its length in bytes, then a pickled list of (functions' names, text, answer, characters of the text that
-the prompt had begun)."""
+"""A message is its length in bytes, then what is pickled."""
 
 Functions = Mapping[str, tuple[RewardFunction, Callable[..., Any]]]
 
 
 def run(channel: socket.socket, functions: Functions, memory_gib: float | None) -> None:
     """Grade until ``channel`` is closed."""
-    _limit(resource.RLIMIT_CORE, 0)
-    if memory_gib is not None:
-        # Not RLIMIT_AS, which would count what is only mapped.
-        _limit(resource.RLIMIT_DATA, int(memory_gib * 2**30))
+    limit(memory_gib)
+    for batch in messages(channel):
+        for names, text, answer, prefix_characters in batch:
+            for name in names:
+                outcome = _grade(functions[name], text, answer)
+                if name == names[-1]:
+                    outcome = outcome._replace(markers=markers(text[prefix_characters:]))
+                channel.sendall(json.dumps(outcome).encode() + b"\n")
+
+
+def messages(channel: socket.socket) -> Iterator[Any]:
+    """Yield what ``encode_message`` wrote, until ``channel`` is closed."""
     with channel.makefile("rb") as requests:
         while header := requests.read(HEADER.size):
             (size,) = HEADER.unpack(header)
-            for names, text, answer, prefix_characters in pickle.loads(requests.read(size)):
-                for name in names:
-                    outcome = _grade(functions[name], text, answer)
-                    if name == names[-1]:
-                        outcome = outcome._replace(markers=markers(text[prefix_characters:]))
-                    channel.sendall(json.dumps(outcome).encode() + b"\n")
+            yield pickle.loads(requests.read(size))
+
+
+def encode_message(message: Any) -> bytes:
+    """Return a message to a process that is trusted less than its sender."""
+    content = pickle.dumps(message)
+    return HEADER.pack(len(content)) + content
 
 
 def encode_batch(tasks: Iterable[tuple[Sequence[RewardFunction], str, Mapping[str, Any], int]]) -> bytes:
-    """Return a batch as ``run`` reads it: each task's functions, text, what verifies it, and length of the prefix."""
-    batch = pickle.dumps([([function.name for function in functions], *task) for functions, *task in tasks])
-    return HEADER.pack(len(batch)) + batch
+    """Return a batch as ``run`` reads it: each task's functions, text, what verifies it, and length of the prefix.
+
+    The length is that of the text that the prompt had begun, in characters.
+    """
+    return encode_message([([function.name for function in functions], *task) for functions, *task in tasks])
 
 
 def decode_outcome(line: bytes) -> Outcome:
@@ -60,6 +70,14 @@ def _grade(loaded: tuple[RewardFunction, Callable[..., Any]], text: str, answer:
     start = time.perf_counter()
     outcome = call(*loaded, text, answer)
     return outcome._replace(seconds=time.perf_counter() - start)
+
+
+def limit(memory_gib: float | None) -> None:
+    """Limit what this process may allocate, and have it leave no core file."""
+    _limit(resource.RLIMIT_CORE, 0)
+    if memory_gib is not None:
+        # Not RLIMIT_AS, which would count what is only mapped.
+        _limit(resource.RLIMIT_DATA, int(memory_gib * 2**30))
 
 
 def _limit(what: int, soft: int) -> None:

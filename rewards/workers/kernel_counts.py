@@ -1,12 +1,16 @@
-"""What the kernel says of another process: its CPU time, its waiting, its memory."""
+"""What the kernel says of another process: its CPU time, its waiting, its memory; and deadlines made of it."""
 
 from __future__ import annotations
 
 import math
+import time
 from pathlib import Path
 from typing import NamedTuple
 
 from rewards.sandbox.processor import seconds_used
+
+MAX_STRETCH = 3.0
+"""Waiting for a CPU is not held against a call until it has taken so many times its deadline."""
 
 
 class CpuTimes(NamedTuple):
@@ -52,3 +56,36 @@ def peak_memory_gib(pid: int) -> float:
         return 0.0
     kib = next((line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:")), "0")
     return int(kib) / 2**20
+
+
+class CallClock:
+    """The time of one process's calls, one after another, without the time for which no CPU was free."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._since = 0.0
+        self._before = self._latest = CpuTimes(0.0, 0.0)
+
+    def note_waiting(self) -> None:
+        """Note how long the process has waited for a CPU, for the next call."""
+        self._latest = CpuTimes.of(self._pid)
+
+    def begin(self) -> None:
+        """Begin the time of a call."""
+        # What it waited for since the last note, and before this call, is given to this call too: a deadline is never
+        # shortened.
+        self._since, self._before = time.monotonic(), self._latest
+
+    def elapsed(self) -> float:
+        """Return the seconds since the call began."""
+        return time.monotonic() - self._since
+
+    def is_past(self, deadline_s: float) -> bool:
+        """Return whether the call has taken longer than that, not counting the time for which no CPU was free."""
+        elapsed = self.elapsed()
+        if elapsed < deadline_s or elapsed >= MAX_STRETCH * deadline_s:
+            return elapsed >= deadline_s
+        used, waited = CpuTimes.of(self._pid)
+        # The kernel does not count a wait before its end, nor what a hypervisor takes; but then it is ready to run.
+        has_no_cpu = used - self._before.used < deadline_s and is_ready_to_run(self._pid)
+        return elapsed - (waited - self._before.waited) >= deadline_s and not has_no_cpu

@@ -23,6 +23,7 @@ from ray.actor import ActorHandle
 from ray.exceptions import ObjectLostError, RayError, RayTaskError
 
 from rewards.config import RewardsConfig
+from rewards.environments.registry import EnvironmentSpec
 from rewards.workers import worker_handle
 from rewards.workers.failures import RewardFailure
 from rewards.workers.scheduler import PendingGroup, Scheduler
@@ -47,17 +48,18 @@ class RewardPool:
         name_prefix: str = "reward",
         tasks: Sequence[str] = (),
         place: Callable[[int], Mapping[str, Any]] = lambda index: {},
+        environments: Mapping[str, EnvironmentSpec] | None = None,
     ) -> None:
         """Start the workers, named ``{name_prefix}-0`` and so on; no two pools of a run may share a prefix.
 
-        ``place`` gives Ray's options of a worker by its index: where it is scheduled, the first time and when it is
-        replaced. The functions of ``tasks`` are loaded at once, those of others when they are first needed. Raises
-        RewardConfigError when the settings cannot grade one of them.
+        ``place`` gives Ray's options of a worker by its index, also when it is replaced. The functions of ``tasks`` are
+        loaded at once, others when they are needed. ``environments`` give parts too; by ``Prompt.environment``. Raises
+        RewardConfigError when the settings cannot grade one of the tasks.
         """
         self._config = config
         self._name_prefix = name_prefix
         self._place = place
-        self._scheduler = Scheduler(config)
+        self._scheduler = Scheduler(config, environments)
         self._functions = {function.name: function for task in tasks for function in self._scheduler.functions_of(task)}
         self._failed_starts = 0
         self.restarts = 0

@@ -1,16 +1,9 @@
-"""Grading processes, as their supervisor sees them: their tasks, and the sockets to them.
-
-The sockets are read in the event loop's own callbacks, not by asyncio's streams: these took half more of the
-supervisor's CPU time for cheap functions (32 instead of 20 µs a completion), and they hand a line to its reader one
-turn of the loop late, after the supervisor's look at deadlines, so that an answer in time would not always count.
-"""
+"""Grading processes, as their supervisor sees them: their tasks, and how long they take."""
 
 from __future__ import annotations
 
-import asyncio
 import os
 import socket
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -19,14 +12,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rewards.function import Outcome, RewardFunction
 from rewards.workers import grading
-from rewards.workers.kernel_counts import CpuTimes, is_ready_to_run
+from rewards.workers.channel import Channel
+from rewards.workers.kernel_counts import CallClock
 
 if TYPE_CHECKING:
     from rollout.types.completions import Group
-
-READ_BYTES = 2**18
-MAX_STRETCH = 3.0
-"""Waiting for a CPU is not held against a function until it has taken so many times its deadline."""
 
 
 class GradeRequest(NamedTuple):
@@ -97,14 +87,15 @@ class GradingProcess:
     ) -> None:
         """``on_end`` is called once, when it has ended or wrote what is no outcome; neither comes after ``close``."""
         self.pid = pid
-        self._channel = _Channel(connection, lambda outcome: on_outcome(self, outcome), lambda: on_end(self))
+        self._channel = Channel(
+            connection, grading.decode_outcome, lambda outcome: on_outcome(self, outcome), lambda _: on_end(self)
+        )
         self.tasks: deque[GradeTask] = deque()
         """Those that are not done; it works on the first."""
         self.is_set_aside = False
         self.is_outdated = False
         """Whether functions were loaded after it was forked."""
-        self._since = 0.0
-        self._before = self._latest = CpuTimes(0.0, 0.0)
+        self._clock = CallClock(pid)
         self._is_lowered = False
 
     @property
@@ -116,7 +107,7 @@ class GradingProcess:
         """Send tasks to a process that has none."""
         self.tasks.extend(tasks)
         self.note_waiting()
-        self._begin()
+        self._clock.begin()
         self._channel.send(
             grading.encode_batch(
                 (task.remaining, task.text, task.answer, task.prefix_characters) for task in self.tasks
@@ -125,7 +116,7 @@ class GradingProcess:
 
     def record(self, outcome: Outcome) -> None:
         """Take the outcome of the function that it was calling. The next function begins."""
-        self._begin()
+        self._clock.begin()
         task = self.tasks[0]
         task.record(outcome)
         if task.is_done:
@@ -134,21 +125,15 @@ class GradingProcess:
     def note_waiting(self) -> None:
         """Note how long it has waited for a CPU, for the next function. To be called every few milliseconds."""
         if not self.is_set_aside:
-            self._latest = CpuTimes.of(self.pid)
+            self._clock.note_waiting()
 
     def elapsed(self) -> float:
         """Return the seconds since its function began, or a little less: more would shorten the deadline."""
-        return time.monotonic() - self._since
+        return self._clock.elapsed()
 
     def is_late(self) -> bool:
         """Return whether its function is past the deadline, not counting the time for which no CPU was free."""
-        elapsed, deadline_s = self.elapsed(), self.function.deadline_s
-        if elapsed < deadline_s or elapsed >= MAX_STRETCH * deadline_s:
-            return elapsed >= deadline_s
-        used, waited = CpuTimes.of(self.pid)
-        # The kernel does not count a wait before its end, nor what a hypervisor takes; but then it is ready to run.
-        has_no_cpu = used - self._before.used < deadline_s and is_ready_to_run(self.pid)
-        return elapsed - (waited - self._before.waited) >= deadline_s and not has_no_cpu
+        return self._clock.is_past(self.function.deadline_s)
 
     def set_aside_straggler(self) -> list[GradeTask]:
         """Leave it the first task only, as it is unusually slow; return the others."""
@@ -174,72 +159,3 @@ class GradingProcess:
     def close(self) -> None:
         """Close the socket to it. May be called twice."""
         self._channel.close()
-
-    def _begin(self) -> None:
-        # What it waited for since the last note, and before this function, is given to this function too: a deadline is
-        # never shortened.
-        self._since, self._before = time.monotonic(), self._latest
-
-
-class _Channel:
-    """The socket to a process: batches out, outcomes in, never waiting for either."""
-
-    def __init__(
-        self, connection: socket.socket, on_outcome: Callable[[Outcome], None], on_end: Callable[[], None]
-    ) -> None:
-        connection.setblocking(False)
-        self._connection = connection
-        self._on_outcome = on_outcome
-        self._on_end = on_end
-        self._unsent = b""
-        self._unread = b""
-        self._loop = asyncio.get_running_loop()
-        self._loop.add_reader(connection, self._read)
-
-    def send(self, batch: bytes) -> None:
-        """Send a batch as fast as the process takes it."""
-        self._unsent += batch
-        self._write()
-
-    def close(self) -> None:
-        if self._connection.fileno() >= 0:
-            self._loop.remove_reader(self._connection)
-            self._loop.remove_writer(self._connection)
-            self._connection.close()
-
-    def _write(self) -> None:
-        try:
-            self._unsent = self._unsent[self._connection.send(self._unsent) :]
-        except BlockingIOError:
-            pass
-        except OSError:  # it died; reading finds its last answers, and then the end
-            self._unsent = b""
-        if self._unsent:
-            self._loop.add_writer(self._connection, self._write)
-        else:
-            self._loop.remove_writer(self._connection)
-
-    def _read(self) -> None:
-        try:
-            received = self._connection.recv(READ_BYTES)
-        except BlockingIOError:
-            return
-        except OSError:
-            received = b""
-        if not received:
-            self._end()
-            return
-        *lines, self._unread = (self._unread + received).split(b"\n")
-        for line in lines:
-            if self._connection.fileno() < 0:  # closed by the callback
-                return
-            try:
-                outcome = grading.decode_outcome(line)
-            except ValueError:
-                self._end()
-                return
-            self._on_outcome(outcome)
-
-    def _end(self) -> None:
-        self.close()
-        self._on_end()

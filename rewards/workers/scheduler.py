@@ -8,16 +8,17 @@ a WorkItem here, a GradeRequest on its way to a worker, a GradeTask there (proce
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from rewards.config import RewardsConfig
+from rewards.environments.registry import EnvironmentSpec
 from rewards.function import Outcome, RewardFunction
 from rewards.registry import functions_of
 from rewards.score import compose, parts_of
 from rewards.workers.failures import Failure, Failures
 from rewards.workers.running_means import RunningMeans
-from rollout.types.completions import RemoteGroup, Reward
+from rollout.types.completions import RemoteGroup, Reward, RewardPart
 
 AHEAD_S = 0.2
 """Seconds of work that a worker may have before it: enough to be busy until it is given more, and so little that slow
@@ -61,8 +62,11 @@ class WorkItem:
 class Scheduler:
     """Groups in, rewards out. Each completion of a group gets exactly one reward."""
 
-    def __init__(self, config: RewardsConfig) -> None:
+    def __init__(self, config: RewardsConfig, environments: Mapping[str, EnvironmentSpec] | None = None) -> None:
+        """``environments`` are those that answer completions, by ``Prompt.environment``."""
         self._config = config
+        self._environments = environments or {}
+        self._environment_parts = {part for each in self._environments.values() for part in each.parts}
         self._functions: dict[str, tuple[RewardFunction, ...]] = {}
         self._means = RunningMeans()
         self.failures = Failures(config)
@@ -83,7 +87,7 @@ class Scheduler:
     def functions_of(self, task: str) -> tuple[RewardFunction, ...]:
         """Return what grades completions of ``task``. Raises RewardConfigError when the settings cannot grade it."""
         if task not in self._functions:
-            self._functions[task] = functions_of(task, self._config)
+            self._functions[task] = functions_of(task, self._config, self._environment_parts)
         return self._functions[task]
 
     def next_items(self, num_open: int) -> list[WorkItem]:
@@ -123,7 +127,9 @@ class Scheduler:
         statuses = {outcome.status for outcome in outcomes}
         if "timeout" not in statuses:
             self._means.record(item.grader, sum([outcome.seconds for outcome in outcomes]))
-        reward = pending.rewards[item.index] = compose(pending.functions, outcomes, self._config)
+        reward = pending.rewards[item.index] = compose(
+            pending.functions, outcomes, self._config, self._given(pending.group, item.index)
+        )
         if pending.is_done:
             self.finished.append(pending)
         if reward.status == "ok" and statuses <= {"ok"}:
@@ -132,6 +138,12 @@ class Scheduler:
         place = f"prompt {pending.group.prompt.id}, completion {item.index}"
         failed = (_failure(*each, place) for each in zip(pending.functions, outcomes, strict=True))
         self.failures.record(tuple(failure for failure in failed if failure is not None))
+
+    def _given(self, group: RemoteGroup, index: int) -> list[RewardPart]:
+        """Return the parts that a completion's environment gave; 0 for one that it should have given and did not."""
+        spec = self._environments.get(group.prompt.environment)
+        declared = dict.fromkeys(spec.parts if spec is not None else (), 0.0)
+        return [RewardPart(name, value) for name, value in {**declared, **group.completions[index].parts}.items()]
 
     def retry(self, items: Iterable[WorkItem]) -> None:
         """Queue again, first of all, what a worker had that died. Raises RewardFailure as ``settle`` does."""

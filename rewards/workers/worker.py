@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,10 @@ from rewards.workers.processes import GradeRequest, GradeTask
 from rewards.workers.supervisor import Supervisor
 
 if TYPE_CHECKING:
+    from rewards.environments.processes import OpenEnvironments
+    from rewards.environments.registry import EnvironmentSpec
     from rollout.types.packed import PackedGroup
+    from rollout.types.turns import PackedTurns
 
 HEARTBEAT_S = 5.0
 """Seconds after which a worker says that it is alive, when it has nothing else to say."""
@@ -49,6 +52,8 @@ class RewardWorker:
         Ray shows ``name`` with the actor, and its calls as ``countdown/reward-0.grade``.
         """
         self._supervisor = Supervisor(memory_gib)
+        self._memory_gib = memory_gib
+        self._environments: OpenEnvironments | None = None
         self._name = name
 
     def __repr__(self) -> str:
@@ -85,16 +90,60 @@ class RewardWorker:
                 del waiting[position]
             yield GradingProgress(done, sum(not task.is_set_aside for task in waiting.values()))
 
+    async def answer_turns(
+        self, specs: Mapping[str, EnvironmentSpec], requests: Sequence[tuple[Any, ...]], *packed: PackedTurns
+    ) -> AsyncIterator[list[tuple[Any, ...]]]:
+        """Have completions' environments begin, or answer turns that are arguments so that Ray fetches them.
+
+        Each request has the fields of an EnvironmentRequest, each report those of the EnvironmentAnswers since the last
+        one; an empty report says that the worker is alive. Raises LoadError.
+        """
+        from rollout.types.environments import EnvironmentRequest  # with numpy, which a worker boots without
+
+        environments = self._opened()
+        environments.load(specs.values())
+        turns = [each.unpack() for each in packed]
+        asked = [EnvironmentRequest(*request) for request in requests]
+        waiting = {
+            asyncio.create_task(environments.answer(each, () if each.place is None else turns[each.place]))
+            for each in asked
+        }
+        while waiting:
+            done, waiting = await asyncio.wait(waiting, timeout=HEARTBEAT_S, return_when=asyncio.FIRST_COMPLETED)
+            if done and waiting:
+                await asyncio.sleep(GATHER_S)
+                done |= {task for task in waiting if task.done()}
+                waiting -= done
+            yield [tuple(task.result()) for task in done]
+
+    async def close_environments(self, keys: Sequence[tuple[str, int]] | None = None) -> None:
+        """Close the environments of these completions, or all. Returns at once."""
+        if self._environments is not None:
+            self._environments.close(keys)
+
     async def peak_memory_gib(self) -> float:
         """Return the largest resident memory so far of this process and the live ones it started, GiB, summed.
 
         What they share since they were forked is counted in each.
         """
-        return sum(peak_memory_gib(pid) for pid in [os.getpid(), *self._supervisor.pids])
+        return sum(peak_memory_gib(pid) for pid in [os.getpid(), *self._pids])
 
     async def close(self) -> None:
         """End the processes it started. They would also end with this one."""
         self._supervisor.close()
+        if self._environments is not None:
+            self._environments.end()
+
+    @property
+    def _pids(self) -> list[int]:
+        return [*self._supervisor.pids, *(self._environments.pids if self._environments is not None else [])]
+
+    def _opened(self) -> OpenEnvironments:
+        if self._environments is None:
+            from rewards.environments.processes import OpenEnvironments
+
+            self._environments = OpenEnvironments(self._memory_gib)
+        return self._environments
 
     async def _wait_for(self, news: asyncio.Event, tasks: Collection[GradeTask]) -> None:
         with suppress(asyncio.TimeoutError):

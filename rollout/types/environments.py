@@ -7,6 +7,9 @@ from typing import Literal, NamedTuple, Protocol
 
 from rollout.types.prompts import Prompt
 
+CUT = " [… cut]"
+"""Stands where the rest of an observation was cut off."""
+
 
 class Observation(NamedTuple):
     """What an environment says after a turn."""

@@ -153,3 +153,15 @@ def test_what_a_worker_imports_is_light() -> None:
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
     )
     assert done.stdout.split() == []
+
+
+def test_parts_of_an_environment_may_be_weighed() -> None:
+    weights = {"correctness": 0.9, "tool_used": 0.1}
+    check("countdown", config(weights=weights), environment_parts=("tool_used",))
+    assert names(functions_of("countdown", config(weights=weights), ("tool_used",))) == ["countdown"]
+    with pytest.raises(UnknownPartError, match=r"rewards.weights.tool_usd.*did you mean 'tool_used'"):
+        check("countdown", config(weights={"tool_usd": 1.0}), environment_parts=("tool_used",))
+    for taken in ("correctness", "style", "best", "total"):
+        settings = config(functions=["mine:style"], ensembles={"best": {"by": "max", "weights": {"correctness": 1}}})
+        with pytest.raises(UnknownPartError, match=f"{taken} is a part of"):
+            functions_of("countdown", settings, (taken,))

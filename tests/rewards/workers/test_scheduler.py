@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rewards.config import RewardConfigError, RewardsConfig
+from rewards.environments.registry import EnvironmentSpec
 from rewards.function import Outcome
 from rewards.registry import UnknownTaskError
 from rewards.workers.failures import RewardFailure
@@ -213,3 +215,32 @@ def test_each_completion_gets_exactly_one_reward_whatever_workers_do(
             assert reward.status == "error" or reward.total == float(completion.text)
             num_lost += reward.status == "error"
     assert scheduler.failures.errors == num_lost
+
+
+def test_an_environments_parts_join_the_reward(make_group: MakeGroup) -> None:
+    """Those that it says it gives are 0 where it gave none; others are logged."""
+    spec = EnvironmentSpec("game", "game:Game", parts=("won", "moves"))
+    settings = RewardsConfig(weights={"correctness": 0.5, "won": 0.5}, tasks={"hostile": "hostile_rewards:act"})
+    scheduler = Scheduler(settings, {"game": spec})
+    group = make_group(["a", "b"])
+    played = replace(group.completions[0], parts={"won": 1.0, "luck": 0.25})
+    group = replace(group, prompt=replace(group.prompt, environment="game"), completions=(played, group.completions[1]))
+    scheduler.enqueue(group)
+    settle(scheduler, take(scheduler, 2), [(Outcome("ok", {"correctness": 1.0}),)] * 2)
+    (graded,) = scheduler.take_finished()
+    assert graded.totals.tolist() == [1.0, 0.5]
+    parts = [{part.name: part.value for part in reward.parts} for reward in graded.rewards]
+    assert parts == [
+        {"correctness": 1.0, "won": 1.0, "moves": 0.0, "luck": 0.25},
+        {"correctness": 1.0, "won": 0.0, "moves": 0.0},
+    ]
+
+
+def test_a_part_that_grader_and_environment_give_is_refused(make_group: MakeGroup) -> None:
+    spec = EnvironmentSpec("game", "game:Game", parts=("won",))
+    scheduler = Scheduler(RewardsConfig(weights={"correctness": 1.0}), {"game": spec})
+    group = make_group(["a"], "countdown")
+    given = replace(group.completions[0], parts={"correctness": 1.0})
+    scheduler.enqueue(replace(group, prompt=replace(group.prompt, environment="game"), completions=(given,)))
+    with pytest.raises(RewardConfigError, match="returns the part correctness, which another gives too"):
+        settle(scheduler, take(scheduler), [(Outcome("ok", {"correctness": 1.0}),)])

@@ -14,7 +14,6 @@ import pytest
 
 from rewards.function import Outcome, RewardFunction
 from rewards.workers import kernel_counts, supervisor
-from rewards.workers import processes as processes_module
 from rewards.workers.fork_server import LoadError
 from tests.support.reward_workers import DEADLINE_S, GUARDED, act, grade, statuses, statuses_of, tasks_of, working
 
@@ -116,7 +115,7 @@ def test_waiting_for_a_cpu_is_not_held_against_a_function(is_counted: bool, monk
 
     The kernel does not count the wait that lasts, nor the time that a hypervisor gives to others.
     """
-    monkeypatch.setattr(processes_module, "MAX_STRETCH", 100.0)
+    monkeypatch.setattr(kernel_counts, "MAX_STRETCH", 100.0)
     if not is_counted:
         monkeypatch.setattr(kernel_counts, "seconds_waited_for_cpu", lambda pid: 0.0)
     cpu = min(os.sched_getaffinity(0))

@@ -1,0 +1,46 @@
+"""A number game that takes several turns: `<guess>50</guess>` is answered by `<hint>higher</hint>`."""
+
+from __future__ import annotations
+
+import random
+
+from rewards.environments.calls import called
+from rollout.types.environments import Observation
+from rollout.types.prompts import Prompt
+
+
+class Guess:
+    """Thinks of a number, the same for all completions of a prompt, so that their rewards compare."""
+
+    stop = ("</guess>",)
+    parts = ("guessed", "guesses")
+
+    def __init__(self, highest: int = 100) -> None:
+        """Take the number from 1 to `highest`."""
+        if highest < 1:
+            raise ValueError("highest must be 1 or more")
+        self._highest = highest
+        self._number = 0
+        self._guesses = 0
+
+    def start(self, prompt: Prompt, seed: int) -> Observation:
+        """Say what the game is."""
+        self._number = random.Random(prompt.id).randint(1, self._highest)
+        return Observation(f"<hint>1 to {self._highest}</hint>")
+
+    def step(self, text: str) -> Observation:
+        """Compare the number that a turn ends with. A turn without one ends the game."""
+        guess = (called(text, "guess") or "").strip()
+        if not (guess.isascii() and guess.isdecimal() and len(guess) <= len(str(self._highest))):
+            return Observation("", is_over=True, parts=self._parts(False))
+        self._guesses += 1
+        if int(guess) == self._number:
+            return Observation("<hint>right</hint>", is_over=True, parts=self._parts(True))
+        hint = "higher" if int(guess) < self._number else "lower"
+        return Observation(f"<hint>{hint}</hint>", parts=self._parts(False))
+
+    def close(self) -> None:
+        """Hold nothing."""
+
+    def _parts(self, guessed: bool) -> dict[str, float]:
+        return {"guessed": float(guessed), "guesses": float(self._guesses)}

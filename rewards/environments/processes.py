@@ -1,0 +1,204 @@
+"""Completions' environments as a reward worker sees them: each in a process of its own, called within deadlines."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from rewards.environments.answering import Reply, decode_reply, failed, max_line_bytes
+from rewards.environments.registry import EnvironmentSpec
+from rewards.workers.channel import Channel
+from rewards.workers.fork_server import ForkServer, LoadError
+from rewards.workers.grading import encode_message
+from rewards.workers.kernel_counts import CallClock
+from rollout.types.environments import EnvironmentAnswer, EnvironmentRequest
+
+if TYPE_CHECKING:
+    from rollout.types.prompts import Prompt
+    from rollout.types.turns import SampledTurn
+
+CHILD = "rewards.environments.answering"
+CLOSE_S = 1.0
+"""Seconds that an environment has to close itself before it is killed."""
+TICK_S = 0.02
+"""Seconds between two looks at a call that is past its deadline by the clock, but may have waited for a CPU."""
+MAX_BUSY = 16
+"""Environments of a worker that compute at the same time: of more, each would be slower."""
+SHOWN_CHARACTERS = 200
+
+Key = tuple[str, int]
+
+
+class EnvironmentProcess:
+    """One completion's environment. It answers one call at a time."""
+
+    def __init__(self, pid: int, connection: socket.socket, spec: EnvironmentSpec, end: Callable[[int], str]) -> None:
+        """``end`` kills a process, with all that it started, and returns how it ended."""
+        self.pid = pid
+        self.num_turns = 0
+        """Turns that it has answered."""
+        self._spec = spec
+        self._end = end
+        self._clock = CallClock(pid)
+        self._pending: asyncio.Future[Reply] | None = None
+        self._fate = ""
+        """How it ended; empty while it lives."""
+        self._channel: Channel[Reply] = Channel(
+            connection,
+            partial(decode_reply, max_bytes=spec.max_bytes),
+            self._replied,
+            lambda why: self.kill(f"the environment's process {why or 'died'}"),
+            max_line_bytes(spec.max_bytes),
+        )
+
+    async def start(self, prompt: Prompt, seed: int) -> Reply:
+        """Make the environment and have it begin."""
+        return await self._call("start", self._spec.name, prompt, seed)
+
+    async def step(self, text: str) -> Reply:
+        """Have it answer a turn of the policy."""
+        self.num_turns += 1
+        return await self._call("step", text)
+
+    async def close(self) -> None:
+        """Have it close itself, for CLOSE_S at most, and end its process."""
+        if not self._fate and self._pending is None:
+            await self._ask("close", (), CLOSE_S)
+        self.kill("it was closed")
+
+    def kill(self, why: str) -> None:
+        """End the process now. May be called twice."""
+        if self._fate:
+            return
+        self._fate = why
+        self._channel.close()
+        self._fate = f"{why}: {self._end(self.pid)}"
+        if self._pending is not None and not self._pending.done():
+            self._pending.set_result(failed(self._fate))
+
+    async def _call(self, what: str, *arguments: Any) -> Reply:
+        reply = await self._ask(what, arguments, self._spec.deadline_s)
+        if reply is None:
+            reason = f"{what} did not answer within {self._spec.deadline_s:g} s"
+            self.kill(reason)
+            return failed(reason)._replace(status="timeout")
+        return reply
+
+    async def _ask(self, what: str, arguments: tuple[Any, ...], deadline_s: float) -> Reply | None:
+        """Return its reply; None when it is late."""
+        if self._fate:
+            return failed(self._fate)
+        self._pending = pending = asyncio.get_running_loop().create_future()
+        self._clock.note_waiting()
+        self._clock.begin()
+        self._channel.send(encode_message((what, *arguments)))
+        wait_s = deadline_s
+        # What is readable is read before the time is looked at, so a reply in time counts however late it is seen.
+        while not (await asyncio.wait([pending], timeout=wait_s))[0]:
+            if self._clock.is_past(deadline_s):
+                return None
+            wait_s = TICK_S
+        self._pending = None
+        return pending.result()
+
+    def _replied(self, reply: Reply) -> None:
+        if self._pending is None or self._pending.done():
+            self.kill("the environment's process answered without being asked")
+        else:
+            self._pending.set_result(reply)
+
+
+class OpenEnvironments:
+    """The environments of a worker, by completion. Lives in an event loop."""
+
+    def __init__(self, memory_gib: float | None) -> None:
+        """``memory_gib`` bounds what each environment's process may allocate; None leaves it alone."""
+        self._memory_gib = memory_gib
+        self._server: ForkServer | None = None
+        self._specs: dict[str, EnvironmentSpec] = {}
+        self._open: dict[Key, EnvironmentProcess] = {}
+        self._busy = asyncio.Semaphore(MAX_BUSY)
+        self._closing: dict[EnvironmentProcess, asyncio.Task[None]] = {}
+
+    @property
+    def pids(self) -> list[int]:
+        """The processes that are alive: the fork server, then the environments'."""
+        server = [self._server.pid] if self._server is not None else []
+        return [*server, *(process.pid for process in self._open.values())]
+
+    def load(self, specs: Iterable[EnvironmentSpec]) -> None:
+        """Import environments' classes before they are asked for. Raises LoadError."""
+        new = [spec for spec in specs if self._specs.get(spec.name) != spec]
+        if not new:
+            return
+        if self._server is None:
+            self._server = ForkServer(self._memory_gib, CHILD)
+        self._server.load(new)
+        self._specs |= {spec.name: spec for spec in new}
+
+    async def answer(self, request: EnvironmentRequest, turns: Sequence[SampledTurn]) -> EnvironmentAnswer:
+        """Begin a completion's environment, or have it answer the last of ``turns``, all of the completion so far.
+
+        Where there is none of that many turns, as its worker died, one is begun and answers all of them again. An
+        environment that then says something else than before is an error.
+        """
+        key = request.key
+        async with self._busy:
+            process = self._open.get(key)
+            if turns and process is not None and process.num_turns == len(turns) - 1:
+                reply = await process.step(turns[-1].text)
+            else:
+                process, reply = await self._begin(request, turns)
+        if reply.is_over and process is not None and self._open.get(key) is process:
+            del self._open[key]
+            self._close(process)
+        return EnvironmentAnswer(key, reply.text, reply.is_over, reply.parts, reply.status, reply.reason, reply.seconds)
+
+    def close(self, keys: Iterable[Key] | None = None) -> None:
+        """Close the environments of completions, or all; those that do not do so in time are killed."""
+        for key in list(self._open) if keys is None else keys:
+            if (process := self._open.pop(key, None)) is not None:
+                self._close(process)
+
+    def end(self) -> None:
+        """End all processes at once."""
+        for process in [*self._open.values(), *self._closing]:
+            process.kill("its worker ended")
+        self._open.clear()
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+
+    async def _begin(
+        self, request: EnvironmentRequest, turns: Sequence[SampledTurn]
+    ) -> tuple[EnvironmentProcess | None, Reply]:
+        self.close([request.key])
+        assert self._server is not None, "its class was not loaded"
+        try:
+            pid, connection = self._server.fork()
+        except (OSError, LoadError) as error:
+            return None, failed(f"no process could be started for it: {error}")
+        spec = self._specs[request.prompt.environment]
+        process = self._open[request.key] = EnvironmentProcess(pid, connection, spec, self._server.end)
+        reply = await process.start(request.prompt, request.seed)
+        for turn in turns:
+            if (reply.status, reply.text, reply.is_over) != ("ok", turn.said, False):
+                return process, _differs(reply, turn.said, process.num_turns)
+            reply = await process.step(turn.text)
+        return process, reply
+
+    def _close(self, process: EnvironmentProcess) -> None:
+        task = self._closing[process] = asyncio.get_running_loop().create_task(process.close())
+        task.add_done_callback(lambda _: self._closing.pop(process))
+
+
+def _differs(reply: Reply, said: str, num_turns: int) -> Reply:
+    now = reply.reason if reply.status != "ok" else reply.text
+    return failed(
+        f"its worker died, and it was begun again with the same seed and turns: after turn {num_turns} it said "
+        f"{now[:SHOWN_CHARACTERS]!r}{' and ended' if reply.is_over else ''}, where it had said "
+        f"{said[:SHOWN_CHARACTERS]!r}. An environment may depend on nothing but its prompt, its seed and its turns"
+    )

@@ -1,0 +1,92 @@
+"""Python: `<python>print(2**10)</python>` is answered by what it prints, in `<output>` tags.
+
+Programs run in the sandbox that grades code (rewards/sandbox): without network, files or processes of the machine, with
+limits on time, memory and output. What one defines the next one of the same completion has.
+"""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Sequence
+
+from rewards.environments.calls import PARTS, CallCounts, called
+from rewards.sandbox.box import REQUIRED, check_protections
+from rewards.sandbox.session import Session
+from rollout.types.environments import CUT, Observation
+from rollout.types.prompts import Prompt
+
+_FENCE = re.compile(r"\A\s*```[a-zA-Z0-9]*[ \t]*\n(.*?)\n?\s*```\s*\Z", re.DOTALL)
+LOST = "; the variables are lost"
+
+
+class Python:
+    """Runs programs. A turn without one ends the completion."""
+
+    stop = ("</python>",)
+    parts = PARTS
+
+    def __init__(
+        self,
+        time_limit_s: float = 2.0,
+        memory_mib: int = 512,
+        max_output_characters: int = 2000,
+        stateful: bool = True,
+        require: Sequence[str] = REQUIRED,
+    ) -> None:
+        """Nothing starts before the first program.
+
+        Args:
+            time_limit_s: seconds of processor time of a program; by the clock it has three times as many, which
+                `environment.deadline_s` must exceed.
+            memory_mib: MiB of memory, about 30 of them Python's own.
+            max_output_characters: of a longer output the end is cut off.
+            stateful: whether a program finds what the ones before it defined.
+            require: what must be protected for anything to run, as in `rewards.parameters.code.require`.
+        """
+        if not (0 < time_limit_s <= 3600 and 64 <= memory_mib <= 2**20 and max_output_characters >= 1):
+            raise ValueError("time_limit_s is above 0, memory_mib 64 or more, max_output_characters 1 or more")
+        self._max_output_characters = max_output_characters
+        self._stateful = stateful
+        self._counts = CallCounts()
+        self._settings = (time_limit_s, memory_mib, require)
+        self._session: Session | None = None
+
+    @staticmethod
+    def prepare(*, require: Sequence[str] = REQUIRED, **_: object) -> None:
+        """Raise SandboxError, with the fix, when programs cannot be run safely on this machine."""
+        check_protections(tuple(require))
+
+    def start(self, prompt: Prompt, seed: int) -> Observation:
+        """Say nothing."""
+        self._session = Session(*self._settings, seed=seed)
+        return Observation("")
+
+    def step(self, text: str) -> Observation:
+        """Run the program that a turn ends with."""
+        self._counts.read(text)
+        program = called(text, "python")
+        if program is None:
+            return Observation("", is_over=True, parts=self._counts.parts)
+        assert self._session is not None
+        ran = self._session.run(unwrapped(program))
+        if not self._stateful:
+            self._session.close()
+        self._counts.record(None if ran.error else ran.output)
+        output = ran.output.rstrip("\n")
+        if len(output) > self._max_output_characters:
+            output = output[: self._max_output_characters] + CUT
+        error = ran.error + (LOST if ran.is_lost and self._stateful else "")
+        said = "\n".join(part for part in (output, error) if part)
+        return Observation(f"\n<output>\n{said}\n</output>\n", parts=self._counts.parts)
+
+    def close(self) -> None:
+        """End the box."""
+        if self._session is not None:
+            self._session.close()
+
+
+def unwrapped(program: str) -> str:
+    """Return a program without a fence around it and without the indent that all of its lines have."""
+    fenced = _FENCE.match(program)
+    return textwrap.dedent(fenced[1] if fenced else program).strip("\n")

@@ -1,0 +1,162 @@
+"""Find environments: this package's by their names, a user's by ``module:Class``."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from rollout.types.environments import Environment
+from rollout.types.names import nearest
+
+SHIPPED = {
+    "calculator": "rewards.environments.calculator:Calculator",
+    "guess": "rewards.environments.guess:Guess",
+    "python": "rewards.environments.python:Python",
+}
+METHODS = {"start": ("prompt", "seed"), "step": ("text",), "close": ()}
+"""An environment's methods, and what each is called with."""
+BYTES_PER_TOKEN = 8
+"""A token is seldom longer; what is cut for being longer would be cut by its tokens anyway."""
+SPARE_BYTES = 4096
+
+
+class EnvironmentConfigError(ValueError):
+    """An environment does not exist, is none, or does not take its parameters. The message names key and fix."""
+
+
+@dataclass(frozen=True)
+class EnvironmentSpec:
+    """Where an environment's class is, and how its objects are made."""
+
+    name: str
+    """As in ``prompts.environment``."""
+    path: str
+    """``module:Class``."""
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    deadline_s: float = 10.0
+    """Seconds that each call may take."""
+    max_bytes: int = 2**14
+    """Longest text of an observation, as UTF-8."""
+    stop: tuple[str, ...] = ()
+    """Texts that end a turn."""
+    parts: tuple[str, ...] = ()
+    """Names of the reward parts that it gives."""
+
+    def load(self) -> Callable[..., Environment]:
+        """Import the class and return it. A class may ``prepare``, with the same parameters, before any deadline runs.
+
+        Raises EnvironmentConfigError for what is no such class, and what ``prepare`` raises when it cannot run here.
+        """
+        environment = import_class(self.path)
+        prepare = getattr(environment, "prepare", None)
+        if prepare is not None:
+            prepare(**self.parameters)
+        made: Callable[..., Environment] = environment
+        return made
+
+
+def environment_spec(
+    name: str, parameters: Mapping[str, Any], deadline_s: float = 10.0, max_bytes: int = 2**14
+) -> EnvironmentSpec:
+    """Return the environment of that name. Imports its class.
+
+    Raises EnvironmentConfigError for a name that nothing has, and for parameters that its class does not take.
+    """
+    path = SHIPPED.get(name, name)
+    if ":" not in path:
+        raise EnvironmentConfigError(
+            f'prompts.environment = "{name}": there is no such environment; {nearest(name, SHIPPED)} One of your own '
+            "is module:Class"
+        )
+    environment = import_class(path)
+    check_parameters(name, environment, parameters)
+    if name in SHIPPED:  # making a user's may cost more than a check should
+        try:
+            environment(**parameters)
+        except (TypeError, ValueError) as error:
+            raise EnvironmentConfigError(f"environment.parameters.{name} = {dict(parameters)}: {error}") from None
+    return EnvironmentSpec(
+        name=name,
+        path=path,
+        parameters=dict(parameters),
+        deadline_s=deadline_s,
+        max_bytes=max_bytes,
+        stop=_stop(path, environment),
+        parts=_texts(path, environment, "parts", "names of reward parts"),
+    )
+
+
+def max_bytes_of(max_observed_tokens: int) -> int:
+    """Return how many bytes of an observation are worth carrying where a completion has room for so many tokens."""
+    return BYTES_PER_TOKEN * max_observed_tokens + SPARE_BYTES
+
+
+def import_class(path: str) -> type:
+    """Return the class at ``module:Class``. Raises EnvironmentConfigError when that is no environment."""
+    module, _, name = path.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), name, None)
+    except Exception as error:  # importing the user's module may raise anything
+        raise EnvironmentConfigError(
+            f'prompts.environment = "{path}": {module} cannot be imported ({type(error).__name__}: {error}): put the '
+            "folder that holds it on PYTHONPATH, on every machine"
+        ) from error
+    if not isinstance(found, type):
+        raise EnvironmentConfigError(f'prompts.environment = "{path}": module {module!r} has no class {name!r}')
+    for method, arguments in METHODS.items():
+        if not _takes(getattr(found, method, None), len(arguments) + 1):
+            raise EnvironmentConfigError(
+                f'prompts.environment = "{path}": an environment has a method {method}({", ".join(arguments)}); '
+                "docs/environments.md shows one in ten lines"
+            )
+    return found
+
+
+def check_parameters(name: str, environment: type, parameters: Mapping[str, Any]) -> None:
+    """Raise EnvironmentConfigError, with the nearest right name, unless the class takes the parameters by keyword."""
+    key = f"environment.parameters.{name.rpartition(':')[2]}"
+    try:
+        json.dumps(parameters, allow_nan=False, default=str)
+    except ValueError:
+        raise EnvironmentConfigError(f"{key} = {dict(parameters)}: must not hold NaN or infinity") from None
+    accepted = inspect.signature(environment).parameters
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in accepted.values()):
+        return
+    named = [each.name for each in accepted.values() if each.kind not in (each.VAR_POSITIONAL, each.POSITIONAL_ONLY)]
+    for given in parameters:
+        if given not in named:
+            raise EnvironmentConfigError(f"{key}.{given}: {name} has no such parameter; {nearest(given, named)}")
+    for parameter in accepted.values():
+        if parameter.default is parameter.empty and parameter.name in named and parameter.name not in parameters:
+            raise EnvironmentConfigError(f"{name} needs its parameter {parameter.name}: set {key}.{parameter.name}")
+
+
+def _takes(method: Any, count: int) -> bool:
+    """Return whether a class's function can be called with so many arguments, the object included."""
+    if not callable(method):
+        return False
+    try:
+        inspect.signature(method).bind(*range(count))
+    except TypeError:
+        return False
+    except ValueError:  # some functions in C do not say what they take
+        return True
+    return True
+
+
+def _stop(path: str, environment: type) -> tuple[str, ...]:
+    stop = _texts(path, environment, "stop", "texts that end a turn")
+    if not all(stop):
+        raise EnvironmentConfigError(f"{path}: stop = {stop}: an empty text would end every turn; leave it out")
+    return stop
+
+
+def _texts(path: str, environment: type, name: str, what: str) -> tuple[str, ...]:
+    texts = getattr(environment, name, ())
+    if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
+        raise EnvironmentConfigError(f'{path}: {name} = {texts!r} must be a tuple of {what}, such as ("</calc>",)')
+    return tuple(texts)
