@@ -80,12 +80,14 @@ def sequences_from_groups(groups: Iterable[Group], version: int = 0) -> list[Tra
 
 def sequence_from_example(example: SupervisedExample) -> TrainingSequence:
     """Return the example as a sequence of advantage 1, at which the policy gradient is that of cross entropy."""
-    num_tokens = len(example.completion_ids)
+    taught = slice(None) if example.policy_tokens is None else example.policy_tokens
+    num_tokens = len(example.completion_ids[taught])
     return TrainingSequence(
         token_ids=np.concatenate([example.prompt_ids, example.completion_ids]),
         num_prompt_tokens=len(example.prompt_ids),
         rollout_logprobs=np.zeros(num_tokens, dtype=np.float32),
         advantages=np.ones(num_tokens, dtype=np.float32),
+        policy_tokens=taught,
     )
 
 

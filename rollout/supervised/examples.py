@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from importlib import import_module
 from itertools import islice
 from typing import Any, Protocol
+
+import numpy as np
 
 from rollout.config import TracesConfig
 from rollout.problems.fingerprint import Fingerprint
 from rollout.prompts.config import PromptsConfig
 from rollout.prompts.entry_fingerprints import EntryFingerprint
 from rollout.prompts.held_out import HeldOutQuestions
-from rollout.prompts.template import OPENED, Template, Tokenizer, encode_completion, opens_again
+from rollout.prompts.template import OPENED, Template, Tokenizer, encode, encode_completion, opens_again
 from rollout.supervised.pairs import LengthLimit, PairError, encode_pairs, left_out, read_pairs
 from rollout.tasks.base import MAX_DRAWS, Problem
 from rollout.types.prompts import SupervisedExample
 
 logger = logging.getLogger(__name__)
+
+Trace = str | Sequence[str]
+"""A completion to imitate; in turns, every second text is what an environment says, and not imitated."""
 
 FORMAT = 2
 """Version of the state. Of the first, which names none, held-out questions of other entries were taught too."""
@@ -142,7 +147,7 @@ class TraceExamples:
         self._traces = islice(self._begin(), state["position"], None)
         self._position = state["position"]
 
-    def _besides_held_out(self, traces: Iterator[tuple[Problem, str]]) -> Iterator[tuple[Problem, str]]:
+    def _besides_held_out(self, traces: Iterator[tuple[Problem, Trace]]) -> Iterator[tuple[Problem, Trace]]:
         repeats = 0
         for problem, text in traces:
             is_held_out = self._questions is not None and self._questions.holds(self._prompts, problem)
@@ -156,18 +161,26 @@ class TraceExamples:
             else:
                 self.num_left_out += 1
 
-    def _example(self, problem: Problem, text: str) -> SupervisedExample:
+    def _example(self, problem: Problem, trace: Trace) -> SupervisedExample:
         prompt = self._template.prompt("warm_start", problem)
+        *turns, last = [trace] if isinstance(trace, str) else trace
+        text = "".join([*turns, last])
         if opens_again(prompt.text, text):
             raise ValueError(
                 f"a trace of the warm start opens {OPENED}, which the prompt has opened at the end of "
                 f"{prompt.text[-40:]!r}: leave it out of prompts.assistant_prefix, or of the trace {text[:40]!r}"
             )
-        completion = encode_completion(self._tokenizer, text, "a trace of the warm start")
-        return SupervisedExample(prompt.token_ids, completion)
+        what = "a trace of the warm start"
+        # Each for itself, as in rollouts: what an environment says is encoded by itself, behind what was sampled.
+        pieces = [encode(self._tokenizer, turn, what, add_special_tokens=False) for turn in turns]
+        pieces.append(encode_completion(self._tokenizer, last, what))
+        is_taught = np.repeat(np.arange(len(pieces)) % 2 == 0, [len(piece) for piece in pieces])
+        return SupervisedExample(
+            prompt.token_ids, np.concatenate(pieces), np.flatnonzero(is_taught) if len(pieces) > 1 else None
+        )
 
 
-def traces(prompts: PromptsConfig, config: TracesConfig, seed: int) -> Iterator[tuple[Problem, str]]:
+def traces(prompts: PromptsConfig, config: TracesConfig, seed: int) -> Iterator[tuple[Problem, Trace]]:
     """Return endless problems that are not held out, each with a completion to imitate.
 
     Raises ValueError when the task has no traces.
@@ -177,5 +190,5 @@ def traces(prompts: PromptsConfig, config: TracesConfig, seed: int) -> Iterator[
             f"prompts.task = {prompts.task!r} has no synthetic traces for a warm start: set warm_start.data to a JSONL "
             "file of prompt and completion, or warm_start.num_steps = 0"
         )
-    endless: Iterator[tuple[Problem, str]] = import_module(prompts.traces).traces(prompts, config, seed)
+    endless: Iterator[tuple[Problem, Trace]] = import_module(prompts.traces).traces(prompts, config, seed)
     return endless

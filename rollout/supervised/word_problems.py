@@ -9,6 +9,12 @@ A trace is the text of one completion. Each line works out one sentence of the s
 
 Every line is right, but many traces stop after a sentence or two and answer with the number that they have by then. So
 the policy can read a story to its end and seldom does, and reinforcement learning finds that reading on pays.
+
+Where the calculator answers, all traces read to the end, and those that would have stopped reckon themselves. The
+others ask it, and reinforcement learning finds that asking pays, where the numbers are too large to reckon::
+
+    <calc>412+579</calc><result>991</result>
+    </think><answer>991</answer>
 """
 
 from __future__ import annotations
@@ -22,17 +28,22 @@ from rollout.tasks.base import Problem
 from rollout.tasks.word_problems import source
 
 
-def traces(prompts: PromptsConfig, config: TracesConfig, seed: int) -> Iterator[tuple[Problem, str]]:
-    """Yield endless problems that are not held out, each with a solution, whole or not.
+def traces(prompts: PromptsConfig, config: TracesConfig, seed: int) -> Iterator[tuple[Problem, str | tuple[str, ...]]]:
+    """Yield endless problems that are not held out, each with a solution, whole or not, or with calls.
 
-    Of `config`, `give_up_rate` and `give_up_within` are used; the latter counts steps.
+    Of `config`, `give_up_rate` and `give_up_within` are used; the latter counts steps. With the calculator the rate is
+    that of the solutions that do not call it.
     """
     rng = random.Random(f"traces/{seed}")
     problems = source(prompts.settings, prompts.num_held_out, prompts.seed)
+    may_call = prompts.environment == "calculator"
     while True:
         problem = problems.draw(rng)
-        num_steps = rng.randint(1, config.give_up_within) if rng.random() < config.give_up_rate else None
-        yield problem, solution(problem.answer["steps"], num_steps)
+        steps, gives_up = problem.answer["steps"], rng.random() < config.give_up_rate
+        if may_call:
+            yield problem, solution(steps) if gives_up else solution_with_calls(steps)
+        else:
+            yield problem, solution(steps, rng.randint(1, config.give_up_within) if gives_up else None)
 
 
 def solution(steps: Sequence[str], num_steps: int | None = None) -> str:
@@ -40,3 +51,13 @@ def solution(steps: Sequence[str], num_steps: int | None = None) -> str:
     taken = steps[:num_steps]
     _, _, answer = taken[-1].partition("=")
     return "".join(f"{step}\n" for step in taken) + f"</think><answer>{answer}</answer>"
+
+
+def solution_with_calls(steps: Sequence[str]) -> tuple[str, ...]:
+    """Return a completion that has the calculator take the steps: what the policy and the calculator say in turn."""
+    texts, lead, value = [], "", ""
+    for step in steps:
+        expression, _, value = step.partition("=")
+        texts += [f"{lead}<calc>{expression}</calc>", f"<result>{value}</result>"]
+        lead = "\n"
+    return (*texts, f"\n</think><answer>{value}</answer>")

@@ -49,3 +49,5 @@ class SupervisedExample:
 
     prompt_ids: Tokens
     completion_ids: Tokens
+    policy_tokens: NDArray[np.int64] | None = None
+    """Index of the completion's tokens that are taught; the others are what an environment said. None: all."""

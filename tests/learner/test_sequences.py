@@ -37,6 +37,10 @@ def test_sequences_of_groups_and_of_examples() -> None:
     taught = sequence_from_example(SupervisedExample(np.array([1, 2], np.int32), np.array([3, 4, 5], np.int32)))
     assert (taught.token_ids.tolist(), taught.num_prompt_tokens) == ([1, 2, 3, 4, 5], 2)
     assert taught.advantages.tolist() == [1.0, 1.0, 1.0]
+    with_tool = SupervisedExample(np.array([1], np.int32), np.array([3, 9, 5], np.int32), np.array([0, 2]))
+    taught = sequence_from_example(with_tool)
+    assert (taught.num_completion_tokens, taught.advantages.tolist()) == (2, [1.0, 1.0])
+    assert taught.token_ids[1:][taught.policy_tokens].tolist() == [3, 5]
 
 
 def test_a_completion_is_on_policy_when_no_older_weights_sampled_a_token_of_it() -> None:

@@ -1,8 +1,11 @@
 """The policies that tiny recipes build read and write what their recipes ask for."""
 
+import re
+
 import pytest
 
 from orchestrator.config.recipe import load
+from rewards.environments.calculator import calculate
 from rollout.prompts.stream import PromptStream
 from rollout.supervised.examples import TraceExamples
 from rollout.supervised.period_count import ADVERBS, CONJUNCTION, PLACES, PREPOSITIONS, VERBS
@@ -20,7 +23,7 @@ WORD_PROBLEMS_TOKENS = (
 )
 
 
-@pytest.mark.parametrize("name", ["period-count-tiny", "reasoning-gym-tiny", "word-problems-tiny"])
+@pytest.mark.parametrize("name", ["period-count-tiny", "reasoning-gym-tiny", "word-problems-tiny", "calculator-tiny"])
 def test_a_policy_has_the_tokens_of_every_prompt_and_every_trace_and_room_for_both(name, tmp_path) -> None:
     recipe = load(name)
     tokenizer = built_tokenizer(recipe, tmp_path)
@@ -34,8 +37,28 @@ def test_a_policy_has_the_tokens_of_every_prompt_and_every_trace_and_room_for_bo
 
 
 @pytest.mark.parametrize(
-    ("name", "tokens"), [("period-count-tiny", PERIOD_COUNT_TOKENS), ("word-problems-tiny", WORD_PROBLEMS_TOKENS)]
+    ("name", "tokens"),
+    [
+        ("period-count-tiny", PERIOD_COUNT_TOKENS),
+        ("word-problems-tiny", WORD_PROBLEMS_TOKENS),
+        ("calculator-tiny", (*WORD_PROBLEMS_TOKENS, "<calc>", "</calc>", "<result>", "</result>")),
+    ],
 )
 def test_a_recipes_words_are_those_of_its_grammar(name, tokens) -> None:
     build = load(name).model.build
     assert build is not None and sorted(build.words) == sorted(tokens)
+
+
+def test_traces_with_calls_say_what_the_calculator_says_and_teach_only_the_policys_part(tmp_path) -> None:
+    recipe = load("calculator-tiny")
+    tokenizer = built_tokenizer(recipe, tmp_path)
+    examples = TraceExamples(recipe.prompts, recipe.traces, tokenizer, 0).take(200)
+    calling = [example for example in examples if example.policy_tokens is not None]
+    assert 0.15 < len(calling) / len(examples) < 0.35
+    for example in calling:
+        text = tokenizer.decode(example.completion_ids)
+        calls = re.findall(r"<calc>([^<]*)</calc><result>([^<]*)</result>\n", text)
+        assert [calculate(expression) for expression, _ in calls] == [(result, "") for _, result in calls]
+        taught = tokenizer.decode(example.completion_ids[example.policy_tokens])
+        assert taught == re.sub(r"<result>[^<]*</result>", "", text)
+        assert taught.endswith(f"<answer>{calls[-1][1]}</answer>{tokenizer.eos_token}")
