@@ -42,6 +42,9 @@ STEPS_A_ROUND = 2
 PARTS = 4
 """Into which TRL divides a step's completions, so that their logits fit in memory."""
 
+STEP = "step of the peer: "
+"""Begins a line of the peer's output that has a step; libraries write other lines there."""
+
 
 class Step(NamedTuple):
     """A step of either side."""
@@ -84,7 +87,7 @@ def compare(recipe: str, overrides: Sequence[str], rounds: int) -> None:
             ours += steps_of(recipe, [*overrides, f"num_steps={STEPS_A_ROUND * (turn + 1)}"])[-STEPS_A_ROUND:]
             peer.stdin.write("\n")
             peer.stdin.flush()
-            theirs.append(Step(*json.loads(next(line for line in peer.stdout if line.startswith("[")))))
+            theirs.append(next(filter(None, map(parse_step, peer.stdout))))
             print(
                 f"round {turn + 1}  Rayzero {describe(ours[-STEPS_A_ROUND:])}   TRL {describe(theirs[-1:])}", flush=True
             )
@@ -94,6 +97,11 @@ def compare(recipe: str, overrides: Sequence[str], rounds: int) -> None:
     )
     print(f"TRL takes {by_step:.1f} times as long for a step, {by_token:.1f} times for a token that is sampled")
     print(f"the claim: {min(by_step, by_token):.1f}")
+
+
+def parse_step(line: str) -> Step | None:
+    """Return the step of a line of the peer's output, or None for a line that has none."""
+    return Step(*json.loads(line.removeprefix(STEP))) if line.startswith(STEP) else None
 
 
 def describe(steps: Sequence[Step]) -> str:
@@ -132,7 +140,7 @@ def train_peer(config: RunConfig, steps: int) -> None:
             self.start = time.perf_counter()
 
         def on_step_end(self, *_: Any, **__: Any) -> None:
-            print(json.dumps([time.perf_counter() - self.start, grader.tokens, grader.right]), flush=True)
+            print(f"{STEP}{json.dumps([time.perf_counter() - self.start, grader.tokens, grader.right])}", flush=True)
 
     completions = config.prompts_per_step * config.group_size
     settings = GRPOConfig(
