@@ -70,7 +70,8 @@ def report(run: RunDirectory, started: float) -> None:
     print(
         f"  command to first training step  {first_step_at(log) - started:.1f} s, evaluation before training included"
     )
-    print(f"  peak memory, GiB  {re.search(r'peak memory, GiB: (.*)', log)[1]}")  # type: ignore[index]
+    peaks = re.search(r"peak memory, GiB: (.*)", log)[1]  # type: ignore[index]
+    print("  peak memory, GiB ", re.sub(r"(\.\d\d)\d+", r"\1", peaks))
 
 
 def report_limits(run: RunDirectory, shape: ModelShape, rates: Rates) -> None:

@@ -17,7 +17,7 @@ from benchmarks.observed import ADDRESS, GENERATOR, LEARNER, ONE_CORE_EACH, REWA
 from orchestrator.fleet.scale import request_generators
 
 SHARED_MEMORY = Path("/dev/shm")
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(1200)]
 
 
 def left_behind(mark: str) -> list[str]:
@@ -143,7 +143,6 @@ def test_sampling_ran_ahead_within_its_bound(under_fire) -> None:
     assert "mismatch_correction is switched on, truncated" in " ".join(under_fire.output.split())
 
 
-@pytest.mark.long
 def test_a_cluster_whose_store_is_full_loses_a_node_and_gains_one(tmp_path: Path) -> None:
     """The first node has room for the generator that was on the second; for a third one the run waits for a node."""
     with cluster(num_cpus=3, object_store_memory=80 * 2**20) as (nodes, environment):

@@ -29,7 +29,7 @@ from rollout.types.completions import RemoteGroup, Reward, RewardPart
 from rollout.types.sampling import SamplingRequest
 from tests.support.remote_groups import gathered
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(900)]
 
 STEPS = 5
 CURVE = ("optim/loss", "optim/grad_norm", "optim/kl_k3", "optim/entropy")

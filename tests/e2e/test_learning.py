@@ -11,6 +11,7 @@ from tests.support.paths import WARM_START
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_six_steps_from_a_fixed_warm_start_gain_three_points(tmp_path, shared_cluster) -> None:
     recipe = (RECIPES / "countdown-tiny.toml").read_text()
     assert tomllib.loads(recipe)["model"].pop("build")

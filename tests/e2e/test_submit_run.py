@@ -21,7 +21,7 @@ from tests.support.ray_head import RayHead
 from tests.support.small import SMALL
 from tests.support.watched import Watched
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 SECRET, NODES_SECRET = "3f9c0d7be1a84256", "b01d7a2264c98ef5"
 FROM_WARM_START = [

@@ -11,7 +11,7 @@ from orchestrator.records.run_directory import RunDirectory
 from tests.rollout.tasks.test_word_problems_prompts import steps_told
 from tests.support.commands import Workplace
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 SMALL = [
     "rollout.num_generators=1",
@@ -56,7 +56,6 @@ def check_marks(directory: RunDirectory, truth: Callable[[str], int]) -> None:
     assert 0 < sum(rights) < len(rights)
 
 
-@pytest.mark.long
 def test_reasoning_gyms_sums_are_marked_right_and_the_policy_learns_to_go_on_to_their_end(workplace) -> None:
     sums = '[{name="chain_sum", settings={min_terms=4, max_terms=4, max_digits=1}}]'
     directory, before, after = train(
