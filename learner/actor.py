@@ -98,7 +98,9 @@ class LearnerRank:
         max_completion_tokens: int,
     ) -> None:
         """Build this rank's Learner; see there. It returns once all ``config.num_ranks`` ranks have met."""
-        refuse_missing_model(str(folder))
+        for read in (folder, model.teacher):
+            if read is not None:
+                refuse_missing_model(str(read))
         from learner.backend.rank import Rank, release_memory
         from learner.learner import Learner
 

@@ -111,8 +111,11 @@ class ModelConfig(Settings, frozen=True):
     """Attention of the learner. ``auto`` takes flash_attention_2 where flash-attn and a GPU are present."""
     lora: LoraConfig | None = None
     """Train adapters instead of the weights; gradients and optimizer state shrink to theirs. Unset: all the weights."""
+    teacher: str | None = None
+    """A frozen model that the KL is measured to, in place of what the policy was at first: as ``path`` names one, and
+    with the policy's tokenizer. The preset ``distill`` trains on nothing else."""
 
-    @field_validator("path")
+    @field_validator("path", "teacher")
     @classmethod
     def _expand_home(cls, path: str | None) -> str | None:
         return path and from_home(path)
@@ -229,22 +232,3 @@ class WarmStartConfig(OptimizerConfig, frozen=True):
         """Return the settings of the warm start's Learner: ``learner`` with this optimizer, no critic, no reference."""
         optimizer = {name: getattr(self, name) for name in OptimizerConfig.model_fields}
         return learner.model_copy(update=optimizer | {"updates_per_step": 1, "algorithm": AlgorithmConfig()})
-
-
-def check_together(learner: LearnerConfig, model: ModelConfig) -> None:
-    """Raise ValueError where settings that are right by themselves do not go together."""
-    if learner.algorithm.reference == "base" and model.lora is None:
-        raise ValueError(
-            'learner.algorithm.reference is "base" without model.lora: only a LoRA leaves the base as it was; set '
-            'learner.algorithm.reference = "copy", or set model.lora'
-        )
-    if model.dtype == "bfloat16" and learner.zero_stage == 0:
-        raise ValueError(
-            "learner.zero_stage is 0 with model.dtype bfloat16, where DeepSpeed's updates differ from those of the "
-            "other stages: set learner.zero_stage=1, which costs nothing on one rank, or model.dtype=float32"
-        )
-    if model.dtype == "float32" and model.attention == "flash_attention_2":
-        raise ValueError(
-            "model.attention is flash_attention_2 with model.dtype float32, which its kernels do not compute: set "
-            "model.attention=sdpa or model.dtype=bfloat16"
-        )

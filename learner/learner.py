@@ -20,8 +20,8 @@ from learner.backend import checkpoint
 from learner.backend.forward_backward import Backend, StatsAccumulator
 from learner.backend.optimizer import Optimizer, OptimizerStep
 from learner.backend.rank import Rank, release_memory
-from learner.config import LearnerConfig, ModelConfig, check_together
-from learner.metrics import Update
+from learner.checks import check_together
+from learner.config import LearnerConfig, ModelConfig
 from learner.model.logprob_notes import LogprobNotes
 from learner.model.logprob_pass import LogprobPass
 from learner.model.policy import add_value_head, break_even_length, load_policy, resolve_attention
@@ -88,7 +88,7 @@ class Learner:
             break_even=break_even_length(policy.model),
         )
 
-    def update(self, step: int, groups: Sequence[Group], *, records_logprobs: bool = False) -> Update:
+    def update(self, step: int, groups: Sequence[Group], *, records_logprobs: bool = False) -> metrics.Update:
         """Train on the scored ``groups`` of ``step``, and return the same metrics and advantages on every rank.
 
         Completions without any gradient are not computed: they count in the loss's denominator, but not in the
@@ -120,14 +120,14 @@ class Learner:
         assert self._notes is not None, "the last update recorded no logprobs"
         return self._notes.changes(self._backend)
 
-    def supervised_update(self, step: int, examples: Sequence[SupervisedExample]) -> Update:
+    def supervised_update(self, step: int, examples: Sequence[SupervisedExample]) -> metrics.Update:
         """Take one optimizer step of cross entropy, averaged over the completion tokens of ``examples``."""
         batch = self._pack([sequence_from_example(example) for example in examples])
         stats = StatsAccumulator()
         self._forward_backward(batch, cross_entropy(batch), stats)
         applied = [self._optimizer.apply(step)]
         found = metrics.optimizer_metrics([batch], stats.reduce(self._backend), applied, self._optimizer.learning_rate)
-        return Update(found, notices=metrics.notices_of(applied))
+        return metrics.Update(found, notices=metrics.notices_of(applied))
 
     def weight_buckets(self, max_bytes: int) -> Iterator[WeightBucket]:
         """Yield the weights on rank 0, in buckets of at most ``max_bytes``; elsewhere nothing. All ranks exhaust it."""
@@ -235,7 +235,7 @@ class Learner:
         batches: Sequence[Batch],
         totals: dict[str, float],
         applied: Sequence[OptimizerStep],
-    ) -> Update:
+    ) -> metrics.Update:
         """Return the step's metrics, and adapt the KL's weight for the next step where it has a target."""
         algorithm = self.config.algorithm
         found = metrics.update_metrics(batches, totals, sequences, groups)
@@ -247,4 +247,4 @@ class Learner:
             found |= {f"optim/kl_{algorithm.kl_estimator}": kl, "optim/kl_beta": self.kl_beta}
             if algorithm.kl_target is not None:
                 self.kl_beta = adapted_kl_beta(self.kl_beta, kl, algorithm.kl_target)
-        return Update(found, metrics.advantages_by_group(sequences, groups), metrics.notices_of(applied))
+        return metrics.Update(found, metrics.advantages_by_group(sequences, groups), metrics.notices_of(applied))

@@ -40,9 +40,13 @@ class LearnerSizes:
     """Ranks of the learner."""
     b: int
     """Bytes of one weight."""
+    reference: ModelShape
+    """The shape of the reference, where there is one: the teacher's, or the policy's own."""
 
     @classmethod
-    def of(cls, learner: LearnerConfig, model: ModelConfig, shape: ModelShape) -> LearnerSizes:
+    def of(
+        cls, learner: LearnerConfig, model: ModelConfig, shape: ModelShape, teacher: ModelShape | None = None
+    ) -> LearnerSizes:
         """Return the sizes of a model of ``shape``. Raises ValueError for adapters of a layer that it has not."""
         hidden = shape.hidden_size
         critic = (hidden * hidden + 2 * hidden + 1) if learner.algorithm.uses_critic else 0
@@ -53,7 +57,8 @@ class LearnerSizes:
             trained = added = sum(adapters)
             largest = max(adapters)
         parameters = shape.num_parameters + added + critic
-        return cls(shape, parameters, trained + critic, largest, learner.num_ranks, WEIGHT_BYTES[model.dtype])
+        b = WEIGHT_BYTES[model.dtype]
+        return cls(shape, parameters, trained + critic, largest, learner.num_ranks, b, teacher or shape)
 
 
 def adapter_shapes(shape: ModelShape, lora: LoraConfig) -> list[tuple[int, int]]:
@@ -75,11 +80,14 @@ def adapter_shapes(shape: ModelShape, lora: LoraConfig) -> list[tuple[int, int]]
 
 
 def reference_kind(algorithm: AlgorithmConfig, model: ModelConfig) -> Literal["none", "base", "copy", "offloaded"]:
-    """Return the reference that the settings need, with ``auto`` decided; ``none`` where ``kl_beta`` is 0."""
+    """Return the reference that the settings need, with ``auto`` decided; ``none`` where ``kl_beta`` is 0.
+
+    A teacher is a reference that is never the policy's own base.
+    """
     if algorithm.kl_beta == 0:
         return "none"
     if algorithm.reference == "auto":
-        return "base" if model.lora is not None else "copy"
+        return "base" if model.lora is not None and model.teacher is None else "copy"
     return algorithm.reference
 
 
@@ -106,7 +114,8 @@ def _kept(learner: LearnerConfig, model: ModelConfig, sizes: LearnerSizes) -> li
             terms.append(MemoryTerm("learner", "master weights", 4 * T / N, f"4 T{over}, float32"))
         moment = 2 if learner.optimizer == "adamw_8bit" else 8
         terms.append(MemoryTerm("learner", "optimizer moments", moment * T / N, f"{moment} T{over}"))
-    whole, formula = b * sizes.shape.num_parameters, f"{b} × the base's parameters"
+    whole = b * sizes.reference.num_parameters
+    formula = f"{b} × the {'base' if model.teacher is None else 'teacher'}'s parameters"
     match reference_kind(learner.algorithm, model):
         case "copy":
             terms.append(MemoryTerm("learner", "reference, copy", whole, formula))
@@ -202,7 +211,7 @@ def layer_bytes(shape: ModelShape, b: int) -> int:
 def learner_host_terms(learner: LearnerConfig, model: ModelConfig, sizes: LearnerSizes) -> list[MemoryTerm]:
     """Return the terms of all ranks together in host memory."""
     b, T, N = sizes.b, sizes.T, sizes.N
-    base = b * sizes.shape.num_parameters
+    base, reference = b * sizes.shape.num_parameters, b * sizes.reference.num_parameters
     terms = [
         MemoryTerm("learner", "processes", N * PROCESS, f"{N} × 3 GiB"),
         MemoryTerm("learner", "weights on their way", base, f"{b} P, in Ray's object store"),
@@ -213,7 +222,8 @@ def learner_host_terms(learner: LearnerConfig, model: ModelConfig, sizes: Learne
         formula = f"N × (8 T / N + 4 T / N and 4 T / N and {b} T / N, each pinned: a power of 2)"
         terms.append(MemoryTerm("learner", "offloaded optimizer", N * (8 * T / N + pinned + sums), formula))
     if reference_kind(learner.algorithm, model) == "offloaded":
-        terms.append(MemoryTerm("learner", "reference", N * base, f"N × {b} × the base's parameters"))
+        whose = "base" if model.teacher is None else "teacher"
+        terms.append(MemoryTerm("learner", "reference", N * reference, f"N × {b} × the {whose}'s parameters"))
     return terms
 
 

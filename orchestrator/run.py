@@ -21,7 +21,7 @@ from orchestrator.inspection import Fault, leave_out_bad_rows, record_left_out, 
 from orchestrator.interrupt import Interrupt
 from orchestrator.plan.run_plan import plan
 from orchestrator.records.checkpoints import Checkpoint, Checkpoints
-from orchestrator.records.fingerprints import BASE, WARM_STARTED, Fingerprints
+from orchestrator.records.fingerprints import BASE, TEACHER, WARM_STARTED, Fingerprints
 from orchestrator.records.health.monitor import Health
 from orchestrator.records.model_files import model_files
 from orchestrator.records.run_directory import RunDirectory, read_records
@@ -33,6 +33,7 @@ from orchestrator.report.plots import draw_curve
 from orchestrator.report.reading.tokens import keep_tokenizer
 from orchestrator.report.report import write_last_report
 from orchestrator.report.summary import summary_table
+from orchestrator.teacher import teacher_model
 from orchestrator.train import train
 from orchestrator.warm_start import WarmStart, check_data, prepare_warm_start, warm_started_model
 from orchestrator.watch.live import LiveView
@@ -56,6 +57,8 @@ class RunInputs:
 
     base: str
     """Folder or hub name of the policy before any training."""
+    teacher: str | None
+    """That of `model.teacher`, if there is one."""
     prompts: PromptStream
     warm_start: WarmStart | None
     """None when the recipe asks for none."""
@@ -89,7 +92,8 @@ class TrainCommand(Command[RunInputs]):
         check_model_fits(self.config, base)
         tokenizer = load_tokenizer(base)
         problems = Mixture(self.config.prompts, split_rule(latest.prompts) if latest else "by_key")
-        models = {BASE: model_files(base)}
+        teacher = teacher_model(self.config, tokenizer)
+        models = {BASE: model_files(base)} | ({TEACHER: model_files(teacher)} if teacher else {})
         self.take_up(Fingerprints(fingerprints(self.config.prompts, problems), models, problems.rule), latest)
         left_out = leave_out_bad_rows(self.config, problems, tokenizer)
         prompts = PromptStream(self.config.prompts, tokenizer, problems, reference_checks(self.config))
@@ -98,7 +102,7 @@ class TrainCommand(Command[RunInputs]):
         questions = problems.questions if problems.rule == "by_key" else None
         self.example = example_command(self.config, problems)
         warm_start = prepare_warm_start(self.config, base, tokenizer, questions)
-        return RunInputs(base, prompts, warm_start, left_out, tokenizer)
+        return RunInputs(base, teacher, prompts, warm_start, left_out, tokenizer)
 
     def train(self, inputs: RunInputs, latest: Checkpoint | None, interrupt: Interrupt) -> Ending:
         """Start the actors, warm-start, train and export. The loop itself takes up the latest checkpoint."""
@@ -106,7 +110,7 @@ class TrainCommand(Command[RunInputs]):
         with self.directory.writing():
             record_left_out(inputs.left_out, self.directory.left_out)
             keep_tokenizer(inputs.tokenizer, self.directory.path)
-        fleet = RayFleet.start(config, inputs.base)
+        fleet = RayFleet.start(config, inputs.base, inputs.teacher)
         try:
             interrupt.begin()
             with fleet.learning():

@@ -163,6 +163,7 @@ def start_supervised(learner: LearnerGroup, model: ModelConfig) -> None:
     """Give each rank the run's policy before any training, as `model` computes it, and the warm start's optimizer."""
     run = learner.run
     warm = run.config.warm_start
+    model = model.model_copy(update={"teacher": None})  # examples teach
     learner.start(run.engine.model_folder, warm.applied_to(run.learner), warm.num_steps, temperature=1.0, model=model)
 
 

@@ -90,8 +90,10 @@ class Objective:
             loss_T, clipped_T = clipped_surrogate(log_ratio_T, advantages_T, **bounds, dual_clip=config.dual_clip)
         elif config.surrogate == "cispo":
             loss_T, clipped_T = cispo(logprobs_T, log_ratio_T, advantages_T, **bounds)
-        else:
+        elif config.surrogate == "policy_gradient":
             loss_T = policy_gradient(logprobs_T, advantages_T)
+        else:
+            loss_T = torch.zeros_like(logprobs_T)
         stats["clipped"] = clipped_T.sum()
         stats["update_kl"] = kl_estimate(old_logprobs_T, logprobs_T.detach(), "k3").sum()
         if config.mismatch_correction == "off" or config.mismatch_correction == "auto":

@@ -56,6 +56,16 @@ PRESETS: dict[str, dict[str, Any]] = {
         "kl_estimator": "k1",
         "value_lr_factor": 10.0,
     },
+    # On-policy distillation, arXiv:2306.13649, equation 3 with on-policy data alone and the reverse KL: the exact KL to
+    # model.teacher at each token of the policy's own completions, and no reward.
+    "distill": {
+        "surrogate": "none",
+        "baseline": "batch_mean",
+        "advantage_scale": "none",
+        "loss_aggregation": "token_mean",
+        "kl_beta": 1.0,
+        "kl_estimator": "exact",
+    },
 }
 """Each preset's knobs. Those that it does not name keep the default of AlgorithmConfig, which is GRPO's."""
 

@@ -20,7 +20,7 @@ class AlgorithmConfig(Settings, frozen=True):
     """
 
     preset: str = "grpo"
-    """Named setting of the other knobs: grpo, dr_grpo, dapo, gspo, cispo, rloo, reinforce_pp or ppo."""
+    """Named setting of the other knobs: grpo, dr_grpo, dapo, gspo, cispo, rloo, reinforce_pp, ppo or distill."""
 
     baseline: Literal["group_mean", "leave_one_out", "batch_mean", "value"] = "group_mean"
     """What a reward is compared with: its group's mean (GRPO), the mean of the others in its group (RLOO), the mean of
@@ -33,8 +33,9 @@ class AlgorithmConfig(Settings, frozen=True):
     gae_lambda: float = Field(default=0.95, ge=0, le=1)
     """GAE's trade of bias for variance; 0 is the one-step estimate, 1 the return. With ``baseline = "value"``."""
 
-    surrogate: Literal["ppo_clip", "cispo", "policy_gradient"] = "ppo_clip"
-    """PPO's clipped ratio, CISPO's clipped weight that stops no gradient, or the policy gradient without any ratio."""
+    surrogate: Literal["ppo_clip", "cispo", "policy_gradient", "none"] = "ppo_clip"
+    """PPO's clipped ratio, CISPO's clipped weight that stops no gradient, the policy gradient without any ratio, or
+    none: rewards are measured and not learned from, and the KL to ``model.teacher`` is the loss."""
     ratio_level: Literal["token", "sequence"] = "token"
     """One ratio for each token, or the geometric mean over the completion (GSPO)."""
     clip_eps_low: float = Field(default=0.2, ge=0, le=1)
@@ -116,6 +117,11 @@ class AlgorithmConfig(Settings, frozen=True):
                 'kl_estimator is "exact" with kl_placement "reward": rewards take the KL of the sampled tokens; set '
                 'kl_estimator = "k1", or kl_placement = "loss"'
             )
+        if self.surrogate == "none" and (self.kl_beta == 0 or self.kl_placement == "reward"):
+            raise ValueError(
+                'surrogate is "none" without a KL in the loss, so nothing would be learned: set kl_beta = 1, and '
+                'kl_placement = "loss"'
+            )
         if self.advantage_scale == "group_std" and self.baseline in ("batch_mean", "value"):
             raise ValueError(
                 f'advantage_scale is "group_std" with baseline "{self.baseline}", which has no groups: set '
@@ -137,6 +143,10 @@ class AlgorithmConfig(Settings, frozen=True):
         """Whether a completion of advantage 0 has no gradient, and is not computed."""
         has_kl_loss = self.kl_beta > 0 and self.kl_placement == "loss"
         return not (has_kl_loss or self.uses_critic or self.entropy_beta > 0)
+
+    @property
+    def learns_from_rewards(self) -> bool:
+        return self.surrogate != "none"
 
     @property
     def needs_groups(self) -> bool:

@@ -1,4 +1,4 @@
-"""The frozen reference that the KL is measured to: a copy of the first policy, or the base under a LoRA."""
+"""The frozen reference that the KL is measured to: a copy of the first policy, the base under a LoRA, or a teacher."""
 
 from __future__ import annotations
 
@@ -37,13 +37,22 @@ class Reference(Protocol):
 def build_reference(
     config: AlgorithmConfig, model: ModelConfig, folder: Path | str, temperature: float, backend: Backend
 ) -> Reference | None:
-    """Return the reference that the settings ask for; None where ``kl_beta`` is 0 and no KL needs one."""
+    """Return the reference that the settings ask for; None where ``kl_beta`` is 0 and no KL needs one.
+
+    Raises ValueError for a teacher of another vocabulary than the policy's.
+    """
     kind = reference_kind(config, model)
     if kind == "none":
         return None
     if kind == "base":
         return AdapterBase(backend)
-    policy = load_policy(folder, model.model_copy(update={"lora": None}), temperature)
+    policy = load_policy(model.teacher or folder, model.model_copy(update={"lora": None}), temperature)
+    sizes = [each.model.config.get_text_config().vocab_size for each in (policy, backend.policy)]
+    if sizes[0] != sizes[1]:
+        raise ValueError(
+            f"model.teacher = {model.teacher!r} has a vocabulary of {sizes[0]:,} tokens, the policy one of "
+            f"{sizes[1]:,}: take a teacher of the policy's family, with the same vocabulary"
+        )
     return FrozenCopy(policy, backend.device, is_offloaded=kind == "offloaded")
 
 

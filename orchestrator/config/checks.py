@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
-from learner.config import OptimizerConfig, check_together
+from learner.checks import check_together
+from learner.config import OptimizerConfig
 from orchestrator.cluster.layout import Mode
 from orchestrator.config.schema import RunConfig
 from rewards.config import RewardConfigError

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from learner.algorithm.settings import AlgorithmConfig
-from learner.config import LearnerConfig
+from learner.config import LearnerConfig, ModelConfig
 from orchestrator.cluster.layout import Layout, with_counts
 from orchestrator.config.checks import resolve_transport
 from orchestrator.config.precision import slow_bfloat16
@@ -35,6 +35,8 @@ class ResolvedRun:
     """What each generator's engine is built from, with its share of the GPU and its transport."""
     learner: LearnerConfig
     """The settings that each learner rank trains with: mismatch correction, share of the GPU and number decided."""
+    model: ModelConfig
+    """What the learner's models are and how they compute, with the teacher where it was found."""
 
     @property
     def fixes_kernels(self) -> bool:
@@ -49,6 +51,7 @@ def resolve(
     gpu_gib: Callable[[], float],
     free_share: Callable[[], float] = lambda: 1.0,
     rank_cores: Callable[[], int] = lambda: 1,
+    teacher: str | None = None,
 ) -> ResolvedRun:
     """Decide what `config` leaves open, for actors placed as `layout` says.
 
@@ -57,6 +60,7 @@ def resolve(
         gpu_gib: measures the memory of the smallest GPU, GiB; called only where a share of it has to be planned.
         free_share: measures the share of a GPU that is free; called only where nothing is trained.
         rank_cores: counts the cores that each learner rank can have; called only where the optimizer is stepped there.
+        teacher: folder or hub name of the model that `model.teacher` names; None where nothing is trained by it.
 
     Raises ConfigError for a shared GPU and a model whose memory cannot be planned, ValueError for a transport that does
     not work where the actors are.
@@ -87,6 +91,7 @@ def resolve(
                 "threads_per_rank": num_threads(config.learner, layout, rank_cores),
             }
         ),
+        config.model.model_copy(update={"teacher": teacher}),
     )
 
 

@@ -98,7 +98,7 @@ class RayFleet(RolloutFleet):
         self.learner = LearnerGroup(run, placement, beside=self.rollouts)
 
     @classmethod
-    def start(cls, config: RunConfig, model: str) -> Self:
+    def start(cls, config: RunConfig, model: str, teacher: str | None = None) -> Self:
         """Take a place on the cluster, decide what the recipe leaves open, and start all actors.
 
         Before any actor starts, raises PlacementError when the cluster is too small or busy, GpuMemoryError when others
@@ -106,8 +106,11 @@ class RayFleet(RolloutFleet):
         """
         placement = Placement.of(config)
         try:
-            run = resolve(config, placement.layout, model, placement.gpu_gib, rank_cores=placement.rank_cores)
+            rank_cores = placement.rank_cores
+            run = resolve(config, placement.layout, model, placement.gpu_gib, rank_cores=rank_cores, teacher=teacher)
             check_folders(placement, model, written_folders(config))
+            if teacher is not None:
+                check_folders(placement, teacher, {})
             placement.await_memory(run.engine.gpu_memory_fraction, shares_buffers=run.engine.transport == "ipc")
             return cls(run, placement)
         except BaseException:

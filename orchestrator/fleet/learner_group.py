@@ -99,7 +99,7 @@ class LearnerGroup:
 
         `model`: how it computes, where that is not as the recipe says. A rank that is lost meanwhile is replaced.
         """
-        self._build = partial(self._start, folder, learner, num_steps, temperature, model or self._config.model)
+        self._build = partial(self._start, folder, learner, num_steps, temperature, model or self.run.model)
         try:
             self._build()
         except LearnerLostError as error:

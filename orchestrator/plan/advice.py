@@ -132,14 +132,15 @@ def _optimizer(config: RunConfig) -> Iterator[Change]:
 
 
 def _no_reference(config: RunConfig) -> Iterator[Change]:
-    if reference_kind(config.learner.algorithm, config.model) in ("copy", "offloaded"):
+    kind = reference_kind(config.learner.algorithm, config.model)
+    if config.model.teacher is None and kind in ("copy", "offloaded"):
         overrides = ("learner.algorithm.kl_beta=0",)
         yield Change(overrides, "another algorithm: nothing holds the policy near its beginning")
 
 
 def _lora(config: RunConfig) -> Iterator[Change]:
     if config.model.lora is None:
-        uses_base = config.learner.algorithm.reference in ("auto", "base")
+        uses_base = config.model.teacher or config.learner.algorithm.reference in ("auto", "base")
         reference = () if uses_base else ("learner.algorithm.reference=base",)
         yield Change(("model.lora={rank=16}", *reference), "adapters are trained, not the weights")
 
@@ -147,7 +148,7 @@ def _lora(config: RunConfig) -> Iterator[Change]:
 def _smaller_model(config: RunConfig) -> Iterator[Change]:
     size = shape_of(config.model).num_parameters
     for name, shape in sorted(PUBLISHED.items(), key=lambda item: -item[1].num_parameters):
-        if config.model.build is None and shape.num_parameters < size:
+        if config.model.build is None and config.model.teacher is None and shape.num_parameters < size:
             yield Change((f"model.path={name}",), "another model")
 
 

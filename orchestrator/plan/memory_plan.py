@@ -15,7 +15,7 @@ from orchestrator.config.checks import BEST_TRANSPORT
 from orchestrator.config.recipe import ConfigError
 from orchestrator.config.schema import RunConfig
 from orchestrator.plan.gpu_models import GpuModel
-from orchestrator.plan.model_shapes import check_adapters, check_split
+from orchestrator.plan.model_shapes import check_adapters, check_split, teacher_shape
 from rollout.memory import (
     OUTSIDE_SHARE,
     KvCache,
@@ -188,7 +188,7 @@ def _gpu_terms(config: RunConfig, shape: ModelShape, sizes: LearnerSizes) -> tup
 def _sizes(config: RunConfig, shape: ModelShape) -> LearnerSizes:
     if config.model.lora is not None:
         check_adapters(shape, config.model.lora)
-    return LearnerSizes.of(config.learner, config.model, shape)
+    return LearnerSizes.of(config.learner, config.model, shape, teacher_shape(config.model))
 
 
 def _host_terms(config: RunConfig, sizes: LearnerSizes) -> Iterator[MemoryTerm]:

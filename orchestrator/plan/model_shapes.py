@@ -97,6 +97,16 @@ def shape_of(model: ModelConfig) -> ModelShape:
     return shape_from(_hugging_face_config(model.path), model.path)
 
 
+def teacher_shape(model: ModelConfig) -> ModelShape | None:
+    """Return the shape of ``model.teacher``; None where there is none. Raises as ``shape_of`` does."""
+    if model.teacher is None:
+        return None
+    try:
+        return shape_of(model.model_copy(update={"path": model.teacher, "build": None}))
+    except ConfigError as error:
+        raise type(error)(str(error).replace("model.path", "model.teacher")) from error
+
+
 def shape_from(config: Mapping[str, Any], name: str) -> ModelShape:
     """Return the shape that a config of transformers describes, with all ``CONFIG_KEYS``. Raises UnknownShapeError."""
     family = config["model_type"]

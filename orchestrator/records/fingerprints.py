@@ -27,8 +27,8 @@ FORMAT = 1
 SUMMARY = "fingerprints.json"
 ROWS = "fingerprints.npz"
 """The hash of every row, from which the rows that have changed are told."""
-BASE, WARM_STARTED = "the base model", "the warm-started model"
-"""Names of models. The reference is the latter where there is a warm start, else the former."""
+BASE, WARM_STARTED, TEACHER = "the base model", "the warm-started model", "the teacher"
+"""Names of models. The reference is the teacher where there is one, else the warm-started model, else the base."""
 ALLOW = "checkpoint.allow_changes=true"
 
 

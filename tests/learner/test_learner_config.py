@@ -9,7 +9,8 @@ from pydantic import ValidationError
 
 from learner.backend.optimizer import Optimizer
 from learner.backend.schedule import learning_rate
-from learner.config import BuildConfig, LearnerConfig, ModelConfig, OptimizerConfig, WarmStartConfig, check_together
+from learner.checks import check_together
+from learner.config import BuildConfig, LearnerConfig, ModelConfig, OptimizerConfig, WarmStartConfig
 
 
 @pytest.mark.parametrize(

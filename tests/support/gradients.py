@@ -49,7 +49,14 @@ class Computed(Found):
 class TrainingStep:
     """One optimizer step on groups; sampler, old policy, policy and reference all differ."""
 
-    def __init__(self, folder: Path, groups: list[Group], algorithm: AlgorithmConfig, lora: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        groups: list[Group],
+        algorithm: AlgorithmConfig,
+        lora: bool = False,
+        teacher: Path | None = None,
+    ) -> None:
         self._algorithm = algorithm
         self._policy = policy = load_policy(
             folder, MODEL.model_copy(update={"lora": LoraConfig(rank=4) if lora else None}), TEMPERATURE
@@ -57,7 +64,8 @@ class TrainingStep:
         if algorithm.uses_critic:
             add_value_head(policy)
         policy.double()
-        self._reference = FrozenCopy(load_policy(folder, MODEL, TEMPERATURE).double(), CPU, is_offloaded=False)
+        reference = load_policy(teacher or folder, MODEL, TEMPERATURE).double()
+        self._reference = FrozenCopy(reference, CPU, is_offloaded=False)
         self._rows = [row for index, group in enumerate(groups) for row in rows_of(group, index)]
         shake(policy, 1)
         with torch.no_grad():

@@ -62,9 +62,11 @@ class Critic(torch.nn.Module):
         return self.last(torch.tanh(self.first(hidden)))[:, 0]
 
 
-def oracle_update(folder: Path, config: LearnerConfig, steps: list[list[Group]]) -> dict[str, np.ndarray]:
+def oracle_update(
+    folder: Path, config: LearnerConfig, steps: list[list[Group]], teacher: Path | None = None
+) -> dict[str, np.ndarray]:
     """Return the weights after one update for each of ``steps``, at a constant learning rate."""
-    policy, reference = (AutoModelForCausalLM.from_pretrained(folder) for _ in range(2))
+    policy, reference = (AutoModelForCausalLM.from_pretrained(model) for model in (folder, teacher or folder))
     critic = Critic(policy.config.hidden_size) if config.algorithm.baseline == "value" else None
     parameters = [{"params": list(policy.parameters())}]
     if critic is not None:
@@ -178,6 +180,7 @@ def row_loss(now: Said, old: Said, ref: Said, row: Row, algorithm: AlgorithmConf
         "ppo_clip": -torch.min(ratio * advantages, bounded * advantages),
         "cispo": -bounded.detach() * advantages * logprobs,
         "policy_gradient": -advantages * logprobs,
+        "none": 0 * logprobs,
     }[algorithm.surrogate]
     if algorithm.mismatch_correction == "truncated":
         loss = loss * (old.logprobs - row.rollout).exp().clip(max=algorithm.mismatch_high)

@@ -57,7 +57,8 @@ def kl_runaway(history: History, config: RunConfig, limits: HealthLimits) -> str
     """Tell that the policy is far from the reference, or goes far within one step."""
     algorithm, rate = config.learner.algorithm, config.learner.learning_rate
     to_reference = history.values(f"optim/kl_{algorithm.kl_estimator}")
-    if to_reference and min(to_reference) > limits.kl:
+    # A teacher may be far: coming nearer to it is what is learned.
+    if config.model.teacher is None and to_reference and min(to_reference) > limits.kl:
         return (
             f"The KL to the reference is {mean(to_reference):.3g} nats a token over the last {limits.steps} steps "
             f"(limit {limits.kl:.3g}). Likely cause: the policy runs away from the reference: raise "

@@ -36,6 +36,8 @@ def share_without_signal(row: Row, config: RunConfig) -> float:
         config.learner.updates_per_step
     ):
         return 1.0
+    if not algorithm.learns_from_rewards:
+        return 0.0
     if not algorithm.needs_groups:  # compared with the whole step, or with the critic
         return float(row.get("reward/std/total") == 0.0)
     sampled = config.prompts_per_step + row.get("rollout/replaced_groups", 0.0)
@@ -151,7 +153,7 @@ def format_advice(rows: Sequence[Row], config: RunConfig) -> str:
 
 def constant_part(history: History, config: RunConfig, limits: HealthLimits) -> str | None:
     """Tell that a weighed part of the reward never varies, while others do."""
-    total = history.values("reward/std/total")
+    total = history.values("reward/std/total") if config.learner.algorithm.learns_from_rewards else []
     if not total or max(total) == 0.0:  # all of them: that is told as groups without spread
         return None
     constant = {}

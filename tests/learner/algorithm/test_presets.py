@@ -55,6 +55,13 @@ OF_THE_PAPERS = {
         "gae_gamma": 1.0,
         "gae_lambda": 0.95,
     },
+    "distill": {
+        "surrogate": "none",
+        "loss_aggregation": "token_mean",
+        "kl_beta": 1.0,
+        "kl_placement": "loss",
+        "kl_estimator": "exact",
+    },
 }
 
 
@@ -150,6 +157,7 @@ def test_what_is_like_no_preset_lists_them_all(name) -> None:
             ('advantage_scale is "group_std"', 'baseline "batch_mean"', 'set advantage_scale = "batch_std" or "none"'),
         ),
         ({"baseline": "value"}, ('advantage_scale is "group_std"', 'baseline "value"', '"batch_std" or "none"')),
+        ({"preset": "distill", "kl_beta": 0.0}, ('surrogate is "none"', "set kl_beta = 1", 'kl_placement = "loss"')),
         ({"preset": "ppo", "resample_rounds": 1}, ("resample_rounds is 1", 'baseline "value"')),
     ],
 )
@@ -187,4 +195,9 @@ def test_every_knob_has_a_docstring() -> None:
 def test_who_needs_a_critic_and_who_needs_groups() -> None:
     configs = {preset: AlgorithmConfig(preset=preset) for preset in PRESETS}
     assert {preset for preset, config in configs.items() if config.uses_critic} == {"ppo"}
-    assert {preset for preset, config in configs.items() if not config.needs_groups} == {"reinforce_pp", "ppo"}
+    assert {preset for preset, config in configs.items() if not config.needs_groups} == {
+        "reinforce_pp",
+        "ppo",
+        "distill",
+    }
+    assert {preset for preset, config in configs.items() if not config.learns_from_rewards} == {"distill"}

@@ -18,7 +18,7 @@ from rollout.config import RolloutConfig
 def test_kernels_are_fixed_on_gpus_that_a_run_asks_for(mode: str, asked: bool, fixed: bool) -> None:
     config = load("countdown-4090", [f"deterministic={str(asked).lower()}"])
     layout = replace(EMPTY, mode=mode)
-    run = ResolvedRun(config, layout, engine_spec(config, "model", load_weights=False), config.learner)
+    run = ResolvedRun(config, layout, engine_spec(config, "model", load_weights=False), config.learner, config.model)
     assert run.fixes_kernels is fixed
 
 

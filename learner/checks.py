@@ -1,0 +1,39 @@
+"""Settings of learner and model that are right each by itself and wrong together."""
+
+from __future__ import annotations
+
+from learner.config import LearnerConfig, ModelConfig
+
+
+def check_together(learner: LearnerConfig, model: ModelConfig) -> None:
+    """Raise ValueError where settings that are right by themselves do not go together."""
+    algorithm = learner.algorithm
+    if model.teacher is not None and algorithm.kl_beta == 0:
+        raise ValueError(
+            f"model.teacher is {model.teacher!r} with learner.algorithm.kl_beta 0, which asks it nothing: set "
+            'learner.algorithm.preset = "distill", or a kl_beta beside your rewards, such as 0.1'
+        )
+    if model.teacher is not None and algorithm.reference == "base":
+        raise ValueError(
+            'learner.algorithm.reference is "base" with model.teacher, which is another model: set it to "auto"'
+        )
+    if model.teacher is None and not algorithm.learns_from_rewards:
+        raise ValueError(
+            'learner.algorithm.surrogate is "none" (preset distill) without model.teacher: a policy cannot learn from '
+            "what it was at first; set model.teacher to a better one, such as runs/<name>/final"
+        )
+    if algorithm.reference == "base" and model.lora is None:
+        raise ValueError(
+            'learner.algorithm.reference is "base" without model.lora: only a LoRA leaves the base as it was; set '
+            'learner.algorithm.reference = "copy", or set model.lora'
+        )
+    if model.dtype == "bfloat16" and learner.zero_stage == 0:
+        raise ValueError(
+            "learner.zero_stage is 0 with model.dtype bfloat16, where DeepSpeed's updates differ from those of the "
+            "other stages: set learner.zero_stage=1, which costs nothing on one rank, or model.dtype=float32"
+        )
+    if model.dtype == "float32" and model.attention == "flash_attention_2":
+        raise ValueError(
+            "model.attention is flash_attention_2 with model.dtype float32, which its kernels do not compute: set "
+            "model.attention=sdpa or model.dtype=bfloat16"
+        )
