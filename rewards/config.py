@@ -10,12 +10,14 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 
-from rewards.function import RIGHT_UNTAGGED
+from rewards.function import MAX_IN_FLIGHT, RIGHT_UNTAGGED
+from rewards.judge.config import JudgeConfig
 
 _BOUNDS = {
     "memory_gib": (1, 1_048_576, "grading needs at least 1 GiB, and no machine has a PiB; the default is 4"),
     "num_workers": (1, 10_000, "nothing would ever be graded; set at least 1, and at most 10,000"),
     "max_pending_groups": (1, math.inf, "nothing would ever be graded; set at least 1"),
+    "max_in_flight": (1, 10_000, "no such function would ever be called; set at least 1, and at most 10,000"),
     "cpus_per_worker": (0, 10_000, "must be 0 or more, and at most 10,000; the default is 0.25"),
     "max_failed_share": (0, 1, "must be from 0 to 1; the default is 0.2"),
 }
@@ -57,8 +59,13 @@ class RewardsConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstr
     1.0, tag_pairs = 0.1 } }` pays 0.1 for each pair of tags, replaced by 1.0 for a correct answer."""
 
     functions: tuple[str, ...] = ()
-    """Your own parts, each a plain function `module:function` that takes (text, answer) and returns a number. The part
-    has the function's name. The module must be importable on every machine of the cluster."""
+    """Your own parts, each a function `module:function` that takes (text, answer) and returns a number, or that rates a
+    whole group, waits for something, or was written for TRL (docs/rewards.md). The part has the function's name. The
+    module must be importable on every machine of the cluster."""
+
+    judges: dict[str, JudgeConfig] = Field(default_factory=dict)
+    """Parts that a language model gives, by the names of the parts: `[rewards.judges.clarity]` with `model`, `rubric`
+    and `base_url` (docs/rewards.md)."""
 
     tasks: dict[str, str] = Field(default_factory=dict)
     """Your own grader of a task, in place of this package's: task name -> `module:function`, which takes (text,
@@ -82,6 +89,10 @@ class RewardsConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstr
     cpus_per_worker: float = 0.25
     """CPUs, or a fraction of one, that Ray reserves for each worker. Raise it to 1 for tasks that compute for long;
     0 reserves nothing."""
+
+    max_in_flight: int = MAX_IN_FLIGHT
+    """Calls of functions that are `async def` that may be under way at a time in one worker. Lower it to what the
+    service that they ask can take, as waiting for it counts against their deadline."""
 
     memory_gib: float = 4.0
     """GiB of memory that grading one completion may allocate; past it the function's parts get the status `error`. It
@@ -178,13 +189,20 @@ class RewardsConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstr
     @model_validator(mode="after")
     def _names_are_told_apart(self) -> Self:
         own = {path.partition(":")[2]: f"the function {path} of rewards.functions" for path in self.functions}
+        own |= {name: f"rewards.judges.{name}" for name in self.judges}
         for name, what in ({name: f"rewards.ensembles.{name}" for name in self.ensembles} | own).items():
             if name in RESERVED:
                 raise ValueError(f"{what} would be a part called {name}, and reward/{name} is a metric: rename it")
         for path in self.functions:
             name = path.partition(":")[2]
+            for key in ("ensembles", "judges"):
+                if name in getattr(self, key):
+                    raise ValueError(f"rewards.{key}.{name} has the name of {path} in rewards.functions: rename one")
+        for name in self.judges:
             if name in self.ensembles:
-                raise ValueError(f"rewards.ensembles.{name} has the name of {path} in rewards.functions: rename one")
+                raise ValueError(f"rewards.ensembles.{name} has the name of rewards.judges.{name}: rename one")
+            if name in self.parameters:
+                raise ValueError(f"rewards.parameters.{name}: a judge is set up in rewards.judges.{name} alone")
         return self
 
 

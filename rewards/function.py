@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
-import inspect
 import sys
 import zlib
 from collections.abc import Callable, Mapping
@@ -11,9 +11,14 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from rewards.parsing.extraction import extract_answer, is_natural
-from rollout.types.names import nearest
+from rewards.signature import Keywords, Kind, check_signature, keywords_of, kind_of
+from rewards.subject import FigureLog, Subject
 
 MAX_REASON_CHARACTERS = 500
+JUDGE = "rewards.judge.judge:judge"
+"""The function of every judge of the recipe."""
+MAX_IN_FLIGHT = 64
+"""Calls of functions that are ``async def``, at a time in one worker."""
 
 RIGHT_UNTAGGED = "right_untagged"
 """Part of some completions without an answer in tags: 1 when the right answer stands elsewhere in their text. It is
@@ -39,8 +44,20 @@ class Outcome(NamedTuple):
     seconds: float = 0.0
     """How long it took. 0 when that is not known."""
     markers: tuple[str, ...] | None = None
-    """Behaviours that the text shows (rewards/parts/markers.py): told with the last function's outcome, unless that
+    """Behaviours that the text shows (rewards/parts/markers.py): told with one function's outcome, unless that
     function did not end."""
+    each: tuple[float | None, ...] = ()
+    """Of a function of a whole group: its value for each completion, None where it does not apply."""
+    logged: Mapping[str, float] = {}
+    """Figures that the function logged."""
+
+    def of_completion(self, name: str, index: int, size: int) -> Outcome:
+        """Return the part ``name`` that a function of a whole group, of ``size``, gave to one of its completions."""
+        seconds = self.seconds / size
+        if self.status != "ok":
+            return self._replace(seconds=seconds)
+        value = self.each[index]
+        return self._replace(grades={} if value is None else {name: value}, seconds=seconds)
 
 
 @dataclass(frozen=True)
@@ -61,15 +78,15 @@ class RewardFunction:
     deadline_s: float = 10.0
 
     def load(self) -> Callable[..., Any]:
-        """Import it and return it. A task's module may ``prepare``, with the same parameters, before any deadline runs.
+        """Import it and return it. The module of a task, or of a judge, may ``prepare`` before any deadline runs.
 
         Raises ImportError when the module is missing, TypeError when it holds no such function or the function does not
-        take the parameters, and what ``prepare`` raises when the task cannot be graded here.
+        take the parameters, and what ``prepare`` raises when nothing can be graded here.
         """
         function = import_function(self.path)
         check_parameters(self, function)
         prepare = getattr(sys.modules[self.path.partition(":")[0]], "prepare", None)
-        if self.grades_task and prepare is not None:
+        if prepare is not None and (self.grades_task or self.path == JUDGE):
             prepare(**self.parameters)
         return function
 
@@ -84,40 +101,93 @@ def import_function(path: str) -> Callable[..., Any]:
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class LoadedFunction:
+    """A function that can be called, and how it wants to be."""
+
+    declared: RewardFunction
+    function: Callable[..., Any]
+    kind: Kind
+    keywords: Keywords
+
+    @classmethod
+    def of(cls, declared: RewardFunction, function: Callable[..., Any]) -> LoadedFunction:
+        kind = kind_of(function)
+        return cls(declared, function, kind, keywords_of(function, kind))
+
+    def call(self, subject: Subject) -> Outcome:
+        """Call it and return what came of it. Never raises an Exception; it may end the process or never return."""
+        log = FigureLog()
+        try:
+            value = self._begin(subject, log)
+            if self.kind.is_async:
+                value = asyncio.run(value)
+            return self._outcome(subject, value)._replace(logged=log.means())
+        except Exception as error:  # noqa: BLE001  the boundary with untrusted text: it may raise anything
+            return _failed(error, log)
+
+    async def call_async(self, subject: Subject) -> Outcome:
+        """Do the same with a function that is ``async def``, beside others in one event loop."""
+        log = FigureLog()
+        try:
+            return self._outcome(subject, await self._begin(subject, log))._replace(logged=log.means())
+        except (Exception, SystemExit) as error:  # noqa: BLE001  as above; the latter would end the calls beside it
+            return _failed(error, log)
+
+    def _begin(self, subject: Subject, log: FigureLog) -> Any:
+        """Return the function's value; of one that is ``async def``, what is to be awaited for it."""
+        parameters, keywords = dict(self.declared.parameters), self.keywords
+        if self.kind.takes == "columns":
+            columns = subject.columns()
+            given = {
+                name: value
+                for name, value in (columns | log.offered).items()
+                if keywords.takes_any or name in keywords.named
+            } | parameters
+            if missing := [name for name in keywords.required if name not in given]:
+                raise TypeError(
+                    f"{self.declared.path} needs {', '.join(missing)}, and a group has {', '.join(columns)}: add a "
+                    "column of the data with answer_columns, or set a parameter"
+                )
+            return self.function(**given)
+        if keywords.named:
+            offered: dict[str, Any] = {"prompt": subject.prompt, **log.offered}
+            parameters = {name: offered[name] for name in keywords.named & offered.keys()} | parameters
+        text = list(subject.texts) if self.kind.is_whole else subject.texts[0]
+        return self.function(text, subject.answer, **parameters)
+
+    def _outcome(self, subject: Subject, value: Any) -> Outcome:
+        declared = self.declared
+        if self.kind.is_whole:
+            values = [None if each is None else float(each) for each in value]
+            if len(values) != len(subject.texts):
+                raise ValueError(f"it returned {len(values)} values for {len(subject.texts)} completions")
+            return Outcome("ok", {}, each=tuple(values))
+        grades = value.items() if declared.grades_task else [(declared.name, value)]
+        found = {str(name): float(grade) for name, grade in grades if grade is not None or declared.grades_task}
+        text, answer = subject.texts[0], subject.answer
+        if declared.finds_untagged and not is_natural(answer) and is_untagged(text):
+            is_right = found["correctness"] == 1.0 or is_right_untagged(declared, self.function, text, answer)
+            found[RIGHT_UNTAGGED] = float(is_right)
+        return Outcome("ok", found)
+
+
 def check_parameters(declared: RewardFunction, function: Callable[..., Any]) -> None:
     """Raise TypeError, with the nearest right name, unless ``function`` takes the declared parameters by keyword."""
-    try:
-        accepted = list(inspect.signature(function).parameters.values())[2:]
-    except ValueError:  # some functions in C do not say what they take
-        return
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in accepted):
-        return
-    by_keyword = {parameter.name: parameter for parameter in accepted if parameter.kind is not parameter.VAR_POSITIONAL}
-    for name in declared.parameters:
-        if name not in by_keyword:
-            raise TypeError(
-                f"rewards.parameters.{declared.name}.{name}: {declared.path} has no such parameter; "
-                f"{nearest(name, by_keyword)}"
-            )
-    for name, parameter in by_keyword.items():
-        if parameter.default is parameter.empty and name not in declared.parameters:
-            raise TypeError(
-                f"{declared.path} needs its parameter {name}: set rewards.parameters.{declared.name}.{name}"
-            )
+    if declared.grades_task and kind_of(function).is_whole:
+        raise TypeError(f"{declared.path} takes a group, and a task is graded one completion at a time: (text, answer)")
+    check_signature(f"rewards.parameters.{declared.name}", declared.path, declared.parameters, function)
 
 
-def call(declared: RewardFunction, function: Callable[..., Any], text: str, answer: Mapping[str, Any]) -> Outcome:
-    """Call ``function`` on ``text``. Never raises an Exception; it may end the process or never return."""
-    try:
-        value = function(text, answer, **declared.parameters)
-        grades = value.items() if declared.grades_task else [(declared.name, value)]
-        found = {str(name): float(grade) for name, grade in grades}
-    except Exception as error:  # noqa: BLE001  the boundary with untrusted text: the one place that catches anything
-        return Outcome("error", {}, f"{type(error).__name__}: {error}"[:MAX_REASON_CHARACTERS])
-    if declared.finds_untagged and not is_natural(answer) and is_untagged(text):
-        is_right = found["correctness"] == 1.0 or is_right_untagged(declared, function, text, answer)
-        found[RIGHT_UNTAGGED] = float(is_right)
-    return Outcome("ok", found)
+def call(
+    declared: RewardFunction, function: Callable[..., Any], text: str, answer: Mapping[str, Any], prompt: str = ""
+) -> Outcome:
+    """Call ``function`` on one text, as LoadedFunction.call does."""
+    return LoadedFunction.of(declared, function).call(Subject((text,), answer, prompt))
+
+
+def _failed(error: Exception | SystemExit, log: FigureLog) -> Outcome:
+    return Outcome("error", {}, f"{type(error).__name__}: {error}"[:MAX_REASON_CHARACTERS], logged=log.means())
 
 
 def is_untagged(text: str) -> bool:

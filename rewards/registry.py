@@ -13,10 +13,11 @@ import re
 from collections.abc import Collection, Iterable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from rewards import tasks as tasks_package
 from rewards.config import RESERVED, RewardConfigError, RewardsConfig
-from rewards.function import RewardFunction, call, check_parameters, import_function
+from rewards.function import JUDGE, RewardFunction, call, check_parameters, import_function
 from rewards.score import parts_of
 from rollout.types.names import nearest, short_name
 
@@ -32,6 +33,8 @@ GENERAL = {
 TRIAL_TEXT, TRIAL_ANSWER = "<think>" + "one 1 " * 1000 + "</think>\n<answer>1</answer>", {"answer": "1", "steps": ["1"]}
 """What parameters are tried on before the start: long, and it repeats itself."""
 
+JUDGE_DEADLINE_S = 300.0
+"""Deadline of a judgement, seconds, with its retries and its waits for the rate limit."""
 COSTLY = ("code",)
 """Graders that run programs: they are not called a second time to see if the answer stands outside its tags."""
 
@@ -118,7 +121,7 @@ def functions_of(
     with the nearest right name.
     """
     task = short_name(grader)
-    own = {path.partition(":")[2]: path for path in config.functions}
+    own = {path.partition(":")[2]: path for path in config.functions} | dict.fromkeys(config.judges, JUDGE)
     general = {name: GENERAL[name] for name in _wanted(config) if name in GENERAL}
     single = general | own
     _check_names(task, config, own)
@@ -142,11 +145,18 @@ def functions_of(
             task_parts if name == task else (name,),
             grades_task=name == task,
             finds_untagged=name == task and is_ours and task not in COSTLY and "correctness" in task_parts,
-            parameters=config.parameters.get(name, {}),
-            deadline_s=config.deadlines_s.get(name, config.deadline_s),
+            parameters=_judge_parameters(name, config) or config.parameters.get(name, {}),
+            deadline_s=config.deadlines_s.get(name, JUDGE_DEADLINE_S if path == JUDGE else config.deadline_s),
         )
         for name, path in (graded | single).items()
     )
+
+
+def _judge_parameters(name: str, config: RewardsConfig) -> dict[str, Any]:
+    """Return what a judge is called with; nothing for what is no judge."""
+    if name not in config.judges:
+        return {}
+    return config.judges[name].model_dump() | {"name": name, "num_workers": config.num_workers}
 
 
 def _wanted(config: RewardsConfig) -> dict[str, str]:
@@ -177,6 +187,7 @@ def _check_names(task: str, config: RewardsConfig, own: dict[str, str]) -> None:
 
 def _check_parameter_names(config: RewardsConfig, graders: set[str]) -> None:
     callable_names = {*graders, *GENERAL, *config.tasks, *(path.partition(":")[2] for path in config.functions)}
+    callable_names |= {*config.judges}
     for key, named in (("parameters", config.parameters), ("deadlines_s", config.deadlines_s)):
         for name in named:
             if name not in callable_names:
@@ -203,4 +214,7 @@ def _check_wanted(grader: str, config: RewardsConfig, provided: set[str]) -> Non
 
 
 def _rename(name: str, config: RewardsConfig) -> str:
-    return f"rename rewards.ensembles.{name}" if name in config.ensembles else f"give your function {name} another name"
+    for key in ("ensembles", "judges"):
+        if name in getattr(config, key):
+            return f"rename rewards.{key}.{name}"
+    return f"give your function {name} another name"

@@ -5,6 +5,9 @@
 A part that failed has the value 0, wherever it is used: in the weighted sum, and as one of an ensemble's members. An
 ensemble has the status of its first member that failed, so ``ok`` says that all of it was graded; its value is that of
 the other members.
+
+A function that returned None does not apply to the completion: its part is left out, of ensembles too. Where that
+leaves nothing of what is weighed, the weighed parts failed: a completion that nobody graded is not worth 0.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from rewards.config import RESERVED, EnsembleConfig, RewardConfigError, RewardsConfig
+from rewards.config import RESERVED, RewardConfigError, RewardsConfig
 from rewards.function import RIGHT_UNTAGGED, Outcome, RewardFunction
 from rollout.types.completions import Reward, RewardPart
 from rollout.types.names import nearest
@@ -30,7 +33,8 @@ def compose(
 ) -> Reward:
     """Return the reward of a completion from the outcome of each function. Weighted parts come first.
 
-    ``given`` are the parts that an environment gave. Raises RewardConfigError when a weighted part is missing, or two
+    ``given`` are the parts that an environment gave. A function of a whole group has its outcome for this completion
+    here (``Outcome.of_completion``). Raises RewardConfigError when a weighted part is missing, or two
     functions returned the same.
     """
     parts: dict[str, RewardPart] = {}
@@ -46,20 +50,38 @@ def compose(
                 other = "a metric of the whole reward has" if is_reserved else "another gives"
                 raise RewardConfigError(f"{function.path} returns the part {name}, which {other} too: rename it")
             parts[name] = part
+    absent = absent_parts(functions, outcomes)
     for name, ensemble in config.ensembles.items():
-        parts[name] = _combined(name, ensemble, parts)
-    for name in config.weights.keys() - parts.keys():
+        members = {member: weight for member, weight in ensemble.weights.items() if member not in absent}
+        if members:
+            parts[name] = _combined(name, ensemble.by, members, parts)
+        else:
+            absent.add(name)
+    for name in config.weights.keys() - parts.keys() - absent:
         _require(name, parts, f"rewards.weights.{name}")
-    ordered = {name: parts[name] for name in config.weights} | parts
-    total = math.fsum([weight * parts[name].value for name, weight in config.weights.items()])
-    shown = outcomes[-1].markers if outcomes else None
-    return Reward(total, tuple(ordered.values()), seconds_taken(functions, outcomes), shown)
+    paid = [name for name, weight in config.weights.items() if weight]
+    if absent.issuperset(paid):
+        parts |= {name: RewardPart(name, 0.0, "error") for name in paid}
+    weighted = {name: parts[name] for name in config.weights if name in parts}
+    total = math.fsum([config.weights[name] * part.value for name, part in weighted.items()])
+    shown = next((outcome.markers for outcome in outcomes if outcome.markers is not None), None)
+    logged = {name: figure for outcome in outcomes for name, figure in outcome.logged.items()}
+    return Reward(total, tuple((weighted | parts).values()), seconds_taken(functions, outcomes), shown, logged)
+
+
+def absent_parts(functions: Sequence[RewardFunction], outcomes: Sequence[Outcome]) -> set[str]:
+    """Return the parts of functions that do not apply to the completion: they returned None."""
+    return {
+        function.name
+        for function, outcome in zip(functions, outcomes, strict=True)
+        if outcome.status == "ok" and not outcome.grades and not function.grades_task
+    }
 
 
 def seconds_taken(functions: Sequence[RewardFunction], outcomes: Sequence[Outcome]) -> dict[str, float]:
     """Return how long each function took, by its name: its deadline where it passed that."""
     return {
-        function.name: function.deadline_s if outcome.status == "timeout" else outcome.seconds
+        function.name: outcome.seconds or (function.deadline_s if outcome.status == "timeout" else 0.0)
         for function, outcome in zip(functions, outcomes, strict=True)
     }
 
@@ -76,11 +98,11 @@ def parts_of(function: RewardFunction, outcome: Outcome) -> tuple[RewardPart, ..
     )
 
 
-def _combined(name: str, ensemble: EnsembleConfig, parts: Mapping[str, RewardPart]) -> RewardPart:
-    for member in ensemble.weights:
+def _combined(name: str, by: str, weights: Mapping[str, float], parts: Mapping[str, RewardPart]) -> RewardPart:
+    for member in weights:
         _require(member, parts, f"rewards.ensembles.{name}.weights.{member}")
-    members = [parts[member] for member in ensemble.weights]
-    value = COMBINE[ensemble.by]([ensemble.weights[member.name] * member.value for member in members])
+    members = [parts[member] for member in weights]
+    value = COMBINE[by]([weights[member.name] * member.value for member in members])
     return RewardPart(name, value, Reward(value, tuple(members)).status)
 
 

@@ -135,11 +135,12 @@ def verdict(prompt: Prompt, text: str, config: RunConfig, console: Console) -> b
 
 async def grade(prompt: Prompt, text: str, config: RunConfig) -> Outcome:
     """Return what the task's grader makes of the assistant's turn, in a process that can be killed."""
+    from rewards.subject import Subject
     from rewards.workers.processes import GradeTask
     from rewards.workers.worker import RewardWorker
 
     function = next(found for found in functions_of(prompt.grader, config.rewards) if found.grades_task)
-    task = GradeTask((function,), text, prompt.answer)
+    task = GradeTask((function,), Subject((text,), prompt.answer, prompt.text))
     worker = RewardWorker(config.rewards.memory_gib)
     try:
         await worker.load([function])

@@ -79,12 +79,13 @@ def policy_line(config: RunConfig) -> str:
 
 
 def model_line(config: RunConfig) -> str:
-    """Describe what the policy is made from."""
+    """Describe what the policy is made from, and who teaches it."""
     build, dtype = config.model.build, config.model.dtype
+    taught = "" if config.model.teacher is None else f", taught by {config.model.teacher}"
     if build is None:
-        return f"{config.model.path}, {dtype}"
+        return f"{config.model.path}, {dtype}{taught}"
     shape = f"{build.num_layers} layers, hidden {build.hidden_size}, {build.num_heads} heads of {build.head_size}"
-    return f"built: {build.architecture}, {shape}, {dtype}"
+    return f"built: {build.architecture}, {shape}, {dtype}{taught}"
 
 
 def task_line(config: RunConfig) -> str:
@@ -142,7 +143,8 @@ def optimizer_settings(learner: LearnerConfig, course: OptimizerConfig) -> dict[
 def rewards_line(config: RunConfig) -> str:
     rewards = config.rewards
     ensembles = [f"{name} = {each.by} of ({knobs(each.weights)})" for name, each in rewards.ensembles.items()]
-    return "; ".join([knobs(rewards.weights), *ensembles, f"deadline {rewards.deadline_s:g} s a completion"])
+    judges = [f"{name} judged by {each.model} at {each.base_url}" for name, each in rewards.judges.items()]
+    return "; ".join([knobs(rewards.weights), *ensembles, *judges, f"deadline {rewards.deadline_s:g} s a completion"])
 
 
 def evaluation_line(config: RunConfig) -> str:

@@ -35,9 +35,18 @@ def reward_metrics(rewards: Sequence[Reward]) -> dict[str, float]:
         **{f"reward/std/{name}": float(np.std(found)) for name, found in values.items()},
         **{f"reward/failed/{name}": mean(part.status != "ok" for part in found) for name, found in parts.items()},
         f"reward/{RIGHT_UNTAGGED}": min(1.0, UNTAGGED_ONE_IN * sum(part.value for part in untagged) / len(rewards)),
+        **{f"reward/logged/{name}": mean(values) for name, values in logged_figures(rewards).items()},
         "reward/timeouts": float(sum(reward.status == "timeout" for reward in rewards)),
         "reward/errors": float(sum(reward.status == "error" for reward in rewards)),
     }
+
+
+def logged_figures(rewards: Iterable[Reward]) -> dict[str, list[float]]:
+    """Return the figures that reward functions logged, by their name, one for each completion that has it."""
+    found: dict[str, list[float]] = {}
+    for name, value in (item for reward in rewards for item in reward.logged.items()):
+        found.setdefault(name, []).append(value)
+    return found
 
 
 def grading_metrics(groups: Sequence[GroupHeader]) -> dict[str, float]:

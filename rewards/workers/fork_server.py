@@ -29,6 +29,8 @@ from functools import partial
 from importlib import import_module
 from typing import Any, Protocol
 
+from rewards.signature import Kind, kind_of
+
 MAX_MESSAGE_BYTES = 2**18
 PR_SET_PDEATHSIG = 1
 STOP_S = 1.0
@@ -83,17 +85,18 @@ class ForkServer:
         """Whether it was killed: its children are dead too, or about to be."""
         return bool(select.select([self._handle], [], [], 0)[0])
 
-    def load(self, functions: Iterable[Loadable]) -> None:
-        """Import functions; children forked from now on have them. Raises LoadError."""
+    def load(self, functions: Iterable[Loadable]) -> dict[str, Kind]:
+        """Import functions for children forked from now on; return how each is called. Raises LoadError."""
         self._functions |= {function.name: function for function in functions}
         try:
-            reason = self._ask("load", list(self._functions.values()))
+            found = self._ask("load", list(self._functions.values()))
         except ConnectionError:
-            reason = "the process that imports them died"
+            found = "the process that imports them died"
             self._stop()
             self._start()
-        if reason is not None:
+        if isinstance(reason := found, str):
             raise LoadError(f"cannot use {sorted(function.path for function in self._functions.values())}: {reason}")
+        return dict(found)
 
     def fork(self) -> tuple[int, socket.socket]:
         """Return a new child's process id and the socket to it. Starts the server again if it was killed.
@@ -203,7 +206,8 @@ def die_with(parent: int) -> None:
         os._exit(1)
 
 
-def _load(declared: list[Loadable], functions: dict[str, Any]) -> str | None:
+def _load(declared: list[Loadable], functions: dict[str, Any]) -> dict[str, Kind] | str:
+    """Import functions and return how each is called, or what is wrong."""
     signal.alarm(MAX_IMPORT_S)  # kills this process, also in C, should the supervisor be gone by then
     for function in declared:
         try:
@@ -213,7 +217,7 @@ def _load(declared: list[Loadable], functions: dict[str, Any]) -> str | None:
         finally:
             signal.alarm(0)
     gc.freeze()  # a collection in a child would copy every page
-    return None
+    return {name: kind_of(loaded) for name, (_, loaded) in functions.items()}
 
 
 def _fork(control: socket.socket, channel: int, run: Callable[[socket.socket], None]) -> int | OSError:

@@ -15,8 +15,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from rewards.function import Outcome, RewardFunction, call
+from rewards.function import LoadedFunction, Outcome, RewardFunction
 from rewards.parts.markers import markers
+from rewards.subject import Subject
 
 HEADER = struct.Struct("!Q")
 """A message is its length in bytes, then what is pickled."""
@@ -27,12 +28,13 @@ Functions = Mapping[str, tuple[RewardFunction, Callable[..., Any]]]
 def run(channel: socket.socket, functions: Functions, memory_gib: float | None) -> None:
     """Grade until ``channel`` is closed."""
     limit(memory_gib)
+    loaded = {name: LoadedFunction.of(*each) for name, each in functions.items()}
     for batch in messages(channel):
-        for names, text, answer, prefix_characters in batch:
+        for names, subject in batch:
             for name in names:
-                outcome = _grade(functions[name], text, answer)
+                outcome = _grade(loaded[name], subject)
                 if name == names[-1]:
-                    outcome = outcome._replace(markers=markers(text[prefix_characters:]))
+                    outcome = outcome._replace(markers=markers_of(subject))
                 channel.sendall(json.dumps(outcome).encode() + b"\n")
 
 
@@ -50,25 +52,34 @@ def encode_message(message: Any) -> bytes:
     return HEADER.pack(len(content)) + content
 
 
-def encode_batch(tasks: Iterable[tuple[Sequence[RewardFunction], str, Mapping[str, Any], int]]) -> bytes:
-    """Return a batch as ``run`` reads it: each task's functions, text, what verifies it, and length of the prefix.
-
-    The length is that of the text that the prompt had begun, in characters.
-    """
-    return encode_message([([function.name for function in functions], *task) for functions, *task in tasks])
+def encode_batch(tasks: Iterable[tuple[Sequence[RewardFunction], Subject]]) -> bytes:
+    """Return a batch as ``run`` reads it: each task's functions, and what they read."""
+    return encode_message([([function.name for function in functions], subject) for functions, subject in tasks])
 
 
 def decode_outcome(line: bytes) -> Outcome:
     """Return the outcome that a line holds. Raises ValueError when a process that went wrong wrote something else."""
-    status, grades, reason, seconds, shown = json.loads(line)
-    if status not in ("ok", "error") or not isinstance(grades, dict):
-        raise ValueError(f"not an outcome: {line[:80]!r}")
-    return Outcome(status, grades, reason, seconds, None if shown is None else tuple(shown))
+    return outcome_from(json.loads(line))
 
 
-def _grade(loaded: tuple[RewardFunction, Callable[..., Any]], text: str, answer: Mapping[str, Any]) -> Outcome:
+def outcome_from(fields: Sequence[Any]) -> Outcome:
+    """Return the outcome whose fields came as JSON. Raises ValueError for something else."""
+    status, grades, reason, seconds, shown, each, logged = fields
+    if status not in ("ok", "error", "timeout") or not isinstance(grades, dict):
+        raise ValueError(f"not an outcome: {str(fields)[:80]!r}")
+    return Outcome(status, grades, reason, seconds, None if shown is None else tuple(shown), tuple(each), logged)
+
+
+def markers_of(subject: Subject) -> tuple[str, ...] | None:
+    """Return the behaviours that a completion shows, in what the model wrote; None for a whole group."""
+    if subject.prefix_characters is None:
+        return None
+    return markers(subject.texts[0][subject.prefix_characters :])
+
+
+def _grade(loaded: LoadedFunction, subject: Subject) -> Outcome:
     start = time.perf_counter()
-    outcome = call(*loaded, text, answer)
+    outcome = loaded.call(subject)
     return outcome._replace(seconds=time.perf_counter() - start)
 
 

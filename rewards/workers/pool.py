@@ -192,17 +192,16 @@ class RewardPool:
         for worker in self.workers:
             if worker.loading is not None or not self._scheduler.queue:
                 continue
-            if self._functions.keys() <= worker.functions.keys():
-                if items := self._scheduler.next_items(worker.num_open):
-                    worker.send(items)
-            else:
+            if not self._functions.keys() <= worker.functions.keys():
                 worker.load(self._functions)
+            elif items := self._scheduler.next_items(worker.num_open):
+                worker.send(items)
 
     def _start(self, index: int) -> WorkerHandle:
         # A killed actor's name is not free at once, so a replacement gets its own.
         name = f"{self._name_prefix}-{index}" + (f"-restart-{self.restarts}" if self.restarts else "")
         options = {"name": name, "num_cpus": self._config.cpus_per_worker, **self._place(index)}
-        actor = RewardActor.options(**options).remote(self._config.memory_gib, name)
+        actor = RewardActor.options(**options).remote(self._config.memory_gib, name, self._config.max_in_flight)
         worker = WorkerHandle(index, name, cast("ActorHandle[RewardWorker]", actor))
         worker.load(self._functions)
         return worker
@@ -223,6 +222,7 @@ class RewardPool:
             return
         if was_loading and worker.loading is None:
             self._failed_starts = 0
+            self._scheduler.learn(worker.kinds)
         for item, outcomes in graded:
             self._scheduler.settle(item, outcomes)
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import socket
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from rewards.function import Outcome, RewardFunction
+from rewards.subject import Subject
 from rewards.workers import grading
 from rewards.workers.channel import Channel
 from rewards.workers.kernel_counts import CallClock
@@ -25,28 +26,36 @@ class GradeRequest(NamedTuple):
     functions: tuple[RewardFunction, ...]
     group: int
     """Position among the groups that the worker is given in the same call."""
-    completion: int
-    """Position of the completion in its group."""
+    completion: int | None
+    """Position of the completion in its group; None: the whole group."""
 
     def task(self, groups: Sequence[Group]) -> GradeTask:
-        """Return the task, whose text is all that the assistant says."""
+        """Return the task, whose texts are all that the assistant says."""
         group = groups[self.group]
-        prefix, text = group.prompt.assistant_prefix, group.completions[self.completion].policy_text
-        return GradeTask(self.functions, prefix + text, group.prompt.answer, len(prefix))
+        prompt, prefix = group.prompt, group.prompt.assistant_prefix
+        if self.completion is not None:
+            text = prefix + group.completions[self.completion].policy_text
+            return GradeTask(
+                self.functions, Subject((text,), prompt.answer, prompt.text, prefix_characters=len(prefix))
+            )
+        texts = tuple(prefix + completion.policy_text for completion in group.completions)
+        ids = tuple(completion.token_ids[completion.policy_tokens].tolist() for completion in group.completions)
+        return GradeTask(self.functions, Subject(texts, prompt.answer, prompt.text, prompt.messages, ids))
 
 
 @dataclass(eq=False)
 class GradeTask:
-    """One completion to be graded: its functions are called on it one after another."""
+    """One completion, or a whole group, to be graded.
+
+    Its functions are called on it one after another, then all together those that are ``async def``.
+    """
 
     functions: tuple[RewardFunction, ...]
-    text: str
-    """All that the assistant says; nothing of an environment."""
-    answer: Mapping[str, Any]
-    prefix_characters: int = 0
-    """How much of the text the prompt had begun; markers are not sought there."""
-    outcomes: list[Outcome] = field(default_factory=list)
-    """One for each function that is finished, in their order."""
+    subject: Subject
+    concurrent: frozenset[str] = frozenset()
+    """Names of the functions that are called together (concurrent/lane.py)."""
+    found: dict[str, Outcome] = field(default_factory=dict)
+    """By name, of each function that is finished."""
     is_set_aside: bool = False
     """Whether the current function is so slow that other tasks go on without it."""
     num_deaths: int = 0
@@ -56,17 +65,27 @@ class GradeTask:
 
     @property
     def is_done(self) -> bool:
-        return len(self.outcomes) == len(self.functions)
+        return len(self.found) == len(self.functions)
+
+    @property
+    def outcomes(self) -> tuple[Outcome, ...]:
+        """One for each function, in their order. The task must be done."""
+        return tuple(self.found[function.name] for function in self.functions)
 
     @property
     def remaining(self) -> tuple[RewardFunction, ...]:
-        """The functions without an outcome yet; the first of them is the current one."""
-        return self.functions[len(self.outcomes) :]
+        """The functions without an outcome that are called one after another; the first is the current one."""
+        over = self.found.keys() | self.concurrent
+        return tuple(function for function in self.functions if function.name not in over)
 
     def record(self, outcome: Outcome) -> None:
         """Take the outcome of the current function."""
-        self.outcomes.append(outcome)
         self.is_set_aside, self.num_deaths = False, 0
+        self.note(self.remaining[0].name, outcome)
+
+    def note(self, name: str, outcome: Outcome) -> None:
+        """Take the outcome of a function."""
+        self.found[name] = outcome
         self.notify()
 
     def notify(self) -> None:
@@ -108,18 +127,14 @@ class GradingProcess:
         self.tasks.extend(tasks)
         self.note_waiting()
         self._clock.begin()
-        self._channel.send(
-            grading.encode_batch(
-                (task.remaining, task.text, task.answer, task.prefix_characters) for task in self.tasks
-            )
-        )
+        self._channel.send(grading.encode_batch((task.remaining, task.subject) for task in self.tasks))
 
     def record(self, outcome: Outcome) -> None:
         """Take the outcome of the function that it was calling. The next function begins."""
         self._clock.begin()
         task = self.tasks[0]
         task.record(outcome)
-        if task.is_done:
+        if not task.remaining:
             self.tasks.popleft()
 
     def note_waiting(self) -> None:

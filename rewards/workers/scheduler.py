@@ -1,8 +1,8 @@
 """The queue of completions to be graded, and their rewards. No Ray here: pool.py decides which worker grades.
 
-The forms of a completion on its way: a RemoteGroup is submitted and becomes a PendingGroup; each of its completions is
-a WorkItem here, a GradeRequest on its way to a worker, a GradeTask there (processes.py), an Outcome of each function
-(rewards/function.py), and in the end a Reward (rewards/score.py).
+The forms of a completion on its way: a RemoteGroup is submitted and becomes a PendingGroup; each of its completions,
+and the whole for functions of groups, is a WorkItem here, a GradeRequest on its way to a worker, a GradeTask there
+(processes.py), an Outcome of each function (rewards/function.py), and in the end a Reward (rewards/score.py).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from rewards.environments.registry import EnvironmentSpec
 from rewards.function import Outcome, RewardFunction
 from rewards.registry import functions_of
 from rewards.score import compose, parts_of
+from rewards.signature import Kind
 from rewards.workers.failures import Failure, Failures
 from rewards.workers.running_means import RunningMeans
 from rollout.types.completions import RemoteGroup, Reward, RewardPart
@@ -35,6 +36,8 @@ class PendingGroup:
     functions: tuple[RewardFunction, ...]
     rewards: dict[int, Reward] = field(default_factory=dict)
     """By the completion's index."""
+    found: dict[int | None, dict[str, Outcome]] = field(default_factory=dict)
+    """What functions made of a completion, by its index, and of the whole group; by the functions' names."""
 
     @property
     def is_done(self) -> bool:
@@ -47,16 +50,21 @@ class PendingGroup:
 
 @dataclass(frozen=True, eq=False)
 class WorkItem:
-    """One completion of a pending group, to be graded by one worker."""
+    """One completion of a pending group, or the group as a whole, to be graded by one worker."""
 
     pending: PendingGroup
-    index: int
+    index: int | None
+    """None: the whole group."""
+    functions: tuple[RewardFunction, ...]
+    """What is called. Until a worker has imported them, nobody knows which are for whole groups: all of them."""
     may_retry: bool = True
     """Whether a worker that dies with it has it given to another."""
 
     @property
-    def grader(self) -> str:
-        return self.pending.group.prompt.grader
+    def work(self) -> str:
+        """What others take about as long as it."""
+        grader = self.pending.group.prompt.grader
+        return grader if self.index is not None else f"groups of {grader}"
 
 
 class Scheduler:
@@ -69,6 +77,8 @@ class Scheduler:
         self._environment_parts = {part for each in self._environments.values() for part in each.parts}
         self._functions: dict[str, tuple[RewardFunction, ...]] = {}
         self._means = RunningMeans()
+        self._whole: frozenset[str] = frozenset()
+        self._waiting: frozenset[str] = frozenset()
         self.failures = Failures(config)
         self.queue: deque[WorkItem] = deque()
         self.finished: list[PendingGroup] = []
@@ -79,7 +89,10 @@ class Scheduler:
         """Queue a group. Raises RewardConfigError when the settings cannot grade its task."""
         pending = PendingGroup(group, self.functions_of(group.prompt.grader))
         self.num_pending += 1
-        self.queue.extend(WorkItem(pending, index) for index in range(len(group.completions)))
+        indices: list[int | None] = [*range(len(group.completions))]
+        if self._config.functions and indices:
+            indices.append(None)  # for nothing, unless one of these turns out to be for whole groups
+        self.queue.extend(WorkItem(pending, index, pending.functions) for index in indices)
         if pending.is_done:  # a group without completions
             self.finished.append(pending)
         return pending
@@ -90,6 +103,11 @@ class Scheduler:
             self._functions[task] = functions_of(task, self._config, self._environment_parts)
         return self._functions[task]
 
+    def learn(self, kinds: Mapping[str, Kind]) -> None:
+        """Take note of how functions are called, by name. A worker tells it once it has imported them."""
+        self._whole = frozenset(name for name, kind in kinds.items() if kind.is_whole)
+        self._waiting = frozenset(name for name, kind in kinds.items() if kind.is_async)
+
     def next_items(self, num_open: int) -> list[WorkItem]:
         """Take off the queue what a worker gets that has ``num_open`` completions before it.
 
@@ -97,13 +115,34 @@ class Scheduler:
         """
         items: list[WorkItem] = []
         while self.queue:
-            target = self._means.count_within(self.queue[0].grader, AHEAD_S, MAX_AHEAD)
+            item = self._narrowed(self.queue[0])
+            if not item.functions:
+                self.queue.popleft()
+                self.settle(item, ())
+                continue
+            target = self._target(item)
             room = target - num_open
             if room <= 0 or (not items and 2 * room < target):
                 break
-            items.append(self.queue.popleft())
+            self.queue.popleft()
+            items.append(item)
             num_open += 1
         return items
+
+    def _narrowed(self, item: WorkItem) -> WorkItem:
+        """Return the item with the functions that are called for it: those of one completion, or of whole groups."""
+        if not self._whole and item.index is not None:
+            return item
+        functions = tuple(each for each in item.functions if (each.name in self._whole) == (item.index is None))
+        return replace(item, functions=functions)
+
+    def _target(self, item: WorkItem) -> int:
+        """Return how many such items a worker may have before it."""
+        target = self._means.count_within(item.work, AHEAD_S, MAX_AHEAD)
+        if not any(each.name in self._waiting for each in item.functions):
+            return target
+        most = 2 * self._config.max_in_flight
+        return most if self._means.mean(item.work) is None else min(target, most)
 
     def take_finished(self) -> list[RemoteGroup]:
         """Return the groups that are done, each once."""
@@ -123,21 +162,36 @@ class Scheduler:
         want the run to stop.
         """
         pending = item.pending
-        assert item.index not in pending.rewards, "a completion was graded twice"
-        statuses = {outcome.status for outcome in outcomes}
-        if "timeout" not in statuses:
-            self._means.record(item.grader, sum([outcome.seconds for outcome in outcomes]))
-        reward = pending.rewards[item.index] = compose(
-            pending.functions, outcomes, self._config, self._given(pending.group, item.index)
+        assert item.index not in pending.found, "a completion was graded twice"
+        names = [function.name for function in item.functions]
+        found = pending.found[item.index] = dict(zip(names, outcomes, strict=True))
+        if "timeout" not in {outcome.status for outcome in outcomes}:
+            # While a function waits, its worker goes on with others.
+            busy = [outcome.seconds for name, outcome in found.items() if name not in self._waiting]
+            self._means.record(item.work, sum(busy))
+        if item.index is None:
+            for index in [index for index in pending.found if index is not None]:
+                self._reward(pending, index)
+        elif None in pending.found or not self._config.functions:
+            self._reward(pending, item.index)
+
+    def _reward(self, pending: PendingGroup, index: int) -> None:
+        """Give a completion its reward, of which everything is known."""
+        whole, size = pending.found.get(None, {}), len(pending.group.completions)
+        found = pending.found[index] | {name: each.of_completion(name, index, size) for name, each in whole.items()}
+        outcomes = [found[function.name] for function in pending.functions]
+        reward = pending.rewards[index] = compose(
+            pending.functions, outcomes, self._config, self._given(pending.group, index)
         )
         if pending.is_done:
             self.finished.append(pending)
-        if reward.status == "ok" and statuses <= {"ok"}:
+        if reward.status == "ok" and {outcome.status for outcome in outcomes} <= {"ok"}:
             self.failures.record(())
             return
-        place = f"prompt {pending.group.prompt.id}, completion {item.index}"
-        failed = (_failure(*each, place) for each in zip(pending.functions, outcomes, strict=True))
-        self.failures.record(tuple(failure for failure in failed if failure is not None))
+        place = f"prompt {pending.group.prompt.id}, completion {index}"
+        failed = [_failure(*each, place) for each in zip(pending.functions, outcomes, strict=True)]
+        nobody = Failure("rewards.weights", "error", "every part that is weighed is None for it", place)
+        self.failures.record(tuple(failure for failure in failed if failure is not None) or (nobody,))
 
     def _given(self, group: RemoteGroup, index: int) -> list[RewardPart]:
         """Return the parts that a completion's environment gave; 0 for one that it should have given and did not."""
@@ -152,7 +206,7 @@ class Scheduler:
             if item.may_retry:
                 self.queue.appendleft(replace(item, may_retry=False))
             else:
-                self.settle(item, [lost] * len(item.pending.functions))
+                self.settle(item, [lost] * len(item.functions))
 
 
 def _failure(function: RewardFunction, outcome: Outcome, place: str) -> Failure | None:

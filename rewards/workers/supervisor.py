@@ -7,6 +7,8 @@ the one that a process hangs in is known:
     past its deadline ──> the process is killed, the outcome is a timeout; the rest of its batch goes on
     the process died  ──> the function is called once more in another process; then the outcome is an error
 
+Functions that are ``async def`` come last, and are called many at a time (concurrent/lane.py).
+
 At most MAX_SET_ASIDE processes are set aside at a time. So a share h of hanging completions with a deadline of D
 seconds costs little, up to MAX_SET_ASIDE / (h D) completions a second.
 """
@@ -18,6 +20,8 @@ from collections import deque
 from collections.abc import Callable, Iterable
 
 from rewards.function import Outcome, RewardFunction
+from rewards.signature import Kind
+from rewards.workers.concurrent.lane import AsyncCall, Lane
 from rewards.workers.fork_server import ForkServer, LoadError
 from rewards.workers.processes import GradeTask, GradingProcess
 from rewards.workers.running_means import RunningMeans
@@ -38,9 +42,14 @@ MAX_DEATHS = 2
 class Supervisor:
     """Grades tasks in processes of its own. Lives in an event loop, which it never blocks for longer than a fork."""
 
-    def __init__(self, memory_gib: float | None) -> None:
-        """``memory_gib`` bounds what each grading process may allocate; None leaves it alone."""
+    def __init__(self, memory_gib: float | None, max_in_flight: int) -> None:
+        """``memory_gib`` bounds what each grading process may allocate; None leaves it alone.
+
+        At most ``max_in_flight`` calls of functions that are ``async def`` are under way at a time.
+        """
         self._server = ForkServer(memory_gib)
+        self._lane = Lane(memory_gib, max_in_flight, self._call_alone)
+        self._kinds: dict[str, Kind] = {}
         self._means = RunningMeans()
         self._queue: deque[GradeTask] = deque()
         self._processes: list[GradingProcess] = []
@@ -51,19 +60,26 @@ class Supervisor:
     @property
     def pids(self) -> list[int]:
         """The processes it started that are alive: the fork server, then the grading processes."""
-        return [self._server.pid, *(process.pid for process in self._processes)]
+        return [self._server.pid, *(process.pid for process in self._processes), *self._lane.pids]
 
-    def load(self, functions: Iterable[RewardFunction]) -> None:
-        """Import functions before tasks ask for them, and wait until that is done. Raises LoadError."""
-        self._server.load(functions)
+    def load(self, functions: Iterable[RewardFunction]) -> dict[str, Kind]:
+        """Import functions before tasks ask for them, and return how each is called. Raises LoadError."""
+        loaded = list(functions)
+        self._kinds = self._server.load(loaded)
         for process in self._processes:
             process.is_outdated = True
+        self._lane.load([function for function in loaded if self._kinds[function.name].is_async])
+        return self._kinds
 
     def submit(self, tasks: Iterable[GradeTask], on_change: Callable[[], None]) -> None:
         """Queue tasks. ``on_change`` is called when one of them has an outcome more, or is set aside."""
         for task in tasks:
             task.on_change = on_change
-            self._queue.append(task)
+            task.concurrent = frozenset(each.name for each in task.functions if self._kinds[each.name].is_async)
+            if task.remaining:
+                self._queue.append(task)
+            else:
+                self._lane.submit(task)
         self._dispatch()
         if self._timer is None:
             self._tick()
@@ -74,9 +90,14 @@ class Supervisor:
             self._timer.cancel()
         for process in list(self._processes):
             self._end(process)
+        self._lane.close()
         self._server.close()
 
     def _dispatch(self) -> None:
+        try:
+            self._lane.advance()
+        except (OSError, LoadError) as error:  # the next tick tries again
+            self.trouble = error
         while self._queue and (process := self._free_process()) is not None:
             process.give(self._next_batch())
 
@@ -115,13 +136,32 @@ class Supervisor:
             self._died(process)
             return
         self._means.record(process.function.name, outcome.seconds)
-        process.record(outcome)
+        self._record(process, outcome)
         if process.is_set_aside:  # it would go on at idle priority
             self._end(process)
             self._requeue(process.tasks)
         elif process.tasks:
             return
         self._dispatch()
+
+    def _record(self, process: GradingProcess, outcome: Outcome) -> None:
+        """Take the outcome of the function that a process was calling; those that are ``async def`` come last."""
+        task = process.tasks[0]
+        process.record(outcome)
+        if task.concurrent and not task.remaining:
+            self._lane.submit(task)
+
+    def _call_alone(self, call: AsyncCall) -> None:
+        """Call a function that is ``async def`` as others are, in a process that does nothing else meanwhile."""
+        task, function = call
+        alone = GradeTask((function,), task.subject)
+
+        def note() -> None:
+            if alone.is_done:
+                task.note(function.name, alone.found[function.name])
+
+        alone.on_change = note
+        self._queue.append(alone)
 
     def _died(self, process: GradingProcess) -> None:
         how = self._end(process)
@@ -130,7 +170,7 @@ class Supervisor:
             task.num_deaths += 1
             task.is_set_aside = False
             if task.num_deaths == MAX_DEATHS:
-                process.record(Outcome("error", {}, f"the process died while grading it: {how}"))
+                self._record(process, Outcome("error", {}, f"the process died while grading it: {how}"))
         self._requeue(process.tasks)
         self._dispatch()
 
@@ -154,12 +194,13 @@ class Supervisor:
             elif self._is_unusually_slow(process):
                 self._requeue(process.set_aside_straggler())
         self._dispatch()
-        is_busy = self._queue or any(process.tasks for process in self._processes)
+        is_busy = self._queue or self._lane.is_busy or any(process.tasks for process in self._processes)
         self._timer = asyncio.get_running_loop().call_later(TICK_S, self._tick) if is_busy else None
 
     def _time_out(self, process: GradingProcess) -> None:
         self._end(process)
-        process.record(Outcome("timeout", {}, f"not graded within {process.function.deadline_s:g} s"))
+        deadline_s = process.function.deadline_s
+        self._record(process, Outcome("timeout", {}, f"not graded within {deadline_s:g} s", deadline_s))
         self._requeue(process.tasks)
 
     def _is_unusually_slow(self, process: GradingProcess) -> bool:

@@ -14,7 +14,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from rewards.function import Outcome, RewardFunction
+from rewards.function import MAX_IN_FLIGHT, Outcome, RewardFunction
+from rewards.signature import Kind
 from rewards.workers.kernel_counts import peak_memory_gib
 from rewards.workers.processes import GradeRequest, GradeTask
 from rewards.workers.supervisor import Supervisor
@@ -46,12 +47,16 @@ class GradingProgress:
 class RewardWorker:
     """Grades completions. Trusts neither the text nor the reward function to succeed, to return or to stay alive."""
 
-    def __init__(self, memory_gib: float | None = None, name: str = "reward") -> None:
+    def __init__(
+        self, memory_gib: float | None = None, name: str = "reward", max_in_flight: int = MAX_IN_FLIGHT
+    ) -> None:
         """``memory_gib`` bounds what grading a completion may allocate, in GiB; None leaves it alone.
+
+        At most ``max_in_flight`` calls of functions that are ``async def`` are under way at a time.
 
         Ray shows ``name`` with the actor, and its calls as ``countdown/reward-0.grade``.
         """
-        self._supervisor = Supervisor(memory_gib)
+        self._supervisor = Supervisor(memory_gib, max_in_flight)
         self._memory_gib = memory_gib
         self._environments: OpenEnvironments | None = None
         self._name = name
@@ -59,10 +64,9 @@ class RewardWorker:
     def __repr__(self) -> str:
         return self._name
 
-    async def load(self, functions: Sequence[RewardFunction]) -> int:
-        """Import functions before a completion's time runs; return this process's id. Raises LoadError."""
-        self._supervisor.load(functions)
-        return os.getpid()
+    async def load(self, functions: Sequence[RewardFunction]) -> dict[str, Kind]:
+        """Import functions before a completion's time runs; return how each is called. Raises LoadError."""
+        return self._supervisor.load(functions)
 
     async def grade_groups(
         self, requests: Sequence[tuple[Any, ...]], *packed: PackedGroup
@@ -85,7 +89,7 @@ class RewardWorker:
         waiting = dict(enumerate(tasks))
         while waiting:
             await self._wait_for(news, waiting.values())
-            done = [(position, tuple(task.outcomes)) for position, task in waiting.items() if task.is_done]
+            done = [(position, task.outcomes) for position, task in waiting.items() if task.is_done]
             for position, _ in done:
                 del waiting[position]
             yield GradingProgress(done, sum(not task.is_set_aside for task in waiting.values()))

@@ -12,6 +12,7 @@ from ray import ObjectRefGenerator
 from ray.actor import ActorHandle
 
 from rewards.function import Outcome, RewardFunction
+from rewards.signature import Kind
 from rewards.workers.scheduler import WorkItem
 from rewards.workers.worker import GradingProgress, RewardWorker
 
@@ -47,6 +48,8 @@ class WorkerHandle:
     actor: ActorHandle[RewardWorker]
     functions: Mapping[str, RewardFunction] = field(default_factory=dict)
     """Those it has loaded, or is loading."""
+    kinds: Mapping[str, Kind] = field(default_factory=dict)
+    """How each is called, once they are loaded."""
     loading: ray.ObjectRef[Any] | None = None
     batches: dict[ObjectRefGenerator, WorkBatch] = field(default_factory=dict)
     deadline: float = 0.0
@@ -79,7 +82,7 @@ class WorkerHandle:
         """Have it grade items."""
         references = list(dict.fromkeys(item.pending.group.reference for item in items))
         places = {reference: place for place, reference in enumerate(references)}
-        requests = [(item.pending.functions, places[item.pending.group.reference], item.index) for item in items]
+        requests = [(item.functions, places[item.pending.group.reference], item.index) for item in items]
         reports: ObjectRefGenerator = self._grade.remote(requests, *references)
         if not self.batches:
             self.deadline = time.monotonic() + SILENCE_S
@@ -94,7 +97,7 @@ class WorkerHandle:
             except StopIteration:
                 del self.batches[ref]
         else:
-            ray.get(ref)
+            self.kinds = ray.get(ref)
             self.loading = None
         self.deadline = max(self.deadline, time.monotonic() + SILENCE_S)  # an import may still be allowed longer
         return graded

@@ -92,6 +92,7 @@ class Template:
             key=problem.key,
             difficulty=problem.difficulty,
             environment=task.environment,
+            messages=tuple(self._conversation(self._turns(problem, format, task))) if self._config.chat else (),
         )
 
     def faults(
@@ -140,21 +141,20 @@ class Template:
 
     def _worded(self, asked: Sequence[list[str]], format: PromptFormat) -> list[str]:
         """Return the whole prompts of the turns of some problems."""
-        prefix = self.prefix(format)
         if not self._config.chat or not asked:
-            return ["\n\n".join(joined(turns, prefix)) for turns in asked]
-        roles = ("user", "assistant", "user")
-        system = [{"role": "system", "content": self._config.system}] if self._config.system else []
-        turned = [
-            [{"role": role, "content": turn} for role, turn in zip(roles, turns, strict=False)] for turns in asked
-        ]
-        opened = worded(self._tokenizer, [system + turns for turns in turned])
+            return ["\n\n".join(joined(turns, self.prefix(format))) for turns in asked]
+        opened = worded(self._tokenizer, [self._conversation(turns) for turns in asked])
         if format == "one_shot" and asked[0][1].strip() not in opened[0]:  # Qwen3's leaves out what is in <think> tags
             raise ValueError(
                 "the model's chat template leaves out a part of the worked example's answer, probably its reasoning: "
                 "set prompts.chat = false, or write the example into prompts.template and ask zero_shot"
             )
-        return [text + prefix for text in opened]
+        return [text + self.prefix(format) for text in opened]
+
+    def _conversation(self, turns: Sequence[str]) -> list[dict[str, str]]:
+        """Return the messages of a question, behind the example and its answer where there is one."""
+        said = [("system", self._config.system), *zip(("user", "assistant", "user"), turns, strict=False)]
+        return [{"role": role, "content": content} for role, content in said if content or role != "system"]
 
     def _turns(self, problem: Problem, format: PromptFormat, task: TaskConfig) -> list[str]:
         """Return the question, in the one-shot format behind the example and its answer."""

@@ -143,6 +143,8 @@ class Reward:
     """How long each function took over the completion, by its name; the deadline where it passed that."""
     markers: tuple[str, ...] | None = field(default=None, compare=False)
     """Behaviours that the completion's text shows; None when it was not looked at."""
+    logged: Mapping[str, float] = field(default_factory=dict, compare=False)
+    """Figures that reward functions logged of it, by name."""
 
     def part(self, name: str) -> RewardPart:
         """Return the part of that name. Raises KeyError when the reward has none."""

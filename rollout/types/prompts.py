@@ -41,6 +41,8 @@ class Prompt:
     environment: str = ""
     """What answers the completion's turns: an environment of ``rewards/environments`` by its name, or a user's
     ``module:Class``. Empty: nothing does, and a completion is one turn."""
+    messages: tuple[Mapping[str, str], ...] = ()
+    """The conversation that a chat template made the text of; none for bare text."""
 
 
 @dataclass(frozen=True, slots=True)

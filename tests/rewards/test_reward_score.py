@@ -154,4 +154,4 @@ def test_a_reward_is_the_weighted_sum_of_what_succeeded(
 def test_markers_come_with_the_last_function_and_are_unknown_where_it_did_not_end() -> None:
     shown = ok(answer_tags=1)._replace(markers=("exploration",))
     assert compose([SCORE, TAGS], [LATE, shown], config()).markers == ("exploration",)
-    assert compose([TAGS, SCORE], [shown, LATE], config()).markers is None
+    assert compose([TAGS, SCORE], [ok(answer_tags=1), LATE], config()).markers is None

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from rewards.function import Outcome, RewardFunction
-from rewards.workers.processes import GradeTask
+from rewards.config import RewardsConfig
+from rewards.function import MAX_IN_FLIGHT, Outcome, RewardFunction
+from rewards.subject import Subject
+from rewards.workers.processes import GradeRequest, GradeTask
+from rewards.workers.scheduler import Scheduler
 from rewards.workers.worker import RewardWorker
+from rollout.types.completions import Group, RemoteGroup, Reward
 
 DEADLINE_S = 0.5
 GUARDED = RewardFunction("guarded", "hostile_rewards:guarded", ("guarded",), deadline_s=DEADLINE_S)
@@ -21,17 +24,19 @@ def act(deadline_s: float = DEADLINE_S) -> RewardFunction:
 
 
 @asynccontextmanager
-async def working(*functions: RewardFunction, memory_gib: float | None = None) -> AsyncIterator[RewardWorker]:
-    worker = RewardWorker(memory_gib)
+async def working(
+    *functions: RewardFunction, memory_gib: float | None = None, max_in_flight: int = MAX_IN_FLIGHT
+) -> AsyncIterator[RewardWorker]:
+    worker = RewardWorker(memory_gib, max_in_flight=max_in_flight)
     try:
-        assert await worker.load(functions) == os.getpid()
+        assert {*await worker.load(functions)} == {function.name for function in functions}
         yield worker
     finally:
         await worker.close()
 
 
 def tasks_of(texts: Iterable[str], *functions: RewardFunction, answer: Any = None) -> list[GradeTask]:
-    return [GradeTask(functions, text, answer or {}) for text in texts]
+    return [GradeTask(functions, Subject((text,), answer or {})) for text in texts]
 
 
 async def grade(worker: RewardWorker, tasks: Sequence[GradeTask]) -> list[tuple[Outcome, ...]]:
@@ -42,6 +47,27 @@ async def grade(worker: RewardWorker, tasks: Sequence[GradeTask]) -> list[tuple[
             assert position not in found, "a task came back twice"
             found[position] = outcomes
     return [found[position] for position in range(len(tasks))]
+
+
+def rewards_of(config: RewardsConfig, *groups: Group, **settings: Any) -> list[tuple[Reward, ...]]:
+    """Return what a recipe pays for groups: a driver's scheduler and one worker, without Ray."""
+
+    async def run() -> list[RemoteGroup]:
+        scheduler = Scheduler(config)
+        pending = [scheduler.enqueue(group) for group in groups]
+        functions = {function.name: function for each in pending for function in each.functions}
+        async with working(*functions.values(), **settings) as worker:
+            scheduler.learn(await worker.load([*functions.values()]))
+            while scheduler.queue:
+                items = scheduler.next_items(0)
+                places = [groups.index(item.pending.group) for item in items]
+                requests = zip([item.functions for item in items], places, [item.index for item in items], strict=True)
+                tasks = [GradeRequest(*request).task(groups) for request in requests]
+                for item, outcomes in zip(items, await grade(worker, tasks), strict=True):
+                    scheduler.settle(item, outcomes)
+        return scheduler.take(pending)
+
+    return [group.rewards for group in asyncio.run(run())]
 
 
 def statuses_of(graded: Iterable[Sequence[Outcome]]) -> list[list[str]]:

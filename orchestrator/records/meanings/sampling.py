@@ -62,6 +62,7 @@ REWARD = MetricSection(
                "0: the part is the same for every completion and teaches nothing"),
         Metric("reward/failed/<part>", "0 to 1", "share of completions for which a part timed out or failed", "0",
                "log.txt names the function and the prompt"),
+        Metric("reward/logged/<name>", "its own", "mean of a figure that a reward function gave to `log_metric`"),
         Metric("reward/<name>", "reward", "mean of an ensemble of `rewards.ensembles`, or of a function of your own"),
     ),
 )  # fmt: skip

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rewards.function import RewardFunction
+from rewards.subject import Subject
 from rewards.workers.grading import decode_outcome, encode_batch, run
 
 
@@ -17,7 +18,8 @@ def grade(text: str, answer: Mapping[str, Any]) -> float:
 def test_markers_are_sought_in_what_the_model_wrote_and_told_with_the_last_function() -> None:
     first, last = (RewardFunction(name, "m:grade", (name,)) for name in ("first", "last"))
     prefix = "Step 1: "
-    tasks = [((first, last), prefix + text, {}, len(prefix)) for text in ("Wait, let's try 5.", "hello")]
+    texts = ("Wait, let's try 5.", "hello")
+    tasks = [((first, last), Subject((prefix + text,), {}, prefix_characters=len(prefix))) for text in texts]
     ours, theirs = socket.socketpair()
     with ours, ours.makefile("rb") as answers:
         ours.sendall(encode_batch(tasks))

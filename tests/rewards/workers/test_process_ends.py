@@ -99,6 +99,7 @@ WORKER = """
 import asyncio, sys
 sys.path[:0] = {path!r}
 from rewards.function import RewardFunction
+from rewards.subject import Subject
 from rewards.workers.processes import GradeTask
 from rewards.workers.worker import RewardWorker
 
@@ -106,7 +107,7 @@ async def run():
     act = RewardFunction("hostile", "hostile_rewards:act", (), True, deadline_s=3600)
     worker = RewardWorker()
     await worker.load([act])
-    async for _ in worker.grade([GradeTask((act,), "program", {{"pid_file": {pid_file!r}}})]):
+    async for _ in worker.grade([GradeTask((act,), Subject(("program",), {{"pid_file": {pid_file!r}}}))]):
         pass
 
 asyncio.run(run())

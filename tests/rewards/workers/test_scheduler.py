@@ -47,7 +47,8 @@ def settle(scheduler: Scheduler, items: Sequence[WorkItem], outcomes: Sequence[t
 
 def text_of(item: WorkItem) -> str:
     """Return what a worker grades that is asked for an item."""
-    return GradeRequest(item.pending.functions, 0, item.index).task([item.pending.group]).text
+    (text,) = GradeRequest(item.functions, 0, item.index).task([item.pending.group]).subject.texts
+    return text
 
 
 def texts(items: Sequence[WorkItem]) -> list[str]:

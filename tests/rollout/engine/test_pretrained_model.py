@@ -21,6 +21,7 @@ from orchestrator.config.recipe import load
 from orchestrator.evaluate.models import NamedModel, named_models
 from rewards.registry import functions_of
 from rewards.score import compose
+from rewards.subject import Subject
 from rewards.workers.processes import GradeTask
 from rewards.workers.worker import RewardWorker
 from rollout.actor import environment
@@ -242,7 +243,7 @@ async def graded(groups: Sequence[Group]) -> list[Group]:
     await worker.load(functions)
     done = []
     for group in groups:
-        tasks = [GradeTask(functions, completion.text, group.prompt.answer) for completion in group.completions]
+        tasks = [GradeTask(functions, Subject((each.text,), group.prompt.answer)) for each in group.completions]
         async for _ in worker.grade(tasks):
             pass
         done.append(group.scored(tuple(compose(functions, task.outcomes, CONFIG.rewards) for task in tasks)))

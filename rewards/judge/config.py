@@ -1,0 +1,81 @@
+"""Settings of a model that judges completions. Pydantic alone is imported."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, Field, field_validator, model_validator
+
+
+class JudgeConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False):
+    """A part of the reward that a language model gives, which answers at an OpenAI-compatible endpoint."""
+
+    model: str = Field(min_length=1)
+    """Name of the model there."""
+    rubric: str = Field(min_length=1)
+    """What makes a completion good, in words for the judge. It may show entries of the prompt's answer by their names,
+    such as `{answer}`; question and completion are shown in any case, as data that is not to be obeyed."""
+    base_url: str = "https://api.openai.com/v1"
+    """Address of the endpoint, such as `http://127.0.0.1:8000/v1` of a vLLM server."""
+    key_variable: str = Field(default="OPENAI_API_KEY", pattern=r"^([A-Za-z_][A-Za-z0-9_]*)?$")
+    """Environment variable that holds the key, on each machine that has reward workers; a key in a recipe would be
+    written into the run's directory. Empty: the endpoint wants none."""
+    best: int = Field(default=10, ge=1, le=1_000)
+    """The judge gives a score from 0 to this, and the part is its share: 7 of 10 is 0.7."""
+    temperature: float = Field(default=0.0, ge=0, le=2)
+    """Of the judge's sampling. 0 repeats itself best."""
+    max_answer_tokens: int = Field(default=512, ge=16, le=1_000_000)
+    """Tokens that the judge may answer with. A judge that reasons needs thousands."""
+    max_characters: int = Field(default=20_000, ge=1, le=10_000_000)
+    """Characters of a completion that the judge reads; of a longer one its end."""
+    answer_format: Literal["json_schema", "json_object", "text"] = "json_schema"
+    """How the endpoint is told to answer in JSON: by a schema, which vLLM and OpenAI hold the model to; by OpenAI's
+    older JSON mode; or by words alone. The answer is checked in any case."""
+    timeout_s: float = Field(default=60.0, gt=0, le=3_600)
+    """Seconds that the endpoint may say nothing during one request. `rewards.deadlines_s.<judge>` bounds the whole
+    judgement, with its retries and waits: 300 by default."""
+    attempts: int = Field(default=4, ge=1, le=20)
+    """Requests at most for one judgement: after a failed connection, the statuses 408, 409, 429 and 5xx, with a pause
+    that doubles or that the endpoint asks for, and after an answer that is not what was asked for."""
+    requests_per_minute: float | None = Field(default=None, gt=0, le=1e6)
+    """Rate limit of all workers together; each keeps to its share. Unset: none but `rewards.max_in_flight`."""
+    cache: str = "~/.cache/rayzero/judgements"
+    """Folder of judgements by their content: the same question is paid for once, and a resumed run gets the same
+    rewards. Empty: none."""
+    usd_per_million_tokens: tuple[float, float] = (0.0, 0.0)
+    """Price of a million tokens read and written, US dollars, for `reward/logged/<judge>_usd`."""
+
+    @field_validator("base_url")
+    @classmethod
+    def _is_an_address_without_a_secret(cls, base_url: str) -> str:
+        try:
+            parts = urlsplit(base_url)
+            is_address = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            is_address = False
+        if not is_address:
+            raise ValueError(f"base_url = {base_url!r} is no address: write one such as http://127.0.0.1:8000/v1")
+        if parts.username or parts.password or parts.query:
+            raise ValueError(
+                f"base_url names a user, a password or a query for {parts.hostname}: keep secrets in key_variable"
+            )
+        return base_url
+
+    @model_validator(mode="after")
+    def _prices_are_not_negative(self) -> Self:
+        if min(self.usd_per_million_tokens) < 0:
+            raise ValueError(f"usd_per_million_tokens = {list(self.usd_per_million_tokens)}: must not be negative")
+        return self
+
+    def schema_of_answer(self) -> dict[str, object]:
+        """Return the JSON schema of what the judge must answer."""
+        return {
+            "type": "object",
+            "properties": {
+                "reason": {"type": "string"},
+                "score": {"type": "integer", "minimum": 0, "maximum": self.best},
+            },
+            "required": ["reason", "score"],
+            "additionalProperties": False,
+        }
