@@ -34,7 +34,7 @@ export function rolloutsPage(run) {
     list.replaceChildren();
     append(list, [...listed, more || null]);
   };
-  const bar = filterBar(run, rows, (test, sort) => {
+  const bar = filterBar(rows, (test, sort) => {
     state.found = rows.filter(test).sort(sort);
     state.shown = PAGE;
     count.textContent = `${plural(state.found.length, "completion")} of ${kept.toLocaleString("en-US")} kept, of ${of.toLocaleString("en-US")} in the run. Numbers are reward · advantage.`;
@@ -82,11 +82,10 @@ const SORTS = {
 };
 
 /**
- * @param {any} run
  * @param {Row[]} rows
  * @param {(test: (row: Row) => boolean, sort: (a: Row, b: Row) => number) => void} apply
  */
-function filterBar(run, rows, apply) {
+function filterBar(rows, apply) {
   const unique = (/** @type {(row: Row) => (string | number)[]} */ of) => [...new Set(rows.flatMap(of))];
   const steps = unique(({ group }) => [group.step]).sort((a, b) => Number(a) - Number(b));
   const tasks = unique(({ group }) => (group.source ? [group.source] : []));
