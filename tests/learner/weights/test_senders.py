@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,10 +14,12 @@ from learner.backend import forward_backward
 from learner.config import LoraConfig
 from learner.learner import Learner
 from learner.weights.gather import device_weights, tensors_of
-from learner.weights.senders import check_allocator, largest_bytes
+from learner.weights.senders import NcclSender, check_allocator, largest_bytes
 from rollout.types.completions import Group
+from rollout.types.publishing import NcclGroup
 from tests.support import learners
 from tests.support.learners import sharing_all
+from tests.support.streams import Streams
 from tests.support.tiny import MODEL, learner_config
 
 
@@ -69,6 +73,31 @@ def test_memory_that_no_other_process_can_open_is_refused(key: str) -> None:
         check_allocator({key: "max_split_size_mb:64, expandable_segments: True"})
     check_allocator({key: "expandable_segments:False"})
     check_allocator({})
+
+
+def test_who_joins_nccl_goes_on_computing_on_the_stream_that_was_current(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As vLLM joins, the thread is left on another one, and the next update would not wait for the last."""
+    from vllm.distributed.weight_transfer import nccl_common
+    from vllm.utils.torch_utils import current_stream
+
+    # As the communicator's warm-up does; the rest of it needs GPUs.
+    monkeypatch.setattr(nccl_common, "stateless_init_process_group", lambda *_: current_stream())
+    monkeypatch.setattr(torch.accelerator, "current_device_index", lambda: 0)
+    group = NcclGroup("127.0.0.1", 29500, world_size=2, buffer_bytes=2**20)
+    backend: Any = SimpleNamespace(rank=SimpleNamespace(is_first=True))
+    joins = {
+        "vLLM": lambda: nccl_common.trainer_init(
+            {"master_address": group.address, "master_port": group.port, "world_size": group.world_size}
+        ),
+        "ours": lambda: NcclSender(backend).join(group),
+    }
+    is_kept = {}
+    for name, join in joins.items():
+        streams = Streams(monkeypatch)
+        before = streams.current()
+        join()
+        is_kept[name] = streams.current() is before
+    assert is_kept == {"vLLM": False, "ours": True}
 
 
 def test_what_was_not_begun_says_so(folder: Path) -> None:
