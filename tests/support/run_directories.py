@@ -29,7 +29,7 @@ def written_run(
         metrics: dict[str, Any] = {"time/step_s": 2.0, "rollout/sampled_tokens": 24.0, "health/alarms": 0.0}
         held_out = [scored_group(f"held_out/{n}", right[n:] + right[:n], 5) for n in range(6)]
         if every and step % every == 0:
-            metrics |= summarize(held_out, [scored_group("g", [right[0]])]).metrics()
+            metrics |= summarize(held_out, [scored_group("g", [right[0]])], (1, 4)).metrics()
             directory.write_held_out(step, held_out)
         groups = [scored_group(f"train/{step}-{n}", right, 3 + n, text=text) for n in range(2)]
         if step:

@@ -13,8 +13,8 @@ from orchestrator.report.page.learning import Digests
 from orchestrator.report.reading.digest import StepDigest
 from rewards.function import RIGHT_UNTAGGED
 
-MAX_EXAMPLES = 24
-"""Groups that the page explains."""
+MAX_EXAMPLES, MAX_EQUAL = 24, 4
+"""Groups with spread that the page explains, and groups without."""
 LARGEST = 32
 """Completions of a group that can be read side by side."""
 RIGHT_OR_WRONG = "correctness"
@@ -40,16 +40,21 @@ def credit(run_settings: Mapping[str, Any], groups: Sequence[dict[str, Any]], tr
 
 
 def examples(groups: Sequence[dict[str, Any]]) -> list[int]:
-    """Return the places of groups to explain, evenly over the run: with a spread where there are such."""
+    """Return the places of groups to explain, evenly over the run: first those with spread, then a few without."""
     sized = [
         index for index, group in enumerate(groups)
         if group["split"] == "train" and 1 < len(group["completions"]) <= LARGEST
         and all(each["reward"] is not None for each in group["completions"])
     ]  # fmt: skip
     with_spread = [index for index in sized if len({each["reward"] for each in groups[index]["completions"]}) > 1]
-    chosen = with_spread or sized
-    places = np.linspace(0, len(chosen) - 1, min(MAX_EXAMPLES, len(chosen))).astype(int)
-    return [chosen[place] for place in dict.fromkeys(places.tolist())]
+    equal = [index for index in sized if index not in set(with_spread)]
+    return [*evenly(with_spread, MAX_EXAMPLES), *evenly(equal, MAX_EQUAL)]
+
+
+def evenly(places: Sequence[int], most: int) -> list[int]:
+    """Return `most` of the places, or all where there are fewer."""
+    chosen = np.linspace(0, len(places) - 1, min(most, len(places))).astype(int)
+    return [places[index] for index in chosen.tolist()]
 
 
 def explained(group: Mapping[str, Any], index: int, max_tokens: int | None) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from math import isfinite
 from pathlib import PurePath
@@ -54,8 +55,9 @@ def figures(evaluated: Sequence[Mapping[str, float]], held_out: Mapping[int, Ste
     for title, name in rows(first).items():
         key = f"eval/{name}"
         each = {"title": title, "is_rate": is_rate(key), "before": estimate(first, key), "after": estimate(last, key)}
-        if name == "pass_at_1" and first is not last:
-            each["change"] = change(held_out, int(first["step"]), int(last["step"]))
+        if name.startswith("pass_at_") and first is not last:
+            k = int(name.removeprefix("pass_at_"))
+            each["change"] = change(held_out, int(first["step"]), int(last["step"]), k)
         made.append(each)
     return made
 
@@ -69,12 +71,22 @@ def known(value: float | None) -> float | None:
     return value if value is not None and isfinite(value) else None
 
 
-def change(held_out: Mapping[int, StepDigest], first: int, last: int) -> list[float] | None:
-    """Return the change in pass@1, its interval and p-value, problem by problem; None where they were not kept."""
+def change(held_out: Mapping[int, StepDigest], first: int, last: int, k: int) -> list[float] | None:
+    """Return the change in pass@k, its interval and p-value, problem by problem.
+
+    None where completions were not kept, and for a k between 1 and the number of completions of a problem.
+    """
     if first not in held_out or last not in held_out:
         return None
-    found = paired(held_out[last].right, held_out[first].right)
+    found = paired(solved(held_out[last].right, k), solved(held_out[first].right, k))
     return None if found is None else difference_figures(found)
+
+
+def solved(right: Mapping[str, Sequence[int]], k: int) -> Mapping[str, Sequence[int]]:
+    """Return by problem how often pass@k counts it as solved, and how often it was asked for that."""
+    if k == 1:
+        return right
+    return {problem: [int(count > 0), 1] for problem, (count, of) in right.items() if of == k}
 
 
 def training_outcome(lines: Sequence[Row]) -> dict[str, Any] | None:
@@ -108,9 +120,34 @@ def facts(run: RecordedRun) -> list[tuple[str, str]]:
         "Trains": ("" if not run.settings else "a LoRA" if lora else "all weights"),
         "Learning rate": f"{rate:g}" if isinstance(rate := run.setting("learner.learning_rate"), int | float) else "",
         "Actors": ", ".join(plural(count, what) for count, what in (*actors, workers) if isinstance(count, int)),
+        "Cost": cost(run),
         "Seed": str(run.setting("seed", "")),
     }
     return [(label, text) for label, text in found.items() if text]
+
+
+def cost(run: RecordedRun) -> str:
+    """Return for how long a run's steps held GPUs, or cores, and the memory of its processes, as far as they are known.
+
+    Actors are counted as the log has them: a machine with few GPUs gets fewer than the recipe names.
+    """
+    seen = Counter(name.partition("-")[0] for name in run.peak_gib)
+    generators = seen["generator"] or run.setting("rollout.num_generators", 0)
+    ranks = seen["learner"] or run.setting("learner.num_ranks", 0)
+    workers = seen["reward"] or run.setting("rewards.num_workers", 0)
+    if run.mode == "cpu":
+        each = (
+            (generators, "rollout.cpus_per_generator"),
+            (ranks, "learner.cpus_per_rank"),
+            (workers, "rewards.cpus_per_worker"),
+        )
+        held, unit = sum(count * run.setting(key, 1) for count, key in each), "core-hours"
+    else:
+        owners = {"pods": generators * run.setting("rollout.tensor_parallel_size", 1) + ranks, "colocated": ranks}
+        held, unit = owners.get(run.mode, 0), "GPU-hours"
+    hours = held * total(run.rows, "time/step_s") / 3600
+    memory = f"{sum(run.peak_gib.values()):.1f} GiB of main memory" if run.peak_gib else ""
+    return ", ".join(filter(None, [f"{hours:.2g} {unit}" if hours else "", memory]))
 
 
 def batch(run: RecordedRun) -> str:

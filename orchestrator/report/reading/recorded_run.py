@@ -19,6 +19,7 @@ HOLDER = re.compile(r"process (\d{1,10}) on (\S+)")
 SAID = re.compile(r"(?:INFO|WARNING) (?:a new command resumes the run|training goes on) after step (\d+)$")
 PEAKS = re.compile(r"INFO peak memory, GiB: \{(.*)\}$")
 PEAK = re.compile(r"'((?:generator|learner|reward)-\d{1,6})': (\d{1,6}(?:\.\d+)?)")
+PLACED = re.compile(r"INFO placement: (cpu|colocated|pods)\b")
 VERDICT = re.compile(r"(?:INFO|WARNING) before training: (trainable|slow|too hard|too easy)$")
 
 
@@ -40,6 +41,8 @@ class RecordedRun:
     """Steps after which a command, or the learner, began again."""
     peak_gib: dict[str, float] = field(default_factory=dict)
     """Peak memory by process, as the log has it."""
+    mode: str = ""
+    """What became of `placement.mode`, as the log has it; empty where it says nothing."""
     outlook: str = ""
     """What the run said before training, such as `trainable`; empty where it said nothing."""
 
@@ -74,6 +77,7 @@ def read_run(path: Path) -> RecordedRun:
     rows = {int(row["step"]): row for row in files.metrics() if "step" in row}
     outlooks = [found[1] for line in log if (found := VERDICT.search(line))]
     peaks = [found[1] for line in log if (found := PEAKS.search(line))]
+    modes = [found[1] for line in log if (found := PLACED.search(line))]
     return RecordedRun(
         path=files.path,
         settings=files.config,
@@ -83,6 +87,7 @@ def read_run(path: Path) -> RecordedRun:
         state=state_of(files.path, files.config, max(rows, default=0)),
         resumed_after=[int(found[1]) for line in log if (found := SAID.search(line))],
         peak_gib={name: float(size) for name, size in PEAK.findall(peaks[-1])} if peaks else {},
+        mode=modes[-1] if modes else "",
         outlook=outlooks[0] if outlooks else "",
     )
 

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from orchestrator.cli import main
+from orchestrator.report.page import overview
 from orchestrator.report.page.chart import healthy
+from orchestrator.report.reading.recorded_run import RecordedRun, read_run
 from orchestrator.report.report import write_report
 from tests.support.paths import ROOT
 from tests.support.planted import planted_run
@@ -30,6 +32,8 @@ def test_a_runs_report_holds_what_its_pages_show(tmp_path: Path, capsys) -> None
     assert outcome["title"] == "pass@1 (sampled)" and outcome["before"][0] == 0.0 and outcome["after"][0] == 1.0
     mean, low, high, p = outcome["change"]
     assert mean == 1.0 and 0 < low < high <= 1 and p == pytest.approx(2 / 2**6)
+    changes = {each["title"]: each.get("change") for each in summary["figures"]}
+    assert changes["pass@4 (sampled)"][0] == 1.0 and changes["pass@1 (greedy)"] is None
     assert found["rollouts"]["kept"] == found["rollouts"]["of"] == 4 * 2 * 4 + 3 * 6 * 4
     charts = {chart["title"]: chart for section in found["learning"] for chart in section["charts"]}
     assert {"Right answers", "Mean reward", "Groups by outcome", "Cut off at the limit"} <= charts.keys()
@@ -40,6 +44,32 @@ def test_a_runs_report_holds_what_its_pages_show(tmp_path: Path, capsys) -> None
 
 def lines_of(lines: list[dict], label: str) -> list[dict]:
     return [line for line in lines if line["label"] == label]
+
+
+@pytest.mark.parametrize(
+    ("mode", "settings", "cost"),
+    [
+        ("cpu", {}, "2 core-hours, 6.0 GiB of main memory"),
+        ("colocated", {"rollout": {"num_generators": 2}}, "1 GPU-hours, 6.0 GiB of main memory"),
+        ("pods", {"rollout": {"tensor_parallel_size": 2}}, "5 GPU-hours, 6.0 GiB of main memory"),
+        ("", {}, "6.0 GiB of main memory"),
+    ],
+)
+def test_what_a_run_cost_is_what_its_actors_held(mode: str, settings: dict, cost: str) -> None:
+    """Two generators, one rank and a reward worker for an hour, whatever the recipe names."""
+    cpus = {"learner": {"cpus_per_rank": 0.8}, "rewards": {"cpus_per_worker": 0.2}}
+    rollout = {"num_generators": 8, "cpus_per_generator": 0.5} | settings.get("rollout", {})
+    peaks = {"generator-0": 2.0, "generator-1": 2.0, "learner-0": 1.5, "reward-0": 0.5}
+    rows = [{"step": float(step), "time/step_s": 1800.0} for step in (1, 2)]
+    found = RecordedRun(Path(), cpus | {"rollout": rollout}, rows, {}, {}, "complete", peak_gib=peaks, mode=mode)
+    assert overview.cost(found) == cost
+
+
+def test_a_run_says_in_its_log_which_placement_it_got(tmp_path: Path) -> None:
+    run = written_run(tmp_path)
+    said = "INFO placement: cpu, the cluster has no GPU"
+    (run / "log.txt").write_text(f"2026-01-01 00:00:00,000 {said}\n")
+    assert read_run(run).mode == "cpu" and dict(overview.facts(read_run(run)))["Cost"].endswith(" core-hours")
 
 
 def test_tokens_carry_the_learners_gap_and_what_the_update_changed_at_evaluations(tmp_path: Path) -> None:

@@ -1,8 +1,9 @@
 // The page GRPO: how the rewards of a group become the advantages of its tokens.
 
-import { fixed, h, percent, short, signed, visible } from "./dom.js";
+import { append, fixed, h, percent, short, signed, visible } from "./dom.js";
 import { chartCard, drawWaiting } from "./charts.js";
 import { chartSection } from "./learning.js";
+import { MODES, tokenStrip } from "./tokens.js";
 
 /** @typedef {{group: number, mean: number, std: number, advantages: Record<string, number[]>, tokens: Record<string, number[]>, recorded: (number|null|undefined)[]}} Example */
 
@@ -16,7 +17,7 @@ export function creditPage(run) {
       : h("p", { class: "nothing" }, "This run kept no group whose rewards could be explained."),
     h("section", {}, h("h2", {}, "And PPO?"), h("p", {}, algorithm.baseline === "value"
       ? run.rollouts.groups.some((/** @type {any} */ group) => group.completions.some((/** @type {any} */ each) => each.credits))
-        ? "This run has a critic, which gives each token an advantage of its own: colour a completion on the page Rollouts by the advantage of each token."
+        ? "This run has a critic, which gives each token an advantage of its own. They stand beside GRPO's below each group above, and colour completions on the page Rollouts."
         : "This run has a critic, but its advantages of single tokens are not recorded, as by earlier versions."
       : "This run has no critic, so that it has no advantages of single tokens by PPO, and none are made up here. A run with learner.algorithm.preset=ppo trains one.")),
     charts.length > 0 && chartSection(run, { title: "How sparse are the rewards?", charts }),
@@ -29,13 +30,13 @@ function chooser(run) {
   const group = (/** @type {Example} */ example) => run.rollouts.groups[example.group];
   const place = h("div", {});
   const select = /** @type {HTMLSelectElement} */ (h("select", { id: "example", onchange: () => show() },
-    examples.map((example, n) => h("option", { value: n }, `step ${group(example).step}, ${visible(group(example).id)}`))));
+    examples.map((example, n) => h("option", { value: n }, `step ${group(example).step}, ${visible(group(example).id)}${example.std === 0 ? ", without spread" : ""}`))));
   const show = () => {
     const example = examples[Number(select.value)];
     place.replaceChildren(...explanation(run, example, group(example)));
     drawWaiting();
   };
-  select.value = String(Math.floor(examples.length / 2));
+  select.value = String(Math.floor(examples.filter(({ std }) => std > 0).length / 2));
   show();
   return [h("p", { class: "field" }, h("label", { for: "example" }, "Group "), select), place];
 }
@@ -60,7 +61,20 @@ function explanation(run, example, group) {
     rewards(group, example, names),
     h("div", { class: "charts one" }, chartCard(run, chart, { wide: true, height: 240 })),
     tokenWeights(run, group, example),
+    tokenAdvantages(group, example),
   ];
+}
+
+/** What a critic made of each token, beside the one advantage that GRPO gives all of them. @param {any} group @param {Example} example */
+function tokenAdvantages(group, example) {
+  const name = Object.keys(example.advantages)[0];
+  const known = group.completions.flatMap((/** @type {any} */ each, /** @type {number} */ n) => (each.credits ? [{ each, n }] : []));
+  if (!known.length) return h("span");
+  const place = h("div", {});
+  const fill = () => place.hasChildNodes() || append(place, known.map((/** @type {any} */ { each, n }) => [
+    h("p", { class: "where" }, h("span", {}, `completion ${n + 1}`), h("span", {}, `${name}: ${signed(example.advantages[name][n], 2)} for every token`)),
+    tokenStrip(each, "credit")]));
+  return h("details", { id: "critic", ontoggle: fill }, h("summary", {}, "What PPO's critic gives each token"), h("p", { class: "note" }, MODES.credit.text), place);
 }
 
 /** @param {any} group @param {Example} example @param {string[]} names */

@@ -112,9 +112,9 @@ function figureTable(summary) {
     const difference = before === null || after === null ? null : after - before;
     const text = difference === null ? "" : figure.is_rate ? signed(100 * difference) : signed(difference, Math.abs(difference) < 10 ? 2 : 1);
     return h("tr", {}, h("th", { scope: "row" }, figure.title), cell(figure.before, figure), !isOne && cell(figure.after, figure),
-      !isOne && h("td", { class: "strong" }, text));
+      !isOne && h("td", { class: "strong" }, text, figure.change && h("span", { class: "half" }, ` [${signed(100 * figure.change[1])}, ${signed(100 * figure.change[2])}]`)));
   });
-  const note = "Half widths of 95% intervals over problems stand after ±; changes of shares are in points.";
+  const note = "Half widths of 95% intervals over problems stand after ±; changes of shares are in points, in brackets their intervals over the same problems.";
   return [h("div", { class: "scroll" }, h("table", {}, h("thead", {}, head), h("tbody", {}, rows))), h("p", { class: "note" }, note)];
 }
 

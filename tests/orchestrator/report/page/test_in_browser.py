@@ -127,6 +127,18 @@ def test_a_run_that_recorded_nothing_opens_too(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.long
+def test_a_critics_advantages_of_tokens_stand_beside_those_of_grpo(tmp_path: Path) -> None:
+    needs_browser()
+    run = written_run(tmp_path, "critic", 2, 2, "no", "learner.algorithm.preset=ppo")
+    with opened(write_report([run]), "grpo") as tab:
+        tab.click("#critic summary")
+        assert "GRPO: " in tab.locator("#critic .where").first.inner_text()
+        tab.locator("#critic .token").nth(1).hover()
+        assert "advantage +0.020" in tab.locator("#critic .readout").first.inner_text()
+
+
+@pytest.mark.slow
+@pytest.mark.long
 def test_a_run_of_the_first_version_says_why_it_has_no_gaps(tmp_path: Path) -> None:
     needs_browser()
     run = tmp_path / "old"

@@ -73,10 +73,13 @@ def test_a_group_without_spread_has_no_advantages() -> None:
     assert [*explained(group(0.1, 0.1), 0, None)["advantages"].values()] == [[0.0, 0.0]] * 3
 
 
-def test_groups_with_spread_are_explained_and_others_only_where_there_are_none() -> None:
+def test_groups_with_spread_are_explained_first_and_a_few_without_after_them() -> None:
     equal, unequal, ungraded = group(1, 1), group(1, 0), group(1, 0)
     ungraded["completions"][0]["reward"] = None
-    assert [each["group"] for each in credit({}, [equal, ungraded, unequal], {})["examples"]] == [2]
+    assert [each["group"] for each in credit({}, [equal, ungraded, unequal], {})["examples"]] == [2, 0]
+    many = credit({}, [equal] * 9 + [unequal] * 90, {})["examples"]
+    assert [each["std"] > 0 for each in many] == [True] * 24 + [False] * 4
+    assert many[-1]["group"] == 8 and many[0]["group"] == 9
     assert [each["group"] for each in credit({}, [equal, equal], {})["examples"]] == [0, 1]
     assert credit({}, [], {})["examples"] == []
 
