@@ -1,17 +1,23 @@
-"""Runs over two hosts of a network, of which one joins later, is slow, and is lost for a while."""
+"""Runs over hosts of a network: on two, and where one joins, is slow, is lost or lacks the shared folder."""
 
 from __future__ import annotations
 
+import os
+import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import psutil
 import pytest
 
-from benchmarks.observed import GENERATOR, LEARNER, Run
+from benchmarks.observed import GENERATOR, LEARNER, SETTINGS, Run
+from orchestrator.config.recipe import RECIPES
 from orchestrator.fleet.scale import request_generators
 from tests.support.hosts import Host, host_of, memory_gib, network
 from tests.support.hosts_ray import HostsRay
+from tests.support.paths import WARM_START
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
@@ -90,3 +96,79 @@ def test_a_host_joins_is_slow_is_lost_and_comes_back(tmp_path: Path) -> None:
         stop(run)
     assert run.lost_and_twice() == (0, 0)
     assert sorted(run.trained()) == run.steps[1:] == list(range(1, run.steps[-1] + 1))
+
+
+@pytest.mark.long
+def test_a_run_over_two_hosts_that_share_too_little_is_refused_at_the_start(tmp_path: Path) -> None:
+    """One host has an empty folder where the other has the runs, or the model."""
+    runs, model = tmp_path / "runs", tmp_path / "model"
+    runs.mkdir()
+    shutil.copytree(WARM_START, model)
+    alone = ("learner.num_ranks=2", "learner.cpus_per_rank=0.6", "rollout.cpus_per_generator=0.3", *WAITING)
+    with network(2) as hosts:
+        ray = HostsRay(hosts[0], num_cpus=1)
+        ray.join(hosts[1], num_cpus=1)
+        hosts[1].lose_folder(runs)
+        run = start_run(runs, ray, hosts[0], "unshared", *alone)
+        assert run.process.wait(timeout=400) == 1, run.output
+        assert f"error: runs_dir: {run.directory} is not one folder on all nodes" in run.output
+        assert f"host2 ({hosts[1].address}) has no such folder" in run.output
+        hosts[1].lose_folder(model)
+        other = start_run(tmp_path, ray, hosts[0], "no-model", *alone, f'model={{"path"="{model}","dtype"="float32"}}')
+        assert other.process.wait(timeout=400) == 1, other.output
+        assert f"error: not every node of the run has the model in {model}: host2 ({hosts[1].address})" in other.output
+
+
+@pytest.mark.long
+def test_the_host_of_the_learner_is_lost(tmp_path: Path) -> None:
+    """It is cut off in the middle of a run, and goes on computing for itself. The other one has room for the rank."""
+    with network(3) as hosts:
+        ray = HostsRay(hosts[0], num_cpus=0)
+        for host in hosts[1:]:
+            ray.join(host, num_cpus=1)
+        settings = (*ONE_IN_ALL, *WAITING, "learner.cpus_per_rank=0.5", "rollout.cpus_per_generator=0.4")
+        run = start_run(tmp_path, ray, hosts[0], "cut", *settings, "num_steps=1000")
+        run.wait_for_step(2)
+        (before,) = places(run, LEARNER, hosts)
+        (lost,) = [host for host in hosts if host.name == before]
+        lost.cut()
+        run.wait_for(lambda: "the learner is lost" in run.log, "the loss in the log")
+        run.wait_for(lambda: "training goes on after step" in run.log, "a new learner")
+        run.wait_for_step(run.steps[-1] + 2)
+        assert places(run, LEARNER, [host for host in hosts if host is not lost]) == {"host2", "host3"} - {before}
+        stop(run)
+    assert run.lost_and_twice() == (0, 0)
+
+
+@pytest.mark.long
+def test_a_job_is_submitted_from_another_host_than_the_head(tmp_path: Path) -> None:
+    """To a cluster of two nodes, from the one that is not the head, with `rayzero submit` and with Ray's command."""
+    runs, work = tmp_path / "runs", tmp_path / "work"
+    runs.mkdir()
+    work.mkdir()
+    (work / "own.toml").write_text((RECIPES / "countdown-tiny.toml").read_text())
+    apart = ("learner.cpus_per_rank=0.7", "rollout.cpus_per_generator=0.6", *ONE_IN_ALL, *WAITING)
+    recipe = ["own.toml", *SETTINGS, *SMALL, *apart, f"runs_dir={runs}", "num_steps=1"]
+    with network(2) as hosts:
+        ray = HostsRay(hosts[0], num_cpus=1, dashboard=True)
+        ray.join(hosts[1], num_cpus=1)
+        submit = [sys.executable, "-m", "orchestrator.cli", "submit", *recipe, "--follow"]
+        plain = [str(Path(sys.executable).parent / "ray"), "job", "submit", "--working-dir", "."]
+        plain += ["--", "python", "-m", "orchestrator.cli", "train", *recipe]
+        environment = os.environ | ray.environment(hosts[1]) | {"RAY_API_SERVER_ADDRESS": ray.url}
+        del environment["RAY_ADDRESS"]
+        ended = [
+            subprocess.run(
+                # Who enters a host stands in its root folder.
+                hosts[1].command("env", f"--chdir={work}", *command),
+                env=environment,
+                capture_output=True,
+                text=True,
+                timeout=500,
+            )
+            for command in (submit, plain)
+        ]
+    for done in ended:
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert "run 'own' is complete at step 1" in ended[1].stdout
+    assert (runs / "own" / "final" / "model.safetensors").is_file()
