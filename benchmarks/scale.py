@@ -62,6 +62,7 @@ def main() -> None:
     arguments.add_argument(
         "--engine-s", type=float, default=0.0, help="median seconds of a group; 0: engines never limit (0)"
     )
+    arguments.add_argument("--turns", type=int, default=1, help="turns of a completion, with an environment (1)")
     arguments.add_argument("--profile", action="store_true", help="profile the driver's main thread in each loop")
     given = arguments.parse_args()
     if unknown := sorted(set(given.tables) - TABLES.keys()):
@@ -91,9 +92,10 @@ class Table:
 
 def loops(given: argparse.Namespace, folder: str) -> None:
     """Measure the loop: the driver's CPU in ms a group, of its main thread, of all its threads, and these by phase."""
+    unit = "group" if given.turns == 1 else f"turn, of {given.turns} in each completion"
     title = (
         f"loop: {given.prompts} prompts a step, {given.steps - 2} steps counted, {given.engine_s:g} s a group; "
-        "CPU in ms a group"
+        f"CPU in ms a {unit}"
     )
     columns = (
         "generators",
@@ -110,12 +112,13 @@ def loops(given: argparse.Namespace, folder: str) -> None:
     for rewards, staleness, count in itertools.product(("at once", "pool"), given.staleness, given.generators):
         settings = (f"max_staleness={staleness}", f"prompts_per_step={given.prompts}", f"num_steps={given.steps}")
         config = config_of(count, folder, *settings)
-        with simulation(config, real_rewards=rewards == "pool", engine_s=given.engine_s) as (fleet, meter):
+        simulated = simulation(config, real_rewards=rewards == "pool", engine_s=given.engine_s, num_turns=given.turns)
+        with simulated as (fleet, meter):
             with profiled() if given.profile else nullcontext():
-                run(config, fleet, meter)
+                run(config, fleet, meter, "simulated" if given.turns > 1 else "")
             num_groups = given.prompts * given.steps
             a_pass, kb = num_groups / fleet.rollouts.passes, bytes_written(config) / 1000 / num_groups
-        ms = 1000 / meter.num_groups
+        ms = 1000 / meter.num_groups / (1 if given.turns == 1 else given.turns * config.group_size)
         costs = [meter.main_s, sum(meter.process_s.values()), *meter.process_s.values()]
         speed = f"{meter.num_groups / meter.wall_s:.0f}", f"{a_pass:.1f}"
         table.row(count, staleness, rewards, *speed, *(f"{ms * seconds:.2f}" for seconds in costs), f"{kb:.1f}")
@@ -245,12 +248,17 @@ def config_of(num_generators: int, folder: str, *overrides: str) -> RunConfig:
 
 @contextmanager
 def simulation(
-    config: RunConfig, *, real_rewards: bool = False, engine_s: float = 0.0, update_s: float = 0.0
+    config: RunConfig,
+    *,
+    real_rewards: bool = False,
+    engine_s: float = 0.0,
+    update_s: float = 0.0,
+    num_turns: int = 1,
 ) -> Iterator[tuple[SimulatedFleet, Meter]]:
     """Yield a fleet and the tracker to train it with. Ray must run; the fleet's actors end with the context."""
     pool = RewardPool(config.rewards, f"{config.name}/reward", ["countdown"]) if real_rewards else None
     meter = Meter(config, FileTracker(RunDirectory(config).open(), config))
-    fleet = SimulatedFleet(config, meter.lap, pool, engine_s, update_s)
+    fleet = SimulatedFleet(config, meter.lap, pool, engine_s, update_s, num_turns)
     try:
         yield fleet, meter
     finally:
@@ -259,10 +267,10 @@ def simulation(
             pool.close()
 
 
-def run(config: RunConfig, fleet: SimulatedFleet, meter: Meter) -> None:
+def run(config: RunConfig, fleet: SimulatedFleet, meter: Meter, environment: str = "") -> None:
     """Run the real loop to its last step."""
     checkpoints = Checkpoints(config.directory / "checkpoints", keep=1)
-    prompts, interrupt = cast(PromptStream, NumberedPrompts()), Interrupt(Console(quiet=True))
+    prompts, interrupt = cast(PromptStream, NumberedPrompts(environment)), Interrupt(Console(quiet=True))
     train(config, prompts, fleet, checkpoints, meter, Health(config), interrupt)
 
 

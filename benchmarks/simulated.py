@@ -11,12 +11,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, TypeVar, cast
 
 import numpy as np
 import ray
 
-from benchmarks.simulated_engines import HostActor, HostedGenerator
+from benchmarks.simulated_engines import EnvironmentsActor, HostActor, HostedGenerator
 from learner.backend.file_digests import file_digest
 from learner.logprob_record import LogprobRecord
 from learner.metrics import Update
@@ -25,6 +26,10 @@ from orchestrator.config.schema import RunConfig
 from orchestrator.fleet.generators import Generators
 from orchestrator.fleet.publish import publish
 from orchestrator.fleet.rollouts import RolloutStream
+from orchestrator.fleet.turn_calls import TurnCalls
+from orchestrator.fleet.turns import TurnRouter
+from rewards.environments.registry import EnvironmentSpec
+from rewards.workers.environment_calls import EnvironmentCalls
 from rewards.workers.pool import RewardPool
 from rollout.types.completions import GroupHeader, RemoteGroup, Reward, RewardPart
 from rollout.types.packed import PackedGroup
@@ -33,6 +38,8 @@ from rollout.types.publishing import WeightBucket
 
 NUM_HOSTS = 4
 """Ray actors that the generators share."""
+ENVIRONMENT_WORKERS = 64
+"""As many as have room for the environments of a step."""
 TIMEOUT_S = 60.0
 ANSWER = {"numbers": [3, 7, 9], "target": 34}
 
@@ -134,9 +141,21 @@ class CountingStream(RolloutStream):
 class SimulatedFleet:
     """A fleet as the loop wants it."""
 
-    def __init__(self, config: RunConfig, lap: Lap, pool: RewardPool | None, engine_s: float, update_s: float) -> None:
-        """`pool`: None scores at once. `engine_s` and `update_s`: what a group and an update take, seconds."""
+    def __init__(
+        self,
+        config: RunConfig,
+        lap: Lap,
+        pool: RewardPool | None,
+        engine_s: float,
+        update_s: float,
+        num_turns: int = 1,
+    ) -> None:
+        """`pool`: None scores at once. `engine_s` and `update_s`: what a group and an update take, seconds.
+
+        With more turns than one, an environment that costs nothing answers each.
+        """
         self._lap = lap
+        self._environments: Any = EnvironmentsActor.remote(num_turns) if num_turns > 1 else None
         self._hosts: list[Any] = [
             HostActor.remote(engine_s) for _ in range(min(NUM_HOSTS, config.rollout.num_generators))
         ]
@@ -146,6 +165,7 @@ class SimulatedFleet:
             pool or cast(RewardPool, ScoredAtOnce()),
             config.rollout,
             serve_restarted=lambda: None,
+            calls=simulated_turns(self._environments, num_turns) if num_turns > 1 else None,
         )
         self.learner = SimulatedLearner(lap, update_s, self.rollouts)
         self.generators.wait_until_ready()
@@ -168,22 +188,32 @@ class SimulatedFleet:
 
     def close(self) -> None:
         """End its actors."""
-        for actor in (*self._hosts, self.learner.rank):
+        for actor in (*self._hosts, self.learner.rank, *filter(None, [self._environments])):
             ray.kill(actor)
+
+
+def simulated_turns(actor: Any, num_turns: int) -> TurnCalls:
+    """Return the real calls for turns, with one actor in place of the workers that host environments."""
+    worker = SimpleNamespace(actor=actor, loading=None)
+    pool = cast(RewardPool, SimpleNamespace(workers=[worker] * ENVIRONMENT_WORKERS))
+    specs = {"simulated": EnvironmentSpec("simulated", "benchmarks.simulated_engines:SimulatedEnvironments")}
+    return TurnCalls(TurnRouter(num_turns, in_rounds=False), EnvironmentCalls(pool, specs), max_failed_share=0.0)
 
 
 class NumberedPrompts:
     """In place of PromptStream."""
 
-    def __init__(self) -> None:
+    def __init__(self, environment: str = "") -> None:
         self._position = 0
+        self._environment = environment
 
     def take(self, count: int) -> list[Prompt]:
         self._position += count
-        return [prompt_of(f"train/{number:06d}") for number in range(self._position - count, self._position)]
+        numbers = range(self._position - count, self._position)
+        return [prompt_of(f"train/{number:06d}", self._environment) for number in numbers]
 
     def held_out(self, format: str) -> list[Prompt]:
-        return [prompt_of("held_out/000000")]
+        return [prompt_of("held_out/000000", self._environment)]
 
     def observe(self, groups: Sequence[GroupHeader]) -> None:
         """There is no curriculum."""
@@ -198,8 +228,9 @@ class NumberedPrompts:
         self._position = state["position"]
 
 
-def prompt_of(name: str) -> Prompt:
-    return Prompt(name, np.arange(60, dtype=np.int32), "Numbers: 3 7 9\nTarget: 34\n" * 8, "countdown", ANSWER)
+def prompt_of(name: str, environment: str = "") -> Prompt:
+    text = "Numbers: 3 7 9\nTarget: 34\n" * 8
+    return Prompt(name, np.arange(60, dtype=np.int32), text, "countdown", ANSWER, environment=environment)
 
 
 RankActor: Any = ray.remote(num_cpus=0)(SimulatedRank)

@@ -133,10 +133,12 @@ def check_context(config: RunConfig, model: str) -> None:
     """Raise PolicyError when the model has no positions for the longest prompt with the longest completion."""
     positions = max_positions(model)
     if positions is not None and config.max_model_len > positions:
+        observed = config.environment.max_observed_tokens
+        and_observed = f" and environment.max_observed_tokens = {observed}" if config.environments else ""
         raise PolicyError(
             f"{model!r} has positions for {positions} tokens (max_position_embeddings), but a prompt of up to "
             f"{config.prompts.max_prompt_tokens} and sampling.max_completion_tokens = "
-            f"{config.sampling.max_completion_tokens} take {config.max_model_len}: lower "
+            f"{config.sampling.max_completion_tokens}{and_observed} take {config.max_model_len}: lower "
             "sampling.max_completion_tokens, shorten the prompts (and prompts.max_prompt_tokens), or choose a model of "
             "longer context"
         )

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import rewards
 from orchestrator.base_model import cache_folder
+from orchestrator.config.environments import environment_parts
 from orchestrator.config.recipe import ConfigError
 from orchestrator.config.schema import RunConfig
 from orchestrator.records.atomic_file import write_atomically
@@ -163,7 +164,8 @@ class Inspection:
 
 def reference_checks(config: RunConfig) -> dict[str, CheckReference]:
     """Return what checks the references of each entry, without those whose grader does not say how."""
-    checks = {name: reference_check(task.grader, config.rewards) for name, task in config.prompts.tasks.items()}
+    tasks, given = config.prompts.tasks, environment_parts(config)
+    checks = {name: reference_check(task.grader, config.rewards, given) for name, task in tasks.items()}
     return {name: check for name, check in checks.items() if check is not None}
 
 

@@ -14,7 +14,7 @@ wrong.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Any
 
@@ -31,12 +31,14 @@ STEPS = "steps"
 """The entry that only the general part `process` reads: problems that differ in nothing else have one reference."""
 
 
-def reference_check(grader: str, config: RewardsConfig) -> CheckReference | None:
+def reference_check(
+    grader: str, config: RewardsConfig, environment_parts: Collection[str] = ()
+) -> CheckReference | None:
     """Return what checks the references of a grader; None for a user's grader whose module does not say how to.
 
-    Raises UnknownTaskError when the grader cannot be imported.
+    ``environment_parts`` are those of ``functions_of``. Raises UnknownTaskError when the grader cannot be imported.
     """
-    function = next((found for found in functions_of(grader, config) if found.grades_task), None)
+    function = next((found for found in functions_of(grader, config, environment_parts) if found.grades_task), None)
     if function is None or not function.path.startswith(("rewards.", f"{grader}:")):
         return None
     module = load_grader(grader)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from learner.checks import check_together
 from learner.config import OptimizerConfig
 from orchestrator.cluster.layout import Mode
+from orchestrator.config.environments import environment_conflicts, environment_parts
 from orchestrator.config.schema import RunConfig
 from rewards.config import RewardConfigError
 from rewards.parts.format import LEAD_IN
@@ -29,6 +30,7 @@ def conflicts(config: RunConfig) -> Iterator[str]:
     """Yield what keeps a run from being trained as `config` says, found without starting anything."""
     yield from supervised_conflicts(config)
     yield from batch_conflicts(config)
+    yield from environment_conflicts(config)
     yield from length_conflicts(config)
     yield from build_conflicts(config)
     yield from reward_conflicts(config)
@@ -122,7 +124,7 @@ def length_conflicts(config: RunConfig) -> Iterator[str]:
     if config.max_model_len > config.learner.max_tokens_per_microbatch:
         yield (
             f"learner.max_tokens_per_microbatch = {config.learner.max_tokens_per_microbatch} does not hold the longest "
-            f"sequence, prompts.max_prompt_tokens + sampling.max_completion_tokens = {config.max_model_len}: raise it"
+            f"sequence, {config.longest_sequence} = {config.max_model_len}: raise it"
         )
 
 
@@ -134,7 +136,7 @@ def build_conflicts(config: RunConfig) -> Iterator[str]:
     if config.max_model_len > build.max_position_embeddings:
         yield (
             f"model.build.max_position_embeddings = {build.max_position_embeddings} is below "
-            f"prompts.max_prompt_tokens + sampling.max_completion_tokens = {config.max_model_len}: raise it"
+            f"{config.longest_sequence} = {config.max_model_len}: raise it"
         )
     if config.prompts.chat:
         yield "prompts.chat = true with model.build: a built tokenizer has no chat template; set it to false"
@@ -166,16 +168,17 @@ def reward_conflicts(config: RunConfig) -> Iterator[str]:
     """Yield which rewards do not fit the tasks, or the way in which these are asked."""
     parts: dict[str, set[str]] = {}
     entries = config.prompts.tasks  # by their names: two entries of one task may have different graders
-    graders = {task.grader for task in entries.values()}
+    graders, given = {task.grader for task in entries.values()}, environment_parts(config)
     if doubled := [name for name, count in Counter(map(short_name, graders)).items() if count > 1]:
         yield f"prompts.mixture: two graders are called {doubled[0]!r}, of {sorted(graders)}: rename the module of one"
     for name, task in entries.items():
         try:
-            check(task.grader, config.rewards, graders)
+            check(task.grader, config.rewards, graders, given)
         except RewardConfigError as error:
             yield str(error)
             return
-        parts[name] = {part for function in functions_of(task.grader, config.rewards) for part in function.parts}
+        functions = functions_of(task.grader, config.rewards, given)
+        parts[name] = {part for function in functions for part in function.parts}
     yield from correctness_conflicts(config, parts)
     rewards = config.rewards
     weighed = {*rewards.weights, *(name for each in rewards.ensembles.values() for name in each.weights)}

@@ -11,6 +11,7 @@ from learner.algorithm.settings import AlgorithmConfig
 from learner.config import LearnerConfig, ModelConfig
 from orchestrator.cluster.layout import Layout, with_counts
 from orchestrator.config.checks import resolve_transport
+from orchestrator.config.environments import turn_rules
 from orchestrator.config.precision import slow_bfloat16
 from orchestrator.config.recipe import ConfigError
 from orchestrator.config.schema import RunConfig
@@ -97,13 +98,15 @@ def resolve(
 
 def engine_spec(config: RunConfig, model: str, *, load_weights: bool, fraction: float | None = None) -> EngineSpec:
     """Return what an engine for `model` is built from. `fraction`: its share of the GPU, if one is given or planned."""
+    turns = turn_rules(config)
     return EngineSpec(
         model,
         config.model.dtype,
         config.max_model_len,
         load_weights,
-        reads_text=bool(config.sampling.stop),
+        reads_text=bool(config.sampling.stop) or (turns is not None and any(turns.stops.values())),
         gpu_memory_fraction=UNSHARED_FRACTION if fraction is None else fraction,
+        turns=turns,
     )
 
 

@@ -12,8 +12,10 @@ from rich.console import Console
 from rich.markup import escape
 
 from orchestrator.base_model import check_context, local_model
+from orchestrator.config.environments import environment_parts
 from orchestrator.config.recipe import ConfigError
 from orchestrator.config.schema import RunConfig
+from orchestrator.evaluate.conversation import converse
 from orchestrator.evaluate.models import config_for, tokenizer_of
 from orchestrator.watch.printable import printable
 from rewards.registry import functions_of, load_grader
@@ -21,6 +23,7 @@ from rollout.prompts.decoding import completion_decoder
 from rollout.tasks.base import Problem
 from rollout.types.names import short_name
 from rollout.types.prompts import Prompt
+from rollout.types.sampling import SamplingSettings
 
 if TYPE_CHECKING:
     from rewards.function import Outcome
@@ -48,13 +51,25 @@ def solve(model: str, question: str, recipe: str | None, answer: str | None, att
     with engine(folder, config, tokenizer) as started:
         for prompt in prompts:
             show(prompt.text, console)
-            text = ""
-            for piece in started.stream(prompt, sampling, config.seed):
-                show(piece, console, style="bold")
-                text += piece
+            text = answered(started, prompt, sampling, config, console)
             show("\n", console)
             verdicts.append(verdict(prompt, text, config, console))
     return any(verdict is not False for verdict in verdicts)
+
+
+def answered(started: Engine, prompt: Prompt, sampling: SamplingSettings, config: RunConfig, console: Console) -> str:
+    """Show the model's answer as it comes, and return its text. What an environment says is dimmed."""
+    if prompt.environment:
+
+        def told(piece: str, is_observation: bool) -> None:
+            show(piece, console, style="dim" if is_observation else "bold")
+
+        return asyncio.run(converse(started, prompt, sampling, config, told)).policy_text
+    text = ""
+    for piece in started.stream(prompt, sampling, config.seed):
+        show(piece, console, style="bold")
+        text += piece
+    return text
 
 
 def read_question(config: RunConfig, question: str, answer: str | None) -> Problem:
@@ -90,15 +105,13 @@ def engine(model: str, config: RunConfig, tokenizer: Any) -> Iterator[Engine]:
 
     os.environ.update(environment(config.rollout))
     from rollout.engine.engine import Engine
+    from rollout.engine.turns import turn_sampler
 
     fraction, gpus = config.rollout.gpu_memory_fraction, read_states()
     if fraction is None and gpus:
         fraction = fraction_of_free(min(gpu.free_share for gpu in gpus))
-    started = Engine(
-        engine_spec(config, model, load_weights=True, fraction=fraction),
-        config.rollout,
-        completion_decoder(tokenizer),
-    )
+    spec = engine_spec(config, model, load_weights=True, fraction=fraction)
+    started = Engine(spec, config.rollout, completion_decoder(tokenizer), turn_sampler(spec, tokenizer))
     try:
         yield started
     finally:
@@ -139,7 +152,8 @@ async def grade(prompt: Prompt, text: str, config: RunConfig) -> Outcome:
     from rewards.workers.processes import GradeTask
     from rewards.workers.worker import RewardWorker
 
-    function = next(found for found in functions_of(prompt.grader, config.rewards) if found.grades_task)
+    functions = functions_of(prompt.grader, config.rewards, environment_parts(config))
+    function = next(found for found in functions if found.grades_task)
     task = GradeTask((function,), Subject((text,), prompt.answer, prompt.text))
     worker = RewardWorker(config.rewards.memory_gib)
     try:

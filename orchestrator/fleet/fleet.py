@@ -12,6 +12,7 @@ from orchestrator.base_model import written_folders
 from orchestrator.cluster.calls import TICK_S, gather_calls, ready_of
 from orchestrator.cluster.placement import Placement
 from orchestrator.cluster.shared_folders import check_folders
+from orchestrator.config.environments import environment_specs
 from orchestrator.config.resolve import ResolvedRun, resolve
 from orchestrator.config.schema import RunConfig
 from orchestrator.fleet.generators import Generators
@@ -20,6 +21,8 @@ from orchestrator.fleet.publish import PublishError, publish
 from orchestrator.fleet.rollouts import RolloutStream
 from orchestrator.fleet.scale import requested_generators
 from orchestrator.fleet.transports import Transport, make_transport
+from orchestrator.fleet.turn_calls import turn_calls
+from rewards.workers.environment_calls import EnvironmentCalls
 from rewards.workers.pool import RewardPool
 from rollout.actor import GeneratorActor, environment
 
@@ -42,9 +45,16 @@ class RolloutFleet:
             self._boot, rollout, have_weights=run.engine.load_weights, retire=placement.remove_generator
         )
         graders = {task.grader for task in config.prompts.tasks.values()}
-        self.rewards = RewardPool(config.rewards, f"{config.name}/reward", sorted(graders), placement.reward_options)
+        environments = environment_specs(config)
+        self.rewards = RewardPool(
+            config.rewards, f"{config.name}/reward", sorted(graders), placement.reward_options, environments
+        )
         self.rollouts = RolloutStream(
-            self.generators, self.rewards, config.rollout, serve_restarted=self._serve_restarted
+            self.generators,
+            self.rewards,
+            config.rollout,
+            serve_restarted=self._serve_restarted,
+            calls=turn_calls(run, EnvironmentCalls(self.rewards, environments)),
         )
 
     def wait_until_ready(self) -> None:

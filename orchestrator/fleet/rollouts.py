@@ -4,7 +4,8 @@
                  ^           │ it died, or hangs
                  └───────────┘   the same prompts, under the same ids
 
-What a generator had finished is never sampled again, so no group is lost and none comes twice.
+What a generator had finished is never sampled again, so no group is lost and none comes twice. Where an environment
+answers, a group takes many calls in place of one (turns.py).
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ from ray.exceptions import RayError
 
 from orchestrator.cluster.calls import FETCH_TIMEOUT_S, RemoteCallError, gather_calls, pause_s, ready_of, result_of
 from orchestrator.cluster.watchdog import Watchdog
-from orchestrator.fleet.assignment import PromptRequest, Throughput, assign_requests, group_by_sampling
+from orchestrator.fleet.assignment import PromptRequest, Throughput, assign_requests, waited_for
 from orchestrator.fleet.generators import Generators, RestartBudgetExceededError
 from orchestrator.fleet.heartbeats import EVERY_S, Heartbeats
+from orchestrator.fleet.turn_calls import GroupCalls
 from rewards.workers.pool import RewardPool
 from rollout.config import RolloutConfig
 from rollout.engine.step_loop import EngineStoppedError
@@ -28,6 +30,7 @@ from rollout.types.completions import Group, RemoteGroup
 from rollout.types.packed import PackedGroup
 from rollout.types.prompts import Prompt
 from rollout.types.sampling import SamplingRequest
+from rollout.types.turns import PackedTurns
 from rollout.weights.staging import UnpublishedError
 
 ABANDON_TIMEOUT_S = 60.0
@@ -44,12 +47,17 @@ class RolloutStream:
         config: RolloutConfig,
         *,
         serve_restarted: Callable[[], None],
+        calls: GroupCalls | None = None,
     ) -> None:
-        """`serve_restarted` gives generators that stand the current weights; called when none is left that samples."""
+        """`serve_restarted` gives generators that stand the current weights; called when none is left that samples.
+
+        `calls` are TurnCalls where environments answer.
+        """
         self._generators = generators
         self._rewards = rewards
         self._config = config
         self._serve_restarted = serve_restarted
+        self._calls = calls or GroupCalls()
         self._heartbeats = Heartbeats(config.hang_timeout_s)
         self._queue: list[PromptRequest] = []
         self._in_flight: dict[str, dict[str, PromptRequest]] = {}
@@ -99,12 +107,14 @@ class RolloutStream:
         """Return the references of which one is ready when there is something to do."""
         # A pool that is behind is given nothing more: finished groups wait with the generators.
         streams = [] if self._rewards.is_full else list(self._streams)
-        return [*streams, *self._rewards.refs(), *self._generators.refs()]
+        return [*streams, *self._calls.refs(), *self._rewards.refs(), *self._generators.refs()]
 
     def advance(self, ready: Sequence[Any]) -> None:
         """Take what is `ready`, and look after the generators. Never waits."""
         streams = [(stream, self._streams[stream]) for stream in ready if stream in self._streams]
         self._take([(name, reference) for stream, name in streams for reference in self._arrived(stream)])
+        if self._calls.poll(ready):
+            self._watchdog.moved()
         for group in self._rewards.poll():
             self._scored[group.prompt.id] = group
             self._watchdog.moved()
@@ -125,6 +135,7 @@ class RolloutStream:
     def requeue(self, name: str) -> int:
         """Put what a generator has not finished back into the queue, ahead of all else. Return how many prompts."""
         requests = self._in_flight.pop(name, {})
+        self._calls.lose(name)
         self._streams = {stream: whose for stream, whose in self._streams.items() if whose != name}
         self._queue = [*requests.values(), *self._queue]
         return len(requests)
@@ -135,6 +146,7 @@ class RolloutStream:
         for name in list(self._in_flight):
             self.requeue(name)
         self._queue.clear()
+        self._calls.clear()
         calls = {name: self._generators.serving[name].abandon.remote() for name in busy}
         outcomes = gather_calls(calls, "abandon", ABANDON_TIMEOUT_S)
         for name, reason in (outcomes.failed | outcomes.died).items():
@@ -159,15 +171,14 @@ class RolloutStream:
 
     def _hand_out(self) -> None:
         serving = self._generators.serving
-        if not self._queue or not serving:
-            return
-        queue, self._queue = self._queue, []
-        shares = assign_requests(queue, {name: len(self._in_flight.get(name, ())) for name in serving})
-        for name, share in shares.items():
-            # One call for all of them: a batch that is added at once is computed in the same way every time.
-            for request in group_by_sampling(share):
-                self._streams[serving[name].generate.remote(request)] = name
-            self._in_flight.setdefault(name, {}).update({request.prompt.id: request for request in share})
+        if self._queue and serving:
+            count = self._calls.num_startable(self._queue)
+            queue, self._queue = self._queue[:count], self._queue[count:]
+            shares = assign_requests(queue, {name: len(self._in_flight.get(name, ())) for name in serving})
+            for name, share in shares.items():
+                self._calls.begin(name, share)
+                self._in_flight.setdefault(name, {}).update({request.prompt.id: request for request in share})
+        self._streams.update(self._calls.send(serving, self._streams.values()))
 
     def _arrived(self, stream: Any) -> list[Any]:
         """Return references to all that a ready stream has there. Forget one that has ended."""
@@ -183,7 +194,8 @@ class RolloutStream:
     def _take(self, arrived: Sequence[tuple[str, Any]]) -> None:
         """Pass groups on to the rewards, given by generator and reference. A generator that has failed is lost."""
         try:
-            groups: list[PackedGroup | None] = ray.get([reference for _, reference in arrived], timeout=FETCH_TIMEOUT_S)
+            found = ray.get([reference for _, reference in arrived], timeout=FETCH_TIMEOUT_S)
+            groups: list[PackedGroup | PackedTurns | None] = found
         except Exception:  # noqa: BLE001  one of them has failed: it is found when each is asked for by itself
             groups = [None] * len(arrived)
         failed: set[str] = set()
@@ -193,20 +205,24 @@ class RolloutStream:
             try:
                 group = group or result_of(reference, name, "generate")
             except UnpublishedError:
-                # A commit failed half way and dropped them. It is tried again; if that fails too, the publish loses the
-                # generator.
+                # A commit failed half way and dropped them; if it fails again the publish loses the generator.
                 failed.add(name)
                 self.requeue(name)
             except (RemoteCallError, EngineStoppedError, RayError) as error:
                 failed.add(name)
+                self._calls.forget_lost(error, [*self._in_flight.get(name, ())])
                 self.lose(name, str(error))
             else:
-                self._grade(group, reference, self._in_flight[name].pop(group.prompt_id))
+                self._watchdog.moved()
+                if isinstance(group, PackedGroup):
+                    self._grade(group, reference, self._in_flight[name].pop(group.prompt_id))
+                else:
+                    self._calls.took(group.header, reference)
 
     def _grade(self, group: PackedGroup, reference: Any, request: PromptRequest) -> None:
+        self._calls.forget(group.prompt_id)
         self._sampled[group.prompt_id] = (request.submitted, time.monotonic())
         self._rewards.submit(group.remote(request.prompt, reference))
-        self._watchdog.moved()
 
     def _wait_for_a_generator(self) -> None:
         """Wait until a generator samples again. Bounded by the deadlines of starting one."""
@@ -224,16 +240,7 @@ class RolloutStream:
 
     def _describe_pending(self) -> str:
         """Return who is waited for, in words."""
-        parts = [
-            f"{name} ({len(requests)} prompts, {min(requests)} the first)"
-            for name, requests in self._in_flight.items()
-            if requests
-        ]
-        if self._rewards.num_pending:
-            parts.append(f"the reward workers ({self._rewards.num_pending} groups)")
-        if self._queue:
-            parts.append(f"a generator to be there for {len(self._queue)} prompts")
-        return ", ".join(parts) or "nothing"
+        return waited_for(self._in_flight, self._calls.num_asked, self._rewards.num_pending, len(self._queue))
 
     def _report_stall(self, missing: set[str]) -> NoReturn:
         raise RemoteCallError(

@@ -23,6 +23,7 @@ MAY_CHANGE = (
     *("learner.max_tokens_per_microbatch", "learner.gradient_checkpointing", "rollout.max_concurrent_completions"),
     *("learner.max_logprob_gap", "learner.max_skipped_updates", "prompts.max_prompt_tokens", "prompts.on_bad_rows"),
     *(
+        "environment.deadline_s",
         "rewards.deadline_s",
         "rewards.deadlines_s",
         "rewards.on_timeout",

@@ -11,12 +11,11 @@ import numpy as np
 
 from rollout.prompts.decoding import end_tokens
 from rollout.prompts.template import WORDS, encode, worded
+from rollout.types.environments import CUT
 from rollout.types.prompts import Tokens
 
 SAID = "environment"
 """What stands for an observation, to find where its words begin."""
-CUT = " [… cut]"
-"""What an observation ends with whose end was cut off."""
 
 
 class ObservationEncoder:

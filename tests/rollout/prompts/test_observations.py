@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from rollout.prompts.observations import CUT, ObservationEncoder
+from rollout.prompts.observations import ObservationEncoder
+from rollout.types.environments import CUT
 from tests.support.chatml_tokenizer import CHATML, FORGETFUL, ONE_TURN_ONLY, tokenizer
 from tests.support.pretrained import gguf_file
 

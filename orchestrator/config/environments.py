@@ -1,0 +1,50 @@
+"""The environments of a run: where their classes are, and how completions are made of turns with them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from orchestrator.config.schema import RunConfig
+from rewards.environments.registry import EnvironmentSpec, environment_spec, max_bytes_of
+from rollout.types.names import nearest
+from rollout.types.sampling import TurnRules
+
+
+def environment_specs(config: RunConfig) -> dict[str, EnvironmentSpec]:
+    """Return the run's environments by name. Imports their classes; raises EnvironmentConfigError."""
+    settings = config.environment
+    longest = max_bytes_of(settings.max_observed_tokens)
+    return {
+        name: environment_spec(name, settings.parameters.get(class_of(name), {}), settings.deadline_s, longest)
+        for name in config.environments
+    }
+
+
+def turn_rules(config: RunConfig) -> TurnRules | None:
+    """Return how completions are made of turns; None where each is one. Raises EnvironmentConfigError."""
+    if not config.environments:
+        return None
+    settings = config.environment
+    stops = {name: spec.stop for name, spec in environment_specs(config).items()}
+    return TurnRules(stops, settings.max_turns, settings.max_observed_tokens, config.prompts.chat)
+
+
+def environment_parts(config: RunConfig) -> set[str]:
+    """Return the names of the reward parts that environments give. Raises EnvironmentConfigError."""
+    return {part for spec in environment_specs(config).values() for part in spec.parts}
+
+
+def environment_conflicts(config: RunConfig) -> Iterator[str]:
+    """Yield which environments cannot answer, and parameters that none of them takes."""
+    known = sorted(map(class_of, config.environments))
+    for name in sorted(config.environment.parameters.keys() - {*known}):
+        yield f"environment.parameters.{name}: prompts.environment names no such environment; {nearest(name, known)}"
+    try:
+        environment_specs(config)
+    except ValueError as error:
+        yield str(error)
+
+
+def class_of(name: str) -> str:
+    """Return the name that an environment's parameters stand under: its own, or the class's of `module:Class`."""
+    return name.rpartition(":")[2]
