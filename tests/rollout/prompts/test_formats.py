@@ -1,7 +1,10 @@
 """How questions are worded: exact texts, for chat and for base models, in every format."""
 
+import json
+
 import pytest
 
+from orchestrator.batches import as_json, from_json
 from orchestrator.config.recipe import load
 from rewards.parts.format import strict
 from rollout.prompts.config import PromptsConfig
@@ -75,6 +78,19 @@ def test_chat_text(format, text) -> None:
     assert made.text == text and of.decode(made.token_ids) == text
     turn = of.convert_tokens_to_ids("<|im_start|>")
     assert list(made.token_ids).count(turn) == text.count("<|im_start|>")  # one token each, not its letters
+
+
+def test_the_conversation_that_a_chat_template_words_comes_with_the_prompt() -> None:
+    asked = {"role": "user", "content": "Make 21 out of [3, 7]."}
+    system = {"role": "system", "content": "Be brief."}
+    assert prompt(settings(), "zero_shot", tokenizer()).messages == (asked,)
+    of_system, example, answered, question = prompt(settings(system="Be brief."), "one_shot", tokenizer()).messages
+    assert (of_system, question) == (system, asked)
+    assert (example["role"], answered["role"]) == ("user", "assistant")
+    assert answered["content"].endswith("<answer>2 + 5</answer>")
+    assert prompt(settings(chat=False), "one_shot", Bytes()).messages == ()
+    kept = from_json(json.loads(json.dumps(as_json(prompt(settings(), "zero_shot", tokenizer())))))
+    assert [*kept.messages] == [asked]
 
 
 @pytest.mark.parametrize(("format", "text"), BASE)
