@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from rewards.parsing.extraction import extract_answer, is_natural
-from rewards.signature import Keywords, Kind, check_signature, keywords_of, kind_of
+from rewards.signature import OFFERED, Keywords, Kind, check_signature, keywords_of, kind_of
 from rewards.subject import FigureLog, Subject
 
 MAX_REASON_CHARACTERS = 500
@@ -109,11 +109,14 @@ class LoadedFunction:
     function: Callable[..., Any]
     kind: Kind
     keywords: Keywords
+    asked_for: frozenset[str]
+    """What it names of what is offered to a function of texts."""
 
     @classmethod
     def of(cls, declared: RewardFunction, function: Callable[..., Any]) -> LoadedFunction:
         kind = kind_of(function)
-        return cls(declared, function, kind, keywords_of(function, kind))
+        keywords = keywords_of(function, kind)
+        return cls(declared, function, kind, keywords, keywords.named & {*OFFERED})
 
     def call(self, subject: Subject) -> Outcome:
         """Call it and return what came of it. Never raises an Exception; it may end the process or never return."""
@@ -122,7 +125,7 @@ class LoadedFunction:
             value = self._begin(subject, log)
             if self.kind.is_async:
                 value = asyncio.run(value)
-            return self._outcome(subject, value)._replace(logged=log.means())
+            return self._outcome(subject, value, log)
         except Exception as error:  # noqa: BLE001  the boundary with untrusted text: it may raise anything
             return _failed(error, log)
 
@@ -130,46 +133,47 @@ class LoadedFunction:
         """Do the same with a function that is ``async def``, beside others in one event loop."""
         log = FigureLog()
         try:
-            return self._outcome(subject, await self._begin(subject, log))._replace(logged=log.means())
+            return self._outcome(subject, await self._begin(subject, log), log)
         except (Exception, SystemExit) as error:  # noqa: BLE001  as above; the latter would end the calls beside it
             return _failed(error, log)
 
     def _begin(self, subject: Subject, log: FigureLog) -> Any:
         """Return the function's value; of one that is ``async def``, what is to be awaited for it."""
-        parameters, keywords = dict(self.declared.parameters), self.keywords
         if self.kind.takes == "columns":
-            columns = subject.columns()
-            given = {
-                name: value
-                for name, value in (columns | log.offered).items()
-                if keywords.takes_any or name in keywords.named
-            } | parameters
-            if missing := [name for name in keywords.required if name not in given]:
-                raise TypeError(
-                    f"{self.declared.path} needs {', '.join(missing)}, and a group has {', '.join(columns)}: add a "
-                    "column of the data with answer_columns, or set a parameter"
-                )
-            return self.function(**given)
-        if keywords.named:
+            return self._begin_on_columns(subject, log)
+        parameters = self.declared.parameters
+        if self.asked_for:
             offered: dict[str, Any] = {"prompt": subject.prompt, **log.offered}
-            parameters = {name: offered[name] for name in keywords.named & offered.keys()} | parameters
+            parameters = {**{name: offered[name] for name in self.asked_for}, **parameters}
         text = list(subject.texts) if self.kind.is_whole else subject.texts[0]
         return self.function(text, subject.answer, **parameters)
 
-    def _outcome(self, subject: Subject, value: Any) -> Outcome:
+    def _begin_on_columns(self, subject: Subject, log: FigureLog) -> Any:
+        keywords, columns = self.keywords, subject.columns()
+        there = {**columns, **log.offered}
+        given = {name: value for name, value in there.items() if keywords.takes_any or name in keywords.named}
+        given |= self.declared.parameters
+        if missing := [name for name in keywords.required if name not in given]:
+            raise TypeError(
+                f"{self.declared.path} needs {', '.join(missing)}, and a group has {', '.join(columns)}: add a column "
+                "of the data with answer_columns, or set a parameter"
+            )
+        return self.function(**given)
+
+    def _outcome(self, subject: Subject, value: Any, log: FigureLog) -> Outcome:
         declared = self.declared
         if self.kind.is_whole:
             values = [None if each is None else float(each) for each in value]
             if len(values) != len(subject.texts):
                 raise ValueError(f"it returned {len(values)} values for {len(subject.texts)} completions")
-            return Outcome("ok", {}, each=tuple(values))
+            return Outcome("ok", {}, each=tuple(values), logged=log.means())
         grades = value.items() if declared.grades_task else [(declared.name, value)]
         found = {str(name): float(grade) for name, grade in grades if grade is not None or declared.grades_task}
         text, answer = subject.texts[0], subject.answer
         if declared.finds_untagged and not is_natural(answer) and is_untagged(text):
             is_right = found["correctness"] == 1.0 or is_right_untagged(declared, self.function, text, answer)
             found[RIGHT_UNTAGGED] = float(is_right)
-        return Outcome("ok", found)
+        return Outcome("ok", found, logged=log.means())
 
 
 def check_parameters(declared: RewardFunction, function: Callable[..., Any]) -> None:

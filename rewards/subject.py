@@ -44,7 +44,7 @@ class FigureLog:
     """Figures that one call logs, by ``log_metric``, TRL's name for it."""
 
     def __init__(self) -> None:
-        self._values: dict[str, list[float]] = {}
+        self._values: dict[str, list[float]] | None = None  # most functions log nothing
 
     @property
     def offered(self) -> dict[str, Callable[..., None]]:
@@ -56,10 +56,11 @@ class FigureLog:
         name, figure = str(name)[:MAX_NAME_CHARACTERS], float(value)
         if not math.isfinite(figure):
             raise ValueError(f"log_metric({name!r}, {value}): a figure must be finite")
-        if len(self._values) >= MAX_LOGGED and name not in self._values:
+        values = self._values = {} if self._values is None else self._values
+        if len(values) >= MAX_LOGGED and name not in values:
             raise ValueError(f"log_metric({name!r}): more than {MAX_LOGGED} names in one call")
-        self._values.setdefault(name, []).append(figure)
+        values.setdefault(name, []).append(figure)
 
     def means(self) -> dict[str, float]:
         """Return the mean of each figure."""
-        return {name: sum(values) / len(values) for name, values in self._values.items()}
+        return {name: sum(values) / len(values) for name, values in self._values.items()} if self._values else {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
@@ -52,8 +52,8 @@ class GradeTask:
 
     functions: tuple[RewardFunction, ...]
     subject: Subject
-    concurrent: frozenset[str] = frozenset()
-    """Names of the functions that are called together (concurrent/lane.py)."""
+    concurrent: tuple[RewardFunction, ...] = ()
+    """Those of the functions that are called together (concurrent/lane.py)."""
     found: dict[str, Outcome] = field(default_factory=dict)
     """By name, of each function that is finished."""
     is_set_aside: bool = False
@@ -62,6 +62,10 @@ class GradeTask:
     """Processes that died in the current function."""
     on_change: Callable[[], None] | None = None
     """Called after each outcome, and when the task is set aside."""
+    _num_called: int = 0
+
+    def __post_init__(self) -> None:
+        self._in_turn = self.functions
 
     @property
     def is_done(self) -> bool:
@@ -75,13 +79,18 @@ class GradeTask:
     @property
     def remaining(self) -> tuple[RewardFunction, ...]:
         """The functions without an outcome that are called one after another; the first is the current one."""
-        over = self.found.keys() | self.concurrent
-        return tuple(function for function in self.functions if function.name not in over)
+        return self._in_turn[self._num_called :]
+
+    def set_apart(self, names: Collection[str]) -> None:
+        """Have the functions of these names called together, after the others."""
+        self.concurrent = tuple(function for function in self.functions if function.name in names)
+        self._in_turn = tuple(function for function in self.functions if function.name not in names)
 
     def record(self, outcome: Outcome) -> None:
         """Take the outcome of the current function."""
         self.is_set_aside, self.num_deaths = False, 0
-        self.note(self.remaining[0].name, outcome)
+        self._num_called += 1
+        self.note(self._in_turn[self._num_called - 1].name, outcome)
 
     def note(self, name: str, outcome: Outcome) -> None:
         """Take the outcome of a function."""

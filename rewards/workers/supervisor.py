@@ -49,7 +49,8 @@ class Supervisor:
         """
         self._server = ForkServer(memory_gib)
         self._lane = Lane(memory_gib, max_in_flight, self._call_alone)
-        self._kinds: dict[str, Kind] = {}
+        self._waiting: frozenset[str] = frozenset()
+        """Names of the functions that are ``async def``."""
         self._means = RunningMeans()
         self._queue: deque[GradeTask] = deque()
         self._processes: list[GradingProcess] = []
@@ -65,17 +66,19 @@ class Supervisor:
     def load(self, functions: Iterable[RewardFunction]) -> dict[str, Kind]:
         """Import functions before tasks ask for them, and return how each is called. Raises LoadError."""
         loaded = list(functions)
-        self._kinds = self._server.load(loaded)
+        kinds = self._server.load(loaded)
+        self._waiting = frozenset(name for name, kind in kinds.items() if kind.is_async)
         for process in self._processes:
             process.is_outdated = True
-        self._lane.load([function for function in loaded if self._kinds[function.name].is_async])
-        return self._kinds
+        self._lane.load([function for function in loaded if function.name in self._waiting])
+        return kinds
 
     def submit(self, tasks: Iterable[GradeTask], on_change: Callable[[], None]) -> None:
         """Queue tasks. ``on_change`` is called when one of them has an outcome more, or is set aside."""
         for task in tasks:
             task.on_change = on_change
-            task.concurrent = frozenset(each.name for each in task.functions if self._kinds[each.name].is_async)
+            if self._waiting:
+                task.set_apart(self._waiting)
             if task.remaining:
                 self._queue.append(task)
             else:

@@ -95,7 +95,7 @@ class Lane:
 
     def submit(self, task: GradeTask) -> None:
         """Queue the calls of a task's functions that are ``async def``."""
-        self._queue.extend(AsyncCall(task, each) for each in task.functions if each.name in task.concurrent)
+        self._queue.extend(AsyncCall(task, function) for function in task.concurrent)
 
     def load(self, functions: Sequence[RewardFunction]) -> None:
         """Import functions before tasks ask for them. Raises LoadError."""
