@@ -80,7 +80,8 @@ def drain(pool: RewardPool, limit_s: float = 60.0) -> list[Group]:
 
 
 def pid_of(pool: RewardPool, index: int = 0) -> int:
-    pid: int = ray.get(pool.workers[index].actor.load.remote([]))
+    actor: Any = pool.workers[index].actor
+    pid: int = ray.get(actor.__ray_call__.remote(lambda _: os.getpid()))
     return pid
 
 
@@ -102,6 +103,19 @@ def test_groups_of_several_tasks_share_the_workers(start_pool: StartPool, make_g
     for group, task in zip(pool.collect(groups), ("countdown", "period_count") * 20, strict=True):
         assert group.totals.tolist() == [2.0] * 3
         assert group.rewards[0].part("correctness" if task == "countdown" else "periods").value == 0.0
+
+
+def test_functions_that_wait_and_of_whole_groups(start_pool: StartPool, make_group: MakeGroup) -> None:
+    functions = ["waiting_rewards:waiting", "waiting_rewards:unique", "trl_rewards:waits", "trl_rewards:logs"]
+    weights = {"waiting": 1.0, "unique": 1.0, "waits": 1.0}
+    pool = start_pool(weights=weights, functions=functions, deadline_s=2.0, max_failed_share=1.0, num_workers=2)
+    groups = [make_group(["sleep 0.2", "sleep 0.2", "hang"], "period_count") for _ in range(20)]
+    for group in pool.collect(groups):
+        assert statuses(group) == ["ok", "ok", "timeout"]
+        assert group.totals.tolist() == [2.0, 2.0, 2.0]
+        assert group.rewards[0].logged == {"letters": 22 / 3}
+        assert group.rewards[0].markers == ()
+    assert (pool.num_pending, pool.timeouts, pool.errors, pool.restarts) == (0, 20, 0, 0)
 
 
 def test_programs_are_graded_in_boxes_that_a_worker_starts(start_pool: StartPool, make_group: MakeGroup) -> None:
