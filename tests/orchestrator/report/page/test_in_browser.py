@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.report.report import write_report
+from orchestrator.report.report import write_evaluation_report, write_report
+from tests.orchestrator.report.test_evaluation_report import written as written_evaluation
 from tests.support.browser import needs_browser, opened
 from tests.support.paths import ROOT
 from tests.support.run_directories import written_run
@@ -148,3 +149,22 @@ def test_a_run_of_the_first_version_says_why_it_has_no_gaps(tmp_path: Path) -> N
         assert "none are recorded, as by earlier versions" in tab.locator(".missing").inner_text()
         assert tab.locator("#gap, #sort option[value=gap]").count() == 0
         assert tab.locator("#colour option").all_inner_texts() == ["rollout logprob", "advantage × (1 − p)"]
+        for page in PAGES:
+            tab.click(f'nav a[href="#{page}"]')
+            tab.wait_for_selector(f"#page-{page}:not([hidden]) h2")
+
+
+@pytest.mark.slow
+@pytest.mark.long
+def test_models_of_an_evaluation_stand_side_by_side(tmp_path: Path) -> None:
+    needs_browser()
+    with opened(write_evaluation_report(written_evaluation(tmp_path / "found.json")), "evaluation") as tab:
+        assert tab.locator("h1").inner_text() == "base against trained"
+        tab.click('nav a[href="#answers"]')
+        tab.select_option("#order", "gained")
+        tab.click("text=next")
+        assert tab.locator("[role=status]").inner_text() == "question 2 of 6"
+        tab.locator(".answer details").nth(1).click()
+        assert "base says </script>" in tab.locator(".answer details pre").nth(1).inner_text()
+        tab.fill("#find", "no such text")
+        assert tab.locator("[role=status]").inner_text() == "no question has this text"
