@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from math import isfinite
+from math import hypot, isfinite
 from pathlib import PurePath
 from typing import Any
 
@@ -54,10 +54,14 @@ def figures(evaluated: Sequence[Mapping[str, float]], held_out: Mapping[int, Ste
     made = []
     for title, name in rows(first).items():
         key = f"eval/{name}"
-        each = {"title": title, "is_rate": is_rate(key), "before": estimate(first, key), "after": estimate(last, key)}
+        before, after = estimate(first, key), estimate(last, key)
+        each = {"title": title, "is_rate": is_rate(key), "before": before, "after": after}
         if name.startswith("pass_at_") and first is not last:
             k = int(name.removeprefix("pass_at_"))
             each["change"] = change(held_out, int(first["step"]), int(last["step"]), k)
+        if first is not last and not each.get("change") and before[1] is not None and after[1] is not None:
+            # As of two sets of problems: of the same ones, which most often go the same way, it is too wide.
+            each["change_half"] = hypot(before[1], after[1])
         made.append(each)
     return made
 

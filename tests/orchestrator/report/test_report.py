@@ -32,8 +32,10 @@ def test_a_runs_report_holds_what_its_pages_show(tmp_path: Path, capsys) -> None
     assert outcome["title"] == "pass@1 (sampled)" and outcome["before"][0] == 0.0 and outcome["after"][0] == 1.0
     mean, low, high, p = outcome["change"]
     assert mean == 1.0 and 0 < low < high <= 1 and p == pytest.approx(2 / 2**6)
-    changes = {each["title"]: each.get("change") for each in summary["figures"]}
-    assert changes["pass@4 (sampled)"][0] == 1.0 and changes["pass@1 (greedy)"] is None
+    figures = {each["title"]: each for each in summary["figures"]}
+    assert figures["pass@4 (sampled)"]["change"][0] == 1.0 and "change_half" not in figures["pass@4 (sampled)"]
+    greedy, before, after = (figures["pass@1 (greedy)"][name] for name in ("change_half", "before", "after"))
+    assert greedy**2 == pytest.approx(before[1] ** 2 + after[1] ** 2) and greedy > 0
     assert found["rollouts"]["kept"] == found["rollouts"]["of"] == 4 * 2 * 4 + 3 * 6 * 4
     charts = {chart["title"]: chart for section in found["learning"] for chart in section["charts"]}
     assert {"Right answers", "Mean reward", "Groups by outcome", "Cut off at the limit"} <= charts.keys()

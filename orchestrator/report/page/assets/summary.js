@@ -3,7 +3,7 @@
 import { duration, fixed, h, pValue, percent, plural, short, signed, svg } from "./dom.js";
 import { chartCard } from "./charts.js";
 
-/** @typedef {{title: string, is_rate?: boolean, is_training?: boolean, before: [number|null, number|null], after: [number|null, number|null], change?: [number, number, number, number] | null}} Figure */
+/** @typedef {{title: string, is_rate?: boolean, is_training?: boolean, before: [number|null, number|null], after: [number|null, number|null], change?: [number, number, number, number] | null, change_half?: number}} Figure */
 
 /** @param {any} run */
 export function summaryPage(run) {
@@ -70,12 +70,16 @@ const number = (when, value, figure, kind) =>
 function change(figure) {
   const [before, after] = [figure.before[0], figure.after[0]];
   if (before === null || after === null) return null;
-  const [difference, low, high, p] = figure.change ?? [after - before, null, null, null];
+  const [difference, low, high, p] = figure.change ?? around(after - before, figure.change_half);
   const scale = figure.is_rate ? 100 : 1;
   const text = figure.is_rate ? `${signed(100 * difference)} points` : signed(difference, 3);
-  const detail = low !== null && high !== null && p !== null ? `95% interval ${signed(scale * low)} to ${signed(scale * high)}, ${pValue(p)}` : null;
+  const digits = figure.is_rate ? 1 : 3;
+  const detail = low !== null && high !== null ? `95% interval ${signed(scale * low, digits)} to ${signed(scale * high, digits)}${p === null ? "" : `, ${pValue(p)}`}` : null;
   return h("span", { class: difference >= 0 ? "change up" : "change down" }, h("b", {}, text), detail && h("small", {}, detail));
 }
+
+/** @param {number} difference @param {number | undefined} half @returns {[number, number | null, number | null, null]} */
+const around = (difference, half) => (half === undefined ? [difference, null, null, null] : [difference, difference - half, difference + half, null]);
 
 /** Both figures with their intervals on one scale. @param {Figure} figure @param {boolean} isOne */
 function whiskers(figure, isOne) {
@@ -112,10 +116,16 @@ function figureTable(summary) {
     const difference = before === null || after === null ? null : after - before;
     const text = difference === null ? "" : figure.is_rate ? signed(100 * difference) : signed(difference, Math.abs(difference) < 10 ? 2 : 1);
     return h("tr", {}, h("th", { scope: "row" }, figure.title), cell(figure.before, figure), !isOne && cell(figure.after, figure),
-      !isOne && h("td", { class: "strong" }, text, figure.change && h("span", { class: "half" }, ` [${signed(100 * figure.change[1])}, ${signed(100 * figure.change[2])}]`)));
+      !isOne && h("td", { class: "strong" }, text, h("span", { class: "half" }, changeInterval(figure))));
   });
-  const note = "Half widths of 95% intervals over problems stand after ±; changes of shares are in points, in brackets their intervals over the same problems.";
+  const note = "Half widths of 95% intervals over problems stand after ±; changes of shares are in points, with their intervals over the same problems in brackets where completions tell, else with the wider one of two sets of problems after ±.";
   return [h("div", { class: "scroll" }, h("table", {}, h("thead", {}, head), h("tbody", {}, rows))), h("p", { class: "note" }, note)];
+}
+
+/** @param {Figure} figure */
+function changeInterval({ is_rate, change, change_half }) {
+  if (change) return ` [${signed(100 * change[1])}, ${signed(100 * change[2])}]`;
+  return change_half === undefined ? null : ` ±${is_rate ? fixed(100 * change_half) : short(change_half)}`;
 }
 
 /** @param {[number|null, number|null]} found @param {Figure} figure */
