@@ -151,7 +151,8 @@ def cost(run: RecordedRun) -> str:
         held, unit = owners.get(run.mode, 0), "GPU-hours"
     hours = held * total(run.rows, "time/step_s") / 3600
     memory = f"{sum(run.peak_gib.values()):.1f} GiB of main memory" if run.peak_gib else ""
-    return ", ".join(filter(None, [f"{hours:.2g} {unit}" if hours else "", memory]))
+    shown = f"{hours:,.0f}" if hours >= 10 else f"{hours:.2g}"
+    return ", ".join(filter(None, [f"{shown} {unit}" if hours else "", memory]))
 
 
 def batch(run: RecordedRun) -> str:

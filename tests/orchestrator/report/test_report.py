@@ -54,6 +54,7 @@ def lines_of(lines: list[dict], label: str) -> list[dict]:
         ("cpu", {}, "2 core-hours, 6.0 GiB of main memory"),
         ("colocated", {"rollout": {"num_generators": 2}}, "1 GPU-hours, 6.0 GiB of main memory"),
         ("pods", {"rollout": {"tensor_parallel_size": 2}}, "5 GPU-hours, 6.0 GiB of main memory"),
+        ("pods", {"rollout": {"tensor_parallel_size": 64}}, "129 GPU-hours, 6.0 GiB of main memory"),
         ("", {}, "6.0 GiB of main memory"),
     ],
 )
