@@ -39,6 +39,12 @@ def environment_conflicts(config: RunConfig) -> Iterator[str]:
     known = sorted(map(class_of, config.environments))
     for name in sorted(config.environment.parameters.keys() - {*known}):
         yield f"environment.parameters.{name}: prompts.environment names no such environment; {nearest(name, known)}"
+    deadline_s, stall_s = config.environment.deadline_s, config.rollout.stall_timeout_s
+    if config.environments and deadline_s >= stall_s:
+        yield (
+            f"environment.deadline_s = {deadline_s:g} is not below rollout.stall_timeout_s = {stall_s:g}: the run "
+            "would stop before an environment that hangs is killed; lower it"
+        )
     try:
         environment_specs(config)
     except ValueError as error:

@@ -40,6 +40,10 @@ def test_parameters_go_to_the_class_of_their_name() -> None:
         (["prompts.environment=gess"], "did you mean 'guess'"),
         ([*GUESS, "environment.parameters.guess.higest=9"], "did you mean 'highest'"),
         ([*GUESS, "environment.parameters.calculator.digits=9"], r"environment\.parameters\.calculator: .*no such"),
+        (
+            [*GUESS, "environment.deadline_s=300"],
+            r"deadline_s = 300 is not below rollout\.stall_timeout_s",
+        ),
         (["environment.max_turns=0"], r"environment\.max_turns = 0"),
     ],
 )
