@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.push.ingredients import LICENCE, UNKNOWN, Ingredient, base_of, data_of
+from orchestrator.push.ingredients import LICENCE, UNKNOWN, Ingredient, base_of, data_of, teacher_of
 from orchestrator.push.limits import limits
 from orchestrator.report.page.overview import overview
 from orchestrator.report.reading.digests import KeptDigests
@@ -43,7 +43,7 @@ def card_of(run: RecordedRun, repository: str, licence: str | None = None) -> Ca
         [f"# {title}", headline(run, shown)],
         ["## Results", *results(shown)],
         ["## How it was trained", *training(shown)],
-        ["## What it was made from", *ingredients([base, *data])],
+        ["## What it was made from", *ingredients([base, *teacher_of(run), *data])],
         ["## Limits", "\n".join(f"- {plain(limit)}" for limit in limits(run, shown))],
         ["## Use it", *usage(run, repository, base)],
         ["## Repeat it", *repetition(run, shown)],

@@ -52,6 +52,16 @@ def base_of(run: RecordedRun) -> Ingredient:
     return Ingredient("base model", name, licence_of_files(path))
 
 
+def teacher_of(run: RecordedRun) -> list[Ingredient]:
+    """Return the model that taught the policy, if one did."""
+    path = run.setting("model.teacher")
+    if not isinstance(path, str):
+        return []
+    if is_on_hub(path):
+        return [Ingredient("teacher", path, card_licence(path), path)]
+    return [Ingredient("teacher", "/".join(PurePath(path).parts[-2:]), licence_of_files(path))]
+
+
 def is_on_hub(path: str) -> bool:
     """Return whether a path can only be a name on the hub."""
     return HUB_NAME.fullmatch(path) is not None and not path.startswith(".") and not Path(path).exists()

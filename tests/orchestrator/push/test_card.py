@@ -61,6 +61,13 @@ def test_supervised_training_is_called_that(tmp_path: Path) -> None:
     assert table(text, "What it was made from")[1] == ["supervised pairs", "pairs.jsonl", "unknown"]
 
 
+def test_a_teacher_is_named_and_where_it_lies_is_not(tmp_path: Path) -> None:
+    run = written_run(tmp_path, "one", 2, 1)
+    set_in(run, "model", teacher="/home/someone/runs/better/final")
+    card = card_of(read_run(run), "me/my-model").text
+    assert table(card, "What it was made from")[1] == ["teacher", "better/final", "unknown"]
+
+
 def test_licences_are_those_of_the_hubs_cards_and_unknown_elsewhere(tmp_path: Path, monkeypatch) -> None:
     run = written_run(tmp_path, "one", 2, 1)
     set_in(run, "model", path="org/base", build=None)
