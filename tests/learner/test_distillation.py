@@ -42,7 +42,7 @@ def test_loss_and_gradient_are_those_of_the_exact_kl_in_float64(folder, groups, 
 
 @pytest.mark.parametrize(
     ("reference", "settings"),
-    [("auto", {"zero_stage": 0}), ("offloaded", {"zero_stage": 1}), ("auto", {"zero_stage": 3, "updates_per_step": 2})],
+    [("auto", {"zero_stage": 0}), ("offloaded", {"zero_stage": 3, "updates_per_step": 2})],
 )
 def test_two_steps_equal_plain_pytorch(folder, groups, more_groups, teacher, reference, settings) -> None:
     config = learner_config(DISTILL.model_copy(update={"reference": reference}), **settings)
@@ -73,12 +73,11 @@ def test_a_policy_with_adapters_is_taught_by_the_teacher_and_not_by_its_base(fol
     assert metrics["optim/kl_exact"] > 0.01  # to its own base it would be 0
 
 
-def test_a_teacher_beside_rewards_is_what_the_kl_is_measured_to(folder, groups, more_groups, teacher) -> None:
+def test_a_teacher_beside_rewards_is_what_the_kl_is_measured_to(folder, groups, teacher) -> None:
     config = learner_config(AlgorithmConfig(kl_beta=0.5))
     learner = start(folder, config, taught_by(teacher))
-    for step, each in enumerate([groups, more_groups], start=1):
-        learner.update(step, each)
-    assert_close(weights_of(learner), oracle_update(folder, config, [groups, more_groups], teacher))
+    learner.update(1, groups[:2])
+    assert_close(weights_of(learner), oracle_update(folder, config, [groups[:2]], teacher))
 
 
 def test_a_teacher_of_another_vocabulary_is_refused(folder, tmp_path) -> None:

@@ -37,23 +37,24 @@ def chat(group: Group) -> Group:
     return replace(group, prompt=replace(group.prompt, messages=messages))
 
 
-@pytest.mark.parametrize(
-    ("function", "expected"),
-    [
-        ("waiting_rewards:unique", [0.0, 1.0, 0.0]),
-        ("waiting_rewards:rank", [0.0, 1.0, 0.5]),
-        ("trl_rewards:more_characters", [2.0, 8.0, 2.0]),
-        ("trl_rewards:more_tokens", [2.0, 2.0, 2.0]),
-        ("trl_rewards:more_tokens_as_once_spelt", [2.0, 2.0, 2.0]),
-        ("trl_rewards:waits", [1.0, 1.0, 1.0]),
-        ("trl_rewards:brief", [-2.0, -8.0, -2.0]),
-        ("trl_rewards:up_to_three", [1.0, 0.0, 1.0]),
-    ],
-)
-def test_a_function_of_a_group_pays_each_completion(
-    make_group: MakeGroup, function: str, expected: list[float]
-) -> None:
-    assert paid(recipe(function), make_group(TEXTS)) == expected
+PAID = {
+    "waiting_rewards:unique": [0.0, 1.0, 0.0],
+    "waiting_rewards:rank": [0.0, 1.0, 0.5],
+    "trl_rewards:more_characters": [2.0, 8.0, 2.0],
+    "trl_rewards:more_tokens": [2.0, 2.0, 2.0],
+    "trl_rewards:more_tokens_as_once_spelt": [2.0, 2.0, 2.0],
+    "trl_rewards:waits": [1.0, 1.0, 1.0],
+    "trl_rewards:brief": [-2.0, -8.0, -2.0],
+    "trl_rewards:up_to_three": [1.0, 0.0, 1.0],
+}
+
+
+def test_functions_of_a_group_pay_each_completion(make_group: MakeGroup) -> None:
+    """Several at once, each under its own name."""
+    (rewards,) = rewards_of(recipe(*PAID), make_group(TEXTS))
+    for path, expected in PAID.items():
+        assert [reward.part(path.partition(":")[2]).value for reward in rewards] == expected, path
+    assert statuses(rewards) == ["ok", "ok", "ok"]
 
 
 def test_columns_are_the_entries_of_the_answer(make_group: MakeGroup) -> None:
