@@ -139,3 +139,10 @@ def test_every_recipe_fits_its_card_by_plan(recipe: str) -> None:
     # At full length; most completions end early, so that more run at once. A token of Qwen3 takes four times the cache.
     share = 0.5 if "qwen3" in recipe else 1.0
     assert plan.fits and plan.kv_cache.num_completions >= share * plan.kv_cache.wanted_completions
+
+
+def test_the_learner_gets_the_teacher_as_it_was_found() -> None:
+    config = load("countdown-tiny", ["model.teacher=runs/better/final", "learner.algorithm.preset=distill"])
+    layout = separate_layout(config, (), TRAINING, "cpu")
+    assert resolve(config, layout, "a model", not_asked, teacher="/cache/gguf-1").model.teacher == "/cache/gguf-1"
+    assert resolve(config, layout, "a model", not_asked).model.teacher is None  # a warm start, an evaluation
