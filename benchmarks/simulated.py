@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TypeVar, cast
@@ -192,10 +193,17 @@ class SimulatedFleet:
             ray.kill(actor)
 
 
+@dataclass(frozen=True, eq=False)
+class SimulatedWorker:
+    """In place of a reward worker's handle."""
+
+    actor: Any
+    loading: None = None
+
+
 def simulated_turns(actor: Any, num_turns: int) -> TurnCalls:
     """Return the real calls for turns, with one actor in place of the workers that host environments."""
-    worker = SimpleNamespace(actor=actor, loading=None)
-    pool = cast(RewardPool, SimpleNamespace(workers=[worker] * ENVIRONMENT_WORKERS))
+    pool = cast(RewardPool, SimpleNamespace(workers=[SimulatedWorker(actor)] * ENVIRONMENT_WORKERS))
     specs = {"simulated": EnvironmentSpec("simulated", "benchmarks.simulated_engines:SimulatedEnvironments")}
     return TurnCalls(TurnRouter(num_turns, in_rounds=False), EnvironmentCalls(pool, specs), max_failed_share=0.0)
 
