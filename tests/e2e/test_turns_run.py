@@ -76,6 +76,7 @@ def test_the_records_say_who_wrote_what(whole) -> None:
     assert {"stop"} <= {record["finish_reason"] for record in records(whole)} <= {"stop", "length", "turns"}
 
 
+@pytest.mark.long
 def test_a_run_that_was_killed_resumes_bit_for_bit(whole, tmp_path) -> None:
     run = start(tmp_path, "killed")
     run.wait_for_step(2)
@@ -87,6 +88,7 @@ def test_a_run_that_was_killed_resumes_bit_for_bit(whole, tmp_path) -> None:
     assert untimed(run) == untimed(whole)
 
 
+@pytest.mark.long
 def test_a_generator_killed_between_two_turns_costs_no_group_and_no_environment(whole, tmp_path) -> None:
     run = start(tmp_path, "kill", "environment.parameters.Lines.seconds=0.2", "environment.parameters.Lines.longest=3")
     run.wait_for_step(0)

@@ -117,7 +117,8 @@ class Losing(LearnerGroup):
 
     def __init__(self, events: list[str], lost_starts: int = 0) -> None:
         self._events, self._lost_starts = events, lost_starts
-        run = SimpleNamespace(config=load("countdown-tiny", ["placement.max_learner_restarts=3"]))
+        config = load("countdown-tiny", ["placement.max_learner_restarts=3"])
+        run = SimpleNamespace(config=config, model=config.model)
         super().__init__(run, placement=None)
 
     def _boot(self) -> None:
