@@ -1,7 +1,9 @@
 """What tests of several packages share."""
 
+import logging
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -61,6 +63,16 @@ def pytest_terminal_summary(terminalreporter) -> None:
     """Name the command that runs what was left out."""
     if "not long" in terminalreporter.config.option.markexpr:
         terminalreporter.write_line("Tests that take minutes each were left out: `make test-all` runs them too.")
+
+
+@pytest.fixture(autouse=True)
+def no_log_file_outlives_its_test() -> Iterator[None]:
+    """A command logs to its run's folder until its process ends, but the folder ends with the test."""
+    before = logging.getLogger().handlers[:]
+    yield
+    for handler in [each for each in logging.getLogger().handlers if each not in before]:
+        logging.getLogger().removeHandler(handler)
+        handler.close()
 
 
 @pytest.fixture(scope="session")

@@ -279,6 +279,8 @@ def token_losses(row: Row, frozen: Frozen, config: AlgorithmConfig, kl_beta: flo
     for t, (logprob, advantage) in enumerate(zip(row.logprobs, row.advantages, strict=True)):
         if config.surrogate == "ppo_clip":
             loss = ppo_clip(ratios[t], advantage, *bounds)
+        elif config.surrogate == "none":
+            loss = 0.0
         else:
             loss = -(frozen.cispo[t] if config.surrogate == "cispo" else 1.0) * advantage * logprob
         loss = frozen.mismatch[t] * loss - config.entropy_beta * row.entropy[t]
