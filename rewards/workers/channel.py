@@ -44,33 +44,17 @@ class Channel(Generic[Line]):
         self._unsent = b""
         self._unread = b""
         self._loop = asyncio.get_running_loop()
-        self._loop.add_reader(connection, self._read)
+        self._loop.add_reader(connection, self.read)
 
     def send(self, message: bytes) -> None:
         """Send a message as fast as the process takes it."""
         self._unsent += message
         self._write()
 
-    def close(self) -> None:
-        """Close it. May be called twice."""
-        if self._connection.fileno() >= 0:
-            self._loop.remove_reader(self._connection)
-            self._loop.remove_writer(self._connection)
-            self._connection.close()
-
-    def _write(self) -> None:
-        try:
-            self._unsent = self._unsent[self._connection.send(self._unsent) :]
-        except BlockingIOError:
-            pass
-        except OSError:  # it died; reading finds its last lines, and then the end
-            self._unsent = b""
-        if self._unsent:
-            self._loop.add_writer(self._connection, self._write)
-        else:
-            self._loop.remove_writer(self._connection)
-
-    def _read(self) -> None:
+    def read(self) -> None:
+        """Take what the process has written so far. Do nothing after ``close``."""
+        if self._connection.fileno() < 0:
+            return
         try:
             received = self._connection.recv(READ_BYTES)
         except BlockingIOError:
@@ -92,6 +76,25 @@ class Channel(Generic[Line]):
             self._on_line(decoded)
         if len(self._unread) > self._max_line_bytes:
             self._end(f"wrote a line of more than {self._max_line_bytes:,} bytes")
+
+    def close(self) -> None:
+        """Close it. May be called twice."""
+        if self._connection.fileno() >= 0:
+            self._loop.remove_reader(self._connection)
+            self._loop.remove_writer(self._connection)
+            self._connection.close()
+
+    def _write(self) -> None:
+        try:
+            self._unsent = self._unsent[self._connection.send(self._unsent) :]
+        except BlockingIOError:
+            pass
+        except OSError:  # it died; reading finds its last lines, and then the end
+            self._unsent = b""
+        if self._unsent:
+            self._loop.add_writer(self._connection, self._write)
+        else:
+            self._loop.remove_writer(self._connection)
 
     def _end(self, why: str) -> None:
         self.close()

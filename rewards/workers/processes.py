@@ -159,6 +159,10 @@ class GradingProcess:
         """Return whether its function is past the deadline, not counting the time for which no CPU was free."""
         return self._clock.is_past(self.function.deadline_s)
 
+    def read(self) -> None:
+        """Take the outcomes that it has written so far."""
+        self._channel.read()
+
     def set_aside_straggler(self) -> list[GradeTask]:
         """Leave it the first task only, as it is unusually slow; return the others."""
         self.is_set_aside = True

@@ -201,6 +201,9 @@ class Supervisor:
         self._timer = asyncio.get_running_loop().call_later(TICK_S, self._tick) if is_busy else None
 
     def _time_out(self, process: GradingProcess) -> None:
+        process.read()  # it may have answered while the clock was looked at
+        if process not in self._processes or not process.tasks or not process.is_late():
+            return
         self._end(process)
         deadline_s = process.function.deadline_s
         self._record(process, Outcome("timeout", {}, f"not graded within {deadline_s:g} s", deadline_s))

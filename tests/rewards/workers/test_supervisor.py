@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ import pytest
 from rewards.function import Outcome, RewardFunction
 from rewards.workers import kernel_counts, supervisor
 from rewards.workers.fork_server import LoadError
+from rewards.workers.processes import GradingProcess
 from tests.support.reward_workers import DEADLINE_S, GUARDED, act, grade, statuses, statuses_of, tasks_of, working
 
 
@@ -107,6 +109,17 @@ def test_no_more_than_so_many_hang_at_a_time(monkeypatch: pytest.MonkeyPatch) ->
 
     assert asyncio.run(run()) == [["ok"], *[["timeout"]] * 6, ["ok"]]
     assert 2 <= most <= 3
+
+
+def test_an_answer_that_comes_while_the_clock_is_looked_at_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    def look_until_it_has_answered(process: GradingProcess) -> bool:
+        if process.tasks:
+            select.select([process._channel._connection], [], [], 60)
+        return bool(process.tasks)
+
+    monkeypatch.setattr(GradingProcess, "is_late", look_until_it_has_answered)
+    work = RewardFunction("work", "hostile_rewards:work_on_cpu", ("work",), deadline_s=60.0)
+    assert outcome_of(work, {"cpu": min(os.sched_getaffinity(0))}).status == "ok"
 
 
 @pytest.mark.parametrize("is_counted", [True, False])
