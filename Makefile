@@ -29,11 +29,11 @@ lint: install           ## ruff and mypy
 	$(BIN)/mypy rollout rewards learner orchestrator deploy benchmarks
 
 bench: install          ## seconds by phase, tokens/s and memory of a step; ARGS="--recipe countdown-tiny" names another recipe
-	$(BIN)/python -m benchmarks.step $(ARGS)
+	$(BIN)/python -m benchmarks.speed.step $(ARGS)
 
 certify:                ## on a machine with a card, after make install: what only a card can tell, in ten minutes
 	@test -x $(BIN)/python || { echo "nothing is installed yet: make install comes first" >&2; exit 2; }
-	$(BIN)/python -m benchmarks.certify $(ARGS)
+	$(BIN)/python -m benchmarks.cards.certify $(ARGS)
 
 docs: install           ## docs/metrics.md, from the meanings in the code, and the GPU set, from pyproject.toml
 	$(BIN)/python -m orchestrator.records.meanings.table > docs/metrics.md

@@ -1,7 +1,7 @@
 """Detect reasoning behaviours in a completion's text.
 
 docs/rewards.md defines each behaviour. A marker says that the text *shows* it, not that it is sound: read the markers
-beside the accuracy, never instead of it. benchmarks/markers.py measures how often they agree with labels.
+beside the accuracy, never instead of it. benchmarks/grading/markers.py measures how often they agree with labels.
 
 A text is searched for the plain words of the rules (marker_rules.py), which is fast, and a pattern sees only some
 characters around each. So the time is linear in the length of an untrusted text.
@@ -56,7 +56,7 @@ AGREEMENT: Mapping[str, Agreement] = {
     "exploration": Agreement(95, 95, 95),
     "shows_calculation": Agreement(75, 75, 75),
 }
-"""On the 222 sentences that no rule was tuned on: `python -m benchmarks.markers measure ../shared/data`."""
+"""On the 222 sentences that no rule was tuned on: `python -m benchmarks.grading.markers measure ../shared/data`."""
 TYPOGRAPHY = str.maketrans(
     dict.fromkeys("’‘ʼ", "'") | dict.fromkeys("–‒−‐‑", "-") | {"—": " - ", "\u00a0": " ", "\u202f": " "}
 )

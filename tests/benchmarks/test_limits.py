@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.limits import GroupLengths, Rates, forward_operations, group_lengths, rollout_floor, update_floor
+from benchmarks.speed.limits import GroupLengths, Rates, forward_operations, group_lengths, rollout_floor, update_floor
 from rollout.types.model_shape import ModelShape
 
 SHAPE = ModelShape("llama", 64, 3, 4, 2, 16, 96, 128, tie_embeddings=True)

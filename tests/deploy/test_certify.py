@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import certify
+from benchmarks.cards import certify
 
 ROOT = Path(__file__).resolve().parents[2]
 PASSED = {
@@ -87,7 +87,7 @@ def test_make_certify_installs_nothing() -> None:
     asked = subprocess.run(
         ["make", "--dry-run", "certify", "ARGS=--minutes=5"], cwd=ROOT, capture_output=True, text=True
     )
-    assert "benchmarks.certify --minutes=5" in asked.stdout and "deploy/install.py" not in asked.stdout
+    assert "benchmarks.cards.certify --minutes=5" in asked.stdout and "deploy/install.py" not in asked.stdout
 
 
 @pytest.mark.slow
@@ -96,7 +96,7 @@ def test_make_certify_installs_nothing() -> None:
 def test_every_step_runs_on_the_cpu_with_stand_ins(tmp_path: Path) -> None:
     """All but what needs a second card, or a library or limit that the CPU has not. Cores take longer than a card."""
     out = tmp_path / "table.txt"
-    command = [sys.executable, "-m", "benchmarks.certify", "--stand-ins", "--minutes", "15", "--out", str(out)]
+    command = [sys.executable, "-m", "benchmarks.cards.certify", "--stand-ins", "--minutes", "15", "--out", str(out)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=950)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-3000:]
     lines = out.read_text().splitlines()

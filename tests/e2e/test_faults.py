@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.faults import fill_store, lose_node
-from benchmarks.observed import ADDRESS, GENERATOR, LEARNER, ONE_CORE_EACH, REWARD, Run, cluster
+from benchmarks.real_runs.faults import fill_store, lose_node
+from benchmarks.real_runs.observed import ADDRESS, GENERATOR, LEARNER, ONE_CORE_EACH, REWARD, Run, cluster
 from orchestrator.fleet.scale import request_generators
 
 SHARED_MEMORY = Path("/dev/shm")

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from benchmarks.observed import GENERATOR, LEARNER, SETTINGS, Run
+from benchmarks.real_runs.observed import GENERATOR, LEARNER, SETTINGS, Run
 from orchestrator.config.recipe import RECIPES
 from orchestrator.fleet.scale import request_generators
 from tests.support.hosts import Host, host_of, memory_gib, network

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from benchmarks.observed import REWARD, processes
+from benchmarks.real_runs.observed import REWARD, processes
 from tests.support.commands import Workplace, rayzero
 from tests.support.small import SMALL
 

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from benchmarks.observed import LEARNER, processes
+from benchmarks.real_runs.observed import LEARNER, processes
 from tests.support.commands import Workplace
 from tests.support.sums import RECIPE, write_pairs
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from benchmarks.observed import GENERATOR, Run
+from benchmarks.real_runs.observed import GENERATOR, Run
 from tests.support.paths import ROOT
 from tests.support.small import SMALL
 

@@ -1,4 +1,4 @@
-"""Random and mutated completions: no exception, no wrong grade, no growth of memory. See benchmarks/fuzz_rewards.py."""
+"""Random and mutated completions: no exception, no wrong grade, no growth of memory; see benchmarks/grading."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from benchmarks.fuzz_cases import CASES, Case, math_cases
-from benchmarks.fuzz_rewards import TASKS, Findings, fuzz, fuzz_math, run
+from benchmarks.grading.fuzz_cases import CASES, Case, math_cases
+from benchmarks.grading.fuzz_rewards import TASKS, Findings, fuzz, fuzz_math, run
 from tests.support.shared_data import needs_shared_data
 
 pytestmark = needs_shared_data

@@ -2,8 +2,8 @@
 
 import pytest
 
-from benchmarks import ledger
-from benchmarks.paper_card import CardFullError, PaperGenerator, PaperLearner
+from benchmarks.cards import ledger
+from benchmarks.cards.paper_card import CardFullError, PaperGenerator, PaperLearner
 from orchestrator.config.recipe import RECIPES, load
 from orchestrator.plan.memory_plan import MARGIN, memory_plan
 from orchestrator.plan.model_shapes import shape_of

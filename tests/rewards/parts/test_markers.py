@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from benchmarks.markers import agreements, is_report, read_labels, read_sentences
+from benchmarks.grading.markers import agreements, is_report, read_labels, read_sentences
 from rewards.parts.markers import AGREEMENT, BEHAVIOURS, marker_shares, markers
 from tests.support.paths import ROOT, SHARED_DATA
 from tests.support.shared_data import needs_shared_data, read_rows

@@ -1,6 +1,6 @@
 """What the GPU path asks of vLLM, checked on the CPU's wheel, whose Python files are those of the CUDA wheel.
 
-Three files differ (benchmarks/gpu_set.py compares the wheels): none of those that are asked here.
+Three files differ (benchmarks/cards/gpu_set.py compares the wheels): none of those that are asked here.
 """
 
 from __future__ import annotations

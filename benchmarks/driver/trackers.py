@@ -1,6 +1,6 @@
 """What it takes to tell a program of a run: CPU and memory of the process beside the loop.
 
-python -m benchmarks.trackers tensorboard
+python -m benchmarks.driver.trackers tensorboard
 """
 
 from __future__ import annotations

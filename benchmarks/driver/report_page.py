@@ -1,6 +1,6 @@
 """What the report of a long run costs: seconds and memory to make it, its size, and how fast the page answers.
 
-python -m benchmarks.report_page --steps 1000 --completions 512
+python -m benchmarks.driver.report_page --steps 1000 --completions 512
 
 The run is made up of a few steps, written again and again. With Chromium and playwright the page is opened too.
 """

@@ -1,8 +1,8 @@
 """Measure how fast the reward pool grades, against its number of workers, and what hanging completions cost it.
 
-`python -m benchmarks.reward_pool` prints the tables and writes benchmarks/results/reward-pool.txt. Countdown is graded
-by its own function and a tag check, tens of microseconds a completion, so the pool's own work is most of it; `busy`
-burns 5 ms of CPU, so a pool that scales shows it, up to the machine's cores. Then 1% of the completions of `busy` hang
+`python -m benchmarks.grading.reward_pool` prints the tables and writes benchmarks/results/reward-pool.txt. Countdown
+is graded by its own function and a tag check, tens of microseconds a completion, so the pool's own work is most of it;
+`busy` burns 5 ms of CPU, so a pool that scales shows it, up to the machine's cores. Then 1% of its completions hang
 until their deadline of 1 s: asleep, or in a backtracking regular expression in C. Runs with and without them alternate
 on the same pool, and the medians are compared. The time is that until all others are graded, for the last to hang has
 its second to go; the time until all are graded is given too.
@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-RESULTS = Path(__file__).parent / "results" / "reward-pool.txt"
+RESULTS = Path(__file__).parents[1] / "results" / "reward-pool.txt"
 GROUP_SIZE = 8
 DEADLINE_S = 1.0
 HANGING_SHARE = 0.01
@@ -56,7 +56,7 @@ def main() -> None:
     logging.getLogger("rewards").setLevel(logging.ERROR)  # a timeout is a warning there, and here what is measured
     from orchestrator.cluster.ray_cluster import ray_cluster  # here, as each worker imports this module
 
-    os.environ["PYTHONPATH"] = str(Path(__file__).parents[1])  # where the workers find this module
+    os.environ["PYTHONPATH"] = str(Path(__file__).parents[2])  # where the workers find this module
     with ray_cluster(num_cpus=8):
         lines = [f"{os.cpu_count()} cores; groups of {GROUP_SIZE}; medians of {given.repeats}", ""]
         for lines_of in (throughput, hanging):
@@ -64,7 +64,7 @@ def main() -> None:
                 print(line, flush=True)
                 lines.append(line)
     changed = [f"{name}={os.environ[name]}" for name in ("RAY_worker_niceness",) if name in os.environ]
-    command = shlex.join([*changed, "python", "-m", "benchmarks.reward_pool", *sys.argv[1:]])
+    command = shlex.join([*changed, "python", "-m", "benchmarks.grading.reward_pool", *sys.argv[1:]])
     RESULTS.write_text("\n".join([f"# {command}", *lines, ""]))
 
 
@@ -111,7 +111,7 @@ def pool_of(task: str, num_workers: int) -> Iterator[Any]:
 
     settings = RewardsConfig(
         weights={"correctness": 0.9, "answer_tags": 0.1} if task == "countdown" else {"correctness": 1.0},
-        tasks={"busy": "benchmarks.reward_pool:busy"},
+        tasks={"busy": "benchmarks.grading.reward_pool:busy"},
         num_workers=num_workers,
         deadline_s=DEADLINE_S,
     )

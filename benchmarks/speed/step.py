@@ -2,7 +2,7 @@
 
 Run a recipe, by default the default one, for a few steps in a folder of its own, and read what the run itself wrote. A
 converted model and a warm start come from the cache (or are made first, untimed). Step 1 is left out of the medians:
-its batches are the engines' first. The share of what the machine allows (benchmarks/limits.py) stands below;
+its batches are the engines' first. The share of what the machine allows (benchmarks/speed/limits.py) stands below;
 its rates are measured right before and after the run, in float32; the faster counts.
 """
 
@@ -18,7 +18,7 @@ import time
 from functools import cache
 from typing import Any
 
-from benchmarks.limits import Rates, group_lengths, measure_rates, rollout_floor, update_floor
+from benchmarks.speed.limits import Rates, group_lengths, measure_rates, rollout_floor, update_floor
 from orchestrator.base_model import load_tokenizer
 from orchestrator.config.recipe import DEFAULT_RECIPE, load
 from orchestrator.plan.model_shapes import shape_of

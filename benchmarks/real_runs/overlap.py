@@ -1,7 +1,7 @@
 """On-policy against pipelined on two generators over two Ray nodes of this machine: the curve, and who works when.
 
-    python -m benchmarks.overlap --staleness 0 1 --seeds 0 1 --picture docs/images/overlap.png
-    python -m benchmarks.overlap --staleness 0 1 --slow            # one of the generators is stopped half of the time
+    python -m benchmarks.real_runs.overlap --staleness 0 1 --seeds 0 1 --picture docs/images/overlap.png
+    python -m benchmarks.real_runs.overlap --staleness 0 1 --slow       # one of the generators is stopped half the time
 
 countdown-tiny from its warm-started policy. Who works is seen from outside: the CPU time of each actor's process,
 read off /proc twenty times a second. *Overlap* is the share of the learner's working time in which a generator works;
@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.observed import ADDRESS, GENERATOR, LEARNER, ONE_CORE_EACH, WARM_START, Run, cluster
+from benchmarks.real_runs.observed import ADDRESS, GENERATOR, LEARNER, ONE_CORE_EACH, WARM_START, Run, cluster
 
 EVERY_S = 0.05
 BUSY = 0.2

@@ -1,7 +1,7 @@
 """Time to target on this machine, for every recipe that needs no GPU: docs/results.md.
 
-`python -m benchmarks.recipes` trains each recipe once with each seed, one after the other, in `--runs`; what is
-finished there is not trained again. It prints the table in Markdown. Two quiet cores need about two hours for it.
+`python -m benchmarks.real_runs.recipes` trains each recipe once with each seed, one after the other, in `--runs`; what
+is finished there is not trained again. It prints the table in Markdown. Two quiet cores need about two hours for it.
 
 Time to target is that of training alone, without the start and the evaluations, up to the first evaluation that shows
 the rise. The last column counts from the start of the actors to their end.

@@ -18,7 +18,7 @@ from typing import Any, TypeVar, cast
 import numpy as np
 import ray
 
-from benchmarks.simulated_engines import EnvironmentsActor, HostActor, HostedGenerator
+from benchmarks.driver.simulated_engines import EnvironmentsActor, HostActor, HostedGenerator
 from learner.backend.file_digests import file_digest
 from learner.logprob_record import LogprobRecord
 from learner.metrics import Update
@@ -204,7 +204,7 @@ class SimulatedWorker:
 def simulated_turns(actor: Any, num_turns: int) -> TurnCalls:
     """Return the real calls for turns, with one actor in place of the workers that host environments."""
     pool = cast(RewardPool, SimpleNamespace(workers=[SimulatedWorker(actor)] * ENVIRONMENT_WORKERS))
-    specs = {"simulated": EnvironmentSpec("simulated", "benchmarks.simulated_engines:SimulatedEnvironments")}
+    specs = {"simulated": EnvironmentSpec("simulated", "benchmarks.driver.simulated_engines:SimulatedEnvironments")}
     return TurnCalls(TurnRouter(num_turns, in_rounds=False), EnvironmentCalls(pool, specs), max_failed_share=0.0)
 
 

@@ -1,6 +1,6 @@
 """What recording costs a run: processor time of the driver and beside it, and bytes on disk, from the run's own files.
 
-python -m benchmarks.recording runs/countdown-tiny
+python -m benchmarks.driver.recording runs/countdown-tiny
 
 Some of the run's steps are recorded once more, into a folder of their own: without the learner's logprobs, with them,
 and with what the update changed. Where the run has none of its own, gaps and changes are drawn as in bfloat16.

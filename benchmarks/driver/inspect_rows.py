@@ -1,4 +1,4 @@
-"""How long a start takes to look at every row of a large file: `python -m benchmarks.inspect_rows`."""
+"""How long a start takes to look at every row of a large file: `python -m benchmarks.driver.inspect_rows`."""
 
 from __future__ import annotations
 

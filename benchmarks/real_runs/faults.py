@@ -1,7 +1,7 @@
 """What a run survives: real processes of real runs are killed, stopped or starved, and the run is looked at afterwards.
 
-    python -m benchmarks.faults                      # every fault, each in a run of its own, and the table
-    python -m benchmarks.faults generator-killed     # one of them
+    python -m benchmarks.real_runs.faults                      # every fault, each in a run of its own, and the table
+    python -m benchmarks.real_runs.faults generator-killed     # one of them
 
 A fault is *detected* when the run's log speaks of it, and *recovered* from when the next step is logged. *Lost* are
 prompts of a step that were not trained on, *twice* those that were trained on more than once.
@@ -24,7 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.observed import ADDRESS, GENERATOR, LEARNER, ONE_CORE_EACH, REWARD, Run, cluster
+from benchmarks.real_runs.observed import ADDRESS, GENERATOR, LEARNER, ONE_CORE_EACH, REWARD, Run, cluster
 
 Inject = Callable[[Run, Any], object]
 """Does harm to a run, or to the cluster that it has joined. What it returns is kept until the run ends."""

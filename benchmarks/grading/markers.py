@@ -1,8 +1,8 @@
 """Measure the markers on sentences of real completions that were labelled by hand.
 
-    python -m benchmarks.markers measure ../shared/data
-    python -m benchmarks.markers misses ../shared/data
-    python -m benchmarks.markers draw ../shared/data
+    python -m benchmarks.grading.markers measure ../shared/data
+    python -m benchmarks.grading.markers misses ../shared/data
+    python -m benchmarks.grading.markers draw ../shared/data
 
 ``measure`` prints precision and recall of each marker on both halves. The labels (tests/data/marker-labels.jsonl) name
 a sentence by its file, row and offset, and carry a hash instead of the text; one whose hash differs is an error.
@@ -30,7 +30,7 @@ from pathlib import Path
 
 from rewards.parts.markers import BEHAVIOURS, Agreement, markers
 
-LABELS = Path(__file__).parents[1] / "tests/data/marker-labels.jsonl"
+LABELS = Path(__file__).parents[2] / "tests/data/marker-labels.jsonl"
 FIELDS = {"countdown_completions.jsonl": "completion", "gsm8k_model_solutions.jsonl": "solution"}
 SEED = 12
 UNIFORM = 60

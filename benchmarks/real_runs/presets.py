@@ -1,7 +1,7 @@
 """countdown-tiny under each preset: what it learns, how far it moves, how long its answers get, what it costs.
 
-`python -m benchmarks.presets` trains one run after the other (each about five minutes on two cores) and prints a table.
-A run that is complete is not trained again, so the table can be had from runs that are there.
+`python -m benchmarks.real_runs.presets` trains one run after the other (each about five minutes on two cores) and
+prints a table. A run that is complete is not trained again, so the table can be had from runs that are there.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """Memory, time and exactness of the scores of tokens, against the plain way, which holds all logits at once.
 
-`python -m benchmarks.logprob_memory`. Each way runs in a process of its own, one after the other: the plain one needs
-12 GiB at the default size. Memory is the process's peak beyond what it must hold: the head's weight, the hidden states,
-in the backward pass the gradients of both, and the reference's weight and hidden states. Gradients are judged by those
-of the plain way in float64, a few tokens at a time, which takes most of the benchmark's time on a CPU. Exit with 1 if
-a chunked way breaks a limit.
+`python -m benchmarks.speed.logprob_memory`. Each way runs in a process of its own, one after the other: the plain one
+needs 12 GiB at the default size. Memory is the process's peak beyond what it must hold: the head's weight, the hidden
+states, in the backward pass their gradients too, and the reference's weight and hidden states. Gradients are judged by
+those of the plain way in float64, a few tokens at a time, which takes most of the benchmark's time on a CPU. Exit with
+1 if a chunked way breaks a limit.
 """
 
 from __future__ import annotations

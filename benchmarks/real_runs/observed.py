@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 import zstandard
 
-WARM_START = Path(__file__).resolve().parents[1] / "tests" / "data" / "countdown-warm-start"
+WARM_START = Path(__file__).resolve().parents[2] / "tests" / "data" / "countdown-warm-start"
 SETTINGS = (
     f'model={{"path"="{WARM_START}","dtype"="float32"}}',
     "warm_start.num_steps=0",

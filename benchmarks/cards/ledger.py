@@ -1,6 +1,6 @@
 """A card on paper: what each process of a run would hold on its GPU, allocation by allocation, from the plan's terms.
 
-    python -m benchmarks.ledger [--gpu 4090]
+    python -m benchmarks.cards.ledger [--gpu 4090]
 
 Replays a run of each recipe for a card: start, a hundred steps (sleep, update, wake, publish), publishes that are
 refused or meet a dying generator, restarts, the end. The order of sleeping and waking is the fleet's own, and that of a
@@ -19,7 +19,7 @@ from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
-from benchmarks.paper_card import CACHE, Ledger, PaperGenerator, PaperLearner
+from benchmarks.cards.paper_card import CACHE, Ledger, PaperGenerator, PaperLearner
 from orchestrator.cluster.calls import Outcomes, RemoteCallError
 from orchestrator.cluster.layout import Mode
 from orchestrator.config.checks import resolve_transport
