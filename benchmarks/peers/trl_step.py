@@ -16,32 +16,22 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
+from benchmarks.peers.trl_trainer import Grader, prompts_of, trainer
 from benchmarks.peers.trl_version import missing_trl
-from orchestrator.base_model import base_model, load_tokenizer
 from orchestrator.config.recipe import DEFAULT_RECIPE, load
 from orchestrator.config.schema import RunConfig
 from orchestrator.records.run_directory import RunDirectory
-from rewards.function import call
-from rewards.registry import functions_of
-from rewards.score import compose
-from rollout.prompts.stream import PromptStream
-from rollout.types.prompts import Prompt
 
 STEPS_A_ROUND = 2
 """Of this project; TRL takes one."""
-PARTS = 4
-"""Into which TRL divides a step's completions, so that their logits fit in memory."""
-
 STEP = "step of the peer: "
 """Begins a line of the peer's output that has a step; libraries write other lines there."""
 
@@ -125,13 +115,9 @@ def steps_of(recipe: str, overrides: Sequence[str]) -> list[Step]:
 
 def train_peer(config: RunConfig, steps: int) -> None:
     """Take one step of TRL for each line of standard input; print each as JSON."""
-    os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"
-    from datasets import Dataset
     from transformers import TrainerCallback
-    from trl import GRPOConfig, GRPOTrainer
 
-    folder = base_model(config)
-    prompts = PromptStream(config.prompts, load_tokenizer(folder)).take(steps * config.prompts_per_step)
+    prompts = prompts_of(config, steps)
     grader = Grader(config, prompts)
 
     class Turns(TrainerCallback):
@@ -142,63 +128,7 @@ def train_peer(config: RunConfig, steps: int) -> None:
         def on_step_end(self, *_: Any, **__: Any) -> None:
             print(f"{STEP}{json.dumps([time.perf_counter() - self.start, grader.tokens, grader.right])}", flush=True)
 
-    completions = config.prompts_per_step * config.group_size
-    settings = GRPOConfig(
-        str(Path(config.runs_dir) / "trl"),
-        use_cpu=True,
-        bf16=False,
-        report_to="none",
-        gradient_checkpointing=False,
-        disable_tqdm=True,
-        save_strategy="no",
-        logging_strategy="no",
-        max_steps=steps,
-        shuffle_dataset=False,
-        per_device_train_batch_size=completions // PARTS,
-        gradient_accumulation_steps=PARTS,
-        num_generations=config.group_size,
-        max_completion_length=config.sampling.max_completion_tokens,
-        temperature=config.sampling.temperature,
-        learning_rate=config.learner.learning_rate,
-        lr_scheduler_type="constant",
-        max_grad_norm=config.learner.max_grad_norm,
-        beta=0.0,
-        loss_type="dapo",  # the mean over all tokens of the step, as `token_mean` here
-        model_init_kwargs={"dtype": "float32"},
-    )
-    rows = [{"prompt": prompt.text, "position": position} for position, prompt in enumerate(prompts)]
-    tokenizer = load_tokenizer(folder)
-    tokenizer.padding_side = "left"
-    GRPOTrainer(
-        folder, [grader], settings, Dataset.from_list(rows), processing_class=tokenizer, callbacks=[Turns()]
-    ).train()
-
-
-class Grader:
-    """A reward function as TRL calls it, which grades as a reward worker does and keeps the last step's figures."""
-
-    __name__ = "grader"
-
-    def __init__(self, config: RunConfig, prompts: Sequence[Prompt]) -> None:
-        self._config, self._prompts = config, prompts
-        self.tokens, self.right = 0, 0.0
-
-    def __call__(
-        self, completions: Sequence[str], completion_ids: Sequence[Sequence[int]], position: Sequence[int], **_: Any
-    ) -> list[float]:
-        rewards = [self._reward(*pair) for pair in zip(position, completions, strict=True)]
-        self.tokens = sum(map(len, completion_ids))
-        self.right = statistics.mean(reward.part("correctness").value for reward in rewards)
-        return [reward.total for reward in rewards]
-
-    def _reward(self, position: int, text: str) -> Any:
-        prompt, config = self._prompts[position], self._config
-        for stop in config.sampling.stop:  # as if the peer stopped there: the same text is graded
-            head, found, _ = text.partition(stop)
-            text = head + found
-        functions = functions_of(prompt.grader, config.rewards)
-        outcomes = [call(each, each.load(), prompt.assistant_prefix + text, prompt.answer) for each in functions]
-        return compose(functions, outcomes, config.rewards)
+    trainer(config, steps, prompts, grader, Turns()).train()
 
 
 if __name__ == "__main__":
