@@ -32,7 +32,7 @@ class Workplace:
         """`command` is what all runs have in common, such as ``train``, a recipe and overrides."""
         self.folder = folder
         self._command = command
-        self._environment = {"RAYZERO_CACHE": str(folder / "cache"), **(environment or {})}
+        self.environment = {"RAYZERO_CACHE": str(folder / "cache"), **(environment or {})}
 
     def run(self, name: str) -> Path:
         """The run's directory."""
@@ -40,7 +40,7 @@ class Workplace:
 
     def finish(self, name: str, *overrides: str) -> subprocess.CompletedProcess:
         """Run the command to its end."""
-        return rayzero(*self._arguments(name, overrides), environment=self._environment)
+        return rayzero(*self._arguments(name, overrides), environment=self.environment)
 
     def succeed(self, name: str, *overrides: str) -> str:
         """What a command printed that ends well."""
@@ -53,7 +53,7 @@ class Workplace:
         with self._output(name).open("w") as output:
             return subprocess.Popen(
                 [*RAYZERO, *self._arguments(name, overrides)],
-                env=os.environ | self._environment,
+                env=os.environ | self.environment,
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
