@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ from orchestrator.config.environments import environment_parts
 from orchestrator.config.recipe import ConfigError
 from orchestrator.config.schema import RunConfig
 from orchestrator.records.atomic_file import write_atomically
-from rewards.references import CheckReference, reference_check
+from rewards.references import CheckReference, reference_check, shown_fields
 from rollout.problems.listed import ListedProblems, content
 from rollout.problems.problem import Problem
 from rollout.prompts.mixture import Mixture
@@ -60,8 +61,9 @@ def leave_out_bad_rows(
         only_held_out: look at the held-out problems alone, where nothing is trained.
 
     Drawn problems that cannot be used are drawn again. Raises BadRowsError with `prompts.on_bad_rows = "refuse"`, and
-    where none is left.
+    where none is left, and ConfigError for a rubric that shows what no answer has.
     """
+    check_rubrics(config, problems)
     look = Inspection(config, tokenizer)
     found: list[Fault] = []
     for entry, source in problems.sources.items():
@@ -167,6 +169,20 @@ def reference_checks(config: RunConfig) -> dict[str, CheckReference]:
     tasks, given = config.prompts.tasks, environment_parts(config)
     checks = {name: reference_check(task.grader, config.rewards, given) for name, task in tasks.items()}
     return {name: check for name, check in checks.items() if check is not None}
+
+
+def check_rubrics(config: RunConfig, problems: Mixture) -> None:
+    """Raise ConfigError when a judge's rubric shows an entry that no answer of a task has."""
+    for key, field in shown_fields(config.rewards):
+        for entry, source in problems.sources.items():
+            listed = source.different if isinstance(source, ListedProblems) else [source.train(0)]
+            answers = [problem.answer for problem in chain(source.held_out, listed)]
+            if not any(field in answer for answer in answers):
+                there = sorted({name for answer in answers for name in answer})
+                raise ConfigError(
+                    f"{key} shows {{{field}}}, and no answer of {entry} has that: it has "
+                    f"{', '.join(there) or 'no entries'}. Show one of those, or write the name without braces"
+                )
 
 
 def place(fault: Fault) -> list[tuple[int, str]]:

@@ -113,6 +113,7 @@ class TrainCommand(Command[RunInputs]):
         fleet = RayFleet.start(config, inputs.base, inputs.teacher)
         try:
             interrupt.begin()
+            fleet.rewards.wait_until_loaded(inputs.prompts.answer_entries)  # a warm start would delay their errors
             with fleet.learning():
                 folder = warm_started_model(fleet.run, inputs.warm_start, fleet.learner, self.console, interrupt)
                 if folder is None:

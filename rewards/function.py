@@ -6,12 +6,12 @@ import asyncio
 import importlib
 import sys
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from rewards.parsing.extraction import extract_answer, is_natural
-from rewards.signature import OFFERED, Keywords, Kind, check_signature, keywords_of, kind_of
+from rewards.signature import OFFERED, Keywords, Kind, SignatureError, check_signature, keywords_of, kind_of
 from rewards.subject import FigureLog, Subject
 
 MAX_REASON_CHARACTERS = 500
@@ -80,8 +80,8 @@ class RewardFunction:
     def load(self) -> Callable[..., Any]:
         """Import it and return it. The module of a task, or of a judge, may ``prepare`` before any deadline runs.
 
-        Raises ImportError when the module is missing, TypeError when it holds no such function or the function does not
-        take the parameters, and what ``prepare`` raises when nothing can be graded here.
+        Raises SignatureError when it holds no such function or the function does not take the parameters, what its
+        import raises, and what ``prepare`` raises when nothing can be graded here.
         """
         function = import_function(self.path)
         check_parameters(self, function)
@@ -92,11 +92,11 @@ class RewardFunction:
 
 
 def import_function(path: str) -> Callable[..., Any]:
-    """Return what stands at ``module:function``. Raises ImportError or TypeError."""
+    """Return what stands at ``module:function``. Raises SignatureError, and what the import raises."""
     module, _, name = path.partition(":")
     function = getattr(importlib.import_module(module), name, None)
     if not callable(function):
-        raise TypeError(f"{path}: module {module!r} has no function {name!r}")
+        raise SignatureError(f"{path}: module {module!r} has no function {name!r}")
     found: Callable[..., Any] = function
     return found
 
@@ -177,10 +177,31 @@ class LoadedFunction:
 
 
 def check_parameters(declared: RewardFunction, function: Callable[..., Any]) -> None:
-    """Raise TypeError, with the nearest right name, unless ``function`` takes the declared parameters by keyword."""
+    """Raise SignatureError, with the nearest right name, unless ``function`` takes the parameters by keyword."""
     if declared.grades_task and kind_of(function).is_whole:
-        raise TypeError(f"{declared.path} takes a group, and a task is graded one completion at a time: (text, answer)")
+        raise SignatureError(
+            f"{declared.path} takes a group, and a task is graded one completion at a time: (text, answer)"
+        )
     check_signature(f"rewards.parameters.{declared.name}", declared.path, declared.parameters, function)
+
+
+def missing_column(
+    functions: Mapping[str, RewardFunction], kinds: Mapping[str, Kind], columns: Mapping[str, Collection[str]]
+) -> str | None:
+    """Return in a sentence what a function needs and the answers of a source do not have; None: nothing.
+
+    ``columns`` are the entries of the answers, by source.
+    """
+    for source, there in columns.items():
+        for declared, kind in ((functions[name], kind) for name, kind in kinds.items()):
+            for name in kind.needs:
+                if name not in there and name not in declared.parameters:
+                    return (
+                        f"rewards.functions: {declared.path} needs {name}, and the answers of {source} have "
+                        f"{', '.join(sorted(there)) or 'no entries'}: add a column of the data with answer_columns, or "
+                        f"set rewards.parameters.{declared.name}.{name}"
+                    )
+    return None
 
 
 def call(

@@ -20,6 +20,7 @@ from typing import Any
 
 from rewards.config import RewardsConfig
 from rewards.function import RewardFunction, call
+from rewards.judge.question import fields_of
 from rewards.registry import functions_of, load_grader
 
 CheckReference = Callable[[Mapping[str, Any]], str | None]
@@ -57,6 +58,15 @@ def reference_check(
         return found[reference]
 
     return check
+
+
+def shown_fields(config: RewardsConfig) -> list[tuple[str, str]]:
+    """Return the entries of an answer that judges' rubrics show, each with the key of the rubric."""
+    return [
+        (f"rewards.judges.{name}.rubric", field)
+        for name, judge in config.judges.items()
+        for field in fields_of(judge.rubric)
+    ]
 
 
 def fault_found(check: CheckReference, answer: Mapping[str, Any]) -> str | None:

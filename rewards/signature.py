@@ -20,12 +20,18 @@ UNKNOWN_HERE = ("trainer_state", "environments")
 """What TRL gives to functions and no worker has: a reward that depends on the step would not be the same again."""
 
 
+class SignatureError(TypeError):
+    """A function does not exist, or cannot be called with what it would be given. The message says what to do."""
+
+
 class Kind(NamedTuple):
     """How a function is called."""
 
     takes: Literal["completion", "group", "columns"]
     """One text; the texts of a group; the columns of a group, as in TRL."""
     is_async: bool = False
+    needs: tuple[str, ...] = ()
+    """Columns without which it cannot be called, beside those that each group has; a parameter may stand for one."""
 
     @property
     def is_whole(self) -> bool:
@@ -40,7 +46,9 @@ def kind_of(function: Callable[..., Any]) -> Kind:
     asked = {each.name for each in parameters if each.default is each.empty or each is parameters[0]}
     takes_only_keywords = parameters and all(each.kind is each.VAR_KEYWORD for each in parameters)
     if asked & {*COLUMNS} or takes_only_keywords:
-        return Kind("columns", is_async)
+        named = [each.name for each in parameters if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)]
+        needs = tuple(name for name in named if name in asked and name not in {*COLUMNS, *OFFERED})
+        return Kind("columns", is_async, needs)
     return Kind("group" if parameters and parameters[0].name == "texts" else "completion", is_async)
 
 
@@ -73,7 +81,7 @@ def keywords_of(function: Callable[..., Any], kind: Kind) -> Keywords:
 
 
 def check_signature(where: str, path: str, given: Iterable[str], function: Callable[..., Any]) -> None:
-    """Raise TypeError, with the nearest right name, unless the recipe's parameters fit.
+    """Raise SignatureError, with the nearest right name, unless the recipe's parameters fit.
 
     Args:
         where: the recipe's key of the parameters, such as ``rewards.parameters.style``.
@@ -83,14 +91,14 @@ def check_signature(where: str, path: str, given: Iterable[str], function: Calla
     kind = kind_of(function)
     keywords = keywords_of(function, kind)
     if kind.takes == "columns" and (unknown := sorted({*UNKNOWN_HERE} & {*keywords.required})):
-        raise TypeError(f"{path} asks for {unknown[0]}, which TRL has and no reward worker: leave it out")
+        raise SignatureError(f"{path} asks for {unknown[0]}, which TRL has and no reward worker: leave it out")
     if keywords.takes_any or not parameters_of(function):
         return
     for name in given:
         if name not in keywords.named:
-            raise TypeError(f"{where}.{name}: {path} has no such parameter; {nearest(name, keywords.named)}")
+            raise SignatureError(f"{where}.{name}: {path} has no such parameter; {nearest(name, keywords.named)}")
     if kind.takes == "columns":  # what it lacks may be a column, which only the prompts know
         return
     for name in keywords.required:
         if name not in {*given, *OFFERED}:
-            raise TypeError(f"{path} needs its parameter {name}: set {where}.{name}")
+            raise SignatureError(f"{path} needs its parameter {name}: set {where}.{name}")

@@ -44,26 +44,28 @@ def failed(reason: str) -> Reply:
 
 
 def run(channel: socket.socket, functions: Mapping[str, tuple[EnvironmentSpec, Any]], memory_gib: float | None) -> None:
-    """Answer ``("start", name, prompt, seed)``, ``("step", text)`` and ``("close",)`` until the channel is closed."""
+    """Answer ``("make", name)`` or ``("start", name, prompt, seed)``, ``("step", text)`` and ``("close",)``.
+
+    Returns when the channel is closed.
+    """
     limit(memory_gib)
     environment: Environment | None = None
     max_bytes = 0
     for what, *arguments in messages(channel):
         start = time.perf_counter()
         try:
-            if what == "start":
-                name, prompt, seed = arguments
-                spec, make = functions[name]
+            observation: Any = Observation("")
+            if what in ("make", "start"):
+                spec, make = functions[arguments[0]]
                 max_bytes = spec.max_bytes
                 environment = make(**spec.parameters)
-                observation: Any = environment.start(prompt, seed)
+                if what == "start":
+                    observation = environment.start(*arguments[1:])
             elif what == "step":
                 assert environment is not None
                 observation = environment.step(*arguments)
-            else:
-                if environment is not None:
-                    environment.close()
-                observation = Observation("")
+            elif environment is not None:
+                environment.close()
             reply = checked(observation, max_bytes)
         except Exception as error:  # noqa: BLE001  the boundary with code that is not ours
             reply = failed(f"{what} raised {type(error).__name__}: {error}")

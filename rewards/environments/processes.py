@@ -54,6 +54,10 @@ class EnvironmentProcess:
             max_line_bytes(spec.max_bytes),
         )
 
+    async def make(self) -> Reply:
+        """Make the environment alone, to see that it can be."""
+        return await self._call("make", self._spec.name)
+
     async def start(self, prompt: Prompt, seed: int) -> Reply:
         """Make the environment and have it begin."""
         return await self._call("start", self._spec.name, prompt, seed)
@@ -131,14 +135,19 @@ class OpenEnvironments:
         server = [self._server.pid] if self._server is not None else []
         return [*server, *(process.pid for process in self._open.values())]
 
-    def load(self, specs: Iterable[EnvironmentSpec]) -> None:
-        """Import environments' classes before they are asked for. Raises LoadError."""
+    async def load(self, specs: Iterable[EnvironmentSpec]) -> None:
+        """Import environments' classes before they are asked for, and make one of each. Raises LoadError."""
         new = [spec for spec in specs if self._specs.get(spec.name) != spec]
         if not new:
             return
         if self._server is None:
             self._server = ForkServer(self._memory_gib, CHILD)
         self._server.load(new)
+        for spec in new:
+            process = EnvironmentProcess(*self._server.fork(), spec, self._server.end)
+            if (reply := await process.make()).status != "ok":
+                raise LoadError(f"environment {spec.name} with {dict(spec.parameters)} cannot be made: {reply.reason}")
+            await process.close()
         self._specs |= {spec.name: spec for spec in new}
 
     async def answer(self, request: EnvironmentRequest, turns: Sequence[SampledTurn]) -> EnvironmentAnswer:

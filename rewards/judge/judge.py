@@ -27,11 +27,13 @@ class JudgementError(RuntimeError):
 def prepare(*, name: str, **settings: Any) -> None:
     """Check before anything starts that the judge can be asked: called as the function is loaded.
 
-    Raises ValueError where the key is missing.
+    Raises RewardConfigError where the key is missing.
     """
+    from rewards.config import RewardConfigError
+
     config = _config(settings)
     if config.key_variable and not os.environ.get(config.key_variable):
-        raise ValueError(
+        raise RewardConfigError(
             f"rewards.judges.{name}.key_variable: the variable {config.key_variable} is not set where reward workers "
             "run. Set it on each machine before Ray starts there, or set key_variable to an empty text if the endpoint "
             "wants no key"

@@ -67,6 +67,11 @@ def filled(rubric: str, answer: Mapping[str, Any]) -> str:
     return FIELD.sub(entry, rubric)
 
 
+def fields_of(rubric: str) -> tuple[str, ...]:
+    """Return the entries of an answer that the rubric shows, each once."""
+    return tuple(dict.fromkeys(FIELD.findall(rubric)))
+
+
 def block(name: str, text: str, mark: str) -> str:
     return f"<{name} {mark}>\n{text}\n</{name} {mark}>"
 

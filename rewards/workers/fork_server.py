@@ -37,12 +37,7 @@ STOP_S = 1.0
 """Seconds that the server has to end its children and itself. It needs milliseconds, but may be in an import."""
 MAX_IMPORT_S = 600
 """Seconds after which an import that never returns ends the server; whoever waits for it gives up earlier."""
-ONE_THREAD = {
-    "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    "OMP_WAIT_POLICY": "passive",
-}
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
 """Math libraries otherwise start a thread a core; these spin on the cores that sampling needs, and do not survive a
 fork."""
 GRADING = "rewards.workers.grading"
@@ -91,11 +86,11 @@ class ForkServer:
         try:
             found = self._ask("load", list(self._functions.values()))
         except ConnectionError:
-            found = "the process that imports them died"
+            found = f"the process died that imports {', '.join(sorted(each.path for each in self._functions.values()))}"
             self._stop()
             self._start()
         if isinstance(reason := found, str):
-            raise LoadError(f"cannot use {sorted(function.path for function in self._functions.values())}: {reason}")
+            raise LoadError(reason)
         return dict(found)
 
     def fork(self) -> tuple[int, socket.socket]:
@@ -213,11 +208,17 @@ def _load(declared: list[Loadable], functions: dict[str, Any]) -> dict[str, Kind
         try:
             functions[function.name] = (function, function.load())
         except Exception as error:  # noqa: BLE001  importing the user's module may raise anything
-            return f"{function.path}: {type(error).__name__}: {error}"
+            return reason_of(function, error)
         finally:
             signal.alarm(0)
     gc.freeze()  # a collection in a child would copy every page
     return {name: kind_of(loaded) for name, (_, loaded) in functions.items()}
+
+
+def reason_of(function: Loadable, error: Exception) -> str:
+    """Return why a function cannot be used. Errors of this package are whole sentences, with key and fix."""
+    is_ours = type(error).__module__.startswith("rewards.")
+    return str(error) if is_ours else f"{function.path} cannot be used: {type(error).__name__}: {error}"
 
 
 def _fork(control: socket.socket, channel: int, run: Callable[[socket.socket], None]) -> int | OSError:

@@ -11,10 +11,9 @@ silent.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
@@ -24,19 +23,18 @@ from ray.exceptions import ObjectLostError, RayError, RayTaskError
 
 from rewards.config import RewardsConfig
 from rewards.environments.registry import EnvironmentSpec
+from rewards.function import missing_column
 from rewards.workers import worker_handle
 from rewards.workers.failures import RewardFailure
 from rewards.workers.scheduler import PendingGroup, Scheduler
 from rewards.workers.worker import RewardWorker
-from rewards.workers.worker_handle import WorkerHandle
+from rewards.workers.worker_handle import WorkerHandle, peak_memory_gib
 from rollout.types.completions import Group, RemoteGroup
 from rollout.types.packed import PackedGroup
 
 logger = logging.getLogger(__name__)
 
 MAX_FAILED_STARTS = 3
-PEAK_MEMORY_WAIT_S = 3.0
-"""Seconds that workers have to report their memory. They need milliseconds."""
 
 
 class RewardPool:
@@ -60,6 +58,7 @@ class RewardPool:
         self._name_prefix = name_prefix
         self._place = place
         self._scheduler = Scheduler(config, environments)
+        self._environments = [*(environments or {}).values()]
         self._functions = {function.name: function for task in tasks for function in self._scheduler.functions_of(task)}
         self._failed_starts = 0
         self.restarts = 0
@@ -85,6 +84,19 @@ class RewardPool:
     def errors(self) -> int:
         """Completions that could not be graded for another reason, since the start."""
         return self._scheduler.failures.errors
+
+    def wait_until_loaded(self, columns: Mapping[str, Collection[str]]) -> None:
+        """Return once the workers have loaded what grades, or START_DEADLINE_S later.
+
+        ``columns`` are the entries of the answers, by the prompts' sources. Raises RewardFailure for functions that
+        cannot be loaded, or called with these columns.
+        """
+        loading = {worker.loading: worker for worker in self.workers if worker.loading is not None}
+        while loading and (ready := ray.wait([*loading], timeout=worker_handle.START_DEADLINE_S)[0]):
+            self._receive(loading.pop(ready[0]), ready[0])
+        for worker in self.workers:
+            if missing := missing_column(self._functions, worker.kinds, columns):
+                raise RewardFailure(missing)
 
     def submit(self, group: RemoteGroup) -> None:
         """Queue a group and return at once. Raises RewardConfigError when the settings cannot grade its task."""
@@ -125,18 +137,7 @@ class RewardPool:
         Waits PEAK_MEMORY_WAIT_S at most; workers that are dead or starting are left out. A worker that was replaced
         reports its new processes.
         """
-        family = self._name_prefix.rpartition("/")[2]
-        calls: dict[str, ray.ObjectRef[Any]] = {
-            f"{family}-{worker.index}": worker.actor.peak_memory_gib.remote() for worker in self.workers
-        }
-        refs = list(calls.values())
-        ready = set(ray.wait(refs, num_returns=len(refs), timeout=PEAK_MEMORY_WAIT_S)[0]) if refs else set()
-        peaks: dict[str, float] = {}
-        for name, call in calls.items():
-            with contextlib.suppress(RayError):  # dead; `poll` finds out by itself and replaces it
-                if call in ready:
-                    peaks[name] = ray.get(call)
-        return peaks
+        return peak_memory_gib(self._name_prefix.rpartition("/")[2], self.workers)
 
     def replace(self, worker: WorkerHandle, error: RayError) -> None:
         """End a worker that is dead or silent, and start another. Raises RewardFailure when workers cannot start."""
@@ -154,8 +155,7 @@ class RewardPool:
         self._failed_starts += worker.loading is not None
         if self._failed_starts >= MAX_FAILED_STARTS:
             raise RewardFailure(
-                f"{worker.name} died while loading {_paths(worker)}, "
-                f"as did {self._failed_starts - 1} before it: {error}"
+                f"{worker.name} died while loading {worker.paths}, as did {self._failed_starts - 1} before it: {error}"
             )
 
     def close(self) -> None:
@@ -193,7 +193,7 @@ class RewardPool:
             if worker.loading is not None or not self._scheduler.queue:
                 continue
             if not self._functions.keys() <= worker.functions.keys():
-                worker.load(self._functions)
+                worker.load(self._functions, self._environments)
             elif items := self._scheduler.next_items(worker.num_open):
                 worker.send(items)
 
@@ -203,7 +203,7 @@ class RewardPool:
         options = {"name": name, "num_cpus": self._config.cpus_per_worker, **self._place(index)}
         actor = RewardActor.options(**options).remote(self._config.memory_gib, name, self._config.max_in_flight)
         worker = WorkerHandle(index, name, cast("ActorHandle[RewardWorker]", actor))
-        worker.load(self._functions)
+        worker.load(self._functions, self._environments)
         return worker
 
     def _receive(self, worker: WorkerHandle, ref: Any) -> None:
@@ -229,7 +229,7 @@ class RewardPool:
     def _expire(self, worker: WorkerHandle) -> None:
         if worker.loading is not None:
             raise RewardFailure(
-                f"{worker.name} did not start and load {_paths(worker)} in {worker_handle.START_DEADLINE_S:g} s. "
+                f"{worker.name} did not start and load {worker.paths} in {worker_handle.START_DEADLINE_S:g} s. "
                 f"Ray has {ray.available_resources().get('CPU', 0):g} CPUs free: lower rewards.num_workers or "
                 "rewards.cpus_per_worker, or give Ray more CPUs"
             )
@@ -240,10 +240,6 @@ def stored(group: Group) -> RemoteGroup:
     """Put a group that is here into the object store, for workers to read."""
     packed = PackedGroup.of(group)
     return replace(packed.remote(group.prompt, ray.put(packed)), rewards=group.rewards)
-
-
-def _paths(worker: WorkerHandle) -> list[str]:
-    return sorted(function.path for function in worker.functions.values())
 
 
 # A dead worker is replaced here, not by Ray: a replacement must load its functions before it is given work.

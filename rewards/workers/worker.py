@@ -64,9 +64,17 @@ class RewardWorker:
     def __repr__(self) -> str:
         return self._name
 
-    async def load(self, functions: Sequence[RewardFunction]) -> dict[str, Kind]:
-        """Import functions before a completion's time runs; return how each is called. Raises LoadError."""
-        return self._supervisor.load(functions)
+    async def load(
+        self, functions: Sequence[RewardFunction], environments: Sequence[EnvironmentSpec] = ()
+    ) -> dict[str, Kind]:
+        """Import functions before a completion's time runs; return how each is called.
+
+        Raises LoadError, also for an environment that cannot be made.
+        """
+        kinds = self._supervisor.load(functions)
+        if environments:
+            await self._opened().load(environments)
+        return kinds
 
     async def grade_groups(
         self, requests: Sequence[tuple[Any, ...]], *packed: PackedGroup
@@ -105,7 +113,7 @@ class RewardWorker:
         from rollout.types.environments import EnvironmentRequest  # with numpy, which a worker boots without
 
         environments = self._opened()
-        environments.load(specs.values())
+        await environments.load(specs.values())
         turns = [each.unpack() for each in packed]
         asked = [EnvironmentRequest(*request) for request in requests]
         waiting = {

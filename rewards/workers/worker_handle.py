@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +11,9 @@ from typing import Any
 import ray
 from ray import ObjectRefGenerator
 from ray.actor import ActorHandle
+from ray.exceptions import RayError
 
+from rewards.environments.registry import EnvironmentSpec
 from rewards.function import Outcome, RewardFunction
 from rewards.signature import Kind
 from rewards.workers.scheduler import WorkItem
@@ -20,6 +23,9 @@ START_DEADLINE_S = 120.0
 """Seconds a worker may take to boot and to import its reward functions: generous, a cold machine reads from disk."""
 SILENCE_S = 60.0
 """Seconds without a word after which a worker is replaced; it has one every few (worker.py's HEARTBEAT_S)."""
+
+PEAK_MEMORY_WAIT_S = 3.0
+"""Seconds that workers have to report their memory. They need milliseconds."""
 
 Graded = list[tuple[WorkItem, tuple[Outcome, ...]]]
 
@@ -72,10 +78,15 @@ class WorkerHandle:
         """Its calls in flight; call ``receive`` when one of them is ready."""
         return [*self.batches, *([self.loading] if self.loading is not None else [])]
 
-    def load(self, functions: Mapping[str, RewardFunction]) -> None:
-        """Have it import functions. It is given no work until it has."""
+    @property
+    def paths(self) -> list[str]:
+        """Where its functions are."""
+        return sorted(function.path for function in self.functions.values())
+
+    def load(self, functions: Mapping[str, RewardFunction], environments: Sequence[EnvironmentSpec]) -> None:
+        """Have it import functions, and the classes of environments. It is given no work until it has."""
         self.functions = dict(functions)
-        self.loading = self.actor.load.remote(list(self.functions.values()))
+        self.loading = self.actor.load.remote(list(self.functions.values()), environments)
         self.deadline = time.monotonic() + START_DEADLINE_S
 
     def send(self, items: Sequence[WorkItem]) -> None:
@@ -101,3 +112,18 @@ class WorkerHandle:
             self.loading = None
         self.deadline = max(self.deadline, time.monotonic() + SILENCE_S)  # an import may still be allowed longer
         return graded
+
+
+def peak_memory_gib(family: str, workers: Sequence[WorkerHandle]) -> dict[str, float]:
+    """Return the largest resident memory of each worker and its processes, GiB, by ``{family}-{index}``."""
+    calls: dict[str, ray.ObjectRef[Any]] = {
+        f"{family}-{worker.index}": worker.actor.peak_memory_gib.remote() for worker in workers
+    }
+    refs = list(calls.values())
+    ready = set(ray.wait(refs, num_returns=len(refs), timeout=PEAK_MEMORY_WAIT_S)[0]) if refs else set()
+    peaks: dict[str, float] = {}
+    for name, call in calls.items():
+        with contextlib.suppress(RayError):  # dead; the pool's `poll` finds out by itself and replaces it
+            if call in ready:
+                peaks[name] = ray.get(call)
+    return peaks

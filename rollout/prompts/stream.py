@@ -77,6 +77,14 @@ class PromptStream:
             for position, (name, problem) in enumerate(self._mixture.held_out)
         ]
 
+    @property
+    def answer_entries(self) -> dict[str, set[str]]:
+        """The entries of the held-out problems' answers, by the problems' source."""
+        found: dict[str, set[str]] = {}
+        for name, problem in self._mixture.held_out:
+            found.setdefault(name, set()).update(map(str, problem.answer))
+        return found
+
     def state(self) -> dict[str, Any]:
         """Return what `restore` needs to go on from here."""
         return {

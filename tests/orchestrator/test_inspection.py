@@ -8,7 +8,7 @@ import pytest
 
 from orchestrator import inspection
 from orchestrator.base_model import load_tokenizer
-from orchestrator.config.recipe import load
+from orchestrator.config.recipe import ConfigError, load
 from orchestrator.inspection import BadRowsError, Inspection, leave_out_bad_rows, record_left_out
 from rollout.prompts.config import PromptsConfig
 from rollout.prompts.mixture import Mixture
@@ -93,6 +93,16 @@ def test_good_rows_are_all_asked_and_nothing_is_said(tmp_path, caplog) -> None:
     with caplog.at_level(logging.WARNING):
         assert leave_out_bad_rows(config, Mixture(config.prompts), Bytes()) == []
     assert not caplog.text
+
+
+def test_a_rubric_that_shows_what_no_answer_has_is_refused_by_its_key_before_anything_starts(tmp_path) -> None:
+    judge = 'rewards__judges={"clear" = {"model" = "m", "rubric" = "Like %s?"}}'
+    config = recipe(tmp_path, GOOD, **dict([(judge % "{nothing}").split("=", 1)]))
+    says = r"rewards\.judges\.clear\.rubric shows \{nothing\}, and no answer of jsonl has that: it has answer\. Show"
+    with pytest.raises(ConfigError, match=says):
+        leave_out_bad_rows(config, Mixture(config.prompts), Bytes())
+    config = recipe(tmp_path, GOOD, **dict([(judge % "{answer}").split("=", 1)]))
+    assert leave_out_bad_rows(config, Mixture(config.prompts), Bytes()) == []
 
 
 def test_where_every_row_is_bad_nothing_is_left_to_drop(tmp_path) -> None:

@@ -9,8 +9,12 @@ from typing import Any
 import pytest
 
 from rewards.config import RewardsConfig
+from rewards.function import missing_column
+from rewards.registry import functions_of
+from rewards.signature import kind_of
 from rewards.workers.failures import RewardFailure
 from rollout.types.completions import Group, Reward
+from tests.support import trl_rewards
 from tests.support.reward_workers import rewards_of
 
 MakeGroup = Callable[..., Group]
@@ -60,6 +64,16 @@ def test_functions_of_a_group_pay_each_completion(make_group: MakeGroup) -> None
 def test_columns_are_the_entries_of_the_answer(make_group: MakeGroup) -> None:
     group = make_group([r"\boxed{4}", r"\boxed{5}", "4"], answer={"ground_truth": "4"})
     assert paid(recipe("trl_rewards:boxed"), group) == [1.0, 0.0, 0.0]
+
+
+def test_a_column_that_no_answer_has_is_named_before_anything_is_graded() -> None:
+    (boxed,) = functions_of("none", recipe("trl_rewards:boxed"))
+    (given,) = functions_of("none", recipe("trl_rewards:boxed", parameters={"boxed": {"ground_truth": ["4"]}}))
+    kinds = {"boxed": kind_of(trl_rewards.boxed)}
+    says = "trl_rewards:boxed needs ground_truth, and the answers of sums have answer, steps: add a column of the data"
+    assert says in str(missing_column({"boxed": boxed}, kinds, {"sums": ["steps", "answer"]}))
+    assert missing_column({"boxed": boxed}, kinds, {"sums": ["ground_truth"]}) is None
+    assert missing_column({"boxed": given}, kinds, {"sums": ["answer"]}) is None
 
 
 def test_prompts_of_a_chat_template_come_as_messages(make_group: MakeGroup) -> None:

@@ -38,7 +38,7 @@ def takes_everything(**kwargs):  # type: ignore[no-untyped-def]
         (waiting_rewards.rank, Kind("group", is_async=True)),
         (trl_rewards.more_tokens, Kind("columns")),
         (trl_rewards.more_tokens_as_once_spelt, Kind("columns")),
-        (trl_rewards.boxed, Kind("columns")),
+        (trl_rewards.boxed, Kind("columns", needs=("ground_truth",))),
         (trl_rewards.waits, Kind("columns", is_async=True)),
         (trl_rewards.brief, Kind("columns")),
         (trl_rewards.up_to_three, Kind("columns")),

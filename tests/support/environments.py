@@ -34,7 +34,7 @@ async def opened(*specs: EnvironmentSpec, memory_gib: float | None = None) -> As
     """Yield a worker's environments with classes loaded; end them afterwards."""
     environments = OpenEnvironments(memory_gib)
     try:
-        environments.load(specs)
+        await environments.load(specs)
         yield environments
     finally:
         environments.end()

@@ -48,6 +48,15 @@ class Hostile:
         return Observation(text, parts={"told": float(len(self.told))})
 
 
+class Picky(Hostile):
+    """Is made with good taste alone."""
+
+    def __init__(self, taste: str) -> None:
+        super().__init__()
+        if taste == "none":
+            raise ValueError("no taste at all")
+
+
 def _hang(_: Hostile) -> Any:
     time.sleep(3600)
 

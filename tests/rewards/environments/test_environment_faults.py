@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from rewards.environments import processes
+from rewards.environments.registry import EnvironmentSpec
 from rewards.workers import worker
+from rewards.workers.fork_server import LoadError
 from rollout.types.environments import EnvironmentAnswer, EnvironmentRequest
 from rollout.types.turns import PackedTurns
 from tests.support.environments import HOSTILE, answers_of, hostile, opened, play, prompt_of, turn_of
@@ -42,6 +44,16 @@ FAULTS: dict[str, tuple[dict[str, str], str, str]] = {
     "names a part 1": ({"step": "no name"}, "error", "the reward part 1 = 1.0"),
     "gives 1000 parts": ({"step": "many"}, "error", "1000 reward parts, more than 32"),
 }
+
+
+def test_an_environment_that_cannot_be_made_is_said_as_it_is_loaded() -> None:
+    async def run() -> None:
+        spec = EnvironmentSpec("Picky", "tests.support.hostile_environments:Picky", {"taste": "none"})
+        async with opened(spec):
+            pass
+
+    with pytest.raises(LoadError, match=r"^environment Picky with {'taste': 'none'} cannot be made: .*no taste at all"):
+        asyncio.run(run())
 
 
 @pytest.fixture(scope="module")

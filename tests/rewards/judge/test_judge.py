@@ -189,7 +189,7 @@ def test_a_missing_key_is_said_before_anything_is_graded(
     make_group: MakeGroup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("JUDGE_KEY")
-    says = r"rewards\.judges\.clarity\.key_variable: the variable JUDGE_KEY is not set"
+    says = r"^rewards\.judges\.clarity\.key_variable: the variable JUDGE_KEY is not set"
     with serving(scores(5)) as server:
         with pytest.raises(LoadError, match=says):
             by_a_worker(server.url, make_group(["a"]))

@@ -15,7 +15,6 @@ from hostile_rewards import TASKS
 
 from rewards.config import RewardConfigError, RewardsConfig
 from rewards.registry import UnknownPartError, UnknownTaskError
-from rewards.workers import pool as pool_module
 from rewards.workers import worker_handle
 from rewards.workers.failures import RewardFailure
 from rewards.workers.pool import RewardPool, stored
@@ -281,6 +280,16 @@ def test_mistakes_in_the_recipe_are_raised(start_pool: StartPool, make_group: Ma
         start_pool("countdown", weights={"tidi": 1.0})
 
 
+def test_what_cannot_be_loaded_or_called_is_said_before_anything_is_graded(start_pool: StartPool) -> None:
+    with pytest.raises(RewardFailure, match="no_such_module"):
+        start_pool("missing").wait_until_loaded({})
+    pool = start_pool("countdown", functions=("trl_rewards:boxed",), weights={"boxed": 1.0})
+    with pytest.raises(RewardFailure, match="boxed needs ground_truth, and the answers of sums have answer"):
+        pool.wait_until_loaded({"sums": {"answer"}})
+    pool.wait_until_loaded({"sums": {"ground_truth"}})
+    assert not any(worker.loading for worker in pool.workers)
+
+
 def test_a_pool_that_cannot_start_says_what_to_do(
     start_pool: StartPool, make_group: MakeGroup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -295,7 +304,7 @@ def test_peak_memory_leaves_out_who_cannot_answer(
 ) -> None:
     pool = start_pool(num_workers=2, deadline_s=60)
     with monkeypatch.context() as patch:
-        patch.setattr(pool_module, "PEAK_MEMORY_WAIT_S", 60.0)  # they still boot
+        patch.setattr(worker_handle, "PEAK_MEMORY_WAIT_S", 60.0)  # they still boot
         peaks = pool.peak_memory_gib()
     assert list(peaks) == ["0-0", "0-1"]
     assert all(0.01 < gib < 2 for gib in peaks.values())
