@@ -8,7 +8,9 @@ from __future__ import annotations
 import ast
 import dataclasses
 import inspect
+from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -89,20 +91,45 @@ def test_the_worker_has_what_our_method_touches() -> None:
     assert callable(WeightTransferEngine.reset_weight_update_target)
 
 
-@pytest.mark.parametrize(
-    "name", ["add_request", "abort_request", "step", "sleep", "wake_up", "is_sleeping", "reset_prefix_cache"]
-)
-def test_the_engine_takes_our_calls(name: str) -> None:
+def engine_calls() -> dict[str, list[ast.Call]]:
+    """All calls of vLLM's engine, by method."""
+    found: dict[str, list[ast.Call]] = {}
+    for node in ast.walk(ast.parse((ROOT / "rollout/engine/versioned.py").read_text())):
+        if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("self._engine."):
+            found.setdefault(ast.unparse(node.func).removeprefix("self._engine."), []).append(node)
+    return found
+
+
+@pytest.mark.parametrize(("name", "ours"), engine_calls().items())
+def test_the_engine_takes_our_calls(name: str, ours: list[ast.Call]) -> None:
     from vllm import LLMEngine
 
-    ours = [
-        call
-        for call in calls(name, "rollout/engine/versioned.py")
-        if isinstance(call.func, ast.Attribute) and ast.unparse(call.func.value) == "self._engine"
-    ]
-    assert ours
     for call in ours:
         bind(getattr(LLMEngine, name), call, object())
+
+
+def test_these_calls_are_among_them() -> None:
+    """So that the test above tests something."""
+    assert {"step", "sleep", "wake_up", "set_weight_version", "collective_rpc"} <= engine_calls().keys()
+
+
+def test_an_engine_asleep_schedules_nothing_until_all_of_its_memory_is_back() -> None:
+    """VLLM's own functions, on memory of paper: weights come while the KV cache sleeps."""
+    from vllm.v1.engine.core import EngineCore
+    from vllm.v1.executor.abstract import Executor
+
+    events: list[str] = []
+
+    class Memory:
+        is_sleeping, wake_up, sleeping_tags = Executor.is_sleeping, Executor.wake_up, {"weights", "kv_cache"}
+
+        def collective_rpc(self, method: str, kwargs: dict[str, Any]) -> None:
+            events.append(f"{method} {kwargs['tags']}")
+
+    core: Any = SimpleNamespace(model_executor=Memory(), resume_scheduler=lambda: events.append("schedules"))
+    for tags in (["weights"], ["scheduling"], None):
+        EngineCore.wake_up(core, tags)
+    assert events == ["wake_up ['weights']", "wake_up None", "schedules"]
 
 
 def test_a_bucket_of_ipc_is_what_vllms_engine_unpacks() -> None:
@@ -160,6 +187,37 @@ def test_a_group_is_joined_by_a_dictionary_and_left_by_destroying_it() -> None:
     source = inspect.getsource(trainer_init)
     assert all(f'init_info["{key}"]' in source for key in ("master_address", "master_port", "world_size"))
     assert callable(PyNcclCommunicator.destroy)
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        ("object_store", "ArrayWeightTransferEngine"),
+        ("ipc", "SettlingIpcWeightTransferEngine"),
+        ("nccl", "DeadlineNcclWeightTransferEngine"),
+    ],
+)
+def test_what_our_engines_override_is_called_as_before(module: str, name: str) -> None:
+    """By vLLM's workers, and by each other."""
+    engine = getattr(import_module(f"rollout.weights.{module}"), name)
+    overridden = [
+        (method, base)
+        for method in vars(engine)
+        if inspect.isfunction(getattr(engine, method)) and (base := getattr(engine.__base__, method, None))
+    ]
+    assert overridden and not engine.__abstractmethods__
+    for method, base in overridden:
+        assert inspect.signature(getattr(engine, method)).parameters.keys() == inspect.signature(base).parameters.keys()
+
+
+def test_the_importer_of_ipc_has_what_we_ask_of_it() -> None:
+    """Whether a buffer was opened, and to let go of it."""
+    from vllm.distributed.weight_transfer.ipc_engine import IPCWeightTransferEngine
+    from vllm.distributed.weight_transfer.packed_tensor import PackedBufferImporter
+
+    assert "self._packed_importer = " in inspect.getsource(IPCWeightTransferEngine)
+    importer = PackedBufferImporter()
+    assert importer._entry is None and importer.close() is None
 
 
 def test_torch_has_what_the_end_of_a_transfer_calls() -> None:
