@@ -9,12 +9,10 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from rollout.actor import environment
 from rollout.types.sampling import EngineSpec, SamplingRequest
@@ -30,38 +28,18 @@ from tests.rollout.engine.test_engine import (
     prompts,
     update_weights,
 )
+from tests.support.asynchronous_cores import switch_on
 
 pytestmark = pytest.mark.slow
-
-
-class Idle:
-    """A stream or an event of a device that has nothing to wait for."""
-
-    def __init__(self, *_: Any, **__: Any) -> None:
-        self.device = torch.device("cpu")
-
-    def __getattr__(self, name: str) -> Any:
-        return lambda *_, **__: None
 
 
 @pytest.fixture(scope="module")
 def engine(tiny_model: Path) -> Iterator[Any]:
     os.environ.update(environment(CONFIG))
-    from vllm.platforms.cpu import CpuPlatform
-
     from rollout.engine.engine import Engine
 
-    as_it_is = CpuPlatform.check_and_update_config.__func__
-
-    def check_and_update_config(cls: Any, config: Any) -> None:
-        as_it_is(cls, config)
-        config.scheduler_config.async_scheduling = True
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(CpuPlatform, "check_and_update_config", classmethod(check_and_update_config))
-        patch.setattr(torch.cuda, "Event", Idle)
-        patch.setattr(torch.cuda, "current_stream", Idle)
-        patch.setattr(torch.cuda, "stream", nullcontext)
+        switch_on(patch.setattr)
         started = Engine(
             EngineSpec(str(tiny_model), "float32", 200, load_weights=False), CONFIG, lambda ids: f"{len(ids)}"
         )
