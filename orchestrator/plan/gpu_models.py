@@ -23,7 +23,8 @@ GPUS = {
 }
 """About what CUDA reports as a card's total, GiB: drivers and error correction keep a little of what is on the box.
 Some are from public reports, others from memory; give a size in GiB to be sure."""
-SMALLEST_GIB = 1.0
+SMALLEST_GIB, LARGEST_GIB = 1.0, 512.0
+"""Of cards that there are, with room to spare: a larger number names a model that is not listed, such as 4080."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,9 @@ def gpu_model(text: str) -> GpuModel:
     except ValueError:
         gib = 0.0
     # Written so that "nan" is refused too.
-    if not SMALLEST_GIB <= gib < 1e6:
-        raise ConfigError(f"--gpu {text}: neither a size in GiB, such as 23.6, nor one of {', '.join(GPUS)}")
+    if not SMALLEST_GIB <= gib <= LARGEST_GIB:
+        raise ConfigError(
+            f"--gpu {text}: neither a card's size in GiB, such as 23.6, nor one of {', '.join(GPUS)}; for another card "
+            "give its size"
+        )
     return GpuModel(f"{gib:g} GiB", gib)

@@ -242,8 +242,8 @@ def test_gpus_have_names_and_sizes() -> None:
         GPUS["a100-80"],
         47.5,
     )
-    for wrong in ("5000x", "nan", "-3", "0", "inf", ""):
-        with pytest.raises(ConfigError, match=r"neither a size in GiB.*4090"):
+    for wrong in ("5000x", "nan", "-3", "0", "inf", "", "4080", "3060"):
+        with pytest.raises(ConfigError, match=r"neither a card.s size in GiB.*4090"):
             gpu_model(wrong)
 
 
