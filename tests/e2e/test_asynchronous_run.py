@@ -13,7 +13,7 @@ import torch
 import zstandard
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from benchmarks.observed import GENERATOR, Run
+from benchmarks.real_runs.observed import GENERATOR, Run
 from tests.support.asynchronous_cores import engines, installed
 from tests.support.paths import WARM_START
 
