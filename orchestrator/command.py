@@ -149,7 +149,7 @@ class Command(ABC, Generic[Inputs]):
         if latest is not None:
             self.console.print(f"resuming run {self.config.name!r} after step {latest.step}")
             logger.info("a new command resumes the run after step %d", latest.step)
-        with trackers_beside(self.config.tracking.programs, self.directory.path, last_step, self.say):
+        with trackers_beside(self.config.tracking.programs, self.directory.path, last_step, self.warn):
             # In this order: starting Ray installs signal handlers of its own, which abort the process.
             with (
                 ray_cluster(dashboard=self.config.placement.dashboard) as dashboard,
@@ -164,9 +164,13 @@ class Command(ABC, Generic[Inputs]):
                 self.report(time.monotonic() - start)
         return ending
 
-    def say(self, sentence: str) -> None:
-        """Show a sentence about how the run goes, on a line that a terminal wraps."""
+    def warn(self, sentence: str) -> None:
+        """Show a sentence about what goes wrong with the run, on a line that a terminal wraps."""
         self.console.print(sentence, style="yellow", highlight=False, markup=False, soft_wrap=True)
+
+    def praise(self, sentence: str) -> None:
+        """Show a sentence about what goes well, as `warn` does."""
+        self.console.print(sentence, style="green", highlight=False, markup=False, soft_wrap=True)
 
     def _is_exported(self, latest: Checkpoint) -> bool:
         """Return whether `final/` is of the `latest` checkpoint, and not of a shorter run that was trained on since."""

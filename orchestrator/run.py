@@ -122,7 +122,7 @@ class TrainCommand(Command[RunInputs]):
                 fleet.learner.start(folder, fleet.run.learner, config.num_steps, config.sampling.temperature)
             fleet.wait_until_ready()
             tracker = build_trackers(config, self.directory, self._terminal())
-            health = Health(config, self.say)
+            health = Health(config, self.warn, self.praise)
             try:
                 ending = train_and_export(
                     config, inputs.prompts, fleet, self.directory, self.checkpoints, tracker, health, interrupt
@@ -174,7 +174,7 @@ class TrainCommand(Command[RunInputs]):
             console.print(f"{label:<8} {words}", highlight=False, markup=False, soft_wrap=True)
         if closing is not None:
             logger.warning("%s", closing)
-            self.say(closing)
+            self.warn(closing)
 
     def health(self) -> Health:
         """Return what the run's metrics.jsonl says of its health."""

@@ -3,6 +3,7 @@
 import json
 import os
 from contextlib import contextmanager, nullcontext
+from io import StringIO
 from pathlib import Path
 from typing import Self
 
@@ -191,3 +192,11 @@ def test_a_run_that_was_stopped_as_hopeless_says_so_again_and_does_not_go_on(sto
 def test_it_goes_on_when_the_recipe_no_longer_stops_it(stopped, override: str) -> None:
     with pytest.raises(AssertionError, match="it goes on"):
         Stopped.of(stopped, override).run()
+
+
+def test_good_news_does_not_look_like_a_warning(tmp_path: Path) -> None:
+    console = Console(record=True, force_terminal=True, color_system="standard", width=60, file=StringIO())
+    said = TrainCommand(load("countdown-tiny", [f"runs_dir={tmp_path}"]), console)
+    said.warn("bad")
+    said.praise("good")
+    assert console.export_text(styles=True).splitlines() == ["\x1b[33mbad\x1b[0m", "\x1b[32mgood\x1b[0m"]

@@ -18,6 +18,7 @@ from orchestrator.records.health.limits import HealthLimits
 
 logger = logging.getLogger(__name__)
 
+Say = Callable[[str], None]
 Alarm = Callable[[History, RunConfig, HealthLimits], str | None]
 """Returns what was seen, the likely cause and the setting to change; None while there is nothing to say."""
 
@@ -44,10 +45,13 @@ ALARMS: dict[str, Alarm] = {
 class Health:
     """Watches the metrics of each step of one run."""
 
-    def __init__(self, config: RunConfig, say: Callable[[str], None] = lambda sentence: None) -> None:
-        """`say` shows a sentence to whoever watches the run. Each is written to log.txt in any case."""
+    def __init__(self, config: RunConfig, warn: Say = lambda sentence: None, praise: Say | None = None) -> None:
+        """Show sentences to whoever watches the run by `warn`, and good news by `praise`, or by `warn` without it.
+
+        Each is written to log.txt in any case.
+        """
         self._config = config
-        self._say = say
+        self._warn, self._praise = warn, praise or warn
         self._limits = HealthLimits.of(config)
         self.recall(())
 
@@ -125,4 +129,4 @@ class Health:
     def _tell(self, *sentences: str, level: int = logging.WARNING) -> None:
         for sentence in sentences:
             logger.log(level, "%s", sentence)
-            self._say(sentence)
+            (self._praise if level < logging.WARNING else self._warn)(sentence)

@@ -72,6 +72,14 @@ def test_before_training_the_verdict_of_eval_is_said() -> None:
     assert any("prompts.curriculum" in sentence for sentence in said)
 
 
+def test_good_news_before_training_is_told_apart_from_warnings() -> None:
+    warned: list[str] = []
+    praised: list[str] = []
+    groups = [scored_group(str(number), [number % 2 == 0] * 3 + [False] * 5) for number in range(40)]
+    Health(load("countdown-tiny"), warned.append, praised.append).judge(summarize(groups))
+    assert praised[0] == "before training: trainable" and warned == []
+
+
 def test_nothing_is_said_before_training_where_answers_are_not_right_or_wrong() -> None:
     said: list[str] = []
     Health(load("countdown-tiny"), said.append).judge(summarize([paid("a", 1.0, 2.0)]))
