@@ -85,6 +85,67 @@ def average(values: Sequence[float]) -> Estimate:
     return Estimate(mean, mean - half, mean + half)
 
 
+@dataclass(slots=True)
+class Clusters:
+    """Sums over prompts, from which the mean over all their completions follows, with its interval.
+
+    The prompts are the independent units, and may have different numbers of completions: the mean is a ratio of two
+    sums over prompts, with the variance of a ratio estimator (Cochran 1977, Sampling Techniques, equation 6.13). For
+    prompts of one size that is the variance of `average` and of `rate`. Sums of several steps add up.
+    """
+
+    prompts: int = 0
+    completions: int = 0
+    squared_sizes: int = 0
+    """The sum of the squared numbers of completions."""
+    total: float = 0.0
+    """The sum of all values."""
+    squares: float = 0.0
+    """The sum of the squared totals of the prompts."""
+    products: float = 0.0
+    """The sum of each prompt's total times its number of completions."""
+
+    def add(self, values: Sequence[float]) -> None:
+        """Add a prompt with the values of its completions; nothing where it has none."""
+        if values:
+            size, total = len(values), float(sum(values))
+            self.extend(Clusters(1, size, size * size, total, total * total, total * size))
+
+    def extend(self, other: Clusters) -> None:
+        self.prompts += other.prompts
+        self.completions += other.completions
+        self.squared_sizes += other.squared_sizes
+        self.total += other.total
+        self.squares += other.squares
+        self.products += other.products
+
+    def average(self) -> Estimate | None:
+        """Return the mean with a normal interval, infinite for one prompt; None without completions."""
+        if not self.completions:
+            return None
+        mean = self.total / self.completions
+        half = Z_95 * sqrt(self._variance(mean)) if self.prompts > 1 else inf
+        return Estimate(mean, mean - half, mean + half)
+
+    def rate(self) -> Estimate | None:
+        """Return the mean of values from 0 to 1 with an interval as that of `rate`; None without completions."""
+        if not self.completions:
+            return None
+        mean = self.total / self.completions
+        spread, draws = mean * (1 - mean), float(self.prompts)
+        if spread > 0 and self.prompts > 1:
+            variance, most = self._variance(mean), float(self.completions)
+            draws = min(most, max(draws, spread / variance)) if variance > spread / most else most
+        return wilson(min(1.0, max(0.0, mean)), draws)
+
+    def _variance(self, mean: float) -> float:
+        """Return the variance of the mean. Rounding may leave a little less than 0 where there is none."""
+        squared = self.squares - 2 * mean * self.products + mean * mean * self.squared_sizes
+        if squared < 1e-12 * self.squares:
+            return 0.0
+        return self.prompts / (self.prompts - 1) * squared / self.completions**2
+
+
 def paired_difference(right: Sequence[int], baseline: Sequence[int], num_completions: int) -> Difference:
     """Return the share of right completions minus the baseline's.
 

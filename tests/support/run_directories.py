@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Sequence
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,25 @@ def data_of(report: Path) -> dict[str, Any]:
     found = re.search(r'<script type="application/json" id="data">(.*?)</script>', report.read_text(), re.DOTALL)
     assert found is not None
     data: dict[str, Any] = json.loads(found[1])
+    for run in data.get("runs", ()):
+        tables = [(run[name], count) for name, count in (("metrics", 1), ("counted", 3))]
+        run["steps"] = sorted({step for table, _ in tables for step, _, _ in table["rows"]})
+        series, counted = (columns(table, run["steps"], count) for table, count in tables)
+        run["series"], run["counted"] = {key: values for key, (values,) in series.items() if key != "step"}, counted
     return data
+
+
+def columns(table: dict[str, Any], steps: list[int], count: int) -> dict[str, list[list[float | None]]]:
+    """The columns of a table as the page makes them: `count` lists of values over the steps for each key."""
+    found: dict[str, list[list[float | None]]] = {}
+    for key in (key for keys in table["keys"] for key in keys):
+        found[key] = [[None] * len(steps) for _ in range(count)]
+    for step, keys, text in table["rows"]:
+        values = [float(value) if isfinite(float(value)) else None for value in text.split(",")]
+        for n, key in enumerate(table["keys"][keys]):
+            for k in range(count):
+                found[key][k][steps.index(step)] = values[n * count + k]
+    return found
 
 
 def set_in(run: Path, section: str, **settings: Any) -> None:

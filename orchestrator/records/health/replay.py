@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence, Set
 from pathlib import Path
 
 from orchestrator.config.recipe import validate
 from orchestrator.config.schema import RunConfig
 from orchestrator.records.health.history import Row
-from orchestrator.records.health.monitor import Health
+from orchestrator.records.health.monitor import ALARMS, Health
 from orchestrator.records.run_directory import whole_lines
+
+KEYS = {f"health/{name}" for name in ALARMS}
 
 
 def replay(rows: Iterable[Row], config: RunConfig) -> dict[str, tuple[int, str]]:
@@ -26,6 +28,32 @@ def replay(rows: Iterable[Row], config: RunConfig) -> dict[str, tuple[int, str]]
         for name, sentence in health.holding().items():
             found.setdefault(name, (int(row["step"]), sentence))
     return found
+
+
+def recall(rows: Sequence[Row], config: RunConfig) -> dict[str, tuple[int, str]]:
+    """Return the alarms that a run has said, as `replay` does: a step is judged again only where it said a new one.
+
+    Steps of earlier versions, which logged no alarms, are all judged.
+    """
+    health = Health(config)
+    said: set[str] = set()
+    found: dict[str, tuple[int, str]] = {}
+    if not any(is_to_be_judged(row, said) for row in rows):
+        return found
+    for row in rows:
+        health.take(row)
+        if is_to_be_judged(row, said):
+            for name, sentence in health.holding().items():
+                found.setdefault(name, (int(row["step"]), sentence))
+            said |= row.keys()
+    return found
+
+
+def is_to_be_judged(row: Row, said: Set[str]) -> bool:
+    """Return whether a step said an alarm that was not said before, or whether nobody judged it."""
+    if "health/alarms" not in row:
+        return "reward/total" in row
+    return not (KEYS & row.keys()) <= said
 
 
 def main() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,10 +19,14 @@ class MetricMeaning:
     otherwise: str = ""
     """What to look at or to do when the values are not healthy."""
 
-    @property
-    def pattern(self) -> re.Pattern[str]:
-        """The logged keys that this stands for."""
-        return re.compile(re.sub(r"<\w+>", ".+", re.escape(self.key).replace(r"\<", "<").replace(r"\>", ">")))
+    def fits(self, key: str) -> bool:
+        """Return whether this stands for a logged key."""
+        return pattern_of(self.key).fullmatch(key) is not None
+
+
+@cache
+def pattern_of(key: str) -> re.Pattern[str]:
+    return re.compile(re.sub(r"<\w+>", ".+", re.escape(key).replace(r"\<", "<").replace(r"\>", ">")))
 
 
 @dataclass(frozen=True, slots=True)

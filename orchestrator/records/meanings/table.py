@@ -28,7 +28,7 @@ HEAD = "| key | unit | meaning | healthy | when it is not |\n| --- | --- | --- |
 
 def find_metric(key: str) -> MetricMeaning | None:
     """Return the entry of a logged key: its own, or else the first whose pattern fits. None for an unknown key."""
-    return METRICS.get(key) or next((metric for metric in METRICS.values() if metric.pattern.fullmatch(key)), None)
+    return METRICS.get(key) or next((metric for metric in METRICS.values() if metric.fits(key)), None)
 
 
 def page() -> str:

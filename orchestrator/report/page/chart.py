@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from orchestrator.records.meanings.table import find_metric
@@ -21,7 +21,8 @@ class Line:
 
     label: str
     key: str = ""
-    """A metric of the run; its interval is `<key>_ci95`, where that is logged."""
+    """A metric of the run, or a mean that was counted of its completions (`figures.step_figures`), with an interval
+    where one is known: as `<key>_ci95` in metrics, or as counted."""
     role: Role = "main"
     x: Places = ()
     y: Values = ()
@@ -48,8 +49,13 @@ class Chart:
     x_title: str = "step"
 
     def to_json(self) -> dict[str, Any]:
-        made = {name: value for name, value in asdict(self).items() if value or name in ("unit", "x_title")}
-        return made | {"lines": [{k: v for k, v in asdict(line).items() if v} for line in self.lines]}
+        return shown(self, ("unit", "x_title")) | {"lines": [shown(line) for line in self.lines]}
+
+
+def shown(of: Chart | Line, always: Sequence[str] = ()) -> dict[str, Any]:
+    """Return the fields that say something."""
+    found = {each.name: getattr(of, each.name) for each in fields(of)}
+    return {name: value for name, value in found.items() if value or name in always}
 
 
 def metric_chart(title: str, keys: Collection[str], *lines: Line, note: str = "", log: bool = False) -> Chart | None:
@@ -62,7 +68,10 @@ def metric_chart(title: str, keys: Collection[str], *lines: Line, note: str = ""
 
 
 def unit_of(key: str) -> str:
-    """Return the unit of a metric as a reader says it."""
+    """Return the unit of a metric, or of what was counted of completions or groups, as a reader says it."""
+    if key.startswith("group/"):
+        return "share"
+    key = key.removeprefix("right/").removeprefix("wrong/")
     metric = find_metric(key) if key else None
     unit = metric.unit if metric else ""
     return {"0 to 1": "share", "0 or 1": ""}.get(unit, unit)

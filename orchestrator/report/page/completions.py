@@ -3,42 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from math import isfinite
 from typing import Any
 
-from orchestrator.report.reading.digest import is_right, shown_in
+from orchestrator.report.reading.figures import is_right, length, shown_in
 from orchestrator.report.reading.kept import KeptGroup
 from orchestrator.report.reading.record_stream import Record
 from orchestrator.report.reading.tokens import MAX_TOKENS, TokenTexts
 from rollout.types.completions import FAILED, TRUNCATED
 
+FORMAT = 1
+"""Version of a group as the page has it. Those that another version has kept are made again."""
 MAX_BYTES = 8 * 2**20
 """Of all completions in a report, as JSON."""
 LONGEST_TEXT = 20_000
 """Characters of a prompt or completion; of a longer one the beginning and the end are kept."""
 LONGEST_ANSWER = 2_000
-
-
-@dataclass(slots=True)
-class KeptCompletions:
-    """The groups of a report, until they are as large as they may be."""
-
-    max_bytes: int = MAX_BYTES
-    groups: list[dict[str, Any]] = field(default_factory=list)
-    num_completions: int = 0
-    num_bytes: int = 0
-
-    def add(self, found: Iterable[KeptGroup], texts: TokenTexts) -> None:
-        for group in found:
-            made = group_json(group, texts)
-            size = len(json.dumps(made))
-            if self.num_bytes + size > self.max_bytes:
-                continue
-            self.groups.append(made)
-            self.num_completions += len(group.records)
-            self.num_bytes += size
 
 
 def group_json(group: KeptGroup, texts: TokenTexts) -> dict[str, Any]:
@@ -52,7 +33,6 @@ def group_json(group: KeptGroup, texts: TokenTexts) -> dict[str, Any]:
         "answer": shortened(json.dumps(first.get("answer", {}), ensure_ascii=False), LONGEST_ANSWER),
         "source": str(first.get("source") or ""),
         "difficulty": str(first.get("difficulty") or ""),
-        "reasons": group.reasons,
         "completions": [completion_json(record, texts) for record in group.records],
     }
     return {name: value for name, value in made.items() if value not in ("", [])}
@@ -68,7 +48,7 @@ def completion_json(record: Record, texts: TokenTexts) -> dict[str, Any]:
     text = record["completion"]
     made: dict[str, Any] = {
         "text": shortened(text),
-        "length": record.get("num_tokens", len(token_ids)),
+        "length": length(record),
         "reward": number(record.get("reward")),
         "parts": {name: number(part.get("value")) for name, part in parts.items()},
         "right": is_right(record),

@@ -15,7 +15,7 @@ from typing import Any
 ASSETS = Path(__file__).parent / "assets"
 STYLES = ("page.css", "charts.css", "rollouts.css")
 MODULES = (
-    *("dom.js", "plots.js", "charts.js", "summary.js", "learning.js", "tokens.js", "rollouts.js"),
+    *("dom.js", "columns.js", "plots.js", "charts.js", "summary.js", "learning.js", "tokens.js", "rollouts.js"),
     *("emergence.js", "credit.js", "compare.js", "evaluation.js", "main.js"),
 )
 """In the order in which they need each other; each may import from those before it."""

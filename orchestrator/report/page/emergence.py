@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
-from orchestrator.evaluate.statistics import Estimate
+from orchestrator.evaluate.statistics import Clusters, Estimate
 from orchestrator.report.page.chart import Chart, Line, metric_chart, present
-from orchestrator.report.page.learning import Digests, intervals, mean_tokens, side_line
-from orchestrator.report.reading.digest import Side
+from orchestrator.report.page.learning import Digests, right_and_wrong
+from orchestrator.report.reading.digest import StepDigest
 from orchestrator.report.reading.kept import ends_and_middle
 from rewards.parts.markers import AGREEMENT, BEHAVIOURS
 
@@ -22,75 +22,48 @@ CRITERION = (
 )
 
 
-def emergence(keys: Mapping[str, Any], train: Digests, held_out: Digests) -> dict[str, Any]:
+def emergence(keys: Collection[str], train: Digests, held_out: Digests) -> dict[str, Any]:
     """Return the page's summary in words, its charts, and the steps at which the same questions are shown."""
     return {
         "behaviours": [behaviour(name, train) for name in BEHAVIOURS] if train else [],
         "criterion": CRITERION,
-        "charts": present([*(marker_chart(name, keys, train) for name in BEHAVIOURS), length_chart(keys, train)]),
-        "lengths": lengths(train),
+        "charts": present([*(marker_chart(name, keys) for name in BEHAVIOURS), length_chart(keys)]),
+        "lengths": lengths(train) if train else [],
         "questions": sorted(ends_and_middle(list(held_out))),
     }
 
 
-def marker_chart(name: str, keys: Mapping[str, Any], train: Digests) -> Chart | None:
-    title = name.replace("_", " ").capitalize()
+def marker_chart(name: str, keys: Collection[str]) -> Chart | None:
+    key = f"marker/{name}"
+    sides = [line for line in right_and_wrong(key) if line.key in keys]
+    lines = [Line("all", key, "muted" if sides else "main"), *sides] if key in keys else []
     note = f"Against hand-made labels: {AGREEMENT[name]}."
-    if not train:
-        return metric_chart(title, keys, Line("all", f"marker/{name}"), note=note)
-    lines = [
-        intervals(
-            "all, with interval", list(train), [each.sides["all"].estimate(name) for each in train.values()], "muted"
-        )
-    ]
-    if any(each.sides["right"].completions for each in train.values()):
-        lines += [side_line(train, side, lambda found: share(found, name)) for side in ("wrong", "right")]
-    return Chart(title, "share", lines, note)
+    return Chart(name.replace("_", " ").capitalize(), "share", lines, note) if lines else None
 
 
-def share(side: Side, name: str) -> float | None:
-    return digits(side.markers.get(name, 0) / side.completions) if side.completions else None
+def length_chart(keys: Collection[str]) -> Chart | None:
+    note = "Reasoning that pays makes completions longer; so does rambling. Read it beside the share of right answers."
+    return metric_chart("Length of completions", keys, Line("all", "rollout/completion_tokens"), note=note)
 
 
-def digits(value: float | None) -> float | None:
-    return None if value is None else round(value, 5)
+def fifths(train: Digests, side: str, figure: str) -> tuple[Clusters, Clusters]:
+    """Return the sums of a figure over the first fifth of the steps, and over the last."""
+    steps = list(train.values())
+    count = max(1, len(steps) // 5)
+    return pooled(steps[:count], side, figure), pooled(steps[-count:], side, figure)
 
 
-def length_chart(keys: Mapping[str, Any], train: Digests) -> Chart | None:
-    if not train:
-        return metric_chart("Length of completions", keys, Line("mean", "rollout/completion_tokens"))
-    return Chart(
-        "Length of completions", "tokens", [side_line(train, "all", mean_tokens)],
-        "Reasoning that pays makes completions longer; so does rambling. Read it beside the share of right answers.",
-    )  # fmt: skip
-
-
-def pooled(sides: Sequence[Side]) -> Side:
-    """Return the sum of several steps."""
-    found = Side()
-    for side in sides:
-        found.completions += side.completions
-        found.tokens += side.tokens
-        found.prompts += side.prompts
-        for name, count in side.markers.items():
-            found.markers[name] = found.markers.get(name, 0) + count
-            sums, added = found.shares.setdefault(name, [0.0, 0.0]), side.shares[name]
-            found.shares[name] = [sums[0] + added[0], sums[1] + added[1]]
-    return found
-
-
-def fifths(train: Digests, side: str) -> tuple[Side, Side]:
-    """Return the first fifth of the steps, and the last."""
-    found = [each.sides[side] for each in train.values()]
-    count = max(1, len(found) // 5)
-    return pooled(found[:count]), pooled(found[-count:])
+def pooled(steps: Sequence[StepDigest], side: str, figure: str) -> Clusters:
+    sums = [found for each in steps if (found := each.sides[side].get(figure))]
+    return Clusters(*map(sum, zip(*sums, strict=True)))
 
 
 def behaviour(name: str, train: Digests) -> dict[str, Any]:
     """Return a row of the summary: the share at the start and the end, and what is to be said of it."""
-    first, last = (side.estimate(name) for side in fifths(train, "all"))
-    right, wrong = (fifths(train, side)[1].estimate(name) for side in ("right", "wrong"))
-    steps = [step for step, each in train.items() if each.sides["all"].markers.get(name)]
+    figure = f"marker/{name}"
+    first, last = (each.rate() for each in fifths(train, "all", figure))
+    right, wrong = (fifths(train, side, figure)[1].rate() for side in ("right", "wrong"))
+    steps = [step for step, each in train.items() if name in each.first_shown]
     return {
         "name": name.replace("_", " "),
         "start": interval(first), "end": interval(last), "right": interval(right), "wrong": interval(wrong),
@@ -117,5 +90,6 @@ def verdict(first: Estimate | None, last: Estimate | None) -> str:
 
 
 def lengths(train: Digests) -> list[float | None]:
-    """Return the mean length over the first fifth of the steps and over the last."""
-    return [mean_tokens(side) for side in fifths(train, "all")] if train else []
+    """Return the mean length over the first fifth of the steps and over the last, tokens."""
+    found = [each.average() for each in fifths(train, "all", "tokens")]
+    return [None if each is None else round(each.mean, 2) for each in found]

@@ -8,7 +8,7 @@ from typing import Any
 
 from orchestrator.config.recipe import ConfigError, validate
 from orchestrator.records.health.monitor import ALARMS
-from orchestrator.records.health.replay import replay
+from orchestrator.records.health.replay import recall
 from orchestrator.records.meanings.table import METRICS
 from orchestrator.report.reading.recorded_run import RecordedRun, Row
 
@@ -46,11 +46,12 @@ def events(run: RecordedRun) -> list[dict[str, Any]]:
 def verdicts(run: RecordedRun) -> list[dict[str, Any]]:
     """Return each alarm of the health checks: when it was first said, whether it holds at the end, and its sentence."""
     said = sentences(run)
-    return [alarm(name, run.rows, said) for name in ALARMS if is_said(name, run.rows) or name in said]
+    raised = [row for row in run.rows if row.get("health/alarms", 1.0)]  # rows of earlier versions do not say
+    held = {name: steps for name in ALARMS if (steps := list(steps_of(name, raised)))}
+    return [alarm(name, run.rows, held.get(name, []), said) for name in ALARMS if name in held or name in said]
 
 
-def alarm(name: str, rows: Sequence[Row], said: dict[str, tuple[int, str]]) -> dict[str, Any]:
-    steps = list(steps_of(name, rows))
+def alarm(name: str, rows: Sequence[Row], steps: Sequence[int], said: dict[str, tuple[int, str]]) -> dict[str, Any]:
     step, sentence = said.get(name, (steps[0] if steps else 0, METRICS[f"health/{name}"].meaning))
     holds = bool(rows) and rows[-1].get(f"health/{name}", 0.0) == 1.0
     return {"name": name.replace("_", " "), "step": steps[0] if steps else step, "holds": holds, "text": sentence}
@@ -60,14 +61,10 @@ def steps_of(name: str, rows: Sequence[Row]) -> Iterator[int]:
     return (int(row["step"]) for row in rows if row.get(f"health/{name}", 0.0) == 1.0)
 
 
-def is_said(name: str, rows: Sequence[Row]) -> bool:
-    return any(True for _ in steps_of(name, rows))
-
-
 def sentences(run: RecordedRun) -> dict[str, tuple[int, str]]:
     """Return the sentences of the alarms by this version's checks; none where it does not know the settings."""
     try:
-        return replay(run.rows, validate(run.settings))
+        return recall(run.rows, validate(run.settings))
     except ConfigError:
         return {}
     except (KeyError, ValueError, ZeroDivisionError) as error:  # metrics that an earlier version did not log

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,15 +18,20 @@ MAX_EXAMPLES, MAX_EQUAL = 24, 4
 LARGEST = 32
 """Completions of a group that can be read side by side."""
 RIGHT_OR_WRONG = "correctness"
+SPREAD = "group/spread/"
+"""Beginning of the keys of how many groups differ in a part of the reward."""
 
 
-def credit(run_settings: Mapping[str, Any], groups: Sequence[dict[str, Any]], train: Digests) -> dict[str, Any]:
+def credit(
+    run_settings: Mapping[str, Any], groups: Sequence[dict[str, Any]], train: Digests, keys: Collection[str] = ()
+) -> dict[str, Any]:
     """Return the groups that are explained, and how sparse the rewards are.
 
     Args:
         run_settings: of the run, as they are.
         groups: those that the report keeps.
         train: digests of the training completions, by step.
+        keys: what was counted of them.
     """
     algorithm = (run_settings.get("learner") or {}).get("algorithm") or {}
     max_tokens = (run_settings.get("sampling") or {}).get("max_completion_tokens")
@@ -35,7 +40,7 @@ def credit(run_settings: Mapping[str, Any], groups: Sequence[dict[str, Any]], tr
             name: algorithm.get(name) for name in ("preset", "baseline", "advantage_scale", "loss_aggregation")
         },
         "examples": [explained(groups[index], index, max_tokens) for index in examples(groups)],
-        "charts": present([*distributions(train), spread_chart(train)]),
+        "charts": present([*distributions(train), spread_chart(keys)]),
     }
 
 
@@ -112,9 +117,9 @@ def shares(steps: Sequence[StepDigest], name: str, values: Sequence[float]) -> l
     return [round(count / total, 5) if total else 0.0 for count in counts.values()]
 
 
-def spread_chart(train: Digests) -> Chart | None:
+def spread_chart(keys: Collection[str]) -> Chart | None:
     """Return the share of groups with spread by what is rewarded: what right or wrong alone would teach, and more."""
-    names = list(dict.fromkeys(name for each in train.values() for name in each.spread if name != RIGHT_UNTAGGED))
+    names = [key.removeprefix(SPREAD) for key in keys if key.startswith(SPREAD)]
     if not names:
         return None
     names.sort(key=lambda name: (name != "total", name != RIGHT_OR_WRONG))
@@ -124,8 +129,7 @@ def spread_chart(train: Digests) -> Chart | None:
         label = {"total": "the reward", RIGHT_OR_WRONG: "right or wrong alone"}.get(
             name, f"{name.replace('_', ' ')} alone"
         )
-        y = [round(each.spread.get(name, 0) / max(1, each.num_groups), 5) for each in train.values()]
-        lines.append(Line(label, role=role, x=list(train), y=y))
+        lines.append(Line(label, f"{SPREAD}{name}", role))
     note = (
         "Share of groups that teach something if this alone were rewarded. Where partial credit lies above right or "
         "wrong, it would teach from more groups, though not what is right."

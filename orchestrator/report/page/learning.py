@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, get_args
 
 from orchestrator.evaluate.evaluation import natural_order
 from orchestrator.evaluate.statistics import Estimate, rate
 from orchestrator.report.page.chart import Chart, Line, Role, metric_chart, present
-from orchestrator.report.reading.digest import Side, StepDigest
+from orchestrator.report.reading.digest import StepDigest
 from rollout.types.prompts import PromptFormat
 
 Digests = Mapping[int, StepDigest]
@@ -19,18 +19,17 @@ MAX_LINES = 8
 ROLES: tuple[Role, ...] = ("main", "second", "third", "muted")
 
 
-def learning_sections(keys: Collection[str], train: Digests, held_out: Digests) -> list[dict[str, Any]]:
+def learning_sections(keys: Collection[str], held_out: Digests) -> list[dict[str, Any]]:
     """Return the sections of the page, each with its charts; those without any are left out.
 
     Args:
-        keys: the metrics that the run has.
-        train: digests of the training completions, by step.
+        keys: the metrics that the run has, and what was counted of its completions.
         held_out: digests of the evaluations, by step.
     """
     sections = {
         "Does it get better?": [*results(keys), *by_difficulty(held_out)],
-        "What is there to learn from?": [*rewards(keys), *groups(keys, train)],
-        "How does it write?": lengths(keys, train),
+        "What is there to learn from?": [*rewards(keys), *groups(keys)],
+        "How does it write?": lengths(keys),
         "Is the update sound?": updates(keys),
         "Does the learner train on what was sampled?": sampling(keys),
     }
@@ -49,7 +48,7 @@ def results(keys: Collection[str]) -> list[Chart | None]:
             Line("held-out greedy", "eval/greedy_pass_at_1", "second"),
             Line("training prompts", training, "muted"),
             note="Healthy: all three rise together. Where only the training prompts improve, the policy learns them by "
-            "heart. Bands are 95% intervals over held-out problems.",
+            "heart.",
         ),
         metric_chart(
             "pass@k on held-out problems", keys,
@@ -124,7 +123,7 @@ def rewards(keys: Collection[str]) -> list[Chart | None]:
     return [*charts, metric_chart("Completions that could not be graded", keys, *failed)]
 
 
-def groups(keys: Collection[str], train: Digests) -> list[Chart | None]:
+def groups(keys: Collection[str]) -> list[Chart | None]:
     share = "rollout/groups_without_spread"
     outcome = None
     if "rollout/groups_all_wrong" in keys:
@@ -137,33 +136,30 @@ def groups(keys: Collection[str], train: Digests) -> list[Chart | None]:
             "Groups by outcome", "share", [Line("none right", wrong, "wrong"), Line("all right", right, "right")], note,
             kind="stack", rest="mixed",
         )  # fmt: skip
-    solved = {step: each for step, each in train.items() if each.right}
-    at_group = [1 - sum(right == 0 for right, _ in each.right.values()) / len(each.right) for each in solved.values()]
-    line = Line("pass@group", role="main", x=list(solved), y=[round(value, 5) for value in at_group])
     note = "Share of training prompts of which one completion of the group is right: the most that the step can learn."
     return [
         outcome,
         metric_chart("Groups without spread", keys, Line("without spread", share)),
-        Chart("pass@group on training prompts", "share", [line], note) if solved else None,
+        metric_chart("pass@group on training prompts", keys, Line("pass@group", "group/solved"), note=note),
     ]
 
 
-def lengths(keys: Collection[str], train: Digests) -> list[Chart | None]:
+def lengths(keys: Collection[str]) -> list[Chart | None]:
     charts: list[Chart | None] = []
-    if any(each.sides["right"].completions for each in train.values()):
-        sides = [
-            Line("all", "rollout/completion_tokens", "muted"),
-            side_line(train, "wrong", mean_tokens),
-            side_line(train, "right", mean_tokens),
-        ]
+    length, cut_off = "rollout/completion_tokens", "rollout/truncated"
+    if f"right/{length}" in keys:
         note = "Wrong completions are often longer. Where only they grow, the policy begins to ramble."
-        charts.append(Chart("Length of right and wrong completions, training", "tokens", sides, note))
+        charts.append(
+            metric_chart(
+                "Length of right and wrong completions, training", keys,
+                Line("all", length, "muted"), *right_and_wrong(length), note=note,
+            )
+        )  # fmt: skip
         note = "Share of completions that met the limit of tokens before they ended. Healthy: below 5%."
-        cut = [side_line(train, "wrong", truncated), side_line(train, "right", truncated)]
-        charts.append(Chart("Cut off at the limit", "share", cut, note))
+        charts.append(metric_chart("Cut off at the limit", keys, *right_and_wrong(cut_off), note=note))
     else:
-        charts.append(metric_chart("Length of completions", keys, Line("mean", "rollout/completion_tokens")))
-        charts.append(metric_chart("Cut off at the limit", keys, Line("cut off", "rollout/truncated")))
+        charts.append(metric_chart("Length of completions", keys, Line("mean", length)))
+        charts.append(metric_chart("Cut off at the limit", keys, Line("cut off", cut_off)))
     return [
         *charts,
         metric_chart(
@@ -174,16 +170,8 @@ def lengths(keys: Collection[str], train: Digests) -> list[Chart | None]:
     ]  # fmt: skip
 
 
-def side_line(train: Digests, side: Any, value: Callable[[Side], float | None]) -> Line:
-    return Line(side, role=side, x=list(train), y=[value(each.sides[side]) for each in train.values()])
-
-
-def mean_tokens(side: Side) -> float | None:
-    return round(side.tokens / side.completions, 2) if side.completions else None
-
-
-def truncated(side: Side) -> float | None:
-    return round(side.truncated / side.completions, 5) if side.completions else None
+def right_and_wrong(key: str) -> tuple[Line, Line]:
+    return Line("wrong", f"wrong/{key}", "wrong"), Line("right", f"right/{key}", "right")
 
 
 def updates(keys: Collection[str]) -> list[Chart | None]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from orchestrator.report.page.chart import Chart, Line, Role, metric_chart, present
+from orchestrator.report.page.overview import total
 from orchestrator.report.reading.recorded_run import RecordedRun, Row
 
 PHASES: dict[str, tuple[str, Role]] = {
@@ -31,12 +32,13 @@ MANY = 60
 """Steps from which on a chart has areas in place of bars."""
 
 
-def machines(run: RecordedRun, keys: Mapping[str, Any]) -> dict[str, Any]:
+def machines(run: RecordedRun, keys: Collection[str]) -> dict[str, Any]:
     """Return the page's charts, and the seconds of each phase over the whole run."""
     timed = [row for row in run.rows if "time/step_s" in row]
+    spent = totals(timed)
     return {
-        "phases": [[name, round(total, 1)] for name, total in totals(timed)],
-        "charts": present([*times(timed), timeline(run, timed)]),
+        "phases": [[PHASES[phase][0], round(total, 1)] for phase, total in spent.items()],
+        "charts": present([*times(spent, len(timed)), timeline(run, timed)]),
         "service": present([*throughput(keys), memory(run), *service(keys)]),
     }
 
@@ -46,21 +48,18 @@ def seconds(row: Row, phase: str) -> float:
     return value if value == value else 0.0
 
 
-def totals(timed: Sequence[Row]) -> list[tuple[str, float]]:
-    found = [(name, sum(seconds(row, phase) for row in timed)) for phase, (name, _) in PHASES.items()]
-    return [(name, total) for name, total in found if total > 0]
+def totals(timed: Sequence[Row]) -> dict[str, float]:
+    """Return the seconds of each phase that took any."""
+    found = {phase: total(timed, f"time/{phase}_s") for phase in PHASES}
+    return {phase: spent for phase, spent in found.items() if spent > 0}
 
 
-def times(timed: Sequence[Row]) -> list[Chart]:
-    if not timed:
+def times(spent: Iterable[str], num_steps: int) -> list[Chart]:
+    if not num_steps:
         return []
-    steps = [int(row["step"]) for row in timed]
-    lines = [
-        Line(name, role=role, x=steps, y=[round(seconds(row, phase), 3) for row in timed])
-        for phase, (name, role) in PHASES.items() if any(seconds(row, phase) for row in timed)
-    ]  # fmt: skip
+    lines = [Line(PHASES[phase][0], f"time/{phase}_s", PHASES[phase][1]) for phase in spent]
     note = "Healthy: sampling and grading take most of a step, and what no phase accounts for stays below 5%."
-    return [Chart("Seconds of each step by phase", "s", lines, note, kind="areas" if len(steps) > MANY else "bars")]
+    return [Chart("Seconds of each step by phase", "s", lines, note, kind="areas" if num_steps > MANY else "bars")]
 
 
 def timeline(run: RecordedRun, timed: Sequence[Row]) -> Chart | None:
@@ -90,7 +89,7 @@ def timeline(run: RecordedRun, timed: Sequence[Row]) -> Chart | None:
     return Chart(title, "s", shown, note, kind="timeline", x_title="seconds")
 
 
-def throughput(keys: Mapping[str, Any]) -> list[Chart | None]:
+def throughput(keys: Collection[str]) -> list[Chart | None]:
     return [
         metric_chart("Tokens sampled a second", keys, Line("tokens/s", "rollout/tokens_per_s")),
         metric_chart("Waiting for grades", keys, Line("waiting", "time/reward_wait_s")),
@@ -106,7 +105,7 @@ def memory(run: RecordedRun) -> Chart | None:
     return Chart("Peak memory of each process", "GiB", [line], "At the end of the run.", kind="groups", x_title="")
 
 
-def service(keys: Mapping[str, Any]) -> list[Chart | None]:
+def service(keys: Collection[str]) -> list[Chart | None]:
     return [
         metric_chart("Generators that sample", keys, Line("generators", "system/generators")),
         metric_chart(

@@ -5,17 +5,25 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from math import isfinite
 from typing import Any, Self
 
-from orchestrator.evaluate.statistics import Estimate, wilson
+from orchestrator.evaluate.statistics import Clusters
+from orchestrator.report.reading.figures import (
+    POOLED,
+    SIDES,
+    Figures,
+    figures_of,
+    is_right,
+    parts_of,
+    shown_in,
+    step_figures,
+)
 from orchestrator.report.reading.record_stream import Record, RecordGroup
-from rewards.parts.markers import markers
-from rollout.types.completions import TRUNCATED
 
-FORMAT = 2
+FORMAT = 3
 """Version of a digest. One of another version is made again."""
 MAX_VALUES = 12
 """Distinct values of a reward part that are counted apart; of more, values are rounded to tenths."""
@@ -24,69 +32,23 @@ MAX_LABELS = 20
 
 
 @dataclass(slots=True)
-class Side:
-    """The right completions of a step, the wrong ones, or all."""
-
-    completions: int = 0
-    tokens: int = 0
-    truncated: int = 0
-    prompts: int = 0
-    """Prompts that have at least one such completion."""
-    markers: dict[str, int] = field(default_factory=dict)
-    """Completions that show a behaviour."""
-    shares: dict[str, list[float]] = field(default_factory=dict)
-    """By behaviour: the sum over prompts of the share of completions that show it, and the sum of its squares."""
-
-    def add(self, record: Record, shown: Sequence[str]) -> None:
-        self.completions += 1
-        self.tokens += record.get("num_tokens", len(record.get("token_ids", ())))
-        self.truncated += record.get("finish_reason") in TRUNCATED
-        for name in shown:
-            self.markers[name] = self.markers.get(name, 0) + 1
-
-    def add_prompt(self, shown: Sequence[Sequence[str]]) -> None:
-        """Count a prompt with what each of its completions of this side shows."""
-        self.prompts += 1
-        for name in {name for names in shown for name in names}:
-            share = sum(name in names for names in shown) / len(shown)
-            sums = self.shares.setdefault(name, [0.0, 0.0])
-            sums[0] += share
-            sums[1] += share * share
-
-    def estimate(self, marker: str) -> Estimate | None:
-        """Return the share that shows a behaviour, with its interval over prompts; None without completions.
-
-        The draws that count lie between the number of prompts and that of completions, as in `statistics.rate`.
-        """
-        if not self.completions:
-            return None
-        mean, prompts = self.markers.get(marker, 0) / self.completions, max(1, self.prompts)
-        total, squares = self.shares.get(marker, (0.0, 0.0))
-        variance = (squares / prompts - (total / prompts) ** 2) / max(1, prompts - 1)
-        draws: float = prompts
-        if 0 < mean < 1 and prompts > 1:
-            most = float(self.completions)
-            draws = min(most, max(draws, mean * (1 - mean) / variance)) if variance > 1e-12 else most
-        return wilson(mean, draws)
-
-
-@dataclass(slots=True)
 class StepDigest:
     """Counts over the completions of one file."""
 
     step: int
-    sides: dict[str, Side] = field(default_factory=lambda: {name: Side() for name in ("all", "right", "wrong")})
-    """Right and wrong ones are missing where answers are neither."""
-    groups: list[list[int]] = field(default_factory=list)
-    """Of each group its first line and its number of lines."""
+    completions: int = 0
+    sides: dict[str, Figures] = field(default_factory=lambda: {side: {} for side in SIDES})
+    """Sums over all completions, over the right ones and over the wrong ones: by figure, six numbers of `Clusters`."""
+    estimates: list[str] = field(default_factory=list)
+    """Means of training completions with their intervals, as the page has them: see `step_figures`."""
+    runs: list[list[int]] = field(default_factory=list)
+    """Groups of one size that follow one another: first line, lines of each group, groups."""
     right: dict[str, list[int]] = field(default_factory=dict)
-    """By problem, under whatever words it is told from others: right completions, and completions."""
+    """By held-out problem, under whatever words it is told from others: right completions, and completions."""
     parts: dict[str, list[list[float]]] = field(default_factory=dict)
     """By reward part: values, each with the number of completions that have it."""
-    spread: dict[str, int] = field(default_factory=dict)
-    """By reward part: groups whose completions differ in it."""
     difficulties: dict[str, list[list[int]]] = field(default_factory=dict)
-    """By difficulty: right completions and completions of each prompt."""
+    """By difficulty of held-out problems: right completions and completions of each."""
     faults: list[int] = field(default_factory=list)
     """Numbers of the groups with a reward that timed out or failed."""
     first_shown: dict[str, int] = field(default_factory=dict)
@@ -98,62 +60,58 @@ class StepDigest:
 
     @property
     def num_groups(self) -> int:
-        return len(self.groups)
+        return sum(count for _, _, count in self.runs)
+
+    def lines(self, number: int) -> range:
+        """Return the lines of a group in its file."""
+        for first, size, count in self.runs:
+            if number < count:
+                return range(first + number * size, first + (number + 1) * size)
+            number -= count
+        raise IndexError(f"step {self.step} has no group of that number")
 
     def to_json(self) -> dict[str, Any]:
-        return {"format": FORMAT, **asdict(self)}
+        return {"format": FORMAT, **{name: value for name, value in asdict(self).items() if value or name == "step"}}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Self | None:
         """Return the digest; None where another version made it."""
-        if value.pop("format", None) != FORMAT:
-            return None
-        sides = {name: Side(**side) for name, side in value.pop("sides").items()}
-        return cls(sides=sides, **value)
+        return cls(**value) if value.pop("format", None) == FORMAT else None
 
 
-def digest(step: int, groups: Iterable[RecordGroup]) -> StepDigest:
+def digest(step: int, groups: Iterable[RecordGroup], is_training: bool = True) -> StepDigest:
     """Count what a report shows of all completions, one group at a time."""
     made, values = StepDigest(step), dict[str, Counter[float]]()
+    found: dict[str, dict[str, Clusters]] = {side: {} for side in SIDES}
     for number, group in enumerate(groups):
-        made.groups.append([group.first_line, group.num_lines])
+        made.completions += len(group.records)
+        note_lines(made, group)
         shown = [shown_in(record) for record in group.records]
         for name in dict.fromkeys(name for each in shown for name in each):
             made.first_shown.setdefault(name, number)
-        count_sides(made, group.records, shown)
-        count_right(made, group.records)
+        for side, figure, numbers in figures_of(group.records, shown):
+            found[side].setdefault(figure, Clusters()).add(numbers)
+        if not is_training:
+            count_right(made, group.records)
         count_parts(values, group.records)
-        count_spread(made, group.records)
         note_remarkable(made, number, group.records)
-    made.parts = {name: counted(found) for name, found in values.items()}
+    made.sides = {
+        side: {figure: [*asdict(each).values()] for figure, each in figures.items() if figure.startswith(POOLED)}
+        for side, figures in found.items()
+    }
+    if is_training:
+        made.estimates = list(step_figures(found))
+    made.parts = {name: counted(each) for name, each in values.items()}
     return made
 
 
-def shown_in(record: Record) -> Sequence[str]:
-    """Return the behaviours that a completion shows: as recorded, or found now in a record of an earlier version."""
-    recorded = record.get("markers")
-    if isinstance(recorded, list):
-        return recorded
-    text = record["completion"]
-    turns = record.get("turns") or [{"text_start": 0, "text_end": len(text)}]
-    return markers("\n".join(text[turn["text_start"] : turn["text_end"]] for turn in turns))
-
-
-def is_right(record: Record) -> bool | None:
-    """Return whether a completion is right; None where answers are neither right nor wrong."""
-    part = record.get("parts", {}).get("correctness")
-    return None if part is None else part["value"] == 1.0
-
-
-def count_sides(made: StepDigest, records: Sequence[Record], shown: Sequence[Sequence[str]]) -> None:
-    by_side: dict[str, list[Sequence[str]]] = {}
-    for record, names in zip(records, shown, strict=True):
-        right = is_right(record)
-        for side in ("all",) if right is None else ("all", "right" if right else "wrong"):
-            made.sides[side].add(record, names)
-            by_side.setdefault(side, []).append(names)
-    for side, found in by_side.items():
-        made.sides[side].add_prompt(found)
+def note_lines(made: StepDigest, group: RecordGroup) -> None:
+    if made.runs:
+        first, size, count = made.runs[-1]
+        if size == group.num_lines and first + size * count == group.first_line:
+            made.runs[-1][2] += 1
+            return
+    made.runs.append([group.first_line, group.num_lines, 1])
 
 
 def count_right(made: StepDigest, records: Sequence[Record]) -> None:
@@ -176,24 +134,8 @@ def problem_key(record: Record) -> str:
 
 def count_parts(values: dict[str, Counter[float]], records: Sequence[Record]) -> None:
     for record in records:
-        for name, value in values_of(record):
+        for name, value in parts_of(record):
             values.setdefault(name, Counter())[round(value, 3)] += 1
-
-
-def count_spread(made: StepDigest, records: Sequence[Record]) -> None:
-    seen: dict[str, set[float]] = {}
-    for name, value in (pair for record in records for pair in values_of(record)):
-        seen.setdefault(name, set()).add(value)
-    for name, found in seen.items():
-        made.spread[name] = made.spread.get(name, 0) + (len(found) > 1)
-
-
-def values_of(record: Record) -> Iterator[tuple[str, float]]:
-    found = {"total": record.get("reward")}
-    found |= {name: part.get("value") for name, part in record.get("parts", {}).items()}
-    for name, value in found.items():
-        if isinstance(value, int | float) and isfinite(value):
-            yield name, float(value)
 
 
 def counted(found: Counter[float]) -> list[list[float]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -18,6 +19,11 @@ KEPT = ".report-digests.jsonl"
 
 Key = tuple[str, int, int]
 """A file's name within the run, size and time: a file that a resumed run wrote again has another."""
+
+
+def key_of(file: Path, stat: os.stat_result) -> Key:
+    """Return what tells a file of completions from those that have, or had, its name."""
+    return f"{file.parent.name}/{file.name}", stat.st_size, stat.st_mtime_ns
 
 
 class KeptDigests:
@@ -38,11 +44,10 @@ class KeptDigests:
         return found
 
     def _digest(self, step: int, file: Path) -> StepDigest:
-        stat = file.stat()
-        key = (file.relative_to(self._run).as_posix(), stat.st_size, stat.st_mtime_ns)
+        key = key_of(file, file.stat())
         kept = self._kept.get(key)
         if kept is None:
-            kept = self._kept[key] = digest(step, groups_of(file))
+            kept = self._kept[key] = digest(step, groups_of(file), file.parent.name == "rollouts")
             self._keep(key, kept)
         return kept
 

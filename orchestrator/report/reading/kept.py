@@ -46,7 +46,6 @@ class KeptGroup:
     """A group that the report holds."""
 
     place: Place
-    reasons: list[str] = field(default_factory=list)
     records: list[Record] = field(default_factory=list)
 
 
@@ -68,7 +67,7 @@ def choose(digests: Digested, steps: Sequence[int] = (), limit: int = MAX_COMPLE
             if reason and reason not in chosen[place]:
                 chosen[place].append(reason)
             continue
-        size = digests[place.split][place.step].groups[place.number][1]
+        size = len(digests[place.split][place.step].lines(place.number))
         if count + size <= limit or (reason == "asked for" and count < 10 * limit):
             chosen[place] = [reason] if reason else []
             count += size
@@ -125,18 +124,17 @@ def in_turn(lists: Iterable[Iterable[Place]]) -> Iterator[Place]:
 
 
 def spread(found: Mapping[int, StepDigest]) -> list[tuple[int, StepDigest]]:
-    """Return steps in an order in which every beginning lies evenly over the run: last, first, middle, quarters."""
+    """Return steps in an order in which every beginning lies evenly over the run: last, first, then round numbers.
+
+    Rounder in binary comes first, so that with each new step nearly the same ones come first as before.
+    """
     steps = list(found)
-    order: list[int] = []
-    if steps:
-        gaps = [(0, len(steps) - 1)]
-        order = [len(steps) - 1, 0] if len(steps) > 1 else [0]
-        for low, high in gaps:
-            middle = (low + high) // 2
-            if low < middle < high:
-                order.append(middle)
-                gaps += [(low, middle), (middle, high)]
-    return [(steps[index], found[steps[index]]) for index in order]
+    order = list(dict.fromkeys([*steps[-1:], *steps[:1], *sorted(steps, key=reversed_bits)]))
+    return [(step, found[step]) for step in order]
+
+
+def reversed_bits(step: int) -> int:
+    return int(f"{step:032b}"[::-1], 2)
 
 
 def ends_and_middle(steps: Sequence[int]) -> list[int]:
@@ -144,22 +142,14 @@ def ends_and_middle(steps: Sequence[int]) -> list[int]:
     return list(dict.fromkeys([steps[0], steps[-1], steps[len(steps) // 2]])) if steps else []
 
 
-def read_kept_groups(
-    chosen: Mapping[Place, list[str]], digests: Digested, files: Mapping[Split, Mapping[int, Path]]
-) -> Iterator[KeptGroup]:
-    """Yield the chosen groups with their records, file by file; what was rewritten meanwhile is left out."""
-    by_file: dict[tuple[Split, int], list[Place]] = {}
-    for place in chosen:
-        by_file.setdefault((place.split, place.step), []).append(place)
-    for (split, step), places in by_file.items():
-        lines: dict[int, Place] = {}
-        for place in places:
-            first, count = digests[split][step].groups[place.number]
-            lines |= dict.fromkeys(range(first, first + count), place)
-        groups = {place: KeptGroup(place, chosen[place]) for place in places}
-        try:
-            for number, record in records_of(files[split][step], lines):
-                groups[lines[number]].records.append(record)
-        except FileNotFoundError:
-            continue
-        yield from (group for group in groups.values() if group.records)
+def read_groups(file: Path, places: Sequence[Place], digest: StepDigest) -> Iterator[KeptGroup]:
+    """Yield groups of a file with their records; without those that were rewritten meanwhile.
+
+    Raises FileNotFoundError where a resumed run has removed it.
+    """
+    lines = {line: place for place in places for line in digest.lines(place.number)}
+    groups = {place: KeptGroup(place) for place in places}
+    if lines:
+        for number, record in records_of(file, lines):
+            groups[lines[number]].records.append(record)
+    yield from (group for group in groups.values() if group.records)

@@ -17,12 +17,22 @@ FILE = "tokenizer.json"
 class TokenTexts:
     """Splits completions into the texts of their tokens."""
 
-    def __init__(self, tokenizer: Any = None) -> None:
-        """Without a tokenizer tokens are named by their numbers."""
-        self._tokenizer = tokenizer
+    def __init__(self, tokenizer: Any = None, files: Sequence[Path] = ()) -> None:
+        """Without a tokenizer the first of the files that can be read is one; without any tokens are named by numbers.
+
+        Files are read when the first completion is split.
+        """
+        self._tokenizer, self._files = tokenizer, files
+
+    @property
+    def made_by(self) -> list[list[int]]:
+        """Return what tells the files from others of the same names: size and time of each."""
+        return [[stat.st_size, stat.st_mtime_ns] for stat in (file.stat() for file in self._files)]
 
     def of(self, token_ids: Sequence[int]) -> list[str]:
         """Return the text of each token. Bytes of a character that is not whole yet come with its last token."""
+        if self._tokenizer is None:
+            self._tokenizer, self._files = read_tokenizer(self._files), ()
         if self._tokenizer is None:
             return [f"⟨{number}⟩" for number in token_ids[:MAX_TOKENS]]
         from tokenizers.decoders import DecodeStream
@@ -45,12 +55,15 @@ def token_texts(run: RecordedRun) -> TokenTexts:
     """Return what splits the completions of a run, by the first tokenizer that can be read."""
     model = run.setting("model.path")
     folders = [run.path, run.path / "final", *([Path(model)] if isinstance(model, str) else [])]
-    for file in (folder / FILE for folder in folders):
-        if file.is_file():
-            from tokenizers import Tokenizer
+    return TokenTexts(files=[file for folder in folders if (file := folder / FILE).is_file()])
 
-            try:
-                return TokenTexts(Tokenizer.from_file(str(file)))
-            except Exception:  # noqa: BLE001  the library raises plain Exception for a file that it cannot read
-                continue
-    return TokenTexts()
+
+def read_tokenizer(files: Sequence[Path]) -> Any:
+    from tokenizers import Tokenizer
+
+    for file in files:
+        try:
+            return Tokenizer.from_file(str(file))
+        except Exception:  # noqa: BLE001  the library raises plain Exception for a file that it cannot read
+            continue
+    return None

@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.evaluate.statistics import average, paired_difference, pass_at_k, rate, sign_flip_p_value, wilson
+from orchestrator.evaluate.statistics import (
+    Clusters,
+    average,
+    paired_difference,
+    pass_at_k,
+    rate,
+    sign_flip_p_value,
+    wilson,
+)
 
 
 def test_pass_at_k_is_the_share_of_draws_with_a_right_completion() -> None:
@@ -150,3 +158,44 @@ def test_models_that_agree_on_every_prompt_are_not_proven_equal() -> None:
     found = paired_difference([1] * 20, [1] * 20, 1)
     assert (found.mean, found.p_value) == (0.0, 1.0)
     assert found.low < -0.05 and found.high > 0.05
+
+
+def clusters_of(groups: list[list[float]]) -> Clusters:
+    found = Clusters()
+    for values in groups:
+        found.add(values)
+    return found
+
+
+@given(st.lists(st.lists(st.sampled_from([0.0, 1.0]), min_size=4, max_size=4), min_size=2, max_size=30))
+def test_sums_over_prompts_of_one_size_give_the_intervals_of_an_evaluation(groups) -> None:
+    found, means = clusters_of(groups), [sum(values) / 4 for values in groups]
+    assert as_numbers(found.rate()) == pytest.approx(as_numbers(rate(means, 4)), abs=1e-6)
+    assert as_numbers(found.average()) == pytest.approx(as_numbers(average(means)), abs=1e-6)
+
+
+def as_numbers(estimate) -> list[float]:
+    return [estimate.mean, estimate.low, estimate.high]
+
+
+def test_sums_of_two_steps_are_those_of_all_their_prompts() -> None:
+    first, second = [[1.0, 0.0], [0.5]], [[0.0, 0.0, 1.0]]
+    found = clusters_of(first)
+    found.extend(clusters_of(second))
+    assert found == clusters_of(first + second)
+    assert Clusters().rate() is None and Clusters().average() is None
+    assert clusters_of([[2.0, 4.0]]).average() == average([3.0])
+
+
+def test_the_interval_over_prompts_of_several_sizes_holds_the_truth_as_often_as_it_says() -> None:
+    """Prompts of 1 to 8 completions whose chance varies from prompt to prompt: independent ones it would miss."""
+    rng, trials, held, naive = np.random.default_rng(0), 1_000, 0, 0
+    for _ in range(trials):
+        chances = rng.beta(0.6, 1.4, 48)
+        found = clusters_of([(rng.random(rng.integers(1, 9)) < chance).astype(float).tolist() for chance in chances])
+        estimate = found.rate()
+        assert estimate is not None
+        held += estimate.low <= 0.3 <= estimate.high
+        alone = wilson(estimate.mean, found.completions)
+        naive += alone.low <= 0.3 <= alone.high
+    assert 0.93 <= held / trials <= 0.975 and naive / trials < 0.85

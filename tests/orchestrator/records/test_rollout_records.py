@@ -59,7 +59,7 @@ def test_whoever_reads_it_counts_the_policys_tokens_and_words_alone(tmp_path) ->
     record = written()
     file = tmp_path / "step_000001.jsonl.zst"
     file.write_bytes(zstandard.compress(json.dumps(record).encode() + b"\n"))
-    assert digest(1, groups_of(file)).sides["all"].tokens == 5
+    assert digest(1, groups_of(file)).sides["all"]["tokens"][3] == 5
     (row,) = completion_rows(file)
     assert row[4] == 5
     shown = completion_json(record, TokenTexts())

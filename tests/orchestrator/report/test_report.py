@@ -40,8 +40,13 @@ def test_a_runs_report_holds_what_its_pages_show(tmp_path: Path, capsys) -> None
     charts = {chart["title"]: chart for section in found["learning"] for chart in section["charts"]}
     assert {"Right answers", "Mean reward", "Groups by outcome", "Cut off at the limit"} <= charts.keys()
     assert all(chart["note"] and "unit" in chart for chart in charts.values())
+    units = {title: charts[title]["unit"] for title in ("pass@group on training prompts", "Cut off at the limit")}
+    assert set(units.values()) == {"share"}
     lengths = charts["Length of right and wrong completions, training"]["lines"]
-    assert [line["y"] for line in lines_of(lengths, "wrong")] == [[3.5, 3.5, 3.5, None]]
+    (line,) = lines_of(lengths, "wrong")
+    mean, low, high = found["counted"][line["key"]]
+    assert (found["steps"], mean) == ([0, 1, 2, 3, 4], [None, 3.5, 3.5, 3.5, None])
+    assert [below < 3.5 < above for below, above in zip(low[1:4], high[1:4], strict=True)] == [True] * 3
 
 
 def lines_of(lines: list[dict], label: str) -> list[dict]:

@@ -1,7 +1,8 @@
 // A chart on the page: its title and unit, the drawing once it comes into view, and a sentence on how to read it.
 
+import { valuesOf } from "./columns.js";
 import { h, plain, plural, short } from "./dom.js";
-import { drawn, layout, lineStyle, plotData, valueRange } from "./plots.js";
+import { drawn, layout, lineStyle, plotData, readingNote, valueRange } from "./plots.js";
 
 /** @typedef {import("./plots.js").Chart} Chart */
 /** @typedef {import("./plots.js").Drawn} Drawn */
@@ -69,7 +70,8 @@ export function chartCard(run, chart, options = {}) {
   observer.observe(place);
   const unit = chart.log ? `${chart.unit}, log scale` : chart.unit;
   const title = h("figcaption", {}, h("h3", {}, chart.title), unit && h("span", { class: "unit" }, unit));
-  return h("figure", { class: options.wide ? "chart wide" : "chart" }, title, key, place, chart.note && h("p", { class: "note" }, chart.note));
+  const note = [chart.note, readingNote(run, chart)].filter(Boolean).join(" ");
+  return h("figure", { class: options.wide ? "chart wide" : "chart" }, title, key, place, note && h("p", { class: "note" }, note));
 }
 
 /** A sentence for who does not see the chart. @param {any} run @param {Chart} chart */
@@ -88,7 +90,7 @@ function spoken(run, chart) {
 export function chartValues(run, chart) {
   return chart.lines.map((line) => {
     const x = line.x ?? run.steps;
-    const y = line.key ? (run.series[line.key] ?? []) : (line.y ?? []);
+    const y = line.key ? valuesOf(run, line.key, false).y : (line.y ?? []);
     const known = y.map((/** @type {any} */ value, /** @type {number} */ n) => n).filter((/** @type {number} */ n) => y[n] !== null);
     return { label: line.label, x: known.map((/** @type {number} */ n) => x[n]), y: known.map((/** @type {number} */ n) => y[n]) };
   });

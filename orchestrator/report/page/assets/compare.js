@@ -1,5 +1,6 @@
 // The page Compare: several runs on the same axes, and what differs between them.
 
+import { valuesOf } from "./columns.js";
 import { h, pValue, signed, visible } from "./dom.js";
 import { chartCard, drawWaiting } from "./charts.js";
 
@@ -41,11 +42,7 @@ export function comparePage(data) {
 /** @param {any[]} runs @param {string} key @param {string} axis @param {string} unit */
 function lines(runs, key, axis, unit) {
   return runs.map((run, n) => {
-    const y = run.series[key] ?? [];
-    const half = run.series[`${key}_ci95`];
-    const end = (/** @type {number} */ sign) => y.map((/** @type {any} */ value, /** @type {number} */ at) =>
-      value === null || !half || half[at] === null ? null : unit === "share" ? Math.min(1, Math.max(0, value + sign * half[at])) : value + sign * half[at]);
-    return { label: run.name, role: `run${n % COLOURS}`, x: axis === "step" ? run.steps : run.clocks[axis], y, ...(half ? { low: end(-1), high: end(1) } : {}) };
+    return { label: run.name, role: `run${n % COLOURS}`, x: axis === "step" ? run.steps : run.clocks[axis], ...valuesOf(run, key, unit === "share") };
   });
 }
 

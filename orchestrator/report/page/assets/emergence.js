@@ -1,7 +1,7 @@
 // The page Emergence: which behaviours came, stayed or went, and the same questions over time.
 
 import { brief, h, percent, short, visible } from "./dom.js";
-import { chartSection } from "./learning.js";
+import { BANDS, chartSection } from "./learning.js";
 
 /** @typedef {[number, number, number] | null} Interval */
 /** @typedef {{name: string, start: Interval, end: Interval, right: Interval, wrong: Interval, first: number|null, last: number|null, verdict: string, agreement: string}} Behaviour */
@@ -12,7 +12,7 @@ export function emergencePage(run) {
   return [
     behaviours.length > 0 && h("section", {}, h("h2", {}, "In words"), h("p", { class: "lead ink" }, inWords(behaviours, lengths)),
       table(behaviours), h("p", { class: "note" }, criterion)),
-    charts.length > 0 ? chartSection(run, { title: "Behaviour by behaviour", charts })
+    charts.length > 0 ? chartSection(run, { title: "Behaviour by behaviour", charts, text: BANDS })
       : h("p", { class: "nothing" }, "This run recorded no behaviours."),
     questions(run),
   ];
@@ -39,7 +39,7 @@ function inWords(behaviours, lengths) {
 /** @param {Behaviour[]} behaviours */
 function table(behaviours) {
   const cell = (/** @type {Interval} */ found) => h("td", {}, found ? [percent(found[0]), h("span", { class: "half" }, ` [${percent(found[1], 0)}, ${percent(found[2], 0)}]`)] : "–");
-  const heads = ["behaviour", "first fifth", "last fifth", "of right ones", "of wrong ones", "first seen", "last seen", ""];
+  const heads = ["behaviour", "first fifth of the steps", "last fifth", "its right ones", "its wrong ones", "first seen", "last seen", ""];
   const step = (/** @type {number|null} */ found) => h("td", {}, found === null ? "–" : `step ${found}`);
   const rows = behaviours.map((each) => h("tr", {}, h("th", { scope: "row" }, each.name), cell(each.start), cell(each.end), cell(each.right), cell(each.wrong),
     step(each.first), step(each.last), h("td", { class: each.verdict === "emerged" || each.verdict === "grew" ? "strong" : "" }, each.verdict)));

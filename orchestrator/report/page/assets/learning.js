@@ -3,10 +3,13 @@
 import { h } from "./dom.js";
 import { chartCard, chartValues, drawWaiting } from "./charts.js";
 
+export const BANDS = "Bands are 95% intervals of means over completions or over groups. Prompts count as the independent units, "
+  + "for completions of one prompt resemble each other. Lines without a band are no such means, or their parts were not recorded.";
+
 /** @param {any} run */
 export function learningPage(run) {
   if (!run.learning.length && !Object.keys(run.series).length) return [h("p", { class: "nothing" }, "No step was recorded.")];
-  return [...run.learning.map((/** @type {any} */ section) => chartSection(run, section)), anyMetric(run)];
+  return [h("p", { class: "note" }, BANDS), ...run.learning.map((/** @type {any} */ section) => chartSection(run, section)), anyMetric(run)];
 }
 
 /** @param {any} run @param {{title: string, charts: import("./plots.js").Chart[], text?: string}} section */

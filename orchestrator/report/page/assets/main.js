@@ -2,6 +2,7 @@
 
 import { append, h } from "./dom.js";
 import { drawAgain, drawWaiting, forgetCharts } from "./charts.js";
+import { unpackColumns } from "./columns.js";
 import { comparePage } from "./compare.js";
 import { creditPage, machinesPage } from "./credit.js";
 import { emergencePage } from "./emergence.js";
@@ -11,6 +12,7 @@ import { rolloutsPage } from "./rollouts.js";
 import { summaryPage } from "./summary.js";
 
 const data = JSON.parse(/** @type {HTMLElement} */ (document.getElementById("data")).textContent ?? "{}");
+for (const run of data.runs ?? []) unpackColumns(run);
 
 /** @type {[string, string, (run: any) => (Node | null | false | undefined)[]][]} */
 const PAGES = data.evaluation ? [

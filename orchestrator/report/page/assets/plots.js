@@ -1,5 +1,6 @@
 // What plotly is asked to draw: colours from the page's own style, few lines, no toolbar.
 
+import { valuesOf } from "./columns.js";
 import { plain } from "./dom.js";
 
 /** @typedef {{label: string, key?: string, role?: string, x?: any[], y?: (number|null)[], low?: (number|null)[], high?: (number|null)[]}} Line */
@@ -34,17 +35,7 @@ export function drawn(run, chart) {
   return chart.lines.map((line) => {
     const role = line.role ?? "main";
     let [x, y, low, high] = [line.x ?? run.steps, line.y ?? [], line.low ?? [], line.high ?? []];
-    if (line.key) {
-      [x, y] = [run.steps, run.series[line.key] ?? []];
-      const half = run.series[`${line.key}_ci95`];
-      const share = chart.unit === "share";
-      const end = (/** @type {number} */ sign) => (/** @type {number|null} */ value, /** @type {number} */ n) => {
-        if (value === null || half?.[n] === null || half?.[n] === undefined) return null;
-        const at = value + sign * half[n];
-        return share ? Math.min(1, Math.max(0, at)) : at;
-      };
-      if (half) [low, high] = [y.map(end(-1)), y.map(end(1))];
-    }
+    if (line.key) ({ y, low, high } = valuesOf(run, line.key, chart.unit === "share"));
     if (chart.kind === "timeline") return { label: line.label, x, y, low, high, role, ...lineStyle(role) };
     const known = y.map((value, n) => n).filter((n) => y[n] !== null && !(chart.log && /** @type {number} */ (y[n]) <= 0));
     const pick = (/** @type {any[]} */ list) => (list.length ? known.map((n) => list[n]) : []);
@@ -68,6 +59,24 @@ export function smoothed(values, window) {
 
 export const MANY = 60;
 
+/** How many steps the thick line of a long run is a mean over. @param {number} steps */
+export const smoothing = (steps) => Math.round(steps / 25);
+
+/**
+ * What bands and thick lines are; empty where a chart has none.
+ * @param {any} run
+ * @param {Chart} chart
+ */
+export function readingNote(run, chart) {
+  if ((chart.kind ?? "lines") !== "lines") return "";
+  const lines = chart.lines.filter(({ key }) => key).map(({ key }) => valuesOf(run, String(key), false));
+  const isMany = !chart.log && lines.some(({ y }) => y.filter((value) => value !== null).length > MANY);
+  return [
+    lines.some(({ low }) => low.some((value) => value !== null)) && "Bands are 95% intervals over prompts.",
+    isMany && `Thick lines are means over ${smoothing(run.steps.length)} steps.`,
+  ].filter(Boolean).join(" ");
+}
+
 /** @param {Drawn} line @param {Chart} chart */
 function traces(line, chart) {
   const isShare = chart.unit === "share";
@@ -75,14 +84,16 @@ function traces(line, chart) {
   const few = line.x.length <= 20;
   const stroke = { color: line.color, width: line.width, dash: line.dash };
   const made = [];
-  if (line.low.length) {
-    const quiet = { ...base, mode: "lines", hoverinfo: "skip", hovertemplate: undefined, showlegend: false };
-    made.push({ ...quiet, y: line.low, line: { width: 0 } });
-    made.push({ ...quiet, y: line.high, line: { width: 0 }, fill: "tonexty", fillcolor: faded(line.color, 0.14) });
+  const ends = line.low.map((_, n) => n).filter((n) => line.low[n] !== null && line.high[n] !== null);
+  if (ends.length) {
+    const at = (/** @type {any[]} */ list) => ends.map((n) => list[n]);
+    const quiet = { ...base, x: at(line.x), mode: "lines", hoverinfo: "skip", hovertemplate: undefined, showlegend: false };
+    made.push({ ...quiet, y: at(line.low), line: { width: 0 } });
+    made.push({ ...quiet, y: at(line.high), line: { width: 0 }, fill: "tonexty", fillcolor: faded(line.color, 0.14) });
   }
-  if (line.x.length > MANY && !line.low.length && !chart.log) {
+  if (line.x.length > MANY && !chart.log) {
     made.push({ ...base, y: line.y, mode: "lines", line: { ...stroke, width: 1 }, opacity: 0.28, hoverinfo: "skip", hovertemplate: undefined });
-    made.push({ ...base, y: smoothed(line.y, Math.round(line.x.length / 25)), mode: "lines", line: stroke });
+    made.push({ ...base, y: smoothed(line.y, smoothing(line.x.length)), mode: "lines", line: stroke });
   } else {
     const marker = { color: line.color, size: line.role === "muted" ? 4 : 6 };
     made.push({ ...base, y: line.y, mode: few ? "lines+markers" : "lines", line: stroke, marker });

@@ -16,6 +16,11 @@ from tests.support.run_directories import written_run
 PAGES = ("summary", "learning", "emergence", "rollouts", "grpo", "time")
 WIDTH_OF_PAPER = 717
 """CSS pixels of A4 within Chromium's margins."""
+PLOTTED = """title => [...document.querySelectorAll("#page-learning figure")]
+    .filter((figure) => figure.querySelector("h3").textContent === title)
+    .flatMap((figure) => figure.querySelector(".plot").data.filter((trace) => trace.name === "wrong"))
+    .filter((trace) => trace.hoverinfo !== "skip").map((trace) => [trace.name, trace.x, trace.y])"""
+"""What a chart draws of the wrong completions."""
 HOSTILE = "</script><img src=x onerror=alert(1)><b>bold</b>\u202e\u0000{{7*7}} 😀"
 
 
@@ -31,6 +36,12 @@ def test_every_page_opens_filters_work_and_tokens_have_their_values(tmp_path: Pa
             tab.wait_for_selector(f"#page-{page}:not([hidden])")
         tab.click('nav a[href="#learning"]')
         tab.wait_for_selector("#page-learning .plot .scatterlayer path")
+        length = tab.locator("#page-learning figure", has_text="Length of right and wrong completions, training")
+        length.scroll_into_view_if_needed()
+        length.locator(".fills path").first.wait_for(state="attached")
+        assert "Bands are 95% intervals over prompts." in length.locator(".note").inner_text()
+        (mean,) = tab.evaluate(PLOTTED, "Length of right and wrong completions, training")
+        assert mean == ["wrong", [1, 2, 3], [3.5] * 3]
         tab.click('nav a[href="#rollouts"]')
         assert tab.locator(".count").inner_text().startswith("104 completions of 104 kept, of 104")
         tab.select_option("#status", "right")

@@ -9,7 +9,7 @@ from orchestrator.report.page.emergence import behaviour, emergence, verdict
 from orchestrator.report.page.group_credit import credit, distributions, explained, spread_chart
 from orchestrator.report.page.machines import machines
 from orchestrator.report.page.run_data import report_data
-from orchestrator.report.reading.digest import Side, StepDigest
+from orchestrator.report.reading.digest import StepDigest
 from orchestrator.report.reading.digests import KeptDigests
 from orchestrator.report.reading.recorded_run import RecordedRun, read_run
 from tests.support.run_directories import written_run
@@ -17,8 +17,12 @@ from tests.support.run_directories import written_run
 
 def shown(step: int, count: int, of: int = 100) -> StepDigest:
     """A step of so many completions, each of its own prompt, of which `count` show a behaviour."""
-    side = Side(of, of * 10, 0, of, {"verification": count}, {"verification": [count, count]})
-    return StepDigest(step, sides={"all": side, "right": Side(), "wrong": side})
+    side = {
+        "marker/verification": [of, of, of, count, count, count],
+        "tokens": [of, of, of, 10 * of, 100 * of, 10 * of],
+    }
+    first = {"verification": 0} if count else {}
+    return StepDigest(step, sides={"all": side, "right": {}, "wrong": side}, first_shown=first)
 
 
 @pytest.mark.parametrize(
@@ -42,7 +46,7 @@ def test_a_behaviour_has_emerged_where_chance_does_not_explain_it(first: int, la
 
 def test_where_nothing_was_measured_no_verdict_is_given() -> None:
     assert verdict(None, None) == "not measured"
-    found = emergence({"marker/verification": [0.5]}, {}, {})
+    found = emergence({"marker/verification"}, {}, {})
     assert found["behaviours"] == [] and found["charts"][0]["lines"] == [
         {"label": "all", "key": "marker/verification", "role": "main"}
     ]
@@ -91,13 +95,13 @@ def test_the_distribution_of_a_part_is_over_all_completions_of_the_first_and_las
         (["0", "1"], [0.75, 0.25]),
         (["0", "1"], [0.375, 0.625]),
     ]
-    made = spread_chart(
-        {1: StepDigest(1, groups=[[0, 2], [2, 2]], spread={"correctness": 0, "closeness": 2, "total": 1})}
-    )
+    made = spread_chart([f"group/spread/{name}" for name in ("closeness", "correctness", "total")])
     assert made is not None
-    assert [(line.label, list(line.y)) for line in made.lines] == [
-        ("the reward", [0.5]), ("right or wrong alone", [0.0]), ("closeness alone", [1.0]),
-    ]  # fmt: skip
+    assert [(line.label, line.key) for line in made.lines] == [
+        ("the reward", "group/spread/total"),
+        ("right or wrong alone", "group/spread/correctness"),
+        ("closeness alone", "group/spread/closeness"),
+    ]
 
 
 def test_the_timeline_puts_phases_one_after_the_other(tmp_path: Path) -> None:

@@ -6,14 +6,15 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from orchestrator.evaluate.statistics import rate
+from orchestrator.evaluate.statistics import Clusters, rate
 from orchestrator.report.reading import digests as kept_digests
+from orchestrator.report.reading.columns import counted_table
 from orchestrator.report.reading.digest import StepDigest, digest
 from orchestrator.report.reading.digests import KEPT, KeptDigests
-from orchestrator.report.reading.kept import RULE, Place, choose, read_kept_groups, spread
+from orchestrator.report.reading.kept import RULE, Place, choose, spread
 from orchestrator.report.reading.record_stream import groups_of, records_of
 from orchestrator.report.reading.recorded_run import read_run
-from tests.support.run_directories import written_run
+from tests.support.run_directories import columns, written_run
 
 
 def record(prompt: str, text: str = "no", right: bool = False, status: str = "ok", **others) -> dict:
@@ -29,6 +30,12 @@ def file_of(folder: Path, records: list[dict], tail: str = "") -> Path:
     return file
 
 
+def estimates_of(found: StepDigest) -> dict[str, list[float]]:
+    """Mean, and both ends of its interval, by key."""
+    table = counted_table({1: found})
+    return {key: [value for (value,) in values] for key, values in columns(table.to_json(), [1], 3).items()}
+
+
 def test_right_and_wrong_completions_are_counted_apart(tmp_path: Path) -> None:
     records = [
         record("a", "Let me check: 3", right=True, markers=["verification"]),
@@ -36,32 +43,35 @@ def test_right_and_wrong_completions_are_counted_apart(tmp_path: Path) -> None:
         record("b", "no", markers=["verification"], status="timeout"),
     ]
     found = digest(7, groups_of(file_of(tmp_path, records)))
-    sides = found.sides
-    assert [sides[name].completions for name in ("all", "right", "wrong")] == [3, 1, 2]
-    assert (sides["wrong"].tokens, sides["wrong"].truncated, sides["wrong"].prompts) == (12, 1, 2)
-    assert sides["right"].markers == {"verification": 1} and sides["wrong"].markers == {"verification": 1}
-    assert [*found.right.values()] == [[1, 2], [0, 1]] and found.spread == {"total": 1, "correctness": 1}
-    assert found.groups == [[0, 2], [2, 1]] and found.faults == [1]
-    assert found.largest_advantage == [0, 2.5] and found.first_shown == {"verification": 0}
-    estimate = sides["all"].estimate("verification")
-    assert (
-        estimate is not None and estimate.mean == pytest.approx(2 / 3) and 0 < estimate.low < 2 / 3 < estimate.high < 1
-    )
+    sides = {name: {figure: Clusters(*sums) for figure, sums in found.sides[name].items()} for name in found.sides}
+    assert found.completions == 3
+    assert [sides[name]["tokens"].completions for name in ("all", "right", "wrong")] == [3, 1, 2]
+    assert (sides["wrong"]["tokens"].total, sides["wrong"]["tokens"].prompts) == (12, 2)
+    assert [sides[name]["marker/verification"].total for name in ("all", "right", "wrong")] == [2, 1, 1]
+    assert [found.lines(number) for number in range(found.num_groups)] == [range(2), range(2, 3)]
+    assert found.faults == [1] and found.largest_advantage == [0, 2.5] and found.first_shown == {"verification": 0}
+    figures = estimates_of(found)
+    assert figures["rollout/completion_tokens"][0] == 5 and found.right == {}
+    assert figures["wrong/rollout/truncated"][0] == figures["group/spread/total"][0] == 0.5
+    mean, low, high = figures["marker/verification"]
+    assert mean == pytest.approx(2 / 3, rel=1e-5) and 0 < low < mean < high < 1
+    held_out = digest(7, groups_of(file_of(tmp_path, records)), is_training=False)
+    assert [*held_out.right.values()] == [[1, 2], [0, 1]] and not held_out.estimates
     assert StepDigest.from_json(json.loads(json.dumps(found.to_json()))) == found
 
 
 def test_an_interval_is_that_of_the_evaluations_where_groups_are_of_one_size(tmp_path: Path) -> None:
     shown = [[1, 1, 0, 0], [1, 0, 0, 0], [1, 1, 1, 1], [0, 0, 0, 1], [1, 1, 1, 0]]
     records = [record(str(n), markers=["exploration"] * each) for n, group in enumerate(shown) for each in group]
-    found = digest(7, groups_of(file_of(tmp_path, records))).sides["wrong"].estimate("exploration")
-    assert found is not None
+    found = estimates_of(digest(7, groups_of(file_of(tmp_path, records))))
     wanted = rate([sum(group) / 4 for group in shown], 4)
-    assert [found.mean, found.low, found.high] == pytest.approx([wanted.mean, wanted.low, wanted.high])
+    assert found["wrong/marker/exploration"] == pytest.approx([wanted.mean, wanted.low, wanted.high], rel=1e-5)
+    assert found["group/solved"][:2] == [0, 0] and found["rollout/groups_without_spread"][0] == 1
 
 
 def test_markers_of_an_earlier_versions_records_are_found_in_the_text(tmp_path: Path) -> None:
     found = digest(7, groups_of(file_of(tmp_path, [record("a", "Wait, that is wrong. Let me try again.")])))
-    assert found.sides["all"].markers["backtracking"] == 1
+    assert estimates_of(found)["marker/backtracking"][0] == 1
 
 
 def test_a_largest_gap_is_noted_where_the_learners_logprobs_are_recorded(tmp_path: Path) -> None:
@@ -98,7 +108,7 @@ def test_each_file_is_read_through_once_however_often_one_reports(tmp_path: Path
     run.rollouts[2].write_bytes(run.rollouts[1].read_bytes() + b"")  # what a resumed run does
     (run.path / KEPT).open("a").write('{"file": ["rollouts/step')  # what a kill leaves
     again = KeptDigests(run.path).of(run.rollouts)
-    assert again[2].right.keys() == first[1].right.keys() and again[4] == first[4]
+    assert again[2].sides == first[1].sides and again[4] == first[4]
 
 
 def test_a_run_that_cannot_be_written_into_is_read_all_the_same(tmp_path: Path) -> None:
@@ -108,7 +118,7 @@ def test_a_run_that_cannot_be_written_into_is_read_all_the_same(tmp_path: Path) 
 
 
 def made(step: int, groups: int, size: int = 4, **others) -> StepDigest:
-    return StepDigest(step, groups=[[n * size, size] for n in range(groups)], **others)
+    return StepDigest(step, runs=[[0, size, groups]], **others)
 
 
 def test_a_small_run_is_kept_whole_and_a_large_one_within_the_limit() -> None:
@@ -130,7 +140,7 @@ def test_what_is_remarkable_comes_before_the_rest() -> None:
     assert {place.step for place in chosen if place.split == "held_out"} == {0, 50, 100}
     assert sum(found == ["largest advantage"] for found in reasons.values()) > 50
     assert Place("train", 50, 0) in chosen
-    assert sum(train[1].groups[0][1] for _ in chosen) <= 600
+    assert len(chosen) * 4 <= 600
 
 
 def test_steps_that_are_asked_for_are_kept_whole_beyond_the_limit() -> None:
@@ -143,13 +153,5 @@ def test_every_beginning_of_the_order_lies_evenly_over_the_run() -> None:
     order = [step for step, _ in spread({step: made(step, 1) for step in range(1, 101)})]
     assert sorted(order) == list(range(1, 101))
     assert order[:2] == [100, 1] and sorted(order[:9])[4] in range(45, 55)
-
-
-def test_kept_groups_are_those_that_were_chosen(tmp_path: Path) -> None:
-    run = read_run(written_run(tmp_path))
-    found = {"train": KeptDigests(run.path).of(run.rollouts), "held_out": {}}
-    wanted = {Place("train", 3, 1): ["why"], Place("train", 9, 0): []}
-    found["train"][9] = found["train"][3]  # of a file that is gone
-    files = {"train": run.rollouts | {9: run.path / "gone"}, "held_out": {}}
-    (group,) = read_kept_groups(wanted, found, files)
-    assert [each["prompt_id"] for each in group.records] == ["train/3-1"] * 4 and group.reasons == ["why"]
+    longer = [step for step, _ in spread({step: made(step, 1) for step in range(1, 102)})]
+    assert [step for step in longer if step not in (100, 101)] == [step for step in order if step != 100]
