@@ -45,7 +45,8 @@ def check_ray_address(address: str | None, reach: Callable[[str, int], str] = re
         return RayAddress(f"{address}, which is a dashboard's", "host:6379 of the head", fix)
     host, _, port = rest.rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port) < 65536:
-        return RayAddress(address, "host:port", "unset RAY_ADDRESS, or export RAY_ADDRESS=HOST:6379")
+        found = f"{address}, which names no host and port"
+        return RayAddress(found, "host:port", "unset RAY_ADDRESS, or export RAY_ADDRESS=HOST:6379")
     if why := reach(host.strip("[]"), int(port)):
         fix = "unset RAY_ADDRESS to start a Ray of one's own, or start that cluster again (ray start --head)"
         return RayAddress(f"{address} does not answer: {why}", "a cluster that answers", fix)

@@ -125,8 +125,15 @@ def visible(gpus: Sequence[Gpu], value: str | None) -> list[Gpu]:
     """Return the GPUs that CUDA_VISIBLE_DEVICES, such as ``0,2`` or ``GPU-8f3a``, lets programs see."""
     if value is None:
         return list(gpus)
-    chosen = [entry.strip() for entry in value.split(",") if entry.strip()]
-    return [gpu for gpu in gpus if any(gpu.index == entry or gpu.uuid.startswith(entry) for entry in chosen)]
+    return [gpu for gpu in gpus if any(is_named(gpu, entry) for entry in entries(value))]
+
+
+def entries(value: str) -> list[str]:
+    return [entry.strip() for entry in value.split(",") if entry.strip()]
+
+
+def is_named(gpu: Gpu, entry: str) -> bool:
+    return gpu.index == entry or gpu.uuid.startswith(entry)
 
 
 def check_driver(driver: Driver | None, has_device_files: bool) -> Finding:
@@ -185,6 +192,16 @@ def check_cuda(torch: ProbeOutcome, driver: Driver, visible: str | None) -> Find
     if visible is not None and visible.strip() in ("", "-1"):
         found = "CUDA_VISIBLE_DEVICES hides every GPU"
         return broken(name, found, "GPUs that torch sees", "unset CUDA_VISIBLE_DEVICES")
+    # CUDA takes the entries before the first that it does not know. Parts of a card (MIG) are not in nvidia-smi's list.
+    unknown = [
+        entry
+        for entry in entries(visible or "")
+        if not entry.startswith("MIG-") and not any(is_named(gpu, entry) for gpu in driver.gpus)
+    ]
+    if unknown:
+        found = f"CUDA_VISIBLE_DEVICES={visible} names {unknown[0]!r}, which hides it and all that follow"
+        expected = f"some of {', '.join(gpu.index for gpu in driver.gpus)}"
+        return broken(name, found, expected, "unset CUDA_VISIBLE_DEVICES, or name GPUs by their numbers, such as 0,1")
     if driver.cuda and int(cuda.partition(".")[0]) > driver.cuda[0]:
         shown = ".".join(map(str, driver.cuda))
         fix = f"update the driver, or install torch and vLLM builds for CUDA {driver.cuda[0]}"

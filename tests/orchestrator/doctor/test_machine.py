@@ -157,6 +157,9 @@ def test_cards_that_cannot_be_shared_or_measured() -> None:
     [
         ({}, host_facts.Driver("535.1", (12, 2), (card(),)), None, ["update the driver", "CUDA 12"]),
         ({}, host_facts.Driver("580.1", (13, 0), (card(),)), "", ["unset CUDA_VISIBLE_DEVICES"]),
+        ({}, host_facts.Driver("580.1", (13, 0), (card(),)), "0,1", ["unset CUDA_VISIBLE_DEVICES, or", "0,1"]),
+        ({"sees_gpu": False}, host_facts.Driver("580.1", (13, 0), (card(),)), "cuda:0", ["unset CUDA_VISIBLE_DEVICES"]),
+        ({"sees_gpu": False}, host_facts.Driver("580.1", (13, 0), (card(),)), "MIG-7f", ["--gpus all"]),
         ({"sees_gpu": False}, host_facts.Driver("580.1", (13, 0), (card(),)), None, ["--gpus all"]),
         ({}, host_facts.Driver("580.1", (13, 0), (card("7.0"),)), None, ["newer card"]),
     ],
