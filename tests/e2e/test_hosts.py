@@ -92,7 +92,12 @@ def test_a_host_joins_is_slow_is_lost_and_comes_back(tmp_path: Path) -> None:
         run.wait_for(lambda: run.metrics[-1]["system/generators"] == 1, "a step without the host")
         run.wait_for_step(run.steps[-1] + 2)
         hosts[1].mend()
-        run.wait_for(lambda: run.metrics[-1]["system/generators"] == 2, "a generator on the host that is back")
+
+        def is_back() -> bool:
+            ray.join_again(hosts[1], num_cpus=1)
+            return run.metrics[-1]["system/generators"] == 2
+
+        run.wait_for(is_back, "a generator on the host that is back")
         stop(run)
     assert run.lost_and_twice() == (0, 0)
     assert sorted(run.trained()) == run.steps[1:] == list(range(1, run.steps[-1] + 1))

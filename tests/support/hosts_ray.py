@@ -33,6 +33,14 @@ class HostsRay:
         """Start the host's Ray, without waiting for it."""
         self._start(host, num_cpus, f"--address={self.address}")
 
+    def join_again(self, host: Host, num_cpus: int) -> None:
+        """Start the host's Ray again if it has ended, as a service manager does.
+
+        Ray ends on a host that it could not reach for long, and does not come back by itself.
+        """
+        if self._processes[host].poll() is not None:
+            self.join(host, num_cpus)
+
     def environment(self, host: Host) -> dict[str, str]:
         """Return the environment of commands on that host that join the cluster."""
         return {
