@@ -1,20 +1,25 @@
-"""Low-rank adapters (arXiv:2106.09685) within a model, and the weights that model and adapters amount to."""
+"""Low-rank adapters (arXiv:2106.09685) within a model, and the weights that model and adapters amount to.
+
+peft takes a second to import: a run without adapters never does.
+"""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from peft import LoraConfig as PeftLoraConfig
-from peft import PeftModel, get_peft_model
-from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from learner.config import LoraConfig
+
+if TYPE_CHECKING:
+    from peft import LoraConfig as PeftLoraConfig
+    from peft import PeftModel
+    from peft.tuners.lora import LoraLayer
 
 ADAPTER = "default"
 """peft's name of the only adapter."""
@@ -33,6 +38,9 @@ def add_adapters(model: PreTrainedModel, config: LoraConfig) -> PeftModel:
     Raises:
         ValueError: a name in ``config.target_modules`` is no linear layer of the model, or is its LM head.
     """
+    from peft import LoraConfig as PeftLoraConfig
+    from peft import get_peft_model
+
     peft_config = PeftLoraConfig(
         r=config.rank,
         lora_alpha=config.alpha,  # type: ignore[arg-type]  # peft says int, and divides by the rank
@@ -78,7 +86,7 @@ def base_fingerprint(model: PreTrainedModel) -> str:
 
 def settings_of(adapters: PeftModel) -> dict[str, Any]:
     """Return the settings of ``LoraConfig`` that ``adapters`` were made from, ``all-linear`` as names, fit for JSON."""
-    config = cast(PeftLoraConfig, adapters.peft_config[ADAPTER])
+    config = cast("PeftLoraConfig", adapters.peft_config[ADAPTER])
     return {"rank": config.r, "alpha": config.lora_alpha, "target_modules": sorted(config.target_modules or ())}
 
 
@@ -113,11 +121,11 @@ def merged_weights(model: PreTrainedModel) -> Iterator[Weight]:
 
     A tied LM head comes once, as the embedding.
     """
-    layers = {name: module for name, module in model.named_modules() if isinstance(module, LoraLayer)}
     for name, parameter in model.named_parameters():
         layer, adapted, rest = name.rpartition(".base_layer.")
         if adapted:
-            yield Weight(f"{layer}.{rest}", parameter, layers[layer] if rest == "weight" else None)
+            adapter = cast("LoraLayer", model.get_submodule(layer)) if rest == "weight" else None
+            yield Weight(f"{layer}.{rest}", parameter, adapter)
         elif not _is_adapters(name):
             yield Weight(name, parameter)
 

@@ -9,11 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
-from peft import PeftModel
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
@@ -23,6 +22,9 @@ from learner.model.head import check_head
 from learner.model.logprobs import token_scores
 from learner.model.lora import add_adapters, base_fingerprint
 from learner.packing import Microbatch
+
+if TYPE_CHECKING:
+    from peft import PeftModel
 
 
 class PolicyOutput(NamedTuple):

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from copy import copy
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import deepspeed
 import torch
 from numpy.typing import NDArray
-from peft import PeftModel, get_peft_model_state_dict
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import AutoTokenizer
@@ -22,6 +22,9 @@ from learner.model.folder import disk_errors
 from learner.model.lora import ADAPTER, Weight, adapter_weights, merged_weights
 from learner.parity import SMALLER_UPDATES
 from rollout.types.publishing import WeightBucket, WeightManifest
+
+if TYPE_CHECKING:
+    from peft import PeftModel
 
 EXPORT_BUCKET_BYTES = 2**30
 """Weights gathered at a time for an export."""
@@ -86,6 +89,8 @@ def export(backend: Backend, base_folder: Path | str, folder: Path) -> None:
 
 
 def _write_adapters(adapters: PeftModel, state: dict[str, Tensor], base_folder: Path | str, folder: Path) -> None:
+    from peft import get_peft_model_state_dict
+
     folder.mkdir(exist_ok=True)
     config = copy(adapters.peft_config[ADAPTER])
     # For those who load it: to go on training is not the usual end of an export.
