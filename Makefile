@@ -7,20 +7,20 @@ BIN := .venv/bin
 train: install          ## train the embedded default: a pretrained model learns to reckon out loud, in about ten minutes on two CPU cores; ARGS="countdown-tiny" names another recipe
 	$(BIN)/rayzero train $(ARGS)
 
-test: install           ## all but what takes minutes each; ARGS="tests/rewards -k gsm8k" picks
+test: install           ## all but long runs and more cases of what is proven; ARGS="tests/rewards -k gsm8k" picks
 ifdef ARGS
 	$(BIN)/python -m pytest $(ARGS)
 else
-	$(BIN)/python -m pytest -m "not slow" -n 2
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
 	$(BIN)/python -m pytest -m "slow and not long and not alone"
-	$(BIN)/python -m pytest -m "alone and not long"
+	$(BIN)/python -m pytest -m "alone and not long" tests/rollout/engine
 	$(BIN)/python -m pytest tests/gpu
 endif
 
-test-all: install       ## those too that take minutes each; GPU tests only where there is a GPU
-	$(BIN)/python -m pytest -m "not slow" -n 2
+test-all: install       ## those too; GPU tests only where there is a GPU
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
 	$(BIN)/python -m pytest -m "slow and not alone"
-	$(BIN)/python -m pytest -m alone
+	$(BIN)/python -m pytest -m alone tests/rollout/engine
 	$(BIN)/python -m pytest tests/gpu
 
 lint: install           ## ruff and mypy

@@ -62,7 +62,7 @@ def pytest_collection_modifyitems(config, items) -> None:
 def pytest_terminal_summary(terminalreporter) -> None:
     """Name the command that runs what was left out."""
     if "not long" in terminalreporter.config.option.markexpr:
-        terminalreporter.write_line("Tests that take minutes each were left out: `make test-all` runs them too.")
+        terminalreporter.write_line("Long runs and more cases were left out: `make test-all` runs them too.")
 
 
 @pytest.fixture(autouse=True)

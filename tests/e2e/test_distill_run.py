@@ -22,8 +22,6 @@ DISTILL = [
     "learner.warmup_steps=0",
     "checkpoint.every_steps=1",
     "num_steps=3",
-    "rollout.num_generators=1",
-    "learner.num_ranks=1",
 ]
 
 

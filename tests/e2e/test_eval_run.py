@@ -14,7 +14,7 @@ from orchestrator.evaluate.statistics import paired_difference, pass_at_k, rate
 from rewards.parts.markers import markers
 from tests.support.paths import WARM_START
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 NUM_PROMPTS, NUM_COMPLETIONS = 12, 4
 

@@ -37,6 +37,7 @@ def train(recipe: Path, cluster, *overrides: str):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_hopeless_run_is_stopped_with_its_model_saved_and_does_not_go_on(recipe, shared_cluster) -> None:
     """Eight tokens are too few for any answer."""
     overrides = (*SMALL, "prompts_per_step=4", "sampling.max_completion_tokens=8", "health.stop_after=2")

@@ -12,7 +12,7 @@ from tests.e2e.test_run import FOUR_STEPS
 from tests.support.commands import Workplace
 from tests.support.paths import WARM_START
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 LORA = [
     f'model={{path="{WARM_START}", dtype="float32", lora={{rank=4, alpha=8}}}}',
@@ -20,8 +20,6 @@ LORA = [
     "learner.learning_rate=2e-3",
     "checkpoint.every_steps=1",
     "num_steps=3",
-    "rollout.num_generators=1",
-    "learner.num_ranks=1",  # two are in test_layouts.py
 ]
 
 

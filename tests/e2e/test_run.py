@@ -8,7 +8,7 @@ import time
 import pytest
 
 from benchmarks.real_runs.observed import REWARD, processes
-from tests.support.commands import Workplace, rayzero
+from tests.support.commands import Workplace, rayzero_here
 from tests.support.small import SMALL
 
 pytestmark = pytest.mark.slow
@@ -19,6 +19,9 @@ FOUR_STEPS = [
     "checkpoint.every_steps=2",
     "warm_start.num_steps=40",
     "warm_start.warmup_steps=5",
+    # Two of each are in test_hosts.py and test_publish.py.
+    "rollout.num_generators=1",
+    "learner.num_ranks=1",
 ]
 TIMING = ("time/", "rollout/tokens_per_s", "system/")
 
@@ -80,50 +83,52 @@ def test_the_trained_model_loads_in_transformers_and_differs_from_the_start(work
 def test_solve_loads_it_in_vllm(workplace, whole) -> None:
     final = str(workplace.run("whole") / "final")
     question = "Using the numbers [4, 7, 3], create an equation that equals 25"
-    solved = rayzero("solve", final, question, "--attempts", "3")
+    solved = rayzero_here("solve", final, question, "--attempts", "3")
     assert "Numbers: 4 7 3\nTarget: 25" in solved.stdout
     assert solved.stdout.count("right") + solved.stdout.count("wrong:") + solved.stdout.count("no answer:") >= 3
     assert solved.returncode in (0, 1), solved.stderr
 
 
-def test_a_run_resumes_bit_for_bit_after_reward_workers_a_sigterm_and_a_sigkill(workplace, whole) -> None:
-    process = workplace.start("disturbed")
-    workplace.wait_for_step("disturbed", 0, process)
+def test_a_run_resumes_bit_for_bit_after_reward_workers_and_a_sigkill(workplace, whole) -> None:
+    process = workplace.start("killed")
+    workplace.wait_for_step("killed", 0, process)
     killed = [pid for pid, title in processes(process.pid) if title.startswith("ray::") and REWARD in title]
     assert killed
     for pid in killed:
         os.kill(pid, signal.SIGKILL)
-    workplace.wait_for_step("disturbed", 1, process)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=120) == 130
-    assert "left cleanly" in workplace.output("disturbed")
-    last_step = workplace.metrics("disturbed")[-1]["step"]
-    assert (workplace.run("disturbed") / "checkpoints" / f"step_{last_step:06d}").exists()
-
-    process = workplace.start("disturbed")
-    workplace.wait_for_step("disturbed", 3, process)
+    workplace.wait_for_step("killed", 3, process)
     time.sleep(0.3)  # well into step 4, which ends no sooner than this
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert f"resuming run 'disturbed' after step {last_step}" in workplace.output("disturbed")
-    assert not (workplace.run("disturbed") / "final").exists()
+    assert not (workplace.run("killed") / "final").exists()
+    assert_finishes_like_whole(workplace, "killed", last_step=2)
 
-    resumed = workplace.finish("disturbed")
-    assert resumed.returncode == 0, resumed.stdout + resumed.stderr
-    assert "resuming run 'disturbed' after step" in resumed.stdout
-    assert untimed(workplace.metrics("disturbed")) == untimed(workplace.metrics("whole"))
-    assert workplace.weights_digest("disturbed") == workplace.weights_digest("whole")
+
+@pytest.mark.long
+def test_a_run_resumes_bit_for_bit_after_a_sigterm(workplace, whole) -> None:
+    assert workplace.stop_after("left", 1, signal.SIGTERM) == 130
+    assert "left cleanly" in workplace.output("left")
+    last_step = workplace.metrics("left")[-1]["step"]
+    assert (workplace.run("left") / "checkpoints" / f"step_{last_step:06d}").exists()
+    assert_finishes_like_whole(workplace, "left", last_step)
+
+
+def assert_finishes_like_whole(workplace: Workplace, name: str, last_step: int) -> None:
+    """Resume a run after its last checkpoint, and compare what it leaves with the run that nobody disturbed."""
+    assert f"resuming run '{name}' after step {last_step}" in workplace.succeed(name)
+    assert untimed(workplace.metrics(name)) == untimed(workplace.metrics("whole"))
+    assert workplace.weights_digest(name) == workplace.weights_digest("whole")
 
 
 def test_a_finished_run_is_left_alone(workplace, whole) -> None:
     before = workplace.weights_digest("whole")
-    again = workplace.finish("whole")
+    again = workplace.refuse("whole")
     assert again.returncode == 0 and "complete at step 4" in again.stdout
     assert workplace.weights_digest("whole") == before
 
 
 def test_changed_settings_do_not_resume_somebody_elses_run(workplace, whole) -> None:
-    refused = workplace.finish("whole", "learner.learning_rate=0.1")
+    refused = workplace.refuse("whole", "learner.learning_rate=0.1")
     assert refused.returncode == 1
     assert "learner.learning_rate was 0.0004, now 0.1" in refused.stderr
 
@@ -138,7 +143,7 @@ def test_a_damaged_checkpoint_is_not_resumed_from(workplace, whole) -> None:
     (runs / "damaged" / "config.json").write_text(json.dumps(settings))
     for manifest in (runs / "damaged" / "checkpoints").glob("*/manifest.json"):
         manifest.write_text("{")
-    refused = workplace.finish("damaged")
+    refused = workplace.refuse("damaged")
     assert refused.returncode == 1
     assert "is damaged" in refused.stderr and "restore one from a backup" in refused.stderr
     assert len(workplace.metrics("damaged")) == 5
@@ -164,12 +169,12 @@ def test_a_run_that_waits_for_resources_is_left_at_once(workplace, whole) -> Non
     ],
 )
 def test_wrong_input_ends_a_run_with_a_clear_error(workplace, whole, overrides, message) -> None:
-    refused = workplace.finish("wrong-" + overrides[0].split("=")[0], *overrides)
+    refused = workplace.refuse("wrong-" + overrides[0].split("=")[0], *overrides)
     assert refused.returncode in (1, 2)
     assert message in refused.stderr
     assert "Traceback" not in refused.stderr
 
 
 def test_eval_of_a_folder_that_is_no_model(workplace) -> None:
-    refused = rayzero("eval", str(workplace.folder))
+    refused = rayzero_here("eval", str(workplace.folder))
     assert refused.returncode == 1 and "is not a model: it has no config.json" in refused.stderr

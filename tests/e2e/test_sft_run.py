@@ -87,6 +87,6 @@ def test_a_rank_that_dies_in_its_start_or_at_work_is_replaced_and_the_figures_ar
 
 def test_a_finished_run_is_left_alone_and_says_how_to_train_on(workplace, whole) -> None:
     before = workplace.weights_digest("whole")
-    again = workplace.succeed("whole")
-    assert "is complete at step 40" in again and "name=whole-2" in again
+    again = workplace.refuse("whole")
+    assert "is complete at step 40" in again.stdout and "name=whole-2" in again.stdout
     assert workplace.weights_digest("whole") == before

@@ -1,4 +1,4 @@
-"""Real runs whose completions an environment answers: proven logprobs, a generator killed between turns, a resume."""
+"""Real runs with a LoRA whose completions an environment answers: proven logprobs, a kill between turns, a resume."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 import zstandard
 
 from benchmarks.real_runs.observed import GENERATOR, Run
-from tests.support.paths import ROOT
+from tests.support.paths import ROOT, WARM_START
 from tests.support.small import SMALL
 
 pytestmark = pytest.mark.slow
@@ -28,7 +28,11 @@ TURNS = (
     "checkpoint.every_steps=1",
     "rollout.hang_timeout_s=30",
     "rollout.stall_timeout_s=200",
+    f'model={{path="{WARM_START}", dtype="float32", lora={{rank=4, alpha=8}}}}',
+    "learner.learning_rate=2e-3",
+    "learner.num_ranks=1",
 )
+ONE_GENERATOR = "rollout.num_generators=1"
 UNTIMED = ("reward/", "rollout/", "loss/", "optim/", "eval/")
 
 
@@ -46,7 +50,7 @@ def untimed(run: Run) -> list[dict[str, float]]:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory) -> Run:
-    run = start(tmp_path_factory.mktemp("runs"), "whole")
+    run = start(tmp_path_factory.mktemp("runs"), "whole", ONE_GENERATOR)
     run.finish()
     return run
 
@@ -58,7 +62,7 @@ def records(run: Run) -> list[dict]:
     ]
 
 
-def test_sampler_and_learner_agree_on_every_token_of_every_turn(whole) -> None:
+def test_merged_weights_agree_with_the_learner_on_every_token_of_every_turn(whole) -> None:
     assert max(line["rollout/logprob_gap"] for line in whole.metrics[1:]) < 1e-5
     assert all(line["rollout/turns"] > 1 and line["rollout/observed_tokens"] > 0 for line in whole.metrics[1:])
 
@@ -78,7 +82,7 @@ def test_the_records_say_who_wrote_what(whole) -> None:
 
 @pytest.mark.long
 def test_a_run_that_was_killed_resumes_bit_for_bit(whole, tmp_path) -> None:
-    run = start(tmp_path, "killed")
+    run = start(tmp_path, "killed", ONE_GENERATOR)
     run.wait_for_step(2)
     run.process.kill()
     run.process.wait()

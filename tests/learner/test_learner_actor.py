@@ -17,6 +17,7 @@ from learner.parity import ParityError
 from learner.weights.gather import tensors_of
 from rollout.types.completions import Group
 from tests.learner.test_learner import assert_close, stale
+from tests.support.marks import only_in_test_all
 from tests.support.oracle import oracle_update
 from tests.support.remote_groups import for_update
 from tests.support.tiny import MAX_COMPLETION_TOKENS, MODEL, TEMPERATURE, learner_config
@@ -80,7 +81,7 @@ def two_rank_config(**settings: Any) -> LearnerConfig:
     return learner_config(num_ranks=2, **settings)
 
 
-@pytest.mark.parametrize("zero_stage", [0, 1, 2, 3])
+@pytest.mark.parametrize("zero_stage", [only_in_test_all(0), only_in_test_all(1), 2, 3])
 def test_two_ranks_make_the_update_of_one(ranks: Ranks, folder, groups, more_groups, zero_stage: int) -> None:
     config = two_rank_config(zero_stage=zero_stage)
     ranks.start(config, folder)
@@ -106,7 +107,7 @@ def test_a_rank_without_work_keeps_in_step(ranks: Ranks, folder, groups) -> None
     assert all(0.1 < gib < 10 for gib in ranks.call("peak_memory_gib"))
 
 
-@pytest.mark.parametrize("zero_stage", [1, 2])
+@pytest.mark.parametrize("zero_stage", [only_in_test_all(1), 2])
 def test_a_checkpoint_of_two_ranks_goes_on_bit_for_bit(
     ranks: Ranks, folder, groups, more_groups, zero_stage: int, tmp_path
 ) -> None:

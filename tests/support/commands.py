@@ -1,6 +1,7 @@
 """`rayzero` as a user types it, and what its runs leave behind."""
 
 import hashlib
+import io
 import json
 import os
 import signal
@@ -8,7 +9,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from unittest import mock
+
+from orchestrator.cli import main
 
 RAYZERO = (sys.executable, "-m", "orchestrator.cli")
 TIMEOUT_S = 500.0
@@ -23,6 +28,14 @@ def rayzero(*arguments: str, environment: Mapping[str, str] | None = None) -> su
         text=True,
         timeout=TIMEOUT_S,
     )
+
+
+def rayzero_here(*arguments: str, environment: Mapping[str, str] | None = None) -> subprocess.CompletedProcess:
+    """Run a command in this process, which has imported already what a new one would import for seconds."""
+    out, err = io.StringIO(), io.StringIO()
+    with mock.patch.dict(os.environ, environment or {}), redirect_stdout(out), redirect_stderr(err):
+        code = main(arguments)
+    return subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())
 
 
 class Workplace:
@@ -41,6 +54,10 @@ class Workplace:
     def finish(self, name: str, *overrides: str) -> subprocess.CompletedProcess:
         """Run the command to its end."""
         return rayzero(*self._arguments(name, overrides), environment=self.environment)
+
+    def refuse(self, name: str, *overrides: str) -> subprocess.CompletedProcess:
+        """Run the command in this process. For one that ends before it starts anything."""
+        return rayzero_here(*self._arguments(name, overrides), environment=self._environment)
 
     def succeed(self, name: str, *overrides: str) -> str:
         """What a command printed that ends well."""

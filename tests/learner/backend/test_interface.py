@@ -51,6 +51,7 @@ print(total.item())
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_gloo_adds_up_over_two_machines() -> None:
     """Without the interface each rank waits at 127.0.1.1 of its own machine for the other."""
     with network(2) as hosts:

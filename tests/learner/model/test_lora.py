@@ -146,6 +146,7 @@ def test_bfloat16_rounds_the_sum_and_not_its_parts(folder, groups) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_two_ranks_train_save_and_export_as_one(folder, groups, more_groups, tmp_path) -> None:
     ranks = torch.multiprocessing.spawn(

@@ -128,6 +128,7 @@ def test_a_node_that_joins_is_waited_for_ranks_are_packed_and_generators_spread(
     assert groups(config) == []
 
 
+@pytest.mark.long
 def test_ranks_of_a_node_and_engines_over_several_cards_have_gpus_of_their_own(cluster: Cluster) -> None:
     config = load(
         "countdown-8gpu", ["learner.num_ranks=2", "rollout.num_generators=1", "rollout.tensor_parallel_size=2"]
@@ -143,6 +144,7 @@ def test_ranks_of_a_node_and_engines_over_several_cards_have_gpus_of_their_own(c
     assert again[0] == first[0] and len(again[1].split(",")) == 1
 
 
+@pytest.mark.long
 def test_pairs_that_take_turns_see_the_same_gpu(cluster: Cluster) -> None:
     config = load("countdown-80gb", ["rollout.num_generators=2", "learner.num_ranks=2"])
     with Placement.of(config) as placement:
@@ -165,6 +167,7 @@ def test_a_generator_is_added_and_removed(cluster: Cluster) -> None:
     assert groups(config) == []
 
 
+@pytest.mark.long
 def test_a_busy_cluster_is_waited_for_and_it_is_said_who_holds_it(cluster: Cluster) -> None:
     all_but_one = int(ray.cluster_resources()["GPU"]) - 1
     config = load("countdown-8gpu", ["placement.start_timeout_s=1"])

@@ -46,6 +46,7 @@ def test_the_table_ends_with_what_is_broken_and_leaves_commands_whole() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_projects_own_environment_is_sound(tmp_path) -> None:
     code = "import json, os, orchestrator.doctor.examination as e, dataclasses; "
     code += "facts['found'] = [dataclasses.asdict(f) for f in e.examine(lambda waiting: None)]"

@@ -12,6 +12,14 @@ import pytest
 from rewards.environments.python import Python
 from rollout.types.prompts import Prompt
 from tests.support.cheating_programs import CHEATS
+from tests.support.marks import only_in_test_all
+
+HARSHEST = {
+    *("leaves when it is called", "writes the verdict", "kills its parent", "never ends"),
+    *("forks without end", "takes all memory", "returns too much", "crashes"),
+}
+"""Attacks that every `make test` tries on the tool. All are tried on the code reward, whose sandbox it has."""
+assert CHEATS.keys() >= HARSHEST
 
 PROMPT = Prompt("train/1", np.array([1], dtype=np.int32), "question", "code", {}, environment="python")
 
@@ -115,7 +123,13 @@ def test_it_reaches_nothing_of_the_machine() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("program", CHEATS.values(), ids=CHEATS)
+@pytest.mark.parametrize(
+    "program",
+    [
+        pytest.param(program, id=name) if name in HARSHEST else only_in_test_all(program, id=name)
+        for name, program in CHEATS.items()
+    ],
+)
 def test_attacks_on_the_code_reward_leave_the_tool_standing(program: str) -> None:
     """Whatever a program does to its interpreter, it gets a text in bounded time, and the next call works."""
     with begun(time_limit_s=0.5) as python:

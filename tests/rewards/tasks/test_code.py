@@ -12,6 +12,7 @@ from rewards.sandbox.box import SandboxError
 from rewards.tasks import code
 from rewards.tasks.code import extract_program, judge, score
 from tests.support.cheating_programs import CHEATS
+from tests.support.marks import only_in_test_all
 from tests.support.shared_data import needs_shared_data, read_rows
 
 INCREMENT = {
@@ -44,7 +45,6 @@ def test_a_test_that_raises_fails_alone() -> None:
     assert judge("def f(x): return x + 1", INCREMENT).passed == 2
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("program", CHEATS.values(), ids=CHEATS)
 def test_cheating_does_not_pay(program: str) -> None:
     verdict = judge(program, INCREMENT)
@@ -239,13 +239,15 @@ def outcomes(cases: list[tuple[str, dict[str, object]]]) -> list[dict[str, float
 
 @pytest.mark.slow
 @needs_shared_data
-def test_all_of_humaneval_passes_and_empty_functions_never_do() -> None:
+@pytest.mark.parametrize("every", [only_in_test_all(1), 8])
+def test_all_of_humaneval_passes_and_empty_functions_never_do(every: int) -> None:
     problems = humaneval()
     assert len(problems) == 164
+    problems = problems[::every]
     whole = outcomes([(tagged(f"{answer['context']}{body}"), answer) for answer, body in problems])
     empty = outcomes([(tagged(f"{answer['context']}    pass\n"), answer) for answer, _ in problems])
-    assert [parts["correctness"] for parts in whole] == [1.0] * 164
-    assert [parts["correctness"] for parts in empty] == [0.0] * 164
+    assert [parts["correctness"] for parts in whole] == [1.0] * len(problems)
+    assert [parts["correctness"] for parts in empty] == [0.0] * len(problems)
     assert all(parts["tests_passed"] == 1.0 for parts in whole)
 
 

@@ -1,8 +1,9 @@
 """Hostile texts through Countdown's grading in both formats, every general part and the markers.
 
 Mutations of completions that a real language model wrote, and random text. Nothing may raise, hang or grow, every value
-must be in its range, and whatever is called right a second checker must call right too. The suite tries 6,000; before a
-release try more: `FUZZ_TEXTS=100000 python -m pytest tests/rewards/tasks/test_countdown_fuzz.py`.
+must be in its range, and whatever is called right a second checker must call right too. `make test` tries 1,000 and
+`make test-all` 6,000; before a release try more:
+`FUZZ_TEXTS=100000 python -m pytest -m slow tests/rewards/tasks/test_countdown_fuzz.py`.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from rewards.parts.markers import BEHAVIOURS, markers
 from rewards.parts.process import process
 from rewards.parts.repetition import repetition
 from rewards.tasks.countdown import score
+from tests.support.marks import only_in_test_all
 from tests.support.shared_data import needs_shared_data, read_rows
 
 NUM_TEXTS = int(os.environ.get("FUZZ_TEXTS", "6000"))
@@ -58,12 +60,12 @@ def mutated(text: str, other: str, rng: random.Random) -> str:
     return text
 
 
-def problems() -> Iterator[tuple[str, dict[str, Any]]]:
+def problems(num_texts: int) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield texts, each with the answer of the problem it was written for."""
     rng = random.Random(7)
     lines = read_rows("countdown_completions.jsonl")
     tails = [line["completion"].partition("<|")[0][-TAIL_CHARACTERS:] for line in lines]
-    for _ in range(NUM_TEXTS):
+    for _ in range(num_texts):
         index = rng.randrange(len(lines))
         text = mutated(tails[index], rng.choice(tails), rng)
         if rng.random() < 0.1:
@@ -104,10 +106,11 @@ def resident_bytes() -> int:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @needs_shared_data
-def test_hostile_texts() -> None:
+@pytest.mark.parametrize("num_texts", [1000, only_in_test_all(NUM_TEXTS)])
+def test_hostile_texts(num_texts: int) -> None:
     num_right = Counter[bool]()
     memory = []
-    for count, (text, answer) in enumerate(problems()):
+    for count, (text, answer) in enumerate(problems(num_texts)):
         for is_natural in (False, True):
             problem = answer | ({"extraction": "natural"} if is_natural else {})
             parts = score(text, problem)
@@ -125,8 +128,8 @@ def test_hostile_texts() -> None:
         assert -1 <= repetition(text, answer, ngram_size=3) <= 0
         assert 0 <= process(text, answer) <= 1
         assert set(markers(text)) <= set(BEHAVIOURS)
-        if count % (NUM_TEXTS // 4) == NUM_TEXTS // 4 - 1:
+        if count % (num_texts // 4) == num_texts // 4 - 1:
             memory.append(resident_bytes())
-    assert num_right[False] > NUM_TEXTS / 100
+    assert num_right[False] > num_texts / 100
     assert num_right[True] > num_right[False]
     assert max(memory) - memory[0] < MAX_GROWTH_BYTES

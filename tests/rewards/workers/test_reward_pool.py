@@ -144,6 +144,7 @@ def test_a_pattern_that_holds_the_gil_costs_only_its_own_completion(
     assert wait_until(lambda: is_gone(int(pid_file.read_text()))), "the hanging process still runs"
 
 
+@pytest.mark.long
 def test_other_hangs_and_other_groups_meanwhile(start_pool: StartPool, make_group: MakeGroup) -> None:
     pool = start_pool(num_workers=2)
     for text, prompt_id in [("spin", "1"), ("sleep", "2"), ("good", "3"), ("good", "4")]:
@@ -242,6 +243,7 @@ def test_a_worker_that_is_killed_costs_nothing(start_pool: StartPool, make_group
     assert (pool.restarts, pool.errors) == (1, 0)
 
 
+@pytest.mark.long
 def test_what_a_killed_worker_had_is_given_to_another_once(start_pool: StartPool, make_group: MakeGroup) -> None:
     pool = start_pool("hostile", deadline_s=3600)
     pool.submit(stored(make_group(["sleep"], prompt_id="hangs")))
@@ -290,6 +292,7 @@ def test_what_cannot_be_loaded_or_called_is_said_before_anything_is_graded(start
     assert not any(worker.loading for worker in pool.workers)
 
 
+@pytest.mark.long
 def test_a_pool_that_cannot_start_says_what_to_do(
     start_pool: StartPool, make_group: MakeGroup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -299,6 +302,7 @@ def test_a_pool_that_cannot_start_says_what_to_do(
         pool.collect([make_group(["good"])])
 
 
+@pytest.mark.long
 def test_peak_memory_leaves_out_who_cannot_answer(
     start_pool: StartPool, make_group: MakeGroup, monkeypatch: pytest.MonkeyPatch
 ) -> None:

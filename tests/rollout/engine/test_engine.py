@@ -20,6 +20,7 @@ from rollout.types.publishing import WeightBucket
 from rollout.types.sampling import EngineSpec, SamplingRequest
 from rollout.weights.staging import StagingError, UnpublishedError
 
+pytestmark = pytest.mark.slow
 CONFIG = RolloutConfig(max_concurrent_completions=64)
 SAMPLING = SamplingConfig(temperature=0.7, max_completion_tokens=24)
 
