@@ -20,7 +20,7 @@ def rollout_metrics(groups: Sequence[GroupHeader]) -> dict[str, float]:
     spread = {"rollout/groups_without_spread": mean(not group.has_spread for group in groups)} | solved_metrics(groups)
     shown = {f"marker/{name}": share for name, share in marker_shares(reward.markers for reward in rewards).items()}
     metrics = reward_metrics(rewards) | length_metrics(completions) | shown | spread | mixture_metrics(groups)
-    return metrics | turn_metrics(groups) | grading_metrics(groups)
+    return metrics | turn_metrics(groups) | call_metrics(groups) | grading_metrics(groups)
 
 
 def reward_metrics(rewards: Sequence[Reward]) -> dict[str, float]:
@@ -83,6 +83,28 @@ def turn_metrics(groups: Sequence[GroupHeader]) -> dict[str, float]:
         "rollout/environment_timeouts": float(reasons.count("timeout")),
         "rollout/environment_errors": float(reasons.count("error")),
     }
+
+
+def call_metrics(groups: Sequence[GroupHeader]) -> dict[str, float]:
+    """Return what calls of a tool were worth, where answers are right or wrong; nothing where none was called.
+
+    A call helped whose result stands in what the policy wrote afterwards, in a completion that is right. What calling
+    gains is the pass rate of a group's completions that call less that of its others.
+    """
+    helped: list[bool] = []
+    gains: list[float] = []
+    for group in groups:
+        rights: dict[bool, list[bool]] = {True: [], False: []}
+        for values in ({part.name: part.value for part in reward.parts} for reward in group.rewards):
+            if {"tool_called", "tool_used", "correctness"} <= values.keys():
+                is_right = values["correctness"] == 1.0
+                rights[values["tool_called"] > 0].append(is_right)
+                if values["tool_called"]:
+                    helped.append(is_right and values["tool_used"] > 0)
+        if rights[True] and rights[False]:
+            gains.append(mean(rights[True]) - mean(rights[False]))
+    shares = {"rollout/calls_helped": mean(helped)} if helped else {}
+    return shares | ({"rollout/calls_gain": mean(gains)} if gains else {})
 
 
 def staleness_metrics(step: int, groups: Sequence[GroupHeader]) -> dict[str, float]:

@@ -6,7 +6,7 @@ import pytest
 
 from orchestrator.records.metrics import Clock, rollout_metrics
 from rewards.function import RIGHT_UNTAGGED
-from rollout.types.completions import RewardPart
+from rollout.types.completions import Reward, RewardPart
 from tests.support.groups import reward, scored_group
 
 
@@ -56,3 +56,20 @@ def test_the_seconds_of_each_grader_are_added_up() -> None:
     timed = group.scored(tuple(replace(each, seconds={"countdown": 0.5, "own": 2.0}) for each in group.rewards))
     metrics = rollout_metrics([timed, timed])
     assert metrics["time/grading/countdown_s"] == 2.0 and metrics["time/grading/own_s"] == 8.0
+
+
+def test_calls_that_helped_and_what_calling_gains() -> None:
+    def called(is_right: bool, calls: float, used: float) -> Reward:
+        return replace(reward(is_right), parts=(*reward(is_right).parts, *tool(calls, used)))
+
+    def tool(calls: float, used: float) -> tuple[RewardPart, ...]:
+        return RewardPart("tool_called", calls), RewardPart("tool_used", used)
+
+    mixed = [called(True, 1, 1), called(True, 1, 0), called(False, 1, 1), called(False, 0, 0)]
+    alike = [called(True, 1, 1)] * 4
+    groups = [scored_group(name, [False] * 4).scored(tuple(each)) for name, each in (("a", mixed), ("b", alike))]
+    metrics = rollout_metrics(groups)
+    assert metrics["rollout/calls_helped"] == pytest.approx((1 + 4) / 7)
+    assert metrics["rollout/calls_gain"] == pytest.approx(2 / 3 - 0)  # of the first group: the other has no other
+    without = rollout_metrics([scored_group("c", [True, False])])
+    assert not {"rollout/calls_helped", "rollout/calls_gain"} & without.keys()
