@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 MAX_CALLS = 60
 """Calls of a generator that go on at a time, fewer than the threads it has for them. What is ready beyond them goes
 with the next."""
+SHOWN_CHARACTERS = 80
+"""Of what an environment said, in the log."""
 
 
 class GroupCalls:
@@ -124,7 +126,8 @@ class TurnCalls(GroupCalls):
 
     def took(self, header: TurnHeader, reference: Any) -> None:
         if header.end == "unreadable":
-            self._warn(header.key, "error: the model's tokenizer has no tokens for what it said")
+            said = self._router.said(header.key)[:SHOWN_CHARACTERS]
+            self._warn(header.key, f"error: the model's tokenizer has no tokens for what it said: {said!r}")
         self._router.took(header, reference)
 
     def forget(self, prompt_id: str) -> None:

@@ -55,6 +55,11 @@ class TurnRouter:
         """Return whether the group of a prompt has begun."""
         return request.prompt.id in self._groups
 
+    def said(self, key: CompletionKey) -> str:
+        """Return what the environment of a completion has said last; nothing of one that is not known."""
+        group = self._groups.get(key[0])
+        return group.completions[key[1]].said if group else ""
+
     def begin(self, generator: str, requests: Sequence[PromptRequest]) -> None:
         """Have a generator sample groups; those that another has lost go on where they are."""
         wave = Wave(generator, len(requests))

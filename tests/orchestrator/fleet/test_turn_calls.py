@@ -17,6 +17,7 @@ from rollout.types.environments import EnvironmentAnswer
 from rollout.types.packed import PackedGroup
 from rollout.types.turns import CompletionEnd, TurnHeader
 from tests.orchestrator.fleet.test_turn_router import requests
+from tests.support.arrived import Arrived
 
 
 class FakeEnvironments:
@@ -101,6 +102,16 @@ def test_a_run_whose_environments_fail_stops_and_says_why() -> None:
         [*made.send(serving, ())]
 
 
+def test_what_no_token_stands_for_is_shown_in_the_log(caplog) -> None:
+    made = calls(FakeEnvironments())
+    made.begin("generator-0", requests(1, group_size=1))
+    made._environments.answers.append(EnvironmentAnswer(("train/0", 0), text="<result>1088"))  # type: ignore[attr-defined]
+    made.poll(())
+    assert len([*made.send({"generator-0": FakeGenerator()}, ())]) == 1
+    made.took(TurnHeader(("train/0", 0), 1, 5, "unreadable"), None)
+    assert "the model's tokenizer has no tokens for what it said: '<result>1088'" in caplog.text
+
+
 class FakeGenerators:
     def __init__(self) -> None:
         self.serving = {"generator-0": FakeGenerator(), "generator-1": FakeGenerator()}
@@ -129,20 +140,6 @@ class FakePool:
 
     def poll(self) -> list[Any]:
         return []
-
-
-class Arrived(list):
-    """A stream of what has arrived."""
-
-    __hash__ = object.__hash__  # type: ignore[assignment]
-
-    def next_ready(self) -> bool:
-        return bool(self)
-
-    def __next__(self) -> Any:
-        if not self:
-            raise StopIteration
-        return self.pop(0)
 
 
 def test_a_turn_goes_on_with_another_generator_when_its_own_is_lost_and_the_group_is_graded(monkeypatch) -> None:

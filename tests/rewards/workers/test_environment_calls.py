@@ -14,38 +14,25 @@ from rewards.workers import environment_calls
 from rewards.workers.environment_calls import EnvironmentCalls
 from rollout.types.environments import EnvironmentAnswer, EnvironmentRequest
 from rollout.types.prompts import Prompt
+from tests.support.arrived import Arrived
 
 SPECS = {"guess": EnvironmentSpec("guess", "rewards.environments.guess:Guess")}
-
-
-class FakeStream(list):
-    """Reports that have arrived: lists of answers, or what is raised in place of one."""
-
-    __hash__ = object.__hash__  # type: ignore[assignment]
-
-    def next_ready(self) -> bool:
-        return bool(self)
-
-    def __next__(self) -> Any:
-        if not self:
-            raise StopIteration
-        return self.pop(0)
 
 
 class FakeWorker:
     loading = None
 
     def __init__(self) -> None:
-        self.calls: list[tuple[list[Any], tuple[Any, ...], FakeStream]] = []
+        self.calls: list[tuple[list[Any], tuple[Any, ...], Arrived]] = []
         self.closed: list[Any] = []
         self.actor = SimpleNamespace(
             answer_turns=SimpleNamespace(options=lambda num_returns: SimpleNamespace(remote=self._answer)),
             close_environments=SimpleNamespace(remote=self.closed.append),
         )
 
-    def _answer(self, specs: Any, requests: list[Any], *turns: Any) -> FakeStream:
+    def _answer(self, specs: Any, requests: list[Any], *turns: Any) -> Arrived:
         assert specs == SPECS
-        stream = FakeStream()
+        stream = Arrived()
         self.calls.append(([EnvironmentRequest(*each) for each in requests], turns, stream))
         return stream
 
@@ -69,7 +56,7 @@ def pool(monkeypatch) -> FakePool:
     return FakePool(2)
 
 
-def ready(calls: EnvironmentCalls) -> list[FakeStream]:
+def ready(calls: EnvironmentCalls) -> list[Arrived]:
     return [stream for stream in calls.refs() if stream]
 
 
