@@ -58,7 +58,11 @@ class RolloutFleet:
         )
 
     def wait_until_ready(self) -> None:
-        """Return when every generator can take prompts. Raises RemoteCallError past the deadline."""
+        """Return when every generator can take prompts. Raises RemoteCallError past the deadline.
+
+        What keeps reward workers from grading is raised before that, as RewardFailure.
+        """
+        self.rewards.wait_until_loaded({})
         self.generators.wait_until_ready()
 
     def close(self) -> None:
