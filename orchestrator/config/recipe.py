@@ -13,8 +13,8 @@ from orchestrator.config.checks import conflicts, supervised_conflicts
 from orchestrator.config.precision import with_dtype
 from orchestrator.config.schema import RunConfig
 from rollout.prompts.config import PromptsConfig
+from rollout.prompts.task_config import TaskConfig
 from rollout.tasks.base import load_task
-from rollout.tasks.config import TaskConfig
 from rollout.types.names import nearest
 from rollout.types.paths import from_home
 

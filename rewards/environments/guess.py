@@ -10,22 +10,29 @@ from rollout.types.prompts import Prompt
 
 
 class Guess:
-    """Thinks of a number, the same for all completions of a prompt, so that their rewards compare."""
+    """Thinks of a number, the same for all completions of a prompt, so that their rewards compare.
+
+    Rounds of the task `game` name their number; of other tasks it follows from the prompt's id.
+    """
 
     stop = ("</guess>",)
     parts = ("guessed", "guesses")
 
-    def __init__(self, highest: int = 100) -> None:
-        """Take the number from 1 to `highest`."""
-        if highest < 1:
-            raise ValueError("highest must be 1 or more")
+    def __init__(self, highest: int = 100, most: int = 0) -> None:
+        """Take the number from 1 to `highest`. With the guess number `most` the game is over; 0: never."""
+        if highest < 1 or most < 0:
+            raise ValueError("highest must be 1 or more, most 0 or more")
         self._highest = highest
+        self._most = most
         self._number = 0
         self._guesses = 0
 
     def start(self, prompt: Prompt, seed: int) -> Observation:
         """Say what the game is."""
-        self._number = random.Random(prompt.id).randint(1, self._highest)
+        if prompt.grader == "guess":
+            self._number, self._highest = prompt.answer["number"], prompt.answer["highest"]
+        else:
+            self._number = random.Random(prompt.id).randint(1, self._highest)
         return Observation(f"<hint>1 to {self._highest}</hint>")
 
     def step(self, text: str) -> Observation:
@@ -37,7 +44,7 @@ class Guess:
         if int(guess) == self._number:
             return Observation("<hint>right</hint>", is_over=True, parts=self._parts(True))
         hint = "higher" if int(guess) < self._number else "lower"
-        return Observation(f"<hint>{hint}</hint>", parts=self._parts(False))
+        return Observation(f"<hint>{hint}</hint>", is_over=self._guesses == self._most, parts=self._parts(False))
 
     def close(self) -> None:
         """Hold nothing."""

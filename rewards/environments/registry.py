@@ -17,6 +17,8 @@ SHIPPED = {
     "guess": "rewards.environments.guess:Guess",
     "python": "rewards.environments.python:Python",
 }
+OPENENV = "openenv:"
+"""What names of OpenEnv's environments begin with."""
 METHODS = {"start": ("prompt", "seed"), "step": ("text",), "close": ()}
 """An environment's methods, and what each is called with."""
 BYTES_PER_TOKEN = 8
@@ -67,6 +69,8 @@ def environment_spec(
     Raises EnvironmentConfigError for a name that nothing has, and for parameters that its class does not take.
     """
     path = SHIPPED.get(name, name)
+    if name.startswith(OPENENV):
+        path, parameters = "rewards.environments.openenv:OpenEnv", {"package": name.removeprefix(OPENENV), **parameters}
     if ":" not in path:
         raise EnvironmentConfigError(
             f'prompts.environment = "{name}": there is no such environment; {nearest(name, SHIPPED)} One of your own '
@@ -79,6 +83,7 @@ def environment_spec(
             environment(**parameters)
         except (TypeError, ValueError) as error:
             raise EnvironmentConfigError(f"environment.parameters.{name} = {dict(parameters)}: {error}") from None
+    parts_of = getattr(environment, "parts_of", None)
     return EnvironmentSpec(
         name=name,
         path=path,
@@ -86,7 +91,7 @@ def environment_spec(
         deadline_s=deadline_s,
         max_bytes=max_bytes,
         stop=_stop(path, environment),
-        parts=_texts(path, environment, "parts", "names of reward parts"),
+        parts=parts_of(**parameters) if parts_of else _texts(path, environment, "parts", "names of reward parts"),
     )
 
 

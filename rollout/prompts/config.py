@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
 
-from rollout.tasks.config import TaskConfig
+from rollout.prompts.task_config import TaskConfig
 from rollout.types.names import short_name
 from rollout.types.prompts import PromptFormat
 

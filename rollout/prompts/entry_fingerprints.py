@@ -11,7 +11,7 @@ from rollout.problems.listed import ListedProblems
 from rollout.problems.problem import Problem
 from rollout.prompts.config import PromptsConfig
 from rollout.prompts.mixture import Mixture
-from rollout.tasks.config import TaskConfig, shown_fields
+from rollout.prompts.task_config import TaskConfig, shown_fields
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from functools import cached_property
 
 from rollout.problems.listed import ListedProblems
 from rollout.problems.problem import Problem, ProblemSource
+from rollout.prompts.task_config import TaskConfig, shown_fields
 from rollout.tasks.base import ANY_FIELD
-from rollout.tasks.config import TaskConfig, shown_fields
 
 WORD = re.compile(r"\w{2,}|\d")
 

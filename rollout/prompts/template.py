@@ -12,8 +12,8 @@ import numpy as np
 from rollout.prompts.config import PromptsConfig
 from rollout.prompts.decoding import check_tags
 from rollout.prompts.lengths import PromptLengths
+from rollout.prompts.task_config import TaskConfig
 from rollout.tasks.base import Problem
-from rollout.tasks.config import TaskConfig
 from rollout.types.prompts import Prompt, PromptFormat, Tokens
 
 OPENED, CLOSED = "<think>", "</think>"

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from rewards.environments.guess import Guess
+from rewards.tasks import guess as grader
 from rollout.types.prompts import Prompt
 
 PROMPT = Prompt("train/1", np.array([1], dtype=np.int32), "question", "countdown", {}, environment="guess")
@@ -33,3 +36,17 @@ def test_a_turn_without_a_number_is_the_last() -> None:
         guess.start(PROMPT, 1)
         last = guess.step(text)
         assert (last.text, last.is_over, last.parts) == ("", True, {"guessed": 0.0, "guesses": 0.0})
+
+
+def test_the_number_of_the_task_is_that_of_the_game_and_its_last_guess_is_graded() -> None:
+    answer = {"number": 5, "highest": 6}
+    prompt = replace(PROMPT, grader="guess", answer=answer)
+    won, lost = Guess(most=2), Guess(most=2)
+    assert won.start(prompt, 1).text == lost.start(prompt, 1).text == "<hint>1 to 6</hint>"
+    assert won.step("<guess>4</guess>") == ("<hint>higher</hint>", False, {"guessed": 0.0, "guesses": 1.0})
+    assert won.step("<guess>5</guess>").parts["guessed"] == 1.0
+    lost.step("<guess>4</guess>")
+    assert lost.step("<guess>6</guess>") == ("<hint>lower</hint>", True, {"guessed": 0.0, "guesses": 2.0})
+    assert grader.score("<guess>4</guess>\n<guess>5</guess>", answer) == {"correctness": 1.0}
+    for text in ("<guess>5</guess>\n<guess>4</guess>", "5", "<guess>55</guess>", ""):
+        assert grader.score(text, answer) == {"correctness": 0.0}

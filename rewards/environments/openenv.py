@@ -1,0 +1,250 @@
+"""Environments of OpenEnv, by the names of their packages: `prompts.environment = "openenv:maze_env"`.
+
+A package's openenv.yaml says where its app is; there are the classes of the environment and of its actions. No server
+runs. `<action>left</action>` is an action; what is none is said so. Observations come in `<observation>` tags.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import inspect
+import json
+import random
+import textwrap
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
+from importlib.metadata import distributions
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+from pydantic import ValidationError
+
+from rewards.environments.calls import called
+from rewards.environments.registry import EnvironmentConfigError
+from rollout.types.environments import Observation
+from rollout.types.names import nearest
+from rollout.types.prompts import Prompt
+
+PARTS = ("env_reward", "env_last_reward", "env_actions", "env_refused")
+OWN = ("seed", "episode_id")
+"""What `reset` is given, if it takes it."""
+UNSHOWN = {"reward", "done", "metadata"}
+"""Fields of an observation that are not for the policy."""
+
+
+class PackageClasses(NamedTuple):
+    """What a package holds."""
+
+    environment: type[Any]
+    action: type[Any]
+
+
+class OpenEnv:
+    """Plays one of OpenEnv's environments. A turn without an action ends the completion."""
+
+    stop = ("</action>",)
+
+    def __init__(
+        self,
+        package: str,
+        init: Mapping[str, Any] | None = None,
+        reset: Mapping[str, Any] | None = None,
+        field: str = "",
+        show: Sequence[str] = (),
+    ) -> None:
+        """Make the environment when it starts.
+
+        Args:
+            package: name of its package.
+            init: keyword arguments of its class.
+            reset: keyword arguments of its `reset`, beside `seed` and `episode_id`.
+            field: field of an action that a text fills. Empty: the only one that must be given, or the only one.
+            show: fields of an observation that the policy reads; empty: all.
+        """
+        self._classes = classes_of(package)
+        self._init, self._reset, self._show = dict(init or {}), dict(reset or {}), tuple(show)
+        self._field = field or text_field(self._classes.action)
+        self._environment: Any = None
+        self._rewards: list[float] = []
+        self._refused = 0
+
+    @staticmethod
+    def prepare(package: str, **_: object) -> None:
+        """Import the package before any deadline runs. Raises EnvironmentConfigError for one that cannot be adapted."""
+        classes_of(package)
+
+    @staticmethod
+    def parts_of(**parameters: Any) -> tuple[str, ...]:
+        """Return the parts that the environment gives, its rubrics' among them, having made and reset one.
+
+        Raises EnvironmentConfigError for one that cannot be adapted or does not take the parameters.
+        """
+        return _parts(json.dumps(parameters, sort_keys=True, default=str))
+
+    @property
+    def parts(self) -> dict[str, float]:
+        """The parts so far: sum and last of the rewards, actions, what was no action, and the rubrics' last scores."""
+        rewards = self._rewards
+        values = (sum(rewards), sum(rewards[-1:]), float(len(rewards)), float(self._refused))
+        scores = {name: float(rubric.last_score or 0.0) for name, rubric in self._rubrics()}
+        return dict(zip(PARTS, values, strict=True)) | scores
+
+    def start(self, prompt: Prompt, seed: int) -> Observation:
+        """Reset the environment, alike for all completions of a prompt, so that their rewards compare."""
+        seed = int(prompt.answer.get("seed", zlib.crc32(prompt.id.encode())))
+        random.seed(seed)  # whatever does not take a seed; the process is the completion's own
+        np.random.seed(seed)
+        self._environment = self._classes.environment(**self._init)
+        given = {"seed": seed, "episode_id": prompt.id, **self._reset}
+        observed = self._call("reset", **accepted(self._environment.reset, given))
+        return Observation(self._said(observed), bool(observed.done), self.parts)
+
+    def step(self, text: str) -> Observation:
+        """Take the action that a turn ends with."""
+        inside = called(text, "action")
+        if inside is None:
+            return Observation("", is_over=True, parts=self.parts)
+        try:
+            action = self._classes.action.model_validate(self._fields(inside))
+        except ValidationError as error:
+            self._refused += 1
+            first = error.errors()[0]
+            said = f"error: {'.'.join(map(str, first['loc']))}: {first['msg']}"
+            return Observation(f"<observation>{said}</observation>", parts=self.parts)
+        observed = self._call("step", action)
+        self._rewards.append(float(observed.reward or 0.0))
+        return Observation(self._said(observed), is_over=bool(observed.done), parts=self.parts)
+
+    def close(self) -> None:
+        """Close the environment."""
+        if self._environment is not None:
+            self._environment.close()
+
+    def _fields(self, text: str) -> dict[str, Any]:
+        """Return the fields of an action: those of a JSON object, or the one that a text fills."""
+        names = self._classes.action.model_fields
+        if len(names) > 2 or not self._field:  # besides `metadata`, which every action has
+            try:
+                fields = json.loads(text)
+            except (ValueError, RecursionError):
+                fields = None
+            if isinstance(fields, dict) and (not self._field or fields.keys() <= names.keys()):
+                return fields
+        return {self._field: textwrap.dedent(text).strip()} if self._field else {}
+
+    def _call(self, method: str, *arguments: Any, **named: Any) -> Any:
+        """Call a method as OpenEnv's server does: the one that waits, where the environment has its own."""
+        from openenv.core.env_server.interfaces import Environment
+
+        waiting = f"{method}_async"
+        if getattr(type(self._environment), waiting) is getattr(Environment, waiting):
+            return getattr(self._environment, method)(*arguments, **named)
+        return asyncio.run(getattr(self._environment, waiting)(*arguments, **named))
+
+    def _said(self, observed: Any) -> str:
+        fields = observed.model_dump(mode="json", exclude=UNSHOWN)
+        fields = {name: fields[name] for name in self._show or fields if fields[name] not in (None, "", [], {})}
+        fields = fields or observed.model_dump(mode="json")["metadata"]
+        texts = list(fields.values())
+        said = texts[0] if len(texts) == 1 and isinstance(texts[0], str) else json.dumps(fields, ensure_ascii=False)
+        return f"<observation>{said}</observation>"
+
+    def _rubrics(self) -> Iterator[tuple[str, Any]]:
+        rubric = getattr(self._environment, "rubric", None)
+        for name, each in rubric.named_rubrics() if rubric is not None else ():
+            yield f"rubric_{name.replace('.', '_')}", each
+
+
+@cache
+def classes_of(package: str) -> PackageClasses:
+    """Import a package and return its classes. Raises EnvironmentConfigError for one that cannot be adapted."""
+    key = f'prompts.environment = "openenv:{package}"'
+    try:
+        from openenv.core.env_server.interfaces import Environment
+        from openenv.core.env_server.types import Action
+    except ImportError as error:
+        raise EnvironmentConfigError(
+            f"{key} needs openenv-core ({error}): pip install openenv-core==0.3.0, on every machine"
+        ) from None
+    found = find_spec(package) if package.isidentifier() else None
+    if found is None or not found.submodule_search_locations:
+        raise EnvironmentConfigError(
+            f"{key}: no package of that name is installed: install the environment's own, on every machine; "
+            f"{nearest(package, installed())}"
+        )
+    app = _app(Path(found.submodule_search_locations[0]))
+    try:
+        module = importlib.import_module(f"{package}.{app}")
+    except Exception as error:  # importing it may raise anything
+        first: BaseException = error
+        while first.__context__ is not None:  # packages try several places of their own modules, one after another
+            first = first.__context__
+        raise EnvironmentConfigError(
+            f"{key}: {package}.{app}, the app of its openenv.yaml, cannot be imported ({type(first).__name__}: {first})"
+        ) from error
+    environment = _only(module, Environment, f"{key}: {package}.{app} must import one class of environments")
+    hinted = inspect.get_annotations(environment.step, eval_str=False).get("action")
+    if isinstance(hinted, type) and issubclass(hinted, Action) and hinted is not Action:
+        return PackageClasses(environment, hinted)
+    action = _only(module, Action, f"{key}: {package}.{app} must import one class of actions")
+    return PackageClasses(environment, action)
+
+
+def installed() -> list[str]:
+    """Return the packages of environments that are installed, as OpenEnv finds them."""
+    names = {str(each.metadata["Name"]).replace("-", "_") for each in distributions()} - {"openenv_core"}
+    return sorted(name.removeprefix("openenv_") for name in names if name.startswith("openenv_"))
+
+
+def text_field(action: type[Any]) -> str:
+    """Return the field of an action that a text fills: the only one that must be given, or the only one; else none."""
+    fields = {name: each for name, each in action.model_fields.items() if name != "metadata"}
+    must = [name for name, each in fields.items() if each.is_required()]
+    (only,) = must if len(must) == 1 else fields if len(fields) == 1 else ("",)
+    return str(only)
+
+
+def accepted(method: Callable[..., Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the keyword arguments without `seed` and `episode_id`, where the method does not take them."""
+    taken = inspect.signature(method).parameters
+    takes_any = any(each.kind is each.VAR_KEYWORD for each in taken.values())
+    return {name: each for name, each in given.items() if takes_any or name in taken or name not in OWN}
+
+
+def _app(folder: Path) -> str:
+    import yaml
+
+    manifest = folder / "openenv.yaml"
+    found = yaml.safe_load(manifest.read_text("utf-8")) if manifest.is_file() else {}
+    return str(found.get("app", "server.app:app")).partition(":")[0]
+
+
+def _only(module: ModuleType, base: type, what: str) -> type[Any]:
+    """Return the one class of a module that derives from `base`, and from which none of the others derives."""
+    found = {each for each in vars(module).values() if isinstance(each, type) and issubclass(each, base)} - {base}
+    last = [each for each in found if not any(issubclass(other, each) for other in found - {each})]
+    if len(last) != 1:
+        raise EnvironmentConfigError(f"{what}, and has {sorted(each.__name__ for each in last) or 'none'}")
+    return last[0]
+
+
+@cache
+def _parts(parameters: str) -> tuple[str, ...]:
+    given = json.loads(parameters)
+    made = OpenEnv(**given)
+    package = given.pop("package")
+    try:
+        made.start(Prompt("try/0", np.zeros(1, np.int32), "", "game", {}), 0)
+        return tuple(made.parts)
+    except Exception as error:  # the environment is others' code
+        raise EnvironmentConfigError(
+            f'prompts.environment = "openenv:{package}" with environment.parameters.{package} = {given} cannot be made '
+            f"and reset: {type(error).__name__}: {error}"
+        ) from error
+    finally:
+        made.close()

@@ -1,0 +1,13 @@
+"""Grade games whose environment gives all the parts itself, such as those of OpenEnv."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+PARTS = ()
+
+
+def score(text: str, answer: Mapping[str, Any]) -> dict[str, float]:
+    """Return no parts."""
+    return {}

@@ -1,0 +1,21 @@
+"""Grade the number game: whether the last guess is the number. Its environment ends a game that is won."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+PARTS = ("correctness",)
+GUESS = re.compile(r"<guess>\s*([0-9]{1,10})\s*</guess>")
+
+
+def score(text: str, answer: Mapping[str, Any]) -> dict[str, float]:
+    """Return the parts of a completion's reward. Raises KeyError without a number."""
+    number, guesses = int(answer["number"]), GUESS.findall(text)
+    return {"correctness": float(bool(guesses) and int(guesses[-1]) == number)}
+
+
+def check_reference(answer: Mapping[str, Any]) -> str | None:
+    """Return why no guess could be right."""
+    return None if isinstance(answer.get("number"), int) else "number is no whole number"
