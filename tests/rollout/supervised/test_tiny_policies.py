@@ -1,11 +1,13 @@
 """The policies that tiny recipes build read and write what their recipes ask for."""
 
 import re
+from dataclasses import replace
 
 import pytest
 
 from orchestrator.config.recipe import load
 from rewards.environments.calculator import calculate
+from rewards.environments.guess import Guess
 from rollout.prompts.stream import PromptStream
 from rollout.supervised.examples import TraceExamples
 from rollout.supervised.period_count import ADVERBS, CONJUNCTION, PLACES, PREPOSITIONS, VERBS
@@ -62,3 +64,30 @@ def test_traces_with_calls_say_what_the_calculator_says_and_teach_only_the_polic
         taught = tokenizer.decode(example.completion_ids[example.policy_tokens])
         assert taught == re.sub(r"<result>[^<]*</result>", "", text)
         assert taught.endswith(f"<answer>{calls[-1][1]}</answer>{tokenizer.eos_token}")
+
+
+def test_traces_of_the_number_game_say_what_its_environment_says_and_fit_the_policy(tmp_path) -> None:
+    recipe = load("guess-tiny")
+    tokenizer = built_tokenizer(recipe, tmp_path)
+    sampling, rules = recipe.sampling, recipe.environment
+    stream, won = PromptStream(recipe.prompts, tokenizer), 0
+    examples = TraceExamples(recipe.prompts, recipe.traces, tokenizer, 0).take(200)
+    for prompt, example in zip(stream.take(200), examples, strict=True):
+        assert example.policy_tokens is not None and len(example.policy_tokens) <= sampling.max_completion_tokens
+        assert len(example.completion_ids) - len(example.policy_tokens) <= rules.max_observed_tokens
+        text = tokenizer.decode(example.completion_ids).removesuffix(tokenizer.eos_token)
+        told = re.findall(r"(<guess>[0-9]+</guess>)(<hint>[a-z]+</hint>)?", text)
+        number = next((n for n in range(1, 32) if consistent(n, told)), None)
+        won += told[-1][0] == f"<guess>{number}</guess>"
+        game = Guess(**rules.parameters["guess"])
+        game.start(replace(prompt, answer={"number": number, "highest": 31}), 0)
+        assert all(game.step(guess).text == hint for guess, hint in told[:-1])
+        assert game.step(told[-1][0]).is_over
+    assert 40 < won < 100  # some players listen
+
+
+def consistent(number: int, told: list[tuple[str, str]]) -> bool:
+    """Return whether the hints are those of a number: the last guess is it, or the game is lost without."""
+    guesses = [int(guess.removeprefix("<guess>").removesuffix("</guess>")) for guess, _ in told]
+    agrees = all((guess < number) == ("higher" in hint) for guess, (_, hint) in zip(guesses[:-1], told, strict=False))
+    return agrees and number not in guesses[:-1] and (guesses[-1] == number or len(guesses) == 6)
