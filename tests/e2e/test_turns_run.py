@@ -1,4 +1,4 @@
-"""Real runs with a LoRA whose completions an environment answers: proven logprobs, a kill between turns, a resume."""
+"""Real runs with a LoRA whose completions an environment answers: proven logprobs, kills, a resume, and solve."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from benchmarks.real_runs.observed import GENERATOR, Run
+from benchmarks.real_runs.observed import GENERATOR, REWARD, Run
+from tests.support.commands import rayzero
 from tests.support.paths import ROOT, WARM_START
 from tests.support.small import SMALL
 
@@ -105,3 +106,27 @@ def test_a_generator_killed_between_two_turns_costs_no_group_and_no_environment(
     # Its prompts were sampled under the same ids and seeds: the same tokens, but for what rounding decides.
     same = [a["token_ids"] == b["token_ids"] for a, b in zip(records(run)[:32], records(whole)[:32], strict=True)]
     assert sum(same) > 28
+
+
+@pytest.mark.long
+def test_a_reward_worker_killed_while_its_environments_think_costs_no_group_and_no_token(whole, tmp_path) -> None:
+    run = start(tmp_path, "worker", "environment.parameters.Lines.seconds=0.2")
+    run.wait_for_step(0)
+    run.wait_for(lambda: run.is_in(GENERATOR, "sample_turns"), "a turn")
+    run.wait_for(lambda: run.is_in(REWARD, "answer_turns"), "environments that think")
+    os.kill(run.pids(REWARD)[-1], signal.SIGKILL)
+    run.finish()
+    assert run.lost_and_twice() == (0, 0) and sorted(run.trained()) == [1, 2, 3]
+    assert "died and is replaced" in run.log
+    assert all(line["rollout/environment_errors"] == 0 for line in run.metrics[1:])
+    same = [a["token_ids"] == b["token_ids"] for a, b in zip(records(run)[:32], records(whole)[:32], strict=True)]
+    assert all(same)  # environments began again from their seeds, and were taken through the same turns
+
+
+def test_solve_shows_what_the_environment_says_between_the_turns(whole) -> None:
+    asked = "Using the numbers [4, 7, 3], create an equation that equals 25"
+    final = str(whole.directory / "final")
+    solved = rayzero("solve", final, asked, "--attempts", "4", environment={"PYTHONPATH": str(ROOT)})
+    assert solved.returncode in (0, 1), solved.stderr
+    assert " no\n9-3=6: " in solved.stdout
+    assert solved.stdout.count("right") + solved.stdout.count("wrong:") + solved.stdout.count("no answer:") >= 4
