@@ -32,6 +32,8 @@ RECIPES = (
     "word-problems-tiny",
     "countdown-curriculum-tiny",
     "period-count-tiny",
+    "calculator-tiny",
+    "guess-tiny",
 )
 PHASES = ("rollout", "update", "publish")
 RISES = (20, 30)
