@@ -100,7 +100,8 @@ class TaskConfig(BaseModel, frozen=True, extra="allow", use_attribute_docstrings
         """
         if question := self._optional("EXAMPLE_QUESTION"):
             return question, None
-        question, answer = problem.fields.get(self.field_groups[0][0], ""), problem.answer.get("answer")
+        first = next((group[0] for group in self.field_groups), "")
+        question, answer = problem.fields.get(first, ""), problem.answer.get("answer")
         try:
             self.read_question(question, None, format)
         except ValueError:

@@ -28,6 +28,7 @@ class GameConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstring
 
 SETTINGS = GameConfig
 TRACES = "rollout.supervised.guess"
+EXAMPLE_QUESTION = "1"
 
 
 def fields(config: GameConfig) -> tuple[tuple[str, ...], ...]:
@@ -48,6 +49,17 @@ def check_max_integer(config: GameConfig, max_integer: int) -> None:
             f"prompts.game.highest = {config.highest} is above model.build.max_integer = {max_integer}, the largest "
             "number that the tokenizer knows: lower it, or raise model.build.max_integer"
         )
+
+
+def read_question(question: str, answer: str | None, config: GameConfig) -> Problem:
+    """Return the round of that number, to be guessed or a seed. Raises ValueError for what is none."""
+    highest = config.highest or NUM_SEEDS
+    if not (question.isascii() and question.isdecimal() and len(question) <= 10 and 1 <= int(question) <= highest):
+        what = "to be guessed" if config.highest else "that is the game's seed"
+        raise ValueError(f"prompts.task = 'game' asks with a number {what}, from 1 to {highest}: {question!r} is none")
+    number = int(question)
+    numbers = {"number": number, "highest": highest} if config.highest else {}
+    return Problem(fields={}, answer={"seed": number, **numbers}, key=question)
 
 
 def source(config: GameConfig, num_held_out: int, seed: int) -> DrawnProblems:

@@ -41,6 +41,18 @@ def test_a_question_that_does_not_fill_the_template_is_refused() -> None:
         read_question(questions("jsonl", "{question} {hint}"), "How many?", "72")
 
 
+def test_a_round_of_a_game_is_asked_by_its_number() -> None:
+    config = load("guess-tiny")
+    (command,) = example_command(config, Mixture(config.prompts))
+    assert command == ["solve", "1"]
+    assert read_question(config, "7", None).answer == {"seed": 7, "number": 7, "highest": 31}
+    for wrong in ("32", "0", "seven"):
+        with pytest.raises(ConfigError, match="asks with a number to be guessed, from 1 to 31"):
+            read_question(config, wrong, None)
+    told, shown = judged(prompt("guess", {"number": 7}), "<guess>6</guess>", config)
+    assert told is False and "the number is 7" in shown
+
+
 @pytest.mark.parametrize("recipe", ["countdown-tiny", "smollm2-135m", "word-problems-tiny", "period-count-tiny"])
 def test_what_the_end_of_a_run_suggests_to_ask_can_be_asked(recipe) -> None:
     config = load(recipe)
