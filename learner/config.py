@@ -214,6 +214,9 @@ class WarmStartConfig(OptimizerConfig, frozen=True):
     """Optimizer steps of the warm start; 0 turns it off."""
     data: str | None = None
     """JSONL file with ``prompt`` and ``completion``, one pair a line. Unset: synthetic traces of the task."""
+    pretrained: bool = False
+    """Teach synthetic traces to a model of ``model.path`` too. Else that is refused: settings for a policy that is made
+    from nothing would ruin a pretrained model."""
     sequences_per_step: int = Field(default=32, gt=0, le=1_000_000)
     """Examples in one optimizer step, over all ranks."""
     seed: int = Field(default=0, ge=-(2**63), lt=2**63)

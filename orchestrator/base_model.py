@@ -182,7 +182,7 @@ def warm_start_cache_key(config: RunConfig) -> dict[str, Any]:
     )
     return (
         base_cache_key(config)
-        | {"warm_start": warm.model_dump(mode="json", exclude={"data"}), "dtype": config.model.dtype}
+        | {"warm_start": warm.model_dump(mode="json", exclude={"data", "pretrained"}), "dtype": config.model.dtype}
         | {"learner": {name: getattr(config.learner, name) for name in learner}}
         | taught
     )

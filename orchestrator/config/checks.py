@@ -83,11 +83,11 @@ def warm_start_conflicts(config: RunConfig) -> Iterator[str]:
     """Yield why no traces can be made for the warm start."""
     if config.warm_start.num_steps == 0 or config.warm_start.data is not None:
         return
-    if config.model.build is None:
+    if config.model.build is None and not config.warm_start.pretrained:
         yield (
             f"warm_start.num_steps = {config.warm_start.num_steps} with model.path: synthetic traces are for a policy "
-            "from model.build; set warm_start.data to a JSONL file of prompt and completion, or "
-            "warm_start.num_steps = 0"
+            "from model.build; set warm_start.data to a JSONL file of prompt and completion, warm_start.num_steps = 0, "
+            "or, with a warm_start.learning_rate for a pretrained model, warm_start.pretrained = true"
         )
     yield from mistakes_of(config.prompts.check_traces)
 

@@ -144,11 +144,13 @@ def test_sampling_limits_do_not_stop_a_training_that_samples_nothing(recipe, dat
         load(str(recipe), overrides)
 
 
-def test_a_loaded_model_is_warm_started_on_data_only() -> None:
+def test_settings_for_a_policy_from_nothing_teach_no_pretrained_one_by_accident() -> None:
     loaded = ["warm_start.num_steps=3"]
     with pytest.raises(ConfigError, match=r"with model\.path.*set warm_start\.data to a JSONL file"):
         load("countdown-4090", loaded)
     assert load("countdown-4090", [*loaded, "warm_start.data=pairs.jsonl"]).warm_start.data == "pairs.jsonl"
+    traces = ["prompts.countdown.source=generated", "prompts.countdown.numbers_per_problem=3"]
+    assert load("countdown-4090", [*loaded, *traces, "warm_start.pretrained=true"]).warm_start.data is None
 
 
 def test_a_warm_start_is_cached_by_what_its_data_holds(recipe, data, tmp_path, monkeypatch) -> None:
