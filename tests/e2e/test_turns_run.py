@@ -110,7 +110,7 @@ def test_a_generator_killed_between_two_turns_costs_no_group_and_no_environment(
 
 @pytest.mark.long
 def test_a_reward_worker_killed_while_its_environments_think_costs_no_group_and_no_token(whole, tmp_path) -> None:
-    run = start(tmp_path, "worker", "environment.parameters.Lines.seconds=0.2")
+    run = start(tmp_path, "worker", ONE_GENERATOR, "environment.parameters.Lines.seconds=0.2")
     run.wait_for_step(0)
     run.wait_for(lambda: run.is_in(GENERATOR, "sample_turns"), "a turn")
     run.wait_for(lambda: run.is_in(REWARD, "answer_turns"), "environments that think")
