@@ -12,12 +12,14 @@ from collections.abc import Sequence
 
 from rewards.environments.calls import PARTS, CallCounts, called
 from rewards.sandbox.box import REQUIRED, check_protections
+from rewards.sandbox.processor import STRETCH
 from rewards.sandbox.session import Session
 from rollout.types.environments import CUT, Observation
 from rollout.types.prompts import Prompt
 
 _FENCE = re.compile(r"\A\s*```[a-zA-Z0-9]*[ \t]*\n(.*?)\n?\s*```\s*\Z", re.DOTALL)
 LOST = "; the variables are lost"
+TIME_LIMIT_S = 2.0
 
 
 class Python:
@@ -28,7 +30,7 @@ class Python:
 
     def __init__(
         self,
-        time_limit_s: float = 2.0,
+        time_limit_s: float = TIME_LIMIT_S,
         memory_mib: int = 512,
         max_output_characters: int = 2000,
         stateful: bool = True,
@@ -56,6 +58,11 @@ class Python:
     def prepare(*, require: Sequence[str] = REQUIRED, **_: object) -> None:
         """Raise SandboxError, with the fix, when programs cannot be run safely on this machine."""
         check_protections(tuple(require))
+
+    @staticmethod
+    def longest_call_s(*, time_limit_s: float = TIME_LIMIT_S, **_: object) -> float:
+        """Return how many seconds by the clock a program may take."""
+        return STRETCH * time_limit_s
 
     def start(self, prompt: Prompt, seed: int) -> Observation:
         """Say nothing."""

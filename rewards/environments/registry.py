@@ -83,6 +83,12 @@ def environment_spec(
             environment(**parameters)
         except (TypeError, ValueError) as error:
             raise EnvironmentConfigError(f"environment.parameters.{name} = {dict(parameters)}: {error}") from None
+    longest_call_s = getattr(environment, "longest_call_s", None)
+    if longest_call_s is not None and (longest := longest_call_s(**parameters)) >= deadline_s:
+        raise EnvironmentConfigError(
+            f"environment.deadline_s = {deadline_s:g} kills {name} before its own limit of {longest:g} s by the clock "
+            f"ends a call: raise it, or lower environment.parameters.{name}"
+        )
     parts_of = getattr(environment, "parts_of", None)
     return EnvironmentSpec(
         name=name,

@@ -41,6 +41,7 @@ def test_one_of_your_own() -> None:
         ("guess", {"highest": 0}, "highest must be 1 or more"),
         ("python", {"time_limit_s": -1}, "time_limit_s is above 0"),
         ("python", {"time_limit_s": "2"}, "environment.parameters.python"),
+        ("python", {"time_limit_s": 4}, "environment.deadline_s = 10 kills python before its own limit of 12 s"),
     ],
 )
 def test_what_is_wrong_is_said_with_the_fix(name: str, parameters: dict[str, Any], says: str) -> None:
