@@ -171,11 +171,16 @@ def replay(config: RunConfig, plan: MemoryPlan) -> list[Event]:
 
 
 def gpu_recipes() -> dict[str, GpuModel]:
-    """Return the recipes that train on a card by reinforcement learning, and the card that each is for."""
+    """Return the recipes that train on a card by reinforcement learning, and the card that each is for.
+
+    Those for cores take a card where there is one. One that needs a teacher of the user's own cannot be planned.
+    """
     found = {}
     for path in sorted(RECIPES.glob("*.toml")):
         config = load(path.stem)
-        if config.model.build is None and config.num_steps and "4090" in path.stem:
+        if config.model.teacher is not None or not config.num_steps:
+            continue
+        if "4090" in path.stem or config.placement.mode == "auto":
             found[path.stem] = gpu_model("4090")
         elif "gpu" in path.stem.rpartition("-")[2] or path.stem.endswith("80gb"):
             found[path.stem] = gpu_model("a100-80")
