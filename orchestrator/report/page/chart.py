@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 from orchestrator.records.meanings.table import find_metric
 
-Role = Literal["main", "second", "third", "muted", "right", "wrong"]
-"""What a line is to the reader; the page gives each a colour and a dash."""
+Role = Literal["main", "second", "third", "muted", "right", "wrong", "run3", "run4"]
+"""What a line is to the reader; the page gives each a colour and a dash. `run3`, `run4`: colours that no other has."""
 Values = Sequence[float | None]
 Places = Sequence[float | str]
 """Steps, or the names of bars."""

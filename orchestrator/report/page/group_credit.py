@@ -123,7 +123,7 @@ def spread_chart(keys: Collection[str]) -> Chart | None:
     if not names:
         return None
     names.sort(key=lambda name: (name != "total", name != RIGHT_OR_WRONG))
-    roles: tuple[Role, ...] = ("main", "second", "third", "muted", "muted", "muted")
+    roles: tuple[Role, ...] = ("main", "second", "third", "muted")
     lines = []
     for name, role in zip(names, roles, strict=False):
         label = {"total": "the reward", RIGHT_OR_WRONG: "right or wrong alone"}.get(

@@ -14,9 +14,8 @@ from rollout.types.prompts import PromptFormat
 Digests = Mapping[int, StepDigest]
 OWN_PARTS = ("timeouts", "errors", "right_untagged", "total")
 """Metrics under reward/ that are no part of the reward."""
-MAX_LINES = 8
-"""Of a chart that has a line for each part or entry."""
-ROLES: tuple[Role, ...] = ("main", "second", "third", "muted")
+ROLES: tuple[Role, ...] = ("main", "second", "third", "muted", "run3", "run4", "wrong")
+"""Of a chart that has a line for each part or entry: no two look the same, and no more are shown."""
 
 
 def learning_sections(keys: Collection[str], held_out: Digests) -> list[dict[str, Any]]:
@@ -74,8 +73,8 @@ def by_entry(keys: Collection[str], title: str, metric: str) -> Chart | None:
     """Return a chart of a metric with a line for each entry of a mixture; None where there is no mixture."""
     prefix = metric.removesuffix("<source>")
     found = sorted(key for key in keys if key.startswith(prefix))
-    lines = [Line(key.removeprefix(prefix), key, ROLES[n % len(ROLES)]) for n, key in enumerate(found)]
-    return metric_chart(title, keys, *lines[:MAX_LINES])
+    lines = [Line(key.removeprefix(prefix), key, role) for key, role in zip(found, ROLES, strict=False)]
+    return metric_chart(title, keys, *lines)
 
 
 def by_difficulty(held_out: Digests) -> list[Chart]:
@@ -114,11 +113,11 @@ def rewards(keys: Collection[str]) -> list[Chart | None]:
     ]
     if parts:
         lines = [
-            Line(key.removeprefix("reward/").replace("_", " "), key, ROLES[n % len(ROLES)])
-            for n, key in enumerate(parts)
+            Line(key.removeprefix("reward/").replace("_", " "), key, role)
+            for key, role in zip(parts, ROLES, strict=False)
         ]
         note = "What the reward is made of. A flat part teaches nothing: it is the same for every completion."
-        charts.append(Chart("Reward, part by part", "value of the part", lines[:MAX_LINES], note))
+        charts.append(Chart("Reward, part by part", "value of the part", lines, note))
     failed = [Line("timed out", "reward/timeouts"), Line("failed", "reward/errors", "second")]
     return [*charts, metric_chart("Completions that could not be graded", keys, *failed)]
 

@@ -12,10 +12,10 @@ from orchestrator.report.reading.recorded_run import RecordedRun, Row
 PHASES: dict[str, tuple[str, Role]] = {
     "rollout": ("sampling and grading", "main"),
     "update": ("update", "second"),
-    "score_again": ("scoring again", "right"),
+    "score_again": ("scoring again", "run3"),
     "publish": ("publishing", "wrong"),
     "evaluation": ("evaluation", "muted"),
-    "other": ("other", "third"),
+    "other": ("other", "run4"),
 }
 """Phases of a step: what each is called, and its role in a chart."""
 GENERATORS, LEARNER = "generators", "learner"

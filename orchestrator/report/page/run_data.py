@@ -45,7 +45,7 @@ def run_data(
         steps: steps of which every group is kept, as far as there is room.
         share: of the report's room that this run's completions may take.
     """
-    metrics, counted = metrics_table(run.rows), counted_table(train)
+    metrics, counted = metrics_table(run.rows), counted_table(train, held_out)
     keys = dict.fromkeys([*metrics.all_keys(), *counted.all_keys()])
     kept = rollouts(run, {"train": train, "held_out": held_out}, steps, share)
     return {

@@ -51,11 +51,14 @@ def metrics_table(rows: Iterable[Mapping[str, float]]) -> StepTable:
     return table
 
 
-def counted_table(train: Mapping[int, StepDigest]) -> StepTable:
-    """Return the means that were counted of each step's completions: three values a key, see `figures.step_figures`."""
+def counted_table(*found: Mapping[int, StepDigest]) -> StepTable:
+    """Return the means that were counted of each step's completions: three values a key, see `figures.step_figures`.
+
+    `found`: training completions, and held-out ones, by step.
+    """
     table = StepTable()
-    for step, each in train.items():
-        if each.estimates:
+    for step, each in (pair for digests in found for pair in digests.items()):
+        if any(each.estimates):
             keys, values = each.estimates
             table.add(step, keys, keys.split("\n"), values)
     return table

@@ -12,6 +12,7 @@ from typing import Any, Self
 
 from orchestrator.evaluate.statistics import Clusters
 from orchestrator.report.reading.figures import (
+    HELD_OUT,
     POOLED,
     SIDES,
     Figures,
@@ -23,7 +24,7 @@ from orchestrator.report.reading.figures import (
 )
 from orchestrator.report.reading.record_stream import Record, RecordGroup
 
-FORMAT = 3
+FORMAT = 4
 """Version of a digest. One of another version is made again."""
 MAX_VALUES = 12
 """Distinct values of a reward part that are counted apart; of more, values are rounded to tenths."""
@@ -40,7 +41,7 @@ class StepDigest:
     sides: dict[str, Figures] = field(default_factory=lambda: {side: {} for side in SIDES})
     """Sums over all completions, over the right ones and over the wrong ones: by figure, six numbers of `Clusters`."""
     estimates: list[str] = field(default_factory=list)
-    """Means of training completions with their intervals, as the page has them: see `step_figures`."""
+    """Means with their intervals, as the page has them: see `step_figures`."""
     runs: list[list[int]] = field(default_factory=list)
     """Groups of one size that follow one another: first line, lines of each group, groups."""
     right: dict[str, list[int]] = field(default_factory=dict)
@@ -99,8 +100,7 @@ def digest(step: int, groups: Iterable[RecordGroup], is_training: bool = True) -
         side: {figure: [*asdict(each).values()] for figure, each in figures.items() if figure.startswith(POOLED)}
         for side, figures in found.items()
     }
-    if is_training:
-        made.estimates = list(step_figures(found))
+    made.estimates = list(step_figures(found, HELD_OUT if not is_training else None))
     made.parts = {name: counted(each) for name, each in values.items()}
     return made
 

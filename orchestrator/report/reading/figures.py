@@ -26,6 +26,10 @@ KEYS = {
     "spread": "rollout/groups_without_spread",
 }
 """By figure, the key of its mean over all completions; others have one by their own name."""
+HELD_OUT = {f"{side}/rollout/completion_tokens": f"eval/{side}_completion_tokens" for side in ("right", "wrong")} | {
+    "rollout/completion_tokens": "eval/completion_tokens"
+}
+"""Means of an evaluation for which the run logs no interval, by what they are called of training completions."""
 POOLED = ("tokens", "marker/")
 """Figures of which the page shows means over several steps, or the beginning of their names."""
 SHARES = ("truncated", "solved", "spread", "marker/", "reward/correctness", "group/spread/")
@@ -61,11 +65,14 @@ def figures_of(records: Sequence[Record], shown: Sequence[Sequence[str]]) -> Ite
             yield "all", f"reward/{RIGHT}/{source}", [float(right is True) for right in rights]
 
 
-def step_figures(sides: Mapping[str, Mapping[str, Clusters]]) -> tuple[str, str]:
+def step_figures(
+    sides: Mapping[str, Mapping[str, Clusters]], renamed: Mapping[str, str] | None = None
+) -> tuple[str, str]:
     """Return the keys of a step's means, a line each, and each mean with the ends of its interval: `0.25,0.2,0.31`.
 
     They are texts because a report writes those of all steps each time, and makes none of them again. The keys of right
-    and of wrong completions begin with the side. A single entry of a mixture is not told apart.
+    and of wrong completions begin with the side. A single entry of a mixture is not told apart. With `renamed`, only
+    its keys are told, by other names.
     """
     sources = [figure for figure in sides["all"] if figure.startswith(f"reward/{RIGHT}/")]
     made = {}
@@ -74,6 +81,8 @@ def step_figures(sides: Mapping[str, Mapping[str, Clusters]]) -> tuple[str, str]
             if [figure] != sources:
                 key = KEYS.get(figure, figure)
                 made[key if side == "all" else f"{side}/{key}"] = told(estimate(figure, clusters))
+    if renamed is not None:
+        made = {name: made[key] for key, name in renamed.items() if key in made}
     return "\n".join(made), ",".join(made.values())
 
 

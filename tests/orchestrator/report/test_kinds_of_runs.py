@@ -56,6 +56,8 @@ def test_a_mixture_is_told_apart_by_entry(tmp_path: Path) -> None:
     lines = charts_of(found)["Right answers by entry of the mixture, training"]["lines"]
     assert [line["label"] for line in lines] == ["easy", "hard"]
     assert [found["series"][line["key"]] for line in lines] == [[0, 0], [0.5, 0.5]]
+    assert [found["counted"][line["key"]][0] for line in lines] == [[0, 0], [0.5, 0.5]]
+    assert len({line["role"] for line in lines}) == len(lines)
     assert {group["source"] for group in found["rollouts"]["groups"]} == {"easy", "hard"}
     assert "countdown" in found["summary"]["task"]
 

@@ -160,7 +160,7 @@ function endLabels(lines, chart, range, height) {
   }
   return placed.map(({ line, value, at, to }) => ({
     x: line.x[line.x.length - 1], y: chart.log ? Math.log10(value) : value, yshift: to - at, xshift: 8, xanchor: "left",
-    text: plain(line.label), showarrow: false, font: { size: 12, color: line.color }, align: "left",
+    text: plain(line.label), showarrow: false, font: { size: 12, color: line.role === "muted" ? lineStyle("label").color : line.color }, align: "left",
   }));
 }
 

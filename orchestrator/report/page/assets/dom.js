@@ -66,7 +66,7 @@ export const plain = (text) => visible(String(text)).replaceAll("&", "＆").repl
 const MINUS = "−";
 
 /** @param {number} value @param {number} [digits] */
-export const fixed = (value, digits = 1) => value.toFixed(digits).replace("-", MINUS);
+export const fixed = (value, digits = 1) => value.toFixed(digits).replace(/^-(?=[0.]+$)/, "").replace("-", MINUS);
 
 /** @param {number} value @param {number} [digits] */
 export const signed = (value, digits = 1) => (value > 0 ? "+" : "") + fixed(value, digits);

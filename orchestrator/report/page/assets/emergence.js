@@ -39,10 +39,11 @@ function inWords(behaviours, lengths) {
 /** @param {Behaviour[]} behaviours */
 function table(behaviours) {
   const cell = (/** @type {Interval} */ found) => h("td", {}, found ? [percent(found[0]), h("span", { class: "half" }, ` [${percent(found[1], 0)}, ${percent(found[2], 0)}]`)] : "–");
-  const heads = ["behaviour", "first fifth of the steps", "last fifth", "its right ones", "its wrong ones", "first seen", "last seen", ""];
+  const heads = ["behaviour", "first fifth of the steps", "last fifth", "its right ones", "its wrong ones", "first seen", "last seen", "", "this marker's"];
   const step = (/** @type {number|null} */ found) => h("td", {}, found === null ? "–" : `step ${found}`);
   const rows = behaviours.map((each) => h("tr", {}, h("th", { scope: "row" }, each.name), cell(each.start), cell(each.end), cell(each.right), cell(each.wrong),
-    step(each.first), step(each.last), h("td", { class: each.verdict === "emerged" || each.verdict === "grew" ? "strong" : "" }, each.verdict)));
+    step(each.first), step(each.last), h("td", { class: each.verdict === "emerged" || each.verdict === "grew" ? "strong" : "" }, each.verdict),
+    h("td", { class: "half" }, each.agreement)));
   return h("div", { class: "scroll" }, h("table", {}, h("thead", {}, h("tr", {}, heads.map((head) => h("th", { scope: "col" }, head)))), h("tbody", {}, rows)));
 }
 

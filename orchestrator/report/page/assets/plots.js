@@ -20,6 +20,7 @@ export function lineStyle(role) {
     third: ["--ink", 1.5, "dot"],
     wrong: ["--warm", 1.75, "solid"],
     muted: ["--faint", 1.5, "solid"],
+    label: ["--muted", 1.5, "solid"], // faint text is hard to read
   };
   const [color, width, dash] = roles[role] ?? roles.main;
   return { color: role.startsWith("run") ? style(`--${role}`) : style(color), width, dash };
@@ -69,11 +70,11 @@ export const smoothing = (steps) => Math.round(steps / 25);
  */
 export function readingNote(run, chart) {
   if ((chart.kind ?? "lines") !== "lines") return "";
-  const lines = chart.lines.filter(({ key }) => key).map(({ key }) => valuesOf(run, String(key), false));
+  const lines = chart.lines.map(({ key, y, low }) => (key ? valuesOf(run, key, false) : { y: y ?? [], low: low ?? [] }));
   const isMany = !chart.log && lines.some(({ y }) => y.filter((value) => value !== null).length > MANY);
   return [
     lines.some(({ low }) => low.some((value) => value !== null)) && "Bands are 95% intervals over prompts.",
-    isMany && `Thick lines are means over ${smoothing(run.steps.length)} steps.`,
+    isMany && `Thick lines are means over ${smoothing(Math.max(...lines.map(({ y }) => y.length)))} steps.`,
   ].filter(Boolean).join(" ");
 }
 
@@ -168,6 +169,7 @@ export function valueRange(chart, lines) {
   const values = lines.flatMap((line) => [...line.y, ...line.low, ...line.high]).filter((value) => value !== null);
   if (!values.length) return null;
   let [low, high] = values.reduce(([a, b], v) => [Math.min(a, v), Math.max(b, v)], [Infinity, -Infinity]);
+  if (chart.unit === "count") low = Math.min(0, low);
   if (chart.unit === "share") [low, high] = [0, Math.min(1, Math.max(high * 1.15, 0.05))];
   else if (low >= 0 && low < high * 0.6) low = 0;
   const room = (high - low || Math.abs(high) || 1) * 0.08;
@@ -182,15 +184,19 @@ function logTicks(lines) {
   const values = lines.flatMap((line) => line.y.map((value) => Math.log10(/** @type {number} */ (value))));
   const [low, high] = [Math.min(...values), Math.max(...values)];
   const room = Math.max(0.08 * (high - low), 0.05);
-  const decades = Math.floor(high + room) - Math.ceil(low - room) + 1;
-  const every = Math.ceil(decades / 5);
-  const ticks = [];
-  for (let power = Math.floor(low - room); power <= high + room; power++) {
-    for (const digit of decades < 2 ? [1, 2, 5] : [1]) {
-      const at = power + Math.log10(digit);
-      if (at >= low - room && at <= high + room && (decades < 2 || power % every === 0)) ticks.push(digit * 10 ** power);
+  const ticksAt = (/** @type {number[]} */ digits, every = 1) => {
+    const ticks = [];
+    for (let power = Math.floor(low - room); power <= high + room; power++) {
+      for (const digit of digits) {
+        const at = power + Math.log10(digit);
+        if (at >= low - room && at <= high + room && power % every === 0) ticks.push(digit * 10 ** power);
+      }
     }
-  }
+    return ticks;
+  };
+  const decades = ticksAt([1]).length;
+  const ticks = [ticksAt([1], Math.ceil(decades / 5) || 1), ticksAt([1, 2, 5]), ticksAt([1, 2, 3, 4, 5, 6, 7, 8, 9])]
+    .find((found, n) => found.length > 1 || n === 2) ?? [];
   return { range: [low - room, high + room], tickvals: ticks, ticktext: ticks.map((tick) => tick.toExponential(0).replace("-", "−")) };
 }
 
@@ -217,7 +223,7 @@ export function layout(chart, lines, range, margin, touch) {
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", showlegend: false, barmode: chart.kind === "bars" ? "stack" : chart.kind === "timeline" ? "overlay" : "group",
     bargap: 0.35, bargroupgap: 0.12,
     hoverlabel: { bgcolor: style("--paper"), bordercolor: style("--hair"), font: { family: font.family, size: 12, color: style("--ink") } },
-    xaxis: { ...axis, range: ["lines", "stack", "areas"].includes(chart.kind ?? "lines") && lines.length ? stepRange(lines) : undefined, type: chart.kind === "groups" ? "category" : undefined, showgrid: false, fixedrange: touch, ticks: "outside", ticklen: 4, tickcolor: style("--hair"), nticks: 7,
+    xaxis: { ...axis, automargin: chart.kind === "groups", range: ["lines", "stack", "areas"].includes(chart.kind ?? "lines") && lines.length ? stepRange(lines) : undefined, type: chart.kind === "groups" ? "category" : undefined, dtick: chart.kind === "groups" && (lines[0]?.x.length ?? 0) <= 16 ? 1 : undefined, showgrid: false, fixedrange: touch, ticks: "outside", ticklen: 4, tickcolor: style("--hair"), nticks: 7,
       title: { text: plain(chart.x_title ?? "step"), font, standoff: 6 }, hoverformat: ",d" },
     yaxis: { ...axis, fixedrange: true, range: range ?? undefined, nticks: 5, type: chart.log ? "log" : chart.kind === "timeline" ? "category" : "linear",
       tickformat: chart.unit === "share" ? ".0%" : undefined, exponentformat: "power", separatethousands: true,

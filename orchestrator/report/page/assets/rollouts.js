@@ -156,7 +156,10 @@ function groupView({ group, n }, isRecorded) {
     place.replaceChildren(...completionView(group.completions[chosen], whyNot(group.completions[chosen], group, isRecorded)));
   };
   show(n);
-  const facts = [group.split === "train" ? "training" : "held-out", `step ${group.step}`, group.id, group.difficulty, ...(group.reasons ?? [])].filter(Boolean);
+  const facts = [
+    group.split === "train" ? "training" : "held-out", `step ${group.step}`, group.id, group.difficulty && `difficulty: ${group.difficulty}`,
+    group.reasons?.length && `kept as ${group.reasons.join(", ")}`,
+  ].filter(Boolean);
   return [
     h("p", { class: "where" }, facts.map((fact) => h("span", {}, visible(String(fact))))),
     h("h3", {}, "Prompt"),

@@ -113,6 +113,66 @@ def test_hostile_completions_are_text_on_every_page(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.long
+def test_events_are_on_every_chart_over_the_steps_and_runs_are_compared_over_minutes(tmp_path: Path) -> None:
+    needs_browser()
+    runs = [written_run(tmp_path, name, 6, 2) for name in ("one", "two")]
+    (runs[0] / "log.txt").write_text("2026-01-01 00:00:00,000 INFO a new command resumes the run after step 2\n")
+    with opened(write_report(runs), "learning") as tab:
+        tab.evaluate("window.dispatchEvent(new Event('beforeprint'))")  # draws all charts
+        drawn = "all => all.filter(({ data }) => data).map(({ layout }) => [layout.xaxis.title.text, layout.shapes])"
+        charts = tab.locator("#page-learning .plot, #page-emergence .plot").evaluate_all(drawn)
+        over_steps = [shapes for title, shapes in charts if title == "step"]
+        assert len(over_steps) > 10 and all([shape["x0"] for shape in shapes] == [2] for shapes in over_steps)
+        tab.evaluate("window.dispatchEvent(new Event('afterprint'))")
+        tab.click('nav a[href="#compare"]')
+        tab.select_option("#axis", "minutes")
+        chart = tab.locator("#page-compare .plot").first
+        chart.locator(".scatterlayer path").first.wait_for(state="attached")
+        lines = chart.evaluate(
+            "plot => plot.data.filter(({ hoverinfo }) => hoverinfo !== 'skip').map(({ name, x }) => [name, x])"
+        )
+        minutes = pytest.approx([seconds / 60 for seconds in (2, 6, 10, 14)])
+        assert [name for name, _ in lines] == ["one", "two"] and lines[0][1] == minutes
+        tab.select_option("#axis", "completions")
+        last = chart.evaluate("plot => plot.data.at(-1).x.at(-1)")
+        assert last == 6 * 32 * 8
+
+
+@pytest.mark.slow
+@pytest.mark.long
+def test_the_keyboard_reaches_pages_filters_completions_and_tokens(tmp_path: Path) -> None:
+    needs_browser()
+    with opened(write_report([written_run(tmp_path)])) as tab:
+        tab.keyboard.press("Tab")
+        assert tab.evaluate("document.activeElement.textContent") == "to the page"
+        reach(tab, "document.activeElement.textContent === 'Rollouts'")
+        tab.keyboard.press("Enter")
+        tab.wait_for_selector("#page-rollouts:not([hidden])")
+        reach(tab, "document.activeElement.id === 'status'")
+        tab.keyboard.type("wrong")
+        assert tab.locator(".count").inner_text().endswith("Numbers are reward · advantage.")
+        assert tab.locator(".row .mark.right").count() == 0 < tab.locator(".row .mark.wrong").count()
+        reach(tab, "document.activeElement.dataset.row")
+        tab.keyboard.press("Enter")
+        reach(tab, "document.activeElement.className === 'strip'", most=80)
+        tab.keyboard.press("ArrowRight")
+        assert tab.locator(".readout").inner_text().startswith("token 1 of ")
+        reach(tab, "document.activeElement.parentElement.className === 'rule'")
+        tab.keyboard.press("Enter")
+        assert "2,000 completions" in tab.locator(".rule p").inner_text()
+
+
+def reach(tab: Any, wanted: str, most: int = 40) -> None:
+    """Press the tabulator until that is focused."""
+    for _ in range(most):
+        tab.keyboard.press("Tab")
+        if tab.evaluate(wanted):
+            return
+    raise AssertionError(f"not reached: {wanted}")
+
+
+@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("width", [360, 1280])
 def test_nothing_is_wider_than_the_screen(tmp_path: Path, width: int) -> None:
     needs_browser()

@@ -56,7 +56,11 @@ def test_right_and_wrong_completions_are_counted_apart(tmp_path: Path) -> None:
     mean, low, high = figures["marker/verification"]
     assert mean == pytest.approx(2 / 3, rel=1e-5) and 0 < low < mean < high < 1
     held_out = digest(7, groups_of(file_of(tmp_path, records)), is_training=False)
-    assert [*held_out.right.values()] == [[1, 2], [0, 1]] and not held_out.estimates
+    assert [*held_out.right.values()] == [[1, 2], [0, 1]] and list(estimates_of(held_out)) == [
+        "eval/right_completion_tokens",
+        "eval/wrong_completion_tokens",
+        "eval/completion_tokens",
+    ]
     assert StepDigest.from_json(json.loads(json.dumps(found.to_json()))) == found
 
 
