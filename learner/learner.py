@@ -22,11 +22,12 @@ from learner.backend.optimizer import Optimizer, OptimizerStep
 from learner.backend.rank import Rank, release_memory
 from learner.checks import check_together
 from learner.config import LearnerConfig, ModelConfig
+from learner.microbatches import Batch
 from learner.model.logprob_notes import LogprobNotes
 from learner.model.logprob_pass import LogprobPass
 from learner.model.policy import add_value_head, break_even_length, load_policy, resolve_attention
 from learner.model.reference import build_reference
-from learner.packing import Batch, pack, split_by_update
+from learner.packing import pack, split_by_update
 from learner.parity import NonFiniteError, ParityError, check_finite, check_parity, policy_versions
 from learner.sequences import TrainingSequence, select_computed, sequence_from_example, sequences_from_groups
 from learner.weights import gather

@@ -10,7 +10,7 @@ import numpy as np
 
 from learner.algorithm.settings import AlgorithmConfig
 from learner.logprob_record import LogprobRecord
-from learner.packing import Batch
+from learner.microbatches import Batch
 from learner.sequences import TrainingSequence
 from rollout.types.completions import Group
 

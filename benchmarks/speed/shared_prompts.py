@@ -16,8 +16,9 @@ import numpy as np
 import torch
 
 from learner.config import ModelConfig
+from learner.microbatches import Batch
 from learner.model.policy import Policy, break_even_length, load_policy, policy_inputs
-from learner.packing import Batch, pack
+from learner.packing import pack
 from learner.sequences import TrainingSequence
 from orchestrator.base_model import local_model
 

@@ -26,7 +26,7 @@ from learner.algorithm.losses import (
     value_loss,
 )
 from learner.algorithm.settings import AlgorithmConfig
-from learner.packing import Batch, Microbatch
+from learner.microbatches import Batch, Microbatch
 
 if TYPE_CHECKING:
     from learner.model.policy import PolicyOutput

@@ -20,8 +20,8 @@ from learner.backend.finiteness import non_finite, training_state
 from learner.backend.gradients import GradientWatch
 from learner.backend.rank import Rank, join_ranks, limit_memory
 from learner.config import Dtype, LearnerConfig
+from learner.microbatches import Microbatch
 from learner.model.policy import Distribution, Policy, PolicyOutput, policy_inputs
-from learner.packing import Microbatch
 from learner.parity import NonFiniteError, first_names
 
 

@@ -17,8 +17,8 @@ from learner.algorithm.losses import Stats
 from learner.algorithm.objective import ObjectiveFunction
 from learner.backend.forward_backward import Backend
 from learner.logprob_record import LogprobRecord
+from learner.microbatches import Microbatch
 from learner.model.policy import PolicyOutput
-from learner.packing import Microbatch
 from learner.sequences import TrainingSequence
 
 

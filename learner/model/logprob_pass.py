@@ -11,8 +11,8 @@ from torch import Tensor
 from learner.algorithm.objective import mismatch_totals
 from learner.backend.forward_backward import Backend, StatsAccumulator
 from learner.config import LearnerConfig
+from learner.microbatches import Batch, Microbatch
 from learner.model.reference import Reference
-from learner.packing import Batch, Microbatch
 from learner.sequences import TrainingSequence
 
 

@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from learner.config import ModelConfig
+from learner.microbatches import Microbatch
 from learner.model.attention import decide_attention
 from learner.model.head import check_head
 from learner.model.logprobs import token_scores
 from learner.model.lora import add_adapters, base_fingerprint
-from learner.packing import Microbatch
 
 if TYPE_CHECKING:
     from peft import PeftModel

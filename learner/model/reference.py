@@ -14,8 +14,8 @@ from learner.algorithm.settings import AlgorithmConfig
 from learner.backend.forward_backward import Backend
 from learner.config import ModelConfig
 from learner.memory import reference_kind
+from learner.microbatches import Microbatch
 from learner.model.policy import Distribution, Policy, load_policy, policy_inputs
-from learner.packing import Microbatch
 
 
 class Reference(Protocol):

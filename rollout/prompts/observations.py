@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from rollout.prompts.chat import WORDS, encode, worded
 from rollout.prompts.decoding import end_tokens
-from rollout.prompts.template import WORDS, encode, worded
 from rollout.types.environments import CUT
 from rollout.types.prompts import Tokens
 

@@ -10,10 +10,11 @@ from types import MappingProxyType
 from typing import Any
 
 from rollout.problems.listed import SplitRule
+from rollout.prompts.chat import Tokenizer
 from rollout.prompts.config import PromptsConfig
 from rollout.prompts.curriculum import Curriculum, SolvedProblems, training_id
 from rollout.prompts.mixture import MAX_REDRAWS, Draw, Mixture, NoneFitsError, NothingLeftError
-from rollout.prompts.template import OverlongPromptError, Template, Tokenizer
+from rollout.prompts.template import OverlongPromptError, Template
 from rollout.types.completions import GroupHeader
 from rollout.types.prompts import Prompt, PromptFormat
 

@@ -2,43 +2,23 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any, Protocol
 
-import numpy as np
-
+from rollout.prompts.chat import OPENED, Tokenizer, assistant_opening, encode, worded
 from rollout.prompts.config import PromptsConfig
 from rollout.prompts.decoding import check_tags
 from rollout.prompts.lengths import PromptLengths
 from rollout.prompts.task_config import TaskConfig
 from rollout.tasks.base import Problem
-from rollout.types.prompts import Prompt, PromptFormat, Tokens
+from rollout.types.prompts import Prompt, PromptFormat
 
-OPENED, CLOSED = "<think>", "</think>"
-OPENED_AT_THE_END = re.compile(r"<think>\s*(?:</think>\s*)?\Z")
-WORDS = "rayzero"
-"""What an earlier turn says, to find where its words begin."""
 BATCH = 1_000
 """Problems that are looked at together."""
-NO_SYSTEM = "prompts.system is set, but the model's chat template has no place for a system message"
-NO_SYSTEM_FIX = "leave prompts.system empty and begin prompts.template with its text"
 
 
 class OverlongPromptError(ValueError):
     """A prompt is longer than `prompts.max_prompt_tokens`."""
-
-
-class Tokenizer(Protocol):
-    """The part of a Hugging Face tokenizer that prompts are made with."""
-
-    chat_template: Any
-    eos_token_id: Any
-
-    def __call__(self, text: list[str], *, add_special_tokens: bool = ...) -> Any: ...
-    def encode(self, text: str, *, add_special_tokens: bool = ...) -> list[int]: ...
-    def apply_chat_template(self, conversation: Any, **kwargs: Any) -> Any: ...
 
 
 class Template:
@@ -177,74 +157,7 @@ class Template:
         return "" if format == "natural" else self._config.assistant_prefix
 
 
-def assistant_opening(tokenizer: Tokenizer, system: str = "") -> str:
-    """Return what the chat template writes in the assistant's name when it asks for a turn: often `<think>` or nothing.
-
-    It stands behind the header of a turn, which is what stands before the words of an earlier turn.
-    """
-    question = [{"role": "user", "content": "?"}]
-    if system:
-        question.insert(0, {"role": "system", "content": system})
-    (opened,) = worded(tokenizer, [question])
-    earlier = [*question, {"role": "assistant", "content": WORDS}, question[-1]]
-    try:
-        up_to_words, found, _ = str(tokenizer.apply_chat_template(earlier, tokenize=False)).partition(WORDS)
-    except Exception:  # noqa: BLE001  templates raise what they like, about turns that they do not allow
-        found = ""
-    if found and opened.startswith(up_to_words):
-        return opened.removeprefix(up_to_words)
-    thinking = OPENED_AT_THE_END.search(opened)
-    return thinking[0] if thinking else ""
-
-
-def worded(tokenizer: Tokenizer, conversations: list[list[dict[str, str]]]) -> list[str]:
-    """Return the conversations in the chat template's words: all with the same system message, or all without one.
-
-    Raises ValueError for a template that knows no system message.
-    """
-    first = conversations[0][0]
-    system = first["content"] if first["role"] == "system" else ""
-    try:
-        texts: list[str] = tokenizer.apply_chat_template(conversations, tokenize=False, add_generation_prompt=True)
-    except Exception as error:  # templates raise what they like, about roles above all
-        if not system:
-            raise
-        raise ValueError(f"{NO_SYSTEM} ({error}): {NO_SYSTEM_FIX}") from error
-    if has_lost(texts[0], system):
-        raise ValueError(f"{NO_SYSTEM}, which would be left out: {NO_SYSTEM_FIX}")
-    return texts
-
-
-def opens_again(asked: str, completion: str) -> bool:
-    """Return whether a completion opens `<think>` although the prompt, as the model reads it, already did."""
-    return OPENED_AT_THE_END.search(asked) is not None and OPENED in completion.partition(CLOSED)[0]
-
-
-def has_lost(opened: str, content: Any) -> bool:
-    """Return whether a chat template has left out the content of a message, as far as that is text."""
-    return isinstance(content, str) and content.strip() not in opened
-
-
 def joined(turns: list[str], prefix: str) -> list[str]:
     """Return bare text: each question with its answer behind it, the last one with the prefix."""
     answers = [*turns[1::2], prefix]
     return [question + answer for question, answer in zip(turns[0::2], answers, strict=True)]
-
-
-def encode(tokenizer: Tokenizer, text: str, what: str, *, add_special_tokens: bool) -> Tokens:
-    """Return the tokens of `text`.
-
-    Raises ValueError, which names `what`, for text that a tokenizer of whole words does not know.
-    """
-    try:
-        return np.array(tokenizer.encode(text, add_special_tokens=add_special_tokens), dtype=np.int32)
-    except Exception as error:
-        raise ValueError(
-            f"{what}: the model's tokenizer cannot encode {text[:200]!r} ({error}). A built one knows the numbers up "
-            "to model.build.max_integer and the text of model.build.words: add what is missing"
-        ) from error
-
-
-def encode_completion(tokenizer: Tokenizer, text: str, what: str) -> Tokens:
-    """Return the tokens of a whole completion, the end-of-sequence token last. Raises ValueError as `encode` does."""
-    return np.append(encode(tokenizer, text, what, add_special_tokens=False), np.int32(tokenizer.eos_token_id))

@@ -14,10 +14,11 @@ import numpy as np
 
 from rollout.config import TracesConfig
 from rollout.problems.fingerprint import Fingerprint
+from rollout.prompts.chat import OPENED, Tokenizer, encode, encode_completion, opens_again
 from rollout.prompts.config import PromptsConfig
 from rollout.prompts.entry_fingerprints import EntryFingerprint
 from rollout.prompts.held_out import HeldOutQuestions
-from rollout.prompts.template import OPENED, Template, Tokenizer, encode, encode_completion, opens_again
+from rollout.prompts.template import Template
 from rollout.supervised.pairs import LengthLimit, PairError, encode_pairs, left_out, read_pairs
 from rollout.tasks.base import MAX_DRAWS, Problem
 from rollout.types.prompts import SupervisedExample

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rollout.prompts.chat import OPENED, Tokenizer, encode, encode_completion, has_lost, opens_again
 from rollout.prompts.held_out import HeldOutQuestions
-from rollout.prompts.template import OPENED, Tokenizer, encode, encode_completion, has_lost, opens_again
 from rollout.rows.files import file_rows, format_of
 from rollout.rows.row import Row
 from rollout.types.names import closest

@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from learner.config import LoraConfig
+from learner.microbatches import Batch
 from learner.model.policy import add_value_head, break_even_length, load_policy, policy_inputs
-from learner.packing import Batch, pack
+from learner.packing import pack
 from learner.sequences import TrainingSequence
 from tests.support.tiny import MODEL, TEMPERATURE
 

@@ -8,8 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from learner.microbatches import Batch, Microbatch
 from learner.model.policy import load_policy, policy_inputs
-from learner.packing import Batch, Microbatch, pack
+from learner.packing import pack
 from learner.sequences import TrainingSequence, select_computed
 from tests.support.tiny import MODEL, TEMPERATURE, sequence_logprobs
 

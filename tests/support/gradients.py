@@ -16,10 +16,11 @@ from learner.algorithm.objective import Objective
 from learner.algorithm.settings import AlgorithmConfig
 from learner.backend.forward_backward import StatsAccumulator
 from learner.config import LoraConfig
+from learner.microbatches import Microbatch
 from learner.model.logprob_pass import LogprobPass
 from learner.model.policy import Policy, PolicyOutput, add_value_head, load_policy, policy_inputs
 from learner.model.reference import FrozenCopy
-from learner.packing import Microbatch, pack
+from learner.packing import pack
 from learner.sequences import sequences_from_groups
 from rollout.types.completions import Group
 from tests.support.oracle import credit, rows_of, say, step_loss

@@ -15,7 +15,8 @@ from pydantic import ValidationError
 from learner.algorithm.objective import Objective, cross_entropy
 from learner.algorithm.presets import PRESETS
 from learner.algorithm.settings import AlgorithmConfig
-from learner.packing import Batch, Microbatch, pack
+from learner.microbatches import Batch, Microbatch
+from learner.packing import pack
 from learner.sequences import TrainingSequence, select_computed, sequence_from_example
 from rollout.types.prompts import SupervisedExample
 from tests.support import formulas

@@ -19,9 +19,10 @@ from learner.algorithm import objective
 from learner.algorithm.presets import PRESETS
 from learner.algorithm.settings import AlgorithmConfig
 from learner.config import LoraConfig
+from learner.microbatches import Batch
 from learner.model.lora import add_adapters, merged_weights
 from learner.model.policy import Distribution, Policy, PolicyOutput, add_value_head, policy_inputs
-from learner.packing import Batch, pack
+from learner.packing import pack
 from tests.learner.test_packing import make_sequences
 
 CARD = torch.device("meta")

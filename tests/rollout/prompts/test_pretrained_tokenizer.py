@@ -14,10 +14,11 @@ from orchestrator.records.strict_json import to_json
 from rewards.parts.format import strict
 from rewards.tasks.reasoning_gym import score
 from rollout.engine.increments import REPLACEMENT, increments
+from rollout.prompts.chat import assistant_opening
 from rollout.prompts.config import PromptsConfig
 from rollout.prompts.decoding import check_tags, completion_decoder, end_tokens
 from rollout.prompts.stream import PromptStream
-from rollout.prompts.template import Template, assistant_opening
+from rollout.prompts.template import Template
 from rollout.supervised.pairs import Pair, encode_pairs
 from rollout.tasks.base import Problem
 from rollout.types.prompts import Prompt, PromptFormat

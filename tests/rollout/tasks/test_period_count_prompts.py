@@ -102,7 +102,7 @@ def test_a_wrong_setting_names_key_value_and_fix(override, parts) -> None:
 
 
 def test_a_word_that_a_built_tokenizer_lacks_is_named() -> None:
-    from rollout.prompts.template import encode
+    from rollout.prompts.chat import encode
 
     class Refusing(Bytes):
         def encode(self, text, *, add_special_tokens=True):
