@@ -8,9 +8,7 @@ from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from learner import metrics
 from learner.algorithm.advantages import adapted_kl_beta
@@ -22,6 +20,7 @@ from learner.backend.optimizer import Optimizer, OptimizerStep
 from learner.backend.rank import Rank, release_memory
 from learner.checks import check_together
 from learner.config import LearnerConfig, ModelConfig
+from learner.logprob_record import TokenNats
 from learner.microbatches import Batch
 from learner.model.logprob_notes import LogprobNotes
 from learner.model.logprob_pass import LogprobPass
@@ -116,7 +115,7 @@ class Learner:
         update = self._report(groups, sequences, batches, stats.reduce(self._backend), applied)
         return replace(update, logprobs=notes.gaps(self._backend)) if notes else update
 
-    def score_again(self) -> NDArray[np.float16]:
+    def score_again(self) -> TokenNats:
         """Return ``LogprobRecord.changes`` of the last update, from one more forward pass. It changes nothing."""
         assert self._notes is not None, "the last update recorded no logprobs"
         return self._notes.changes(self._backend)

@@ -9,14 +9,17 @@ from typing import Self
 import numpy as np
 from jaxtyping import Float16
 
+TokenNats = Float16[np.ndarray, " T"]
+"""A number of nats for each completion token."""
+
 
 @dataclass(frozen=True, slots=True)
 class LogprobRecord:
     """Of completion tokens, one completion after the other; NaN for completions that the learner did not compute."""
 
-    gaps: Float16[np.ndarray, " T"]
+    gaps: TokenNats
     """The learner's log-probability before the update minus the sampler's, nats."""
-    changes: Float16[np.ndarray, " T"] | None = None
+    changes: TokenNats | None = None
     """The learner's after the update minus that before it, nats; None where tokens were not scored again."""
     advantages: Float16[np.ndarray, " T"] | None = None
     """Of each token, where a critic or a KL in the reward makes those of one completion differ."""
