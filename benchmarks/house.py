@@ -39,6 +39,10 @@ def main(root: Path) -> None:
     print(f"longest files: {', '.join(f'{name} {count}' for name, count in lines.most_common(3))}")
     print(f"functions {len(functions):,}, median {median(functions):g} lines, longest {max(functions)}")
     print(f"imports {sum(map(len, imports.values()))}, files in circles {len(in_circles(imports))}")
+    arrows = [(one, other) for one in imports for other in imports[one] if one[:12] == other[:12] == "orchestrator"]
+    crossed = {(one.rpartition(".")[0], other.rpartition(".")[0]) for one, other in arrows}
+    between = [pair for pair in crossed if pair[0] != pair[1]]
+    print(f"imports within orchestrator {len(arrows)}, arrows between its rooms {len(between)}")
     for name in WALKS:
         passed = [module for module, text in modules.items() if re.search(rf"\b{name}\b", text)]
         print(f"  {name} is named in {len(passed)} files")
