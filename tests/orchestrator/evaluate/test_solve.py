@@ -45,9 +45,9 @@ def test_a_round_of_a_game_is_asked_by_its_number() -> None:
     config = load("guess-tiny")
     (command,) = example_command(config, Mixture(config.prompts))
     assert command == ["solve", "1"]
-    assert read_question(config, "7", None).answer == {"seed": 7, "number": 7, "highest": 31}
-    for wrong in ("32", "0", "seven"):
-        with pytest.raises(ConfigError, match="asks with a number to be guessed, from 1 to 31"):
+    assert read_question(config, "7", None).answer == {"seed": 7, "number": 7, "highest": 15}
+    for wrong in ("16", "0", "seven"):
+        with pytest.raises(ConfigError, match="asks with a number to be guessed, from 1 to 15"):
             read_question(config, wrong, None)
     told, shown = judged(prompt("guess", {"number": 7}), "<guess>6</guess>", config)
     assert told is False and "the number is 7" in shown

@@ -77,17 +77,17 @@ def test_traces_of_the_number_game_say_what_its_environment_says_and_fit_the_pol
         assert len(example.completion_ids) - len(example.policy_tokens) <= rules.max_observed_tokens
         text = tokenizer.decode(example.completion_ids).removesuffix(tokenizer.eos_token)
         told = re.findall(r"(<guess>[0-9]+</guess>)(<hint>[a-z]+</hint>)?", text)
-        number = next((n for n in range(1, 32) if consistent(n, told)), None)
+        number = next((n for n in range(1, 16) if consistent(n, told)), None)
         won += told[-1][0] == f"<guess>{number}</guess>"
         game = Guess(**rules.parameters["guess"])
-        game.start(replace(prompt, answer={"number": number, "highest": 31}), 0)
+        game.start(replace(prompt, answer={"number": number, "highest": 15}), 0)
         assert all(game.step(guess).text == hint for guess, hint in told[:-1])
         assert game.step(told[-1][0]).is_over
-    assert 40 < won < 100  # some players listen
+    assert 60 < won < 120  # some players listen
 
 
 def consistent(number: int, told: list[tuple[str, str]]) -> bool:
     """Return whether the hints are those of a number: the last guess is it, or the game is lost without."""
     guesses = [int(guess.removeprefix("<guess>").removesuffix("</guess>")) for guess, _ in told]
     agrees = all((guess < number) == ("higher" in hint) for guess, (_, hint) in zip(guesses[:-1], told, strict=False))
-    return agrees and number not in guesses[:-1] and (guesses[-1] == number or len(guesses) == 6)
+    return agrees and number not in guesses[:-1] and (guesses[-1] == number or len(guesses) == 4)
