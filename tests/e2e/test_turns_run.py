@@ -113,7 +113,7 @@ def test_a_reward_worker_killed_while_its_environments_think_costs_no_group_and_
     run = start(tmp_path, "worker", ONE_GENERATOR, "environment.parameters.Lines.seconds=0.2")
     run.wait_for_step(0)
     run.wait_for(lambda: run.is_in(GENERATOR, "sample_turns"), "a turn")
-    run.wait_for(lambda: run.is_in(REWARD, "answer_turns"), "environments that think")
+    run.wait_for(lambda: not run.is_in(GENERATOR, "sample_turns"), "a pause, in which environments think")
     os.kill(run.pids(REWARD)[-1], signal.SIGKILL)
     run.finish()
     assert run.lost_and_twice() == (0, 0) and sorted(run.trained()) == [1, 2, 3]
