@@ -11,7 +11,7 @@ from benchmarks.real_runs.observed import LEARNER, processes
 from tests.support.commands import Workplace
 from tests.support.sums import RECIPE, write_pairs
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,6 @@ def test_a_run_learns_its_pairs_and_leaves_what_the_readme_says(workplace, whole
     assert AutoModelForCausalLM.from_pretrained(run / "final").config.vocab_size == 25
 
 
-@pytest.mark.long
 def test_a_run_resumes_bit_for_bit_after_a_sigterm_and_a_sigkill(workplace, whole) -> None:
     assert workplace.stop_after("disturbed", 6, signal.SIGTERM, "checkpoint.every_steps=1000") == 130
     assert "left cleanly" in workplace.output("disturbed")
@@ -69,7 +68,6 @@ def rank_in(method: str, command: subprocess.Popen) -> int:
     raise AssertionError(f"no rank in {method!r}")
 
 
-@pytest.mark.long
 def test_a_rank_that_dies_in_its_start_or_at_work_is_replaced_and_the_figures_are_the_same(workplace, whole) -> None:
     command = workplace.start("bereft")
     os.kill(rank_in("start", command), signal.SIGKILL)

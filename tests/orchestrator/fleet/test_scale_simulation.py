@@ -6,7 +6,7 @@ from benchmarks.driver.scale import config_of, run, simulation
 from orchestrator.cluster.ray_cluster import ray_cluster
 from orchestrator.records.run_directory import RunDirectory
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 
 def test_more_generators_than_processes_train_on_every_prompt_once_and_in_order(tmp_path) -> None:
@@ -26,7 +26,6 @@ def test_more_generators_than_processes_train_on_every_prompt_once_and_in_order(
         assert {row["reward"] for row in written} == {0.1, 1.0}
 
 
-@pytest.mark.long
 def test_a_turn_costs_the_driver_less_than_a_millisecond(tmp_path) -> None:
     """Of its main thread's CPU, the rest of the loop included."""
     turns, prompts_per_step = 4, 32
