@@ -57,7 +57,7 @@ class Workplace:
 
     def refuse(self, name: str, *overrides: str) -> subprocess.CompletedProcess:
         """Run the command in this process. For one that ends before it starts anything."""
-        return rayzero_here(*self._arguments(name, overrides), environment=self._environment)
+        return rayzero_here(*self._arguments(name, overrides), environment=self.environment)
 
     def succeed(self, name: str, *overrides: str) -> str:
         """What a command printed that ends well."""
