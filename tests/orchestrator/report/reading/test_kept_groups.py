@@ -62,6 +62,10 @@ def test_only_what_is_new_or_has_room_by_now_is_read_again(tmp_path: Path, monke
     assert [group["id"] for group in large.groups] == ["train/1-0", "train/2-0"]
 
 
+def gone(run: Path, name: str) -> None:
+    (run / name).unlink()
+
+
 def torn(run: Path, name: str) -> None:
     content = (run / name).read_bytes()
     (run / name).write_bytes(content[: len(content) * 2 // 3])
@@ -93,9 +97,7 @@ def fresh(run: Path) -> str:
 
 
 @pytest.mark.parametrize("name", [KEPT, FILE])
-@pytest.mark.parametrize(
-    "harm", [lambda run, name: (run / name).unlink(), torn, garbled, of_another_version, as_folder], ids=str
-)
+@pytest.mark.parametrize("harm", [gone, torn, garbled, of_another_version, as_folder])
 def test_a_report_is_the_same_whatever_became_of_what_is_kept(
     name: str, harm: Callable[[Path, str], None], tmp_path: Path
 ) -> None:
