@@ -131,7 +131,7 @@ def test_a_task_is_imported_only_when_a_recipe_names_it() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     tasks = {name.split(".")[2] for name in done.stdout.split()}
-    assert tasks == {"base", "config", "datasets", "countdown", "countdown_problems"}
+    assert tasks == {"base", "datasets", "countdown", "countdown_problems"}
 
 
 @pytest.mark.slow
