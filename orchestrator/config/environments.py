@@ -36,6 +36,11 @@ def environment_parts(config: RunConfig) -> set[str]:
 
 def environment_conflicts(config: RunConfig) -> Iterator[str]:
     """Yield which environments cannot answer, and parameters that none of them takes."""
+    try:
+        environment_specs(config)
+    except ValueError as error:
+        yield str(error)
+        return
     known = sorted(map(class_of, config.environments))
     for name in sorted(config.environment.parameters.keys() - {*known}):
         yield f"environment.parameters.{name}: prompts.environment names no such environment; {nearest(name, known)}"
@@ -45,10 +50,6 @@ def environment_conflicts(config: RunConfig) -> Iterator[str]:
             f"environment.deadline_s = {deadline_s:g} is not below rollout.stall_timeout_s = {stall_s:g}: the run "
             "would stop before an environment that hangs is killed; lower it"
         )
-    try:
-        environment_specs(config)
-    except ValueError as error:
-        yield str(error)
 
 
 def class_of(name: str) -> str:

@@ -38,6 +38,10 @@ def test_parameters_go_to_the_class_of_their_name() -> None:
     ("settings", "message"),
     [
         (["prompts.environment=gess"], "did you mean 'guess'"),
+        (
+            ["prompts.environment=gess", "environment.parameters.guess.highest=9"],
+            "environment = \"gess\".*mean 'guess'",
+        ),
         ([*GUESS, "environment.parameters.guess.higest=9"], "did you mean 'highest'"),
         ([*GUESS, "environment.parameters.calculator.digits=9"], r"environment\.parameters\.calculator: .*no such"),
         (
