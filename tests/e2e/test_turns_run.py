@@ -93,15 +93,20 @@ def test_a_run_that_was_killed_resumes_bit_for_bit(whole, tmp_path) -> None:
     assert untimed(run) == untimed(whole)
 
 
-@pytest.mark.long
-def test_a_generator_killed_between_two_turns_costs_no_group_and_no_environment(whole, tmp_path) -> None:
-    run = start(tmp_path, "kill", "environment.parameters.Lines.seconds=0.2", "environment.parameters.Lines.longest=3")
+def finish_without(actor: str, run: Run) -> None:
+    """Kill an actor in a pause between two turns, and see all groups trained on once."""
     run.wait_for_step(0)
     run.wait_for(lambda: run.is_in(GENERATOR, "sample_turns"), "a turn")
     run.wait_for(lambda: not run.is_in(GENERATOR, "sample_turns"), "a pause, in which environments think")
-    os.kill(run.pids(GENERATOR)[-1], signal.SIGKILL)
+    os.kill(run.pids(actor)[-1], signal.SIGKILL)
     run.finish()
     assert run.lost_and_twice() == (0, 0) and sorted(run.trained()) == [1, 2, 3]
+
+
+@pytest.mark.long
+def test_a_generator_killed_between_two_turns_costs_no_group_and_no_environment(whole, tmp_path) -> None:
+    run = start(tmp_path, "kill", "environment.parameters.Lines.seconds=0.2", "environment.parameters.Lines.longest=3")
+    finish_without(GENERATOR, run)
     assert "is lost" in run.log and run.metrics[-1]["rollout/environment_errors"] == 0
     # Its prompts were sampled under the same ids and seeds: the same tokens, but for what rounding decides.
     same = [a["token_ids"] == b["token_ids"] for a, b in zip(records(run)[:32], records(whole)[:32], strict=True)]
@@ -111,12 +116,7 @@ def test_a_generator_killed_between_two_turns_costs_no_group_and_no_environment(
 @pytest.mark.long
 def test_a_reward_worker_killed_while_its_environments_think_costs_no_group_and_no_token(whole, tmp_path) -> None:
     run = start(tmp_path, "worker", ONE_GENERATOR, "environment.parameters.Lines.seconds=0.2")
-    run.wait_for_step(0)
-    run.wait_for(lambda: run.is_in(GENERATOR, "sample_turns"), "a turn")
-    run.wait_for(lambda: not run.is_in(GENERATOR, "sample_turns"), "a pause, in which environments think")
-    os.kill(run.pids(REWARD)[-1], signal.SIGKILL)
-    run.finish()
-    assert run.lost_and_twice() == (0, 0) and sorted(run.trained()) == [1, 2, 3]
+    finish_without(REWARD, run)
     assert "died and is replaced" in run.log
     assert all(line["rollout/environment_errors"] == 0 for line in run.metrics[1:])
     same = [a["token_ids"] == b["token_ids"] for a, b in zip(records(run)[:32], records(whole)[:32], strict=True)]

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from orchestrator.config.recipe import ConfigError, load
-from rewards.environments import openenv
+from rewards.environments import openenv, openenv_packages
 from rewards.environments.registry import EnvironmentConfigError, environment_spec
 from rollout.prompts.mixture import Mixture
 from rollout.types.prompts import Prompt
@@ -92,7 +92,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.syspath_prepend(tmp_path)
     importlib.invalidate_caches()
     yield folder
-    openenv.classes_of.cache_clear()
+    openenv_packages.classes_of.cache_clear()
     openenv._parts.cache_clear()
     for name in [name for name in sys.modules if name.startswith(("digits_env", "say_env"))]:
         del sys.modules[name]
@@ -134,7 +134,8 @@ def test_a_turn_without_an_action_is_the_last(package: Path) -> None:
 def test_the_template_of_openenv_itself_can_be_played(package: Path, tmp_path: Path) -> None:
     from openenv import cli
 
-    shutil.copytree(Path(cli.__file__).parent / "templates" / "openenv_env", tmp_path / "say_env")
+    template = Path(cli.__file__).parent / "templates" / "openenv_env"
+    shutil.copytree(template, tmp_path / "say_env", ignore=shutil.ignore_patterns("__pycache__"))
     for file in [file for file in (tmp_path / "say_env").rglob("*") if file.is_file()]:
         text = file.read_text().replace("__ENV_CLASS_NAME__", "Say").replace("__ENV_NAME__", "say")
         file.unlink()

@@ -16,7 +16,7 @@ from tests.support.paths import ROOT
 def test_without_the_library_the_command_that_installs_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("openenv", "openenv.core.env_server.interfaces"):
         monkeypatch.setitem(sys.modules, name, None)
-    importlib.import_module("rewards.environments.openenv").classes_of.cache_clear()
+    importlib.import_module("rewards.environments.openenv_packages").classes_of.cache_clear()
     (pin,) = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["openenv"]
     says = rf'prompts.environment = "openenv:maze_env" needs openenv-core .*: pip install {re.escape(pin)},'
     with pytest.raises(EnvironmentConfigError, match=says):
