@@ -15,6 +15,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(900)]
 SMALL = [
     "model.lora={rank=8, alpha=16}",
     "model.dtype=bfloat16",
+    "learner.zero_stage=1",
     "num_steps=2",
     "prompts_per_step=4",
     "group_size=4",
