@@ -105,4 +105,5 @@ def test_weights_that_come_under_load_are_recorded_for_what_they_sampled(tmp_pat
             mixed.append(gaps.max())
         else:
             assert gaps.max() < SAME, each["prompt_id"]
-    assert np.median(mixed) > DIFFERENT  # in some of them the last tokens alone are of the later version
+    # How many tokens are of the later version is chance, and on those that are almost certain both versions agree.
+    assert len(mixed) >= 10 and np.mean(np.array(mixed) > DIFFERENT) > 0.1
