@@ -18,7 +18,9 @@ PHASES: dict[str, tuple[str, Role]] = {
     "other": ("other", "run4"),
 }
 """Phases of a step: what each is called, and its role in a chart."""
-GENERATORS, LEARNER = "generators", "learner"
+TIMED = PHASES | {"reward_wait": ("grading, after the last completion", "run4")}
+"""What the timeline shows."""
+GENERATORS, LEARNER, REWARD_WORKERS = "generators", "learner", "reward workers"
 WORKERS = {
     "rollout": (GENERATORS,),
     "evaluation": (GENERATORS,),
@@ -69,17 +71,21 @@ def timeline(run: RecordedRun, timed: Sequence[Row]) -> Chart | None:
     for row in timed[-SHOWN:]:
         for phase in ("rollout", "update", "score_again", "publish", "evaluation"):
             took = seconds(row, phase)
-            for worker in WORKERS[phase] if took > 0 else ():
-                found.setdefault(phase, []).append((worker, round(clock, 3), round(clock + took, 3)))
+            alone = min(took, seconds(row, "reward_wait")) if phase == "rollout" else 0.0
+            for worker in WORKERS[phase] if took > alone else ():
+                found.setdefault(phase, []).append((worker, round(clock, 3), round(clock + took - alone, 3)))
             clock += took
+            if alone > 0:
+                span = (REWARD_WORKERS, round(clock - alone, 3), round(clock, 3))
+                found.setdefault("reward_wait", []).append(span)
         clock += seconds(row, "other")
     if not found:
         return None
     shown = []
     for phase, spans in found.items():
-        (name, role), (x, low, high) = PHASES[phase], zip(*spans, strict=True)
+        (name, role), (x, low, high) = TIMED[phase], zip(*spans, strict=True)
         shown.append(Line(name, role=role, x=x, low=low, high=high))
-    note = "Both waiting at once is time lost. "
+    note = "Both waiting at once is time lost, above all where only reward workers are busy. "
     if run.setting("max_staleness"):
         note += "Generators sample during the update too; that time is not recorded, only what the loop waited for."
     else:

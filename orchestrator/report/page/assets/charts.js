@@ -110,7 +110,7 @@ function plot(place, key, run, chart, height) {
   const steps = !["groups", "timeline"].includes(chart.kind ?? "lines");
   const atEnd = (chart.kind ?? "lines") === "lines" && width >= NARROW && lines.length > 1;
   const longest = Math.max(0, ...lines.map((line) => line.label.length));
-  const margin = { left: chart.kind === "timeline" ? 82 : 46, right: atEnd ? Math.min(150, 16 + longest * LETTER) : 14, top: 10, bottom: 38 };
+  const margin = { left: chart.kind === "timeline" ? 104 : 46, right: atEnd ? Math.min(150, 16 + longest * LETTER) : 14, top: 10, bottom: 38 };
   const range = valueRange(chart, lines);
   const labels = atEnd ? endLabels(lines, chart, range, height - margin.top - margin.bottom) : [];
   if (atEnd && !labels.length) margin.right = 14;

@@ -107,6 +107,7 @@ def test_the_distribution_of_a_part_is_over_all_completions_of_the_first_and_las
 def test_the_timeline_puts_phases_one_after_the_other(tmp_path: Path) -> None:
     seconds = {
         "time/rollout_s": 3.0,
+        "time/reward_wait_s": 0.25,
         "time/update_s": 1.5,
         "time/publish_s": 0.5,
         "time/step_s": 5.0,
@@ -118,7 +119,11 @@ def test_the_timeline_puts_phases_one_after_the_other(tmp_path: Path) -> None:
     assert found["phases"] == [["sampling and grading", 6.0], ["update", 3.0], ["publishing", 1.0]]
     timeline = next(chart for chart in found["charts"] if chart.get("kind") == "timeline")
     spans = {line["label"]: [*zip(line["x"], line["low"], line["high"], strict=True)] for line in timeline["lines"]}
-    assert spans["sampling and grading"] == [("generators", 0.0, 3.0), ("generators", 5.0, 8.0)]
+    assert spans["sampling and grading"] == [("generators", 0.0, 2.75), ("generators", 5.0, 7.75)]
+    assert spans["grading, after the last completion"] == [
+        ("reward workers", 2.75, 3.0),
+        ("reward workers", 7.75, 8.0),
+    ]
     assert spans["publishing"] == [
         ("generators", 4.5, 5.0),
         ("learner", 4.5, 5.0),
