@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from rewards.sandbox import plain
-from rewards.sandbox.confinement import GUARDS, is_guarded
+from rewards.sandbox.kernel.confinement import GUARDS, is_guarded
 
 LAUNCHER = str(Path(__file__).with_name("launcher.py"))
 START_S = 20.0

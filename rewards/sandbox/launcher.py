@@ -31,7 +31,8 @@ WATCHED = ("functions", "session")
 def main() -> None:
     """Run a box by the job (box.py) on standard input; its descriptors were inherited under the numbers it names."""
     sys.path.insert(0, PROJECT)
-    from rewards.sandbox import confinement, processor  # noqa: F401  what the supervisor imports later is loaded now
+    from rewards.sandbox import processor  # noqa: F401  what the supervisor imports later is loaded now
+    from rewards.sandbox.kernel import confinement
 
     job = json.load(sys.stdin)
     os.umask(0o022)  # the folders of the private root are for the user that this becomes, whatever the worker's umask
@@ -109,7 +110,8 @@ def _end_orphans() -> None:
 
 
 def _inside(job: dict[str, Any], active: set[str], play: Any, is_root_under_another_name: bool) -> NoReturn:
-    from rewards.sandbox import confinement, plain, seccomp
+    from rewards.sandbox import plain
+    from rewards.sandbox.kernel import confinement, seccomp
 
     status = job["status"]
     try:

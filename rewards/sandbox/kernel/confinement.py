@@ -21,7 +21,7 @@ import os
 import resource
 from collections.abc import Collection, Sequence
 
-from rewards.sandbox import landlock, seccomp
+from rewards.sandbox.kernel import landlock, seccomp
 
 GUARDS: dict[str, tuple[frozenset[str], ...]] = {
     "network": (frozenset({"namespaces"}), frozenset({"seccomp"})),
