@@ -95,6 +95,8 @@ def run_tests(tests: Sequence[str], limit_s: float, *, stand_ins: bool) -> list[
         record = Path(folder) / "record.jsonl"
         environment = os.environ | {"RAYZERO_GPU_RECORD": str(record)}
         environment |= {"RAYZERO_GPU_STAND_INS": "1"} if stand_ins else {}
+        # Whoever starts it in the background, as nohup does, has it ignore SIGINT, and the tests would inherit that.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         options = ["-m", "gpu", "-p", "no:cacheprovider", "-p", "no:xdist", "--durations=0", "--tb=short", "-q"]
         process = subprocess.Popen(
             [sys.executable, "-m", "pytest", *options, *tests], cwd=ROOT, env=environment, start_new_session=True
