@@ -17,59 +17,8 @@ from rewards.environments.registry import EnvironmentConfigError, environment_sp
 from rollout.prompts.mixture import Mixture
 from rollout.types.prompts import Prompt
 from tests.support.environments import answers_of
+from tests.support.openenv_package import GAME, write_package
 
-GAME = """
-import random
-
-from openenv.core.env_server.interfaces import Environment
-from openenv.core.env_server.types import Action, Observation, State
-from openenv.core.rubrics import Rubric
-from pydantic import Field
-
-
-class Move(Action):
-    number: int = Field(ge=0, le=9)
-    loudly: bool = False
-
-
-class Seen(Observation):
-    hint: str = ""
-    digits: list[int] = []
-
-
-class Found(Rubric):
-    def forward(self, action, observation):
-        return float(observation.hint == "found")
-
-
-class Both(Rubric):
-    def __init__(self):
-        super().__init__()
-        self.found = Found()
-
-    def forward(self, action, observation):
-        return self.found(action, observation)
-
-
-class Digits(Environment):
-    def __init__(self, highest=9):
-        super().__init__(rubric=Both())
-        self.highest = highest
-
-    def reset(self, seed=None, episode_id=None, low=0):
-        self.number = random.Random(seed).randint(low, self.highest)
-        return Seen(hint=f"{low} to {self.highest}")
-
-    def step(self, action: Move, timeout_s=None):
-        hint = "found" if action.number == self.number else "no"
-        seen = Seen(hint=hint, done=hint == "found")
-        seen.reward = self._apply_rubric(action, seen) - 0.1
-        return seen
-
-    @property
-    def state(self):
-        return State()
-"""
 TENSOR = GAME.replace("class Digits", "class Other(Environment):\n    pass\n\n\nclass Digits")
 
 
@@ -83,12 +32,7 @@ def library() -> None:
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Yield the folder of a package of an environment, `digits_env`."""
-    folder = tmp_path / "digits_env"
-    (folder / "server").mkdir(parents=True)
-    for file in ("__init__.py", "server/__init__.py"):
-        (folder / file).touch()
-    (folder / "openenv.yaml").write_text("spec_version: 1\nname: digits_env\napp: server.app:app\n")
-    (folder / "server" / "app.py").write_text(GAME)
+    folder = write_package(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     importlib.invalidate_caches()
     yield folder
