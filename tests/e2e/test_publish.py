@@ -132,6 +132,7 @@ class StaleHead(Generator):
         super().__init__(spec, config)
 
 
+@pytest.mark.long
 def test_a_generator_with_a_stale_lm_head_stops_the_run(fresh) -> None:
     config, fleet, prompts, base = fresh
     spec = EngineSpec(base, "float32", config.max_model_len, load_weights=False)

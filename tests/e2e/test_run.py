@@ -149,6 +149,7 @@ def test_a_damaged_checkpoint_is_not_resumed_from(workplace, whole) -> None:
     assert len(workplace.metrics("damaged")) == 5
 
 
+@pytest.mark.long
 def test_a_run_that_waits_for_resources_is_left_at_once(workplace, whole) -> None:
     process = workplace.start("waiting", "rollout.cpus_per_generator=50", "placement.wait_for_resources_s=3600")
     log, deadline = workplace.run("waiting") / "log.txt", time.monotonic() + 120

@@ -123,6 +123,7 @@ def test_a_reward_worker_killed_while_its_environments_think_costs_no_group_and_
     assert all(same)  # environments began again from their seeds, and were taken through the same turns
 
 
+@pytest.mark.long
 def test_solve_shows_what_the_environment_says_between_the_turns(whole) -> None:
     asked = "Using the numbers [4, 7, 3], create an equation that equals 25"
     final = str(whole.directory / "final")

@@ -34,6 +34,7 @@ def test_many_texts_in_the_same_memory(task: str) -> None:
     assert findings.peak_mib_growth < 20
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_math_in_a_child() -> None:
     findings = fuzz_math(150, seed=3)

@@ -90,6 +90,7 @@ def test_what_a_living_rank_raises_is_raised_as_it_is(monkeypatch) -> None:
         answers(ask("complains", "waits"), "update", 30)
 
 
+@pytest.mark.long
 def test_a_rank_whose_process_is_stopped_is_found_and_named_and_one_that_works_slowly_is_left_alone() -> None:
     both = ranks(2)
     done = answers(calls(both, "works", "works"), "update", 60, liveness=Listener(both, HANG_TIMEOUT_S))

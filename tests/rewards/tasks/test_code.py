@@ -255,6 +255,7 @@ PIECES = ["", "\n", "```", "    ", "return ", "os._exit(0)", "</answer>", "(", "
 MUTATIONS = st.lists(st.tuples(st.integers(0, 400), st.sampled_from(PIECES)), max_size=6)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @given(st.text(max_size=200) | MUTATIONS.map(lambda edits: mutated(tagged("def f(x):\n    return 0\n"), edits)))
 @settings(max_examples=60)

@@ -256,6 +256,7 @@ def test_what_a_killed_worker_had_is_given_to_another_once(start_pool: StartPool
     assert statuses(pool.collect([make_group(["good"])])[0]) == ["ok"]
 
 
+@pytest.mark.long
 def test_a_worker_that_falls_silent_is_replaced(
     start_pool: StartPool, make_group: MakeGroup, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -56,6 +56,7 @@ def engine(pretrained: Path, tokenizer):
     """An engine as in training: it has the model's config, and no weights until the first publish."""
     threads = torch.get_num_threads()
     os.environ.update(environment(ENGINE))
+    torch.set_num_threads(ENGINE.threads_per_generator)  # which was read from OMP_NUM_THREADS when torch was imported
     from deepspeed.comm import comm
 
     if comm.cdb is not None and not torch.distributed.is_initialized():
