@@ -6,8 +6,10 @@ import signal
 import time
 
 import pytest
+import zstandard
 
 from benchmarks.real_runs.observed import REWARD, processes
+from tests.support.browser import assert_report_shows
 from tests.support.commands import Workplace, rayzero_here
 from tests.support.small import SMALL
 
@@ -59,6 +61,12 @@ def test_a_run_leaves_a_model_a_curve_and_its_completions(workplace, whole) -> N
     assert "held-out problems" in whole and "change" in whole
     assert "rayzero solve" in whole
     assert list((run / "wandb").glob("offline-run-*/*.wandb"))
+
+
+def test_every_page_of_its_report_opens_and_tokens_have_the_logprobs_that_were_sampled(workplace, whole) -> None:
+    run = workplace.run("whole")
+    written = zstandard.decompress((run / "rollouts" / "step_000004.jsonl.zst").read_bytes()).splitlines()
+    assert_report_shows(run / "report.html", [json.loads(line) for line in written])
 
 
 def test_sampler_and_learner_agree_at_every_step(workplace, whole) -> None:

@@ -1,8 +1,10 @@
 """A real browser for tests: Chromium as the system installs it, driven by Playwright."""
 
+import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from math import exp
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,10 @@ import pytest
 CHROMIUM = next(
     (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
 )
+
+
+FIRST_TOKEN = re.compile(r"token 1 of (\d+): p ([\d.]+)%, logprob (−?[\d.]+)")
+PAGES = ("summary", "learning", "emergence", "rollouts", "grpo", "time")
 
 
 def needs_browser() -> None:
@@ -40,3 +46,24 @@ def opened(report: Path, page: str = "summary", **context: Any) -> Iterator[Any]
         yield tab
         browser.close()
         assert not errors
+
+
+def assert_report_shows(report: Path, records: Sequence[Mapping[str, Any]]) -> None:
+    """Assert that all pages open, and that the tokens of the first record's group are shown with their logprobs."""
+    needs_browser()
+    group = [each for each in records if each["prompt_id"] == records[0]["prompt_id"]]
+    with opened(report) as tab:
+        for page in PAGES:
+            tab.click(f'nav a[href="#{page}"]')
+            tab.wait_for_selector(f"#page-{page}:not([hidden])")
+        tab.click('nav a[href="#rollouts"]')
+        tab.fill("#search", group[0]["prompt_id"])
+        assert tab.locator(".row").count() == len(group)
+        tab.click(".row >> nth=0")
+        tab.locator(".strip").focus()
+        tab.keyboard.press("ArrowRight")
+        said = tab.locator(".readout").inner_text()
+    count, probability, logprob = (float(found.replace("−", "-")) for found in FIRST_TOKEN.findall(said)[0])
+    assert probability == pytest.approx(100 * exp(logprob), abs=0.6)
+    shown = [each["rollout_logprobs"] for each in group if len(each["rollout_logprobs"]) == count]
+    assert any(abs(each[0] - logprob) < 0.006 for each in shown), said  # a report has two digits of them

@@ -9,11 +9,10 @@ import pytest
 
 from orchestrator.report.report import write_evaluation_report, write_report
 from tests.orchestrator.report.test_evaluation_report import written as written_evaluation
-from tests.support.browser import needs_browser, opened
+from tests.support.browser import PAGES, needs_browser, opened
 from tests.support.paths import ROOT
 from tests.support.run_directories import written_run
 
-PAGES = ("summary", "learning", "emergence", "rollouts", "grpo", "time")
 WIDTH_OF_PAPER = 717
 """CSS pixels of A4 within Chromium's margins."""
 PLOTTED = """title => [...document.querySelectorAll("#page-learning figure")]
