@@ -14,7 +14,13 @@ from tests.support.pretrained import gguf_file
 
 pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(900)]
 
-ROUND = "Guess the digit.\n<action>{}</action><observation>no</observation><action>{}</action>"
+
+def game(digit: int) -> str:
+    """A game whose first guess is wrong, as a completion has it."""
+    said = "<observation>{}</observation>".format
+    return f"Guess the digit.\n{said('7 to 7')}<action>{digit}</action>{said('no')}<action>7</action>{said('found')}\n"
+
+
 GAME = [
     "prompts.task=game",
     "prompts.environment=openenv:digits_env",
@@ -22,8 +28,8 @@ GAME = [
     "environment.parameters.digits_env.reset.low=7",  # so it is always 7
     "environment.max_turns=2",
     "environment.max_observed_tokens=32",
-    f"prompts.template={ROUND.format(3, 8)}<observation>found</observation>\n\nGuess the digit.\n",
-    "prompts.max_prompt_tokens=96",
+    f"prompts.template={game(3)}\n{game(5)}\nGuess the digit.\n",
+    "prompts.max_prompt_tokens=128",
     "prompts.num_held_out=4",
     "sampling.max_completion_tokens=48",
     "sampling.stop=[]",
