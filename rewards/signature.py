@@ -19,6 +19,9 @@ OFFERED = ("prompt", "log_metric", "log_extra")
 UNKNOWN_HERE = ("trainer_state", "environments")
 """What TRL gives to functions and no worker has: a reward that depends on the step would not be the same again."""
 
+FORMS = "(text, answer), (texts, answer) of a whole group, or (completions, **columns), its parameters by keyword"
+"""What a function may look like."""
+
 
 class SignatureError(TypeError):
     """A function does not exist, or cannot be called with what it would be given. The message says what to do."""
@@ -52,12 +55,18 @@ def kind_of(function: Callable[..., Any]) -> Kind:
     return Kind("group" if parameters and parameters[0].name == "texts" else "completion", is_async)
 
 
+def signature_of(function: Callable[..., Any]) -> inspect.Signature | None:
+    """Return the signature; None for a function in C that does not say."""
+    try:
+        return inspect.signature(function)
+    except (ValueError, TypeError):
+        return None
+
+
 def parameters_of(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
     """Return the parameters by name; none for a function in C that does not say."""
-    try:
-        return inspect.signature(function).parameters
-    except (ValueError, TypeError):
-        return {}
+    signature = signature_of(function)
+    return {} if signature is None else signature.parameters
 
 
 class Keywords(NamedTuple):
@@ -92,13 +101,20 @@ def check_signature(where: str, path: str, given: Iterable[str], function: Calla
     keywords = keywords_of(function, kind)
     if kind.takes == "columns" and (unknown := sorted({*UNKNOWN_HERE} & {*keywords.required})):
         raise SignatureError(f"{path} asks for {unknown[0]}, which TRL has and no reward worker: leave it out")
-    if keywords.takes_any or not parameters_of(function):
+    signature = signature_of(function)
+    if signature is None:
         return
     for name in given:
-        if name not in keywords.named:
+        if name not in keywords.named and not keywords.takes_any:
             raise SignatureError(f"{where}.{name}: {path} has no such parameter; {nearest(name, keywords.named)}")
     if kind.takes == "columns":  # what it lacks may be a column, which only the prompts know
-        return
-    for name in keywords.required:
-        if name not in {*given, *OFFERED}:
-            raise SignatureError(f"{path} needs its parameter {name}: set {where}.{name}")
+        given = {*given, *keywords.named}
+    else:
+        for name in keywords.required:
+            if name not in {*given, *OFFERED}:
+                raise SignatureError(f"{path} needs its parameter {name}: set {where}.{name}")
+    texts = () if kind.takes == "columns" else ("text", "answer")
+    try:
+        signature.bind(*texts, **dict.fromkeys({*given, *(keywords.named & {*OFFERED})}))
+    except TypeError as error:
+        raise SignatureError(f"{path}{signature} cannot be called: {error}; write it as {FORMS}") from None

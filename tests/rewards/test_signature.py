@@ -65,6 +65,37 @@ def test_what_cannot_be_given_is_said_when_it_is_loaded(
         check_parameters(declared, function)
 
 
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda: 0.0,
+        lambda text: 0.0,
+        lambda texts: [0.0],
+        lambda text, **more: 0.0,
+        lambda *, text, answer: 0.0,
+        lambda text, answer, bonus, /: 0.0,
+        lambda completions, /, **columns: [0.0],
+    ],
+)
+def test_what_cannot_take_a_text_and_an_answer_is_refused_with_what_it_may_be(function: Callable[..., Any]) -> None:
+    with pytest.raises(TypeError, match=r"m:mine\(.*\(text, answer\), \(texts, answer\) of a whole group"):
+        check_parameters(RewardFunction("mine", "m:mine", ("mine",)), function)
+
+
+def test_a_parameter_without_a_default_is_asked_for_beside_any_others() -> None:
+    def function(text: str, answer: Any, *, bonus: float, **more: Any) -> float:
+        return bonus
+
+    with pytest.raises(TypeError, match=r"needs its parameter bonus: set rewards\.parameters\.mine\.bonus"):
+        check_parameters(RewardFunction("mine", "m:mine", ("mine",)), function)
+    check_parameters(RewardFunction("mine", "m:mine", ("mine",), parameters={"bonus": 1, "x": 2}), function)
+
+
+@pytest.mark.parametrize("function", [lambda *given: 0.0, lambda text, answer, *more, prompt: 0.0, max])
+def test_what_can_take_them_is_not_refused(function: Callable[..., Any]) -> None:
+    check_parameters(RewardFunction("mine", "m:mine", ("mine",)), function)
+
+
 def test_a_task_is_graded_one_completion_at_a_time() -> None:
     declared = RewardFunction("mine", "m:score", ("correctness",), grades_task=True)
     with pytest.raises(TypeError, match="a task is graded one completion at a time"):
