@@ -13,7 +13,7 @@ from numbers import Real
 from typing import Any, Literal, NamedTuple
 
 from rewards.environments.registry import EnvironmentSpec
-from rewards.workers.grading import limit, messages
+from rewards.workers.grading import UNREADABLE, limit, messages
 from rollout.types.environments import CUT, Environment, Observation
 
 MAX_PARTS = 32
@@ -108,11 +108,13 @@ def decode_reply(line: bytes, max_bytes: int) -> Reply:
     try:
         status, text, is_over, parts, reason, seconds = json.loads(line)
         if status == "error":
+            if not isinstance(reason, str):
+                raise TypeError("no reason")
             return failed(reason)._replace(seconds=float(seconds))
         if status != "ok":
             raise ValueError("no status")
         return checked(Observation(text, is_over, parts), max_bytes)._replace(seconds=float(seconds))
-    except (TypeError, ValueError, RecursionError) as error:
+    except UNREADABLE as error:
         raise ValueError(f"not a reply: {line[:80]!r}") from error
 
 

@@ -57,17 +57,32 @@ def encode_batch(tasks: Iterable[tuple[Sequence[RewardFunction], Subject]]) -> b
     return encode_message([([function.name for function in functions], subject) for functions, subject in tasks])
 
 
+UNREADABLE = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+"""What reading a line of a process that went wrong may raise."""
+
+
 def decode_outcome(line: bytes) -> Outcome:
     """Return the outcome that a line holds. Raises ValueError when a process that went wrong wrote something else."""
-    return outcome_from(json.loads(line))
+    try:
+        return outcome_from(json.loads(line))
+    except UNREADABLE as error:
+        raise ValueError(f"not an outcome: {line[:80]!r}") from error
 
 
 def outcome_from(fields: Sequence[Any]) -> Outcome:
-    """Return the outcome whose fields came as JSON. Raises ValueError for something else."""
+    """Return the outcome whose fields came as JSON. Raises one of UNREADABLE for something else."""
     status, grades, reason, seconds, shown, each, logged = fields
-    if status not in ("ok", "error", "timeout") or not isinstance(grades, dict):
-        raise ValueError(f"not an outcome: {str(fields)[:80]!r}")
-    return Outcome(status, grades, reason, seconds, None if shown is None else tuple(shown), tuple(each), logged)
+    if status not in ("ok", "error", "timeout") or not isinstance(reason, str):
+        raise ValueError("no status or no reason")
+    return Outcome(
+        status,
+        {name: float(grade) for name, grade in grades.items()},
+        reason,
+        float(seconds),
+        None if shown is None else tuple(map(str, shown)),
+        tuple(None if value is None else float(value) for value in each),
+        {name: float(figure) for name, figure in logged.items()},
+    )
 
 
 def markers_of(subject: Subject) -> tuple[str, ...] | None:

@@ -21,7 +21,7 @@ from typing import NamedTuple
 from rewards.function import Outcome, RewardFunction
 from rewards.workers.channel import Channel
 from rewards.workers.fork_server import ForkServer
-from rewards.workers.grading import encode_message, outcome_from
+from rewards.workers.grading import UNREADABLE, encode_message, outcome_from
 from rewards.workers.kernel_counts import CpuTimes
 from rewards.workers.processes import GradeTask
 
@@ -183,5 +183,8 @@ def _decode(line: bytes) -> _Answer:
     """Return what a line says. Raises ValueError for one that a process that went wrong wrote."""
     if not line:
         return _Answer()
-    number, is_stuck, fields = json.loads(line)
-    return _Answer(number, is_stuck, outcome_from(fields))
+    try:
+        number, is_stuck, fields = json.loads(line)
+        return _Answer(int(number), bool(is_stuck), outcome_from(fields))
+    except UNREADABLE as error:
+        raise ValueError(f"not an answer: {line[:80]!r}") from error
