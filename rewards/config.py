@@ -11,7 +11,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, Field, field_validator, model_validator
 
 from rewards.function import MAX_IN_FLIGHT, RIGHT_UNTAGGED
-from rewards.judge.config import JudgeConfig
+from rewards.judge.config import JUDGE_DEADLINE_S, JudgeConfig
 
 _BOUNDS = {
     "memory_gib": (1, 1_048_576, "grading needs at least 1 GiB, and no machine has a PiB; the default is 4"),
@@ -204,6 +204,17 @@ class RewardsConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstr
             if name in self.parameters:
                 raise ValueError(f"rewards.parameters.{name}: a judge is set up in rewards.judges.{name} alone")
         return self
+
+    @model_validator(mode="after")
+    def _rates_leave_time(self) -> Self:
+        for name, judge in self.judges.items():
+            if why := judge.rate_conflict(name, self.num_workers, self.max_in_flight, self.deadline_of(name)):
+                raise ValueError(why)
+        return self
+
+    def deadline_of(self, name: str) -> float:
+        """Return the deadline of a function, named as in `parameters`, or of a judge; seconds."""
+        return self.deadlines_s.get(name, JUDGE_DEADLINE_S if name in self.judges else self.deadline_s)
 
 
 def _check_weights(key: str, weights: Mapping[str, float]) -> None:

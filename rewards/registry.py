@@ -33,8 +33,6 @@ GENERAL = {
 TRIAL_TEXT, TRIAL_ANSWER = "<think>" + "one 1 " * 1000 + "</think>\n<answer>1</answer>", {"answer": "1", "steps": ["1"]}
 """What parameters are tried on before the start: long, and it repeats itself."""
 
-JUDGE_DEADLINE_S = 300.0
-"""Deadline of a judgement, seconds, with its retries and its waits for the rate limit."""
 COSTLY = ("code",)
 """Graders that run programs: they are not called a second time to see if the answer stands outside its tags."""
 
@@ -146,7 +144,7 @@ def functions_of(
             grades_task=name == task,
             finds_untagged=name == task and is_ours and task not in COSTLY and "correctness" in task_parts,
             parameters=_judge_parameters(name, config) or config.parameters.get(name, {}),
-            deadline_s=config.deadlines_s.get(name, JUDGE_DEADLINE_S if path == JUDGE else config.deadline_s),
+            deadline_s=config.deadline_of(name),
         )
         for name, path in (graded | single).items()
     )
@@ -156,7 +154,8 @@ def _judge_parameters(name: str, config: RewardsConfig) -> dict[str, Any]:
     """Return what a judge is called with; nothing for what is no judge."""
     if name not in config.judges:
         return {}
-    return config.judges[name].model_dump() | {"name": name, "num_workers": config.num_workers}
+    own = {"name": name, "num_workers": config.num_workers, "deadline_s": config.deadline_of(name)}
+    return config.judges[name].model_dump() | own
 
 
 def _wanted(config: RewardsConfig) -> dict[str, str]:

@@ -18,7 +18,7 @@ class JudgementCache:
 
     def get(self, asked: Any) -> str | None:
         """Return what was said; None where it was not asked before, or cannot be read."""
-        with suppress(OSError, ValueError, KeyError, TypeError):
+        with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
             return str(json.loads(self._file(asked).read_text("utf-8"))["said"])
         return None
 

@@ -1,7 +1,7 @@
 """A connection to an OpenAI-compatible endpoint that keeps a rate, and does not trust what comes back.
 
-The library retries, with pauses that double or that the endpoint asks for. What it leaves open is closed here: bodies
-of any size, compressed ones, redirections to elsewhere.
+What the library leaves open is closed here: bodies of any size, compressed ones, redirections to elsewhere. Its retries
+are off: it gives up where an endpoint asks for a pause of more than two minutes (reply.py has ours).
 """
 
 from __future__ import annotations

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, Field, field_validator, model_validator
+
+JUDGE_DEADLINE_S = 240.0
+"""Deadline of a judgement, seconds, with its retries and its waits; below ``rollout.stall_timeout_s``'s default."""
 
 
 class JudgeConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False):
@@ -24,7 +28,7 @@ class JudgeConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrin
     best: int = Field(default=10, ge=1, le=1_000)
     """The judge gives a score from 0 to this, and the part is its share: 7 of 10 is 0.7."""
     temperature: float = Field(default=0.0, ge=0, le=2)
-    """Of the judge's sampling. 0 repeats itself best."""
+    """Of the judge's sampling. 0 repeats itself best; OpenAI's models that reason take 1 alone."""
     max_answer_tokens: int = Field(default=512, ge=16, le=1_000_000)
     """Tokens that the judge may answer with. A judge that reasons needs thousands."""
     max_characters: int = Field(default=20_000, ge=1, le=10_000_000)
@@ -34,7 +38,7 @@ class JudgeConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrin
     older JSON mode; or by words alone. The answer is checked in any case."""
     timeout_s: float = Field(default=60.0, gt=0, le=3_600)
     """Seconds that the endpoint may say nothing during one request. `rewards.deadlines_s.<judge>` bounds the whole
-    judgement, with its retries and waits: 300 by default."""
+    judgement, with its retries and waits: 240 by default."""
     attempts: int = Field(default=4, ge=1, le=20)
     """Requests at most for one judgement: after a failed connection, the statuses 408, 409, 429 and 5xx, with a pause
     that doubles or that the endpoint asks for, and after an answer that is not what was asked for."""
@@ -67,6 +71,19 @@ class JudgeConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrin
         if min(self.usd_per_million_tokens) < 0:
             raise ValueError(f"usd_per_million_tokens = {list(self.usd_per_million_tokens)}: must not be negative")
         return self
+
+    def rate_conflict(self, name: str, num_workers: int, max_in_flight: int, deadline_s: float) -> str | None:
+        """Return in a sentence why calls must pass their deadline waiting for the rate limit; None: they need not."""
+        rate = self.requests_per_minute
+        if rate is None or (wait_s := 60 * max_in_flight * num_workers / rate) < deadline_s:
+            return None
+        fits = math.ceil(deadline_s * rate / (60 * num_workers)) - 1
+        lower = f"lower rewards.max_in_flight = {max_in_flight} to {fits} at most, or " if fits else ""
+        return (
+            f"rewards.judges.{name}.requests_per_minute = {rate:g}: {max_in_flight} calls in flight in each of "
+            f"{num_workers} workers wait up to {wait_s:g} s for it, and rewards.deadlines_s.{name} is {deadline_s:g}: "
+            f"{lower}raise the rate or the deadline"
+        )
 
     def schema_of_answer(self) -> dict[str, object]:
         """Return the JSON schema of what the judge must answer."""

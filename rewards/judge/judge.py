@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakKeyDictionary
@@ -12,6 +14,7 @@ from weakref import WeakKeyDictionary
 from rewards.judge.cache import JudgementCache
 from rewards.judge.config import JudgeConfig
 from rewards.judge.question import Messages, WrongAnswerError, messages, score_of
+from rewards.judge.reply import parsed, pause_s, said_in, tokens_of, wants_other_name, was_cut
 from rollout.types.paths import from_home
 
 if TYPE_CHECKING:
@@ -27,16 +30,21 @@ class JudgementError(RuntimeError):
 def prepare(*, name: str, **settings: Any) -> None:
     """Check before anything starts that the judge can be asked: called as the function is loaded.
 
-    Raises RewardConfigError where the key is missing.
+    Raises RewardConfigError where the key is missing, or is none that a header can hold.
     """
     from rewards.config import RewardConfigError
 
     config = _config(settings)
-    if config.key_variable and not os.environ.get(config.key_variable):
+    key, where = key_of(config), f"rewards.judges.{name}.key_variable: the variable {config.key_variable}"
+    if config.key_variable and not key:
         raise RewardConfigError(
-            f"rewards.judges.{name}.key_variable: the variable {config.key_variable} is not set where reward workers "
-            "run. Set it on each machine before Ray starts there, or set key_variable to an empty text if the endpoint "
-            "wants no key"
+            f"{where} is not set where reward workers run, or is empty. Set it on each machine before Ray starts "
+            "there, or set key_variable to an empty text if the endpoint wants no key"
+        )
+    if not (key.isascii() and key.isprintable()):  # the key itself is not shown
+        raise RewardConfigError(
+            f"{where} holds no key: there are control characters or characters beyond ASCII in it. Set it to the key "
+            "alone, in one line"
         )
     from rewards.judge import client  # noqa: F401  it takes a second, for which no deadline should run
 
@@ -49,14 +57,24 @@ async def judge(
     log_metric: LogMetric,
     name: str,
     num_workers: int,
+    deadline_s: float,
     **settings: Any,
 ) -> float:
     """Return the share of the best score that the judge gives the text.
 
     Raises JudgementError when the endpoint or its answers stay wrong, ValueError for a rubric that does not fit.
     """
-    asked = _Judge.here(_config(settings), name, num_workers)
+    asked = _Judge.here(_config(settings), name, num_workers, deadline_s)
     return await asked.score(messages(asked.config, text, prompt, answer), log_metric)
+
+
+@dataclass
+class _Spent:
+    """What a judgement has cost so far."""
+
+    requests: list[int] = field(default_factory=lambda: [0])
+    read: float = 0
+    written: float = 0
 
 
 class _Judge:
@@ -66,22 +84,24 @@ class _Judge:
         WeakKeyDictionary()
     )
 
-    def __init__(self, config: JudgeConfig, name: str, num_workers: int) -> None:
+    def __init__(self, config: JudgeConfig, name: str, num_workers: int, deadline_s: float) -> None:
         from rewards.judge.client import connect
 
         self.config = config
         self._name = name
-        self._key = os.environ.get(config.key_variable, "") if config.key_variable else ""
+        self._deadline_s = deadline_s
+        self._takes_max_tokens = True
+        self._key = key_of(config)
         rate = config.requests_per_minute
         self._client: AsyncOpenAI = connect(config, self._key, None if rate is None else rate / num_workers)
         self._cache = JudgementCache(Path(from_home(config.cache))) if config.cache else None
 
     @classmethod
-    def here(cls, config: JudgeConfig, name: str, num_workers: int) -> _Judge:
+    def here(cls, config: JudgeConfig, name: str, num_workers: int, deadline_s: float) -> _Judge:
         """Return the judge of this event loop, whose connections belong to it."""
         known = cls._known.setdefault(asyncio.get_running_loop(), {})
         if (name, config) not in known:
-            known[name, config] = cls(config, name, num_workers)
+            known[name, config] = cls(config, name, num_workers, deadline_s)
         return known[name, config]
 
     async def score(self, asked: Messages, log_metric: LogMetric) -> float:
@@ -105,39 +125,70 @@ class _Judge:
         return score
 
     async def _ask(self, request: dict[str, Any], log_metric: LogMetric) -> tuple[str, float]:
-        """Return what the judge said, and its score; ask again where it answered wrongly."""
+        """Return what the judge said, and its score; ask again after what passes, as often as it may."""
         from rewards.judge.client import REQUESTS
 
-        count = [0]
-        token = REQUESTS.set(count)
-        read = written = 0
+        spent = _Spent()
+        token = REQUESTS.set(spent.requests)
+        end, attempt = time.monotonic() + self._deadline_s, 0
         try:
             while True:
-                client = self._client.with_options(max_retries=self.config.attempts - count[0] - 1)
-                completion = await client.chat.completions.create(**request)
-                if completion.usage is not None:
-                    read += completion.usage.prompt_tokens or 0
-                    written += completion.usage.completion_tokens or 0
-                said = str(completion.choices[0].message.content) if completion.choices else ""
+                attempt += 1
                 try:
-                    return said, score_of(self.config, said)
-                except WrongAnswerError:
-                    if count[0] >= self.config.attempts:
+                    return await self._try(request, spent)
+                except Exception as error:
+                    pause = pause_s(error, attempt) if attempt < self.config.attempts else None
+                    if pause is None:
                         raise
+                    if time.monotonic() + pause >= end:
+                        raise JudgementError(
+                            f"a pause of {pause:g} s before the next attempt goes beyond the deadline: raise "
+                            f"rewards.deadlines_s.{self._name} = {self._deadline_s:g}; before, {error}"
+                        ) from None
+                    await asyncio.sleep(pause)
         except Exception as error:  # noqa: BLE001  an endpoint may send anything
-            raise self._failure(error, count[0]) from None
+            raise self._failure(error, spent.requests[0]) from None
         finally:
             REQUESTS.reset(token)
             prices = self.config.usd_per_million_tokens
-            log_metric(f"{self._name}_requests", count[0])
-            log_metric(f"{self._name}_tokens", read + written)
-            log_metric(f"{self._name}_usd", (read * prices[0] + written * prices[1]) / 1e6)
+            log_metric(f"{self._name}_requests", spent.requests[0])
+            log_metric(f"{self._name}_tokens", spent.read + spent.written)
+            log_metric(f"{self._name}_usd", (spent.read * prices[0] + spent.written * prices[1]) / 1e6)
+
+    async def _try(self, request: dict[str, Any], spent: _Spent) -> tuple[str, float]:
+        completion = parsed(await self._send(request))
+        read, written = tokens_of(completion)
+        spent.read += read
+        spent.written += written
+        try:
+            said = said_in(completion)
+            return said, score_of(self.config, said)
+        except WrongAnswerError as error:
+            if not was_cut(completion):
+                raise
+            limit = self.config.max_answer_tokens
+            raise WrongAnswerError(f"the judge was cut off at max_answer_tokens = {limit}: raise it; {error}") from None
+
+    async def _send(self, request: dict[str, Any]) -> bytes:
+        """Return the body of an answer. An endpoint that refuses ``max_tokens`` gets its newer name from then on."""
+        create = self._client.chat.completions.with_raw_response.create
+        if not self._takes_max_tokens:
+            request = dict(request)
+            request["max_completion_tokens"] = request.pop("max_tokens")
+        try:
+            return (await create(**request)).http_response.content
+        except Exception as error:
+            if "max_tokens" not in request or not wants_other_name(error):
+                raise
+            self._takes_max_tokens = False
+        return await self._send(request)
 
     def _failure(self, error: Exception, num_requests: int) -> JudgementError:
         cause = f" ({error.__cause__})" if error.__cause__ is not None else ""
-        message = f"{type(error).__name__}: {error}{cause}"
-        if self._key:
-            message = message.replace(self._key, "***")  # an endpoint may say it back
+        is_ours = isinstance(error, WrongAnswerError | JudgementError)
+        message = f"{error}{cause}" if is_ours else f"{type(error).__name__}: {error}{cause}"
+        for shown in {self._key, repr(self._key)[1:-1]} - {""}:  # an endpoint may say it back
+            message = message.replace(shown, "***")
         return JudgementError(f"{self._name} at {self.config.base_url}, after {num_requests} requests: {message}")
 
     def _request(self, asked: Messages) -> dict[str, Any]:
@@ -155,5 +206,10 @@ class _Judge:
         return request
 
 
+def key_of(config: JudgeConfig) -> str:
+    """Return the endpoint's key, without the line break that a mounted secret ends with; empty where there is none."""
+    return os.environ.get(config.key_variable, "").strip() if config.key_variable else ""
+
+
 def _config(settings: Mapping[str, Any]) -> JudgeConfig:
-    return JudgeConfig(**{key: value for key, value in settings.items() if key != "num_workers"})
+    return JudgeConfig(**{key: value for key, value in settings.items() if key not in ("num_workers", "deadline_s")})

@@ -17,6 +17,8 @@ from rewards.judge.config import JudgeConfig
 
 FIELD = re.compile(r"\{([A-Za-z_]\w*)\}")
 FENCE = re.compile(r"\A\s*```(?:json)?\s*\n(.*?)\n\s*```\s*\Z", re.DOTALL)
+THOUGHTS = re.compile(r"\A(?!\s*(?:\{|```)).*?</think>", re.DOTALL)
+"""What a judge that reasons thinks first. Some templates open the block in the prompt; its answer only closes it."""
 MAX_SHOWN = 200
 """Characters of a judge's answer that a message shows."""
 SYSTEM = (
@@ -78,9 +80,10 @@ def block(name: str, text: str, mark: str) -> str:
 
 def score_of(config: JudgeConfig, said: str) -> float:
     """Return the part that an answer gives, from 0 to 1. Raises WrongAnswerError for another answer."""
-    fenced = FENCE.match(said)
+    given = THOUGHTS.sub("", said)
+    fenced = FENCE.match(given)
     try:
-        verdict = Verdict.model_validate_json(fenced[1] if fenced else said)
+        verdict = Verdict.model_validate_json(fenced[1] if fenced else given)
     except ValueError as error:
         what = str(error).splitlines()
         raise WrongAnswerError(f"the judge answered {said[:MAX_SHOWN]!r}: {' '.join(what[1:3]) or what[0]}") from None

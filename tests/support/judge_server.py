@@ -43,6 +43,7 @@ def serving(*replies: Reply) -> Iterator[JudgeServer]:
                 state.times.append(time.monotonic())
                 state.keys.add(self.headers.get("Authorization", ""))
                 reply = state.next_reply()
+            self.body = body
             reply(self, body["messages"][-1]["content"])
 
         def log_message(self, *_: Any) -> None:
@@ -64,6 +65,11 @@ def says(content: str) -> Reply:
     return lambda handler, _: send(handler, 200, completion(content))
 
 
+def sends(**fields: Any) -> Reply:
+    """Answer with a completion, some of whose fields are others."""
+    return lambda handler, _: send(handler, 200, json.dumps(json.loads(completion("")) | fields).encode())
+
+
 def scores(score: object) -> Reply:
     return says(json.dumps({"reason": "as the rubric says", "score": score}))
 
@@ -82,6 +88,20 @@ def late(seconds: float, reply: Reply) -> Reply:
 
 def says_the_key_back(handler: BaseHTTPRequestHandler, _: str) -> None:
     send(handler, 401, json.dumps({"error": {"message": f"bad key: {handler.headers['Authorization']}"}}).encode())
+
+
+def knows_only(name: str, reply: Reply) -> Reply:
+    """Answer as OpenAI's models that reason do: ``max_tokens``, or whatever else is not ``name``, is refused."""
+
+    def answer(handler: BaseHTTPRequestHandler, asked: str) -> None:
+        limits = {"max_tokens", "max_completion_tokens"} & handler.body.keys()  # type: ignore[attr-defined]
+        if limits == {name}:
+            reply(handler, asked)
+        else:
+            message = f"Unsupported parameter: {min(limits)!r} is not supported with this model. Use {name!r} instead."
+            send(handler, 400, json.dumps({"error": {"message": message, "code": "unsupported_parameter"}}).encode())
+
+    return answer
 
 
 def floods(handler: BaseHTTPRequestHandler, _: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from rewards.config import RewardsConfig
+from rewards.config import RewardConfigError, RewardsConfig
 from rewards.function import LoadedFunction, Outcome
 from rewards.registry import functions_of
 from rewards.subject import Subject
@@ -19,10 +19,12 @@ from tests.support.judge_server import (
     Reply,
     fails,
     floods,
+    knows_only,
     late,
     says,
     says_the_key_back,
     scores,
+    sends,
     sends_a_bomb,
     serving,
 )
@@ -47,11 +49,15 @@ def recipe(url: str, deadline_s: float = 20.0, **judge: Any) -> RewardsConfig:
     )
 
 
-def judged(url: str, *texts: str, answer: Mapping[str, Any] | None = None, **settings: Any) -> list[Outcome]:
-    """Judge texts together, in this process."""
+def loaded(url: str, **settings: Any) -> LoadedFunction:
     config = recipe(url, **settings)
     (declared,) = [function for function in functions_of("exact_match", config) if function.name == "clarity"]
-    judge = LoadedFunction.of(declared, declared.load())
+    return LoadedFunction.of(declared, declared.load())
+
+
+def judged(url: str, *texts: str, answer: Mapping[str, Any] | None = None, **settings: Any) -> list[Outcome]:
+    """Judge texts together, in this process."""
+    judge = loaded(url, **settings)
 
     async def run() -> list[Outcome]:
         subjects = [Subject((text,), answer or {}, "What is 2 + 2?") for text in texts]
@@ -87,8 +93,17 @@ def test_a_judge_pays_the_share_of_its_best_score_and_says_what_it_cost() -> Non
         says("Seven, I think."),
         scores(11),
         says('{"reason": "no score"}'),
+        fails(200, body="<html>"),
+        fails(200, body="<html>", Content_Type="text/html"),
+        fails(200, body="[" * 100_000),
+        sends(choices=[{}]),
+        sends(choices={}),
+        sends(choices=[{"message": {"content": [1]}}]),
     ],
-    ids=["500", "429", "408", "not JSON", "out of range", "another schema"],
+    ids=[
+        *["500", "429", "408", "not JSON", "out of range", "another schema"],
+        *["no JSON body", "HTML", "deep", "an empty choice", "no list of choices", "no text"],
+    ],
 )
 def test_what_passes_is_asked_again(trouble: Reply) -> None:
     with serving(trouble, scores(5)) as server:
@@ -103,6 +118,47 @@ def test_an_endpoint_that_asks_for_a_pause_gets_it() -> None:
     assert server.times[1] - server.times[0] >= 1.1
 
 
+def test_a_pause_longer_than_the_deadline_is_an_error_that_says_so_at_once() -> None:
+    with serving(fails(429, Retry_After="180")) as server:
+        (outcome,) = judged(server.url, "a")
+    assert outcome.status == "error" and len(server.requests) == 1
+    says = "a pause of 180 s before the next attempt goes beyond the deadline: raise rewards.deadlines_s.clarity = 20"
+    assert says in outcome.reason
+
+
+def test_a_quota_that_is_used_up_is_not_asked_again() -> None:
+    with serving(fails(429, x_should_retry="false")) as server:
+        judged(server.url, "a")
+    assert len(server.requests) == 1
+
+
+def test_an_answer_that_is_cut_names_the_setting_that_cuts_it() -> None:
+    cut = {"finish_reason": "length", "message": {"role": "assistant", "content": None}}
+    with serving(sends(choices=[cut])) as server:
+        (outcome,) = judged(server.url, "a", attempts=1, max_answer_tokens=600)
+    assert "the judge was cut off at max_answer_tokens = 600: raise it" in outcome.reason
+
+
+@pytest.mark.parametrize("count", [1e999, -1, True, "7", None, 10**30])
+def test_tokens_that_nobody_counted_cost_no_judgement(count: Any) -> None:
+    choice = {"message": {"content": '{"score": 5}'}}
+    with serving(sends(choices=[choice], usage={"prompt_tokens": count, "completion_tokens": 3})) as server:
+        (outcome,) = judged(server.url, "a")
+    assert outcome.grades == {"clarity": 0.5} and outcome.logged["clarity_tokens"] in (3.0, 4.0)
+
+
+@pytest.mark.parametrize(("name", "num_requests"), [("max_tokens", [1, 1]), ("max_completion_tokens", [2, 1])])
+def test_a_model_that_knows_either_name_of_the_limit_is_asked_by_it(name: str, num_requests: list[int]) -> None:
+    async def one_after_the_other(judge: LoadedFunction) -> list[Outcome]:
+        return [await judge.call_async(Subject((text,), {}, "?")) for text in "ab"]
+
+    with serving(knows_only(name, scores(5))) as server:
+        outcomes = asyncio.run(one_after_the_other(loaded(server.url, attempts=1)))
+    assert [each.grades for each in outcomes] == [{"clarity": 0.5}] * 2
+    assert [each.logged["clarity_requests"] for each in outcomes] == num_requests
+    assert server.requests[-1][name] == 512
+
+
 @pytest.mark.parametrize(
     ("reply", "num_requests", "says"),
     [
@@ -110,8 +166,8 @@ def test_an_endpoint_that_asks_for_a_pause_gets_it() -> None:
         (fails(400), 1, "Error code: 400"),
         (fails(503), 2, "Error code: 503"),
         (fails(307, Location="http://127.0.0.1:9/v1/chat/completions"), 1, "307"),
-        (fails(200, body="<html>"), 1, "clarity at http"),
-        (fails(200, body="{}"), 2, "the judge answered ''"),
+        (fails(200, body="<html>"), 2, "the endpoint sent '<html>', which is no completion"),
+        (fails(200, body="{}"), 2, "the endpoint sent '{}', which is no completion"),
         (floods, 2, "more than 1,048,576 bytes"),
         (sends_a_bomb, 2, "compressed"),
     ],
@@ -160,15 +216,23 @@ def test_requests_keep_to_the_rate() -> None:
 
 
 def test_the_same_question_is_asked_once(tmp_path: Path) -> None:
-    with serving(scores(5), scores(6), scores(7)) as server:
+    with serving(scores(5), scores(6)) as server:
         kept = {"cache": str(tmp_path)}
         first, again, other = (judged(server.url, text, **kept)[0] for text in ("a", "a", "b"))
         assert [each.grades["clarity"] for each in (first, again, other)] == [0.5, 0.5, 0.6]
         assert again.logged == {"clarity_cached": 1.0}
-        for file in tmp_path.rglob("*.json"):
-            assert KEY not in file.read_text()
-            file.write_text('{"said": "{\\"score\\": 1000}"}')  # somebody meddled
-        (mended,) = judged(server.url, "a", **kept)
+        assert not any(KEY in file.read_text() for file in tmp_path.rglob("*.json"))
+
+
+@pytest.mark.parametrize(
+    "content", ['{"said": "{\\"score\\": 1000}"}', "[" * 200_000, "5", "{"], ids=["another score", "deep", "5", "cut"]
+)
+def test_a_cache_that_somebody_wrote_into_is_none(tmp_path: Path, content: str) -> None:
+    with serving(scores(5), scores(7)) as server:
+        judged(server.url, "a", cache=str(tmp_path))
+        (file,) = tmp_path.rglob("*.json")
+        file.write_text(content)
+        (mended,) = judged(server.url, "a", cache=str(tmp_path))
     assert mended.grades == {"clarity": 0.7}
 
 
@@ -185,10 +249,36 @@ def test_the_key_is_never_shown() -> None:
     assert "bad key: Bearer ***" in outcome.reason and KEY not in outcome.reason
 
 
+def test_the_line_break_of_a_mounted_secret_is_no_part_of_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JUDGE_KEY", f" {KEY}\n")
+    with serving(scores(5), says_the_key_back) as server:
+        right, refused = judged(server.url, "a")[0], judged(server.url, "b")[0]
+    assert right.grades == {"clarity": 0.5} and server.keys == {f"Bearer {KEY}"}
+    assert "bad key: Bearer ***" in refused.reason and KEY not in refused.reason
+
+
+def test_a_key_that_is_shown_with_escapes_is_blanked_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JUDGE_KEY", key := "sk-\\back'slash")
+    with serving(says_the_key_back) as server:
+        (outcome,) = judged(server.url, "a")
+    assert "***" in outcome.reason and key not in outcome.reason and repr(key)[1:-1] not in outcome.reason
+
+
+@pytest.mark.parametrize("wrong", ["sk-secret\nsk-other", "sk-secret\x1b[0m", "sk-sécret"])
+def test_a_key_that_no_header_can_hold_is_refused_and_not_shown(monkeypatch: pytest.MonkeyPatch, wrong: str) -> None:
+    monkeypatch.setenv("JUDGE_KEY", wrong)
+    with pytest.raises(RewardConfigError, match=r"clarity\.key_variable: the variable JUDGE_KEY holds no key") as error:
+        judged("http://127.0.0.1:9/v1", "a")
+    assert "sk-" not in str(error.value)
+
+
+@pytest.mark.parametrize("unset", [None, "", "\n"])
 def test_a_missing_key_is_said_before_anything_is_graded(
-    make_group: MakeGroup, monkeypatch: pytest.MonkeyPatch
+    make_group: MakeGroup, monkeypatch: pytest.MonkeyPatch, unset: str | None
 ) -> None:
     monkeypatch.delenv("JUDGE_KEY")
+    if unset is not None:
+        monkeypatch.setenv("JUDGE_KEY", unset)
     says = r"^rewards\.judges\.clarity\.key_variable: the variable JUDGE_KEY is not set"
     with serving(scores(5)) as server:
         with pytest.raises(LoadError, match=says):
@@ -216,6 +306,14 @@ def test_a_judge_reads_the_reference() -> None:
         (
             {"judges": {"clarity": {"model": "m", "rubric": "r"}}, "parameters": {"clarity": {"best": 5}}},
             r"is set up in rewards\.judges\.clarity alone",
+        ),
+        (
+            {"judges": {"clarity": {"model": "m", "rubric": "r", "requests_per_minute": 20}}, "num_workers": 2},
+            r"clarity\.requests_per_minute = 20.*up to 384 s.*is 240: lower rewards\.max_in_flight = 64 to 39 at most",
+        ),
+        (
+            {"judges": {"clarity": {"model": "m", "rubric": "r", "requests_per_minute": 0.1}}},
+            r"clarity\.requests_per_minute = 0\.1.*is 240: raise the rate or the deadline",
         ),
     ],
 )

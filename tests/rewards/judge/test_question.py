@@ -54,6 +54,9 @@ def test_a_field_that_is_not_there_is_named() -> None:
         ('{"reason": "good", "score": 7}', 0.7),
         ('{"score": 10, "more": [1]}', 1.0),
         ('{"score": 0.5}', 0.05),
+        ('<think>It is {"score": 3}?\n</think>\n\n{"score": 5}', 0.5),
+        ('a thought of which only the end is told</think>```\n{"score": 5}\n```', 0.5),
+        ('{"reason": "a </think> b", "score": 5}', 0.5),
         ('```json\n{"reason": "a ``` b", "score": 3}\n```', 0.3),
     ],
 )
@@ -82,6 +85,8 @@ def test_answers(said: str, score: float) -> None:
         '{"score": 7',
         pytest.param('{"score": ' + "9" * 5_000 + "}", id="huge"),
         '{"reason": 5, "score": 7}',
+        '<think>{"score": 7}',
+        "<think>seven</think>",
     ],
 )
 def test_other_answers_are_wrong_and_shown(said: str) -> None:
