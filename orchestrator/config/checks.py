@@ -44,6 +44,20 @@ def conflicts(config: RunConfig) -> Iterator[str]:
             f"{config.rollout.stall_timeout_s:g}: the run would stop before a generator that hangs is replaced; "
             "lower it"
         )
+    yield from deadline_conflicts(config)
+
+
+def deadline_conflicts(config: RunConfig) -> Iterator[str]:
+    """Yield which reward functions may take so long that the run stops before they are given up."""
+    rewards, stall_s = config.rewards, config.rollout.stall_timeout_s
+    deadlines = {f"rewards.deadlines_s.{name}": rewards.deadline_of(name) for name in rewards.judges}
+    deadlines |= {f"rewards.deadlines_s.{name}": deadline_s for name, deadline_s in rewards.deadlines_s.items()}
+    for key, deadline_s in {"rewards.deadline_s": rewards.deadline_s, **deadlines}.items():
+        if deadline_s >= stall_s:
+            yield (
+                f"{key} = {deadline_s:g} is not below rollout.stall_timeout_s = {stall_s:g}: the run would stop before "
+                "a function that hangs is given up; lower it, or raise rollout.stall_timeout_s"
+            )
 
 
 def supervised_conflicts(config: RunConfig) -> Iterator[str]:

@@ -62,6 +62,8 @@ WRONG = {
     "sampling.max_completion_tokens=4000": ["max_completion_tokens", "raise it"],
     "prompts.chat=true": ["prompts.chat = true", "set it to false"],
     "rollout.hang_timeout_s=300": ["rollout.hang_timeout_s = 300", "stall_timeout_s = 300", "lower it"],
+    "rewards.deadline_s=300": ["rewards.deadline_s = 300", "stall_timeout_s = 300", "lower it"],
+    "rewards.deadlines_s.countdown=600": ["rewards.deadlines_s.countdown = 600", "stall_timeout_s = 300", "lower it"],
     "max_staleness=9": ["max_staleness = 9", "less than or equal to 8"],
     "prompts.template=Hello": ["prompts", "template must show {target}"],
     "prompts.template={oops} {target}": ["['oops']", "numbers_spaced"],
@@ -116,6 +118,13 @@ def test_a_wrong_override_names_key_value_and_fix(override: str) -> None:
         load("countdown-tiny", [override])
     for part in WRONG[override]:
         assert part in str(caught.value)
+
+
+def test_a_judge_may_not_take_as_long_as_stops_the_run() -> None:
+    judge = 'rewards.judges={"clear"={"model"="m","rubric"="r"}}'
+    load("countdown-tiny", [judge])
+    with pytest.raises(ConfigError, match=r"deadlines_s\.clear = 240 is not below rollout\.stall_timeout_s = 200"):
+        load("countdown-tiny", [judge, "rollout.stall_timeout_s=200"])
 
 
 RIGHT_OR_WRONG, BY_LENGTH = (
