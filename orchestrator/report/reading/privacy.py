@@ -6,19 +6,30 @@ import os
 import re
 import socket
 from collections.abc import Mapping
+from contextlib import suppress
+from functools import cache
 from getpass import getuser
-from pathlib import PurePath
+from pathlib import Path
 from typing import Any
 
-SECRET_NAMES = re.compile(r"(^|_)(key|token|secret|password|passwd|auth|authorization|credentials?|headers?)$")
+WORD_ENDS = re.compile(r"[^A-Za-z0-9]+|(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+SECRET_NAMES = re.compile(
+    r"(^|_)(key|token|secrets?|passwords?|passwd|auth|authorization|credentials?|headers?"
+    r"|(api|access|account|auth|bearer|client|hf|hub|private|secret|session|ssh)_?(keys?|tokens?))$"
+)
+"""In lower case, with `_` between words. Of many tokens or keys the word before tells: `stop_tokens` are none."""
 ADDRESS = re.compile(
     r"://|^[\w.-]+:\d{2,5}(/|$)|\b[A-Za-z][\w-]*(\.[\w-]+)+:\d{2,5}\b"
     r"|(?<![\d.])\d{1,3}(\.\d{1,3}){3}(?![\d.])|@[\w-]+\."
 )
 LOOKS_SECRET = re.compile(r"(hf_|sk-|ghp_|AKIA|eyJ)[\w.-]{12,}|(?=\w*\d)(?=\w*[A-Za-z])[A-Za-z0-9_]{32,}")
-FOLDER = re.compile(r"(?<![\w./<])(?:~|/(?!answer|think)[^\s/:\"'<>]+|[A-Za-z]:\\[^\s\\]+)(?:[/\\][^\s/\\:\"'<>]+)+")
+FOLDER = re.compile(
+    r"(?<![\w./<])(?:~[\w.-]*|/(?!answer|think)[^\s/:\"'<>]+|[A-Za-z]:\\[^\s\\]+)(?:[/\\][^\s/\\:\"'<>]+)+"
+)
 LEFT_OUT = ("runs_dir", "placement", "tracking")
 """Settings of where a run is kept and what it runs on."""
+HOMES = ("home", "users")
+"""Folders of people's home folders."""
 HIDDEN = "(not shown)"
 SHORTEST_SECRET = 6
 """Characters of a variable's value from which its occurrence in a text is no chance."""
@@ -26,28 +37,53 @@ SHORTEST_SECRET = 6
 
 def shareable(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings without folders, addresses and keys. Of a path its last part stays."""
-    kept = {name: value for name, value in settings.items() if name not in LEFT_OUT}
-    return {name: without_places(value, name) for name, value in kept.items()}
+    shown: dict[str, Any] = without_places({name: value for name, value in settings.items() if name not in LEFT_OUT})
+    return shown
 
 
 def without_places(value: Any, name: str = "") -> Any:
     """Return a setting without what names a place or a key."""
+    if is_secret(name) and value and value is not True:
+        return HIDDEN
     if isinstance(value, Mapping):
-        return {key: without_places(inner, key) for key, inner in value.items()}
+        shown: dict[Any, Any] = {}
+        for key, inner in value.items():
+            shown[unused(without_places(key), shown)] = without_places(inner, str(key))
+        return shown
     if isinstance(value, list | tuple):
         return [without_places(inner, name) for inner in value]
     if not isinstance(value, str):
         return value
-    if SECRET_NAMES.search(name.lower()) or ADDRESS.search(value) or LOOKS_SECRET.search(value) or is_known(value):
+    if ADDRESS.search(value) or LOOKS_SECRET.search(value) or is_known(value):
         return HIDDEN
     if "\n" not in value and (value.startswith(("/", "~", "..")) or is_of_this_user(value)):
-        return PurePath(value).name
-    return FOLDER.sub(lambda found: re.split(r"[/\\]", found[0])[-1], value)
+        return last_part(value)
+    return FOLDER.sub(lambda found: last_part(found[0]), value)
+
+
+@cache
+def is_secret(name: str) -> bool:
+    """Return whether a setting or a variable is named like a key, such as `api_key`, `API-KEY` or `apiKey`."""
+    return SECRET_NAMES.search(WORD_ENDS.sub("_", name).lower()) is not None
+
+
+def unused(key: Any, taken: Mapping[Any, Any]) -> Any:
+    """Return a key that is not taken: two folders may end alike."""
+    return next(each for each in (key, *(f"{key} ({n})" for n in range(2, len(taken) + 3))) if each not in taken)
+
+
+def last_part(path: str) -> str:
+    """Return the last part of a path; HIDDEN where that is a home folder, or the name of who runs this."""
+    *folders, name = re.split(r"[/\\]", path.rstrip("/\\"))
+    if not name:  # the root
+        return path
+    is_home = name.startswith("~") or (bool(folders) and folders[-1].lower() in HOMES)
+    return HIDDEN if is_home or name.rstrip(".,;)!?") in names_of_user() else name
 
 
 def is_known(value: str) -> bool:
     """Return whether a text holds this machine's name, or the value of a variable that is named like a key."""
-    named = (text for name, text in os.environ.items() if SECRET_NAMES.search(name.lower()))
+    named = (text for name, text in os.environ.items() if is_secret(name))
     if any(len(text) >= SHORTEST_SECRET and text in value for text in named):
         return True
     host = socket.gethostname()
@@ -55,11 +91,16 @@ def is_known(value: str) -> bool:
 
 
 def is_of_this_user(value: str) -> bool:
-    """Return whether a path leads through a folder that is named like who runs this; `owner/name` is on the hub."""
-    folders = value.split("/")[:-1]
-    if len(folders) < 2:
-        return False
-    try:
-        return getuser() in folders
-    except (OSError, KeyError):  # a container's user without a name
-        return False
+    """Return whether a path has a part that is named like who runs this; `owner/name` is on the hub."""
+    parts = value.split("/")
+    return len(parts) > 2 and not names_of_user().isdisjoint(parts)
+
+
+def names_of_user() -> set[str]:
+    """Return what whoever runs this is called, and the home folder."""
+    found = set()
+    with suppress(OSError, KeyError):  # a container's user without a name
+        found.add(getuser())
+    with suppress(RuntimeError):
+        found.add(Path.home().name)
+    return found

@@ -15,6 +15,11 @@ from orchestrator.report.reading.privacy import HIDDEN, shareable, without_place
         ("../someone/rows.jsonl", "rows.jsonl"),
         ("C:\\Users\\someone\\rows.jsonl", "rows.jsonl"),
         ("see /home/someone/rows.jsonl", "see rows.jsonl"),
+        ("/home/someone", HIDDEN),
+        ("/Users/someone/", HIDDEN),
+        ("C:\\Users\\someone", HIDDEN),
+        ("~someone", HIDDEN),
+        ("in ~someone/data and /home/someone", f"in data and {HIDDEN}"),
         ("http://judge.internal:8000/v1", HIDDEN),
         ("judge.internal:8000", HIDDEN),
         ("ask judge.internal:8000 first", HIDDEN),
@@ -35,13 +40,27 @@ def test_places_and_keys_are_left_out_and_the_rest_stays(given, shown) -> None:
     assert without_places({"a": [given]}) == {"a": [shown]}
 
 
-@pytest.mark.parametrize("name", ["api_key", "token", "password", "Authorization", "client_secret"])
+SECRET_NAMES = [
+    *("api_key", "token", "password", "Authorization", "client_secret", "api-key", "apikey", "API key", "hf_tokens"),
+    *("accessKey", "APIToken", "hfTokens", "x-api-keys", "headers"),
+]
+
+
+@pytest.mark.parametrize("name", SECRET_NAMES)
 def test_a_setting_that_is_named_like_a_key_is_not_shown(name: str) -> None:
-    assert without_places({name: "short"}) == {name: HIDDEN}
+    for value in ("short", 1234, ["short"], {"x": "short"}):
+        assert without_places({name: value}) == {name: HIDDEN}
     assert without_places({"max_prompt_tokens": 80, "stop_tokens": ["a"]}) == {
         "max_prompt_tokens": 80,
         "stop_tokens": ["a"],
     }
+
+
+def test_places_are_left_out_of_keys_too_and_nothing_is_lost_by_that() -> None:
+    given = {"/home/someone/a/rows.jsonl": 1, "~/b/rows.jsonl": 2, "judge.internal:8000": 3, "own": 4}
+    shown = {"rows.jsonl": 1, "rows.jsonl (2)": 2, HIDDEN: 3, "own": 4}
+    assert without_places(given) == shown
+    assert shareable({"weights": given}) == {"weights": shown}
 
 
 def test_where_a_run_is_kept_and_tracked_is_nobodys_business() -> None:
@@ -59,5 +78,10 @@ def test_what_this_machine_and_its_user_are_called_is_left_out(monkeypatch) -> N
         "rows.jsonl",
         "someone/model",
         "someone's",
+    ]
+    assert without_places(["/work/someone", "work/of/someone", "see /work/someone."]) == [
+        HIDDEN,
+        HIDDEN,
+        f"see {HIDDEN}",
     ]
     assert without_places(["it is of six or more", "no"]) == [HIDDEN, "no"]
