@@ -6,14 +6,14 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 from orchestrator.config.recipe import ConfigError
 from orchestrator.push.card import Card
 from orchestrator.records.atomic_file import write_atomically
 from orchestrator.report.plots import draw_curve
-from orchestrator.report.reading.privacy import FOLDER
+from orchestrator.report.reading.privacy import FOLDER, last_part
 from orchestrator.report.reading.recorded_run import RecordedRun
 
 CARD, RECIPE, CURVE = "README.md", "recipe.toml", "curve.png"
@@ -76,7 +76,7 @@ def without_folders(value: Any) -> Any:
     if isinstance(value, list):
         return [without_folders(inner) for inner in value]
     if isinstance(value, str) and FOLDER.fullmatch(value):
-        return PurePath(value.replace("\\", "/")).name
+        return last_part(value)
     return value
 
 

@@ -6,12 +6,13 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 from orchestrator.model_source import PACKAGE, PolicyError, is_gguf, located
-from orchestrator.records.fingerprints import BASE, read_summary
-from orchestrator.report.page.overview import model_name
+from orchestrator.records.fingerprints import BASE, TEACHER, read_summary
+from orchestrator.report.page.overview import QUANTIZED, model_name
+from orchestrator.report.reading.privacy import HIDDEN, last_part, without_places
 from orchestrator.report.reading.recorded_run import RecordedRun
 from rollout.tasks.base import task_names
 from rollout.tasks.datasets import is_file
@@ -43,28 +44,40 @@ def base_of(run: RecordedRun) -> Ingredient:
     path = run.setting("model.path")
     if not isinstance(path, str):
         return Ingredient("base model", model_name(run), "none: its weights began at random")
-    files = ((read_summary(run.path) or {}).get("models") or {}).get(BASE) or {}
-    if is_on_hub(path) and (not files or "revision" in files):
-        return Ingredient("base model", path, card_licence(path), path, str(files.get("revision", "")))
-    name = model_name(run)
-    if path.startswith(PACKAGE):
-        name = f"{name}, from the Python package {path.removeprefix(PACKAGE).partition('/')[0]}"
-    return Ingredient("base model", name, licence_of_files(path))
+    return model_at(run, path, "base model", BASE)
 
 
 def teacher_of(run: RecordedRun) -> list[Ingredient]:
     """Return the model that taught the policy, if one did."""
     path = run.setting("model.teacher")
-    if not isinstance(path, str):
-        return []
-    if is_on_hub(path):
-        return [Ingredient("teacher", path, card_licence(path), path)]
-    return [Ingredient("teacher", "/".join(PurePath(path).parts[-2:]), licence_of_files(path))]
+    return [model_at(run, path, "teacher", TEACHER)] if isinstance(path, str) else []
+
+
+def model_at(run: RecordedRun, path: str, role: str, fingerprint: str) -> Ingredient:
+    """Return the model at a path or of a hub's name, as its fingerprint tells: a folder may be called `owner/name`.
+
+    Args:
+        fingerprint: what the run's fingerprints call it.
+    """
+    files = ((read_summary(run.path) or {}).get("models") or {}).get(fingerprint) or {}
+    if is_on_hub(path) and (not files or "revision" in files):
+        return Ingredient(role, path, card_licence(path), path, str(files.get("revision", "")))
+    name = last_name(path)
+    name = "a model" if name == HIDDEN else QUANTIZED.sub("", name)
+    if path.startswith(PACKAGE):
+        name = f"{name}, from the Python package {path.removeprefix(PACKAGE).partition('/')[0]}"
+    return Ingredient(role, name, licence_of_files(path))
+
+
+def last_name(path: str) -> str:
+    """Return the last part of a path, or HIDDEN where it tells of a person, a machine or a key."""
+    shown = without_places(path)
+    return shown if shown == HIDDEN else last_part(shown)
 
 
 def is_on_hub(path: str) -> bool:
     """Return whether a path can only be a name on the hub."""
-    return HUB_NAME.fullmatch(path) is not None and not path.startswith(".") and not Path(path).exists()
+    return HUB_NAME.fullmatch(path) is not None and path[0] not in ".~" and not Path(path).exists()
 
 
 def licence_of_files(path: str) -> str:
@@ -127,7 +140,7 @@ def data_of(run: RecordedRun) -> list[Ingredient]:
         pairs = run.setting("warm_start.data")
         role = "supervised pairs"
         if isinstance(pairs, str):
-            found.append(Ingredient(role, PurePath(pairs).name))
+            found.append(Ingredient(role, last_name(pairs)))
         else:
             found.append(Ingredient(role, "traces that Rayzero writes", package_licence("rayzero")))
     return list(dict.fromkeys(found))
@@ -150,6 +163,6 @@ def questions(entry: Mapping[str, Any]) -> Iterator[Ingredient]:
         if source == DRAWN:
             continue
         if is_file(source) or not is_on_hub(source):
-            yield Ingredient(role, PurePath(source).name)
+            yield Ingredient(role, last_name(source))
         else:
             yield Ingredient(role, source, card_licence(source, "dataset"), source)

@@ -25,6 +25,7 @@ def planted_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, li
     run = written_run(folder / "planted-folder", "mine", 4, 2, "no", "tracking.wandb_project=planted-project")
     settings = json.loads((run / "config.json").read_text())
     settings["model"] |= {"path": "/home/planted-user/models/base-1b", "build": None}
+    settings["model"]["teacher"] = "/home/planted-user/teacher-7b"
     settings["warm_start"]["data"] = "work/planted-login/pairs.jsonl"
     settings["prompts"]["system"] = "You run on planted-machine."
     settings["rewards"]["parameters"] = {
@@ -34,6 +35,9 @@ def planted_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, li
             "note": "as planted-key says",
             "rule": "ask planted.job:8265 first",
             "who": "someone@planted.host",
+            "hf-tokens": ["planted-short"],
+            "accessKey": {"planted-id": "planted-short"},
+            "by file": {"/home/planted-user/rows.jsonl": 0.5, "/home/planted-user": 1.0},
             "model": "C:\\Users\\planted-user\\judge",
         }
     }

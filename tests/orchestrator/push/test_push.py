@@ -92,6 +92,7 @@ def test_nothing_of_the_machine_is_in_what_is_given_away(tmp_path: Path, monkeyp
     folder = run / "push"
     texts = {file.name: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
     assert b"base-1b" in texts["README.md"] and b"pairs.jsonl" in texts["README.md"]
+    assert b"| teacher | teacher-7b |" in texts["README.md"]
     for name, text in texts.items():
         assert not [secret for secret in secrets if len(secret) > 5 and secret.encode() in text], name
     assert json.loads(texts["adapter_config.json"])["base_model_name_or_path"] == "base-1b"
