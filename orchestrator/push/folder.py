@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import filecmp
 import json
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -80,9 +80,12 @@ def without_folders(value: Any) -> Any:
     return value
 
 
-def differing(folder: Path, card: Card) -> Iterator[str]:
-    """Yield the names of files in a folder of before that somebody has changed, or that another run has written."""
-    for name, text in ((CARD, card.text), (RECIPE, card.recipe)):
-        file = folder / name
-        if file.is_file() and file.read_text("utf-8", "replace") != text:
-            yield name
+def differing(folder: Path, new: Path) -> list[str]:
+    """Return the files of a folder of before that the new one lacks, or has otherwise, other than the curve."""
+    files = sorted(file.relative_to(folder) for file in folder.rglob("*") if file.is_symlink() or not file.is_dir())
+    return [str(file) for file in files if str(file) != CURVE and not is_same(folder / file, new / file)]
+
+
+def is_same(one: Path, other: Path) -> bool:
+    """Return whether two files hold the same; weights that are linked, or were copied at once, are not read."""
+    return one.is_file() and other.is_file() and filecmp.cmp(one, other)

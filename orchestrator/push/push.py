@@ -51,20 +51,14 @@ def write_only(
 ) -> None:
     """Write the folder that would be uploaded, by default into the run's directory. Otherwise as `push`.
 
-    Raises ConfigError too where such a folder has a card that somebody has changed.
+    Raises ConfigError too where such a folder has files that somebody has changed, or put there.
     """
     check_name(repository)
     run = finished(given)
     card = card_of(run, repository, licence)
     folder = Path(from_home(output)) if output else run.path / FOLDER
-    if folder.exists():
-        if not (folder / CARD).is_file():
-            raise ConfigError(f"{folder} is there, and no folder of `rayzero push`: name another one with --output")
-        if changed := list(differing(folder, card)):
-            raise ConfigError(
-                f"{folder} has another {' and '.join(changed)} than would be written, and nothing was overwritten: "
-                f"remove it, name another folder with --output, or upload it as it is: {how(folder, repository)}"
-            )
+    if folder.exists() and not (folder / CARD).is_file():
+        raise ConfigError(f"{folder} is there, and no folder of `rayzero push`: name another one with --output")
     aside = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(aside, ignore_errors=True)
     try:
@@ -72,6 +66,11 @@ def write_only(
         shutil.rmtree(folder, ignore_errors=True)
         aside.replace(folder)
     finally:
+        if changed := differing(folder, aside):
+            raise ConfigError(
+                f"{folder} has another {' and '.join(changed)} than would be written, and nothing was overwritten: "
+                f"remove it, name another folder with --output, or upload it as it is: {how(folder, repository)}"
+            )
         shutil.rmtree(aside, ignore_errors=True)
     say(console, f"{folder}: {describe(folder)}, nothing was uploaded. Look at {CARD}, change it as you like, and then")
     say(console, f"  {how(folder, repository)}")
