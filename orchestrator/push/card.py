@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.push.ingredients import LICENCE, UNKNOWN, Ingredient, base_of, data_of, teacher_of
+from orchestrator.push.ingredients import LICENCE, PAIRS, QUESTIONS, UNKNOWN, Ingredient, base_of, data_of, teacher_of
 from orchestrator.push.limits import limits
-from orchestrator.report.page.overview import overview
+from orchestrator.report.page.overview import overview, total
 from orchestrator.report.reading.digests import KeptDigests
 from orchestrator.report.reading.recorded_run import RecordedRun
 from orchestrator.report.report import rayzero_version
@@ -16,6 +16,8 @@ from orchestrator.report.report import rayzero_version
 TAGS = ("rayzero", "reinforcement-learning", "grpo", "reasoning")
 LEFT_OUT = ("Model", "Task", "Actors")
 """Facts that stand elsewhere in a card, or that are of the machine."""
+OF_REINFORCEMENT = ("A step", "Algorithm", "Learning rate", "Cost")
+"""Facts of settings that supervised training does not use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,7 @@ def card_of(run: RecordedRun, repository: str, licence: str | None = None) -> Ca
     parts = [
         [f"# {title}", headline(run, shown)],
         ["## Results", *results(shown)],
-        ["## How it was trained", *training(shown)],
+        ["## How it was trained", *training(run, shown)],
         ["## What it was made from", *ingredients([base, *teacher_of(run), *data])],
         ["## Limits", "\n".join(f"- {plain(limit)}" for limit in limits(run, shown))],
         ["## Use it", *usage(run, repository, base)],
@@ -126,10 +128,12 @@ def value(estimate: list[float | None], figure: Mapping[str, Any]) -> str:
     return f"{scale * mean:.{digits}f}{unit}" + (f" ± {scale * half:.{digits}f}" if half is not None else "")
 
 
-def training(shown: Mapping[str, Any]) -> Iterator[str]:
-    rows = [[label, text] for label, text in shown["facts"] if label not in LEFT_OUT]
+def training(run: RecordedRun, shown: Mapping[str, Any]) -> Iterator[str]:
+    left_out = LEFT_OUT if run.setting("num_steps") else (*LEFT_OUT, *OF_REINFORCEMENT)
+    rows = [[label, text] for label, text in shown["facts"] if label not in left_out]
     if shown["seconds"]:
-        rows.append(["Time", f"{shown['seconds'] / 60:,.1f} minutes, evaluations not counted"])
+        seconds = shown["seconds"] - total(run.rows, "time/evaluation_s")  # a step's time holds its evaluation
+        rows.append(["Time", f"{seconds / 60:,.1f} minutes, evaluations not counted"])
     yield table(["", ""], rows)
 
 
@@ -143,7 +147,7 @@ def ingredients(found: list[Ingredient]) -> Iterator[str]:
 
 
 def link(each: Ingredient) -> str:
-    return f"datasets/{each.hub}" if each.role != "base model" else each.hub
+    return f"datasets/{each.hub}" if each.role in (PAIRS, QUESTIONS) else each.hub
 
 
 def usage(run: RecordedRun, repository: str, base: Ingredient) -> Iterator[str]:
@@ -161,7 +165,8 @@ def usage(run: RecordedRun, repository: str, base: Ingredient) -> Iterator[str]:
     if not run.setting("model.lora"):
         return
     yield "The adapter is merged into these weights; `adapter/` holds it by itself, as peft loads it."
-    if base.hub and not run.setting("warm_start.num_steps"):
+    is_warm_started = run.setting("num_steps") and run.setting("warm_start.num_steps")
+    if base.hub and not is_warm_started:
         load = f'model = PeftModel.from_pretrained(base, "{repository}", subfolder="adapter")'
         yield block("python", f'base = AutoModelForCausalLM.from_pretrained("{base.hub}")\n{load}')
     else:

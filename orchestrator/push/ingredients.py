@@ -22,6 +22,8 @@ from rollout.types.paths import from_home
 UNKNOWN = "unknown"
 LICENCE = re.compile(r"[A-Za-z0-9][\w.+-]{0,60}")
 HUB_NAME = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}")
+QUESTIONS, PAIRS = "questions", "supervised pairs"
+"""The roles of data."""
 DRAWN = "generated"
 """The `source` of a task whose questions are drawn."""
 
@@ -138,17 +140,16 @@ def data_of(run: RecordedRun) -> list[Ingredient]:
             found += questions(entry)
     if run.setting("warm_start.num_steps"):
         pairs = run.setting("warm_start.data")
-        role = "supervised pairs"
         if isinstance(pairs, str):
-            found.append(Ingredient(role, last_name(pairs)))
+            found.append(Ingredient(PAIRS, last_name(pairs)))
         else:
-            found.append(Ingredient(role, "traces that Rayzero writes", package_licence("rayzero")))
+            found.append(Ingredient(PAIRS, "traces that Rayzero writes", package_licence("rayzero")))
     return list(dict.fromkeys(found))
 
 
 def questions(entry: Mapping[str, Any]) -> Iterator[Ingredient]:
     """Yield the sources of a task's questions."""
-    role, task = "questions", str(entry.get("task", ""))
+    role, task = QUESTIONS, str(entry.get("task", ""))
     section = entry.get(short_name(task))
     is_known, section = isinstance(section, Mapping), section or {}
     sources = [section[name] for name in ("source", "held_out_source") if section.get(name)]

@@ -29,12 +29,16 @@ def limits(run: RecordedRun, shown: Mapping[str, Any]) -> Iterator[str]:
         "would have given."
     )
     yield from learned_little(figures.get("pass@1 (sampled)"))
-    yield (
-        "Right is what the program that graded the answers takes for right. A model learns what is paid, which may be "
-        "less than what was meant."
-    )
-    if taught := run.setting("warm_start.num_steps"):
-        yield f"It was first taught by {taught:,} steps of supervised training: not all that it does came from rewards."
+    if run.setting("num_steps"):
+        yield (
+            "Right is what the program that graded the answers takes for right. A model learns what is paid, which may "
+            "be less than what was meant."
+        )
+        if taught := run.setting("warm_start.num_steps"):
+            yield (
+                f"It was first taught by {taught:,} steps of supervised training: not all that it does came from "
+                "rewards."
+            )
     cut_off = run.rows[-1].get("rollout/truncated", 0.0) if run.rows else 0.0
     if cut_off > MANY_CUT_OFF:
         tokens = run.setting("sampling.max_completion_tokens")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from tempfile import mkdtemp
 
@@ -12,7 +13,9 @@ from orchestrator.config.recipe import ConfigError
 from orchestrator.push.card import card_of
 from orchestrator.push.folder import CARD, differing, files_of, write_folder
 from orchestrator.push.hub import check_name, hub_token, upload
-from orchestrator.report.reading.recorded_run import RecordedRun, read_run
+from orchestrator.records.health.replay import was_stopped
+from orchestrator.records.run_files import is_supervised
+from orchestrator.report.reading.recorded_run import RecordedRun, read_run, state_of
 from rollout.types.paths import from_home
 
 FOLDER = "push"
@@ -63,14 +66,14 @@ def write_only(
     shutil.rmtree(aside, ignore_errors=True)
     try:
         write_folder(run, card, aside)
-        shutil.rmtree(folder, ignore_errors=True)
-        aside.replace(folder)
-    finally:
         if changed := differing(folder, aside):
             raise ConfigError(
                 f"{folder} has another {' and '.join(changed)} than would be written, and nothing was overwritten: "
                 f"remove it, name another folder with --output, or upload it as it is: {how(folder, repository)}"
             )
+        shutil.rmtree(folder, ignore_errors=True)
+        aside.replace(folder)
+    finally:
         shutil.rmtree(aside, ignore_errors=True)
     say(console, f"{folder}: {describe(folder)}, nothing was uploaded. Look at {CARD}, change it as you like, and then")
     say(console, f"  {how(folder, repository)}")
@@ -83,13 +86,11 @@ def how(folder: Path, repository: str) -> str:
 
 def finished(given: str) -> RecordedRun:
     """Return the run. Raises ConfigError where it is not complete, or has no model."""
-    run = read_run(Path(from_home(given)))
-    at = f"the run {run.name!r} is at step {run.last_step} of {run.num_steps}"
+    run, asked = steps_of(read_run(Path(from_home(given))))
     if run.state != "complete":
-        instead = "wait for its end" if run.state == "going on" else "the command that started it resumes it"
-        end = f", or num_steps={run.last_step} there ends it here" if run.last_step else ""
+        at = f"the run {run.name!r} is at step {run.last_step} of {asked}"
         missing = "" if (run.path / "final").exists() else " and has no final/"
-        raise ConfigError(f"{at}{missing}, so that there is no finished model to upload: {instead}{end}")
+        raise ConfigError(f"{at}{missing}, so that there is no finished model to upload: {what_to_do(run)}")
     names = {file.name for file in files_of(run.path / "final")}
     if "config.json" not in names or not any(name.endswith(".safetensors") for name in names):
         raise ConfigError(
@@ -97,6 +98,25 @@ def finished(given: str) -> RecordedRun:
             "started the run writes it again from its last checkpoint"
         )
     return run
+
+
+def steps_of(run: RecordedRun) -> tuple[RecordedRun, int]:
+    """Return the run and the steps that it was asked for. One of `rayzero sft` took no `num_steps` of its recipe."""
+    if not is_supervised(run.rows):
+        return run, run.num_steps
+    asked = run.setting("warm_start.num_steps", 0)
+    state = state_of(run.path, {"num_steps": asked}, run.last_step)
+    return replace(run, settings={**run.settings, "num_steps": 0}, state=state), asked
+
+
+def what_to_do(run: RecordedRun) -> str:
+    """Return what to do with a run that is not complete."""
+    if run.state == "going on":
+        return "wait for its end"
+    if was_stopped(run.rows, run.settings) and (run.path / "final").exists():
+        return "it was stopped as hopeless, and goes on where health.stop_after is raised, or 0"
+    ends_it = f", or num_steps={run.last_step} there ends it here"
+    return "the command that started it resumes it" + (ends_it if run.last_step and run.setting("num_steps") else "")
 
 
 def describe(folder: Path) -> str:

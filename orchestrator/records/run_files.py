@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from orchestrator.config.recipe import ConfigError
 from orchestrator.records.run_directory import whole_lines
 from rollout.types.paths import from_home
+
+
+def is_supervised(rows: Sequence[Mapping[str, float]]) -> bool:
+    """Return whether the lines of metrics.jsonl are those of `rayzero sft`: one recipe may serve `train` too."""
+    return bool(rows) and not any(key.startswith(("reward/", "eval/")) for key in rows[-1])
 
 
 class RunFiles:

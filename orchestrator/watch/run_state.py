@@ -13,10 +13,11 @@ from typing import Any, Literal
 
 import zstandard
 
+from orchestrator.records.health.replay import was_stopped
 from orchestrator.records.metrics_tail import MetricsTail
-from orchestrator.records.run_files import RunFiles
+from orchestrator.records.run_files import RunFiles, is_supervised
 
-Phase = Literal["running", "complete", "stopped", "unknown"]
+Phase = Literal["running", "complete", "stopped", "stopped as hopeless", "unknown"]
 
 MAX_LOG = 64 * 1024
 """Bytes of the end of log.txt that are looked at."""
@@ -56,7 +57,7 @@ class RunState:
 
     @property
     def is_over(self) -> bool:
-        return self.phase in ("complete", "stopped")
+        return self.phase in ("complete", "stopped", "stopped as hopeless")
 
     @property
     def seconds_left(self) -> float | None:
@@ -95,7 +96,7 @@ class RunReader:
             name=self._run.name,
             num_steps=num_steps,
             rows=rows,
-            phase=self._phase(holder, is_done=step >= num_steps),
+            phase=self._phase(holder, rows, is_done=step >= num_steps),
             holder=holder,
             silent_s=self._silent_s(),
             warnings=WARNING.findall(text_of(self._run.path / "log.txt", MAX_LOG))[-NUM_WARNINGS:],
@@ -103,19 +104,19 @@ class RunReader:
         )
 
     def _num_steps(self, rows: Sequence[Mapping[str, float]]) -> int:
-        is_supervised = bool(rows) and not any(key.startswith(("reward/", "eval/")) for key in rows[-1])
-        config = self._run.config.get("warm_start", {}) if is_supervised else self._run.config
+        config = self._run.config.get("warm_start", {}) if is_supervised(rows) else self._run.config
         return int(config.get("num_steps", 0))
 
-    def _phase(self, holder: str, is_done: bool) -> Phase:
-        if is_done and (self._run.path / "final").exists():
+    def _phase(self, holder: str, rows: Sequence[Mapping[str, float]], is_done: bool) -> Phase:
+        has_model = (self._run.path / "final").exists()
+        if is_done and has_model:
             return "complete"
         found = HOLDER.fullmatch(holder)
-        if found is None:
-            return "stopped"
-        if found[2] != socket.gethostname():
+        if found is not None and found[2] != socket.gethostname():
             return "unknown"
-        return "running" if Path("/proc", found[1]).exists() else "stopped"
+        if found is not None and Path("/proc", found[1]).exists():
+            return "running"
+        return "stopped as hopeless" if has_model and was_stopped(rows, self._run.config) else "stopped"
 
     def _silent_s(self) -> float:
         try:

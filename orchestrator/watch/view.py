@@ -88,6 +88,7 @@ class RunView:
             "unknown": f"trained by {state.holder}",
             "complete": "complete",
             "stopped": "stopped: the same command resumes it",
+            "stopped as hopeless": "stopped as hopeless: raise health.stop_after, or set it to 0, to go on",
         }[state.phase]
         if not state.is_over:
             said += f"; last written {clock(state.silent_s)} ago" if state.rows else "; no step yet"

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from pathlib import Path
+from typing import Any
 
-from orchestrator.config.recipe import validate
+from orchestrator.config.recipe import ConfigError, validate
 from orchestrator.config.schema import RunConfig
 from orchestrator.records.health.history import Row
 from orchestrator.records.health.monitor import ALARMS, Health
@@ -47,6 +48,18 @@ def recall(rows: Sequence[Row], config: RunConfig) -> dict[str, tuple[int, str]]
                 found.setdefault(name, (int(row["step"]), sentence))
             said |= row.keys()
     return found
+
+
+def was_stopped(rows: Sequence[Row], settings: Mapping[str, Any]) -> bool:
+    """Return whether `health.stop_after` ends a run of such settings after its last row."""
+    if not (settings.get("health") or {}).get("stop_after"):
+        return False
+    try:
+        health = Health(validate(settings))
+    except ConfigError:  # of another version
+        return False
+    health.recall(rows)
+    return health.is_hopeless
 
 
 def is_to_be_judged(row: Row, said: Set[str]) -> bool:

@@ -83,6 +83,26 @@ def test_a_teacher_is_named_and_where_it_lies_is_not(path: str, tmp_path: Path, 
     assert row[:2] == ["teacher", TEACHERS[path]]
 
 
+def test_only_data_is_linked_as_data(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("orchestrator.push.ingredients.card_licence", lambda *_: "mit")
+    run = written_run(tmp_path, "one", 2, 1)
+    set_in(run, "model", path="org/base", build=None, teacher="org/teacher-7b")
+    set_in(run, "prompts", task="gsm8k", gsm8k={"source": "org/data"})
+    names = {row[0]: row[1] for row in table(card_of(read_run(run), "me/m").text, "What it was made from")}
+    assert names["base model"] == "[org/base](https://huggingface.co/org/base)"
+    assert names["teacher"] == "[org/teacher-7b](https://huggingface.co/org/teacher-7b)"
+    assert names["questions"] == "[org/data](https://huggingface.co/datasets/org/data)"
+
+
+def test_time_is_told_without_that_of_evaluations(tmp_path: Path) -> None:
+    run = written_run(tmp_path, steps=4)
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    timed = [row | {"time/step_s": 60.0, "time/evaluation_s": 45.0} for row in rows]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in timed))
+    text = card_of(read_run(run), "me/my-model").text
+    assert f"| Time | {len(rows) * 15 / 60:.1f} minutes, evaluations not counted |" in text
+
+
 def test_licences_are_those_of_the_hubs_cards_and_unknown_elsewhere(tmp_path: Path, monkeypatch) -> None:
     run = written_run(tmp_path, "one", 2, 1)
     set_in(run, "model", path="org/base", build=None)

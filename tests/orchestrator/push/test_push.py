@@ -23,6 +23,7 @@ WEIGHTS = b"weights" * 1000
 
 def with_model(run: Path, *, adapter: bool = False) -> Path:
     """Put a model into `final/`, whose settings name folders of the machine that trained it."""
+    (run / ".lock").unlink(missing_ok=True)  # this process trains nothing
     final = run / "final"
     settings = {"_name_or_path": "/home/planted-user/cache/gguf-1", "architectures": ["LlamaForCausalLM"]}
     (final / "config.json").write_text(json.dumps(settings))
@@ -115,6 +116,44 @@ def test_a_dry_run_says_how_to_go_on_and_overwrites_no_card_of_a_person(tmp_path
     assert (tmp_path / "elsewhere" / f"curve{PICTURES[0]}").stat().st_size > 1000
     (tmp_path / "mine").mkdir()
     assert main([*command, "--output", str(tmp_path / "mine")]) == 2
+
+
+def test_a_dry_run_removes_no_file_of_a_person(tmp_path: Path, capsys) -> None:
+    run = with_model(written_run(tmp_path))
+    command = ["push", str(run), "me/my-model", "--dry-run"]
+    assert main(command) == 0
+    (run / "push" / "LICENSE").write_text("mine")
+    (run / "push" / "config.json").write_text("{}")
+    assert main(command) == 2
+    assert "has another LICENSE and config.json than would be written" in capsys.readouterr().err
+    assert (run / "push" / "LICENSE").read_text() == "mine" and not (run / ".push.tmp").exists()
+
+
+@pytest.mark.parametrize(("steps", "ended"), [(7, 0), (5, 2)])
+def test_supervised_training_has_its_own_steps_whatever_else_its_recipe_asks(steps, ended, tmp_path, capsys) -> None:
+    run = with_model(written_run(tmp_path, "taught", 10, 0))
+    rows = [{"step": step, "optim/loss": 0.5, "time/step_s": 1.0} for step in range(1, steps + 1)]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    set_in(run, "warm_start", num_steps=7)
+    assert main(["push", str(run), "me/my-model", "--dry-run"]) == ended
+    if ended:
+        said = capsys.readouterr().err
+        assert "at step 5 of 7, so" in said and "resumes it" in said and "num_steps" not in said
+        return
+    card = (run / "push" / "README.md").read_text()
+    assert "by supervised training" in card and "$ rayzero sft recipe.toml" in card and "| Steps | 7 of 7 |" in card
+    assert "Algorithm" not in card and "first taught by" not in card and "| supervised pairs |" in card
+
+
+def test_of_a_run_that_was_stopped_as_hopeless_no_command_is_named_that_would_not_resume_it(tmp_path, capsys) -> None:
+    run = with_model(written_run(tmp_path, "one", 4, 0, "no", "health.stop_after=2"))
+    found = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps(found | {"num_steps": 9}))
+    rows = [{"step": step, "reward/total": 0.0, "rollout/groups_without_spread": 1.0} for step in (1, 2, 3)]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert main(["push", str(run), "me/my-model", "--dry-run"]) == 2
+    said = capsys.readouterr().err
+    assert "stopped as hopeless" in said and "health.stop_after is raised" in said and "resumes it" not in said
 
 
 def test_the_recipe_repeats_the_run(tmp_path: Path) -> None:

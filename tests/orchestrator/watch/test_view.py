@@ -1,6 +1,7 @@
 """What the view shows of a run, from its files alone, whatever models wrote into them."""
 
 import io
+import json
 import re
 import subprocess
 from pathlib import Path
@@ -13,6 +14,7 @@ from orchestrator.watch.printable import printable
 from orchestrator.watch.run_state import MAX_RECORD, RunReader
 from orchestrator.watch.sparkline import BARS, sparkline
 from orchestrator.watch.view import RunView
+from tests.support.run_directories import written_run
 from tests.support.run_files import WrittenRun, evaluation, row
 
 
@@ -76,6 +78,15 @@ def test_how_a_run_has_ended_is_said(run: WrittenRun, end, said: str) -> None:
     run.log(row(10))
     end(run)
     assert re.search(said, " ".join(shown(run).split()))
+
+
+def test_a_run_that_was_stopped_as_hopeless_is_not_said_to_be_resumed(tmp_path: Path) -> None:
+    run = written_run(tmp_path, "one", 4, 0, "no", "health.stop_after=2")
+    (run / ".lock").unlink()
+    rows = [{"step": step, "reward/total": 0.0, "rollout/groups_without_spread": 1.0} for step in (1, 2, 3)]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    text = " ".join(shown(run).split())
+    assert "stopped as hopeless: raise health.stop_after" in text and "resumes it" not in text
 
 
 def finished_pid() -> int:
