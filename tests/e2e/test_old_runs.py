@@ -18,7 +18,6 @@ SAME = ("reward/", "rollout/completion_tokens", "eval/reward", "eval/completion_
 """Metrics that a resume must reproduce; others are times, or round-off."""
 
 
-@pytest.mark.long
 def test_a_run_of_an_earlier_version_goes_on_to_the_same_figures(tmp_path: Path, shared_cluster) -> None:
     workplace = Workplace(tmp_path, "train", str(OLD_RUN / "recipe.toml"), environment=shared_cluster)
     shutil.copytree(OLD_RUN, workplace.run("old"))
