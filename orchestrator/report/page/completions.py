@@ -13,10 +13,8 @@ from orchestrator.report.reading.record_stream import Record
 from orchestrator.report.reading.tokens import MAX_TOKENS, TokenTexts
 from rollout.types.completions import FAILED, TRUNCATED
 
-FORMAT = 1
+FORMAT = 2
 """Version of a group as the page has it. Those that another version has kept are made again."""
-MAX_BYTES = 8 * 2**20
-"""Of all completions in a report, as JSON."""
 LONGEST_TEXT = 20_000
 """Characters of a prompt or completion; of a longer one the beginning and the end are kept."""
 LONGEST_ANSWER = 2_000

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 import re
 from collections.abc import Mapping
+from functools import cache
 from html import escape
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+from orchestrator.report.reading.embedding import embedded
 
 ASSETS = Path(__file__).parent / "assets"
 STYLES = ("page.css", "charts.css", "rollouts.css")
@@ -19,6 +21,12 @@ MODULES = (
     *("emergence.js", "credit.js", "compare.js", "evaluation.js", "main.js"),
 )
 """In the order in which they need each other; each may import from those before it."""
+MAX_PAGE = 15_000_000
+"""Bytes of a report, which people send to each other."""
+MAX_GROUPS = 8 * 2**20
+"""Bytes of the completions in it, so that the page stays quick."""
+EXAMPLES = 100_000
+"""Bytes of what is made of a run's completions once they are chosen: the groups that are explained."""
 IMPORT = re.compile(r"^import\b[^;]*;\n", re.MULTILINE)
 EXPORT = re.compile(r"^export ", re.MULTILINE)
 
@@ -60,10 +68,16 @@ def document(title: str, data: Mapping[str, Any]) -> str:
     )
 
 
-def embedded(data: Mapping[str, Any]) -> str:
-    """Return the data as JSON that cannot end the element it stands in, whatever a model wrote."""
-    text = json.dumps(data, allow_nan=False, separators=(",", ":"))
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+def room_beside(data: Mapping[str, Any]) -> int:
+    """Return how many bytes a page that shows this data has left for completions."""
+    taken = empty_page() + len(embedded(data)) + EXAMPLES * len(data.get("runs", ["an evaluation"]))
+    return min(MAX_GROUPS, max(0, MAX_PAGE - taken))
+
+
+@cache
+def empty_page() -> int:
+    """Return the bytes of a page without data."""
+    return len(document("", {}).encode())
 
 
 def bundled() -> str:

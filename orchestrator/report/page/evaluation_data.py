@@ -9,12 +9,14 @@ from typing import Any
 
 from orchestrator.config.recipe import ConfigError
 from orchestrator.report.page.chart import Chart, Line, Role, present
-from orchestrator.report.page.completions import LONGEST_ANSWER, MAX_BYTES, number, shortened
+from orchestrator.report.page.completions import LONGEST_ANSWER, number, shortened
+from orchestrator.report.page.document import room_beside
+from orchestrator.report.reading.embedding import embedded
 from orchestrator.report.reading.kept import MAX_COMPLETIONS
 from orchestrator.report.reading.privacy import without_places
 from rollout.types.completions import TRUNCATED
 
-RULE = "Kept are the first questions with all of their completions, until there are {limit:,}."
+RULE = "Kept are the first questions with all of their completions, until there are {limit:,}, or the page is full."
 ROLES: tuple[Role, ...] = ("muted", "main", "second", "wrong", "third")
 PLAIN = {
     "completion_tokens": "mean completion, tokens",
@@ -42,19 +44,17 @@ def read_evaluation(file: Path) -> Mapping[str, Any]:
 def evaluation_data(content: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the page shows: a column for each model and format, and questions with their answers."""
     results = content["results"]
-    questions, kept, total = asked(results)
-    return {
+    shown = {
         "columns": [[str(without_places(each["model"])), str(each["format"]).replace("_", " ")] for each in results],
         "rows": rows(results),
         "differences": [each.get("difference") for each in results],
         "verdicts": [(each.get("trainability") or {}).get("verdict") for each in results],
         "problems": len(results[0]["prompts"]),
         "charts": present([chart for label in ("difficulty", "source") if (chart := by_label(results, label))]),
-        "questions": questions,
-        "kept": kept,
-        "of": total,
         "rule": RULE.format(limit=MAX_COMPLETIONS),
     }
+    questions, kept, total = asked(results, room_beside(shown))
+    return shown | {"questions": questions, "kept": kept, "of": total}
 
 
 def rows(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -109,8 +109,8 @@ def by_label(results: Sequence[Mapping[str, Any]], label: str) -> Chart | None:
     return Chart(f"pass@1 by {label}", "share", lines, note, kind="groups", x_title="")
 
 
-def asked(results: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], int, int]:
-    """Return the questions that are kept, how many completions they have, and how many there are."""
+def asked(results: Sequence[Mapping[str, Any]], room: int) -> tuple[list[dict[str, Any]], int, int]:
+    """Return the questions that `room` bytes hold, how many completions they have, and how many there are."""
     total = sum(len(prompt["completions"]) for result in results for prompt in result["prompts"])
     by_id = [{prompt["id"]: prompt for prompt in result["prompts"]} for result in results]
     questions: list[dict[str, Any]] = []
@@ -124,8 +124,8 @@ def asked(results: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], i
             "answers": [answers(each) for each in found],
         }
         count = sum(len(each["completions"]) for each in found if each)
-        size += len(json.dumps(made))
-        if kept + count > MAX_COMPLETIONS or size > MAX_BYTES:
+        size += len(embedded(made))
+        if kept + count > MAX_COMPLETIONS or size > room:
             break
         questions.append(made)
         kept += count

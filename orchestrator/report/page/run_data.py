@@ -8,7 +8,8 @@ from typing import Any
 
 from orchestrator.records.meanings.table import find_metric
 from orchestrator.report.page.comparison import ComparedRun, comparison
-from orchestrator.report.page.completions import FORMAT, MAX_BYTES, group_json
+from orchestrator.report.page.completions import FORMAT, group_json
+from orchestrator.report.page.document import room_beside
 from orchestrator.report.page.emergence import emergence
 from orchestrator.report.page.events import events
 from orchestrator.report.page.group_credit import credit
@@ -17,7 +18,7 @@ from orchestrator.report.page.machines import machines
 from orchestrator.report.page.overview import overview
 from orchestrator.report.reading.columns import counted_table, metrics_table
 from orchestrator.report.reading.digests import KeptDigests
-from orchestrator.report.reading.kept import MAX_COMPLETIONS, RULE, Digested, choose
+from orchestrator.report.reading.kept import MAX_COMPLETIONS, MAX_FAULTS, RULE, Digested, choose
 from orchestrator.report.reading.kept_groups import GroupShelf
 from orchestrator.report.reading.recorded_run import RecordedRun
 from orchestrator.report.reading.tokens import token_texts
@@ -25,29 +26,34 @@ from orchestrator.report.reading.tokens import token_texts
 
 def report_data(runs: Sequence[RecordedRun], steps: Sequence[int] = ()) -> dict[str, Any]:
     """Read the files of one run, or of several, and return all that the page knows; see `run_data`."""
-    made, compared = [], []
+    found: list[Digested] = []
     for run in runs:
         digests = KeptDigests(run.path)
-        train, held_out = digests.of(run.rollouts), digests.of(run.held_out)
-        made.append(run_data(run, train, held_out, steps, 1 / len(runs)))
-        compared.append(ComparedRun(run, held_out[max(held_out)] if held_out else None))
-    return {"runs": made} | ({"compare": comparison(compared)} if len(made) > 1 else {})
+        found.append({"train": digests.of(run.rollouts), "held_out": digests.of(run.held_out)})
+    data: dict[str, Any] = {
+        "runs": [run_data(run, each["train"], each["held_out"]) for run, each in zip(runs, found, strict=True)]
+    }
+    if len(runs) > 1:
+        last = [each["held_out"][max(each["held_out"])] if each["held_out"] else None for each in found]
+        data["compare"] = comparison([ComparedRun(*each) for each in zip(runs, last, strict=True)])
+    room = room_beside(data)
+    for run, each, made in zip(runs, found, data["runs"], strict=True):
+        kept = rollouts(run, each, steps, 1 / len(runs), room)
+        made["rollouts"] = kept
+        counted = dict.fromkeys(key for keys in made["counted"]["keys"] for key in keys)
+        made["credit"] = credit(run.settings, kept["groups"], each["train"], counted)
+    return data
 
 
-def run_data(
-    run: RecordedRun, train: Digests, held_out: Digests, steps: Sequence[int] = (), share: float = 1.0
-) -> dict[str, Any]:
-    """Return what the page shows of a run.
+def run_data(run: RecordedRun, train: Digests, held_out: Digests) -> dict[str, Any]:
+    """Return what the page shows of a run, but for completions and what is made of them.
 
     Args:
         train: digests of the training completions, by step.
         held_out: digests of the evaluations, by step.
-        steps: steps of which every group is kept, as far as there is room.
-        share: of the report's room that this run's completions may take.
     """
     metrics, counted = metrics_table(run.rows), counted_table(train, held_out)
     keys = dict.fromkeys([*metrics.all_keys(), *counted.all_keys()])
-    kept = rollouts(run, {"train": train, "held_out": held_out}, steps, share)
     return {
         "name": run.name,
         "summary": overview(run, held_out),
@@ -58,9 +64,7 @@ def run_data(
         "events": events(run),
         "learning": learning_sections(keys, held_out),
         "emergence": emergence(keys, train, held_out),
-        "credit": credit(run.settings, kept["groups"], train, keys),
         "machines": machines(run, keys),
-        "rollouts": kept,
     }
 
 
@@ -74,11 +78,17 @@ def meanings(keys: Collection[str]) -> dict[str, list[str]]:
     }
 
 
-def rollouts(run: RecordedRun, digests: Digested, steps: Sequence[int], share: float) -> dict[str, Any]:
-    """Return the completions that the page holds, and how many there are."""
+def rollouts(run: RecordedRun, digests: Digested, steps: Sequence[int], share: float, room: int) -> dict[str, Any]:
+    """Return the completions that the page holds, and how many there are.
+
+    Args:
+        steps: steps of which every group is kept, as far as there is room.
+        share: of the report's completions that this run may have.
+        room: bytes that the completions of all runs may take.
+    """
     limit, texts = int(MAX_COMPLETIONS * share), token_texts(run)
     made_by = json.dumps([FORMAT, texts.made_by])
-    shelf = GroupShelf(lambda group: group_json(group, texts), made_by, int(MAX_BYTES * share))
+    shelf = GroupShelf(lambda group: group_json(group, texts), made_by, int(room * share))
     shelf.recall(run.path)
     shelf.add(choose(digests, steps, limit), digests, {"train": run.rollouts, "held_out": run.held_out})
     if share == 1.0 and not steps:  # as the next report of this run will want them
@@ -88,5 +98,5 @@ def rollouts(run: RecordedRun, digests: Digested, steps: Sequence[int], share: f
         "groups": shelf.groups,
         "kept": shelf.num_completions,
         "of": sum(each.completions for digested in digests.values() for each in digested.values()),
-        "rule": RULE.format(limit=limit),
+        "rule": RULE.format(limit=limit, faults=MAX_FAULTS),
     }

@@ -19,10 +19,11 @@ EACH_STEP = 4
 MAX_FAULTS = 40
 """Groups that are kept for a fault alone."""
 RULE = (
-    "Kept are whole groups, in this order until there are {limit:,} completions: the first group that shows each "
-    "behaviour; groups with a fault; the first questions of the first, the middle and the last evaluation; groups of "
-    "steps with an evaluation, in turn with the group of the largest advantage and of the largest gap of each step; "
-    "then others, evenly over the run. `rayzero report RUN --steps N` keeps those of step N first."
+    "Kept are whole groups, in this order until there are {limit:,} completions or the page is full: the first group "
+    "that shows each behaviour; up to {faults} groups with a fault, evenly over the run; the first questions of the "
+    "first, the middle and the last evaluation; groups of steps with an evaluation, in turn with the group of the "
+    "largest advantage and of the largest gap of each step; then others, evenly over the run. `rayzero report RUN "
+    "--steps N` keeps those of step N first."
 )
 
 MAX_MISSES = 200

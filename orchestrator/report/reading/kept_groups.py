@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from orchestrator.records.atomic_file import write_atomically
 from orchestrator.report.reading.digests import Key, key_of
+from orchestrator.report.reading.embedding import embedded
 from orchestrator.report.reading.kept import Digested, KeptGroup, Place, Split, read_groups
 
 logger = logging.getLogger(__name__)
@@ -27,9 +28,9 @@ class PageGroup(NamedTuple):
     """A group as the page has it."""
 
     size: int
-    """Characters as JSON."""
+    """Bytes in the page."""
     text: str = ""
-    """The group as JSON; empty where there was no room for it."""
+    """The group as it stands in the page; empty where there was no room for it."""
     group: dict[str, Any] | None = None
     """What the text says."""
 
@@ -87,7 +88,7 @@ class GroupShelf:
     def _put(self, key: Key, place: Place, reasons: list[str], read: KeptGroup | None) -> None:
         before = self._before.get((key, place.number))
         if read is not None:
-            text = json.dumps(self.make(read))
+            text = embedded(self.make(read))
             before = PageGroup(len(text), text, json.loads(text))
         if before is None:
             return

@@ -12,19 +12,20 @@ from orchestrator.evaluate.comparison import ModelResult, compare_pass_at_1
 from orchestrator.evaluate.evaluation import summarize
 from orchestrator.evaluate.models import NamedModel
 from orchestrator.report.comparison_file import write_comparison
+from orchestrator.report.page import document
 from tests.support.groups import scored_group
 from tests.support.run_directories import data_of
 
 pytest.importorskip("plotly", reason="`make install` installs plotly")
 
 
-def written(file: Path) -> Path:
+def written(file: Path, said: str = "says </script>") -> Path:
     """Two models, of which the second is right more often, on easy and hard problems."""
     results: list[ModelResult] = []
     for name, right in (("base", 1), ("trained", 3)):
         groups = []
         for n in range(6):
-            group = scored_group(f"held_out/{n}", [k < right for k in range(4)], text=f"{name} says </script>")
+            group = scored_group(f"held_out/{n}", [k < right for k in range(4)], text=f"{name} {said}")
             groups.append(replace(group, prompt=replace(group.prompt, difficulty=f"{n % 2 + 2} numbers")))
         evaluation = summarize(groups, [scored_group("g", [True])] * 6, (1, 4))
         difference = compare_pass_at_1(evaluation, results[0].evaluation if results else None)
@@ -51,6 +52,14 @@ def test_models_stand_side_by_side_in_figures_and_in_answers(tmp_path: Path, cap
     assert [sum(each["right"] for each in answer["completions"]) for answer in answers] == [1, 3]
     assert answers[0]["completions"][0]["text"] == "base says </script>" and answers[1]["greedy"]["right"]
     assert "planted-user" not in (tmp_path / "found.html").read_text()
+
+
+def test_completions_of_markup_are_left_out_where_the_page_would_grow_too_large(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(document, "MAX_GROUPS", 500_000)
+    file = written(tmp_path / "found.json", "<" * 19_000)
+    assert main(["report", "--evaluation", str(file)]) == 0
+    assert len((tmp_path / "found.html").read_bytes()) < document.empty_page() + 600_000
+    assert data_of(tmp_path / "found.html")["evaluation"]["kept"] == 0
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"results": []}', '{"results": [{"model": "a"}]}', '{"results": 3}'])

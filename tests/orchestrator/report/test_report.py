@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from orchestrator.cli import main
-from orchestrator.report.page import overview
+from orchestrator.report.page import document, overview
 from orchestrator.report.page.chart import healthy
+from orchestrator.report.reading.embedding import embedded
 from orchestrator.report.reading.recorded_run import RecordedRun, read_run
 from orchestrator.report.report import write_report
 from tests.support.paths import ROOT
@@ -92,6 +93,23 @@ def test_tokens_carry_the_learners_gap_and_what_the_update_changed_at_evaluation
         assert first["gaps"] == [0, 200, 0]
         assert first.get("changes") == ([0, 1000, 0] if group["step"] in (2, 4) else None)
     assert not [group for group in found["rollouts"]["groups"] if group["split"] != "train" and "gaps" in str(group)]
+
+
+def test_a_report_keeps_its_limit_whatever_a_model_wrote_and_however_many_steps_there_are(
+    tmp_path: Path, monkeypatch
+) -> None:
+    run = written_run(tmp_path, steps=30, text="<" * 2_000)
+    most = document.empty_page() + document.EXAMPLES + 500_000
+    monkeypatch.setattr(document, "MAX_PAGE", most)
+    (few,) = data_of(write_report([run]))["runs"]
+    assert 0 < few["rollouts"]["kept"] < few["rollouts"]["of"]
+    assert 0.9 * most < len((run / "report.html").read_bytes()) <= most
+    long = {f"reward/part_{n}": 1 / 3 for n in range(100)}
+    with (run / "metrics.jsonl").open("a") as file:
+        file.writelines(json.dumps({"step": step, **long}) + "\n" for step in range(31, 331))
+    (fewer,) = data_of(write_report([run]))["runs"]
+    assert len(embedded(fewer["rollouts"]["groups"])) < len(embedded(few["rollouts"]["groups"]))
+    assert len((run / "report.html").read_bytes()) <= most
 
 
 def test_several_runs_share_the_room(tmp_path: Path) -> None:

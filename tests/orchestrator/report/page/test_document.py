@@ -8,7 +8,8 @@ from collections import Counter
 
 import pytest
 
-from orchestrator.report.page.document import ASSETS, MODULES, STYLES, bundled, document, embedded
+from orchestrator.report.page.document import ASSETS, MODULES, STYLES, bundled, document
+from orchestrator.report.reading.embedding import embedded
 
 pytest.importorskip("plotly", reason="`make install` installs plotly")
 
