@@ -23,8 +23,9 @@ from orchestrator.report.reading.figures import (
     step_figures,
 )
 from orchestrator.report.reading.record_stream import Record, RecordGroup
+from rollout.types.completions import FAILED
 
-FORMAT = 4
+FORMAT = 5
 """Version of a digest. One of another version is made again."""
 MAX_VALUES = 12
 """Distinct values of a reward part that are counted apart; of more, values are rounded to tenths."""
@@ -51,7 +52,7 @@ class StepDigest:
     difficulties: dict[str, list[list[int]]] = field(default_factory=dict)
     """By difficulty of held-out problems: right completions and completions of each."""
     faults: list[int] = field(default_factory=list)
-    """Numbers of the groups with a reward that timed out or failed."""
+    """Numbers of the groups with a reward, or an environment, that timed out or failed."""
     first_shown: dict[str, int] = field(default_factory=dict)
     """By behaviour the number of the first group that shows it."""
     largest_advantage: list[float] = field(default_factory=list)
@@ -149,7 +150,7 @@ def counted(found: Counter[float]) -> list[list[float]]:
 
 
 def note_remarkable(made: StepDigest, number: int, records: Sequence[Record]) -> None:
-    if any(part.get("status") != "ok" for record in records for part in record.get("parts", {}).values()):
+    if any(has_fault(record) for record in records):
         made.faults.append(number)
     advantage = max((abs(record.get("advantage") or 0.0) for record in records), default=0.0)
     if advantage > (made.largest_advantage or [0, 0.0])[1]:
@@ -157,6 +158,12 @@ def note_remarkable(made: StepDigest, number: int, records: Sequence[Record]) ->
     gap = max((largest_gap(record) for record in records), default=0.0)
     if gap > (made.largest_gap or [0, 0.0])[1]:
         made.largest_gap = [number, gap]
+
+
+def has_fault(record: Record) -> bool:
+    """Return whether a reward, or the environment, timed out or failed."""
+    failed = any(part.get("status") != "ok" for part in record.get("parts", {}).values())
+    return failed or record.get("finish_reason") in FAILED
 
 
 def largest_gap(record: Record) -> float:

@@ -36,6 +36,14 @@ def estimates_of(found: StepDigest) -> dict[str, list[float]]:
     return {key: [value for (value,) in values] for key, values in columns(table.to_json(), [1], 3).items()}
 
 
+@pytest.mark.parametrize("reason", ["timeout", "error"])
+def test_an_environment_that_failed_is_a_fault_of_its_group(tmp_path: Path, reason: str) -> None:
+    records = [record("a"), record("b", finish_reason=reason), record("c", finish_reason="turns")]
+    found = digest(7, groups_of(file_of(tmp_path, records)))
+    assert found.faults == [1]
+    assert "fault" in choose({"train": {7: found}, "held_out": {}})[Place("train", 7, 1)]
+
+
 def test_right_and_wrong_completions_are_counted_apart(tmp_path: Path) -> None:
     records = [
         record("a", "Let me check: 3", right=True, markers=["verification"]),
@@ -130,7 +138,7 @@ def test_a_small_run_is_kept_whole_and_a_large_one_within_the_limit() -> None:
     assert len(choose(small)) == 11
     large = {"train": {step: made(step, 64, 8) for step in range(1, 1001)}, "held_out": {}}
     assert len(choose(large)) * 8 == 2000
-    assert "2,000" in RULE.format(limit=2000)
+    assert "2,000" in RULE.format(limit=2000, faults=40)
 
 
 def test_what_is_remarkable_comes_before_the_rest() -> None:
