@@ -15,7 +15,7 @@ from orchestrator.push.folder import CARD, differing, files_of, write_folder
 from orchestrator.push.hub import check_name, hub_token, upload
 from orchestrator.records.health.replay import was_stopped
 from orchestrator.records.run_files import is_supervised
-from orchestrator.report.reading.recorded_run import RecordedRun, read_run, state_of
+from orchestrator.report.reading.recorded_run import RecordedRun, read_run
 from rollout.types.paths import from_home
 
 FOLDER = "push"
@@ -104,9 +104,7 @@ def steps_of(run: RecordedRun) -> tuple[RecordedRun, int]:
     """Return the run and the steps that it was asked for. One of `rayzero sft` took no `num_steps` of its recipe."""
     if not is_supervised(run.rows):
         return run, run.num_steps
-    asked = run.setting("warm_start.num_steps", 0)
-    state = state_of(run.path, {"num_steps": asked}, run.last_step)
-    return replace(run, settings={**run.settings, "num_steps": 0}, state=state), asked
+    return replace(run, settings={**run.settings, "num_steps": 0}), run.num_steps
 
 
 def what_to_do(run: RecordedRun) -> str:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import fcntl
 import json
 import logging
-import os
-import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import zip_longest
@@ -20,6 +18,7 @@ from learner.logprob_record import LogprobRecord
 from orchestrator.config.schema import RunConfig
 from orchestrator.records.atomic_file import write_atomically
 from orchestrator.records.changes import changed_settings
+from orchestrator.records.lock_holder import LockHolder
 from orchestrator.records.log_file import LogFile
 from orchestrator.records.rollout_records import rollout_records
 from orchestrator.records.strict_json import to_json, without_infinities
@@ -192,7 +191,7 @@ class RunDirectory:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             lock.seek(0)
-            holder = lock.read().decode().strip()
+            holder = LockHolder.read(lock.read().decode(errors="replace")).shown
             raise RunDirectoryError(
                 f"{self.path} is being trained into by another command ({holder}): wait for it, stop it, or choose "
                 "another name"
@@ -201,7 +200,7 @@ class RunDirectory:
             logger.warning("%s cannot be locked (%s): start no second command for it", self.path, error)
         with self.writing():
             lock.truncate(0)
-            lock.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
+            lock.write(LockHolder.this().text.encode())
 
     @contextmanager
     def writing(self) -> Iterator[None]:

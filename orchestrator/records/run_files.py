@@ -47,3 +47,9 @@ class RunFiles:
             return f"Did you mean {meant}?"
         known = f" There are {', '.join(map(str, folders[:5]))}" if folders else ""
         return f"Give a run's directory, such as runs/<name>.{known}"
+
+
+def asked_steps(config: Mapping[str, Any], rows: Sequence[Mapping[str, float]]) -> int:
+    """Return the steps that were asked for; 0 where the settings do not say."""
+    steps = ((config.get("warm_start") or {}) if is_supervised(rows) else config).get("num_steps")
+    return steps if isinstance(steps, int) else 0

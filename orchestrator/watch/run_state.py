@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import socket
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,8 +13,9 @@ from typing import Any, Literal
 import zstandard
 
 from orchestrator.records.health.replay import was_stopped
+from orchestrator.records.lock_holder import LockHolder
 from orchestrator.records.metrics_tail import MetricsTail
-from orchestrator.records.run_files import RunFiles, is_supervised
+from orchestrator.records.run_files import RunFiles, asked_steps
 
 Phase = Literal["running", "complete", "stopped", "stopped as hopeless", "unknown"]
 
@@ -26,7 +26,6 @@ MAX_RECORD = 1024 * 1024
 NUM_WARNINGS = 5
 WARNING = re.compile(r"^[\d-]{10} [\d:,]{8,12} (?:WARNING|ERROR) (.+)$", re.MULTILINE)
 ALARM = re.compile(r"health/(\w+) after step \d+: ")
-HOLDER = re.compile(r"process (\d+) on (.+)")
 MAX_BEHIND = 3
 """Steps that the rollouts may be behind the metrics."""
 
@@ -89,32 +88,27 @@ class RunReader:
         self._run = RunFiles(self._given)  # a resume may have other settings
         self._tail.poll()
         rows = [row for row in self._tail.rows if "step" in row]
-        num_steps = self._num_steps(rows)
+        num_steps = asked_steps(self._run.config, rows)
         step = int(rows[-1]["step"]) if rows else 0
-        holder = text_of(self._run.path / ".lock", 200).strip()
+        holder = LockHolder.read(text_of(self._run.path / ".lock", 200))
         return RunState(
             name=self._run.name,
             num_steps=num_steps,
             rows=rows,
             phase=self._phase(holder, rows, is_done=step >= num_steps),
-            holder=holder,
+            holder=holder.shown,
             silent_s=self._silent_s(),
             warnings=WARNING.findall(text_of(self._run.path / "log.txt", MAX_LOG))[-NUM_WARNINGS:],
             completion=self._completion(step),
         )
 
-    def _num_steps(self, rows: Sequence[Mapping[str, float]]) -> int:
-        config = self._run.config.get("warm_start", {}) if is_supervised(rows) else self._run.config
-        return int(config.get("num_steps", 0))
-
-    def _phase(self, holder: str, rows: Sequence[Mapping[str, float]], is_done: bool) -> Phase:
+    def _phase(self, holder: LockHolder, rows: Sequence[Mapping[str, float]], is_done: bool) -> Phase:
         has_model = (self._run.path / "final").exists()
         if is_done and has_model:
             return "complete"
-        found = HOLDER.fullmatch(holder)
-        if found is not None and found[2] != socket.gethostname():
+        if holder.is_elsewhere:
             return "unknown"
-        if found is not None and Path("/proc", found[1]).exists():
+        if holder.lives:
             return "running"
         return "stopped as hopeless" if has_model and was_stopped(rows, self._run.config) else "stopped"
 

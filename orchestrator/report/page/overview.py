@@ -31,6 +31,7 @@ def overview(run: RecordedRun, held_out: Mapping[int, StepDigest]) -> dict[str, 
     return {
         "model": model_name(run),
         "task": task_name(run),
+        "command": "sft" if run.is_supervised else "train",
         "state": run.state,
         "steps": [run.last_step, run.num_steps],
         "outcome": table[0] if table else training_outcome(run.rows),
@@ -111,7 +112,10 @@ def facts(run: RecordedRun) -> list[tuple[str, str]]:
     """Return what there is to know of a run at a glance."""
     tokens, completions = total(run.rows, "rollout/sampled_tokens"), batch(run)
     algorithm, learner = run.setting("learner.algorithm.preset"), run.setting("learner.num_ranks")
-    lora = run.setting("model.lora")
+    lora, pairs = run.setting("model.lora"), run.setting("warm_start.sequences_per_step")
+    rate = run.setting("warm_start.learning_rate" if run.is_supervised else "learner.learning_rate")
+    if run.is_supervised:
+        algorithm, completions = "supervised, by rayzero sft", f"{pairs:,} examples" if isinstance(pairs, int) else ""
     actors = (run.setting("rollout.num_generators"), "generator"), (learner, "learner rank")
     workers = (run.setting("rewards.num_workers"), "reward worker")
     found = {
@@ -122,7 +126,7 @@ def facts(run: RecordedRun) -> list[tuple[str, str]]:
         "Sampled": f"{tokens:,.0f} tokens" if tokens else "",
         "Algorithm": f"{algorithm}" if algorithm else "",
         "Trains": ("" if not run.settings else "a LoRA" if lora else "all weights"),
-        "Learning rate": f"{rate:g}" if isinstance(rate := run.setting("learner.learning_rate"), int | float) else "",
+        "Learning rate": f"{rate:g}" if isinstance(rate, int | float) else "",
         "Actors": ", ".join(plural(count, what) for count, what in (*actors, workers) if isinstance(count, int)),
         "Cost": cost(run),
         "Seed": str(run.setting("seed", "")),

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import re
-import socket
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from orchestrator.records.run_files import RunFiles
+from orchestrator.records.lock_holder import LockHolder
+from orchestrator.records.run_files import RunFiles, asked_steps, is_supervised
 
 Row = dict[str, float]
 """A line of metrics.jsonl: its step, and the metrics of that step."""
 State = Literal["complete", "going on", "ended early"]
 
 STEP_FILE = re.compile(r"step_(\d{1,9})\.jsonl\.zst")
-HOLDER = re.compile(r"process (\d{1,10}) on (\S+)")
 SAID = re.compile(r"(?:INFO|WARNING) (?:a new command resumes the run|training goes on) after step (\d+)$")
 PEAKS = re.compile(r"INFO peak memory, GiB: \{(.*)\}$")
 PEAK = re.compile(r"'((?:generator|learner|reward)-\d{1,6})': (\d{1,6}(?:\.\d+)?)")
@@ -52,9 +52,13 @@ class RecordedRun:
 
     @property
     def num_steps(self) -> int:
-        """Steps that were asked for; those that were done where nobody knows, and of `rayzero sft`."""
-        asked = self.settings.get("num_steps")
-        return asked if isinstance(asked, int) and asked else self.last_step
+        """Steps that were asked for; those that were done where nobody knows."""
+        return asked_steps(self.settings, self.rows) or self.last_step
+
+    @property
+    def is_supervised(self) -> bool:
+        """Whether `rayzero sft` made it."""
+        return is_supervised(self.rows)
 
     @property
     def last_step(self) -> int:
@@ -84,7 +88,7 @@ def read_run(path: Path) -> RecordedRun:
         rows=[rows[step] for step in sorted(rows)],
         rollouts=step_files(files.path / "rollouts"),
         held_out=step_files(files.path / "held_out"),
-        state=state_of(files.path, files.config, max(rows, default=0)),
+        state=state_of(files, list(rows.values())),
         resumed_after=[int(found[1]) for line in log if (found := SAID.search(line))],
         peak_gib={name: float(size) for name, size in PEAK.findall(peaks[-1])} if peaks else {},
         mode=modes[-1] if modes else "",
@@ -103,15 +107,9 @@ def step_files(folder: Path) -> dict[int, Path]:
     return dict(sorted(found.items()))
 
 
-def state_of(path: Path, settings: dict[str, Any], last_step: int) -> State:
+def state_of(files: RunFiles, rows: Sequence[Row]) -> State:
     """Tell whether a run is complete, is going on here, or ended before its last step."""
-    # Supervised training has steps of its own, and a recipe without those of reinforcement learning.
-    if (path / "final").exists() and last_step == (settings.get("num_steps") or last_step):
+    last_step = max((int(row["step"]) for row in rows), default=0)
+    if (files.path / "final").exists() and last_step == (asked_steps(files.config, rows) or last_step):
         return "complete"
-    return "going on" if is_held(read_text(path / ".lock")) else "ended early"
-
-
-def is_held(lock: str) -> bool:
-    """Return whether the process that a lock names lives on this machine. Taking the lock would disturb a start."""
-    holder = HOLDER.fullmatch(lock.strip())
-    return holder is not None and holder[2] == socket.gethostname() and Path("/proc", holder[1]).exists()
+    return "going on" if LockHolder.read(read_text(files.path / ".lock")).lives else "ended early"

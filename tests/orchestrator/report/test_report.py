@@ -142,6 +142,18 @@ def test_a_run_that_goes_on_says_so_and_one_that_was_killed_does_not(tmp_path: P
         assert found["summary"]["state"] == state
 
 
+def test_a_run_of_sft_has_the_steps_of_its_warm_start(tmp_path: Path) -> None:
+    run = written_run(tmp_path, "one", 0, 0, "", "num_steps=10", "warm_start.num_steps=15")
+    with (run / "metrics.jsonl").open("a") as file:
+        file.writelines(json.dumps({"step": step, "optim/loss": 1.0}) + "\n" for step in range(1, 16))
+    (found,) = data_of(write_report([run]))["runs"]
+    summary, facts = found["summary"], dict(found["summary"]["facts"])
+    assert (summary["state"], summary["steps"], summary["command"]) == ("complete", [15, 15], "sft")
+    assert facts["Steps"] == "15 of 15" and facts["Algorithm"] == "supervised, by rayzero sft"
+    assert facts["A step"].endswith(" examples")
+    assert data_of(write_report([written_run(tmp_path, "two")]))["runs"][0]["summary"]["command"] == "train"
+
+
 def test_restarts_and_resumes_are_events(tmp_path: Path) -> None:
     run = written_run(tmp_path)
     (run / "log.txt").write_text("2026-01-01 00:00:00,000 INFO a new command resumes the run after step 2\n")

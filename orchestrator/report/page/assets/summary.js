@@ -34,7 +34,7 @@ function hero(run) {
 /** @param {any} summary */
 function headline(summary) {
   const model = summary.model[0].toUpperCase() + summary.model.slice(1);
-  return `${model}, trained on ${summary.task}`;
+  return `${model}, ${summary.command === "sft" ? "taught by examples (rayzero sft)" : "trained"} on ${summary.task}`;
 }
 
 /** @param {any} summary */
@@ -164,7 +164,7 @@ function health({ summary, events }) {
 function repeat({ name, summary }) {
   return [
     h("p", {}, "Save these settings as ", h("code", {}, `${name}.toml`), ". All others are the defaults; of paths only the last part is shown."),
-    copyable(`rayzero train ${name}.toml`),
+    copyable(`rayzero ${summary.command} ${name}.toml`),
     h("details", {}, h("summary", {}, `${name}.toml`), copyable(summary.recipe)),
   ];
 }
