@@ -28,6 +28,7 @@ def plot_run(given: str, keys: Sequence[str], smooth: int, output: str | None) -
         raise ConfigError(f"{run.path} has no step to draw yet: its metrics.jsonl is empty or missing")
     check_known(keys, {key for line in lines for key in line} - {"step"})
     try:
+        file.parent.mkdir(parents=True, exist_ok=True)
         if keys:
             draw_metrics(lines, list(dict.fromkeys(keys)), file, run.name, smooth)
         else:

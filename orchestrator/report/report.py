@@ -14,7 +14,7 @@ from orchestrator.records.atomic_file import write_atomically
 from orchestrator.report.page.document import document
 from orchestrator.report.page.evaluation_data import evaluation_data, read_evaluation
 from orchestrator.report.page.run_data import report_data
-from orchestrator.report.reading.recorded_run import read_run
+from orchestrator.report.reading.recorded_run import RecordedRun, read_run
 
 FILE = "report.html"
 
@@ -30,8 +30,9 @@ def write_report(runs: Sequence[Path], output: Path | None = None, steps: Sequen
     Raises ConfigError where there is no such run, or the file cannot be written.
     """
     found = [read_run(run) for run in runs]
-    title = " · ".join([run.name for run in found])
-    return write_page(title, report_data(found, steps), output or (runs[0] if len(runs) == 1 else runs[0].parent))
+    check_steps(found, steps)
+    file = page_file(output or (runs[0] if len(runs) == 1 else runs[0].parent))
+    return write_page(" · ".join([run.name for run in found]), report_data(found, steps), file)
 
 
 def write_evaluation_report(evaluation: Path, output: Path | None = None) -> Path:
@@ -39,14 +40,35 @@ def write_evaluation_report(evaluation: Path, output: Path | None = None) -> Pat
 
     Raises ConfigError where that is no such file, or the report cannot be written.
     """
-    data = {"evaluation": evaluation_data(read_evaluation(evaluation))}
-    return write_page("evaluation", data, output or evaluation.with_suffix(".html"))
+    content = read_evaluation(evaluation)
+    file = page_file(output or evaluation.with_suffix(".html"))
+    return write_page("evaluation", {"evaluation": evaluation_data(content)}, file)
+
+
+def check_steps(runs: Sequence[RecordedRun], steps: Sequence[int]) -> None:
+    """Raise ConfigError for a step of which no run has completions, with those that there are."""
+    known = sorted({step for run in runs for step in (*run.rollouts, *run.held_out)})
+    if missing := [step for step in steps if step not in known]:
+        there = f"steps {known[0]} to {known[-1]} have completions" if known else "no step has completions"
+        raise ConfigError(f"--steps {' '.join(map(str, missing))}: {there}")
+
+
+def page_file(output: Path) -> Path:
+    """Return the file of a page, report.html in a folder, and make the folder that it goes to.
+
+    Raises ConfigError where that cannot be made: before all the work, not after it.
+    """
+    file = output / FILE if output.is_dir() else output
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be written ({error.strerror}): name another file with --output") from error
+    return file
 
 
 def write_page(title: str, data: Mapping[str, Any], file: Path) -> Path:
-    """Write a page, into a folder as report.html. Raises ConfigError where the disk refuses."""
+    """Write a page. Raises ConfigError where the disk refuses."""
     made = {"made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"), "version": rayzero_version()}
-    file = file / FILE if file.is_dir() else file
     page = document(f"{title} · Rayzero report", {**data, **made})
     aside = file.with_name(f".{file.name}.{os.getpid()}")  # of its own: a run's last report may meet one before
     try:

@@ -31,8 +31,10 @@ HAPPENED = {
 def events(run: RecordedRun) -> list[dict[str, Any]]:
     """Return the faults and restarts of a run, by step."""
     found = [{"step": step, "text": "a new command, or the learner, went on from here"} for step in run.resumed_after]
-    before: Row = {}
+    before: Row = {"step": -1}
     for row in run.rows:
+        if any(before["step"] <= step < row["step"] for step in run.commands_after):
+            before = {}
         for key, text in COUNTED.items():
             if row.get(key, 0.0) > before.get(key, 0.0):
                 found.append({"step": int(row["step"]), "text": text})

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Sequence
+from itertools import accumulate
+from math import isfinite
 from typing import Any
 
 from orchestrator.records.meanings.table import find_metric
@@ -57,7 +59,7 @@ def run_data(run: RecordedRun, train: Digests, held_out: Digests) -> dict[str, A
     return {
         "name": run.name,
         "summary": overview(run, held_out),
-        "batch": (run.setting("prompts_per_step") or 0) * (run.setting("group_size") or 0),
+        "sampled": sampled(run),
         "metrics": metrics.to_json(),
         "counted": counted.to_json(),
         "meanings": meanings(keys),
@@ -66,6 +68,17 @@ def run_data(run: RecordedRun, train: Digests, held_out: Digests) -> dict[str, A
         "emergence": emergence(keys, train, held_out),
         "machines": machines(run, keys),
     }
+
+
+def sampled(run: RecordedRun) -> list[int]:
+    """Return for each row of the metrics how many training completions were sampled up to it, replaced groups too."""
+    prompts, size = (0 if run.is_supervised else run.setting(key) or 0 for key in ("prompts_per_step", "group_size"))
+    replaced = [row.get("rollout/replaced_groups", 0.0) for row in run.rows]
+    groups = [
+        prompts + int(more if isfinite(more) else 0) if row["step"] else 0
+        for row, more in zip(run.rows, replaced, strict=True)
+    ]
+    return [count * size for count in accumulate(groups)]
 
 
 def meanings(keys: Collection[str]) -> dict[str, list[str]]:

@@ -16,7 +16,7 @@ Row = dict[str, float]
 State = Literal["complete", "going on", "ended early"]
 
 STEP_FILE = re.compile(r"step_(\d{1,9})\.jsonl\.zst")
-SAID = re.compile(r"(?:INFO|WARNING) (?:a new command resumes the run|training goes on) after step (\d+)$")
+SAID = re.compile(r"(?:INFO|WARNING) (a new command resumes the run|training goes on) after step (\d+)$")
 PEAKS = re.compile(r"INFO peak memory, GiB: \{(.*)\}$")
 PEAK = re.compile(r"'((?:generator|learner|reward)-\d{1,6})': (\d{1,6}(?:\.\d+)?)")
 PLACED = re.compile(r"INFO placement: (cpu|colocated|pods)\b")
@@ -39,6 +39,8 @@ class RecordedRun:
     state: State
     resumed_after: list[int] = field(default_factory=list)
     """Steps after which a command, or the learner, began again."""
+    commands_after: list[int] = field(default_factory=list)
+    """Those of them after which a command did, with counters from 0."""
     peak_gib: dict[str, float] = field(default_factory=dict)
     """Peak memory by process, as the log has it."""
     mode: str = ""
@@ -80,6 +82,7 @@ def read_run(path: Path) -> RecordedRun:
     log = read_text(files.path / "log.txt").splitlines()
     rows = {int(row["step"]): row for row in files.metrics() if "step" in row}
     outlooks = [found[1] for line in log if (found := VERDICT.search(line))]
+    said = [found for line in log if (found := SAID.search(line))]
     peaks = [found[1] for line in log if (found := PEAKS.search(line))]
     modes = [found[1] for line in log if (found := PLACED.search(line))]
     return RecordedRun(
@@ -89,7 +92,8 @@ def read_run(path: Path) -> RecordedRun:
         rollouts=step_files(files.path / "rollouts"),
         held_out=step_files(files.path / "held_out"),
         state=state_of(files, list(rows.values())),
-        resumed_after=[int(found[1]) for line in log if (found := SAID.search(line))],
+        resumed_after=[int(found[2]) for found in said],
+        commands_after=[int(found[2]) for found in said if found[1].startswith("a new command")],
         peak_gib={name: float(size) for name, size in PEAK.findall(peaks[-1])} if peaks else {},
         mode=modes[-1] if modes else "",
         outlook=outlooks[0] if outlooks else "",

@@ -164,6 +164,26 @@ def test_restarts_and_resumes_are_events(tmp_path: Path) -> None:
     assert "3 × gradings passed their deadline" in [event["text"] for event in found["events"]]
 
 
+@pytest.mark.parametrize(("line", "replaced"), [("a new command resumes the run", [1, 3]), ("training goes on", [1])])
+def test_counters_begin_again_with_a_command_and_not_with_the_learner(
+    line: str, replaced: list[int], tmp_path: Path
+) -> None:
+    run = written_run(tmp_path, "one", 0, 0)
+    (run / "log.txt").write_text(f"2026-01-01 00:00:00,000 INFO {line} after step 2\n")
+    with (run / "metrics.jsonl").open("a") as file:
+        file.writelines(json.dumps({"step": n, "system/generator_restarts": 1.0}) + "\n" for n in (1, 2, 3, 4))
+    (found,) = data_of(write_report([run]))["runs"]
+    assert [each["step"] for each in found["events"] if each["text"] == "a generator was replaced"] == replaced
+
+
+def test_replaced_groups_were_sampled_too(tmp_path: Path) -> None:
+    run = written_run(tmp_path, "one", 0, 0, "", "prompts_per_step=2", "group_size=4")
+    rows = [{"step": 0, "eval/reward": 0.1}, {"step": 1, "reward/total": 0.1, "rollout/replaced_groups": 3.0}]
+    with (run / "metrics.jsonl").open("a") as file:
+        file.writelines(json.dumps(row) + "\n" for row in [*rows, {"step": 2, "reward/total": 0.1}])
+    assert data_of(write_report([run]))["runs"][0]["sampled"] == [0, 20, 28]
+
+
 def test_a_run_of_the_first_version_has_a_report(tmp_path: Path) -> None:
     run = tmp_path / "old"
     shutil.copytree(ROOT / "tests" / "data" / "run-of-0.1.0", run)
@@ -177,6 +197,24 @@ def test_a_step_can_be_asked_for(tmp_path: Path) -> None:
     assert main(["report", str(run), "--steps", "3", "--output", str(tmp_path / "three.html")]) == 0
     groups = data_of(tmp_path / "three.html")["runs"][0]["rollouts"]["groups"]
     assert {group["step"] for group in groups if "asked for" in group.get("reasons", [])} == {3}
+
+
+@pytest.mark.parametrize("step", ["999", "-1"])
+def test_a_step_that_is_not_there_is_refused_with_those_that_are(step: str, tmp_path: Path, capsys) -> None:
+    run = written_run(tmp_path)
+    assert main(["report", str(run), "--steps", "3", step]) == 2
+    assert capsys.readouterr().err == f"error: --steps {step}: steps 0 to 4 have completions\n"
+    assert not (run / "report.html").exists()
+
+
+def test_a_missing_folder_is_made_and_the_report_opened(tmp_path: Path, monkeypatch, capsys) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    file = tmp_path / "reports" / "new" / "those.html"
+    assert main(["report", str(written_run(tmp_path)), "--open", "--output", str(file)]) == 0
+    assert file.is_file() and opened == [file.as_uri()]
+    picture = tmp_path / "pictures" / "curve.svg"
+    assert main(["plot", str(tmp_path / "one"), "--output", str(picture)]) == 0 and picture.is_file()
 
 
 @pytest.mark.parametrize("arguments", [["nowhere"], ["."], [".", "--output", "/dev/null/report.html"]])

@@ -53,9 +53,11 @@ export function unpackColumns(run) {
   delete metrics.step;
   run.series = Object.fromEntries(Object.entries(metrics).map(([key, [values]]) => [key, values]));
   run.counted = columns(run.counted, run.steps, 3);
-  let minutes = 0;
+  /** @type {Map<number, number>} */
+  const sampled = new Map(run.metrics.rows.map((/** @type {[number]} */ [step], /** @type {number} */ n) => [step, run.sampled[n]]));
+  let [completions, minutes] = [0, 0];
   run.clocks = {
-    completions: run.steps.map((/** @type {number} */ step) => step * run.batch),
+    completions: run.steps.map((/** @type {number} */ step) => (completions = sampled.get(step) ?? completions)),
     minutes: run.steps.map((/** @type {any} */ _, /** @type {number} */ n) => (minutes += (run.series["time/step_s"]?.[n] ?? 0) / 60)),
   };
 }
