@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from learner.algorithm.advantages import group_advantages
+from orchestrator.evaluate.evaluation import natural_order
 from orchestrator.report.page.chart import Chart, Line, Role, present
-from orchestrator.report.page.learning import Digests
+from orchestrator.report.page.learning import Digests, of_all
 from orchestrator.report.reading.digest import StepDigest
 from rewards.function import RIGHT_UNTAGGED
 
@@ -18,6 +19,8 @@ MAX_EXAMPLES, MAX_EQUAL = 24, 4
 LARGEST = 32
 """Completions of a group that can be read side by side."""
 RIGHT_OR_WRONG = "correctness"
+MAX_PARTS = 6
+"""Distributions that are shown, that of the reward too."""
 SPREAD = "group/spread/"
 """Beginning of the keys of how many groups differ in a part of the reward."""
 
@@ -99,11 +102,13 @@ def distributions(train: Digests) -> list[Chart]:
     ]
     names = dict.fromkeys(name for each in steps for name in each.parts if name != RIGHT_UNTAGGED)
     charts = []
-    for name in list(names)[:6]:
+    wanted = sorted(names, key=lambda name: (name != "total", name != RIGHT_OR_WRONG, natural_order(name)))
+    for name in wanted[:MAX_PARTS]:
         values = sorted({value for _, part, _ in ends for each in part for value, _ in each.parts.get(name, ())})
         x = [f"{value:g}" for value in values]
         lines = [Line(label, role=role, x=x, y=shares(part, name, values)) for label, part, role in ends]
         title = "Rewards" if name == "total" else f"Reward part {name.replace('_', ' ')}"
+        title += of_all(MAX_PARTS, len(wanted)) if name == "total" else ""
         note = "Share of completions with each value. One bar alone teaches nothing: all completions got the same."
         charts.append(Chart(title, "share", lines, note, kind="groups", x_title="value"))
     return charts
@@ -122,7 +127,7 @@ def spread_chart(keys: Collection[str]) -> Chart | None:
     names = [key.removeprefix(SPREAD) for key in keys if key.startswith(SPREAD)]
     if not names:
         return None
-    names.sort(key=lambda name: (name != "total", name != RIGHT_OR_WRONG))
+    names.sort(key=lambda name: (name != "total", name != RIGHT_OR_WRONG, natural_order(name)))
     roles: tuple[Role, ...] = ("main", "second", "third", "muted")
     lines = []
     for name, role in zip(names, roles, strict=False):
@@ -134,4 +139,4 @@ def spread_chart(keys: Collection[str]) -> Chart | None:
         "Share of groups that teach something if this alone were rewarded. Where partial credit lies above right or "
         "wrong, it would teach from more groups, though not what is right."
     )
-    return Chart("What each reward would teach from", "share", lines, note)
+    return Chart("What each reward would teach from" + of_all(len(lines), len(names)), "share", lines, note)

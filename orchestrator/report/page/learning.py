@@ -72,9 +72,14 @@ def results(keys: Collection[str]) -> list[Chart | None]:
 def by_entry(keys: Collection[str], title: str, metric: str) -> Chart | None:
     """Return a chart of a metric with a line for each entry of a mixture; None where there is no mixture."""
     prefix = metric.removesuffix("<source>")
-    found = sorted(key for key in keys if key.startswith(prefix))
+    found = sorted((key for key in keys if key.startswith(prefix)), key=natural_order)
     lines = [Line(key.removeprefix(prefix), key, role) for key, role in zip(found, ROLES, strict=False)]
-    return metric_chart(title, keys, *lines)
+    return metric_chart(title + of_all(len(lines), len(found)), keys, *lines)
+
+
+def of_all(shown: int, known: int) -> str:
+    """Return what a title says where not all are shown."""
+    return f" ({shown} of {known})" if shown < known else ""
 
 
 def by_difficulty(held_out: Digests) -> list[Chart]:
@@ -105,8 +110,9 @@ def intervals(label: str, x: Sequence[Any], found: Sequence[Estimate | None], ro
 
 def rewards(keys: Collection[str]) -> list[Chart | None]:
     parts = sorted(
-        key for key in keys
-        if key.startswith("reward/") and key.count("/") == 1 and key.removeprefix("reward/") not in OWN_PARTS
+        (key for key in keys
+         if key.startswith("reward/") and key.count("/") == 1 and key.removeprefix("reward/") not in OWN_PARTS),
+        key=natural_order,
     )  # fmt: skip
     charts = [
         metric_chart("Mean reward", keys, Line("reward", "reward/total"), Line("held-out", "eval/reward", "second"))
@@ -117,7 +123,7 @@ def rewards(keys: Collection[str]) -> list[Chart | None]:
             for key, role in zip(parts, ROLES, strict=False)
         ]
         note = "What the reward is made of. A flat part teaches nothing: it is the same for every completion."
-        charts.append(Chart("Reward, part by part", "value of the part", lines, note))
+        charts.append(Chart("Reward, part by part" + of_all(len(lines), len(parts)), "value of the part", lines, note))
     failed = [Line("timed out", "reward/timeouts"), Line("failed", "reward/errors", "second")]
     return [*charts, metric_chart("Completions that could not be graded", keys, *failed)]
 

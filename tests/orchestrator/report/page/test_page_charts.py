@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.report.page.chart import present
 from orchestrator.report.page.comparison import ComparedRun, comparison
 from orchestrator.report.page.emergence import behaviour, emergence, verdict
 from orchestrator.report.page.group_credit import credit, distributions, explained, spread_chart
+from orchestrator.report.page.learning import by_entry, rewards
 from orchestrator.report.page.machines import machines
 from orchestrator.report.page.run_data import report_data
 from orchestrator.report.reading.digest import StepDigest
@@ -102,6 +104,20 @@ def test_the_distribution_of_a_part_is_over_all_completions_of_the_first_and_las
         ("right or wrong alone", "group/spread/correctness"),
         ("closeness alone", "group/spread/closeness"),
     ]
+
+
+def test_parts_that_are_not_shown_are_counted_and_the_shown_ones_come_in_natural_order() -> None:
+    names = [f"part_{n}" for n in range(1, 15)]
+    charts = {chart["title"]: chart for chart in present(rewards([f"reward/{name}" for name in names]))}
+    shown = charts["Reward, part by part (7 of 14)"]["lines"]
+    assert [line["label"] for line in shown] == [f"part {n}" for n in range(1, 8)]
+    entries = by_entry([f"rollout/share/{name}" for name in names], "Share", "rollout/share/<source>")
+    assert entries is not None and entries.title == "Share (7 of 14)" and entries.lines[1].label == "part_2"
+    train = {1: StepDigest(1, parts={name: [[0.0, 1]] for name in ["total", *reversed(names)]})}
+    titles = [chart.title for chart in distributions(train)]
+    assert titles == ["Rewards (6 of 15)", *(f"Reward part part {n}" for n in range(1, 6))]
+    spread = spread_chart([f"group/spread/{name}" for name in names])
+    assert spread is not None and spread.title.endswith(" (4 of 14)") and spread.lines[1].label == "part 2 alone"
 
 
 def test_the_timeline_puts_phases_one_after_the_other(tmp_path: Path) -> None:
