@@ -137,19 +137,18 @@ def facts(run: RecordedRun) -> list[tuple[str, str]]:
 def cost(run: RecordedRun) -> str:
     """Return for how long a run's steps held GPUs, or cores, and the memory of its processes, as far as they are known.
 
-    Actors are counted as the log has them: a machine with few GPUs gets fewer than the recipe names.
+    Actors are counted as the log has them: a machine with few GPUs gets fewer than the recipe names. Of generators and
+    learner, which take turns unless a policy may be stale, the cores of those with more count.
     """
     seen = Counter(name.partition("-")[0] for name in run.peak_gib)
     generators = seen["generator"] or run.setting("rollout.num_generators", 0)
     ranks = seen["learner"] or run.setting("learner.num_ranks", 0)
     workers = seen["reward"] or run.setting("rewards.num_workers", 0)
     if run.mode == "cpu":
-        each = (
-            (generators, "rollout.cpus_per_generator"),
-            (ranks, "learner.cpus_per_rank"),
-            (workers, "rewards.cpus_per_worker"),
-        )
-        held, unit = sum(count * run.setting(key, 1) for count, key in each), "core-hours"
+        sampling = generators * cores(run, "rollout.cpus_per_generator", "rollout.threads_per_generator")
+        learning = ranks * cores(run, "learner.cpus_per_rank", "learner.threads_per_rank")
+        both = sampling + learning if run.setting("max_staleness") else max(sampling, learning)
+        held, unit = both + workers * run.setting("rewards.cpus_per_worker", 1), "core-hours"
     else:
         owners = {"pods": generators * run.setting("rollout.tensor_parallel_size", 1) + ranks, "colocated": ranks}
         held, unit = owners.get(run.mode, 0), "GPU-hours"
@@ -157,6 +156,12 @@ def cost(run: RecordedRun) -> str:
     memory = f"{sum(run.peak_gib.values()):.1f} GiB of main memory" if run.peak_gib else ""
     shown = f"{hours:,.0f}" if hours >= 10 else f"{hours:.2g}"
     return ", ".join(filter(None, [f"{shown} {unit}" if hours else "", memory]))
+
+
+def cores(run: RecordedRun, cpus: str, threads: str) -> float:
+    """Return the cores of one process: what Ray reserves may be less than it uses, where others wait meanwhile."""
+    held: float = max(run.setting(cpus, 1), run.setting(threads) or 1)
+    return held
 
 
 def batch(run: RecordedRun) -> str:

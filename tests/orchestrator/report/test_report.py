@@ -57,7 +57,9 @@ def lines_of(lines: list[dict], label: str) -> list[dict]:
 @pytest.mark.parametrize(
     ("mode", "settings", "cost"),
     [
-        ("cpu", {}, "2 core-hours, 6.0 GiB of main memory"),
+        ("cpu", {}, "2.2 core-hours, 6.0 GiB of main memory"),
+        ("cpu", {"rollout": {"threads_per_generator": 2}}, "4.2 core-hours, 6.0 GiB of main memory"),
+        ("cpu", {"max_staleness": 1}, "3.2 core-hours, 6.0 GiB of main memory"),
         ("colocated", {"rollout": {"num_generators": 2}}, "1 GPU-hours, 6.0 GiB of main memory"),
         ("pods", {"rollout": {"tensor_parallel_size": 2}}, "5 GPU-hours, 6.0 GiB of main memory"),
         ("pods", {"rollout": {"tensor_parallel_size": 64}}, "129 GPU-hours, 6.0 GiB of main memory"),
@@ -70,7 +72,8 @@ def test_what_a_run_cost_is_what_its_actors_held(mode: str, settings: dict, cost
     rollout = {"num_generators": 8, "cpus_per_generator": 0.5} | settings.get("rollout", {})
     peaks = {"generator-0": 2.0, "generator-1": 2.0, "learner-0": 1.5, "reward-0": 0.5}
     rows = [{"step": float(step), "time/step_s": 1800.0} for step in (1, 2)]
-    found = RecordedRun(Path(), cpus | {"rollout": rollout}, rows, {}, {}, "complete", peak_gib=peaks, mode=mode)
+    settings = settings | cpus | {"rollout": rollout}
+    found = RecordedRun(Path(), settings, rows, {}, {}, "complete", peak_gib=peaks, mode=mode)
     assert overview.cost(found) == cost
 
 
