@@ -259,9 +259,9 @@ def test_the_line_break_of_a_mounted_secret_is_no_part_of_the_key(monkeypatch: p
 
 def test_a_key_that_is_shown_with_escapes_is_blanked_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JUDGE_KEY", key := "sk-\\back'slash")
-    with serving(says_the_key_back) as server:
-        (outcome,) = judged(server.url, "a")
-    assert "***" in outcome.reason and key not in outcome.reason and repr(key)[1:-1] not in outcome.reason
+    with serving(says(key)) as server:
+        (outcome,) = judged(server.url, "a", attempts=1)
+    assert "***" in outcome.reason and "back" not in outcome.reason
 
 
 @pytest.mark.parametrize("wrong", ["sk-secret\nsk-other", "sk-secret\x1b[0m", "sk-sécret"])
