@@ -160,7 +160,7 @@ class OpenEnvironments:
         async with self._busy:
             process = self._open.get(key)
             if turns and process is not None and process.num_turns == len(turns) - 1:
-                reply = await process.step(turns[-1].text)
+                reply = await process.step(turns[-1].heard)
             else:
                 process, reply = await self._begin(request, turns)
         if reply.is_over and process is not None and self._open.get(key) is process:
@@ -198,7 +198,7 @@ class OpenEnvironments:
         for turn in turns:
             if (reply.status, reply.text, reply.is_over) != ("ok", turn.said, False):
                 return process, _differs(reply, turn.said, process.num_turns)
-            reply = await process.step(turn.text)
+            reply = await process.step(turn.heard)
         return process, reply
 
     def _close(self, process: EnvironmentProcess) -> None:

@@ -85,6 +85,7 @@ class TurnSampler:
 
     def _longer(self, each: NextTurn, turns: Turns, observed: Tokens, output: Any) -> PackedTurns:
         token_ids = np.asarray(output.token_ids, dtype=np.int32)
+        end = end_of(output, self._rules.stops.get(each.prompt.environment, ()))
         turn = SampledTurn(
             said=each.said,
             observed_ids=observed,
@@ -93,10 +94,10 @@ class TurnSampler:
             logprobs=sampled_logprobs(output),
             text=self._decode(token_ids),
             policy_versions=versions_of(output),
+            stop=output.stop_reason if end == "observation" else "",
         )
         is_unread = bool(each.said) and not turns and not len(observed)
-        end = "unreadable" if is_unread else end_of(output, self._rules.stops.get(each.prompt.environment, ()))
-        return PackedTurns.of((each.prompt.id, each.position), (*turns, turn), end)
+        return PackedTurns.of((each.prompt.id, each.position), (*turns, turn), "unreadable" if is_unread else end)
 
 
 def turn_seed(seed: int, key: CompletionKey, num_turns: int) -> int:

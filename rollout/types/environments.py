@@ -34,7 +34,7 @@ class Environment(Protocol):
         ...
 
     def step(self, text: str) -> Observation:
-        """Answer a turn of the policy. `text` is all that it wrote in that turn, with the stop text that ended it."""
+        """Answer a turn of the policy. `text` is what it wrote in that turn, up to the stop text that ended it."""
         ...
 
     def close(self) -> None:

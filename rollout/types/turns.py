@@ -34,7 +34,16 @@ class SampledTurn(NamedTuple):
     """The policy's own."""
     logprobs: Logprobs
     text: str
+    """All of its tokens, with what the last one may hold behind the stop text, such as the `.` of SmolLM2's `>.`."""
     policy_versions: tuple[int, ...]
+    stop: str = ""
+    """The environment's stop text that ended it; empty where something else did."""
+
+    @property
+    def heard(self) -> str:
+        """What the environment reads: up to the stop text, which stands nowhere before the turn's end."""
+        before, found, _ = self.text.partition(self.stop) if self.stop else ("", "", "")
+        return before + found if found else self.text
 
 
 class TurnHeader(NamedTuple):

@@ -141,6 +141,19 @@ def test_a_worker_that_knows_nothing_replays_the_turns() -> None:
     assert (answer.text, answer.parts, answer.status) == ("c", {"told": 3.0}, "ok")
 
 
+def test_it_reads_up_to_the_stop_text_when_asked_and_when_replayed() -> None:
+    async def run() -> list[EnvironmentAnswer]:
+        async with opened(hostile()) as environments:
+            request = EnvironmentRequest(("train/7", 0), prompt_of(HOSTILE), 5, None)
+            await environments.answer(request, ())
+            first = turn_of("a</do>.", "5")._replace(stop="</do>")
+            second = turn_of("b</do>)", "a</do>")._replace(stop="</do>")
+            asked = [await environments.answer(request, turns) for turns in ([first], [first, second])]
+            return [*asked, await environments.answer(request._replace(key=("train/7", 1)), [first, second])]
+
+    assert [answer.text for answer in asyncio.run(run())] == ["a</do>", "b</do>", "b</do>"]
+
+
 @pytest.mark.parametrize(
     ("acts", "says"),
     [

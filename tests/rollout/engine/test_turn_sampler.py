@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -124,3 +125,23 @@ def test_what_is_said_before_the_first_turn_stands_before_it(engine, prompt) -> 
     completion = completion_of([turn], CompletionEnd("stop", {}))
     assert completion.turns[0].start == len(turn.observed_ids) > 0
     assert completion.text == "9-3=6: " + turn.text
+
+
+def test_a_turn_keeps_the_stop_text_that_ended_it_inside_a_token(prompt) -> None:
+    from rollout.engine.turns import TurnSampler
+
+    def ended(reason: str) -> SimpleNamespace:
+        flat = SimpleNamespace(logprobs=[-0.5], start_indices=[0])
+        versions = [SimpleNamespace(version="3")]
+        made = SimpleNamespace(
+            token_ids=[7], logprobs=flat, weight_versions=versions, finish_reason="stop", stop_reason=reason
+        )
+        return SimpleNamespace(request_id="train/000000/0/0", outputs=[made])
+
+    encoder = SimpleNamespace(encode=lambda *_: np.zeros(0, np.int32))
+    sampler = TurnSampler(RULES, encoder, lambda _: "3 no\n)")
+    request = TurnRequest((NextTurn(prompt, 0, None, ""),), SAMPLING, seed=0)
+    for reason, heard in ((STOP, "3 no\n"), (")", "3 no\n)")):
+        (packed,) = sampler.sample(request, [], lambda _, made=ended(reason): iter([made]))
+        (turn,) = packed.unpack()
+        assert (turn.text, turn.heard) == ("3 no\n)", heard)

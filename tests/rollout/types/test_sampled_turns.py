@@ -4,6 +4,7 @@ import pickle
 
 import numpy as np
 
+from rewards.environments.calls import called
 from rollout.types.turns import CompletionEnd, PackedTurns, SampledTurn, completion_of
 
 NOTHING = np.zeros(0, np.int32)
@@ -38,3 +39,11 @@ def test_turns_come_back_whole_and_their_header_is_read_without_them() -> None:
     assert packed.header == (("train/1", 3), 2, 3, "observation")
     assert [each.token_ids.tolist() for each in packed.unpack()] == [[1, 2], [3]]
     assert packed.unpack()[1].said == "12"
+
+
+def test_an_environment_hears_nothing_that_a_token_holds_behind_the_stop_text() -> None:
+    """SmolLM2 has a token `>.`: all of it was sampled, and the call still ends with its tag."""
+    made = turn("", [], [1, 2])._replace(text="2+2 is <calc>2+2</calc>.", stop="</calc>")
+    assert made.heard == "2+2 is <calc>2+2</calc>" and called(made.heard, "calc") == "2+2"
+    assert completion_of([made], CompletionEnd("stop", {})).text == made.text
+    assert made._replace(stop="").heard == made.text == made._replace(stop="</guess>").heard
