@@ -13,7 +13,8 @@ leaves nothing of what is weighed, the weighed parts failed: a completion that n
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from rewards.config import RESERVED, RewardConfigError, RewardsConfig
 from rewards.function import RIGHT_UNTAGGED, Outcome, RewardFunction
@@ -25,22 +26,36 @@ MAX_VALUE = 1e12
 COMBINE: dict[str, Callable[[list[float]], float]] = {"max": max, "min": min, "sum": math.fsum}
 
 
+class Given(NamedTuple):
+    """What the environment of a completion gave."""
+
+    parts: tuple[RewardPart, ...] = ()
+    environment: str = ""
+    """Its name."""
+    absent: Collection[str] = ()
+    """Parts of other environments, which do not apply to the completion."""
+
+
 def compose(
     functions: Sequence[RewardFunction],
     outcomes: Sequence[Outcome],
     config: RewardsConfig,
-    given: Iterable[RewardPart] = (),
+    given: Given = Given(),  # noqa: B008  it cannot be changed
 ) -> Reward:
     """Return the reward of a completion from the outcome of each function. Weighted parts come first.
 
-    ``given`` are the parts that an environment gave. A function of a whole group has its outcome for this completion
-    here (``Outcome.of_completion``). Raises RewardConfigError when a weighted part is missing, or two
-    functions returned the same.
+    A function of a whole group has its outcome for this completion here (``Outcome.of_completion``). Raises
+    RewardConfigError when a weighted part is missing, or two functions returned the same.
     """
     parts: dict[str, RewardPart] = {}
-    for part in given:
-        if part.name in RESERVED or part.name in config.ensembles:
-            raise RewardConfigError(f"the environment gives the part {part.name}, a name that is taken: rename it")
+    own = {name for function in functions for name in function.parts}
+    for part in given.parts:
+        if part.name in RESERVED or part.name in config.ensembles or part.name in own:
+            other = "what grades the completion has" if part.name in own else "a metric or an ensemble has"
+            raise RewardConfigError(
+                f"the environment {given.environment} gives the part {part.name}, which {other} too: rename the "
+                "environment's"
+            )
         parts[part.name] = part
     for function, outcome in zip(functions, outcomes, strict=True):
         for part in parts_of(function, outcome):
@@ -48,9 +63,11 @@ def compose(
             is_reserved = name in RESERVED and name != RIGHT_UNTAGGED  # which is our own
             if is_reserved or name in parts or name in config.ensembles:
                 other = "a metric of the whole reward has" if is_reserved else "another gives"
+                if any(each.name == name for each in given.parts):
+                    other = f"the environment {given.environment} gives"
                 raise RewardConfigError(f"{function.path} returns the part {name}, which {other} too: rename it")
             parts[name] = part
-    absent = absent_parts(functions, outcomes)
+    absent = absent_parts(functions, outcomes) | {*given.absent}
     for name, ensemble in config.ensembles.items():
         members = {member: weight for member, weight in ensemble.weights.items() if member not in absent}
         if members:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, Literal
 
 from learner.checks import check_together
 from learner.config import OptimizerConfig
 from orchestrator.cluster.layout import Mode
-from orchestrator.config.environments import environment_conflicts, environment_parts
+from orchestrator.config.environments import entry_parts, environment_conflicts
 from orchestrator.config.schema import RunConfig
-from rewards.config import RewardConfigError
+from rewards.config import RewardConfigError, RewardsConfig
 from rewards.parts.format import LEAD_IN
 from rewards.registry import check, functions_of
 from rollout.types.names import short_name
@@ -182,7 +182,8 @@ def reward_conflicts(config: RunConfig) -> Iterator[str]:
     """Yield which rewards do not fit the tasks, or the way in which these are asked."""
     parts: dict[str, set[str]] = {}
     entries = config.prompts.tasks  # by their names: two entries of one task may have different graders
-    graders, given = {task.grader for task in entries.values()}, environment_parts(config)
+    graders, own = {task.grader for task in entries.values()}, entry_parts(config)
+    given = {part for given in own.values() for part in given}
     if doubled := [name for name, count in Counter(map(short_name, graders)).items() if count > 1]:
         yield f"prompts.mixture: two graders are called {doubled[0]!r}, of {sorted(graders)}: rename the module of one"
     for name, task in entries.items():
@@ -195,6 +196,13 @@ def reward_conflicts(config: RunConfig) -> Iterator[str]:
         parts[name] = {part for function in functions for part in function.parts}
     yield from correctness_conflicts(config, parts)
     rewards = config.rewards
+    paid = {part for name, weight in rewards.weights.items() if weight for part in members_of(name, rewards)}
+    for name in entries:
+        if paid <= given - {*own[name]}:
+            yield (
+                f"rewards.weights = {rewards.weights}: {', '.join(sorted(paid))} are given by environments of other "
+                f"entries, so all completions of prompts.mixture.{name} would fail: weigh a part that these have too"
+            )
     weighed = {*rewards.weights, *(name for each in rewards.ensembles.values() for name in each.weights)}
     lead_in = config.prompts.assistant_prefix.partition("<think>")[0].strip()
     allowed = str(rewards.parameters.get("format", {}).get("lead_in", LEAD_IN)).strip()
@@ -203,6 +211,11 @@ def reward_conflicts(config: RunConfig) -> Iterator[str]:
             f"prompts.assistant_prefix begins with {lead_in!r}, which the part format would take for a mistake of "
             f"every completion: set rewards.parameters.format.lead_in = {lead_in!r}"
         )
+
+
+def members_of(name: str, rewards: RewardsConfig) -> Collection[str]:
+    """Return the parts that a part which is weighed is made of: those of an ensemble, else itself."""
+    return rewards.ensembles[name].weights if name in rewards.ensembles else (name,)
 
 
 def correctness_conflicts(config: RunConfig, parts: Mapping[str, set[str]]) -> Iterator[str]:

@@ -34,6 +34,13 @@ def environment_parts(config: RunConfig) -> set[str]:
     return {part for spec in environment_specs(config).values() for part in spec.parts}
 
 
+def entry_parts(config: RunConfig) -> dict[str, tuple[str, ...]]:
+    """Return the parts that the environment of each entry of the mixture gives, by the entry's name."""
+    specs = environment_specs(config)
+    entries = config.prompts.tasks.items()
+    return {name: specs[task.environment].parts if task.environment else () for name, task in entries}
+
+
 def environment_conflicts(config: RunConfig) -> Iterator[str]:
     """Yield which environments cannot answer, and parameters that none of them takes."""
     try:

@@ -112,7 +112,7 @@ def evaluate(rollouts: Rollouts, prompts: Sequence[Prompt], config: RunConfig) -
     request = SamplingRequest(tuple(prompts), sampling, settings.completions_per_prompt, config.seed)
     sampled = rollouts.collect(request)
     greedy: Sequence[Group] = ()
-    if sampled[0].pass_rate is not None:
+    if is_graded(sampled):
         greedily = sampling.model_copy(update={"temperature": 0.0})
         greedy = rollouts.collect(replace(request, sampling=greedily, group_size=1))
     return summarize(sampled, greedy, settings.sizes)
@@ -129,22 +129,27 @@ def summarize(sampled: Sequence[Group], greedy: Sequence[Group] = (), sizes: Ite
     group_size = len(sampled[0].completions)
     scored = [pair for group in sampled for pair in zip(group.completions, group.rewards, strict=True)]
     completions = [completion for completion, _ in scored]
-    is_graded = sampled[0].pass_rate is not None
+    graded = is_graded(sampled)
     part = format_part(sampled[0].rewards[0])
     return Evaluation(
         reward=average([float(group.totals.mean()) for group in sampled]),
-        pass_at={k: pass_at(sampled, k) for k in sizes} if is_graded else {},
+        pass_at={k: pass_at(sampled, k) for k in sizes} if graded else {},
         greedy=pass_at(greedy, 1) if greedy else None,
         format_rate=None if part is None else rate([share(group, part) for group in sampled], group_size),
         completion_tokens=float(np.mean([completion.num_tokens for completion in completions])),
-        right_tokens=mean_tokens(completion for completion, reward in scored if is_graded and is_right(reward)),
-        wrong_tokens=mean_tokens(completion for completion, reward in scored if is_graded and not is_right(reward)),
+        right_tokens=mean_tokens(completion for completion, reward in scored if graded and is_right(reward)),
+        wrong_tokens=mean_tokens(completion for completion, reward in scored if graded and not is_right(reward)),
         truncated=float(np.mean([completion.is_truncated for completion in completions])),
         unmarked=float(np.mean([reward.status != "ok" for _, reward in scored])),
         markers=marker_shares(reward.markers for _, reward in scored),
         groups=tuple(sampled),
         greedy_groups=tuple(greedy),
     )
+
+
+def is_graded(groups: Sequence[Group]) -> bool:
+    """Return whether answers are right or wrong, as far as is known."""
+    return any(group.pass_rate is not None for group in groups)
 
 
 def pass_at(groups: Sequence[Group], k: int) -> Estimate:
@@ -171,7 +176,8 @@ def num_right(group: Group) -> int:
 
 
 def is_right(reward: Reward) -> bool:
-    return reward.part("correctness").value == 1.0
+    """Return whether a completion is known to be right."""
+    return reward.value("correctness") == 1.0
 
 
 def format_part(reward: Reward) -> str | None:
@@ -182,7 +188,7 @@ def format_part(reward: Reward) -> str | None:
 
 def share(group: Group, part: str) -> float:
     """Return the share of the group's completions whose part is 1."""
-    return float(np.mean([reward.part(part).value == 1.0 for reward in group.rewards]))
+    return float(np.mean([reward.value(part) == 1.0 for reward in group.rewards]))
 
 
 def mean_tokens(completions: Iterable[Completion]) -> float | None:

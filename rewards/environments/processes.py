@@ -163,6 +163,8 @@ class OpenEnvironments:
                 reply = await process.step(turns[-1].heard)
             else:
                 process, reply = await self._begin(request, turns)
+        if turns and reply.status == "ok" and reply.is_over:
+            reply = _complete(reply, self._specs[request.prompt.environment])
         if reply.is_over and process is not None and self._open.get(key) is process:
             del self._open[key]
             self._close(process)
@@ -204,6 +206,17 @@ class OpenEnvironments:
     def _close(self, process: EnvironmentProcess) -> None:
         task = self._closing[process] = asyncio.get_running_loop().create_task(process.close())
         task.add_done_callback(lambda _: self._closing.pop(process))
+
+
+def _complete(reply: Reply, spec: EnvironmentSpec) -> Reply:
+    """Return the last reply of a completion; a failure where it lacks parts that its class declares."""
+    missing = sorted({*spec.parts} - reply.parts.keys())
+    if not missing:
+        return reply
+    return failed(
+        f"{spec.name} ended the completion without its part {', '.join(missing)}: its class declares parts = "
+        f"{spec.parts}, and its last observation gave {', '.join(sorted(reply.parts)) or 'none'}"
+    )
 
 
 def _differs(reply: Reply, said: str, num_turns: int) -> Reply:

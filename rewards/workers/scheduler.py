@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from rewards.config import RewardsConfig
+from rewards.environments.given_parts import GivenParts
 from rewards.environments.registry import EnvironmentSpec
 from rewards.function import Outcome, RewardFunction
 from rewards.registry import functions_of
@@ -19,7 +20,7 @@ from rewards.score import compose, parts_of
 from rewards.signature import Kind
 from rewards.workers.failures import Failure, Failures
 from rewards.workers.running_means import RunningMeans
-from rollout.types.completions import RemoteGroup, Reward, RewardPart
+from rollout.types.completions import RemoteGroup, Reward
 
 AHEAD_S = 0.2
 """Seconds of work that a worker may have before it: enough to be busy until it is given more, and so little that slow
@@ -73,8 +74,7 @@ class Scheduler:
     def __init__(self, config: RewardsConfig, environments: Mapping[str, EnvironmentSpec] | None = None) -> None:
         """``environments`` are those that answer completions, by ``Prompt.environment``."""
         self._config = config
-        self._environments = environments or {}
-        self._environment_parts = {part for each in self._environments.values() for part in each.parts}
+        self._given = GivenParts(environments or {})
         self._functions: dict[str, tuple[RewardFunction, ...]] = {}
         self._means = RunningMeans()
         self._whole: frozenset[str] = frozenset()
@@ -100,7 +100,7 @@ class Scheduler:
     def functions_of(self, task: str) -> tuple[RewardFunction, ...]:
         """Return what grades completions of ``task``. Raises RewardConfigError when the settings cannot grade it."""
         if task not in self._functions:
-            self._functions[task] = functions_of(task, self._config, self._environment_parts)
+            self._functions[task] = functions_of(task, self._config, self._given.names)
         return self._functions[task]
 
     def learn(self, kinds: Mapping[str, Kind]) -> None:
@@ -180,9 +180,9 @@ class Scheduler:
         whole, size = pending.found.get(None, {}), len(pending.group.completions)
         found = pending.found[index] | {name: each.of_completion(name, index, size) for name, each in whole.items()}
         outcomes = [found[function.name] for function in pending.functions]
-        reward = pending.rewards[index] = compose(
-            pending.functions, outcomes, self._config, self._given(pending.group, index)
-        )
+        group = pending.group
+        given = self._given.of(group.prompt.environment, group.completions[index].parts)
+        reward = pending.rewards[index] = compose(pending.functions, outcomes, self._config, given)
         if pending.is_done:
             self.finished.append(pending)
         if reward.status == "ok" and {outcome.status for outcome in outcomes} <= {"ok"}:
@@ -192,12 +192,6 @@ class Scheduler:
         failed = [_failure(*each, place) for each in zip(pending.functions, outcomes, strict=True)]
         nobody = Failure("rewards.weights", "error", "every part that is weighed is None for it", place)
         self.failures.record(tuple(failure for failure in failed if failure is not None) or (nobody,))
-
-    def _given(self, group: RemoteGroup, index: int) -> list[RewardPart]:
-        """Return the parts that a completion's environment gave; 0 for one that it should have given and did not."""
-        spec = self._environments.get(group.prompt.environment)
-        declared = dict.fromkeys(spec.parts if spec is not None else (), 0.0)
-        return [RewardPart(name, value) for name, value in {**declared, **group.completions[index].parts}.items()]
 
     def retry(self, items: Iterable[WorkItem]) -> None:
         """Queue again, first of all, what a worker had that died. Raises RewardFailure as ``settle`` does."""

@@ -153,6 +153,10 @@ class Reward:
                 return part
         raise KeyError(f"no reward part {name!r}; this reward has {[part.name for part in self.parts]}")
 
+    def value(self, name: str) -> float | None:
+        """Return the value of the part of that name; None when the reward has none."""
+        return next((part.value for part in self.parts if part.name == name), None)
+
     @property
     def status(self) -> PartStatus:
         """``ok``, or the first status of a part that is not."""
@@ -186,10 +190,9 @@ class GroupHeader:
 
     @property
     def pass_rate(self) -> float | None:
-        """Share of right completions; None where the reward has no part ``correctness``."""
-        if not any(part.name == "correctness" for part in self.rewards[0].parts):
-            return None
-        return sum(reward.part("correctness").value == 1.0 for reward in self.rewards) / len(self.rewards)
+        """Share of completions known to be right; None where no reward has a part ``correctness``."""
+        known = [found for found in (reward.value("correctness") for reward in self.rewards) if found is not None]
+        return known.count(1.0) / len(self.rewards) if known else None
 
     @property
     def num_completion_tokens(self) -> int:

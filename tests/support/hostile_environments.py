@@ -133,6 +133,7 @@ ACTS: dict[str, Any] = {
     "no number": lambda _: Observation("", parts={"told": "much"}),  # type: ignore[dict-item]
     "no name": lambda _: Observation("", parts={1: 1.0}),  # type: ignore[dict-item]
     "many": lambda _: Observation("", parts={f"part{number}": 1.0 for number in range(1000)}),
+    "mistype": lambda _: Observation("", is_over=True, parts={"tolled": 7.0}),
     "over": lambda _: Observation("that is all", is_over=True, parts={"told": 7.0}),
 }
 

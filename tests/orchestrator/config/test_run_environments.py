@@ -8,6 +8,8 @@ from orchestrator.config.resolve import engine_spec
 
 GUESS = ("prompts.environment=guess", "environment.max_observed_tokens=64", "model.build.max_position_embeddings=1024")
 
+MIXED = [*GUESS[1:], "prompts.mixture.a.weight=1", "prompts.mixture.b.weight=1", "prompts.mixture.b.environment=guess"]
+
 
 def test_observations_take_their_tokens_beside_prompt_and_completion() -> None:
     plain, playing = load("countdown-tiny"), load("countdown-tiny", GUESS)
@@ -57,7 +59,13 @@ def test_what_cannot_answer_is_refused_by_key_and_name(settings, message) -> Non
 
 
 def test_a_mixture_may_have_an_environment_for_each_of_its_entries() -> None:
-    entries = {"a": {"weight": 1}, "b": {"weight": 1, "environment": "guess"}}
-    lines = [f"prompts.mixture.{name}.{key}={value}" for name, entry in entries.items() for key, value in entry.items()]
-    config = load("countdown-tiny", [*GUESS[1:], *lines])
+    config = load("countdown-tiny", MIXED)
     assert config.environments == ["guess"] and config.prompts.tasks["a"].environment == ""
+
+
+def test_each_entry_has_a_part_that_is_weighed() -> None:
+    load("countdown-tiny", [*MIXED, "rewards.weights={correctness=0.9, guessed=0.1}"])
+    both = '{either={by="max", weights={guessed=1.0, guesses=0.1}}}'
+    for weights in ("{guessed=1.0}", "{guessed=1.0, correctness=0.0}", "{either=1.0}"):
+        with pytest.raises(ConfigError, match=r"guessed.* all completions of prompts\.mixture\.a would fail"):
+            load("countdown-tiny", [*MIXED, f"rewards.weights={weights}", f"rewards.ensembles={both}"])

@@ -226,3 +226,12 @@ def test_accuracy_by_label_in_natural_order() -> None:
 def test_wrong_settings_name_key_value_and_fix(override, message) -> None:
     with pytest.raises(ConfigError, match=message):
         load("countdown-tiny", [override])
+
+
+def test_a_completion_of_which_nobody_knows_if_it_is_right_is_not_counted_as_right() -> None:
+    """A game that was cut short gave no part; a function returned None."""
+    whole = scored_group("a", [True, True, False, False])
+    group = whole.scored((Reward(0.0, ()), *whole.rewards[1:]))
+    assert group.pass_rate == 0.25 and paid("b", 1.0).pass_rate is None
+    metrics = summarize([group], [], (1,)).metrics()
+    assert metrics["eval/pass_at_1"] == 0.25

@@ -94,6 +94,13 @@ def test_a_game_is_played_and_over_when_the_environment_says_so() -> None:
     assert (last.text, last.is_over, last.parts, last.status) == ("that is all", True, {"told": 7.0}, "ok")
 
 
+def test_a_last_observation_without_a_declared_part_is_an_error_that_names_it() -> None:
+    """A name that was mistyped would be worth 0 in every completion."""
+    (_, last) = answers_of(hostile(), ["a"], step="mistype")
+    assert (last.status, last.is_over, last.parts) == ("error", True, {})
+    assert f"{HOSTILE} ended the completion without its part told" in last.reason and "gave tolled" in last.reason
+
+
 def test_long_texts_are_cut_and_odd_ones_kept_as_text() -> None:
     (_, answer) = answers_of(hostile(max_bytes=1000), ["a"], step="large")
     assert answer.text.endswith("é [… cut]")

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rewards.config import RewardConfigError, RewardsConfig
+from rewards.environments.given_parts import MAX_UNDECLARED
 from rewards.environments.registry import EnvironmentSpec
 from rewards.function import Outcome
 from rewards.registry import UnknownTaskError
@@ -243,5 +244,38 @@ def test_a_part_that_grader_and_environment_give_is_refused(make_group: MakeGrou
     group = make_group(["a"], "countdown")
     given = replace(group.completions[0], parts={"correctness": 1.0})
     scheduler.enqueue(replace(group, prompt=replace(group.prompt, environment="game"), completions=(given,)))
-    with pytest.raises(RewardConfigError, match="returns the part correctness, which another gives too"):
+    with pytest.raises(RewardConfigError, match=r"environment game gives the part correctness, which what grades"):
         settle(scheduler, take(scheduler), [(Outcome("ok", {"correctness": 1.0}),)])
+
+
+def graded(scheduler: Scheduler, group: Group, parts: Sequence[dict[str, float]], environment: str = "") -> Group:
+    """Return a group whose environment gave these parts, graded as right."""
+    played = tuple(replace(each, parts=given) for each, given in zip(group.completions, parts, strict=True))
+    scheduler.enqueue(replace(group, prompt=replace(group.prompt, environment=environment), completions=played))
+    settle(scheduler, take(scheduler, len(played)), [(Outcome("ok", {"correctness": 1.0}),)] * len(played))
+    return scheduler.take_finished()[0]
+
+
+def test_a_part_that_another_entrys_environment_declares_does_not_apply(make_group: MakeGroup) -> None:
+    weights = {"correctness": 0.9, "either": 0.1}
+    either = {"either": {"by": "max", "weights": {"guessed": 1.0, "correctness": 0.5}}}
+    settings = RewardsConfig(weights=weights, ensembles=either, tasks={"hostile": "hostile_rewards:act"})
+    scheduler = Scheduler(settings, {"guess": EnvironmentSpec("guess", "guess:Guess", parts=("guessed",))})
+    plain = graded(scheduler, make_group(["a"]), [{}])
+    assert plain.totals.tolist() == [pytest.approx(0.95)] and plain.rewards[0].status == "ok"
+    assert [part.name for part in plain.rewards[0].parts] == ["correctness", "either"]
+    played = graded(scheduler, make_group(["a"]), [{"guessed": 1.0}], "guess")
+    assert played.totals.tolist() == [pytest.approx(1.0)]
+
+
+def test_undeclared_parts_of_ever_new_names_are_not_all_logged(
+    make_group: MakeGroup, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = RewardsConfig(weights={"correctness": 1.0}, tasks={"hostile": "hostile_rewards:act"})
+    scheduler = Scheduler(settings, {"game": EnvironmentSpec("game", "game:Game", parts=("won",))})
+    given = [{"won": 1.0, "steady": 1.0, f"move_{number}": 1.0} for number in range(100)]
+    group = graded(scheduler, make_group(["a"] * 100), given, "game")
+    names = {part.name for reward in group.rewards for part in reward.parts}
+    assert len(names) == MAX_UNDECLARED + len(("correctness", "won"))
+    assert all(reward.value("won") == reward.value("steady") == 1.0 for reward in group.rewards)
+    assert caplog.text.count("the environment game gives reward parts of ever new names") == 1

@@ -142,6 +142,7 @@ def test_a_turn_keeps_the_stop_text_that_ended_it_inside_a_token(prompt) -> None
     sampler = TurnSampler(RULES, encoder, lambda _: "3 no\n)")
     request = TurnRequest((NextTurn(prompt, 0, None, ""),), SAMPLING, seed=0)
     for reason, heard in ((STOP, "3 no\n"), (")", "3 no\n)")):
-        (packed,) = sampler.sample(request, [], lambda _, made=ended(reason): iter([made]))
+        sampled = ended(reason)
+        (packed,) = sampler.sample(request, [], lambda _, sampled=sampled: iter([sampled]))
         (turn,) = packed.unpack()
         assert (turn.text, turn.heard) == ("3 no\n)", heard)

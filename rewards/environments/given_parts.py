@@ -1,0 +1,55 @@
+"""Reward parts that environments give: which a completion has, and which do not apply to it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Mapping
+
+from rewards.environments.registry import EnvironmentSpec
+from rewards.score import Given
+from rollout.types.completions import RewardPart
+
+logger = logging.getLogger(__name__)
+
+MAX_UNDECLARED = 32
+"""Names that the class of an environment does not declare and that are logged all the same. Each makes metrics."""
+
+
+class GivenParts:
+    """Knows what each environment of a run declares, and what else each has given so far."""
+
+    def __init__(self, specs: Mapping[str, EnvironmentSpec]) -> None:
+        """`specs`: by `Prompt.environment`."""
+        self._declared = {name: spec.parts for name, spec in specs.items()}
+        self._undeclared: dict[str, set[str]] = {}
+        self._warned: set[str] = set()
+        self.names = frozenset(part for parts in self._declared.values() for part in parts)
+        """What any of them declares."""
+
+    def of(self, environment: str, given: Mapping[str, float]) -> Given:
+        """Return a completion's parts: 0 for one that its environment declares and did not give.
+
+        Those that only environments of other entries of a mixture declare do not apply to it.
+        """
+        declared = self._declared.get(environment, ())
+        parts = {**dict.fromkeys(declared, 0.0), **self._bounded(environment, declared, given)}
+        values = tuple(RewardPart(name, value) for name, value in parts.items())
+        return Given(values, environment, self.names - parts.keys())
+
+    def _bounded(self, environment: str, declared: Collection[str], given: Mapping[str, float]) -> dict[str, float]:
+        """Leave out undeclared parts of ever new names."""
+        known = self._undeclared.setdefault(environment, set())
+        for name in sorted(given.keys() - {*declared} - known):
+            if len(known) < MAX_UNDECLARED:
+                known.add(name)
+            elif environment not in self._warned:
+                self._warned.add(environment)
+                logger.warning(
+                    "the environment %s gives reward parts of ever new names, such as %r: of those that its class does "
+                    "not declare in parts = (...) only the first %d are logged. Put what changes into the value, not "
+                    "the name",
+                    environment,
+                    name,
+                    MAX_UNDECLARED,
+                )
+        return {name: value for name, value in given.items() if name in known or name in declared}
