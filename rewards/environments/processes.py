@@ -126,6 +126,8 @@ class OpenEnvironments:
         self._server: ForkServer | None = None
         self._specs: dict[str, EnvironmentSpec] = {}
         self._open: dict[Key, EnvironmentProcess] = {}
+        self._asked: dict[Key, object] = {}
+        """A mark for each answer that is waited for, until it is there or its completion is closed."""
         self._busy = asyncio.Semaphore(MAX_BUSY)
         self._closing: dict[EnvironmentProcess, asyncio.Task[None]] = {}
 
@@ -157,12 +159,17 @@ class OpenEnvironments:
         environment that then says something else than before is an error.
         """
         key = request.key
+        mark = self._asked[key] = object()
         async with self._busy:
+            if self._asked.get(key) is not mark:  # a process that began now would be nobody's
+                return EnvironmentAnswer(key, is_over=True, status="error", reason="it was closed before it began")
             process = self._open.get(key)
             if turns and process is not None and process.num_turns == len(turns) - 1:
                 reply = await process.step(turns[-1].heard)
             else:
                 process, reply = await self._begin(request, turns)
+        if self._asked.get(key) is mark:
+            del self._asked[key]
         if turns and reply.status == "ok" and reply.is_over:
             reply = _complete(reply, self._specs[request.prompt.environment])
         if reply.is_over and process is not None and self._open.get(key) is process:
@@ -172,7 +179,8 @@ class OpenEnvironments:
 
     def close(self, keys: Iterable[Key] | None = None) -> None:
         """Close the environments of completions, or all; those that do not do so in time are killed."""
-        for key in list(self._open) if keys is None else keys:
+        for key in [*self._open, *self._asked] if keys is None else keys:
+            self._asked.pop(key, None)
             if (process := self._open.pop(key, None)) is not None:
                 self._close(process)
 
@@ -181,6 +189,7 @@ class OpenEnvironments:
         for process in [*self._open.values(), *self._closing]:
             process.kill("its worker ended")
         self._open.clear()
+        self._asked.clear()
         if self._server is not None:
             self._server.close()
             self._server = None
@@ -188,7 +197,8 @@ class OpenEnvironments:
     async def _begin(
         self, request: EnvironmentRequest, turns: Sequence[SampledTurn]
     ) -> tuple[EnvironmentProcess | None, Reply]:
-        self.close([request.key])
+        if (left := self._open.pop(request.key, None)) is not None:
+            self._close(left)
         assert self._server is not None, "its class was not loaded"
         try:
             pid, connection = self._server.fork()

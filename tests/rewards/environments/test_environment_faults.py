@@ -203,6 +203,29 @@ def test_environments_are_closed_whatever_happens(tmp_path: Path, monkeypatch: p
     assert all_end(pids)
 
 
+@pytest.mark.parametrize("named", [False, True])
+def test_what_waits_for_its_turn_begins_no_process_once_it_is_closed(
+    named: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "MAX_BUSY", 1)
+
+    async def run() -> None:
+        async with opened(hostile()) as environments:
+            asked = [
+                EnvironmentRequest(("train/7", index), prompt_of(HOSTILE, **acts), 5, None)
+                for index, acts in enumerate([{"start": "hang"}, {}])
+            ]
+            answers = [asyncio.create_task(environments.answer(request, ())) for request in asked]
+            await asyncio.sleep(0.3)
+            environments.close([request.key for request in asked] if named else None)
+            hung, waiting = await asyncio.gather(*answers)
+            assert hung.reason.startswith("it was closed")
+            assert (waiting.status, waiting.reason) == ("error", "it was closed before it began")
+            assert environments._open == {} and environments._asked == {}
+
+    asyncio.run(run())
+
+
 def test_nothing_outlives_the_worker() -> None:
     async def run() -> list[int]:
         async with opened(hostile()) as environments:
