@@ -5,9 +5,9 @@ from __future__ import annotations
 import importlib
 import inspect
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_type_hints
 
 from rollout.types.environments import Environment
 from rollout.types.names import nearest
@@ -78,6 +78,8 @@ def environment_spec(
         )
     environment = import_class(path)
     check_parameters(name, environment, parameters)
+    if path.startswith("rewards."):
+        check_types(name, environment, parameters)
     if name in SHIPPED:  # making a user's may cost more than a check should
         try:
             environment(**parameters)
@@ -146,6 +148,21 @@ def check_parameters(name: str, environment: type, parameters: Mapping[str, Any]
             raise EnvironmentConfigError(f"{name} needs its parameter {parameter.name}: set {key}.{parameter.name}")
 
 
+def check_types(name: str, environment: type, parameters: Mapping[str, Any]) -> None:
+    """Raise EnvironmentConfigError for a parameter of another type than the class says; whole numbers are numbers."""
+    from pydantic import TypeAdapter, ValidationError  # what plays an environment does without
+
+    hints = get_type_hints(environment.__init__)  # type: ignore[misc]
+    for given, value in parameters.items():
+        try:
+            TypeAdapter(hints[given]).validate_python(value, strict=True)
+        except ValidationError as error:
+            key = f"environment.parameters.{name.rpartition(':')[2]}.{given}"
+            raise EnvironmentConfigError(
+                f"{key} = {json.dumps(value, default=str)}: {error.errors()[0]['msg']}"
+            ) from None
+
+
 def _takes(method: Any, count: int) -> bool:
     """Return whether a class's function can be called with so many arguments, the object included."""
     if not callable(method):
@@ -162,12 +179,19 @@ def _takes(method: Any, count: int) -> bool:
 def _stop(path: str, environment: type) -> tuple[str, ...]:
     stop = _texts(path, environment, "stop", "texts that end a turn")
     if not all(stop):
-        raise EnvironmentConfigError(f"{path}: stop = {stop}: an empty text would end every turn; leave it out")
+        raise EnvironmentConfigError(
+            f'prompts.environment = "{path}": the class\'s stop = {stop}: an empty text would end every turn; '
+            "leave it out"
+        )
     return stop
 
 
 def _texts(path: str, environment: type, name: str, what: str) -> tuple[str, ...]:
     texts = getattr(environment, name, ())
-    if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
-        raise EnvironmentConfigError(f'{path}: {name} = {texts!r} must be a tuple of {what}, such as ("</calc>",)')
+    is_list = isinstance(texts, Collection) and not isinstance(texts, str)
+    if not is_list or not all(isinstance(text, str) for text in texts):
+        raise EnvironmentConfigError(
+            f'prompts.environment = "{path}": the class\'s {name} = {texts!r} must be a tuple of {what}, '
+            'such as ("</calc>",)'
+        )
     return tuple(texts)

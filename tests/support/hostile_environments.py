@@ -150,10 +150,32 @@ class NoStep:
 class OddStop(NoStep):
     """Has a text where a tuple belongs."""
 
-    stop = "</do>"
+    stop: Any = "</do>"
 
     def step(self, text: str) -> Observation:
         return Observation("")
+
+
+class StopMethod(OddStop):
+    """Has a method where a tuple belongs."""
+
+    def stop(self) -> None: ...
+
+
+class PartsProperty(OddStop):
+    """Has a property where a tuple belongs."""
+
+    stop = ()
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        return ("won",)
+
+
+class NoParts(OddStop):
+    """Has nothing where a tuple belongs."""
+
+    stop, parts = (), None
 
 
 class Needy(Hostile):
