@@ -46,6 +46,7 @@ async def converse(
         return found
 
     batch = SamplingRequest((prompt,), sampling, group_size=1, seed=config.seed)
+    num_told = 0
     router.begin(ENGINE, [PromptRequest(prompt, batch, 0.0)])
     try:
         while not (ended := list(router.to_assemble())):
@@ -54,7 +55,9 @@ async def converse(
                 told(heard.text if heard.status == "ok" else f"[{heard.status}: {heard.reason}]", True)
                 router.answered(heard)
             for packed in sampled(engine, router):
-                told(packed.unpack()[-1].text, False)
+                if packed.header.num_turns > num_told:  # else what was heard found no room, and no turn followed
+                    told(packed.unpack()[-1].text, False)
+                    num_told = packed.header.num_turns
                 router.took(packed.header, packed)
     finally:
         await worker.close()

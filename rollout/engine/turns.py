@@ -23,11 +23,11 @@ class TurnSampler:
     """Samples a turn behind a prompt and the turns so far. It keeps nothing: whoever asks has the turns."""
 
     def __init__(self, rules: TurnRules, encoder: ObservationEncoder, decode: Callable[[Tokens], str]) -> None:
-        """Raise ValueError where the chat template's frame alone is longer than an observation may be."""
-        if encoder.encode("", None, rules.max_observed_tokens) is None:
+        """Raise ValueError where an observation may be no longer than its frame and the mark of a cut one."""
+        if rules.max_observed_tokens < encoder.least:
             raise ValueError(
-                f"environment.max_observed_tokens = {rules.max_observed_tokens} does not hold what the model's chat "
-                "template writes around an observation: raise it"
+                f"environment.max_observed_tokens = {rules.max_observed_tokens} does not hold what stands around an "
+                f"observation that is cut, the model's chat template and the mark: raise it to {encoder.least} at least"
             )
         self._rules = rules
         self._encoder = encoder

@@ -49,6 +49,11 @@ class ObservationEncoder:
             said = said[: room - len(self._cut)] + self._cut
         return np.array([*before, *said, *after], dtype=np.int32)
 
+    @property
+    def least(self) -> int:
+        """Tokens that the shortest cut observation takes, with its frame: one of its own."""
+        return len(self._before) + len(self._after) + len(self._cut) + 1
+
     @cached_property
     def _cut(self) -> list[int]:
         try:

@@ -32,14 +32,25 @@ class Player:
         yield PackedTurns.of((turn.prompt.id, turn.position), (*before, made), "observation")
 
 
-def played(max_turns: int) -> tuple[Any, list[tuple[str, bool]]]:
+class Full(Player):
+    """Has no room for what the game says to the first guess."""
+
+    def sample_turns(self, request: Any, past: Any) -> Any:
+        if not past:
+            yield from super().sample_turns(request, past)
+        else:
+            (turn,) = request.turns
+            yield PackedTurns.of((turn.prompt.id, turn.position), past[0].unpack(), "length")
+
+
+def played(max_turns: int, player: Any = Player) -> tuple[Any, list[tuple[str, bool]]]:
     settings = ("environment.parameters.guess.highest=16", f"environment.max_turns={max_turns}")
     room = ("environment.max_observed_tokens=64", "model.build.max_position_embeddings=1024")
     config = load("countdown-tiny", ["prompts.environment=guess", *settings, *room])
     prompt = Prompt("solve/0", NOTHING, "", "countdown", {}, environment="guess")
     told: list[tuple[str, bool]] = []
     completion = asyncio.run(
-        converse(Player(), prompt, config.sampling, config, lambda text, said: told.append((text, said)))  # type: ignore[arg-type]
+        converse(player(), prompt, config.sampling, config, lambda text, said: told.append((text, said)))  # type: ignore[arg-type]
     )
     return completion, told
 
@@ -56,3 +67,9 @@ def test_a_game_that_takes_too_long_is_cut_off() -> None:
     completion, told = played(max_turns=1)
     assert completion.finish_reason in ("turns", "stop")
     assert len([text for text, is_observation in told if not is_observation]) == 1
+
+
+def test_a_turn_is_told_once_where_an_observation_finds_no_room() -> None:
+    completion, told = played(max_turns=8, player=Full)
+    assert completion.finish_reason == "length"
+    assert [text for text, is_observation in told if not is_observation] == ["<guess>8</guess>"]

@@ -138,7 +138,7 @@ def test_a_turn_keeps_the_stop_text_that_ended_it_inside_a_token(prompt) -> None
         )
         return SimpleNamespace(request_id="train/000000/0/0", outputs=[made])
 
-    encoder = SimpleNamespace(encode=lambda *_: np.zeros(0, np.int32))
+    encoder = SimpleNamespace(least=1)
     sampler = TurnSampler(RULES, encoder, lambda _: "3 no\n)")
     request = TurnRequest((NextTurn(prompt, 0, None, ""),), SAMPLING, seed=0)
     for reason, heard in ((STOP, "3 no\n"), (")", "3 no\n)")):

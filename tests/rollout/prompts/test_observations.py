@@ -110,6 +110,14 @@ def test_a_template_without_earlier_turns_is_refused() -> None:
         ObservationEncoder(tokenizer("{{ messages[-1].content }}"), chat=True)
 
 
+@pytest.mark.parametrize("chat", [False, True])
+def test_the_least_room_holds_a_cut_observation(chat: bool) -> None:
+    encoder = ObservationEncoder(tokenizer(), chat=chat)
+    shortest = encoder.encode("word " * 100, None, encoder.least)
+    assert shortest is not None and len(shortest) == encoder.least
+    assert encoder.encode("word " * 100, None, encoder.least - 1) is None
+
+
 def test_a_long_observation_is_cut_at_a_token_and_says_so() -> None:
     model = tokenizer()
     encoder = ObservationEncoder(model, chat=True)
