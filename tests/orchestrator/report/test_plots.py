@@ -73,7 +73,10 @@ def test_plot_draws_the_curve_and_any_metrics_smoothed(run: Path, capsys) -> Non
         (["--metric", "zzz"], r"it has eval/.* and others docs/metrics.md"),
         (["--smooth", "0"], r"--smooth 0: the number of steps"),
         (["--output", "a.pdf"], r"--output a.pdf: draws .png or .svg"),
-        (["--output", "/nowhere/a.png"], r"--output /nowhere/a.png: cannot be written \(No such file"),
+        (
+            ["--output", "/dev/null/a.png"],
+            r"--output /dev/null/a.png: cannot be written \((File exists|Not a directory)",
+        ),
     ],
 )
 def test_wrong_input_is_named_with_what_to_do(run: Path, capsys, arguments, said: str) -> None:
