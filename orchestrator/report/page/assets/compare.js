@@ -28,7 +28,7 @@ export function comparePage(data) {
   const show = () => {
     const axis = /** @type {keyof typeof axes} */ (select.value);
     charts.replaceChildren(...CURVES.filter(([, key]) => data.runs.some((/** @type {any} */ run) => run.series[key])).map(([title, key, unit]) =>
-      chartCard({ steps: [], series: {}, events: [] }, { title, unit, lines: lines(data.runs, key, axis, unit), x_title: axes[axis], log: key === "rollout/logprob_gap" })));
+      chartCard({ steps: [], series: {}, events: happened(data.runs, axis) }, { title, unit, lines: lines(data.runs, key, axis, unit), x_title: axes[axis], log: key === "rollout/logprob_gap" })));
     drawWaiting();
   };
   show();
@@ -44,6 +44,18 @@ function lines(runs, key, axis, unit) {
   return runs.map((run, n) => {
     return { label: run.name, role: `run${n % COLOURS}`, x: axis === "step" ? run.steps : run.clocks[axis], ...valuesOf(run, key, unit === "share") };
   });
+}
+
+/**
+ * The events of all runs, where they are on an axis.
+ * @param {any[]} runs @param {string} axis
+ * @returns {{step: number, text: string}[]}
+ */
+function happened(runs, axis) {
+  return runs.flatMap((run) => run.events.map((/** @type {any} */ event) => {
+    const at = axis === "step" ? event.step : run.clocks[axis][run.steps.indexOf(event.step)];
+    return { step: at ?? NaN, text: `${run.name}, step ${event.step}: ${event.text}` };
+  }));
 }
 
 /** @param {any} data */

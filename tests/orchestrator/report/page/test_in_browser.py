@@ -127,13 +127,14 @@ def test_events_are_on_every_chart_over_the_steps_and_runs_are_compared_over_min
         tab.select_option("#axis", "minutes")
         chart = tab.locator("#page-compare .plot").first
         chart.locator(".scatterlayer path").first.wait_for(state="attached")
-        lines = chart.evaluate(
-            "plot => plot.data.filter(({ hoverinfo }) => hoverinfo !== 'skip').map(({ name, x }) => [name, x])"
-        )
+        shown = "plot => plot.data.filter(({ name, hoverinfo }) => name && hoverinfo !== 'skip')"
+        lines = chart.evaluate(f"{shown}.map(({{ name, x }}) => [name, x])")
+        assert chart.evaluate("plot => plot.layout.shapes.map(({ x0 }) => x0)") == [pytest.approx(6 / 60)]
+        assert chart.evaluate("plot => plot.data.at(-1).text[0]").startswith("one, step 2: ")
         minutes = pytest.approx([seconds / 60 for seconds in (2, 6, 10, 14)])
         assert [name for name, _ in lines] == ["one", "two"] and lines[0][1] == minutes
         tab.select_option("#axis", "completions")
-        last = chart.evaluate("plot => plot.data.at(-1).x.at(-1)")
+        last = chart.evaluate("plot => plot.data.filter(({ name }) => name === 'two').at(-1).x.at(-1)")
         assert last == 6 * 32 * 8
 
 
