@@ -37,14 +37,21 @@ def credit(
         keys: what was counted of them.
     """
     algorithm = (run_settings.get("learner") or {}).get("algorithm") or {}
+    is_distilled = learns_without_rewards(run_settings)
     max_tokens = (run_settings.get("sampling") or {}).get("max_completion_tokens")
     return {
         "algorithm": {
-            name: algorithm.get(name) for name in ("preset", "baseline", "advantage_scale", "loss_aggregation")
+            name: algorithm.get(name)
+            for name in ("preset", "baseline", "advantage_scale", "loss_aggregation", "surrogate")
         },
-        "examples": [explained(groups[index], index, max_tokens) for index in examples(groups)],
+        "examples": [] if is_distilled else [explained(groups[index], index, max_tokens) for index in examples(groups)],
         "charts": present([*distributions(train), spread_chart(keys)]),
     }
+
+
+def learns_without_rewards(run_settings: Mapping[str, Any]) -> bool:
+    """Return whether a teacher's KL is all that the run learns from: its advantages move nothing."""
+    return ((run_settings.get("learner") or {}).get("algorithm") or {}).get("surrogate") == "none"
 
 
 def examples(groups: Sequence[dict[str, Any]]) -> list[int]:

@@ -18,18 +18,21 @@ ROLES: tuple[Role, ...] = ("main", "second", "third", "muted", "run3", "run4", "
 """Of a chart that has a line for each part or entry: no two look the same, and no more are shown."""
 
 
-def learning_sections(keys: Collection[str], held_out: Digests) -> list[dict[str, Any]]:
+def learning_sections(
+    keys: Collection[str], held_out: Digests, reference: str = "the reference"
+) -> list[dict[str, Any]]:
     """Return the sections of the page, each with its charts; those without any are left out.
 
     Args:
         keys: the metrics that the run has, and what was counted of its completions.
         held_out: digests of the evaluations, by step.
+        reference: what the policy is held to, or taught by.
     """
     sections = {
         "Does it get better?": [*results(keys), *by_difficulty(held_out)],
         "What is there to learn from?": [*rewards(keys), *groups(keys)],
         "How does it write?": lengths(keys),
-        "Is the update sound?": updates(keys),
+        "Is the update sound?": updates(keys, reference),
         "Does the learner train on what was sampled?": sampling(keys),
     }
     made = {title: present(charts) for title, charts in sections.items()}
@@ -179,11 +182,11 @@ def right_and_wrong(key: str) -> tuple[Line, Line]:
     return Line("wrong", f"wrong/{key}", "wrong"), Line("right", f"right/{key}", "right")
 
 
-def updates(keys: Collection[str]) -> list[Chart | None]:
+def updates(keys: Collection[str], reference: str) -> list[Chart | None]:
     kl = sorted(key for key in keys if key.startswith("optim/kl_k") or key == "optim/kl_exact")
     return [
         metric_chart("Entropy", keys, Line("entropy", "optim/entropy")),
-        metric_chart("KL to the reference", keys, *(Line(key.removeprefix("optim/kl_"), key) for key in kl[:1])),
+        metric_chart(f"KL to {reference}", keys, *(Line(key.removeprefix("optim/kl_"), key) for key in kl[:1])),
         metric_chart("Gradient norm", keys, Line("gradient norm", "optim/grad_norm")),
         metric_chart("Clipped tokens", keys, Line("clipped", "optim/clip_fraction")),
         metric_chart("Learning rate", keys, Line("learning rate", "optim/learning_rate")),

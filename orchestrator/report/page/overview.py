@@ -126,6 +126,7 @@ def facts(run: RecordedRun) -> list[tuple[str, str]]:
         "Sampled": f"{tokens:,.0f} tokens" if tokens else "",
         "Algorithm": f"{algorithm}" if algorithm else "",
         "Trains": ("" if not run.settings else "a LoRA" if lora else "all weights"),
+        "Teacher": "" if run.is_supervised else teacher_name(run),
         "Learning rate": f"{rate:g}" if isinstance(rate, int | float) else "",
         "Actors": ", ".join(plural(count, what) for count, what in (*actors, workers) if isinstance(count, int)),
         "Cost": cost(run),
@@ -188,6 +189,16 @@ def model_name(run: RecordedRun) -> str:
     if not shown or shown == HIDDEN:
         return "a model"
     return QUANTIZED.sub("", PurePath(shown).name)
+
+
+def teacher_name(run: RecordedRun) -> str:
+    """Return the name of the model that teaches the policy; empty where none does. A run's own is named after it."""
+    if run.setting("learner.algorithm.surrogate") != "none":
+        return ""
+    teacher = run.setting("model.teacher")
+    shown = without_places(teacher, "path") if isinstance(teacher, str) else ""
+    path = PurePath(shown)
+    return "" if shown == HIDDEN else path.parent.name if path.name == "final" else path.name
 
 
 def task_name(run: RecordedRun) -> str:

@@ -14,7 +14,7 @@ from orchestrator.report.page.completions import FORMAT, group_json
 from orchestrator.report.page.document import room_beside
 from orchestrator.report.page.emergence import emergence
 from orchestrator.report.page.events import events
-from orchestrator.report.page.group_credit import credit
+from orchestrator.report.page.group_credit import credit, learns_without_rewards
 from orchestrator.report.page.learning import Digests, learning_sections
 from orchestrator.report.page.machines import machines
 from orchestrator.report.page.overview import overview
@@ -64,7 +64,9 @@ def run_data(run: RecordedRun, train: Digests, held_out: Digests) -> dict[str, A
         "counted": counted.to_json(),
         "meanings": meanings(keys),
         "events": events(run),
-        "learning": learning_sections(keys, held_out),
+        "learning": learning_sections(
+            keys, held_out, "the teacher" if learns_without_rewards(run.settings) else "the reference"
+        ),
         "emergence": emergence(keys, train, held_out),
         "machines": machines(run, keys),
     }

@@ -38,6 +38,20 @@ def test_a_run_with_a_critic_shows_it_and_says_which_baseline_it_has(tmp_path: P
     assert found["series"]["optim/value_loss"] == [None, None, None, 0.5]
 
 
+def test_a_distilled_run_is_not_explained_by_its_rewards(tmp_path: Path) -> None:
+    run = written_run(tmp_path)
+    settings = json.loads((run / "config.json").read_text())
+    settings["learner"]["algorithm"]["surrogate"] = "none"
+    settings["model"]["teacher"] = "/home/planted/SmolLM2-1.7B"
+    (run / "config.json").write_text(json.dumps(settings))
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps({"step": 4, "reward/total": 0.5, "optim/kl_exact": 0.2}) + "\n")
+    (found,) = data_of(write_report([run]))["runs"]
+    assert found["credit"]["algorithm"]["surrogate"] == "none" and found["credit"]["examples"] == []
+    assert "KL to the teacher" in charts_of(found)
+    assert dict(found["summary"]["facts"])["Teacher"] == "SmolLM2-1.7B"
+
+
 def mixed(step: int) -> list[Group]:
     """Two groups, each of another entry of the mixture."""
     groups = [scored_group(f"train/{step}-{n}", [n == 1, False]) for n in range(2)]

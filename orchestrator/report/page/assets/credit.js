@@ -12,6 +12,10 @@ const SHORT = 90;
 /** @param {any} run */
 export function creditPage(run) {
   const { examples, charts, algorithm } = run.credit;
+  if (algorithm.surrogate === "none") {
+    const said = "This run was distilled: it learns from its teacher's probabilities of each token, and advantages move nothing. Groups without spread teach as much as others.";
+    return [h("p", {}, said), charts.length > 0 && chartSection(run, { title: "How sparse are the rewards?", charts })];
+  }
   return [
     examples.length > 0 ? h("section", {}, h("h2", {}, "From rewards to advantages"), chooser(run))
       : h("p", { class: "nothing" }, "This run kept no group whose rewards could be explained."),

@@ -22,10 +22,11 @@ export function rolloutsPage(run) {
   const count = h("p", { class: "count", role: "status" });
   const state = { shown: PAGE, found: rows };
   const isRecorded = rows.some(({ completion }) => hasGaps(completion));
+  const isDistilled = run.credit?.algorithm?.surrogate === "none";
   const pick = (/** @type {Row} */ row, scroll = true) => {
     for (const other of list.querySelectorAll("[aria-current]")) other.removeAttribute("aria-current");
     list.querySelector(`[data-row="${rows.indexOf(row)}"]`)?.setAttribute("aria-current", "true");
-    detail.replaceChildren(...groupView(row, isRecorded));
+    detail.replaceChildren(...groupView(row, isRecorded, isDistilled));
     if (scroll && window.matchMedia("(max-width: 860px)").matches) detail.scrollIntoView({ behavior: "smooth", block: "start" });
   };
   const fill = () => {
@@ -147,13 +148,19 @@ function rowView({ group, completion }, index, pick) {
       `${brief(completion.reward)}${completion.advantage === undefined ? "" : ` · ${signed(completion.advantage, 2)}`}`));
 }
 
-/** @param {Row} row @param {boolean} isRecorded whether the learner's logprobs are @returns {HTMLElement[]} */
-function groupView({ group, n }, isRecorded) {
+/**
+ * @param {Row} row
+ * @param {boolean} isRecorded whether the learner's logprobs are
+ * @param {boolean} isDistilled whether advantages move nothing in this run
+ * @returns {HTMLElement[]}
+ */
+function groupView({ group, n }, isRecorded, isDistilled) {
   const place = h("div", {});
   const cards = h("div", { class: "cards", role: "group", "aria-label": "the group's completions" });
   const show = (/** @type {number} */ chosen) => {
     cards.replaceChildren(...group.completions.map((completion, at) => card(completion, at, at === chosen, () => show(at))));
-    place.replaceChildren(...completionView(group.completions[chosen], whyNot(group.completions[chosen], group, isRecorded)));
+    const missing = isDistilled ? "" : whyNot(group.completions[chosen], group, isRecorded);
+    place.replaceChildren(...completionView(group.completions[chosen], modesOf(group.completions[chosen], isDistilled), missing));
   };
   show(n);
   const facts = [
@@ -180,9 +187,8 @@ function card(completion, at, chosen, pick) {
     h("small", {}, plural(completion.length, "token")));
 }
 
-/** @param {Completion} completion @param {string} missing why some colourings are */
-function completionView(completion, missing) {
-  const modes = modesOf(completion);
+/** @param {Completion} completion @param {(keyof typeof MODES)[]} modes @param {string} missing why some colourings are */
+function completionView(completion, modes, missing) {
   const strip = h("div", {});
   const explained = h("p", { class: "note" });
   const paint = (/** @type {keyof typeof MODES} */ mode) => {

@@ -35,16 +35,18 @@ export const MODES = {
 };
 
 /**
- * Which colourings a completion has the values for.
+ * Which colourings a completion has the values for, and its run a use for.
  * @param {Completion} completion
+ * @param {boolean} isDistilled whether advantages move nothing in this run
  * @returns {(keyof typeof MODES)[]}
  */
-export function modesOf(completion) {
+export function modesOf(completion, isDistilled) {
   /** @type {(keyof typeof MODES)[]} */
   const found = [];
   if (completion.logprobs?.length) found.push("logprob");
   if (completion.gaps?.length) found.push("gap");
   if (completion.credits?.length) found.push("credit");
+  if (isDistilled) return found;
   if (completion.logprobs?.length && completion.advantage !== undefined) found.push("pull");
   if (completion.changes?.length && completion.advantage !== undefined) found.push("change");
   return found;
