@@ -1,6 +1,5 @@
 """What tests of several packages share."""
 
-import gc
 import logging
 import os
 import shutil
@@ -34,12 +33,6 @@ def pytest_configure(config) -> None:
     """Hide GPUs from all tests but those of tests/gpu: the others prove what runs on cores, as exactly as cores do."""
     if shutil.which("nvidia-smi") and not wants_gpus(config):
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
-
-
-def pytest_collection_finish(session) -> None:
-    """Have the garbage collector look at what tests make only, not at the thousands of tests and all they import."""
-    gc.collect()
-    gc.freeze()
 
 
 def pytest_sessionfinish(session, exitstatus) -> None:
