@@ -11,7 +11,7 @@ test: install           ## all but long runs and more cases of what is proven; A
 ifdef ARGS
 	$(BIN)/python -m pytest $(ARGS)
 else
-	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m "not slow and not long" -n 2 --dist loadfile
 	$(BIN)/python -m pytest -m "slow and not long and not alone"
 	$(BIN)/python -m pytest -m "alone and not long" tests/rollout/engine
 	$(BIN)/python -m pytest tests/gpu

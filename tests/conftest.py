@@ -98,3 +98,27 @@ def pretrained(tmp_path_factory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAYZERO_CACHE", str(tmp_path_factory.mktemp("pretrained")))
         return Path(local_model(SMOLLM2))
+
+
+@pytest.fixture(scope="module")
+def ray_here() -> None:
+    """Have one Ray cluster of two cores in this process, which files of tests share: a start takes seconds.
+
+    Its workers find what the tests import. A file that needs a cluster of its own ends this one before.
+    """
+    import ray
+
+    from tests.support.paths import ROOT, SUPPORT
+
+    if not ray.is_initialized():
+        with pytest.MonkeyPatch.context() as patch:
+            # Workers inherit the environment that Ray is started in, not this process's sys.path.
+            patch.setenv("PYTHONPATH", os.pathsep.join(map(str, (SUPPORT, ROOT))))
+            ray.init(
+                "local",
+                num_cpus=2,
+                _node_ip_address="127.0.0.1",
+                include_dashboard=False,
+                object_store_memory=500 * 2**20,
+                log_to_driver=False,
+            )

@@ -9,6 +9,7 @@ import pytest
 from tests.support.hosts import Host, host_of, memory_gib, network
 from tests.support.processes import is_gone, wait_until
 
+pytestmark = pytest.mark.long
 PORT, BYTES = 8000, 1_000_000
 ECHO = f"""
 import socket

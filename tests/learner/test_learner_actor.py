@@ -65,6 +65,7 @@ class Ranks:
 
 @pytest.fixture(scope="module")
 def ranks() -> Iterator[Ranks]:
+    ray.shutdown()
     ray.init(
         "local",
         num_cpus=2,

@@ -34,6 +34,7 @@ NODE = {"num_cpus": 16, "num_gpus": 8, "node_ip_address": ADDRESS}
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
     """One node of 8 GPUs; a second one joins in the test of that."""
+    ray.shutdown()  # the cluster that other files share
     os.environ.pop("CUDA_VISIBLE_DEVICES", None)  # Ray gives away only those that it names
     started = Cluster(
         initialize_head=True,

@@ -12,7 +12,6 @@ from ray.exceptions import OutOfMemoryError
 
 from learner.actor import CONCURRENCY
 from orchestrator.cluster.calls import RemoteCallError, result_of
-from orchestrator.cluster.ray_cluster import ray_cluster
 from orchestrator.config.recipe import load
 from orchestrator.fleet import learner_group
 from orchestrator.fleet.generators import Generators, RestartBudgetExceededError
@@ -20,15 +19,9 @@ from orchestrator.fleet.heartbeats import Heartbeats, Listener
 from orchestrator.fleet.learner_group import LearnerLostError, answers
 from orchestrator.fleet.rollouts import RolloutStream
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_here")]
 # Ray's workers cannot import this file: its actors travel by value.
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _cluster():
-    with ray_cluster():
-        yield
 
 
 class Rank:

@@ -31,12 +31,11 @@ def test_every_recipe_is_among_them() -> None:
 
 
 @pytest.mark.parametrize(
-    # A model in a package is slow: its whole file is read. Two recipes have the same one.
+    # A model in a package is slow: its whole file is read.
     "recipe",
     [
         *(name for name in CARDS if "smollm2" not in name),
-        pytest.param("smollm2-135m", marks=pytest.mark.slow),
-        only_in_test_all("word-problems-smollm2-135m"),
+        *(only_in_test_all(name) for name in CARDS if "smollm2" in name),
     ],
 )
 def test_no_moment_of_a_run_exceeds_the_card_and_nothing_is_left_over(recipe: str) -> None:

@@ -10,7 +10,6 @@ import pytest
 
 from learner.logprob_record import LogprobRecord
 from orchestrator.cluster.calls import ready_of
-from orchestrator.cluster.ray_cluster import ray_cluster
 from orchestrator.config.recipe import load
 from orchestrator.records.checkpoints import Checkpoints
 from orchestrator.records.recorder import MAX_BEHIND, RecorderLostError
@@ -20,14 +19,8 @@ from orchestrator.records.trackers.files import FileTracker
 from rewards.workers.pool import stored
 from tests.support.groups import scored_group
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_here")]
 BUSY_S = 1.5
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _cluster():
-    with ray_cluster(num_cpus=2):
-        yield
 
 
 @pytest.fixture

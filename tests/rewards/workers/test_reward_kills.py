@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -28,21 +28,13 @@ MakeGroup = Callable[..., Group]
 NUM_GROUPS, GROUP_SIZE, NUM_KILLS = 200, 8, 12
 
 
-@pytest.fixture
-def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("PYTHONPATH", f"{SUPPORT}:{SUPPORT.parents[1]}")
-    ray.init("local", num_cpus=2, _node_ip_address="127.0.0.1", include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
-
-
 def own_fork_servers() -> dict[int, int]:
     """Return the process id of each -> that of its worker; of this test's pool only."""
     own = {*descendants(os.getpid())}
     return {server: worker for server, worker in fork_servers().items() if worker in own}
 
 
-@pytest.mark.usefixtures("cluster")
+@pytest.mark.usefixtures("ray_here")
 def test_random_kills_lose_and_duplicate_nothing(make_group: MakeGroup) -> None:
     settings = RewardsConfig(
         weights={"correctness": 1.0}, tasks={"echo": "hostile_rewards:echo"}, num_workers=2, max_failed_share=1.0

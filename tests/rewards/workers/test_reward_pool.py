@@ -19,23 +19,12 @@ from rewards.workers import worker_handle
 from rewards.workers.failures import RewardFailure
 from rewards.workers.pool import RewardPool, stored
 from rollout.types.completions import Group
-from tests.support.paths import SUPPORT
 from tests.support.processes import all_end, is_gone, parent, wait_until
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_here")]
 MakeGroup = Callable[..., Group]
 StartPool = Callable[..., RewardPool]
 DEADLINE_S = 1.0
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cluster() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        # Workers inherit the environment that Ray is started in, not this process's sys.path.
-        patch.setenv("PYTHONPATH", f"{SUPPORT}:{SUPPORT.parents[1]}")
-        ray.init("local", num_cpus=2, _node_ip_address="127.0.0.1", include_dashboard=False)
-    yield
-    ray.shutdown()
 
 
 @pytest.fixture
@@ -53,7 +42,7 @@ def start_pool(request: pytest.FixtureRequest) -> Iterator[StartPool]:
 
 
 @pytest.fixture(scope="module")
-def shared(cluster: None) -> Iterator[RewardPool]:
+def shared(ray_here: None) -> Iterator[RewardPool]:
     """Yield a pool of one worker for all who need no settings of their own: to boot one takes a second."""
     settings = RewardsConfig(
         tasks=TASKS, deadline_s=DEADLINE_S, weights={"correctness": 0.9, "tidy": 0.1}, memory_gib=2, max_failed_share=1

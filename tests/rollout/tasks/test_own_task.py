@@ -135,7 +135,7 @@ def test_a_task_is_imported_only_when_a_recipe_names_it() -> None:
 
 
 @pytest.mark.slow
-def test_a_reward_worker_finds_the_grader_on_its_own_path(folder: Path, prompts: PromptsConfig) -> None:
+def test_a_reward_worker_finds_the_grader_on_its_own_path(ray_here: None, folder: Path, prompts: PromptsConfig) -> None:
     """As on another node: the worker is started with a path of its own and knows the grader by its name only."""
     import ray
 
@@ -146,16 +146,12 @@ def test_a_reward_worker_finds_the_grader_on_its_own_path(folder: Path, prompts:
     texts = [f"<answer>{prompt.key[::-1]}</answer>", "<answer>?</answer>"]
     group = Group(prompt, tuple(Completion(tokens, logprobs, "stop", (0,), text) for text in texts))
     environment = {"runtime_env": {"env_vars": {"PYTHONPATH": f"{folder}:{ROOT}"}}}
-    ray.init("local", num_cpus=1, _node_ip_address="127.0.0.1", include_dashboard=False)
-    try:
-        config = RewardsConfig(**SETTINGS["rewards"])
-        pool = RewardPool(config, "own", [prompt.grader], lambda index: environment)
-        pool.submit(stored(group))
-        deadline, graded = time.monotonic() + 60, []
-        while not graded and time.monotonic() < deadline:
-            ray.wait(pool.refs(), num_returns=1, timeout=pool.next_deadline())
-            graded = pool.poll()
-        assert [reward.total for reward in graded[0].rewards] == [pytest.approx(1.0), 0.0]
-        pool.close()
-    finally:
-        ray.shutdown()
+    config = RewardsConfig(**SETTINGS["rewards"])
+    pool = RewardPool(config, "own", [prompt.grader], lambda index: environment)
+    pool.submit(stored(group))
+    deadline, graded = time.monotonic() + 60, []
+    while not graded and time.monotonic() < deadline:
+        ray.wait(pool.refs(), num_returns=1, timeout=pool.next_deadline())
+        graded = pool.poll()
+    assert [reward.total for reward in graded[0].rewards] == [pytest.approx(1.0), 0.0]
+    pool.close()
