@@ -82,6 +82,12 @@ def two_rank_config(**settings: Any) -> LearnerConfig:
     return learner_config(num_ranks=2, **settings)
 
 
+def test_a_rank_that_was_not_started_says_so(ranks: Ranks) -> None:
+    """It comes first: the other tests start them."""
+    with pytest.raises(RuntimeError, match="call start"):
+        ray.get(ranks.actors[0].update.remote(1, [], False), timeout=DEADLINE_S)
+
+
 @pytest.mark.parametrize("zero_stage", [only_in_test_all(0), only_in_test_all(1), 2, 3])
 def test_two_ranks_make_the_update_of_one(ranks: Ranks, folder, groups, more_groups, zero_stage: int) -> None:
     config = two_rank_config(zero_stage=zero_stage)
@@ -133,10 +139,3 @@ def test_parity_errors_reach_the_driver_from_every_rank(ranks: Ranks, folder, gr
     for reference in pending:
         with pytest.raises(ParityError, match=r"at most; the limit on the average is 0\.001"):
             ray.get(reference, timeout=DEADLINE_S)
-
-
-def test_a_rank_that_was_not_started_says_so(ranks: Ranks) -> None:
-    actor = LearnerActor.options(num_cpus=0).remote()
-    with pytest.raises(RuntimeError, match="call start"):
-        ray.get(actor.update.remote(1, [], False), timeout=DEADLINE_S)
-    ray.kill(actor)

@@ -80,7 +80,8 @@ def oracle_update(
         rows = [row for index, group in enumerate(groups) for row in rows_of(group, index)]
         with torch.no_grad():
             old = [say(policy, row, critic) for row in rows]
-            ref = [say(reference, row) for row in rows]
+            # What weighs nothing needs no pass.
+            ref = [say(reference, row) for row in rows] if config.algorithm.kl_beta or teacher else old
         credit(rows, old, ref, config.algorithm)
         per_update = len(rows) // config.updates_per_step
         for start in range(0, len(rows), per_update):
