@@ -21,7 +21,7 @@ from orchestrator.config.schema import RunConfig
 from orchestrator.interrupt import Interrupt
 from orchestrator.plan.run_plan import print_rows
 from orchestrator.records.checkpoints import MANIFEST, Checkpoint, Checkpoints
-from orchestrator.records.fingerprints import Fingerprints, settle
+from orchestrator.records.origin.fingerprints import Fingerprints, settle
 from orchestrator.records.run_directory import RunDirectory, RunDirectoryError
 from orchestrator.records.trackers.beside import trackers_beside
 from orchestrator.records.trackers.build import check_trackers

@@ -18,7 +18,7 @@ from orchestrator.base_model import cache_folder
 from orchestrator.config.environments import environment_parts
 from orchestrator.config.recipe import ConfigError
 from orchestrator.config.schema import RunConfig
-from orchestrator.records.atomic_file import write_atomically
+from orchestrator.records.files.atomic_file import write_atomically
 from rewards.references import CheckReference, reference_check, shown_fields
 from rollout.problems.listed import ListedProblems, content
 from rollout.problems.problem import Problem

@@ -21,8 +21,8 @@ from orchestrator.fleet.learner_group import LearnerGroup
 from orchestrator.interrupt import Interrupt
 from orchestrator.plan.run_plan import knobs, model_line, optimizer_settings
 from orchestrator.records.checkpoints import Checkpoint
-from orchestrator.records.fingerprints import BASE, Fingerprints, settle
-from orchestrator.records.model_files import model_files
+from orchestrator.records.origin.fingerprints import BASE, Fingerprints, settle
+from orchestrator.records.origin.model_files import model_files
 from orchestrator.records.trackers.base import Tracker
 from orchestrator.records.trackers.build import build_trackers
 from orchestrator.warm_start import check_data, fit, progress, start_supervised, supervised_examples

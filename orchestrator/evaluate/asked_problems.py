@@ -12,7 +12,7 @@ from orchestrator.config.recipe import ConfigError
 from orchestrator.config.schema import RunConfig
 from orchestrator.evaluate.models import NamedModel, run_settings
 from orchestrator.records.checkpoints import Checkpoints
-from orchestrator.records.fingerprints import Fingerprints, read_summary, settle
+from orchestrator.records.origin.fingerprints import Fingerprints, read_summary, settle
 from rollout.problems.listed import SplitRule
 from rollout.prompts.config import PromptsConfig
 from rollout.prompts.entry_fingerprints import fingerprints

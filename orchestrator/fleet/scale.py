@@ -7,7 +7,7 @@ import logging
 from pathlib import Path
 
 from orchestrator.config.schema import RunConfig
-from orchestrator.records.atomic_file import write_atomically
+from orchestrator.records.files.atomic_file import write_atomically
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from orchestrator.config.recipe import ConfigError
 from orchestrator.push.card import Card
-from orchestrator.records.atomic_file import write_atomically
+from orchestrator.records.files.atomic_file import write_atomically
 from orchestrator.report.plots import draw_curve
 from orchestrator.report.reading.privacy import FOLDER, last_part
 from orchestrator.report.reading.recorded_run import RecordedRun

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.model_source import PACKAGE, PolicyError, is_gguf, located
-from orchestrator.records.fingerprints import BASE, TEACHER, read_summary
+from orchestrator.records.origin.fingerprints import BASE, TEACHER, read_summary
 from orchestrator.report.page.overview import QUANTIZED, model_name
 from orchestrator.report.reading.privacy import HIDDEN, last_part, without_places
 from orchestrator.report.reading.recorded_run import RecordedRun

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from learner.backend.file_digests import file_digest
-from orchestrator.records.atomic_file import write_atomically
+from orchestrator.records.files.atomic_file import write_atomically
 
 logger = logging.getLogger(__name__)
 

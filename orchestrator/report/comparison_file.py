@@ -14,8 +14,8 @@ from orchestrator.config.schema import RunConfig
 from orchestrator.evaluate.comparison import ModelResult
 from orchestrator.evaluate.evaluation import Evaluation, by_label
 from orchestrator.evaluate.trainability import judge_trainability
-from orchestrator.records.atomic_file import write_atomically
-from orchestrator.records.strict_json import to_json
+from orchestrator.records.files.atomic_file import write_atomically
+from orchestrator.records.files.strict_json import to_json
 from orchestrator.report.tables import LABELS
 from rollout.types.completions import Completion, Group, Reward
 from rollout.types.paths import from_home

@@ -8,7 +8,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from orchestrator.records.atomic_file import write_atomically
+from orchestrator.records.files.atomic_file import write_atomically
 from orchestrator.records.meanings.table import find_metric
 from orchestrator.report.summary import OWN, Lines, evaluations, prefixes
 

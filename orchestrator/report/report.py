@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.config.recipe import ConfigError
-from orchestrator.records.atomic_file import write_atomically
+from orchestrator.records.files.atomic_file import write_atomically
 from orchestrator.report.page.document import document
 from orchestrator.report.page.evaluation_data import evaluation_data, read_evaluation
 from orchestrator.report.page.run_data import report_data

@@ -15,7 +15,7 @@ from learner.parity import NonFiniteError
 from orchestrator import command
 from orchestrator.command import Command, Ending
 from orchestrator.config.recipe import load
-from orchestrator.records.fingerprints import BASE, Fingerprints, read_summary
+from orchestrator.records.origin.fingerprints import BASE, Fingerprints, read_summary
 from orchestrator.records.run_directory import RunDirectoryError
 from orchestrator.run import TrainCommand
 

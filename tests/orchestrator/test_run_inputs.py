@@ -9,7 +9,7 @@ from rich.console import Console
 from orchestrator.command import UNKNOWN
 from orchestrator.config.recipe import load
 from orchestrator.records.checkpoints import Checkpoint
-from orchestrator.records.fingerprints import read_summary
+from orchestrator.records.origin.fingerprints import read_summary
 from orchestrator.records.run_directory import RunDirectoryError
 from orchestrator.run import TrainCommand
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import zstandard
 
-from orchestrator.records.atomic_file import write_atomically
+from orchestrator.records.files.atomic_file import write_atomically
 from orchestrator.records.run_files import RunFiles
 from orchestrator.records.trackers.base import RemoteAdvantages, Tracker
 from rollout.types.completions import Group

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import zstandard
 
-from orchestrator.records.atomic_file import write_atomically
+from orchestrator.records.files.atomic_file import write_atomically
 from orchestrator.records.metrics_tail import MetricsTail
 from orchestrator.records.run_files import RunFiles
 from orchestrator.records.trackers.external import FOLDER, ExternalTracker, completion_rows, external_tracker

@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from orchestrator.records.strict_json import to_json
+from orchestrator.records.files.strict_json import to_json
 from orchestrator.report.reading.digest import StepDigest, digest
 from orchestrator.report.reading.record_stream import groups_of
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from orchestrator.records.atomic_file import write_atomically
+from orchestrator.records.files.atomic_file import write_atomically
 from orchestrator.report.reading.digests import Key, key_of
 from orchestrator.report.reading.embedding import embedded
 from orchestrator.report.reading.kept import Digested, KeptGroup, Place, Split, read_groups

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from orchestrator.records.lock_holder import LockHolder
+from orchestrator.records.files.lock_holder import LockHolder
 from orchestrator.records.run_files import RunFiles, asked_steps, is_supervised
 
 Row = dict[str, float]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from orchestrator.records.atomic_file import write_atomically
+from orchestrator.records.files.atomic_file import write_atomically
 from orchestrator.report.reading.recorded_run import RecordedRun
 
 MAX_TOKENS = 4_096

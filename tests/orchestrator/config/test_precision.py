@@ -10,7 +10,7 @@ from orchestrator.config.recipe import ConfigError, load
 from orchestrator.config.resolve import resolve
 from orchestrator.doctor.host_facts import cpu_flags
 from orchestrator.plan.run_plan import notices
-from orchestrator.records.changes import changed_settings
+from orchestrator.records.origin.changes import changed_settings
 from orchestrator.sft import plan as supervised_plan
 
 AUTO, BF16 = "model.dtype=auto", ("model.dtype=bfloat16", "learner.zero_stage=1")

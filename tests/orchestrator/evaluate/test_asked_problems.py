@@ -8,7 +8,7 @@ import pytest
 from orchestrator.config.recipe import ConfigError, load
 from orchestrator.evaluate.asked_problems import asked_problems
 from orchestrator.evaluate.models import NamedModel
-from orchestrator.records.fingerprints import Fingerprints
+from orchestrator.records.origin.fingerprints import Fingerprints
 from orchestrator.records.run_directory import RunDirectory
 from rollout.prompts.entry_fingerprints import fingerprints
 from rollout.prompts.mixture import Mixture

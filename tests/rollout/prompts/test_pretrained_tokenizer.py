@@ -10,7 +10,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from learner.model.gguf import TEXT
 from orchestrator.config.recipe import load
-from orchestrator.records.strict_json import to_json
+from orchestrator.records.files.strict_json import to_json
 from rewards.parts.format import strict
 from rewards.tasks.reasoning_gym import score
 from rollout.engine.increments import REPLACEMENT, increments

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from orchestrator.records import model_files as module
-from orchestrator.records.model_files import model_files
+from orchestrator.records.origin import model_files as module
+from orchestrator.records.origin.model_files import model_files
 
 TENSORS = {f"layer.{n}": np.full((300, 200), n, dtype=np.float32) for n in range(5)}
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.records.fingerprints import BASE, Fingerprints, read_summary, settle
+from orchestrator.records.origin.fingerprints import BASE, Fingerprints, read_summary, settle
 from orchestrator.records.run_directory import RunDirectoryError
 from rollout.problems.fingerprint import Fingerprint
 from rollout.prompts.entry_fingerprints import EntryFingerprint

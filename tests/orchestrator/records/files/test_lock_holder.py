@@ -5,7 +5,7 @@ import socket
 import subprocess
 import threading
 
-from orchestrator.records.lock_holder import LockHolder, start_of
+from orchestrator.records.files.lock_holder import LockHolder, start_of
 
 
 def test_a_holder_lives_while_its_process_does() -> None:

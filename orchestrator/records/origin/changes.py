@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from orchestrator.config.schema import RunConfig
-from orchestrator.records.strict_json import without_infinities
+from orchestrator.records.files.strict_json import without_infinities
 
 MAY_CHANGE = (
     *("num_steps", "runs_dir", "evaluation", "checkpoint", "tracking", "placement", "health"),
