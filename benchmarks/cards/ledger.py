@@ -192,7 +192,7 @@ def main() -> None:
     arguments.add_argument("--gpu", type=gpu_model, help="another card than the recipes' own")
     given = arguments.parse_args()
     logging.disable(logging.WARNING)  # what goes wrong here does so on purpose
-    header = ["recipe", "card", "generator", "learner", "together", "fullest in", "left over"]
+    header = ["recipe", "card", "generator", "learner", "together", "peak in", "left over"]
     rows, names = [], []
     with calls_done_at_once():
         for recipe, card in gpu_recipes().items():
