@@ -7,20 +7,20 @@ from orchestrator.records.meanings.metric import MetricSection
 
 HEALTH = MetricSection(
     "health",
-    """An alarm is said once, in the terminal and in log.txt, with its likely cause and the setting to
+    """An alarm is reported once, in the terminal and in log.txt, with its likely cause and the setting to
 change ([health](health.md)). From then on its key is logged: 1 while it holds, 0 when it no longer
 does.""",
     (
-        Metric("health/alarms", "count", "alarms that hold after this step", "0", "log.txt has their sentences"),
-        Metric("health/no_spread", "0 or 1", "nearly all groups are right throughout, or wrong throughout", "absent",
-               "the sentence says which, and why"),
-        Metric("health/cut_off", "0 or 1", "most completions are cut off", "absent",
+        Metric("health/alarms", "count", "alarms that hold after this step", "0", "log.txt has their messages"),
+        Metric("health/no_spread", "0 or 1", "nearly all groups are all right, or all wrong", "absent",
+               "the message says which, and why"),
+        Metric("health/cut_off", "0 or 1", "most completions are truncated", "absent",
                "raise `sampling.max_completion_tokens`, or set `sampling.stop`"),
         Metric("health/wrong_format", "0 or 1", "the format is near 0, though right answers occur in the text",
                "absent",
                "show the format, teach it, or set `prompts.format = \"natural\"`"),
-        Metric("health/constant_part", "0 or 1", "a weighed reward part is the same for every completion", "absent",
-               "mend the function, or take its weight out"),
+        Metric("health/constant_part", "0 or 1", "a reward part with a weight is the same for every completion", "absent",
+               "fix the function, or remove its weight"),
         Metric("health/entropy_collapse", "0 or 1", "`optim/entropy` fell to a tenth, and the reward does not rise",
                "absent", "lower `learner.learning_rate`, raise `clip_eps_high`"),
         Metric("health/length_collapse", "0 or 1",
@@ -36,7 +36,7 @@ does.""",
                "restart the generators; with `max_staleness`, lower it"),
         Metric("health/failing_grader", "0 or 1", "a reward part fails or times out too often", "absent",
                "log.txt has the exception or the prompt"),
-        Metric("health/slow_grader", "0 or 1", "steps wait for grades; the sentence names the slowest grader", "absent",
+        Metric("health/slow_grader", "0 or 1", "steps wait for grades; the message names the slowest grader", "absent",
                "raise `rewards.num_workers`"),
     ),
 )  # fmt: skip
