@@ -13,7 +13,7 @@ from numbers import Real
 from typing import Any, Literal, NamedTuple
 
 from rewards.environments.registry import EnvironmentSpec
-from rewards.workers.grading import UNREADABLE, limit, messages
+from rewards.workers.children.grading import UNREADABLE, limit, messages
 from rollout.types.environments import CUT, Environment, Observation
 
 MAX_PARTS = 32

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from rewards.function import Outcome, RewardFunction
 from rewards.subject import Subject
-from rewards.workers import grading
-from rewards.workers.channel import Channel
-from rewards.workers.kernel_counts import CallClock
+from rewards.workers.children import grading
+from rewards.workers.children.channel import Channel
+from rewards.workers.children.kernel_counts import CallClock
 
 if TYPE_CHECKING:
     from rollout.types.completions import Group

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from rewards.function import MAX_IN_FLIGHT, Outcome, RewardFunction
 from rewards.signature import Kind
-from rewards.workers.kernel_counts import peak_memory_gib
+from rewards.workers.children.kernel_counts import peak_memory_gib
 from rewards.workers.processes import GradeRequest, GradeTask
 from rewards.workers.supervisor import Supervisor
 

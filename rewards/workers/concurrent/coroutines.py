@@ -19,8 +19,8 @@ from typing import Any
 
 from rewards.function import LoadedFunction, Outcome
 from rewards.subject import Subject
-from rewards.workers.grading import HEADER, Functions, limit, markers_of
-from rewards.workers.kernel_counts import seconds_waited_for_cpu
+from rewards.workers.children.grading import HEADER, Functions, limit, markers_of
+from rewards.workers.children.kernel_counts import seconds_waited_for_cpu
 
 TICK_S = 0.02
 """Seconds between two looks at the deadlines."""

@@ -19,10 +19,10 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from rewards.function import Outcome, RewardFunction
-from rewards.workers.channel import Channel
-from rewards.workers.fork_server import ForkServer
-from rewards.workers.grading import UNREADABLE, encode_message, outcome_from
-from rewards.workers.kernel_counts import CpuTimes
+from rewards.workers.children.channel import Channel
+from rewards.workers.children.fork_server import ForkServer
+from rewards.workers.children.grading import UNREADABLE, encode_message, outcome_from
+from rewards.workers.children.kernel_counts import CpuTimes
 from rewards.workers.processes import GradeTask
 
 CHILD = "rewards.workers.concurrent.coroutines"

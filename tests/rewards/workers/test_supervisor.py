@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 from rewards.function import Outcome, RewardFunction
-from rewards.workers import kernel_counts, supervisor
-from rewards.workers.fork_server import LoadError
+from rewards.workers import supervisor
+from rewards.workers.children import kernel_counts
+from rewards.workers.children.fork_server import LoadError
 from rewards.workers.processes import GradingProcess
 from tests.support.reward_workers import DEADLINE_S, GUARDED, act, grade, statuses, statuses_of, tasks_of, working
 

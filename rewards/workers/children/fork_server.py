@@ -40,7 +40,7 @@ MAX_IMPORT_S = 600
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
 """Math libraries otherwise start a thread a core; these spin on the cores that sampling needs, and do not survive a
 fork."""
-GRADING = "rewards.workers.grading"
+GRADING = "rewards.workers.children.grading"
 """The module of which a child is a run, unless it is said otherwise."""
 
 
@@ -120,7 +120,7 @@ class ForkServer:
     def _start(self) -> None:
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         # The path first: the module may stand where only this process looks.
-        code = f"import sys; sys.path[:] = {sys.path!r}; from rewards.workers import fork_server; fork_server.main()"
+        code = f"import sys; sys.path[:] = {sys.path!r}; from rewards.workers.children import fork_server; fork_server.main()"
         with theirs:
             subprocess.run(
                 [sys.executable, "-u", "-c", code, str(theirs.fileno()), self._child, str(os.getpid())],
