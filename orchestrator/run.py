@@ -21,8 +21,8 @@ from orchestrator.inspection import Fault, leave_out_bad_rows, record_left_out, 
 from orchestrator.interrupt import Interrupt
 from orchestrator.plan.run_plan import plan
 from orchestrator.records.checkpoints import Checkpoint, Checkpoints
-from orchestrator.records.origin.fingerprints import BASE, TEACHER, WARM_STARTED, Fingerprints
 from orchestrator.records.health.monitor import Health
+from orchestrator.records.origin.fingerprints import BASE, TEACHER, WARM_STARTED, Fingerprints
 from orchestrator.records.origin.model_files import model_files
 from orchestrator.records.run_directory import RunDirectory, read_records
 from orchestrator.records.trackers.base import Tracker

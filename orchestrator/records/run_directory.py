@@ -17,11 +17,11 @@ import zstandard
 from learner.logprob_record import LogprobRecord
 from orchestrator.config.schema import RunConfig
 from orchestrator.records.files.atomic_file import write_atomically
-from orchestrator.records.origin.changes import changed_settings
 from orchestrator.records.files.lock_holder import LockHolder
 from orchestrator.records.files.log_file import LogFile
-from orchestrator.records.rollout_records import rollout_records
 from orchestrator.records.files.strict_json import to_json, without_infinities
+from orchestrator.records.origin.changes import changed_settings
+from orchestrator.records.rollout_records import rollout_records
 from rollout.types.completions import Group
 
 logger = logging.getLogger(__name__)

@@ -12,8 +12,8 @@ from typing import Any, Literal
 
 import zstandard
 
-from orchestrator.records.health.replay import was_stopped
 from orchestrator.records.files.lock_holder import LockHolder
+from orchestrator.records.health.replay import was_stopped
 from orchestrator.records.metrics_tail import MetricsTail
 from orchestrator.records.run_files import RunFiles, asked_steps
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rewards.environments.answering import Reply, decode_reply, failed, max_line_bytes
 from rewards.environments.registry import EnvironmentSpec
 from rewards.workers.children.channel import Channel
-from rewards.workers.children.fork_server import ForkServer, LoadError
+from rewards.workers.children.fork_server_handle import ForkServer, LoadError
 from rewards.workers.children.grading import encode_message
 from rewards.workers.children.kernel_counts import CallClock
 from rollout.types.environments import EnvironmentAnswer, EnvironmentRequest

@@ -21,8 +21,8 @@ from collections.abc import Callable, Iterable
 
 from rewards.function import Outcome, RewardFunction
 from rewards.signature import Kind
+from rewards.workers.children.fork_server_handle import ForkServer, LoadError
 from rewards.workers.concurrent.lane import AsyncCall, Lane
-from rewards.workers.children.fork_server import ForkServer, LoadError
 from rewards.workers.processes import GradeTask, GradingProcess
 from rewards.workers.running_means import RunningMeans
 

@@ -14,8 +14,8 @@ from zipfile import BadZipFile
 import numpy as np
 
 from orchestrator.records.files.atomic_file import write_atomically
-from orchestrator.records.run_directory import RunDirectoryError
 from orchestrator.records.files.strict_json import to_json
+from orchestrator.records.run_directory import RunDirectoryError
 from rollout.problems.fingerprint import Fingerprint
 from rollout.problems.listed import SplitRule
 from rollout.prompts.entry_fingerprints import EntryFingerprint

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from rewards.function import Outcome, RewardFunction
 from rewards.workers.children.channel import Channel
-from rewards.workers.children.fork_server import ForkServer
+from rewards.workers.children.fork_server_handle import ForkServer
 from rewards.workers.children.grading import UNREADABLE, encode_message, outcome_from
 from rewards.workers.children.kernel_counts import CpuTimes
 from rewards.workers.processes import GradeTask

@@ -8,9 +8,9 @@ import numpy as np
 import zstandard
 
 from learner.logprob_record import LogprobRecord
+from orchestrator.records.files.strict_json import to_json
 from orchestrator.records.metrics import rollout_metrics
 from orchestrator.records.rollout_records import rollout_records
-from orchestrator.records.files.strict_json import to_json
 from orchestrator.records.trackers.external import completion_rows
 from orchestrator.report.page.completions import completion_json
 from orchestrator.report.reading.digest import digest, shown_in

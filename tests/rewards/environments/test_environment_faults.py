@@ -14,7 +14,7 @@ import pytest
 from rewards.environments import processes
 from rewards.environments.registry import EnvironmentSpec
 from rewards.workers import worker
-from rewards.workers.children.fork_server import LoadError
+from rewards.workers.children.fork_server_handle import LoadError
 from rollout.types.environments import EnvironmentAnswer, EnvironmentRequest
 from rollout.types.turns import PackedTurns
 from tests.support.environments import HOSTILE, answers_of, hostile, opened, play, prompt_of, turn_of

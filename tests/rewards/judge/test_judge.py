@@ -13,7 +13,7 @@ from rewards.config import RewardConfigError, RewardsConfig
 from rewards.function import LoadedFunction, Outcome
 from rewards.registry import functions_of
 from rewards.subject import Subject
-from rewards.workers.children.fork_server import LoadError
+from rewards.workers.children.fork_server_handle import LoadError
 from rollout.types.completions import Group, Reward
 from tests.support.judge_server import (
     Reply,

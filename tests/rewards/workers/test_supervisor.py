@@ -16,7 +16,7 @@ import pytest
 from rewards.function import Outcome, RewardFunction
 from rewards.workers import supervisor
 from rewards.workers.children import kernel_counts
-from rewards.workers.children.fork_server import LoadError
+from rewards.workers.children.fork_server_handle import LoadError
 from rewards.workers.processes import GradingProcess
 from tests.support.reward_workers import DEADLINE_S, GUARDED, act, grade, statuses, statuses_of, tasks_of, working
 

@@ -12,8 +12,8 @@ import pytest
 from rewards.environments.answering import decode_reply
 from rewards.function import Outcome, RewardFunction
 from rewards.subject import Subject
-from rewards.workers.concurrent.lane import _decode
 from rewards.workers.children.grading import decode_outcome, encode_batch, run
+from rewards.workers.concurrent.lane import _decode
 
 
 def grade(text: str, answer: Mapping[str, Any]) -> float:
