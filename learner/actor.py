@@ -166,7 +166,10 @@ class LearnerRank:
         self.learner.load(folder)
 
     def release_memory(self) -> None:
-        self.learner.release_memory()
+        """Hand cached GPU memory back to the device."""
+        from learner.backend.rank import release_memory
+
+        release_memory()
 
     def peak_memory_gib(self) -> float:
         """Return the largest resident memory of this process so far, in GiB."""

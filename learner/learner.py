@@ -17,7 +17,7 @@ from learner.algorithm.objective import Objective, ObjectiveFunction, cross_entr
 from learner.backend import checkpoint
 from learner.backend.forward_backward import Backend, StatsAccumulator
 from learner.backend.optimizer import Optimizer, OptimizerStep
-from learner.backend.rank import Rank, release_memory
+from learner.backend.rank import Rank
 from learner.checks import check_together
 from learner.config import LearnerConfig, ModelConfig
 from learner.logprob_record import TokenNats
@@ -175,10 +175,6 @@ class Learner:
         """Free what this learner holds, so that another one can start in this process."""
         self.nccl.leave()
         self._backend.close()
-
-    def release_memory(self) -> None:
-        """Hand cached GPU memory back to the device."""
-        release_memory()
 
     @property
     def num_microbatches(self) -> int:

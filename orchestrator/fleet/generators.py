@@ -16,6 +16,7 @@ from typing import Any
 import ray
 
 from orchestrator.cluster.calls import RemoteCallError, ready_of, result_of, wait_for
+from orchestrator.fleet.heartbeats import EVERY_S
 from rollout.config import RolloutConfig
 
 logger = logging.getLogger(__name__)
@@ -93,6 +94,19 @@ class Generators:
         starting = dict(self._starting)
         wait_for({name: start.ready for name, start in starting.items()}, "ready", self._config.start_timeout_s, ADVICE)
         self.settle()
+
+    def wait_for_any(self, look: Callable[[], None]) -> None:
+        """Return when the engine of one generator is ready. Bounded by the deadlines of starts.
+
+        Calls `look` every few seconds. Raises RestartBudgetExceededError when none is left and none may be restarted.
+        """
+        while not self.standing:
+            if not self.names:
+                raise RestartBudgetExceededError(
+                    "no generator is left, and none may be started again (rollout.max_restarts)"
+                )
+            ready_of(self.refs(), EVERY_S)
+            look()
 
     def settle(self) -> None:
         """Take note of starts that ended; never waits. Raises RestartBudgetExceededError after too many that failed."""

@@ -20,7 +20,7 @@ from ray.exceptions import RayError
 from orchestrator.cluster.calls import FETCH_TIMEOUT_S, RemoteCallError, gather_calls, pause_s, ready_of, result_of
 from orchestrator.cluster.watchdog import Watchdog
 from orchestrator.fleet.assignment import PromptRequest, Throughput, assign_requests, waited_for
-from orchestrator.fleet.generators import Generators, RestartBudgetExceededError
+from orchestrator.fleet.generators import Generators
 from orchestrator.fleet.heartbeats import EVERY_S, Heartbeats
 from orchestrator.fleet.turn_calls import GroupCalls
 from rewards.workers.pool import RewardPool
@@ -226,13 +226,7 @@ class RolloutStream:
 
     def _wait_for_a_generator(self) -> None:
         """Wait until a generator samples again. Bounded by the deadlines of starting one."""
-        while not self._generators.standing:
-            if not self._generators.names:
-                raise RestartBudgetExceededError(
-                    "no generator is left, and none may be started again (rollout.max_restarts)"
-                )
-            ready_of(self._generators.refs(), EVERY_S)
-            self._watchdog.look()
+        self._generators.wait_for_any(self._watchdog.look)
         if not self._generators.serving:
             self._serve_restarted()
         self._watchdog.moved()

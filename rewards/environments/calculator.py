@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from fractions import Fraction
+from typing import ClassVar
 
 from rewards.environments.calls import PARTS, CallCounts, called
 from rewards.parsing.arithmetic import CALCULATIONS, parse
@@ -23,11 +24,10 @@ class Calculator:
 
     stop = ("</calc>",)
     parts = PARTS
+    ranges: ClassVar = {"digits": (1, 15)}
 
     def __init__(self, digits: int = 10) -> None:
-        """`digits`: significant digits of a result that is not whole, from 1 to 15."""
-        if not 1 <= digits <= 15:
-            raise ValueError("digits must be from 1 to 15")
+        """`digits`: significant digits of a result that is not whole."""
         self._digits = digits
         self._counts = CallCounts()
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from math import inf
+from typing import ClassVar
 
 from rewards.environments.calls import called
 from rollout.types.environments import Observation
@@ -17,11 +19,10 @@ class Guess:
 
     stop = ("</guess>",)
     parts = ("guessed", "guesses")
+    ranges: ClassVar = {"highest": (1, inf), "most": (0, inf)}
 
     def __init__(self, highest: int = 100, most: int = 0) -> None:
-        """Take the number from 1 to `highest`. With the guess number `most` the game is over; 0: never."""
-        if highest < 1 or most < 0:
-            raise ValueError("highest must be 1 or more, most 0 or more")
+        """Choose a number from 1 to `highest`. The game is over after `most` guesses; 0: no limit."""
         self._highest = highest
         self._most = most
         self._number = 0

@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Sequence
+from math import inf
+from typing import ClassVar
 
 from rewards.environments.calls import PARTS, CallCounts, called
 from rewards.sandbox.box import REQUIRED, check_protections
@@ -27,6 +29,11 @@ class Python:
 
     stop = ("</python>",)
     parts = PARTS
+    ranges: ClassVar = {
+        "time_limit_s": (0.01, 3600),
+        "memory_mib": (64, 2**20),
+        "max_output_characters": (1, inf),
+    }
 
     def __init__(
         self,
@@ -46,8 +53,6 @@ class Python:
             stateful: whether a program finds what the ones before it defined.
             require: what must be protected for anything to run, as in `rewards.parameters.code.require`.
         """
-        if not (0 < time_limit_s <= 3600 and 64 <= memory_mib <= 2**20 and max_output_characters >= 1):
-            raise ValueError("time_limit_s is above 0, memory_mib 64 or more, max_output_characters 1 or more")
         self._max_output_characters = max_output_characters
         self._stateful = stateful
         self._counts = CallCounts()

@@ -7,6 +7,7 @@ import inspect
 import json
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any, get_type_hints
 
 from rollout.types.environments import Environment
@@ -79,12 +80,7 @@ def environment_spec(
     environment = import_class(path)
     check_parameters(name, environment, parameters)
     if path.startswith("rewards."):
-        check_types(name, environment, parameters)
-    if name in SHIPPED:  # making a user's may cost more than a check should
-        try:
-            environment(**parameters)
-        except (TypeError, ValueError) as error:
-            raise EnvironmentConfigError(f"environment.parameters.{name} = {dict(parameters)}: {error}") from None
+        check_values(name, environment, parameters)
     longest_call_s = getattr(environment, "longest_call_s", None)
     if longest_call_s is not None and (longest := longest_call_s(**parameters)) >= deadline_s:
         raise EnvironmentConfigError(
@@ -148,19 +144,29 @@ def check_parameters(name: str, environment: type, parameters: Mapping[str, Any]
             raise EnvironmentConfigError(f"{name} needs its parameter {parameter.name}: set {key}.{parameter.name}")
 
 
-def check_types(name: str, environment: type, parameters: Mapping[str, Any]) -> None:
-    """Raise EnvironmentConfigError for a parameter of another type than the class says; whole numbers are numbers."""
-    from pydantic import TypeAdapter, ValidationError  # what plays an environment does without
+def check_values(name: str, environment: type, parameters: Mapping[str, Any]) -> None:
+    """Raise EnvironmentConfigError for a parameter of another type than the class says, or outside its ``ranges``.
+
+    Whole numbers are numbers too. The message names the parameter's key and value, and the default.
+    """
+    from pydantic import TypeAdapter, ValidationError  # slow to import, and a reward worker needs none of it
 
     hints = get_type_hints(environment.__init__)  # type: ignore[misc]
+    ranges: Mapping[str, tuple[float, float]] = getattr(environment, "ranges", {})
     for given, value in parameters.items():
+        key = f"environment.parameters.{name.rpartition(':')[2]}.{given} = {json.dumps(value, default=str)}"
+        default = inspect.signature(environment).parameters[given].default
+        example = json.dumps({} if default is None else default, default=str)
         try:
             TypeAdapter(hints[given]).validate_python(value, strict=True)
         except ValidationError as error:
-            key = f"environment.parameters.{name.rpartition(':')[2]}.{given}"
-            raise EnvironmentConfigError(
-                f"{key} = {json.dumps(value, default=str)}: {error.errors()[0]['msg']}"
-            ) from None
+            raise EnvironmentConfigError(f"{key}: {error.errors()[0]['msg']}; write it like {example}") from None
+        if given not in ranges:
+            continue
+        low, high = ranges[given]
+        if not low <= value <= high:
+            allowed = f"from {low:,} to {high:,}" if high < inf else f"{low:,} or more"
+            raise EnvironmentConfigError(f"{key}: must be {allowed}; the default is {example}")
 
 
 def _takes(method: Any, count: int) -> bool:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.driver.scale import config_of, run, simulation
+from benchmarks.driver.simulated_run import config_of, run, simulation
 from orchestrator.cluster.ray_cluster import ray_cluster
 from orchestrator.records.run_directory import RunDirectory
 
