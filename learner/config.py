@@ -15,11 +15,11 @@ from rollout.types.paths import from_home
 Dtype = Literal["float32", "bfloat16"]
 
 PARITY_LIMITS: dict[Dtype, float] = {"float32": 1e-3, "bfloat16": 0.05}
-"""Largest mean gap in nats between sampler and learner that rounding alone explains, by dtype."""
+"""Largest mean gap in nats between sampler and learner that rounding explains, by dtype."""
 
 
 class BuildConfig(Settings, frozen=True):
-    """A policy that is built from a config, with random weights and a word-level tokenizer, rather than loaded.
+    """A policy that is created from a config instead of loaded, with random weights and a word-level tokenizer.
 
     The tokenizer knows the integers ``0..max_integer``, one token each, the ``words``, and two special tokens.
     """
@@ -35,7 +35,7 @@ class BuildConfig(Settings, frozen=True):
     num_kv_heads: int = Field(default=3, gt=0, le=1_024)
     """Number of key and value heads; fewer than ``num_heads`` is grouped-query attention."""
     head_size: Literal[32, 64, 80, 96, 112, 128, 160, 192, 224, 256] = 32
-    """Width of one head; these are the sizes that vLLM's attention computes on CPUs."""
+    """Width of one head. vLLM's attention on CPUs supports only these sizes."""
     intermediate_size: int = Field(default=288, gt=0, le=1_048_576)
     """Width of the feed-forward layer."""
     init_std: float = Field(default=0.04, gt=0)
@@ -45,7 +45,7 @@ class BuildConfig(Settings, frozen=True):
     max_position_embeddings: int = Field(default=512, gt=0, le=10_000_000)
     """Longest sequence, prompt and completion together, in tokens."""
     tie_embeddings: bool = True
-    """Whether the LM head is the input embedding."""
+    """Whether the LM head shares its weights with the input embedding."""
     max_integer: int = Field(ge=0, le=1_000_000)
     """Integers 0 to this one are one token each; text with a greater integer is refused."""
     words: tuple[str, ...]
@@ -79,10 +79,10 @@ class BuildConfig(Settings, frozen=True):
 
 
 class LoraConfig(Settings, frozen=True):
-    """Low-rank adapters (arXiv:2106.09685): the weights are frozen, and small matrices beside them are trained."""
+    """Low-rank adapters (arXiv:2106.09685): the weights are frozen, and small added matrices are trained."""
 
     rank: int = Field(default=16, ge=1, le=8_192)
-    """Inner size of the adapters. Raise it when the reward stops rising below that of full training."""
+    """Inner size of the adapters. Raise it when the reward stays below that of full fine-tuning."""
     alpha: float = Field(default=32.0, gt=0)
     """The adapters' product is scaled by ``alpha / rank``. Twice the rank is a usual choice."""
     target_modules: tuple[str, ...] | Literal["all-linear"] = "all-linear"
@@ -103,17 +103,18 @@ class ModelConfig(Settings, frozen=True):
     path: str | None = None
     """A Hugging Face folder or hub name, a GGUF file, or `package:NAME/FILE` (docs/models.md). This or ``build``."""
     build: BuildConfig | None = None
-    """A small policy to build from a config. Give this or ``path``."""
+    """A small policy to create from a config. Give this or ``path``."""
     dtype: Dtype = "bfloat16"
-    """Dtype of weights and activations; the optimizer's copy is float32 always. Recipes may say ``auto``: bfloat16, but
-    float32 with ``placement.mode = "cpu"`` on a CPU without units for bfloat16, where that is slow."""
+    """Dtype of weights and activations; the optimizer's copy is always float32. ``auto``: bfloat16, but float32 with
+    ``placement.mode = "cpu"`` on a CPU without hardware support for bfloat16, where bfloat16 is slow."""
     attention: Literal["sdpa", "flash_attention_2", "auto"] = "auto"
-    """Attention of the learner. ``auto`` takes flash_attention_2 where flash-attn and a GPU are present."""
+    """Attention of the learner. ``auto`` uses flash_attention_2 if flash-attn is installed and there is a GPU."""
     lora: LoraConfig | None = None
-    """Train adapters instead of the weights; gradients and optimizer state shrink to theirs. Unset: all the weights."""
+    """Train adapters instead of all weights; gradients and optimizer state are then as small as they. Unset: train all
+    weights."""
     teacher: str | None = None
-    """A frozen model that the KL is measured to, in place of what the policy was at first: as ``path`` names one, and
-    with the policy's tokenizer. The preset ``distill`` trains on nothing else."""
+    """A frozen model that replaces the initial policy as the reference of the KL. Name it as in ``path``; it needs the
+    policy's tokenizer. The preset ``distill`` trains only on this KL."""
 
     @field_validator("path", "teacher")
     @classmethod
@@ -129,7 +130,7 @@ class ModelConfig(Settings, frozen=True):
 
 
 class OptimizerConfig(Settings, frozen=True):
-    """AdamW and the course of its learning rate."""
+    """AdamW and its learning rate schedule."""
 
     learning_rate: float = Field(default=1e-6, gt=0)
     """Peak learning rate. About 1e-6 for billions of parameters, 1e-4 and more below a million."""
@@ -138,18 +139,18 @@ class OptimizerConfig(Settings, frozen=True):
     lr_hold_fraction: float = Field(default=0.0, ge=0, le=1)
     """Share of all optimizer steps, counted from the start, before the decay begins."""
     lr_min_ratio: float = Field(default=0.0, ge=0, le=1)
-    """The learning rate of the last optimizer step, as a share of the peak. A decay to 0 would be there one step later:
-    no step is for nothing."""
+    """The learning rate of the last optimizer step, as a share of the peak. With 0 the rate reaches 0 one step after
+    the last, so that every step changes the weights."""
     warmup_steps: int = Field(default=0, ge=0)
     """Optimizer steps over which the learning rate rises linearly to its peak."""
     adam_betas: tuple[float, float] = (0.9, 0.999)
-    """Decay of Adam's first and second moment. Short runs want a second one of 0.95 to 0.99."""
+    """Decay of Adam's first and second moment. For short runs use 0.95 to 0.99 for the second."""
     adam_eps: float = Field(default=1e-8, gt=0)
     """Added to Adam's denominator."""
     weight_decay: float = Field(default=0.0, ge=0)
     """Decoupled weight decay, on every parameter."""
     max_grad_norm: float = Field(default=1.0, gt=0, allow_inf_nan=True)
-    """Gradients of a greater global 2-norm are scaled down to it; inf leaves all as they are."""
+    """Gradients with a larger global 2-norm are scaled down to it; inf: no clipping."""
 
     @model_validator(mode="after")
     def _betas_in_range(self) -> Self:
@@ -166,27 +167,27 @@ class LearnerConfig(OptimizerConfig, frozen=True):
     num_ranks: int = Field(default=1, gt=0, le=10_000)
     """Processes that share the update; one per GPU."""
     threads_per_rank: int | None = Field(default=None, gt=0, le=1_024)
-    """CPU threads of one rank. Unset: 1, or with ``offload_optimizer`` beside a GPU its share of the cores."""
+    """CPU threads of one rank. Unset: 1; with ``offload_optimizer`` and a GPU, the rank's share of the cores."""
     cpus_per_rank: float = Field(default=1.0, ge=0)
-    """CPUs that Ray reserves for one rank; below ``threads_per_rank`` where generator and learner take turns."""
+    """CPUs that Ray reserves for one rank. It may be below ``threads_per_rank`` if generator and learner take turns."""
     max_tokens_per_microbatch: int = Field(default=4096, gt=0)
-    """Tokens of one forward pass, padding included. Sets the memory of activations, not the mathematics.
-    Lower it when the update runs out of memory; on CPUs 2048 fits the caches."""
+    """Largest number of tokens in one forward pass, padding included. It changes the memory of activations, not the
+    results. Lower it when the update runs out of memory; on CPUs 2048 fits the caches."""
     updates_per_step: int = Field(default=1, gt=0)
-    """Optimizer steps per step, each on its share of the groups. Above 1 costs one more forward pass."""
+    """Optimizer steps per step, each on its share of the groups. A value above 1 costs one more forward pass."""
     zero_stage: Literal[0, 1, 2, 3] = 1
-    """What ranks share out: 0 nothing, 1 optimizer state, 2 gradients too, 3 weights too."""
+    """What is partitioned over the ranks: 0 nothing, 1 optimizer state, 2 also gradients, 3 also weights."""
     optimizer: Literal["adamw", "adamw_8bit"] = "adamw"
-    """``adamw_8bit`` (bitsandbytes, GPU only) keeps Adam's moments in 2 bytes a parameter instead of 8."""
+    """``adamw_8bit`` (bitsandbytes, GPU only) keeps Adam's moments in 2 bytes per parameter instead of 8."""
     offload_optimizer: bool = False
-    """Keep optimizer state in CPU memory: 12 bytes a parameter less on the GPU, for a slower optimizer step."""
+    """Keep optimizer state in CPU memory: saves 12 bytes per parameter on the GPU, but the optimizer step is slower."""
     gpu_memory_fraction: float | None = Field(default=None, gt=0.0, lt=1.0)
-    """Share of the GPU's memory that a rank's tensors may take; more fails there, and spares the generator. Unset: what
-    the memory plan leaves it on a GPU that it shares, else no limit."""
+    """Share of the GPU's memory that a rank's tensors may use. A rank that needs more fails, so that the generator is
+    not affected. Unset: the memory plan's value on a shared GPU, else no limit."""
     gradient_checkpointing: bool = False
-    """Recompute activations in the backward pass: far less memory, about a third more time."""
+    """Recompute activations in the backward pass: much less memory, about a third more time."""
     max_skipped_updates: int = Field(default=3, ge=1)
-    """Updates in a row that may be skipped because a gradient is not finite; one more stops the run."""
+    """Number of updates in a row that may be skipped because a gradient is not finite; one more stops the run."""
     max_logprob_gap: float | None = Field(default=None, gt=0)
     """Mean absolute gap in nats between rollout and learner logprobs above which the run stops. The default is
     0.001 in float32 and 0.05 in bfloat16."""
@@ -208,19 +209,19 @@ class LearnerConfig(OptimizerConfig, frozen=True):
 
 
 class WarmStartConfig(OptimizerConfig, frozen=True):
-    """Supervised training of the policy before the first step, with an optimizer of its own."""
+    """Supervised training of the policy before the first step, with its own optimizer."""
 
     num_steps: int = Field(default=0, ge=0)
     """Optimizer steps of the warm start; 0 turns it off."""
     data: str | None = None
-    """JSONL file with ``prompt`` and ``completion``, one pair a line. Unset: synthetic traces of the task."""
+    """JSONL file with ``prompt`` and ``completion``, one pair per line. Unset: synthetic traces of the task."""
     pretrained: bool = False
-    """Teach synthetic traces to a model of ``model.path`` too. Else that is refused: settings for a policy that is made
-    from nothing would ruin a pretrained model."""
+    """Allow a warm start with synthetic traces for a model of ``model.path``. By default it is refused, because
+    settings for a policy with random weights would ruin a pretrained model."""
     sequences_per_step: int = Field(default=32, gt=0, le=1_000_000)
     """Examples in one optimizer step, over all ranks."""
     seed: int = Field(default=0, ge=-(2**63), lt=2**63)
-    """Seed of the examples' order, and of the weights of a policy that is built."""
+    """Seed of the examples' order, and of the random weights of ``model.build``."""
     lr_schedule: Literal["constant", "cosine", "linear"] = "linear"
     """Shape of the decay that follows warmup and hold."""
     lr_hold_fraction: float = Field(default=0.5, ge=0, le=1)

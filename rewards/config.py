@@ -21,50 +21,50 @@ _BOUNDS = {
     "cpus_per_worker": (0, 10_000, "must be 0 or more, and at most 10,000; the default is 0.25"),
     "max_failed_share": (0, 1, "must be from 0 to 1; the default is 0.2"),
 }
-"""Least and most of a setting, and what to say of other values."""
+"""Smallest and largest value of a setting, and what the error says about other values."""
 
 
 MAX_DEADLINE_S = 86_400.0
-"""Longest deadline of a function, seconds: a day."""
+"""Longest deadline of a function: a day, in seconds."""
 MAX_WEIGHT = 1e6
-"""Largest weight of a part, by its size."""
+"""Largest absolute weight of a part."""
 RESERVED = frozenset({"total", "timeouts", "errors", RIGHT_UNTAGGED})
-"""Names that no part of a recipe's may have: `reward/total` and the others are metrics of the whole reward."""
+"""Names that parts must not have, because `reward/total` and the others are metrics of the whole reward."""
 
 
 class RewardConfigError(ValueError):
-    """The settings and what the reward functions offer do not fit each other."""
+    """The settings do not fit the reward functions."""
 
 
 class EnsembleConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False):
-    """One part made out of others, such as the best of several."""
+    """One part computed from others, such as the best of several."""
 
     by: Literal["max", "min", "sum"]
-    """The ensemble's value is this of its members' weighted values."""
+    """How the members' weighted values are combined."""
     weights: dict[str, float]
-    """Weight of each member, a part. A member that failed counts as 0 here, as it does in the reward itself."""
+    """Weight of each member, a part. A failed member counts as 0, as in the reward itself."""
 
 
 class RewardsConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False):
-    """Which parts a reward has, what they weigh, and what happens when grading fails."""
+    """The parts of a reward, their weights, and what happens when grading fails."""
 
     weights: dict[str, float] = Field(default_factory=lambda: {"correctness": 0.9, "answer_tags": 0.1})
     """Weight of each named part or ensemble; a reward is their weighted sum, with no unit. A part comes from the task,
-    from this package's general parts (docs/rewards.md lists them) or from `functions`. The default pays a correct
-    answer in its tags 1.0, any other answer in its tags 0.1, none 0. Weigh a part 0 to log it without training on it;
-    the task's own parts and those of `functions` are logged in any case."""
+    from this package's general parts (docs/rewards.md lists them) or from `functions`. The default gives 1.0 for a
+    correct answer in its tags, 0.1 for any other answer in its tags, and 0 without tags. With weight 0 a part is logged
+    but not trained on; the task's own parts and those of `functions` are always logged."""
 
     ensembles: dict[str, EnsembleConfig] = Field(default_factory=dict)
-    """Parts made out of parts, to be weighed by their name: `tags_or_right = { by = "max", weights = { correctness =
-    1.0, tag_pairs = 0.1 } }` pays 0.1 for each pair of tags, replaced by 1.0 for a correct answer."""
+    """Parts computed from other parts; `weights` refers to them by name. `tags_or_right = { by = "max", weights = {
+    correctness = 1.0, tag_pairs = 0.1 } }` gives 0.1 for each pair of tags, or 1.0 for a correct answer."""
 
     functions: tuple[str, ...] = ()
-    """Your own parts, each a function `module:function` that takes (text, answer) and returns a number, or that rates a
-    whole group, waits for something, or was written for TRL (docs/rewards.md). The part has the function's name. The
-    module must be importable on every machine of the cluster."""
+    """Your own parts, each a function `module:function` that takes (text, answer) and returns a number. A function may
+    also score a whole group, be `async def`, or be written for TRL (docs/rewards.md). The part has the function's name.
+    The module must be importable on every machine of the cluster."""
 
     judges: dict[str, JudgeConfig] = Field(default_factory=dict)
-    """Parts that a language model gives, by the names of the parts: `[rewards.judges.clarity]` with `model`, `rubric`
+    """Parts that a language model scores, by the names of the parts: `[rewards.judges.clarity]` with `model`, `rubric`
     and `base_url` (docs/rewards.md)."""
 
     tasks: dict[str, str] = Field(default_factory=dict)
@@ -83,34 +83,34 @@ class RewardsConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstr
     """Deadlines in seconds of single functions, named as in `parameters`, in place of `deadline_s`."""
 
     num_workers: int = 1
-    """Workers, on CPUs. Each grades one completion at a time, thousands of Countdown's a second; add some when
+    """Workers, on CPUs. Each grades one completion at a time, thousands per second for Countdown; raise it when
     `time/rollout_s` is spent waiting for rewards."""
 
     cpus_per_worker: float = 0.25
-    """CPUs, or a fraction of one, that Ray reserves for each worker. Raise it to 1 for tasks that compute for long;
-    0 reserves nothing."""
+    """CPUs, or a fraction of one, that Ray reserves for each worker. Raise it to 1 for tasks with slow grading; 0
+    reserves nothing."""
 
     max_in_flight: int = MAX_IN_FLIGHT
-    """Calls of functions that are `async def` that may be under way at a time in one worker. Lower it to what the
-    service that they ask can take, as waiting for it counts against their deadline."""
+    """Largest number of concurrent calls of `async def` functions in one worker. Lower it to what their service can
+    handle, because waiting for it counts against their deadline."""
 
     memory_gib: float = 4.0
-    """GiB of memory that grading one completion may allocate; past it the function's parts get the status `error`. It
-    keeps one hostile completion from taking the machine down. Raise it for tasks that load data."""
+    """GiB of memory that grading one completion may allocate; beyond it the function's parts get the status `error`.
+    This protects the machine from a hostile completion. Raise it for tasks that load data."""
 
     max_pending_groups: int = 512
-    """Groups that may be on their way through the workers; with more, sampling waits until some are graded."""
+    """Largest number of groups that wait for grades; with more, sampling waits until some are graded."""
 
     on_timeout: Literal["zero", "stop"] = "zero"
-    """What a function past its deadline does: `zero` counts its parts as 0, which is this recipe's choice and is
-    counted in `reward/timeouts`; `stop` ends the run. Use `stop` while a task is new."""
+    """What happens when a function misses its deadline: `zero` counts its parts as 0 and counts the completion in
+    `reward/timeouts`; `stop` ends the run. Use `stop` while a task is new."""
 
     on_error: Literal["zero", "stop"] = "zero"
-    """The same for a function that raises, returns NaN or infinity, or takes its process down with it."""
+    """The same for a function that raises, returns NaN or infinity, or crashes its process."""
 
     max_failed_share: float = 0.2
-    """Largest share of completions with a timeout or an error, among the last 512 that were graded (64 at least); past
-    it the run stops and says what failed, as a broken function teaches nothing. 1 never stops it."""
+    """Largest share of completions with a timeout or an error, among the last 512 that were graded (at least 64). Above
+    it the run stops and says what failed, because nothing is learned from a broken function. 1 never stops it."""
 
     @field_validator("weights")
     @classmethod

@@ -1,4 +1,4 @@
-"""Settings of the algorithm: independent knobs, which presets set several of at once."""
+"""Settings of the algorithm: independent knobs; a preset sets several of them at once."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from learner.algorithm.presets import preset_settings
 
 
 class Settings(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False):
-    """Base of the learner's settings: frozen; unknown keys are refused, and numbers that are not finite."""
+    """Base of the learner's settings: frozen; unknown keys and numbers that are not finite are refused."""
 
 
 class AlgorithmConfig(Settings, frozen=True):
     """How rewards become a loss: independent knobs. A preset sets several at once; docs/algorithms.md compares them.
 
-    The defaults below are those of the preset ``grpo``. A knob that is given wins over the preset.
+    The defaults below are those of the preset ``grpo``. A knob that you set takes precedence over the preset.
     """
 
     preset: str = "grpo"
-    """Named setting of the other knobs: grpo, dr_grpo, dapo, gspo, cispo, rloo, reinforce_pp, ppo or distill."""
+    """Name of a combination of the other knobs: grpo, dr_grpo, dapo, gspo, cispo, rloo, reinforce_pp, ppo or
+    distill."""
 
     baseline: Literal["group_mean", "leave_one_out", "batch_mean", "value"] = "group_mean"
     """What a reward is compared with: its group's mean (GRPO), the mean of the others in its group (RLOO), the mean of
@@ -29,64 +30,67 @@ class AlgorithmConfig(Settings, frozen=True):
     """Advantages are divided by the standard deviation of their group (GRPO), by that of the step, or not at all
     (Dr. GRPO)."""
     gae_gamma: float = Field(default=1.0, ge=0, le=1)
-    """Discount of later rewards, a token. Matters with ``baseline = "value"``."""
+    """Discount factor per token for later rewards. Used with ``baseline = "value"``."""
     gae_lambda: float = Field(default=0.95, ge=0, le=1)
-    """GAE's trade of bias for variance; 0 is the one-step estimate, 1 the return. With ``baseline = "value"``."""
+    """GAE's trade-off of bias and variance: 0 is the one-step estimate, 1 the return. Used with ``baseline =
+    "value"``."""
 
     surrogate: Literal["ppo_clip", "cispo", "policy_gradient", "none"] = "ppo_clip"
-    """PPO's clipped ratio, CISPO's clipped weight that stops no gradient, the policy gradient without any ratio, or
-    none: rewards are measured and not learned from, and the KL to ``model.teacher`` is the loss."""
+    """PPO's clipped ratio, CISPO's clipped weight, which keeps every token's gradient, or the policy gradient without a
+    ratio. ``none``: rewards are measured but not learned from, and the KL to ``model.teacher`` is the loss."""
     ratio_level: Literal["token", "sequence"] = "token"
     """One ratio for each token, or the geometric mean over the completion (GSPO)."""
     clip_eps_low: float = Field(default=0.2, ge=0, le=1)
     """The ratio is clipped below at ``1 - clip_eps_low``. Matters with ``updates_per_step`` above 1."""
     clip_eps_high: float = Field(default=0.2, ge=0, allow_inf_nan=True)
-    """The ratio is clipped above at ``1 + clip_eps_high``; 0.28 is DAPO's clip-higher, inf no bound."""
+    """The ratio is clipped above at ``1 + clip_eps_high``; 0.28 is DAPO's clip-higher; inf: no bound."""
     dual_clip: float | None = Field(default=None, gt=1)
-    """Bounds the loss of a negative advantage at this many times the advantage, however large the ratio; 3 is usual."""
+    """Limits the loss of a negative advantage to this multiple of the advantage, for any ratio; 3 is usual."""
     loss_aggregation: Literal["token_mean", "sequence_mean", "constant"] = "sequence_mean"
-    """``token_mean`` weighs all tokens equally (DAPO), ``sequence_mean`` all completions equally (GRPO), ``constant``
-    divides by completions times the sampling limit (Dr. GRPO)."""
+    """``token_mean`` gives all tokens equal weight (DAPO), ``sequence_mean`` all completions (GRPO), ``constant``
+    divides by the number of completions times the sampling limit (Dr. GRPO)."""
 
     kl_beta: float = Field(default=0.0, ge=0)
-    """Weight of the KL to the frozen reference. 0 loads no reference and saves its memory."""
+    """Weight of the KL to the frozen reference. With 0 no reference is loaded, which saves its memory."""
     kl_placement: Literal["loss", "reward"] = "loss"
     """Add the KL to the loss (GRPO), or subtract it from the reward before advantages are computed (PPO, RLOO)."""
     kl_estimator: Literal["k1", "k2", "k3", "exact"] = "k3"
     """Estimator from the sampled tokens, or ``exact`` over the vocabulary. In the loss, k1 has no gradient on average:
     use k2, k3 or exact there; in the reward, k1 is the unbiased one."""
     kl_target: float | None = Field(default=None, gt=0)
-    """KL a token, nats, that ``kl_beta`` is adapted to after every step. Unset: the weight stays as it is."""
+    """Target KL per token in nats, to which ``kl_beta`` is adapted after every step. Unset: ``kl_beta`` is constant."""
     reference: Literal["auto", "none", "copy", "offloaded", "base"] = "auto"
-    """``copy`` keeps a frozen copy on the device, ``offloaded`` keeps it in CPU memory between uses, ``base`` is the
-    model under a LoRA, without a copy. ``auto``: none where kl_beta is 0, else base with a LoRA, else copy."""
+    """``copy`` keeps a frozen copy on the device, ``offloaded`` keeps it in CPU memory between uses, ``base`` uses the
+    base model under LoRA, without a copy. ``auto``: none if kl_beta is 0, base with LoRA, else copy."""
 
     mismatch_correction: Literal["auto", "off", "truncated", "masked", "sequence"] = "auto"
-    """Weighs tokens by learner over sampler probability: capped at ``mismatch_high`` (TIS), left out outside
-    ``mismatch_low..mismatch_high`` (IcePop), or one capped weight for the whole completion. ``auto``: ``truncated``
-    where ``max_staleness`` lets older weights sample, else off."""
+    """Weights tokens by learner over sampler probability: ``truncated`` caps the weight at ``mismatch_high`` (TIS),
+    ``masked`` drops tokens outside ``mismatch_low..mismatch_high`` (IcePop), ``sequence`` uses one capped weight for
+    the whole completion. ``auto``: ``truncated`` if ``max_staleness`` is above 0, else off."""
     mismatch_low: float = Field(default=0.5, ge=0, le=1)
     """Smallest weight that ``masked`` keeps."""
     mismatch_high: float = Field(default=2.0, ge=1, allow_inf_nan=True)
-    """Largest weight; 2 is usual for ``truncated`` and ``sequence``, 5 for ``masked``; inf is no bound."""
+    """Largest weight; 2 is usual for ``truncated`` and ``sequence``, 5 for ``masked``; inf: no bound."""
 
     entropy_beta: float = Field(default=0.0, ge=0)
-    """Weight of the entropy bonus a token. Above 0 every completion is computed, those without advantage too."""
+    """Weight of the entropy bonus per token. Above 0 every completion gets a forward pass, also those with advantage
+    0."""
     overlong: Literal["keep", "mask", "soft_punish"] = "keep"
-    """Completions cut off at the limit: train on them, leave them out of the loss, or (DAPO) take up to 1 off the
-    reward of completions that come within ``overlong_buffer_tokens`` of the limit."""
+    """What to do with truncated completions: train on them (``keep``), leave them out of the loss (``mask``), or
+    subtract up to 1 from the reward of completions within ``overlong_buffer_tokens`` of the limit (``soft_punish``,
+    DAPO)."""
     overlong_buffer_tokens: int = Field(default=0, ge=0)
-    """Where ``soft_punish`` begins, tokens before the limit. 0: a fifth of the limit."""
+    """Number of tokens before the limit where ``soft_punish`` starts. 0: a fifth of the limit."""
     resample_rounds: int = Field(default=0, ge=0)
-    """DAPO's dynamic sampling: groups without spread are replaced by groups of fresh prompts, in at most so many
+    """DAPO's dynamic sampling: replace groups without spread by groups of new prompts, in at most this number of
     further rounds. Every round costs a rollout."""
 
     value_loss_weight: float = Field(default=0.5, ge=0)
-    """Weight of the critic's loss. With ``baseline = "value"``."""
+    """Weight of the critic's loss. Used with ``baseline = "value"``."""
     value_clip_eps: float | None = Field(default=0.2, gt=0)
-    """The critic may move by this much from its estimate before the step's updates."""
+    """Largest change of the critic's estimate, compared with its estimate before the step's updates."""
     value_lr_factor: float = Field(default=1.0, gt=0)
-    """The value head's learning rate, as a multiple of the policy's. The head begins untrained: raise it."""
+    """The value head's learning rate, as a multiple of the policy's. The head starts untrained, so raise it."""
 
     @model_validator(mode="before")
     @classmethod
@@ -104,17 +108,17 @@ class AlgorithmConfig(Settings, frozen=True):
             )
         if self.kl_target is not None and self.kl_beta == 0:
             raise ValueError(
-                f"kl_target is {self.kl_target:g} with kl_beta 0, which no factor can adapt: set kl_beta to its first "
+                f"kl_target is {self.kl_target:g} with kl_beta 0, which no factor can change: set kl_beta to its first "
                 "value, such as 0.01"
             )
         if self.resample_rounds > 0 and not self.needs_groups:
             raise ValueError(
-                f'resample_rounds is {self.resample_rounds} with baseline "{self.baseline}", to which groups without '
-                "spread are as good as others: set resample_rounds = 0"
+                f'resample_rounds is {self.resample_rounds} with baseline "{self.baseline}", which also learns from '
+                "groups without spread: set resample_rounds = 0"
             )
         if self.kl_estimator == "exact" and self.kl_placement == "reward":
             raise ValueError(
-                'kl_estimator is "exact" with kl_placement "reward": rewards take the KL of the sampled tokens; set '
+                'kl_estimator is "exact" with kl_placement "reward", which needs the KL of the sampled tokens; set '
                 'kl_estimator = "k1", or kl_placement = "loss"'
             )
         if self.surrogate == "none" and (self.kl_beta == 0 or self.kl_placement == "reward"):

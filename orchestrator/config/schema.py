@@ -1,4 +1,4 @@
-"""RunConfig: what a recipe file says, with the command line's overrides. Nothing heavy is imported here."""
+"""RunConfig: the settings of a recipe file with the command line's overrides. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -17,26 +17,28 @@ from rollout.types.sampling import MAX_TEMPERATURE, check_temperature
 
 
 class Section(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False):
-    """Frozen; unknown keys are refused, and numbers that are not finite."""
+    """Frozen; unknown keys and numbers that are not finite are refused."""
 
 
 class EvaluationConfig(Section, frozen=True):
-    """Measurements on the held-out prompts: before the first step, after the last, and between."""
+    """Evaluations on the held-out prompts: before the first step, after the last, and in between."""
 
     every_steps: int = Field(default=0, ge=0)
-    """Also evaluate every so many steps; 0: only before and after."""
+    """Also evaluate after every this many steps; 0: only before and after the run."""
     completions_per_prompt: int = Field(default=8, ge=1, le=100_000)
-    """Sampled completions of each held-out prompt; pass@k is known up to this k."""
+    """Sampled completions of each held-out prompt; pass@k is available up to this k."""
     pass_at: tuple[PositiveInt, ...] = ()
-    """Each k of pass@k, beside 1. Empty: `completions_per_prompt`."""
+    """Each k of pass@k, in addition to 1. Empty: `completions_per_prompt`."""
     temperature: Annotated[float, AfterValidator(check_temperature)] = Field(default=1.0, gt=0.0, le=MAX_TEMPERATURE)
-    """Temperature of the sampled completions, at least 0.01. Greedy ones are always measured too."""
+    """Temperature of the sampled completions, at least 0.01. Greedy completions are always measured too."""
     formats: tuple[PromptFormat, ...] = ()
-    """Formats to measure beside the recipe's own, such as `["one_shot", "natural"]`; each costs as much again."""
+    """Formats to measure in addition to the recipe's own, such as `["one_shot", "natural"]`. Each costs another
+    evaluation."""
     num_prompts: int = Field(default=0, ge=0)
-    """Ask only so many of the held-out prompts, the same ones every time; 0: all."""
+    """Use only this number of the held-out prompts, always the same ones; 0: all."""
     seed: int = 0
-    """Decides which ones. Separate from the run's seed, so that runs of different seeds are asked the same."""
+    """Selects these prompts. It is separate from the run's seed, so that runs with different seeds use the same
+    prompts."""
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -48,56 +50,57 @@ class EvaluationConfig(Section, frozen=True):
         if (largest := max(self.sizes)) > self.completions_per_prompt:
             raise ValueError(
                 f"pass_at holds {largest}, above completions_per_prompt = {self.completions_per_prompt}: pass@k is not "
-                "known from fewer than k completions of a prompt; raise completions_per_prompt or lower k"
+                "available from fewer than k completions of a prompt; raise completions_per_prompt or lower k"
             )
         return self
 
 
 class CheckpointConfig(Section, frozen=True):
-    """What a killed run can resume from."""
+    """Checkpoints, from which a killed run resumes."""
 
     every_steps: int = Field(default=10, ge=1)
-    """Save every so many steps, after the last, and when the run is asked to stop."""
+    """Save after every this many steps, after the last step, and when the run is asked to stop."""
     keep: int = Field(default=2, ge=1)
-    """How many checkpoints stay. Two, so that one torn by a full disk leaves the other."""
+    """Number of checkpoints to keep. Two, so that one is left if a full disk damages the other."""
     allow_changes: bool = False
-    """Go on although the data, the base model or the reference have changed since the run was started; the log says
-    what. For the command line: a consent is for one command, so a run's config.json does not keep it."""
+    """Resume although the data, the base model or the reference have changed since the run was started; the log says
+    what changed. Use it on the command line: it applies to one command and is not kept in the run's config.json."""
 
 
 class PlacementConfig(Section, frozen=True):
     """Which processes share which hardware."""
 
     mode: Literal["auto", "cpu", "colocated", "pods"] = "auto"
-    """`cpu`: everything on cores. `colocated`: generator i and learner rank i take turns on GPU i. `pods`: each
-    generator and each learner rank has GPUs of its own. `auto`: pods where GPUs are enough for that, else colocated
-    where they are enough for that, else with as many pairs as there are GPUs; cpu where there is none. On a cluster
-    that scales up name the mode."""
+    """`cpu`: everything on the CPU. `colocated`: generator i and learner rank i take turns on GPU i. `pods`: each
+    generator and each learner rank has its own GPUs. `auto`: pods if there are enough GPUs, else colocated if there are
+    enough for that, else colocated with as many pairs as there are GPUs; cpu without GPUs. On a cluster that scales up
+    set the mode."""
     dashboard: bool = False
-    """Start Ray's dashboard with a cluster that this run starts itself."""
+    """Start Ray's dashboard if this run starts its own cluster."""
     wait_for_resources_s: float = Field(default=0.0, ge=0, le=MAX_SECONDS)
-    """How long to wait for nodes to join a cluster that is too small, seconds. 0: stop at once."""
+    """Seconds to wait for nodes to join a cluster that is too small. 0: stop at once."""
     start_timeout_s: float = Field(default=300.0, gt=0, le=MAX_SECONDS)
-    """Deadline for the actors to get their resources, where the cluster is large enough but busy, and to start,
-    seconds."""
+    """Deadline in seconds for the actors to get their resources on a cluster that is large enough but busy, and to
+    start."""
     update_timeout_s: float = Field(default=3600.0, gt=0, le=MAX_SECONDS)
-    """Deadline of one update on the learner, seconds."""
+    """Deadline in seconds of one update of the learner."""
     max_learner_restarts: int = Field(default=3, ge=0)
-    """How often in one run a learner that lost a rank is built anew, to go on from the last checkpoint."""
+    """How often in one run the learner is restarted from the last checkpoint after it lost a rank."""
 
 
 class TrackingConfig(Section, frozen=True):
-    """Where metrics go, beside the run directory."""
+    """Where metrics go in addition to the run directory."""
 
     to: tuple[Literal["wandb", "tensorboard", "trackio", "mlflow"], ...] = ()
-    """Programs that get metrics, settings, the curve, completions and the report too; docs/tracking.md. Each is an
-    extra to install, works without a network, and runs beside the loop, which goes on whatever becomes of it."""
+    """Trackers that also get metrics, settings, the curve, completions and the report; see docs/tracking.md. Each needs
+    an extra to be installed, works without a network, and runs in its own process, so that the loop continues if it
+    fails."""
     wandb: bool = False
     """The same as `"wandb"` in `to`."""
     project: str = Field(default="rayzero", min_length=1)
-    """Project or experiment there."""
+    """Project or experiment in the tracker."""
     wandb_project: str | None = None
-    """Project of Weights & Biases, where its name is another."""
+    """Project of Weights & Biases, if it has another name."""
     save_rollouts: bool = True
     """Write every prompt, completion, reward and advantage of each step, and the learner's logprobs (compressed)."""
 
@@ -108,48 +111,49 @@ class TrackingConfig(Section, frozen=True):
 
 
 class HealthConfig(Section, frozen=True):
-    """When the run says that it is not learning, and if it then stops; docs/health.md lists the alarms."""
+    """When the run reports that it is not learning, and whether it then stops; docs/health.md lists the alarms."""
 
     steps: int = Field(default=0, ge=0)
-    """Steps in a row that something must last before it is said. 0: as many as have 64 groups, 5 at least."""
+    """Number of steps in a row that a condition must last before its alarm is raised. 0: as many as contain 64 groups,
+    at least 5."""
     without_spread: float | None = Field(default=None, gt=0, le=1)
-    """Share of groups without spread that are nearly all. Unset: as many as a policy has that is right once in a
-    hundred, which depends on `group_size`, and 0.9 at least."""
+    """Share of groups without spread from which an alarm is raised. Unset: the share for a policy that is right once in
+    a hundred completions, which depends on `group_size`, at least 0.9."""
     truncated: float = Field(default=0.5, gt=0, le=1)
-    """Share of completions cut off at `sampling.max_completion_tokens` that is too many."""
+    """Share of completions truncated at `sampling.max_completion_tokens` from which an alarm is raised."""
     failed: float | None = Field(default=None, ge=0, le=1)
-    """Share of completions that a grader may fail. Unset: a quarter of `rewards.max_failed_share`, which ends the
-    run."""
+    """Share of completions with a failed grader from which an alarm is raised. Unset: a quarter of
+    `rewards.max_failed_share`, which ends the run."""
     factor: float = Field(default=10.0, gt=1)
-    """The entropy and the length have collapsed when so many times smaller than in the first step; the gradient and
-    the logprob gap run away when so many times larger, the KL at so many times `kl_target`."""
+    """Factor of the alarms for collapse and runaway: entropy and length this many times smaller than in the first step,
+    the gradient norm and the logprob gap this many times larger, the KL this many times `kl_target`."""
     stop_after: int = Field(default=0, ge=0)
-    """Stop after so many steps in a row from which nothing was learned, as nearly all groups were without spread: with
-    a checkpoint, `final/` and exit code 3. 0: never."""
+    """Stop after this number of steps in a row from which nothing was learned because nearly all groups had no spread:
+    with a checkpoint, `final/` and exit code 3. 0: never."""
 
 
 class RunConfig(Section, frozen=True):
-    """One run, whole."""
+    """All settings of a run."""
 
     name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9._-]+$")
-    """Names the run's directory. The same name again resumes the run."""
+    """Name of the run's directory. Starting the same name again resumes the run."""
     runs_dir: str = "runs"
     """Folder of all run directories."""
     seed: int = Field(default=0, ge=0)
-    """Decides sampling. Held-out problems and prompt order have their own, `prompts.seed`."""
+    """Seed of sampling. Held-out problems and prompt order have their own, `prompts.seed`."""
     num_steps: int = Field(ge=0)
-    """Passes of the loop: sample, score, learn, publish."""
+    """Number of steps: passes of the loop sample, update, publish, record."""
     prompts_per_step: int = Field(ge=1, le=1_000_000)
     """Prompts sampled in one step."""
     group_size: int = Field(ge=1, le=100_000)
-    """Completions of one prompt; at least 2 where advantages compare them, which they do in most presets."""
+    """Completions of one prompt; at least 2 if advantages compare them, as in most presets."""
     max_staleness: int = Field(default=0, ge=0, le=8)
-    """Steps that sampling may run ahead of the weights. 0: on-policy, sampling and updates take turns. 1 or 2: sampling
-    goes on during the update, and new weights land between two decoding steps; not with
+    """Number of steps that sampling may run ahead of the weights. 0: on-policy, sampling and updates take turns. 1 or
+    2: sampling continues during the update, and new weights are loaded between two decoding steps; not possible with
     `placement.mode = "colocated"`."""
     deterministic: bool = False
-    """Compute on GPUs so that a run repeats bit for bit: sample by kernels that do not depend on what else is in a
-    batch, and learn by kernels of a fixed order. Slower (docs/placement.md). On cores runs repeat without it."""
+    """Make a run on GPUs reproducible bit for bit: sample with kernels that do not depend on the rest of a batch, and
+    learn with kernels of a fixed order. Slower (docs/placement.md). Runs on the CPU are reproducible without it."""
     model: ModelConfig
     warm_start: WarmStartConfig = WarmStartConfig()
     traces: TracesConfig = TracesConfig()
@@ -171,7 +175,7 @@ class RunConfig(Section, frozen=True):
 
     @property
     def max_model_len(self) -> int:
-        """Longest prompt plus longest completion, and what environments say within that, tokens."""
+        """Longest prompt plus longest completion plus longest observations, in tokens."""
         observed = self.environment.max_observed_tokens if self.environments else 0
         return self.prompts.max_prompt_tokens + self.sampling.max_completion_tokens + observed
 
@@ -183,7 +187,7 @@ class RunConfig(Section, frozen=True):
 
     @property
     def environments(self) -> list[str]:
-        """The names of the environments that answer, each once."""
+        """The names of the environments, each once."""
         return sorted({task.environment for task in self.prompts.tasks.values() if task.environment})
 
     @property

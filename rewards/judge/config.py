@@ -9,46 +9,46 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, Field, field_validator, model_validator
 
 JUDGE_DEADLINE_S = 240.0
-"""Deadline of a judgement, seconds, with its retries and its waits; below ``rollout.stall_timeout_s``'s default."""
+"""Deadline of a judgement in seconds, with its retries and pauses; below ``rollout.stall_timeout_s``'s default."""
 
 
 class JudgeConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False):
-    """A part of the reward that a language model gives, which answers at an OpenAI-compatible endpoint."""
+    """A part of the reward that a language model scores, at an OpenAI-compatible endpoint."""
 
     model: str = Field(min_length=1)
-    """Name of the model there."""
+    """Name of the model at the endpoint."""
     rubric: str = Field(min_length=1)
-    """What makes a completion good, in words for the judge. It may show entries of the prompt's answer by their names,
-    such as `{answer}`; question and completion are shown in any case, as data that is not to be obeyed."""
+    """What makes a completion good, in words for the judge. It may contain entries of the prompt's answer by their
+    names, such as `{answer}`. The judge always sees question and completion, as data and not as instructions."""
     base_url: str = "https://api.openai.com/v1"
     """Address of the endpoint, such as `http://127.0.0.1:8000/v1` of a vLLM server."""
     key_variable: str = Field(default="OPENAI_API_KEY", pattern=r"^([A-Za-z_][A-Za-z0-9_]*)?$")
-    """Environment variable that holds the key, on each machine that has reward workers; a key in a recipe would be
-    written into the run's directory. Empty: the endpoint wants none."""
+    """Environment variable that holds the key, on each machine with reward workers. (A key in a recipe would be written
+    into the run's directory.) Empty: the endpoint needs no key."""
     best: int = Field(default=10, ge=1, le=1_000)
-    """The judge gives a score from 0 to this, and the part is its share: 7 of 10 is 0.7."""
+    """Highest score that the judge may give. The part is the score divided by it: 7 of 10 is 0.7."""
     temperature: float = Field(default=0.0, ge=0, le=2)
-    """Of the judge's sampling. 0 repeats itself best; OpenAI's models that reason take 1 alone."""
+    """Temperature of the judge's sampling. 0 is the most reproducible; OpenAI's reasoning models accept only 1."""
     max_answer_tokens: int = Field(default=512, ge=16, le=1_000_000)
-    """Tokens that the judge may answer with. A judge that reasons needs thousands."""
+    """Longest reply of the judge, in tokens. A reasoning model needs thousands."""
     max_characters: int = Field(default=20_000, ge=1, le=10_000_000)
-    """Characters of a completion that the judge reads; of a longer one its end."""
+    """Largest number of characters of a completion that the judge reads; of a longer completion it reads the end."""
     answer_format: Literal["json_schema", "json_object", "text"] = "json_schema"
-    """How the endpoint is told to answer in JSON: by a schema, which vLLM and OpenAI hold the model to; by OpenAI's
-    older JSON mode; or by words alone. The answer is checked in any case."""
+    """How the endpoint is asked for JSON: with a schema, which vLLM and OpenAI enforce; with OpenAI's older JSON mode;
+    or only in words. The reply is always checked."""
     timeout_s: float = Field(default=60.0, gt=0, le=3_600)
-    """Seconds that the endpoint may say nothing during one request. `rewards.deadlines_s.<judge>` bounds the whole
-    judgement, with its retries and waits: 240 by default."""
+    """Seconds that the endpoint may send nothing during one request. `rewards.deadlines_s.<judge>` limits the whole
+    judgement, with its retries and pauses: 240 by default."""
     attempts: int = Field(default=4, ge=1, le=20)
-    """Requests at most for one judgement: after a failed connection, the statuses 408, 409, 429 and 5xx, with a pause
-    that doubles or that the endpoint asks for, and after an answer that is not what was asked for."""
+    """Largest number of requests for one judgement. A request is repeated after a failed connection, the statuses 408,
+    409, 429 and 5xx, and an invalid reply, after a pause that doubles or that the endpoint asks for."""
     requests_per_minute: float | None = Field(default=None, gt=0, le=1e6)
-    """Rate limit of all workers together; each keeps to its share. Unset: none but `rewards.max_in_flight`."""
+    """Rate limit of all workers together; each uses its share. Unset: only `rewards.max_in_flight` limits requests."""
     cache: str = "~/.cache/rayzero/judgements"
-    """Folder of judgements by their content: the same question is paid for once, and a resumed run gets the same
-    rewards. Empty: none."""
+    """Folder that caches judgements by the content of their request: the same request is paid for once, and a resumed
+    run gets the same rewards. Empty: no cache."""
     usd_per_million_tokens: tuple[float, float] = (0.0, 0.0)
-    """Price of a million tokens read and written, US dollars, for `reward/logged/<judge>_usd`."""
+    """Price in US dollars of a million tokens read, and of a million written, for `reward/logged/<judge>_usd`."""
 
     @field_validator("base_url")
     @classmethod
@@ -59,7 +59,7 @@ class JudgeConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrin
         except ValueError:
             is_address = False
         if not is_address:
-            raise ValueError(f"base_url = {base_url!r} is no address: write one such as http://127.0.0.1:8000/v1")
+            raise ValueError(f"base_url = {base_url!r} is not an address: write one such as http://127.0.0.1:8000/v1")
         if parts.username or parts.password or parts.query:
             raise ValueError(
                 f"base_url names a user, a password or a query for {parts.hostname}: keep secrets in key_variable"

@@ -1,4 +1,4 @@
-"""Settings of what is asked over a run: one task, or several with weights, and how that changes."""
+"""Settings of a run's prompts: one task, or several with weights, and how these change over the run."""
 
 from __future__ import annotations
 
@@ -12,71 +12,72 @@ from rollout.types.names import short_name
 from rollout.types.prompts import PromptFormat
 
 MAX_WEIGHT = 1e6
-"""Largest weight of an entry; only how they compare matters."""
+"""Largest weight of an entry. Only the ratios of weights matter."""
 WORDING = ("template", "natural_template", "example")
 
 
 class MixtureEntry(TaskConfig, frozen=True):
-    """One of several tasks, or one task with other settings. What it does not say is as in `prompts`."""
+    """One of several tasks, or one task with other settings. Settings that it omits are those of `prompts`."""
 
     weight: float = Field(default=1.0, ge=0.0, le=MAX_WEIGHT)
     """Its share of the prompts, relative to the others'."""
 
 
 class StageConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False):
-    """A stage of a curriculum: which entries of the mixture are asked, and when it ends."""
+    """A stage of a curriculum: which entries of the mixture it uses, and when it ends."""
 
     weights: dict[str, Annotated[float, Field(le=MAX_WEIGHT)]]
-    """Shares of the entries of `prompts.mixture`; those not named are not asked."""
+    """Weights of the entries of `prompts.mixture`; entries that are not named are not used."""
     num_steps: int | None = Field(default=None, ge=1)
-    """The stage ends after so many steps."""
+    """The stage ends after this number of steps."""
     pass_rate: float | None = Field(default=None, gt=0.0, le=1.0)
     """The stage ends once the mean pass rate of `window_groups` groups in a row reaches this; with `num_steps`,
     whichever comes first."""
 
 
 class CurriculumConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False):
-    """How the questions change over the run."""
+    """How the prompts change over the run."""
 
     stages: tuple[StageConfig, ...] = ()
-    """One after the other, from easy to hard; the last goes on to the end. Empty: the mixture's own weights, always."""
+    """The stages in order, from easy to hard; the last continues to the end. Empty: always the mixture's own
+    weights."""
     window_groups: int = Field(default=128, ge=1)
-    """Groups over which a stage's pass rate is measured; they are the stage's own."""
+    """Number of a stage's groups over which its pass rate is measured."""
     drop_solved_after: int = Field(default=0, ge=0)
-    """Leave a problem out once its last so many groups were right throughout, since it has nothing left to teach. For
-    sources that list their problems; 0: never."""
+    """Leave a problem out after this number of groups in a row in which all completions were right, because nothing is
+    left to learn from it. Only for sources that list their problems; 0: never."""
 
 
 class PromptsConfig(TaskConfig, frozen=True):
-    """What is asked, and in which words."""
+    """The tasks, and how their prompts are written."""
 
     format: PromptFormat = "zero_shot"
-    """`zero_shot`: the question alone. `one_shot`: after a worked example. `natural`: without asking for tags; the
-    answer is then the last one in the completion, and `assistant_prefix` is left out."""
+    """`zero_shot`: only the question. `one_shot`: a worked example, then the question. `natural`: a question that does
+    not ask for tags; the last answer in the completion counts, and `assistant_prefix` is not used."""
     one_shot_steps: int = Field(default=0, ge=0)
-    """With `zero_shot`: begin with the worked example, and ask without it more and more often; the share of one-shot
-    prompts falls linearly from 1 to 0 over so many steps. 0: never show it."""
+    """With `zero_shot`: show the worked example at first, and then less and less often. The share of one-shot prompts
+    falls linearly from 1 to 0 over this number of steps. 0: never show it."""
     system: str = ""
     """System message, with `chat` only. Empty: none."""
     chat: bool = True
     """Wrap the question in the tokenizer's chat template (true), or use its bare text (false: base models)."""
     assistant_prefix: str = ""
-    """How the completion already begins, in R1-Zero style: `Let me solve this step by step.\\n<think>`."""
+    """The start of the completion, given as part of the prompt, in R1-Zero style: `Let me solve this step by
+    step.\\n<think>`."""
     max_prompt_tokens: int = Field(default=256, ge=1)
-    """Longest prompt, in tokens. A longer one is never cut: that of a listed problem is refused with its id, a drawn
-    problem is drawn again."""
+    """Longest prompt, in tokens. A longer one is never truncated: if it comes from a listed problem, the run is refused
+    and the error names the problem; a drawn problem is replaced by another."""
     on_bad_rows: Literal["refuse", "drop"] = "refuse"
-    """What to do about rows that cannot be asked or never be graded right: too long, without a field, with a reference
-    that is empty or that the grader cannot read. `refuse`: name them, and start nothing. `drop`: leave them out, and
-    say how many."""
+    """What to do with rows that cannot be used: too long, without a field, or with a reference that is empty or that
+    the grader cannot read. `refuse`: name them, and do not start. `drop`: leave them out, and log how many."""
     num_held_out: int = Field(default=256, ge=1, le=1_000_000)
-    """Problems kept aside for evaluation; none of them is trained on."""
+    """Number of problems that are kept for evaluation and never trained on."""
     seed: int = 0
-    """Decides the held-out problems and the order of the others. Separate from the run's seed, so that
-    runs of different seeds are compared on the same held-out problems."""
+    """Decides the held-out problems and the order of the others. It is separate from the run's seed, so that runs with
+    different seeds are compared on the same held-out problems."""
     mixture: dict[str, MixtureEntry] = Field(default_factory=dict)
-    """Several tasks, or one with several settings, each by a name of your choice and with a weight. Empty: the one task
-    that `prompts` describes."""
+    """Several tasks, or one task with several settings, each with a name of your choice and a weight. Empty: the one
+    task that `prompts` describes."""
     curriculum: CurriculumConfig = CurriculumConfig()
 
     @property
@@ -108,7 +109,7 @@ class PromptsConfig(TaskConfig, frozen=True):
     @model_validator(mode="before")
     @classmethod
     def _inherit(cls, settings: Any) -> Any:
-        """Fill in what an entry of the mixture does not say: its task's section, and of the same task the wording."""
+        """Fill in what an entry of the mixture omits: its task's section and, for the same task, the templates."""
         if not isinstance(settings, dict) or not isinstance(settings.get("mixture"), dict):
             return settings
         own_task = settings.get("task", cls.model_fields["task"].default)
@@ -136,7 +137,7 @@ class PromptsConfig(TaskConfig, frozen=True):
                 "one_shot_steps = 0"
             )
         if not any(self.weights.values()):
-            yield "mixture: every weight is 0, so nothing would be asked; give at least one entry a weight"
+            yield "mixture: every weight is 0, so there would be no prompts; give at least one entry a weight"
         for number, stage in enumerate(self.curriculum.stages, start=1):
             where = f"curriculum.stages, number {number}"
             if unknown := set(stage.weights) - set(self.tasks):

@@ -1,4 +1,4 @@
-"""Settings of a task: its name, its own section, and the wording of its questions."""
+"""Settings of a task: its name, its own section, and its templates."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from rollout.types.names import short_name
 from rollout.types.prompts import PromptFormat
 
 LONGEST_EXAMPLE = 200
-"""Characters of a problem's question that is shown as an example of what to ask."""
+"""Longest question, in characters, that is shown as an example of what to ask."""
 
 
 class RawSection(NamedTuple):
@@ -44,27 +44,27 @@ def read_section(value: Any) -> Any:
 
 
 class TaskConfig(BaseModel, frozen=True, extra="allow", use_attribute_docstrings=True, allow_inf_nan=False):
-    """A task, its settings, and the wording of its questions.
+    """A task, its settings, and its templates.
 
-    Its settings stand in a section of the task's own name, `[prompts.countdown]`; for a task `my_package.my_task` of
-    your own in `[prompts.my_task]`. The task's module says which settings there are.
+    Its settings are in a section with the task's name, `[prompts.countdown]`; for your own task `my_package.my_task` in
+    `[prompts.my_task]`. The task's module defines the settings.
     """
 
     __pydantic_extra__: dict[str, Annotated[Any, PlainValidator(read_section)]] = Field(init=False)
     """The sections: the task's own, and those of other tasks that the recipe has."""
 
     task: str = "countdown"
-    """Name of the task, a module of rollout/tasks, or the dotted path of a module of your own: `my_package.my_task`."""
+    """Name of the task, a module of rollout/tasks, or the dotted path of your own module: `my_package.my_task`."""
     template: str | None = None
-    """The question, with named fields such as {numbers} that the task fills in. Not set: the task's own wording, which
+    """The question, with named fields such as {numbers} that the task fills in. Not set: the task's own template, which
     asks for `<think>` and `<answer>` tags."""
     natural_template: str | None = None
-    """The question in the natural format, which asks for no tags. Not set: the task's own wording."""
+    """The question in the natural format, which does not ask for tags. Not set: the task's own template."""
     example: WorkedExample | None = None
-    """What the one-shot format shows first. Not set: the task's own."""
+    """The worked example of the one-shot format. Not set: the task's own."""
     environment: str = ""
-    """What answers the policy's turns: an environment of Rayzero by its name, or `module:Class` of your own. Empty:
-    nothing does, and a completion is one turn. `[environment]` has its limits."""
+    """The environment that answers the policy's turns: the name of a shipped one, or your own `module:Class`. Empty: no
+    environment, and a completion is one turn. `[environment]` has the limits."""
 
     @classmethod
     def sections(cls, given: Mapping[str, Any]) -> dict[str, str]:

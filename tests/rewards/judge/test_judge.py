@@ -299,7 +299,7 @@ def test_a_judge_reads_the_reference() -> None:
     ("settings", "says"),
     [
         ({"judges": {"clarity": {"model": "m"}}}, "rubric"),
-        ({"judges": {"clarity": {"model": "m", "rubric": "r", "base_url": "ftp://x"}}}, "is no address"),
+        ({"judges": {"clarity": {"model": "m", "rubric": "r", "base_url": "ftp://x"}}}, "is not an address"),
         ({"judges": {"clarity": {"model": "m", "rubric": "r", "base_url": "https://me:pw@x/v1"}}}, "keep secrets in"),
         ({"judges": {"clarity": {"model": "m", "rubric": "r", "api_key": "sk"}}}, "api_key"),
         ({"judges": {"total": {"model": "m", "rubric": "r"}}}, "rename it"),
