@@ -1,6 +1,6 @@
 """Make .venv from pinned requirements when it is missing or out of date.
 
-Standard library only: it runs before anything is installed, with whatever Python 3.11 or newer `make` finds.
+Standard library only: it runs before anything is installed, with any Python 3.11 or newer that `make` finds.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ def actor_options(config: LearnerConfig, *, use_gpu: bool, fixes_kernels: bool =
         # A GPU that the node has all the same is not this rank's: torch would choose nccl for it.
         environment |= {"DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": ""}
     if fixes_kernels:
-        # cuBLAS wants its workspace fixed, and transformers passes the other on to flash-attn.
+        # cuBLAS needs a fixed workspace; transformers passes the other variable on to flash-attn.
         environment |= {"CUBLAS_WORKSPACE_CONFIG": ":4096:8", "FLASH_ATTENTION_DETERMINISTIC": "1"}
     return {
         "num_cpus": config.cpus_per_rank,
@@ -52,10 +52,10 @@ def actor_options(config: LearnerConfig, *, use_gpu: bool, fixes_kernels: bool =
 class LearnerRank:
     """One rank in its own process.
 
-    Its heartbeat has a thread of its own, and answers whatever the rank computes. ``start`` gives it a Learner; a
-    second ``start`` replaces that one and keeps the process with all its imports, which is how the learner of a warm
-    start becomes that of the run. Every other method does what the Learner's of that name does; ``ipc_…`` and
-    ``nccl_…`` call its senders.
+    Its heartbeat has its own thread, and answers even while the rank computes. ``start`` gives it a Learner; a second
+    ``start`` replaces that one and keeps the process with all its imports, which is how the learner of a warm start
+    becomes that of the run. Every other method does what the Learner's of that name does; ``ipc_…`` and ``nccl_…`` call
+    its senders.
     """
 
     def __init__(self, fixes_kernels: bool = False) -> None:

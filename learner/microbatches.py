@@ -72,8 +72,8 @@ class Batch:
     microbatches: tuple[Microbatch, ...]
     """This rank's; every rank has the same number."""
     total_tokens: int
-    """Completion tokens of all ranks that are not masked, those left out for want of an advantage included: the loss's
-    denominator. At least 1."""
+    """Completion tokens of all ranks that are not masked, including those left out because their advantage is 0: the
+    loss's denominator. At least 1."""
     total_completions: int
     """Completions of all ranks, likewise."""
     computed_tokens: int

@@ -63,7 +63,7 @@ def parser() -> argparse.ArgumentParser:
     solve.add_argument("--attempts", type=int, default=1, help="completions to sample; 1 is greedy (default: 1)")
 
     add_commands_on_runs(commands)
-    doctor = commands.add_parser("doctor", help="examine this machine and its installation, and say how to mend them")
+    doctor = commands.add_parser("doctor", help="examine this machine and its installation, and say how to fix them")
     doctor.add_argument("--json", action="store_true", help="print the findings as JSON")
     return root
 
@@ -113,7 +113,7 @@ def add_commands_on_runs(commands: Any) -> None:
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line, with `key=value` wherever it stands. Exits with 2 when it is wrong.
 
-    argparse alone wants overrides before the options, and refuses them among an option's several values.
+    argparse by itself needs overrides before the options, and refuses them after an option with several values.
     """
     overrides = []
     if arguments is None:

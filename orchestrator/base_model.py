@@ -163,7 +163,7 @@ def base_cache_key(config: RunConfig) -> dict[str, Any]:
     folder = Path(path)
     if is_gguf(path) and folder.is_file():
         return {"gguf": file_digest(folder)}
-    # A local folder may be trained anew under the same name; sizes and times tell, without reading gigabytes.
+    # A local folder may be trained again under the same name; sizes and times show it, without reading gigabytes.
     files = {file.name: (file.stat().st_size, file.stat().st_mtime_ns) for file in folder.glob("*") if file.is_file()}
     return {"path": str(folder.resolve()) if files else config.model.path, "files": files}
 

@@ -21,16 +21,16 @@ MAX_IN_FLIGHT = 64
 """Calls of functions that are ``async def``, at a time in one worker."""
 
 RIGHT_UNTAGGED = "right_untagged"
-"""Part of some completions without an answer in tags: 1 when the right answer stands elsewhere in their text. It is
-never paid."""
+"""Part of some completions without an answer in tags: 1 if their text contains the right answer elsewhere. It is logged
+and never rewarded."""
 UNTAGGED_ONE_IN = 8
-"""One in so many completions without tags is read once more for that: such a reading costs up to a hundred times as
-much as finding no tags. Which ones depends on their text alone, so that a resumed run has the same metrics."""
+"""One in this many completions without tags is read a second time for it, which costs up to a hundred times as much as
+finding no tags. The text alone decides which ones, so that a resumed run has the same metrics."""
 UNTAGGED_CHARACTERS = 4000
-"""So many characters of its end are read."""
+"""Number of characters at the end of the text that are read."""
 
 Grades = Mapping[str, float]
-"""Named parts of a reward, from one function."""
+"""The named parts of a reward that one function returned."""
 
 
 class Outcome(NamedTuple):
@@ -40,19 +40,19 @@ class Outcome(NamedTuple):
     grades: Grades
     """Empty unless the status is ``ok``. NaN and infinity pass; score.py makes errors of them."""
     reason: str = ""
-    """For people, when the status is not ``ok``: ``ValueError: …``, ``not graded within 10 s``."""
+    """A message for people if the status is not ``ok``: ``ValueError: …``, ``not graded within 10 s``."""
     seconds: float = 0.0
-    """How long it took. 0 when that is not known."""
+    """How long it took. 0 if that is unknown."""
     markers: tuple[str, ...] | None = None
-    """Behaviours that the text shows (rewards/parts/markers.py): told with one function's outcome, unless that
+    """Behaviours that the text shows (rewards/parts/markers.py). Only one function's outcome has them, and not if that
     function did not end."""
     each: tuple[float | None, ...] = ()
-    """Of a function of a whole group: its value for each completion, None where it does not apply."""
+    """For a function of a whole group: its value for each completion, None if it does not apply."""
     logged: Mapping[str, float] = {}
-    """Figures that the function logged."""
+    """Values that the function logged."""
 
     def of_completion(self, name: str, index: int, size: int) -> Outcome:
-        """Return the part ``name`` that a function of a whole group, of ``size``, gave to one of its completions."""
+        """Return the part ``name`` that a function of a whole group of ``size`` gave to one of its completions."""
         seconds = self.seconds / size
         if self.status != "ok":
             return self._replace(seconds=seconds)
@@ -62,23 +62,23 @@ class Outcome(NamedTuple):
 
 @dataclass(frozen=True)
 class RewardFunction:
-    """Where a function is and how it is called."""
+    """The location of a function and how it is called."""
 
     name: str
-    """The part it returns; the task, for a task's ``score``."""
+    """The name of its part; for a task's ``score`` the task's name."""
     path: str
     """``module:function``."""
     parts: tuple[str, ...]
-    """What it returns on success, as far as is known before it is called; a user's grader of a task may return more."""
+    """The parts that it returns, as far as they are known before the call; a user's grader may return more."""
     grades_task: bool = False
     """Whether it is a task's ``score``, which returns a mapping of parts; others return one number."""
     finds_untagged: bool = False
-    """Whether it reads answers without tags too, so that RIGHT_UNTAGGED can be told."""
+    """Whether it also reads answers without tags, as RIGHT_UNTAGGED needs."""
     parameters: Mapping[str, Any] = field(default_factory=dict)
     deadline_s: float = 10.0
 
     def load(self) -> Callable[..., Any]:
-        """Import it and return it. The module of a task, or of a judge, may ``prepare`` before any deadline runs.
+        """Import it and return it. Calls ``prepare`` of a task's or a judge's module; no deadline applies.
 
         Raises SignatureError when it holds no such function or the function does not take the parameters, what its
         import raises, and what ``prepare`` raises when nothing can be graded here.
@@ -92,7 +92,7 @@ class RewardFunction:
 
 
 def import_function(path: str) -> Callable[..., Any]:
-    """Return what stands at ``module:function``. Raises SignatureError, and what the import raises."""
+    """Return the object at ``module:function``. Raises SignatureError, and what the import raises."""
     module, _, name = path.partition(":")
     function = getattr(importlib.import_module(module), name, None)
     if not callable(function):
@@ -103,14 +103,14 @@ def import_function(path: str) -> Callable[..., Any]:
 
 @dataclass(frozen=True, slots=True)
 class LoadedFunction:
-    """A function that can be called, and how it wants to be."""
+    """A loaded function, and how it is called."""
 
     declared: RewardFunction
     function: Callable[..., Any]
     kind: Kind
     keywords: Keywords
     asked_for: frozenset[str]
-    """What it names of what is offered to a function of texts."""
+    """The optional arguments that it takes."""
 
     @classmethod
     def of(cls, declared: RewardFunction, function: Callable[..., Any]) -> LoadedFunction:
@@ -119,7 +119,7 @@ class LoadedFunction:
         return cls(declared, function, kind, keywords, keywords.named & {*OFFERED})
 
     def call(self, subject: Subject) -> Outcome:
-        """Call it and return what came of it. Never raises an Exception; it may end the process or never return."""
+        """Call it and return the outcome. Never raises an Exception; the function may end the process or not return."""
         log = FigureLog()
         try:
             value = self._begin(subject, log)
@@ -130,7 +130,7 @@ class LoadedFunction:
             return _failed(error, log)
 
     async def call_async(self, subject: Subject) -> Outcome:
-        """Do the same with a function that is ``async def``, beside others in one event loop."""
+        """Do the same with an ``async def`` function, concurrently with others in one event loop."""
         log = FigureLog()
         try:
             return self._outcome(subject, await self._begin(subject, log), log)
@@ -138,7 +138,7 @@ class LoadedFunction:
             return _failed(error, log)
 
     def _begin(self, subject: Subject, log: FigureLog) -> Any:
-        """Return the function's value; of one that is ``async def``, what is to be awaited for it."""
+        """Return the function's value; for an ``async def`` function the awaitable."""
         if self.kind.takes == "columns":
             return self._begin_on_columns(subject, log)
         parameters = self.declared.parameters
@@ -188,7 +188,7 @@ def check_parameters(declared: RewardFunction, function: Callable[..., Any]) -> 
 def missing_column(
     functions: Mapping[str, RewardFunction], kinds: Mapping[str, Kind], columns: Mapping[str, Collection[str]]
 ) -> str | None:
-    """Return in a sentence what a function needs and the answers of a source do not have; None: nothing.
+    """Return a message that says what a function needs and the answers of a source lack; None: nothing.
 
     ``columns`` are the entries of the answers, by source.
     """
@@ -216,14 +216,14 @@ def _failed(error: Exception | SystemExit, log: FigureLog) -> Outcome:
 
 
 def is_untagged(text: str) -> bool:
-    """Return whether the text has no answer in tags, and is one of those that are read once more for that."""
+    """Return whether the text has no answer in tags, and is one of those that are read a second time."""
     return not extract_answer(text) and zlib.crc32(text.encode("utf-8", "replace")) % UNTAGGED_ONE_IN == 0
 
 
 def is_right_untagged(
     declared: RewardFunction, function: Callable[..., Any], text: str, answer: Mapping[str, Any]
 ) -> bool:
-    """Return whether the text would be right if it had not been asked for tags. Never raises an Exception."""
+    """Return whether the text would be right if tags were not required. Never raises an Exception."""
     try:
         grades = function(text[-UNTAGGED_CHARACTERS:], {**answer, "extraction": "natural"}, **declared.parameters)
         return bool(grades["correctness"] == 1.0)

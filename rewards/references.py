@@ -83,7 +83,7 @@ def fault_of_copy(
     """Return why even a copy of the reference is not right. `names_right`: the grader tells right from wrong."""
     given = answer.get("answer", "")
     references = given if isinstance(given, list | tuple) else [given]
-    is_stated = names_right and "answer" in answer  # else the grader reads its entries whatever the text
+    is_stated = names_right and "answer" in answer  # else the grader reads its entries for any text
     if is_stated and not (references and all(str(each).strip() and each is not None for each in references)):
         return "the reference is empty"
     for reference in references:

@@ -43,7 +43,7 @@ class Kind(NamedTuple):
 
 
 def kind_of(function: Callable[..., Any]) -> Kind:
-    """Return how ``function`` wants to be called. What does not say is called on one completion."""
+    """Return how ``function`` is called. Without a signature it is called on one completion."""
     is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
     parameters = list(parameters_of(function).values())
     asked = {each.name for each in parameters if each.default is each.empty or each is parameters[0]}

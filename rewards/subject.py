@@ -25,7 +25,7 @@ class Subject(NamedTuple):
     token_ids: tuple[list[int], ...] = ()
     """What the policy wrote in each, of a whole group."""
     prefix_characters: int | None = None
-    """Where to look for markers: behind so much of the text, which the prompt had begun. None: nowhere."""
+    """Length of the assistant prefix, after which markers are searched for. None: do not search."""
 
     def columns(self) -> dict[str, list[Any]]:
         """Return the columns of a whole group, as TRL gives them: messages where there was a chat template."""

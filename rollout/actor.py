@@ -63,7 +63,7 @@ class Generator:
 
     @ray.method(concurrency_group="heartbeat")
     def heartbeat(self) -> Heartbeat:
-        """Return a sign of life at once, whatever the engine does. No answer: the process hangs."""
+        """Return a sign of life at once, even while the engine is busy. Without an answer the process hangs."""
         return self._engine.heartbeat()
 
     def abandon(self) -> int:

@@ -146,7 +146,7 @@ def aggregate(
 ) -> Float[Tensor, ""]:
     """Return this microbatch's part of the loss; parts of all microbatches and ranks add up to the loss.
 
-    The denominators are those of the whole optimizer step, over all ranks, whatever this microbatch holds.
+    The denominators are those of the whole optimizer step, over all ranks, not those of this microbatch.
 
     Args:
         completion_lengths_T: for each token, how many tokens its completion has.

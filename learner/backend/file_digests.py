@@ -19,7 +19,7 @@ class DigestingFile:
     """A file that is written from its beginning to its end, and hashed on the way."""
 
     def __init__(self, path: Path) -> None:
-        # Not buffered here: whoever writes has to be told at once what the disk refuses.
+        # Not buffered here: the writer must get the disk's errors at once.
         self._file = path.open("wb", buffering=0)
         self._hash = hashlib.sha256()
         self.refusal: OSError | None = None

@@ -72,7 +72,7 @@ def release_memory() -> None:
 
 
 def limit_memory(fraction: float | None) -> None:
-    """Let tensors beyond this share of the GPU fail here, and leave the rest to whoever shares it. None: no limit.
+    """Limit this process's tensors to a share of the GPU, and leave the rest to others. None: no limit.
 
     PyTorch's caching allocator counts; the CUDA context and NCCL's buffers, which it does not see, do not.
     """

@@ -134,7 +134,7 @@ def add_value_head(policy: Policy) -> None:
     """Put a critic on the policy's trunk: two layers, the last of which begins at zero, so that every value is 0."""
     hidden_size = policy.model.config.hidden_size
     first, last = nn.Linear(hidden_size, hidden_size), nn.Linear(hidden_size, 1)
-    # Every rank must begin with the same weights, whatever its random state.
+    # Every rank must start with the same weights, independent of its random state.
     with torch.random.fork_rng(devices=[]):
         # Not torch.manual_seed, which would seed the GPUs too, and those are not forked here.
         torch.default_generator.manual_seed(0)

@@ -60,7 +60,7 @@ class IpcSender:
     def next_bucket(self) -> IpcBucket | None:
         """Return the next bucket, or None after the last. Collective. Raises RuntimeError before ``begin``."""
         if self._buckets is None:
-            raise RuntimeError("no transfer was begun: call begin() first")
+            raise RuntimeError("no transfer was started: call begin() first")
         chunk = next(self._buckets, None)
         if chunk is None:
             return None
@@ -113,7 +113,7 @@ class NcclSender:
         """Send all the weights. Collective.
 
         Raises:
-            TimeoutError: the receivers have not taken them within ``timeout_s``; the group must be built anew.
+            TimeoutError: the receivers have not taken them within ``timeout_s``; the group must be formed again.
             RuntimeError: no group was joined.
         """
         torch.cuda.synchronize()  # the optimizer's last writes are on another stream

@@ -141,7 +141,7 @@ def gather_calls(
             outcomes.answered[name] = answer()
         except RemoteCallError as error:
             outcomes.died[name] = str(error)
-        except Exception as error:  # noqa: BLE001  one actor's trouble; whoever asked decides what it means
+        except Exception as error:  # noqa: BLE001  one actor's failure; the caller decides what it means
             outcomes.refused[name] = f"{name} refused {call}: {type(error).__name__}: {error}"
     late = f"did not answer {call} within {timeout_s:g} s: {advice}"
     outcomes.late.update({name: f"{name} {late}" for name in calls if name in pending})

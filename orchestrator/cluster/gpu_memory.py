@@ -116,4 +116,4 @@ def shortage_of(state: GpuState, share: float | None) -> str:
     users = ", ".join(state.users) or "processes that cannot be seen from here"
     wants = "most of it" if share is None else f"{share * state.total_gib:.1f}"
     free = f"{state.free_gib:.1f} of {state.total_gib:.1f} GiB free"
-    return f"{state.name} has {free} and this run takes {wants}; held by {users}"
+    return f"{state.name} has {free} and this run needs {wants}; held by {users}"

@@ -30,7 +30,7 @@ def shortage(config: RunConfig, layout: Layout, nodes: Sequence[Node]) -> str | 
 def wrong_build(config: RunConfig, layout: Layout) -> str | None:
     """Say why generators cannot sample on cores with the installed vLLM, and what to change. None when they can.
 
-    The CUDA build has no kernels for cores, and would take the first GPU, whoever has that.
+    The CUDA build has no CPU kernels, and would take the first GPU, even if another process uses it.
     """
     if layout.mode != "cpu" or not layout.generators or installed_vllms() != [VLLM["gpu"]]:
         return None
@@ -39,7 +39,7 @@ def wrong_build(config: RunConfig, layout: Layout) -> str | None:
         what = 'placement.mode = "cpu", but the installed vLLM is built for CUDA and does not sample on cores'
         return f'{what}: set placement.mode = "auto", which uses the GPUs, or {install}'
     what = "Ray sees no GPU, and the installed vLLM is built for CUDA and does not sample on cores"
-    return f"{what}: `rayzero doctor` says what keeps the GPU from being seen; or {install}"
+    return f"{what}: `rayzero doctor` says why the GPU is not found; or {install}"
 
 
 def lack(resource: str, layout: Layout, nodes: Sequence[Node]) -> str:
@@ -101,7 +101,7 @@ def busy(name: str, layout: Layout) -> str:
     free = ray.available_resources()
     wants = " and ".join(f"{amount:g} {unit}s" for unit, amount in wanted.items() if amount)
     has = " and ".join(f"{free.get(unit, 0.0):g} {unit}s" for unit, amount in wanted.items() if amount)
-    return f"{name!r} wants {wants}, and of the cluster {has} are free{held_by_others(name)}"
+    return f"{name!r} needs {wants}, and of the cluster {has} are free{held_by_others(name)}"
 
 
 def held_by_others(name: str) -> str:

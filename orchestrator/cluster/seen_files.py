@@ -13,7 +13,7 @@ LAG_S = 15.0
 """For how long a network file system may go on showing a folder as it was, seconds."""
 POLL_S = 0.2
 MODEL_SUFFIXES = (".json", ".safetensors")
-"""Of what a model is loaded from; whatever else lies there may differ."""
+"""Suffixes of the files that a model is loaded from. Other files in its folder may differ."""
 
 
 def listing(folder: str) -> dict[str, int] | None:

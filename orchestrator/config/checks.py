@@ -27,7 +27,7 @@ UNFIT = {
 
 
 def conflicts(config: RunConfig) -> Iterator[str]:
-    """Yield what keeps a run from being trained as `config` says, found without starting anything."""
+    """Yield the errors for which a run with these settings cannot be trained, found without starting anything."""
     yield from supervised_conflicts(config)
     yield from batch_conflicts(config)
     yield from environment_conflicts(config)
@@ -61,7 +61,7 @@ def deadline_conflicts(config: RunConfig) -> Iterator[str]:
 
 
 def supervised_conflicts(config: RunConfig) -> Iterator[str]:
-    """Yield what keeps `rayzero sft` too from training, which neither samples nor grades."""
+    """Yield the errors that also apply to `rayzero sft`, which neither samples nor grades."""
     yield from mistakes_of(check_together, config.learner, config.model)
     yield from warm_start_conflicts(config)
 
@@ -159,7 +159,7 @@ def build_conflicts(config: RunConfig) -> Iterator[str]:
 
 
 def colocated_conflicts(config: RunConfig) -> Iterator[str]:
-    """Yield what keeps generator i and learner rank i from taking turns on GPU i."""
+    """Yield the errors for which generator i and learner rank i cannot take turns on GPU i."""
     generators, ranks = config.rollout.num_generators, config.learner.num_ranks
     if generators != ranks:
         yield (
@@ -244,5 +244,5 @@ def mistakes_of(check_settings: Callable[..., object], *arguments: Any) -> Itera
 
 
 def divisors(number: int) -> list[int]:
-    """Return the divisors of a number, as far as a setting may want them: up to 1,024."""
+    """Return the divisors of a number that a setting may have: up to 1,024."""
     return [divisor for divisor in range(1, min(number, 1024) + 1) if number % divisor == 0]

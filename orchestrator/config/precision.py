@@ -31,7 +31,7 @@ def with_dtype(settings: Mapping[str, Any]) -> Mapping[str, Any]:
     if learner.get("zero_stage") == 0:
         raise ValueError(
             'learner.zero_stage = 0 with model.dtype = "auto", which is bfloat16 on some machines, where DeepSpeed '
-            "wants another stage: set learner.zero_stage=1, which costs nothing on one rank, or model.dtype=float32"
+            "needs another stage: set learner.zero_stage=1, which costs nothing on one rank, or model.dtype=float32"
         )
     mode = placement.get("mode", "auto")
     is_on_cores = mode == "cpu" or (mode == "auto" and installed_vllms() == [VLLM["cpu"]])

@@ -130,7 +130,7 @@ def validate(settings: Mapping[str, Any], *, supervised_only: bool = False) -> R
 
 
 def too_large(value: Any, key: str = "") -> Iterator[str]:
-    """Yield a line for each whole number that does not fit 64 bits, as TOML wants and the libraries need."""
+    """Yield a line for each whole number that does not fit 64 bits, which TOML and the libraries require."""
     if isinstance(value, Mapping | list):
         for name, inner in value.items() if isinstance(value, Mapping) else enumerate(value):
             yield from too_large(inner, f"{key}.{name}" if key else str(name))

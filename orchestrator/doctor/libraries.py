@@ -46,7 +46,7 @@ _PIN = re.compile(r'([\w.-]+)(?:\[[^\]]*\])? *={2,3} *([^\s;]+)(?: *; *extra *==
 
 CRASHES = {
     "SIGILL": "its build uses instructions that this processor lacks: install a build for this machine",
-    "SIGKILL": "something killed it, most likely for want of memory: free some, then try again",
+    "SIGKILL": "it was killed, most likely because memory ran out: free some, then try again",
 }
 
 

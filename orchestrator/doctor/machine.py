@@ -161,7 +161,7 @@ def check_driver(driver: Driver | None, has_device_files: bool) -> Finding:
 
 
 def check_generation(gpu: Gpu) -> Finding:
-    """Check that CUDA 13 has kernels for a GPU, whatever is installed."""
+    """Check that CUDA 13 has kernels for a GPU, independent of what is installed."""
     name, capability = f"gpu {gpu.index}", gpu.compute_capability
     if re.fullmatch(r"\d+\.\d+", capability) and tuple(map(int, capability.split("."))) < MIN_CAPABILITY:
         expected = "compute capability 7.5 or newer (GeForce 20, T4): CUDA 13 has no kernels for older cards"

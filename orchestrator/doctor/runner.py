@@ -90,9 +90,9 @@ def answer(index: int, check: Check, answers: Answers) -> None:
     """Run one check and put its findings into `answers`."""
     try:
         findings = check.run()
-    except Exception as error:  # noqa: BLE001  whatever is wrong with this machine, the other checks go on
+    except Exception as error:  # noqa: BLE001  one failed check must not end the others
         why = f"could not be checked: {type(error).__name__}: {error}"[:300]
-        findings = [warning(check.name, why, "an answer", "mend what is broken first; if this stays, please report it")]
+        findings = [warning(check.name, why, "an answer", "fix what is broken first; if this stays, please report it")]
     answers.put((index, findings))
 
 

@@ -41,7 +41,7 @@ class Run(NamedTuple):
 def asked_problems(models: Sequence[NamedModel], config: RunConfig) -> Mixture:
     """Return the problems that the models are asked.
 
-    Only the runs count whose recipe asks the same questions: whoever names another recipe wants other ones.
+    Only runs whose recipe asks the same questions count: `--recipe` with another recipe asks for other questions.
 
     Raises ConfigError where the data has changed since a run, unless `checkpoint.allow_changes` says to go on, where
     two runs held out other problems of the same data, and where there are no such problems.

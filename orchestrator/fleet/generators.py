@@ -1,4 +1,4 @@
-"""The generators of a run: which of them sample, which are starting, and what becomes of those that are lost.
+"""The generators of a run: which of them sample, which are starting, and the replacement of lost ones.
 
 starting ──> ready ──(it got the weights)──> serving
    ^                                            │ it died, or hangs
@@ -25,16 +25,16 @@ ADVICE = "raise rollout.start_timeout_s if the model is large, or look at that g
 
 
 class RestartBudgetExceededError(RemoteCallError):
-    """No generator may be started again, and one more is needed."""
+    """A generator must be replaced, but `rollout.max_restarts` allows no more."""
 
 
 @dataclass(eq=False)
 class _Start:
-    """A generator that loads its engine, or waits for a place to do so."""
+    """A generator that loads its engine, or waits for resources."""
 
     actor: Any
     ready: Any
-    """Reference to its process id, once its engine stands."""
+    """Reference to its process id, ready when its engine is."""
     deadline: float
 
 
@@ -49,12 +49,12 @@ class Generators:
         have_weights: bool,
         retire: Callable[[int], None] = lambda index: None,
     ) -> None:
-        """Start `rollout.num_generators` of them without waiting; `wait_until_ready` does.
+        """Start `rollout.num_generators` generators without waiting; `wait_until_ready` waits.
 
         Args:
             boot: makes the actor of an index; its second argument counts the restarts so far.
             config: their number, deadlines and how many restarts are allowed.
-            have_weights: whether their engines load weights by themselves, and serve as soon as they stand.
+            have_weights: whether their engines load weights by themselves, and serve as soon as they are ready.
             retire: called with the index of a generator that is not needed any more, once it has ended.
         """
         self._boot = boot
@@ -71,26 +71,26 @@ class Generators:
 
     @property
     def serving(self) -> Mapping[str, Any]:
-        """Those that have the current weights, by name, in order."""
+        """The generators that have the current weights, by name, in order."""
         return self._serving
 
     @property
     def standing(self) -> dict[str, Any]:
-        """Those whose engine stands: a publish goes to all of them."""
+        """The generators whose engine is ready: a publish goes to all of them."""
         self.settle()
         return in_order(self._serving | self._ready)
 
     @property
     def names(self) -> list[str]:
-        """All, whatever they are doing."""
+        """All generators, in any state."""
         return sorted({*self._starting, *self._ready, *self._serving}, key=index_of)
 
     def refs(self) -> list[Any]:
-        """Return the references of which one is ready when a start ends."""
+        """Return the references of the starts; one gets ready when its start ends."""
         return [start.ready for start in self._starting.values()]
 
     def wait_until_ready(self) -> None:
-        """Return when every engine stands. Raises RemoteCallError past the deadline, and for a generator that dies."""
+        """Return when every engine is ready. Raises RemoteCallError past the deadline, or if a generator dies."""
         starting = dict(self._starting)
         wait_for({name: start.ready for name, start in starting.items()}, "ready", self._config.start_timeout_s, ADVICE)
         self.settle()
@@ -109,13 +109,13 @@ class Generators:
             look()
 
     def settle(self) -> None:
-        """Take note of starts that ended; never waits. Raises RestartBudgetExceededError after too many that failed."""
+        """Handle starts that have ended; never waits. Raises RestartBudgetExceededError after too many failures."""
         ended = ready_of(self.refs(), 0.0)
         for name, start in list(self._starting.items()):
             if start.ready in ended:
                 try:
                     result_of(start.ready, name, "ready")
-                except Exception as error:  # noqa: BLE001  whatever keeps it from starting, it is started again
+                except Exception as error:  # noqa: BLE001  for any reason: it is started again
                     self.lose(name, f"it could not start: {error}")
                 else:
                     del self._starting[name]
@@ -125,15 +125,15 @@ class Generators:
                 self._waits_too_long(name)
 
     def serve(self, names: Iterable[str]) -> None:
-        """Note that these generators have the current weights, and no others."""
+        """Note that exactly these generators have the current weights."""
         standing = self._serving | self._ready
         self._serving = in_order({name: standing.pop(name) for name in names if name in standing})
         self._ready = standing
 
     def lose(self, name: str, reason: str) -> None:
-        """End a generator that is dead or hangs, and start its successor.
+        """End a generator that is dead or hangs, and start its replacement.
 
-        Raises RestartBudgetExceededError when `rollout.max_restarts` successors were started already.
+        Raises RestartBudgetExceededError when `rollout.max_restarts` replacements were started already.
         """
         self._end(name)
         if self.restarts == self._config.max_restarts:
@@ -163,7 +163,7 @@ class Generators:
                 self._start(index)
 
     def close(self) -> None:
-        """End them all."""
+        """End all generators."""
         for name in self.names:
             self._end(name)
 
@@ -188,7 +188,7 @@ class Generators:
         message = f"{name} has not started within {self._config.start_timeout_s:g} s"
         if not self._serving and not self._ready:
             raise RestartBudgetExceededError(f"{message}, and no other generator is left: {ADVICE}")
-        logger.warning("%s, for want of a place or because it hangs; the run goes on with the others", message)
+        logger.warning("%s, because it has no resources or hangs; the run continues with the others", message)
 
 
 def in_order(generators: Mapping[str, Any]) -> dict[str, Any]:

@@ -163,7 +163,7 @@ class LearnerGroup:
                 raise error
             self.restarts += 1
             logger.warning(
-                "the learner is lost: %s. It is built anew (restart %d of at most %d)",
+                "the learner is lost: %s. It is started again (restart %d of at most %d)",
                 error,
                 self.restarts,
                 self._config.placement.max_learner_restarts,

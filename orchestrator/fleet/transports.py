@@ -98,7 +98,7 @@ class IpcTransport(Transport):
     """
 
     def __init__(self) -> None:
-        # Generators that may still hold the buffer of the attempt before; whoever refuses has dropped it.
+        # Generators that may still hold the buffer of the attempt before; one that refuses has dropped it.
         self._holding: dict[str, Any] = {}
 
     def commit(self, attempt: Attempt, generators: Handles) -> Outcomes:
@@ -161,7 +161,7 @@ class NcclTransport(Transport):
         return outcomes
 
     def _join(self, attempt: Attempt, generators: Handles) -> Outcomes:
-        """Form the group anew: its members, or what they are, have changed, or a broadcast has failed."""
+        """Form the group again: its members or their processes have changed, or a broadcast has failed."""
         self._members = {}
         address, port = next(iter(from_sender(attempt, "reserve_address").values()))
         ranks = nccl_ranks(list(generators), self._tensor_parallel_size)

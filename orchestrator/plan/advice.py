@@ -32,7 +32,7 @@ class AdviceStep:
     change: Change
     before: MemoryPlan
     after: MemoryPlan
-    """With vLLM's share planned anew."""
+    """With vLLM's share planned again."""
 
     @property
     def saved_gib(self) -> dict[str, float]:

@@ -148,7 +148,7 @@ def planned_fraction(config: RunConfig, shape: ModelShape, gpu_gib: float) -> Me
     wanted = share_bytes(generator) + cache.wanted_bytes + MARGIN * gpu
     value = min(math.ceil(100 * wanted / gpu), math.floor(100 * left / gpu)) / 100
     room = f"the learner leaves {max(0.0, left) / GIB:.1f}" if is_colocated(config) else f"{left / GIB:.1f} are free"
-    reason = f"{cache.wanted_completions} completions of full length want {wanted / GIB:.1f} GiB, {room}"
+    reason = f"{cache.wanted_completions} completions of full length need {wanted / GIB:.1f} GiB, {room}"
     return MemoryFraction(min(max(value, 0.01), 0.99), reason)
 
 

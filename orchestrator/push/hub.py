@@ -60,7 +60,7 @@ def upload(folder: Path, repository: str, token: str, said: str, *, is_private: 
         # Without a wish the organization's own default holds.
         url = hub.create_repo(repository, private=is_private or None, exist_ok=True)
         hub.upload_folder(repo_id=repository, folder_path=folder, commit_message=said)
-    except Exception as error:  # whatever the hub, the network or one of its libraries says
+    except Exception as error:  # any error of the hub, the network or a library
         raise HubError(refusal(error, repository, token)) from error
     return str(url)
 

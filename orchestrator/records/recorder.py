@@ -110,7 +110,7 @@ class Recorder:
         """Write what is left, and end the actor. A failure is logged: the run has ended, or has its own error."""
         try:
             self.flush()
-        except Exception as error:  # noqa: BLE001  whatever keeps it from being written
+        except Exception as error:  # noqa: BLE001  for any reason
             logger.warning("%s", error)
         ray.kill(self.actor)
 

@@ -1,4 +1,4 @@
-"""What a run's directory says to whoever only reads it, also while the run goes on or after it died."""
+"""Read a run's directory, also while the run is going or after it died."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ class ReportProcess:
 
 
 def main(run: str) -> None:
-    """Write the report of a run, after everything else that wants the processor."""
+    """Write the report of a run, at the lowest priority."""
     os.nice(19)
     write_report([Path(run)])
 
@@ -53,5 +53,5 @@ def main(run: str) -> None:
 if __name__ == "__main__":
     try:
         main(sys.argv[1])
-    except Exception as error:  # noqa: BLE001  said in one line to whoever started it
+    except Exception as error:  # noqa: BLE001  reported in one line to the process that started it
         sys.exit(f"{type(error).__name__}: {error}")

@@ -83,7 +83,7 @@ def write_last_report(run: Path) -> str | None:
     """Write the report of a run that has ended. Return why it could not be written: the run is complete without it."""
     try:
         write_report([run])
-    except Exception as error:  # noqa: BLE001  whatever keeps it from being written
+    except Exception as error:  # noqa: BLE001  for any reason
         return f"{run / FILE} cannot be written: {error}"
     return None
 

@@ -135,7 +135,7 @@ def variables(runs_dir: str, environment: Mapping[str, str], also_send: Sequence
     for name in also_send:
         if SECRET_WORDS & set(name.upper().split("_")):
             raise ConfigError(
-                f"--env {name}: it looks like a secret, and Ray shows a job's variables to whoever reaches its "
+                f"--env {name}: it looks like a secret, and Ray shows a job's variables to anyone who reaches its "
                 "dashboard: set it in the environment of the cluster's nodes instead (docs/deploy.md)"
             )
         if name not in environment:
@@ -155,7 +155,7 @@ def refuse_secrets(sent: Job, environment: Mapping[str, str]) -> None:
     for name, value in environment.items():
         if SECRET_WORDS & set(name.upper().split("_")) and len(value) >= 8 and value in text:
             raise ConfigError(
-                f"the value of {name} stands in what would be sent, where Ray shows it to whoever reaches the "
+                f"the value of {name} is in what would be sent, where Ray shows it to anyone who reaches the "
                 "dashboard: take it out of the settings and set the variable on the cluster's nodes (docs/deploy.md)"
             )
     for name, value in sent.runtime_env["env_vars"].items():

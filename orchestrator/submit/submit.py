@@ -91,7 +91,7 @@ def connect(address: str) -> JobSubmissionClient:
         return JobSubmissionClient(address)
     except AuthenticationError as error:
         raise SubmissionError(
-            f"the cluster at {address} wants a token: export RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN=… or the file "
+            f"the cluster at {address} requires a token: export RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN=… or the file "
             f"~/.ray/auth_token of its head (`ray get-auth-token` prints it there) ({first_line(error)})"
         ) from error
     except (OSError, RuntimeError) as error:

@@ -60,7 +60,7 @@ INSTEAD = {"eval/reward": "eval/pass_at_1", "optim/loss": "reward/total"}
 
 
 class RunView:
-    """Shows a state, whoever found it: progress, curves, the last warnings, one completion.
+    """Shows a run's state: progress, curves, the last warnings, one completion.
 
     Nothing of a text is read as markup, and its control characters are replaced.
     """

@@ -1,6 +1,6 @@
 """The process of one completion's environment: it makes the object, calls it, and writes a line for each call.
 
-It is forked with the class loaded. It may be killed at any moment, and whoever reads its lines trusts none of them.
+It is forked with the class loaded. It may be killed at any moment, and the reader does not trust its lines.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ MAX_REASON_BYTES = 2_000
 MAX_PART = 1e12
 """Largest value of a reward part, by its size."""
 ESCAPE_BYTES = 6
-"""The most that JSON makes of a byte of UTF-8."""
+"""Largest number of JSON bytes for one byte of UTF-8."""
 OTHER_BYTES = 2**16
-"""More than all else in a line takes."""
+"""More than the rest of a line takes."""
 
 
 class Reply(NamedTuple):
-    """What came of a call, as it crosses."""
+    """The result of a call, as it is sent."""
 
     status: Literal["ok", "timeout", "error"]
     text: str
@@ -39,7 +39,7 @@ class Reply(NamedTuple):
 
 
 def failed(reason: str) -> Reply:
-    """Return the reply of an environment that did not answer. The completion is over with it."""
+    """Return the reply of an environment that did not answer. It ends the completion."""
     return Reply("error", "", True, {}, bounded(reason, MAX_REASON_BYTES), 0.0)
 
 
@@ -74,9 +74,9 @@ def run(channel: socket.socket, functions: Mapping[str, tuple[EnvironmentSpec, A
 
 
 def checked(observation: Any, max_bytes: int) -> Reply:
-    """Return what an environment said, cut. Raises TypeError and ValueError for what is no observation."""
+    """Return the reply for an observation, cut to `max_bytes`. Raises TypeError and ValueError for anything else."""
     if not isinstance(observation, Observation):
-        raise TypeError(f"it returned {_shown(observation)}, which is no Observation: return Observation(text)")
+        raise TypeError(f"it returned {_shown(observation)}, which is not an Observation: return Observation(text)")
     if not isinstance(observation.text, str) or not isinstance(observation.is_over, bool):
         raise TypeError(f"text must be a str and is_over a bool: {_shown(observation)}")
     parts = dict(observation.parts)
@@ -85,13 +85,13 @@ def checked(observation: Any, max_bytes: int) -> Reply:
     for name, value in parts.items():
         is_number = isinstance(value, Real) and abs(value) <= MAX_PART  # which NaN is not
         if not isinstance(name, str) or not 0 < len(name) <= MAX_NAME_CHARACTERS or not is_number:
-            raise ValueError(f"the reward part {_shown(name)} = {_shown(value)} is no finite number by a name")
+            raise ValueError(f"the reward part {_shown(name)} = {_shown(value)} must be a name with a finite number")
     numbers = {name: float(value) for name, value in parts.items()}
     return Reply("ok", bounded(observation.text, max_bytes), observation.is_over, numbers, "", 0.0)
 
 
 def bounded(text: str, max_bytes: int) -> str:
-    """Return the text, cut where its UTF-8 is longer than that; of a lone surrogate stays a question mark."""
+    """Return the text, cut if its UTF-8 is longer than that; a lone surrogate becomes a question mark."""
     encoded = text[: max_bytes + 1].encode("utf-8", "replace")
     if len(encoded) <= max_bytes:
         return encoded.decode()
@@ -99,12 +99,12 @@ def bounded(text: str, max_bytes: int) -> str:
 
 
 def max_line_bytes(max_bytes: int) -> int:
-    """Return how long the line of a reply can be whose text has so many bytes."""
+    """Return the longest line of a reply whose text has at most `max_bytes`."""
     return ESCAPE_BYTES * max_bytes + OTHER_BYTES
 
 
 def decode_reply(line: bytes, max_bytes: int) -> Reply:
-    """Return the reply that a line holds. Raises ValueError when a process that went wrong wrote something else."""
+    """Return the reply in a line. Raises ValueError for anything else, which a broken process may write."""
     try:
         status, text, is_over, parts, reason, seconds = json.loads(line)
         if status == "error":
@@ -119,7 +119,7 @@ def decode_reply(line: bytes, max_bytes: int) -> Reply:
 
 
 def _shown(value: Any) -> str:
-    """Return a value in a few words, of one whose own words cannot be had its type."""
+    """Return a short text for a value; its type if its own `repr` fails."""
     try:
         return repr(value)[:80]
     except Exception:  # noqa: BLE001  it may be a user's

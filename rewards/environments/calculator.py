@@ -1,7 +1,7 @@
 """A calculator: `<calc>12.5*(3+4)</calc>` is answered by `<result>87.5</result>`.
 
-Expressions are read by the rewards' own parser, so nothing is evaluated but numbers, signs, parentheses, + - * / and
-powers, within its limits on length, depth, exponents and values.
+Expressions are read by the rewards' own parser, which evaluates only numbers, signs, parentheses, + - * / and powers,
+within its limits on length, depth, exponents and values.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Calculator:
         self._counts = CallCounts()
 
     def start(self, prompt: Prompt, seed: int) -> Observation:
-        """Say nothing."""
+        """Return an empty observation."""
         return Observation("")
 
     def step(self, text: str) -> Observation:
@@ -47,11 +47,11 @@ class Calculator:
         return Observation(said, parts=self._counts.parts)
 
     def close(self) -> None:
-        """Hold nothing."""
+        """Do nothing."""
 
 
 def calculate(expression: str, digits: int = 10) -> tuple[str | None, str]:
-    """Return the value of an expression as a text, or None and what is wrong with it."""
+    """Return the value of an expression as text, or None and the error."""
     try:
         return shown(parse(_THOUSANDS.sub("", expression.strip().rstrip("= ")), CALCULATIONS).value(), digits), ""
     except ExpressionError as error:
@@ -59,7 +59,7 @@ def calculate(expression: str, digits: int = 10) -> tuple[str | None, str]:
 
 
 def shown(value: Fraction, digits: int) -> str:
-    """Return a whole number with all of its digits, another one rounded to so many significant ones."""
+    """Return a whole number with all its digits; round another one to `digits` significant digits."""
     if value.denominator == 1:
         return str(value.numerator)
     return f"{value.numerator / value.denominator:.{digits}g}"

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 
 PARTS = ("tool_called", "tool_calls", "tool_failures", "tool_used")
 MAX_RESULT_CHARACTERS = 100
-"""A longer one is not looked for."""
+"""A longer result is not searched for."""
 
 
 def called(text: str, tag: str) -> str | None:
-    """Return what stands in the pair of tags that a turn ends with; None when it ends with none."""
+    """Return the text in the pair of tags that a turn ends with; None without such a pair."""
     closing = f"</{tag}>"
     if not text.rstrip().endswith(closing):
         return None
@@ -33,7 +33,7 @@ class CallCounts:
         self.is_used = self.is_used or any(_stands_in(result, text) for result in self.results)
 
     def record(self, result: str | None) -> None:
-        """Count a call by its result, of which the last line is looked for later; None: it failed."""
+        """Count a call with its result, whose last line is searched for later; None: the call failed."""
         self.calls += 1
         if result is None:
             self.failures += 1
@@ -50,5 +50,5 @@ class CallCounts:
 
 
 def _stands_in(result: str, text: str) -> bool:
-    """Return whether a result stands in a text, not as a part of a longer number or word."""
+    """Return whether a text contains a result, not as a part of a longer number or word."""
     return re.search(rf"(?<![\w.]){re.escape(result)}(?![\w]|\.[0-9])", text) is not None

@@ -1,4 +1,4 @@
-"""Reward parts that environments give: which a completion has, and which do not apply to it."""
+"""Reward parts from environments: which ones a completion has, and which do not apply to it."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from rollout.types.completions import RewardPart
 logger = logging.getLogger(__name__)
 
 MAX_UNDECLARED = 32
-"""Names that the class of an environment does not declare and that are logged all the same. Each makes metrics."""
+"""Largest number of undeclared names that are logged. Each name makes metrics."""
 
 
 class GivenParts:
-    """Knows what each environment of a run declares, and what else each has given so far."""
+    """Keeps the parts that each environment of a run declares, and the others that it has given so far."""
 
     def __init__(self, specs: Mapping[str, EnvironmentSpec]) -> None:
         """`specs`: by `Prompt.environment`."""
@@ -24,12 +24,12 @@ class GivenParts:
         self._undeclared: dict[str, set[str]] = {}
         self._warned: set[str] = set()
         self.names = frozenset(part for parts in self._declared.values() for part in parts)
-        """What any of them declares."""
+        """The parts that any environment declares."""
 
     def of(self, environment: str, given: Mapping[str, float]) -> Given:
-        """Return a completion's parts: 0 for one that its environment declares and did not give.
+        """Return a completion's parts; a part that its environment declares and did not give is 0.
 
-        Those that only environments of other entries of a mixture declare do not apply to it.
+        Parts that only environments of other entries of a mixture declare do not apply to it.
         """
         declared = self._declared.get(environment, ())
         parts = {**dict.fromkeys(declared, 0.0), **self._bounded(environment, declared, given)}
@@ -37,7 +37,7 @@ class GivenParts:
         return Given(values, environment, self.names - parts.keys())
 
     def _bounded(self, environment: str, declared: Collection[str], given: Mapping[str, float]) -> dict[str, float]:
-        """Leave out undeclared parts of ever new names."""
+        """Leave out undeclared parts beyond the first names."""
         known = self._undeclared.setdefault(environment, set())
         for name in sorted(given.keys() - {*declared} - known):
             if len(known) < MAX_UNDECLARED:
@@ -45,9 +45,9 @@ class GivenParts:
             elif environment not in self._warned:
                 self._warned.add(environment)
                 logger.warning(
-                    "the environment %s gives reward parts of ever new names, such as %r: of those that its class does "
-                    "not declare in parts = (...) only the first %d are logged. Put what changes into the value, not "
-                    "the name",
+                    "the environment %s gives reward parts with more and more names, such as %r: of those that its "
+                    "class does not declare in parts = (...) only the first %d are logged. Put what changes into the "
+                    "value, not the name",
                     environment,
                     name,
                     MAX_UNDECLARED,

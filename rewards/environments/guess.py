@@ -12,9 +12,9 @@ from rollout.types.prompts import Prompt
 
 
 class Guess:
-    """Thinks of a number, the same for all completions of a prompt, so that their rewards compare.
+    """Chooses a number, the same for all completions of a prompt, so that their rewards can be compared.
 
-    Rounds of the task `game` name their number; of other tasks it follows from the prompt's id.
+    With the task `game` the problem has the number; with other tasks it is computed from the prompt's id.
     """
 
     stop = ("</guess>",)
@@ -29,7 +29,7 @@ class Guess:
         self._guesses = 0
 
     def start(self, prompt: Prompt, seed: int) -> Observation:
-        """Say what the game is."""
+        """Return the range of the number."""
         if prompt.grader == "guess":
             self._number, self._highest = prompt.answer["number"], prompt.answer["highest"]
         else:
@@ -48,7 +48,7 @@ class Guess:
         return Observation(f"<hint>{hint}</hint>", is_over=self._guesses == self._most, parts=self._parts(False))
 
     def close(self) -> None:
-        """Hold nothing."""
+        """Do nothing."""
 
     def _parts(self, guessed: bool) -> dict[str, float]:
         return {"guessed": float(guessed), "guesses": float(self._guesses)}

@@ -1,7 +1,8 @@
 """Environments of OpenEnv, by the names of their packages: `prompts.environment = "openenv:maze_env"`.
 
 A package's openenv.yaml says where its app is; there are the classes of the environment and of its actions. No server
-runs. `<action>left</action>` is an action; what is none is said so. Observations come in `<observation>` tags.
+runs. `<action>left</action>` is an action; an invalid one gets an error as observation. Observations come in
+`<observation>` tags.
 """
 
 from __future__ import annotations
@@ -27,13 +28,13 @@ from rollout.types.prompts import Prompt
 
 PARTS = ("env_reward", "env_last_reward", "env_actions", "env_refused")
 OWN = ("seed", "episode_id")
-"""What `reset` is given, if it takes it."""
+"""Arguments that `reset` gets if it takes them."""
 UNSHOWN = {"reward", "done", "metadata"}
-"""Fields of an observation that are not for the policy."""
+"""Fields of an observation that the policy does not see."""
 
 
 class OpenEnv:
-    """Plays one of OpenEnv's environments. A turn without an action ends the completion."""
+    """Runs one of OpenEnv's environments. A turn without an action ends the completion."""
 
     stop = ("</action>",)
 
@@ -45,13 +46,13 @@ class OpenEnv:
         field: str = "",
         show: Sequence[str] = (),
     ) -> None:
-        """Make the environment when it starts.
+        """Import the package. `start` makes the environment.
 
         Args:
             package: name of its package.
             init: keyword arguments of its class.
-            reset: keyword arguments of its `reset`, beside `seed` and `episode_id`.
-            field: field of an action that a text fills. Empty: the only one that must be given, or the only one.
+            reset: keyword arguments of its `reset`, besides `seed` and `episode_id`.
+            field: field of an action that a text fills. Empty: the only required field, or the only field.
             show: fields of an observation that the policy reads; empty: all.
         """
         self._classes = classes_of(package)
@@ -63,29 +64,29 @@ class OpenEnv:
 
     @staticmethod
     def prepare(package: str, **_: object) -> None:
-        """Import the package before any deadline runs. Raises EnvironmentConfigError for one that cannot be adapted."""
+        """Import the package before any deadline starts. Raises EnvironmentConfigError if it cannot be used."""
         classes_of(package)
 
     @staticmethod
     def parts_of(**parameters: Any) -> tuple[str, ...]:
-        """Return the parts that the environment gives, its rubrics' among them, having made and reset one.
+        """Make and reset an environment, and return the names of its parts, with those of its rubrics.
 
-        Raises EnvironmentConfigError for one that cannot be adapted or does not take the parameters.
+        Raises EnvironmentConfigError if it cannot be used or does not take the parameters.
         """
         return _parts(json.dumps(parameters, sort_keys=True, default=str))
 
     @property
     def parts(self) -> dict[str, float]:
-        """The parts so far: sum and last of the rewards, actions, what was no action, and the rubrics' last scores."""
+        """The parts so far: sum and last of the rewards, actions, invalid actions, and the rubrics' last scores."""
         rewards = self._rewards
         values = (sum(rewards), sum(rewards[-1:]), float(len(rewards)), float(self._refused))
         scores = {name: float(rubric.last_score or 0.0) for name, rubric in self._rubrics()}
         return dict(zip(PARTS, values, strict=True)) | scores
 
     def start(self, prompt: Prompt, seed: int) -> Observation:
-        """Reset the environment, alike for all completions of a prompt, so that their rewards compare."""
+        """Reset the environment, in the same way for all completions of a prompt, so that rewards can be compared."""
         seed = int(prompt.answer.get("seed", zlib.crc32(prompt.id.encode())))
-        random.seed(seed)  # whatever does not take a seed; the process is the completion's own
+        random.seed(seed)  # for code that takes no seed; the process belongs to this completion alone
         np.random.seed(seed)
         self._environment = self._classes.environment(**self._init)
         given = {"seed": seed, "episode_id": prompt.id, **self._reset}
@@ -93,7 +94,7 @@ class OpenEnv:
         return Observation(self._said(observed), bool(observed.done), self.parts)
 
     def step(self, text: str) -> Observation:
-        """Take the action that a turn ends with."""
+        """Do the action that a turn ends with."""
         inside = called(text, "action")
         if inside is None:
             return Observation("", is_over=True, parts=self.parts)
@@ -114,7 +115,7 @@ class OpenEnv:
             self._environment.close()
 
     def _fields(self, text: str) -> dict[str, Any]:
-        """Return the fields of an action: those of a JSON object, or the one that a text fills."""
+        """Return the fields of an action: those of a JSON object, or the field that a text fills."""
         names = self._classes.action.model_fields
         if len(names) > 2 or not self._field:  # besides `metadata`, which every action has
             try:
@@ -126,7 +127,7 @@ class OpenEnv:
         return {self._field: textwrap.dedent(text).strip()} if self._field else {}
 
     def _call(self, method: str, *arguments: Any, **named: Any) -> Any:
-        """Call a method as OpenEnv's server does: the one that waits, where the environment has its own."""
+        """Call a method as OpenEnv's server does: the environment's own `async` version, if it has one."""
         from openenv.core.env_server.interfaces import Environment
 
         waiting = f"{method}_async"
@@ -149,7 +150,7 @@ class OpenEnv:
 
 
 def text_field(action: type[Any]) -> str:
-    """Return the field of an action that a text fills: the only one that must be given, or the only one; else none."""
+    """Return the field of an action that a text fills: the only required field, or the only field; else none."""
     fields = {name: each for name, each in action.model_fields.items() if name != "metadata"}
     must = [name for name, each in fields.items() if each.is_required()]
     (only,) = must if len(must) == 1 else fields if len(fields) == 1 else ("",)
@@ -157,7 +158,7 @@ def text_field(action: type[Any]) -> str:
 
 
 def accepted(method: Callable[..., Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the keyword arguments without `seed` and `episode_id`, where the method does not take them."""
+    """Return the keyword arguments, without `seed` and `episode_id` if the method does not take them."""
     taken = inspect.signature(method).parameters
     takes_any = any(each.kind is each.VAR_KEYWORD for each in taken.values())
     return {name: each for name, each in given.items() if takes_any or name in taken or name not in OWN}

@@ -16,7 +16,7 @@ from rollout.types.names import nearest
 
 
 class PackageClasses(NamedTuple):
-    """What a package holds."""
+    """The classes of a package."""
 
     environment: type[Any]
     action: type[Any]
@@ -24,7 +24,7 @@ class PackageClasses(NamedTuple):
 
 @cache
 def classes_of(package: str) -> PackageClasses:
-    """Import a package and return its classes. Raises EnvironmentConfigError for one that cannot be adapted."""
+    """Import a package and return its classes. Raises EnvironmentConfigError if it cannot be used."""
     key = f'prompts.environment = "openenv:{package}"'
     try:
         from openenv.core.env_server.interfaces import Environment
@@ -36,7 +36,7 @@ def classes_of(package: str) -> PackageClasses:
     found = find_spec(package) if package.isidentifier() else None
     if found is None or not found.submodule_search_locations:
         raise EnvironmentConfigError(
-            f"{key}: no package of that name is installed: install the environment's own, on every machine; "
+            f"{key}: no package with that name is installed: install the environment's package, on every machine; "
             f"{nearest(package, installed())}"
         )
     app = _app(Path(found.submodule_search_locations[0]))
@@ -58,7 +58,7 @@ def classes_of(package: str) -> PackageClasses:
 
 
 def installed() -> list[str]:
-    """Return the packages of environments that are installed, as OpenEnv finds them."""
+    """Return the installed packages of environments, as OpenEnv finds them."""
     names = {str(each.metadata["Name"]).replace("-", "_") for each in distributions()} - {"openenv_core"}
     return sorted(name.removeprefix("openenv_") for name in names if name.startswith("openenv_"))
 

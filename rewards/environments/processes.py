@@ -1,4 +1,4 @@
-"""Completions' environments as a reward worker sees them: each in a process of its own, called within deadlines."""
+"""The environments of completions, seen from a reward worker: each has its own process, and calls have deadlines."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 CHILD = "rewards.environments.answering"
 CLOSE_S = 1.0
-"""Seconds that an environment has to close itself before it is killed."""
+"""Seconds that `close` of an environment may take before its process is killed."""
 TICK_S = 0.02
-"""Seconds between two looks at a call that is past its deadline by the clock, but may have waited for a CPU."""
+"""Seconds between two checks of a call that is past its wall-clock deadline, but may have waited for a CPU."""
 MAX_BUSY = 16
-"""Environments of a worker that compute at the same time: of more, each would be slower."""
+"""Largest number of a worker's environments that compute at the same time; with more, each would be slower."""
 SHOWN_CHARACTERS = 200
 
 Key = tuple[str, int]
@@ -36,16 +36,16 @@ class EnvironmentProcess:
     """One completion's environment. It answers one call at a time."""
 
     def __init__(self, pid: int, connection: socket.socket, spec: EnvironmentSpec, end: Callable[[int], str]) -> None:
-        """``end`` kills a process, with all that it started, and returns how it ended."""
+        """``end`` kills a process with the programs in its group, and returns how it ended."""
         self.pid = pid
         self.num_turns = 0
-        """Turns that it has answered."""
+        """Number of turns that it has answered."""
         self._spec = spec
         self._end = end
         self._clock = CallClock(pid)
         self._pending: asyncio.Future[Reply] | None = None
         self._fate = ""
-        """How it ended; empty while it lives."""
+        """How the process ended; empty while it lives."""
         self._channel: Channel[Reply] = Channel(
             connection,
             partial(decode_reply, max_bytes=spec.max_bytes),
@@ -55,26 +55,26 @@ class EnvironmentProcess:
         )
 
     async def make(self) -> Reply:
-        """Make the environment alone, to see that it can be."""
+        """Make the environment without starting it, to check that this works."""
         return await self._call("make", self._spec.name)
 
     async def start(self, prompt: Prompt, seed: int) -> Reply:
-        """Make the environment and have it begin."""
+        """Make the environment and call its `start`."""
         return await self._call("start", self._spec.name, prompt, seed)
 
     async def step(self, text: str) -> Reply:
-        """Have it answer a turn of the policy."""
+        """Call its `step` with a turn of the policy."""
         self.num_turns += 1
         return await self._call("step", text)
 
     async def close(self) -> None:
-        """Have it close itself, for CLOSE_S at most, and end its process."""
+        """Call its `close`, for at most CLOSE_S, and end its process."""
         if not self._fate and self._pending is None:
             await self._ask("close", (), CLOSE_S)
         self.kill("it was closed")
 
     def kill(self, why: str) -> None:
-        """End the process now. May be called twice."""
+        """End the process at once. May be called twice."""
         if self._fate:
             return
         self._fate = why
@@ -92,7 +92,7 @@ class EnvironmentProcess:
         return reply
 
     async def _ask(self, what: str, arguments: tuple[Any, ...], deadline_s: float) -> Reply | None:
-        """Return its reply; None when it is late."""
+        """Return its reply; None if it is late."""
         if self._fate:
             return failed(self._fate)
         self._pending = pending = asyncio.get_running_loop().create_future()
@@ -100,10 +100,10 @@ class EnvironmentProcess:
         self._clock.begin()
         self._channel.send(encode_message((what, *arguments)))
         wait_s = deadline_s
-        # What is readable is read before the time is looked at, so a reply in time counts however late it is seen.
+        # Replies are read before the time is checked, so a reply in time counts even if it is read late.
         while not (await asyncio.wait([pending], timeout=wait_s))[0]:
             if self._clock.is_past(deadline_s):
-                self._channel.read()  # it may have replied while the clock was looked at
+                self._channel.read()  # it may have replied while the clock was read
                 if not pending.done():
                     return None
             wait_s = TICK_S
@@ -112,7 +112,7 @@ class EnvironmentProcess:
 
     def _replied(self, reply: Reply) -> None:
         if self._pending is None or self._pending.done():
-            self.kill("the environment's process answered without being asked")
+            self.kill("the environment's process wrote without a call")
         else:
             self._pending.set_result(reply)
 
@@ -121,24 +121,24 @@ class OpenEnvironments:
     """The environments of a worker, by completion. Lives in an event loop."""
 
     def __init__(self, memory_gib: float | None) -> None:
-        """``memory_gib`` bounds what each environment's process may allocate; None leaves it alone."""
+        """``memory_gib``: GiB that each environment's process may allocate; None: no limit."""
         self._memory_gib = memory_gib
         self._server: ForkServer | None = None
         self._specs: dict[str, EnvironmentSpec] = {}
         self._open: dict[Key, EnvironmentProcess] = {}
         self._asked: dict[Key, object] = {}
-        """A mark for each answer that is waited for, until it is there or its completion is closed."""
+        """A mark for each pending answer, until it arrives or its completion is closed."""
         self._busy = asyncio.Semaphore(MAX_BUSY)
         self._closing: dict[EnvironmentProcess, asyncio.Task[None]] = {}
 
     @property
     def pids(self) -> list[int]:
-        """The processes that are alive: the fork server, then the environments'."""
+        """The ids of the living processes: the fork server's, then the environments'."""
         server = [self._server.pid] if self._server is not None else []
         return [*server, *(process.pid for process in self._open.values())]
 
     async def load(self, specs: Iterable[EnvironmentSpec]) -> None:
-        """Import environments' classes before they are asked for, and make one of each. Raises LoadError."""
+        """Import environments' classes before they are needed, and make one object of each. Raises LoadError."""
         new = [spec for spec in specs if self._specs.get(spec.name) != spec]
         if not new:
             return
@@ -153,16 +153,16 @@ class OpenEnvironments:
         self._specs |= {spec.name: spec for spec in new}
 
     async def answer(self, request: EnvironmentRequest, turns: Sequence[SampledTurn]) -> EnvironmentAnswer:
-        """Begin a completion's environment, or have it answer the last of ``turns``, all of the completion so far.
+        """Start a completion's environment, or have it answer the last of ``turns``, which are all turns so far.
 
-        Where there is none of that many turns, as its worker died, one is begun and answers all of them again. An
-        environment that then says something else than before is an error.
+        If no process has answered the turns before, because its worker died, a new one is started and answers all of
+        them again. It is an error if the observations then differ.
         """
         key = request.key
         mark = self._asked[key] = object()
         async with self._busy:
-            if self._asked.get(key) is not mark:  # a process that began now would be nobody's
-                return EnvironmentAnswer(key, is_over=True, status="error", reason="it was closed before it began")
+            if self._asked.get(key) is not mark:  # nobody would close a process that starts now
+                return EnvironmentAnswer(key, is_over=True, status="error", reason="it was closed before it started")
             process = self._open.get(key)
             if turns and process is not None and process.num_turns == len(turns) - 1:
                 reply = await process.step(turns[-1].heard)
@@ -178,7 +178,7 @@ class OpenEnvironments:
         return EnvironmentAnswer(key, reply.text, reply.is_over, reply.parts, reply.status, reply.reason, reply.seconds)
 
     def close(self, keys: Iterable[Key] | None = None) -> None:
-        """Close the environments of completions, or all; those that do not do so in time are killed."""
+        """Close the environments of these completions, or all; kill those that are too slow."""
         for key in [*self._open, *self._asked] if keys is None else keys:
             self._asked.pop(key, None)
             if (process := self._open.pop(key, None)) is not None:
@@ -219,7 +219,7 @@ class OpenEnvironments:
 
 
 def _complete(reply: Reply, spec: EnvironmentSpec) -> Reply:
-    """Return the last reply of a completion; a failure where it lacks parts that its class declares."""
+    """Return the last reply of a completion; a failure if it lacks parts that its class declares."""
     missing = sorted({*spec.parts} - reply.parts.keys())
     if not missing:
         return reply
@@ -232,7 +232,7 @@ def _complete(reply: Reply, spec: EnvironmentSpec) -> Reply:
 def _differs(reply: Reply, said: str, num_turns: int) -> Reply:
     now = reply.reason if reply.status != "ok" else reply.text
     return failed(
-        f"its worker died, and it was begun again with the same seed and turns: after turn {num_turns} it said "
+        f"its worker died, and it was started again with the same seed and turns: after turn {num_turns} it said "
         f"{now[:SHOWN_CHARACTERS]!r}{' and ended' if reply.is_over else ''}, where it had said "
         f"{said[:SHOWN_CHARACTERS]!r}. An environment may depend on nothing but its prompt, its seed and its turns"
     )

@@ -1,7 +1,7 @@
 """Python: `<python>print(2**10)</python>` is answered by what it prints, in `<output>` tags.
 
 Programs run in the sandbox that grades code (rewards/sandbox): without network, files or processes of the machine, with
-limits on time, memory and output. What one defines the next one of the same completion has.
+limits on time, memory and output. A program can use what earlier programs of the same completion defined.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ class Python:
         stateful: bool = True,
         require: Sequence[str] = REQUIRED,
     ) -> None:
-        """Nothing starts before the first program.
+        """Keep the settings. The sandbox starts with the first program.
 
         Args:
-            time_limit_s: seconds of processor time of a program; by the clock it has three times as many, which
-                `environment.deadline_s` must exceed.
+            time_limit_s: CPU seconds of a program. Its wall-clock limit is three times as long, and must be below
+                `environment.deadline_s`.
             memory_mib: MiB of memory, about 30 of them Python's own.
-            max_output_characters: of a longer output the end is cut off.
-            stateful: whether a program finds what the ones before it defined.
+            max_output_characters: a longer output is cut at the end.
+            stateful: whether a program can use what earlier programs defined.
             require: what must be protected for anything to run, as in `rewards.parameters.code.require`.
         """
         self._max_output_characters = max_output_characters
@@ -66,11 +66,11 @@ class Python:
 
     @staticmethod
     def longest_call_s(*, time_limit_s: float = TIME_LIMIT_S, **_: object) -> float:
-        """Return how many seconds by the clock a program may take."""
+        """Return the wall-clock seconds that a program may take."""
         return STRETCH * time_limit_s
 
     def start(self, prompt: Prompt, seed: int) -> Observation:
-        """Say nothing."""
+        """Return an empty observation."""
         self._session = Session(*self._settings, seed=seed)
         return Observation("")
 
@@ -93,12 +93,12 @@ class Python:
         return Observation(f"\n<output>\n{said}\n</output>\n", parts=self._counts.parts)
 
     def close(self) -> None:
-        """End the box."""
+        """End the sandbox."""
         if self._session is not None:
             self._session.close()
 
 
 def unwrapped(program: str) -> str:
-    """Return a program without a fence around it and without the indent that all of its lines have."""
+    """Return a program without a code fence around it and without the common indent of its lines."""
     fenced = _FENCE.match(program)
     return textwrap.dedent(fenced[1] if fenced else program).strip("\n")

@@ -19,21 +19,21 @@ SHIPPED = {
     "python": "rewards.environments.python:Python",
 }
 OPENENV = "openenv:"
-"""What names of OpenEnv's environments begin with."""
+"""Prefix of the names of OpenEnv's environments."""
 METHODS = {"start": ("prompt", "seed"), "step": ("text",), "close": ()}
-"""An environment's methods, and what each is called with."""
+"""An environment's methods and their arguments."""
 BYTES_PER_TOKEN = 8
-"""A token is seldom longer; what is cut for being longer would be cut by its tokens anyway."""
+"""Tokens are rarely longer; a text that is cut here would also be cut by its tokens."""
 SPARE_BYTES = 4096
 
 
 class EnvironmentConfigError(ValueError):
-    """An environment does not exist, is none, or does not take its parameters. The message names key and fix."""
+    """An environment does not exist, lacks a method, or does not take its parameters. The message has key and fix."""
 
 
 @dataclass(frozen=True)
 class EnvironmentSpec:
-    """Where an environment's class is, and how its objects are made."""
+    """The location of an environment's class, and the settings of its objects."""
 
     name: str
     """As in ``prompts.environment``."""
@@ -43,16 +43,16 @@ class EnvironmentSpec:
     deadline_s: float = 10.0
     """Seconds that each call may take."""
     max_bytes: int = 2**14
-    """Longest text of an observation, as UTF-8."""
+    """Longest text of an observation, in bytes of UTF-8."""
     stop: tuple[str, ...] = ()
     """Texts that end a turn."""
     parts: tuple[str, ...] = ()
-    """Names of the reward parts that it gives."""
+    """Names of the reward parts that it declares."""
 
     def load(self) -> Callable[..., Environment]:
-        """Import the class and return it. A class may ``prepare``, with the same parameters, before any deadline runs.
+        """Import the class, call its ``prepare`` if it has one, and return it. No deadline applies.
 
-        Raises EnvironmentConfigError for what is no such class, and what ``prepare`` raises when it cannot run here.
+        Raises EnvironmentConfigError if there is no such class, and what ``prepare`` raises if it cannot run here.
         """
         environment = import_class(self.path)
         prepare = getattr(environment, "prepare", None)
@@ -65,9 +65,9 @@ class EnvironmentSpec:
 def environment_spec(
     name: str, parameters: Mapping[str, Any], deadline_s: float = 10.0, max_bytes: int = 2**14
 ) -> EnvironmentSpec:
-    """Return the environment of that name. Imports its class.
+    """Return the environment with that name. Imports its class.
 
-    Raises EnvironmentConfigError for a name that nothing has, and for parameters that its class does not take.
+    Raises EnvironmentConfigError for an unknown name, and for parameters that its class does not take.
     """
     path = SHIPPED.get(name, name)
     if name.startswith(OPENENV):
@@ -100,12 +100,12 @@ def environment_spec(
 
 
 def max_bytes_of(max_observed_tokens: int) -> int:
-    """Return how many bytes of an observation are worth carrying where a completion has room for so many tokens."""
+    """Return the longest useful observation, in bytes, for a completion with room for this many tokens."""
     return BYTES_PER_TOKEN * max_observed_tokens + SPARE_BYTES
 
 
 def import_class(path: str) -> type:
-    """Return the class at ``module:Class``. Raises EnvironmentConfigError when that is no environment."""
+    """Return the class at ``module:Class``. Raises EnvironmentConfigError if it is not an environment."""
     module, _, name = path.partition(":")
     try:
         found = getattr(importlib.import_module(module), name, None)
@@ -170,14 +170,14 @@ def check_values(name: str, environment: type, parameters: Mapping[str, Any]) ->
 
 
 def _takes(method: Any, count: int) -> bool:
-    """Return whether a class's function can be called with so many arguments, the object included."""
+    """Return whether a class's function can be called with this many arguments, including the object."""
     if not callable(method):
         return False
     try:
         inspect.signature(method).bind(*range(count))
     except TypeError:
         return False
-    except ValueError:  # some functions in C do not say what they take
+    except ValueError:  # some functions in C have no signature
         return True
     return True
 

@@ -17,9 +17,9 @@ from openai import AsyncOpenAI
 from rewards.judge.config import JudgeConfig
 
 MAX_BODY_BYTES = 2**20
-"""Largest body of an answer."""
+"""Largest body of a reply."""
 NO_KEY = "none"
-"""What the library sends where the endpoint wants no key; it refuses to send nothing."""
+"""The key that is sent to an endpoint without keys, because the library refuses to send none."""
 
 REQUESTS: ContextVar[list[int] | None] = ContextVar("requests", default=None)
 """Where requests of this judgement are counted: a list of one number."""

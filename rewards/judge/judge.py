@@ -39,7 +39,7 @@ def prepare(*, name: str, **settings: Any) -> None:
     if config.key_variable and not key:
         raise RewardConfigError(
             f"{where} is not set where reward workers run, or is empty. Set it on each machine before Ray starts "
-            "there, or set key_variable to an empty text if the endpoint wants no key"
+            "there, or set key_variable to an empty text if the endpoint needs no key"
         )
     if not (key.isascii() and key.isprintable()):  # the key itself is not shown
         raise RewardConfigError(

@@ -53,7 +53,7 @@ def _value(expression: sympy.Expr, values: dict[str, Any]) -> Any:
     point = {symbol: values[str(symbol)] for symbol in expression.free_symbols}
     try:
         value = sympy.N(expression, DIGITS + 10, subs=point, maxn=200, chop=False)
-    except Exception:  # noqa: BLE001  division by zero, overflow, and whatever else SymPy meets
+    except Exception:  # noqa: BLE001  division by zero, overflow, or any other error of SymPy
         return None
     if value in (sympy.oo, -sympy.oo):
         return value

@@ -1,4 +1,4 @@
-"""The side of a box that runs code nobody trusts. It answers calls and decides nothing: whatever it says is data.
+"""The side of a box that runs untrusted code. It answers calls and decides nothing: its replies are only data.
 
 It is told the program and the arguments of each call, never a test and never an expected value.
 """

@@ -36,7 +36,7 @@ def run_session(job: dict[str, Any], lock: Callable[[], None]) -> None:
     os.dup2(printed, 1)
     lock()
     os.close(job["status"])
-    os.close(job["calls"])  # whoever asks counts the calls
+    os.close(job["calls"])  # the caller counts the calls
     while True:
         error = _run(plain.read(requests)["program"], vars(module))
         for stream in (sys.stdout, sys.__stdout__):  # programs put their own in its place

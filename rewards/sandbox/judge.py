@@ -26,7 +26,7 @@ FLOAT_TOLERANCE = 1e-6
 
 
 class Invalid(Exception):
-    """The problem cannot be judged, whatever the program."""
+    """The problem cannot be judged, for any program."""
 
 
 class Wrong(Exception):

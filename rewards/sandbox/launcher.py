@@ -129,7 +129,7 @@ def _inside(job: dict[str, Any], active: set[str], play: Any, is_root_under_anot
         if not all(confinement.is_guarded(what, active) for what in job["require"]):
             os._exit(0)
         play(job, lambda: confinement.lock(frozenset(active), MAX_THREADS))
-    except BaseException as error:  # noqa: BLE001  whatever it was, the worker is to know, if it still can be told
+    except BaseException as error:  # noqa: BLE001  report any failure to the worker, if that is still possible
         plain.write(status, {"failed": f"{type(error).__name__}: {error}"})
     os._exit(0)
 

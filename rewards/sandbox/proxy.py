@@ -42,7 +42,7 @@ class Candidate:
         self.was_asked = False
         """Whether anything here may be its doing."""
         self.unaskable: str | None = None
-        """What the tests want to pass to it, before anything came from it, and cannot be passed."""
+        """The tests pass the program a value that cannot be passed, before anything came from the program."""
 
     def function(self, name: str) -> Callable[..., Any]:
         """Return the proxy of one function. It returns or raises what the function does, or raises Unanswered."""

@@ -68,8 +68,8 @@ class ProgramVerdict:
 def score(text: str, answer: Mapping[str, Any], *, require: Sequence[str] = REQUIRED) -> dict[str, float]:
     """Return the parts of a completion's reward. ``require`` says what must be protected for anything to run.
 
-    Raises KeyError and ValueError when the answer cannot be judged, whatever the text, and SandboxError when this
-    machine cannot protect what it must.
+    Raises KeyError and ValueError when the answer cannot be judged for any text, and SandboxError when this machine
+    cannot protect what it must.
     """
     may_be_bare = is_natural(answer) and answer["kind"] == "function"
     program = extract_program(text, may_be_bare, answer.get("functions", ()))

@@ -3,9 +3,9 @@ r"""Grade word problems whose answer is a number, GSM8K above all.
 The answer to a prompt is ``{"answer": "72", "steps": ["24", "72"]}``: the reference, as a number or as a text that
 states one, and the results of the steps of the reference solution, for the general part ``process``.
 
-The answer of a text is, in this order: what its last pair of answer tags holds; or else whichever stands last of
-``#### 72`` and ``A: 72`` at the beginning of a line, ``The answer is 72``, ``Answer: 72`` and ``\boxed{72}``. In the
-natural format it is the last number of the text, whatever stands around it.
+The answer of a text is, in this order: what its last pair of answer tags holds; or else whichever stands last of ``####
+72`` and ``A: 72`` at the beginning of a line, ``The answer is 72``, ``Answer: 72`` and ``\boxed{72}``. In the natural
+format it is the last number of the text, in any context.
 
 An answer must name one number. ``24 + 48 = 72`` names what follows the last equals sign, ``72 clips`` and ``$72.00``
 are 72, and ``72 or 73``, ``72; 73``, ``48 + 24``, ``> 72`` and ``not 72`` name none. Inside tags a box or an

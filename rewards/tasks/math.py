@@ -6,7 +6,7 @@ The answer of a text is, in this order: what its last pair of answer tags holds;
 ``\boxed{…}``, ``Answer: …`` and ``The answer is …``, of which words alone do not override a box. In the natural format,
 and where none of those can be read, it is the last expression near the end of the text.
 
-A verbatim copy of the reference is right, whatever it holds. Otherwise both sides are rewritten into plain LaTeX
+A verbatim copy of the reference is always right. Otherwise both sides are rewritten into plain LaTeX
 (rewards/parsing/latex.py), units are dropped (units.py), and both are parsed whole by the parser of math-verify
 (Hugging Face) and compared (equality.py). What cannot be read to its end, and what is sure to take long (costs.py), is
 right only where it is spelled as the reference.

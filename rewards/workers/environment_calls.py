@@ -46,7 +46,7 @@ class _Call:
 
 
 class EnvironmentCalls:
-    """Has environments answer. Each request is answered once, whatever becomes of the worker that has it."""
+    """Has environments answer. Each request is answered exactly once, even if its worker dies."""
 
     def __init__(self, pool: RewardPool, specs: Mapping[str, EnvironmentSpec]) -> None:
         """`specs`: the run's environments, by name."""

@@ -34,7 +34,7 @@ class Failure:
 
 
 class Failures:
-    """Counts failures, logs them, and raises RewardFailure where the recipe wants the run to stop."""
+    """Counts failures, logs them, and raises RewardFailure if the recipe says that the run stops."""
 
     def __init__(self, config: RewardsConfig) -> None:
         self._config = config

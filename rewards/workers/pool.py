@@ -114,8 +114,8 @@ class RewardPool:
     def poll(self) -> list[RemoteGroup]:
         """Return groups that were scored since the last call, without waiting. Replaces dead and silent workers.
 
-        Raises RewardFailure when the recipe wants failures to stop the run, and when workers cannot start;
-        RewardConfigError when the functions do not return what the settings weigh.
+        Raises RewardFailure if failures stop the run by the recipe, and when workers cannot start; RewardConfigError
+        when the functions do not return what the settings weigh.
         """
         self._advance()
         return self._scheduler.take_finished()

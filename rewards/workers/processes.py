@@ -98,7 +98,7 @@ class GradeTask:
         self.notify()
 
     def notify(self) -> None:
-        """Tell whoever waits for the task that it has changed."""
+        """Call `on_change`."""
         if self.on_change is not None:
             self.on_change()
 
@@ -173,7 +173,7 @@ class GradingProcess:
         return others
 
     def lower_priority(self) -> None:
-        """Leave it only what nobody else wants of a CPU, for good: only a privileged process could raise it again.
+        """Give it the lowest CPU priority, permanently: only a privileged process could raise it again.
 
         Niceness would not do: Ray's workers have 15 by default, so that the 19 at which the kernel stops is a third of
         a CPU.

@@ -90,7 +90,7 @@ class RewardWorker:
     async def grade(self, tasks: Sequence[GradeTask]) -> AsyncIterator[GradingProgress]:
         """Report until all tasks are done; those that hang come last. Their functions must have been loaded.
 
-        Raises what keeps the machine from starting processes, once HEARTBEAT_S have passed without one.
+        Raises the error for which the machine cannot start processes, after HEARTBEAT_S without one.
         """
         news = asyncio.Event()
         self._supervisor.submit(tasks, news.set)

@@ -110,7 +110,7 @@ class Engine:
         self._staging.stage(Staged(attempt_id, version, manifest, tuple(buckets)))
 
     def drop(self, attempt_id: int) -> None:
-        """Forget what was staged, and give up an update that has begun.
+        """Drop what was staged, and abort an update that has started.
 
         Then prompts in flight end with UnpublishedError, and new ones are refused until a whole version has come.
         """
@@ -209,7 +209,7 @@ class Engine:
 
 
 def names_and_shapes(weights: WeightManifest | IpcBucket) -> dict[str, Any]:
-    """Return names, dtypes and shapes as vLLM's weight-transfer engines want them."""
+    """Return names, dtypes and shapes in the form of vLLM's weight-transfer engines."""
     return {
         "names": list(weights.names),
         "dtype_names": list(weights.dtypes),

@@ -1,7 +1,7 @@
 """One thread builds an engine, steps it, and answers everybody else between two decoding steps.
 
-An engine may be touched by one thread only, and a lock would starve whoever waits beside a busy loop
-(each step retakes it at once). So callers queue what they want, and the loop empties the queue first.
+An engine may be used by one thread only, and with a lock a busy loop would starve all other threads (each step retakes
+it at once). So callers queue their requests, and the loop empties the queue first.
 """
 
 from __future__ import annotations

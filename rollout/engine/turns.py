@@ -20,7 +20,7 @@ Turns = tuple[SampledTurn, ...]
 
 
 class TurnSampler:
-    """Samples a turn behind a prompt and the turns so far. It keeps nothing: whoever asks has the turns."""
+    """Samples a turn behind a prompt and the turns so far. It keeps no state: the caller has the turns."""
 
     def __init__(self, rules: TurnRules, encoder: ObservationEncoder, decode: Callable[[Tokens], str]) -> None:
         """Raise ValueError where an observation may be no longer than its frame and the mark of a cut one."""

@@ -34,7 +34,7 @@ class RowFault(NamedTuple):
 
 
 class ListedProblems:
-    """Problems out of a list, shuffled anew for each epoch. Those with the key of a held-out one are left out.
+    """Problems from a list, shuffled again for each epoch. Problems with the key of a held-out one are left out.
 
     Args:
         problems: the problems to train on; several with the same key count once.
@@ -114,7 +114,7 @@ def by_key(problems: Sequence[Problem], count: int, seed: int) -> dict[str, Prob
 
 
 def distinct_by_key(problems: Sequence[Problem], seed: int) -> list[Problem]:
-    """Return one problem of each key, in the order of the keys' hashes: whatever the order of the rows."""
+    """Return one problem for each key, in the order of the keys' hashes, which does not depend on the order of rows."""
     found: dict[str, Problem] = {}
     for problem in problems:
         other = found.setdefault(problem.key, problem)

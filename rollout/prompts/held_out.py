@@ -19,7 +19,7 @@ WORD = re.compile(r"\w{2,}|\d")
 
 
 class HeldOutQuestions:
-    """The held-out problems of all entries, to be known again whatever task, key or wording they come with.
+    """The held-out problems of all entries, recognized with any task, key or wording.
 
     A problem is the same as a held-out one when it asks the same question, or has the same key in the same file. Where
     an entry has one question with several keys, such as "Which of these is a mineral?" with other options, the same
@@ -47,7 +47,7 @@ class HeldOutQuestions:
         )
 
     def is_asked_in(self, text: str) -> bool:
-        """Return whether a text, such as the prompt of a pair, asks a held-out question in whatever words."""
+        """Return whether a text, such as the prompt of a pair, asks a held-out question, in any wording."""
         text = normal(text)
         for word in set(WORD.findall(text)):
             for groups in self._texts.get(word, ()):
@@ -100,7 +100,7 @@ class HeldOutQuestions:
 
 
 def askings(task: TaskConfig, problem: Problem, is_ambiguous: bool) -> list[list[str]]:
-    """Return the texts of which one of each group stands in whatever asks the problem."""
+    """Return groups of texts; every prompt that asks the problem contains one text of each group."""
     if is_ambiguous:
         return [[text] for text in shown_texts(task, problem) if text.strip()]
     if problem.question is not None:

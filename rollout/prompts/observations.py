@@ -68,7 +68,7 @@ class ObservationEncoder:
         return self._before[ends[0] + 1 :] if ends else self._before
 
     def _pieces(self, text: str) -> list[str]:
-        """Cut text within whatever the tokenizer would take for one of its added tokens."""
+        """Split the text inside everything that the tokenizer would read as one of its added tokens."""
         cuts = [found.start() + 1 for found in self._added(text)]
         return [text[start:end] for start, end in zip([0, *cuts], [*cuts, len(text)], strict=True) if start < end]
 

@@ -91,7 +91,7 @@ class Template:
                     limit, bare = self._config.max_prompt_tokens, not self._config.chat
                     count = PromptLengths(self._tokenizer, limit, frame, add_special_tokens=bare)
                 lengths = count([turns[-1] for turns in asked], partial(self._some_worded, asked, format))
-            except Exception:  # noqa: BLE001  whatever it is, it comes again with the problem that it is about
+            except Exception:  # noqa: BLE001  any error comes again with the problem that causes it
                 yield from (self._fault(problem, format, name) for problem in batch)
             else:
                 yield from (self._too_long(length, format) or None for length in lengths)

@@ -98,7 +98,7 @@ def _listed(content: bytes, source: str) -> Iterator[LocatedRow]:
         assert between is not None
         if not between[1] and not text.startswith("]", between.end()):
             found = repr(text[between.end() :][:20]) if text[between.end() :] else "the end of the file"
-            raise RowError(f"{where} is followed by {found}, where `,` or `]` must stand: mend the list")
+            raise RowError(f"{where} is followed by {found} instead of `,` or `]`: fix the list")
         position, number = between.end(), number + 1
     if text[position + 1 :].strip():
         raise RowError(f"{source}: behind the list stands {text[position + 1 :].strip()[:20]!r}: remove it")

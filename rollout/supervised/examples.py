@@ -54,7 +54,7 @@ class Examples(Protocol):
 
 
 class PairExamples:
-    """The pairs of a JSONL file that ask no held-out question, shuffled anew for each epoch."""
+    """The pairs of a JSONL file that ask no held-out question, shuffled again for each epoch."""
 
     def __init__(
         self,

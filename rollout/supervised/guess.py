@@ -4,8 +4,8 @@ A trace is a game. What stands in `<hint>` tags the environment says::
 
     <hint>1 to 32</hint><guess>20</guess><hint>lower</hint><guess>7</guess><hint>right</hint>
 
-Some players guess anew each time, whatever they were told; the others keep to what the hints leave, and take any number
-of that. Nobody halves, so reinforcement learning finds that listening pays, and what to ask for.
+Some players guess at random each time and ignore the hints; the others choose within the range that the hints leave,
+any number of that. Nobody halves, so reinforcement learning finds that listening pays, and what to ask for.
 """
 
 from __future__ import annotations

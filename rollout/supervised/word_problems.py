@@ -10,8 +10,9 @@ A trace is the text of one completion. Each line works out one sentence of the s
 Every line is right, but many traces stop after a sentence or two and answer with the number that they have by then. So
 the policy can read a story to its end and seldom does, and reinforcement learning finds that reading on pays.
 
-Where the calculator answers, all traces read to the end, and those that would have stopped reckon themselves. The
-others ask it, and reinforcement learning finds that asking pays, where the numbers are too large to reckon::
+Where the calculator answers, all traces read to the end, and those that would have stopped do the sums themselves. The
+others ask it, and reinforcement learning finds that calling it helps, because the numbers are too large to add without
+it::
 
     <calc>412+579</calc><result>991</result>
     </think><answer>991</answer>

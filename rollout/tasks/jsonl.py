@@ -7,7 +7,7 @@ Of its values
 - the question, the key and the difficulty must be text, a number or a truth value;
 - the answer, and what `answer_columns` adds to it, goes to the grader as it is, nested or not, and must not be empty;
 - every column is a field of the template by its own name: text as it is, an empty value as no text, all else as JSON.
-  The field `{question}` is the question, whatever its column is called.
+  The field `{question}` is the question, for any name of its column.
 """
 
 from __future__ import annotations

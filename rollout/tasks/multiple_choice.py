@@ -63,7 +63,7 @@ def source(config: MultipleChoiceConfig, num_held_out: int, seed: int) -> Listed
 
 
 def parse_row(row: Row, where: str) -> Problem:
-    """Return the problem of a row. Its options get the letters from A on, whatever their labels were.
+    """Return the problem of a row. Its options get the letters from A on, instead of their own labels.
 
     Raises RowError for a malformed row.
     """

@@ -1,12 +1,12 @@
 """Problems of the library reasoning_gym: any of its data sets by name, with its settings, or several by weight.
 
 The library makes a problem from the data set's seed and an index. So the order is endless and reproducible; problems
-of the same question text are one problem, whatever their index.
+with the same question text are one problem, with any index.
 
 The answer mapping holds what the library's own scorer needs: the data set's name and settings, and the entry's answer
 and metadata as JSON holds them, at most 15 kB (rectangle_count). Making the entry again from its index would cost up to
 half a second for each group (knight_swap). The entries of all data sets but ARC's score the same after a trip through
-JSON; rewards/tasks/reasoning_gym.py mends ARC's.
+JSON; rewards/tasks/reasoning_gym.py fixes ARC's.
 """
 
 from __future__ import annotations

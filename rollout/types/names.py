@@ -12,7 +12,7 @@ def short_name(path: str) -> str:
 
 
 def closest(name: str, known: Iterable[str]) -> str | None:
-    """Return the name of `known` that `name` was probably meant to be, whatever its case; None when none is like it."""
+    """Return the name in `known` that is most like `name`, ignoring case; None if none is similar."""
     by_lowercase = {other.lower(): other for other in sorted(known)}
     close = difflib.get_close_matches(name.lower(), by_lowercase, n=1)
     return by_lowercase[close[0]] if close else None

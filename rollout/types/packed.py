@@ -1,4 +1,4 @@
-"""A group as it travels: whoever needs no more than its header does not unpack its tokens and texts."""
+"""A group in packed form: its header can be read without unpacking its tokens and texts."""
 
 from __future__ import annotations
 

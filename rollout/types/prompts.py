@@ -35,7 +35,7 @@ class Prompt:
     source: str = ""
     """The entry of ``prompts.mixture`` that it comes from; the task's name where there is no mixture."""
     key: str = ""
-    """Two prompts of one source with the same key ask the same problem, in whatever words."""
+    """Two prompts of one source with the same key ask the same problem, in any wording."""
     difficulty: str = ""
     """A label that evaluations group by, such as ``3 numbers``; empty where a task knows none."""
     environment: str = ""

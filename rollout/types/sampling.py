@@ -28,13 +28,13 @@ def check_temperature(temperature: float) -> float:
 
 
 def prompt_seed(seed: int, prompt_id: str) -> int:
-    """Return a seed for one prompt: the same whichever engine samples it, and whatever else is in its batch."""
+    """Return a seed for one prompt, which does not depend on the engine or on the rest of its batch."""
     digest = hashlib.blake2b(f"{seed}/{prompt_id}".encode(), digest_size=4).digest()
     return int.from_bytes(digest, "big") >> 1  # a completion's index is added: stay within int32
 
 
 class SamplingSettings(Protocol):
-    """How tokens are drawn, whatever type says so; a recipe's `[sampling]` section does."""
+    """The sampling settings, as a protocol; a recipe's `[sampling]` section fits it."""
 
     @property
     def temperature(self) -> float:

@@ -59,7 +59,7 @@ class TurnHeader(NamedTuple):
 
 @dataclass(frozen=True)
 class PackedTurns:
-    """All turns of a completion so far, with their header outside: whoever has the last has all."""
+    """All turns of a completion so far, packed, with their header outside. The last one contains all earlier turns."""
 
     header: TurnHeader
     content: NDArray[np.uint8]

@@ -1,4 +1,4 @@
-"""vLLM's weight transfer within a GPU, which lets go of the learner's buffer exactly once, whatever fails.
+"""vLLM's weight transfer within a GPU. It releases the learner's buffer exactly once, also after a failure.
 
 PyTorch counts who may hold an exported buffer: 1 when it is exported, one less when its one consumer lets go of it.
 The learner's memory is free again only at exactly 0.

@@ -18,7 +18,7 @@ class DeadlineUpdateInfo(NCCLWeightTransferUpdateInfo):
 
 
 class DeadlineNcclWeightTransferEngine(NCCLWeightTransferEngine):
-    """Leaves the group when the weights have not come by the deadline; the group must then be built anew."""
+    """Leaves the group when the weights have not come by the deadline; the group must then be formed again."""
 
     update_info_cls = DeadlineUpdateInfo  # type: ignore[assignment]
 

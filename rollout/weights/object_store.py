@@ -92,7 +92,7 @@ class WorkerExtension:
 def as_tensor(array: np.ndarray, dtype: str) -> torch.Tensor:
     """Return the tensor of `array`, to be read only. numpy has no bfloat16, so that arrives as its bits in uint16.
 
-    It is a view of the object store, which keeps what is viewed; loaders copy it to where the model wants it.
+    It is a view of the object store, which keeps what is viewed; loaders copy it into the model.
     """
     tensor: torch.Tensor = torch.from_numpy(array)
     return tensor.view(torch.bfloat16) if dtype == "bfloat16" else tensor

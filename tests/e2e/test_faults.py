@@ -96,7 +96,7 @@ def under_fire(tmp_path_factory) -> Iterator[Run]:
     run.wait_for_step(run.steps[-1] + 1)
     run.wait_for(lambda: run.is_in(LEARNER, "update"), "an update by the new learner")
     os.kill(run.pids(LEARNER)[0], signal.SIGSTOP)
-    run.wait_for(lambda: "built anew (restart 2 of at most 3)" in run.log, "the rank that hangs in the log")
+    run.wait_for(lambda: "started again (restart 2 of at most 3)" in run.log, "the rank that hangs in the log")
     run.wait_for(lambda: run.log.count("training begins") == 3, "a third learner")
     run.wait_for_step(run.steps[-1] + 2)
     run.process.kill()
@@ -127,7 +127,7 @@ def test_the_log_tells_the_story(under_fire) -> None:
     assert "unfinished prompts are sampled again" in log
     assert "reward-0 died and is replaced" in log
     assert "a new command resumes the run after step" in log
-    assert "the learner is lost: learner-" in log and "It is built anew (restart 1 of at most 3)" in log
+    assert "the learner is lost: learner-" in log and "It is started again (restart 1 of at most 3)" in log
     assert re.search(
         r"learner-\d hangs in update: its process has not answered for 15 s \(rollout.hang_timeout_s\)", log
     )

@@ -77,8 +77,8 @@ def test_a_rank_that_dies_in_its_start_or_at_work_is_replaced_and_the_figures_ar
     os.kill(rank, signal.SIGKILL)
     assert command.wait(timeout=120) == 0, workplace.output("bereft")
     log = (workplace.run("bereft") / "log.txt").read_text()
-    assert "learner-0 died during start" in log and "It is built anew (restart 1 of at most 3)" in log
-    assert "It is built anew (restart 2 of at most 3)" in log and "training goes on after step" in log
+    assert "learner-0 died during start" in log and "It is started again (restart 1 of at most 3)" in log
+    assert "It is started again (restart 2 of at most 3)" in log and "training goes on after step" in log
     assert metrics(workplace, "bereft") == metrics(workplace, "whole")
     assert workplace.weights_digest("bereft") == workplace.weights_digest("whole")
 

@@ -1,4 +1,4 @@
-"""Files that are there as they were or as they shall be."""
+"""Write files atomically: a reader sees the old content or the new content."""
 
 from __future__ import annotations
 

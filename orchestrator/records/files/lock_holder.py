@@ -1,4 +1,4 @@
-"""Who trains a run, as its lock file says: a process of a machine, told from others that had its number since."""
+"""The process that trains a run, as its lock file names it, distinguished from later processes with the same number."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ GROUP = re.compile(r"^Tgid:\s*(\d+)$", re.MULTILINE)
 
 @dataclass(frozen=True, slots=True)
 class LockHolder:
-    """The process that a lock file names. Taking the lock to see whether it lives would disturb a start."""
+    """The process that a lock file names. Taking the lock to see whether the process lives would disturb a start."""
 
     process: int | None = None
-    """None where the file names nobody."""
+    """None if the file names no process."""
     host: str = ""
     started: int | None = None
-    """When it began, in clock ticks since the machine did. None in files of earlier versions."""
+    """When it started, in clock ticks after the machine's start. None in files of earlier versions."""
 
     @classmethod
     def this(cls) -> Self:
@@ -29,7 +29,7 @@ class LockHolder:
 
     @classmethod
     def read(cls, text: str) -> Self:
-        """Return whom the text of a lock file names."""
+        """Return the holder that the text of a lock file names."""
         found = WRITTEN.fullmatch(text.strip())
         return cls() if found is None else cls(int(found[1]), found[2], int(found[3]) if found[3] else None)
 
@@ -39,17 +39,17 @@ class LockHolder:
 
     @property
     def text(self) -> str:
-        """What stands in the lock file."""
+        """The text of the lock file."""
         return self.shown if self.started is None else f"{self.shown}\nstarted {self.started}"
 
     @property
     def is_elsewhere(self) -> bool:
-        """Whether it is a process of another machine, of which nothing can be known."""
+        """Whether it is a process on another machine, about which nothing is known here."""
         return self.process is not None and self.host != socket.gethostname()
 
     @property
     def lives(self) -> bool:
-        """Whether this very process lives on this machine."""
+        """Whether this process, and not a later one with its number, lives on this machine."""
         if self.process is None or self.is_elsewhere:
             return False
         started = start_of(self.process)
@@ -57,9 +57,9 @@ class LockHolder:
 
 
 def start_of(process: int) -> int | None:
-    """Return when a process began, in clock ticks since its machine did; None where it is none, or has ended.
+    """Return when a process started, in clock ticks after its machine's start; None for no process, or an ended one.
 
-    /proc has folders of threads too, though it does not list them: their `Tgid` is another number.
+    /proc has unlisted folders for threads too: their `Tgid` is another number.
     """
     folder = Path("/proc", str(process))
     try:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 class LogFile(logging.FileHandler):
-    """Appends to a file. That the disk refuses it is said once: whatever a run cannot do without raises by itself."""
+    """Appends to a file. Reports only once that the disk refuses: files that a run needs raise their own errors."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)

@@ -81,10 +81,10 @@ def gradient_runaway(history: History, config: RunConfig, limits: HealthLimits) 
     if first is None or not values or not min(values) > max(limits.factor * first, clip if is_clipped else 0.0):
         return None
     how = f"is clipped at learner.max_grad_norm = {clip:g} in every step" if is_clipped else "nothing clips it"
-    mend = f"lower learner.learning_rate = {config.learner.learning_rate:g}"
+    fix = f"lower learner.learning_rate = {config.learner.learning_rate:g}"
     return (
-        f"The gradient's norm grew from {first:.3g} to {mean(values):.3g} and {how}. Likely cause: the policy is "
-        f"thrown about: {mend}" + ("." if is_clipped else ", or set learner.max_grad_norm = 1.")
+        f"The gradient's norm grew from {first:.3g} to {mean(values):.3g} and {how}. Likely cause: updates are "
+        f"too large: {fix}" + ("." if is_clipped else ", or set learner.max_grad_norm = 1.")
     )
 
 

@@ -46,7 +46,7 @@ class Health:
     """Watches the metrics of each step of one run."""
 
     def __init__(self, config: RunConfig, warn: Say = lambda sentence: None, praise: Say | None = None) -> None:
-        """Show sentences to whoever watches the run by `warn`, and good news by `praise`, or by `warn` without it.
+        """Report alarms by calling `warn`, and good news by calling `praise`, or `warn` without it.
 
         Each is written to log.txt in any case.
         """
@@ -106,7 +106,7 @@ class Health:
 
     @property
     def is_hopeless(self) -> bool:
-        """True when so many steps in a row taught nothing that the recipe wants the run to stop."""
+        """True when nothing was learned for `health.stop_after` steps in a row."""
         return 0 < self._config.health.stop_after <= self._in_a_row
 
     @property

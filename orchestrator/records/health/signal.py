@@ -101,13 +101,13 @@ def broken_advice(rows: Sequence[Row], history: History, config: RunConfig) -> s
         return None
     return (
         f"Likely cause: an update broke the policy: {percent(before)} of its completions were right before, "
-        f"{percent(now)} are now. Lower learner.learning_rate = {config.learner.learning_rate:g}, and start anew under "
-        "another name."
+        f"{percent(now)} are now. Lower learner.learning_rate = {config.learner.learning_rate:g}, and start again "
+        "under another name."
     )
 
 
 def cut_off(history: History, config: RunConfig, limits: HealthLimits) -> str | None:
-    """Tell that most completions are cut off."""
+    """Tell that most completions are truncated."""
     shares = history.values("rollout/truncated")
     if not shares or min(shares) < limits.truncated:
         return None
@@ -173,7 +173,7 @@ def constant_part(history: History, config: RunConfig, limits: HealthLimits) -> 
     first = next(iter(constant))
     advice = (
         "Likely cause: the model never earns it, or its function does not read what the model writes (see rollouts/). "
-        f"Make the problems easier, mend the function, or take rewards.weights.{first} out."
+        f"Make the problems easier, fix the function, or remove rewards.weights.{first}."
     )
     return (
         f"Reward parts that are the same for every completion of the last {limits.steps} steps: {said}. They teach "

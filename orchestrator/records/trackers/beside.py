@@ -35,7 +35,7 @@ def trackers_beside(names: Sequence[str], run: Path, after: int, say: Say) -> It
         names: of `tracking.to`.
         run: the run's directory.
         after: the step that the run goes on after; -1 where it begins.
-        say: shows a sentence to whoever watches the run. Each is written to log.txt in any case.
+        say: shows a message to the user. Each message is also written to log.txt.
     """
     processes = [TrackerProcess(name, run, after, say) for name in names]
     has_ended_well = False

@@ -33,7 +33,7 @@ class ExternalTracker(Tracker, ABC):
     """A tracker whose figures another program keeps. It runs in a process of its own: see follow.py."""
 
     is_empty: bool
-    """True where nothing of the run is kept there yet, or what was kept begins anew."""
+    """True if the tracker has nothing of the run yet, or starts again."""
 
     def rewind(self, step: int) -> int | None:
         """Forget that step and later ones, which are done again.
@@ -62,7 +62,7 @@ class ExternalTracker(Tracker, ABC):
 
 
 def external_tracker(name: str, run: RunFiles) -> ExternalTracker:
-    """Return the tracker of that name in `tracking.to`, begun or taken up for the run."""
+    """Return the tracker with that name in `tracking.to`, started or resumed for the run."""
     module = import_module(f"orchestrator.records.trackers.{name}")
     tracker: ExternalTracker = getattr(module, f"{name.capitalize()}Tracker")(run)
     return tracker
@@ -110,5 +110,5 @@ def records_of(file: Path) -> Iterator[Mapping[str, Any]]:
 
 
 def as_code(text: str) -> str:
-    """Return the text as Markdown that shows it as it is, whatever a model wrote: each line is one of a code block."""
+    """Return Markdown that shows a model's text unchanged: each line becomes a line of a code block."""
     return "".join(f"    {line}\n" for line in re.split(r"\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]", text))

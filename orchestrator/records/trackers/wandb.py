@@ -99,7 +99,7 @@ def run_id(run: RunFiles) -> tuple[str, bool]:
 
 
 def check_login() -> None:
-    """Raise WandbError where `wandb.init` would ask for a key, or fail for want of one. Nothing is sent."""
+    """Raise WandbError if `wandb.init` would ask for a key, or fail without one. Nothing is sent."""
     quiet()
     import wandb
     from wandb.errors import AuthenticationError

@@ -106,7 +106,7 @@ def rollouts(run: RecordedRun, digests: Digested, steps: Sequence[int], share: f
     shelf = GroupShelf(lambda group: group_json(group, texts), made_by, int(room * share))
     shelf.recall(run.path)
     shelf.add(choose(digests, steps, limit), digests, {"train": run.rollouts, "held_out": run.held_out})
-    if share == 1.0 and not steps:  # as the next report of this run will want them
+    if share == 1.0 and not steps:  # for the next report of this run
         shelf.keep(run.path)
     shelf.groups.sort(key=lambda group: (group["step"], group["split"]))
     return {

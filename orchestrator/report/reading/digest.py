@@ -46,7 +46,7 @@ class StepDigest:
     runs: list[list[int]] = field(default_factory=list)
     """Groups of one size that follow one another: first line, lines of each group, groups."""
     right: dict[str, list[int]] = field(default_factory=dict)
-    """By held-out problem, under whatever words it is told from others: right completions, and completions."""
+    """By held-out problem: number of right completions, and of all completions."""
     parts: dict[str, list[list[float]]] = field(default_factory=dict)
     """By reward part: values, each with the number of completions that have it."""
     difficulties: dict[str, list[list[int]]] = field(default_factory=dict)

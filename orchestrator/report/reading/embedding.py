@@ -7,7 +7,7 @@ from typing import Any
 
 
 def embedded(data: Any) -> str:
-    """Return the data as JSON, ASCII only, that cannot end the element it stands in, whatever a model wrote.
+    """Return the data as JSON, ASCII only, that cannot end the element that contains it, whatever a model wrote.
 
     It may be far longer than the JSON itself: each `<`, `>` and `&` takes six bytes.
     """

@@ -97,7 +97,7 @@ def is_of_this_user(value: str) -> bool:
 
 
 def names_of_user() -> set[str]:
-    """Return what whoever runs this is called, and the home folder."""
+    """Return the user's name and home folder."""
     found = set()
     with suppress(OSError, KeyError):  # a container's user without a name
         found.add(getuser())

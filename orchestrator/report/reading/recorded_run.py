@@ -25,11 +25,11 @@ VERDICT = re.compile(r"(?:INFO|WARNING) before training: (trainable|slow|too har
 
 @dataclass(frozen=True, slots=True)
 class RecordedRun:
-    """What a run directory holds, of whatever version, and however the run ended."""
+    """The contents of a run directory, of any version, and however the run ended."""
 
     path: Path
     settings: dict[str, Any]
-    """config.json as it is, of whatever version."""
+    """config.json, unchanged, of any version."""
     rows: list[Row]
     """One a step, by step; a step that was done again has its last row."""
     rollouts: dict[int, Path]

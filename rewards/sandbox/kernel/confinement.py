@@ -12,7 +12,7 @@ seccomp need no privilege and hold there too, and then no file at all can be wri
 """
 
 # ruff: noqa: PTH102, PTH103, PTH106, PTH112, PTH116, PTH120, PTH123, PTH208
-# A box starts anew for every completion. pathlib, dataclasses and typing would take longer to import than all of this.
+# A new box starts for every completion. pathlib, dataclasses and typing would take longer to import than all of this.
 
 from __future__ import annotations
 

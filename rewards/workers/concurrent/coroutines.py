@@ -2,7 +2,7 @@
 
 Each call has its own deadline, which is kept here: a late one is cancelled, and the others go on. Time for which other
 calls kept the loop busy, or no CPU was free, is not held against a call. What blocks the loop altogether is found by
-whoever started this process (lane.py), from its silence.
+the process that started this one (lane.py), from its silence.
 """
 
 from __future__ import annotations

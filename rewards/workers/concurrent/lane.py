@@ -27,7 +27,7 @@ from rewards.workers.processes import GradeTask
 
 CHILD = "rewards.workers.concurrent.coroutines"
 MIN_SILENCE_S = 1.0
-"""A process is not silent before so many seconds, whatever the deadlines are."""
+"""Shortest silence of a process, in seconds, that counts, even with shorter deadlines."""
 
 
 class AsyncCall(NamedTuple):

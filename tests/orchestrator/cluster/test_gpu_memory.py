@@ -49,7 +49,7 @@ def looks(*states: GpuState) -> Callable[[], dict[int, list[GpuState]]]:
 def test_a_rerun_after_a_kill_waits_until_the_memory_is_free_and_says_who_holds_it(slept, caplog) -> None:
     await_memory(looks(card(2, RAY_WORKER), card(2, RAY_WORKER), card(23.5)), {3: 0.8}, timeout_s=300)
     assert len(slept) == 2 and len(caplog.records) == 1
-    said = "waiting for memory: GPU 0 of here (A card) has 2.0 of 24.0 GiB free and this run takes 19.2; held by ray::"
+    said = "waiting for memory: GPU 0 of here (A card) has 2.0 of 24.0 GiB free and this run needs 19.2; held by ray::"
     assert said in caplog.text and "pid 4242" in caplog.text
 
 
@@ -106,7 +106,7 @@ def test_what_generators_take_is_waited_for_where_they_are() -> None:
     placement(apart, states).await_memory(0.4, shares_buffers=False)
     made = placement(apart, states)
     made._config = load(None, ["placement.start_timeout_s=1"])
-    with pytest.raises(GpuMemoryError, match=r"has 10\.0 of 24\.0 GiB free and this run takes 12\.0"):
+    with pytest.raises(GpuMemoryError, match=r"has 10\.0 of 24\.0 GiB free and this run needs 12\.0"):
         made.await_memory(0.5, shares_buffers=False)
     assert made.free_share() == pytest.approx(10 / 24)
 

@@ -87,7 +87,7 @@ def test_a_log_line_says_that_there_are_fewer_than_the_recipe_names(monkeypatch,
     ("overrides", "gpus", "said"),
     [
         (["placement.mode=cpu"], 1, 'placement.mode = "cpu", but .* set placement.mode = "auto"'),
-        ([], 0, "Ray sees no GPU, and .* `rayzero doctor` says what keeps the GPU from being seen"),
+        ([], 0, "Ray sees no GPU, and .* `rayzero doctor` says why the GPU is not found"),
     ],
 )
 def test_a_vllm_without_kernels_for_cores_is_refused_on_cores(overrides, gpus, said, monkeypatch) -> None:

@@ -144,7 +144,7 @@ AGAIN = ["close", "boot", "start"]
 def test_a_rank_lost_in_a_start_is_replaced(events, caplog) -> None:
     Losing(events, lost_starts=2).start("folder", None, 1, 1.0)
     assert events == ["boot", "start", *AGAIN, *AGAIN]
-    assert "lost: learner-1 died during start. It is built anew (restart 2 of at most 3)" in caplog.text
+    assert "lost: learner-1 died during start. It is started again (restart 2 of at most 3)" in caplog.text
 
 
 def test_a_rank_that_is_lost_in_every_start_ends_the_command_after_so_many(events) -> None:

@@ -32,8 +32,8 @@ FAULTS: dict[str, tuple[dict[str, str], str, str]] = {
     "writes garbage": ({"step": "garbage"}, "error", "process wrote what is not a reply"),
     "writes brackets": ({"step": "nest"}, "error", "process wrote what is not a reply"),
     "writes 10 MB": ({"step": "flood"}, "error", "process wrote a line of more than"),
-    "returns a text": ({"step": "text"}, "error", "'only a text', which is no Observation: return Observation(text)"),
-    "returns nothing": ({"step": "none"}, "error", "None, which is no Observation"),
+    "returns a text": ({"step": "text"}, "error", "'only a text', which is not an Observation: return"),
+    "returns nothing": ({"step": "none"}, "error", "None, which is not an Observation"),
     "starts with nothing": ({"start": "none"}, "error", "start raised TypeError"),
     "says bytes": ({"step": "bytes"}, "error", "text must be a str"),
     "may be over": ({"step": "maybe"}, "error", "is_over a bool"),
@@ -112,7 +112,7 @@ def test_long_texts_are_cut_and_odd_ones_kept_as_text() -> None:
 def test_an_answer_that_nobody_asked_for_ends_the_process() -> None:
     forged, late = answers_of(hostile(), ["a"], start="forge")
     assert (forged.text, forged.status) == ("forged", "ok")
-    assert (late.status, "answered without being asked" in late.reason) == ("error", True)
+    assert (late.status, "wrote without a call" in late.reason) == ("error", True)
 
 
 def test_others_go_on_while_one_hangs_and_a_key_is_its_own() -> None:
@@ -220,7 +220,7 @@ def test_what_waits_for_its_turn_begins_no_process_once_it_is_closed(
             environments.close([request.key for request in asked] if named else None)
             hung, waiting = await asyncio.gather(*answers)
             assert hung.reason.startswith("it was closed")
-            assert (waiting.status, waiting.reason) == ("error", "it was closed before it began")
+            assert (waiting.status, waiting.reason) == ("error", "it was closed before it started")
             assert environments._open == {} and environments._asked == {}
 
     asyncio.run(run())

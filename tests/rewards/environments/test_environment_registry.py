@@ -27,7 +27,7 @@ def test_one_of_your_own() -> None:
 @pytest.mark.parametrize(
     ("name", "parameters", "says"),
     [
-        ("calculater", {}, r'prompts.environment = "calculater".*did you mean \'calculator\'\? One of your own'),
+        ("calculater", {}, r'prompts.environment = "calculater".*did you mean \'calculator\'\? Your own'),
         ("no_such_module:Game", {}, r"no_such_module cannot be imported \(ModuleNotFoundError.*PYTHONPATH"),
         ("hostile_environments:Nothing", {}, "has no class 'Nothing'"),
         ("hostile_environments:time", {}, "has no class 'time'"),

@@ -105,7 +105,7 @@ def test_a_recipe_names_it_weighs_its_parts_and_gets_its_prompts(package: Path) 
 @pytest.mark.parametrize(
     ("name", "parameters", "source", "says"),
     [
-        ("digit_env", {}, GAME, "no package of that name is installed: install the environment's own"),
+        ("digit_env", {}, GAME, "no package with that name is installed: install the environment's package"),
         ("digits_env", {}, "import no_such_thing", r"digits_env\.server\.app, .*No module named 'no_such_thing'"),
         ("digits_env", {}, "", r"must import one class of environments, and has none"),
         ("digits_env", {}, TENSOR, r"must import one class of environments, and has \['Digits', 'Other'\]"),
