@@ -79,7 +79,7 @@ def gpu_troubles() -> list[str]:
     return [
         "nothing was installed: what this machine lacks would stop every run on its GPU",
         *(f"  {each.name}: {each.found}; needed is {each.expected}. {each.fix}" for each in broken),
-        f"Mend that and call make again; or use the cores: export {KIND}=cpu; or install all the same: {KIND}=gpu make",
+        f"Fix that and call make again; or use the CPU: export {KIND}=cpu; or install anyway: {KIND}=gpu make",
     ]
 
 
@@ -132,7 +132,7 @@ def pip(*arguments: str, **variables: str) -> None:
     command, *rest = arguments
     call = [str(VENV / "bin" / "pip"), command, "--quiet", "--disable-pip-version-check", *rest]
     if subprocess.run(call, check=False, env=os.environ | variables).returncode:
-        sys.exit(f"installation failed at: pip {' '.join(arguments)}\nMend what pip says above, then call make again")
+        sys.exit(f"installation failed at: pip {' '.join(arguments)}\nFix what pip says above, then call make again")
 
 
 def runs(command: list[str]) -> bool:

@@ -67,8 +67,8 @@ def adapter_shapes(shape: ModelShape, lora: LoraConfig) -> list[tuple[int, int]]
     for target in () if targets == "all-linear" else targets:
         if target.rpartition(".")[2] not in shape.linears:
             raise ValueError(
-                f"model.lora.target_modules names {target!r}, which is no linear layer that can have an adapter: use "
-                f'names out of {", ".join(shape.linears)}, or "all-linear"'
+                f"model.lora.target_modules names {target!r}, which is not a linear layer that can have an adapter: "
+                f'use names out of {", ".join(shape.linears)}, or "all-linear"'
             )
     chosen = [
         size

@@ -25,7 +25,7 @@ def parser() -> argparse.ArgumentParser:
         return command
 
     train = takes_recipe("train", "train a policy, or resume a run of the same name")
-    train.add_argument("--live", action="store_true", help="show a view that refreshes, where the output is a terminal")
+    train.add_argument("--live", action="store_true", help="show a live view, if the output is a terminal")
     takes_recipe("sft", "fine-tune a model on pairs of prompt and completion, or resume that")
     submit = takes_recipe("submit", "train as a job on a Ray cluster, or resume that")
     submit.add_argument(
@@ -58,7 +58,7 @@ def parser() -> argparse.ArgumentParser:
     solve = commands.add_parser("solve", help="let a model answer one question, and check the answer")
     solve.add_argument("model", help="model folder, such as runs/<name>/final, or a hub name")
     solve.add_argument("question", help='such as "Using the numbers [4, 7, 3], create an equation that equals 25"')
-    solve.add_argument("--recipe", help="recipe that words the question; default: that of the model's own run")
+    solve.add_argument("--recipe", help="recipe with the question's template; default: that of the model's own run")
     solve.add_argument("--answer", help="what is right, such as 72; Countdown needs none")
     solve.add_argument("--attempts", type=int, default=1, help="completions to sample; 1 is greedy (default: 1)")
 
@@ -82,18 +82,18 @@ def add_commands_on_runs(commands: Any) -> None:
     push = commands.add_parser("push", help="upload a run's model to the Hugging Face hub, with a card made of the run")
     push.add_argument("run", help="directory of the run, such as runs/<name>")
     push.add_argument("repository", metavar="OWNER/NAME", help="what it is called on the hub")
-    push.add_argument("--dry-run", action="store_true", help="write the folder, and upload nothing")
+    push.add_argument("--dry-run", action="store_true", help="write the folder, but upload nothing")
     push.add_argument(
         "--output", metavar="FOLDER", help="the folder of --dry-run; default: push/ in the run's directory"
     )
     push.add_argument("--license", metavar="ID", help="the model's, such as apache-2.0; default: that of its base")
     push.add_argument("--private", action="store_true", help="make a new repository private")
 
-    scale = commands.add_parser("scale", help="change the number of generators of a run that is going on")
+    scale = commands.add_parser("scale", help="change the number of generators of a run while it runs")
     scale.add_argument("run", help="directory of the run, such as runs/<name>")
-    scale.add_argument("num_generators", type=int, help="how many it has from its next step on")
+    scale.add_argument("num_generators", type=int, help="the number of generators from the next step on")
 
-    watch = commands.add_parser("watch", help="show how a run goes, from another terminal, until it ends")
+    watch = commands.add_parser("watch", help="show a run's progress, from another terminal, until it ends")
     watch.add_argument("run", help="directory of the run, such as runs/<name>")
 
     plot = commands.add_parser("plot", help="draw a run's curve, or any of its metrics, from what it has saved")

@@ -232,7 +232,7 @@ def nothing_torn(aside: Path, folder: Path, advice: str) -> Iterator[None]:
         if error.errno is None:  # nothing that the disk said
             raise
         raise ModelFolderError(
-            f"cannot write the model to {folder}: {error.strerror}. Mend space or permissions there {advice}"
+            f"cannot write the model to {folder}: {error.strerror}. Free space or fix permissions there {advice}"
         ) from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)

@@ -77,7 +77,7 @@ def leave_out_bad_rows(
         return found
     if config.prompts.on_bad_rows == "refuse":
         raise BadRowsError(
-            f"{summary(found)}\nMend or remove them, or set prompts.on_bad_rows=drop to go on without them"
+            f"{summary(found)}\nFix or remove them, or set prompts.on_bad_rows=drop to continue without them"
         )
     unusable = {entry: {fault.key for fault in found if fault.entry == entry} for entry in problems.sources}
     for entry, source in problems.sources.items():

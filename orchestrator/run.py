@@ -84,7 +84,7 @@ class TrainCommand(Command[RunInputs]):
         return plan(self.config)
 
     def how_to_go_on(self) -> str:
-        return f"raise num_steps; to start afresh, choose another name (name={self.config.name}-2)."
+        return f"raise num_steps; to start again from step 0, choose another name (name={self.config.name}-2)."
 
     def prepare(self, latest: Checkpoint | None) -> RunInputs:
         check_data(self.config)
@@ -188,7 +188,7 @@ class TrainCommand(Command[RunInputs]):
         if latest.step >= self.num_steps or not health.is_hopeless:
             return super().ended(latest)
         again = f"choose another name (name={self.config.name}-2)"
-        return Ending.HOPELESS, f"{health.closing} To go on all the same, set health.stop_after = 0; else {again}."
+        return Ending.HOPELESS, f"{health.closing} To continue anyway, set health.stop_after = 0; else {again}."
 
 
 def example_command(config: RunConfig, problems: Mixture) -> list[list[str]]:

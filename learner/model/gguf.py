@@ -52,7 +52,7 @@ def check_header(file: Path) -> None:
     with file.open("rb") as opened:
         start = opened.read(len(MAGIC))
     if start != MAGIC:
-        raise GgufError(f"{file} is no GGUF file: it begins with {start!r}, not {MAGIC!r}. Download it again")
+        raise GgufError(f"{file} is not a GGUF file: it starts with {start!r}, not {MAGIC!r}. Download it again")
 
 
 def check_converted(file: Path, folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:

@@ -64,7 +64,7 @@ def _targets(model: PreTrainedModel, config: LoraConfig) -> list[str]:
     for target in config.target_modules:
         if not any(f".{name}".endswith(f".{target}") for name in layers):
             raise ValueError(
-                f"model.lora.target_modules names {target!r}, which is no linear layer of {model.name_or_path} that "
+                f"model.lora.target_modules names {target!r}, which is not a linear layer of {model.name_or_path} that "
                 f'can have an adapter: use names out of {existing}, or "all-linear"'
             )
     return sorted(config.target_modules)

@@ -34,11 +34,11 @@ def wrong_build(config: RunConfig, layout: Layout) -> str | None:
     """
     if layout.mode != "cpu" or not layout.generators or installed_vllms() != [VLLM["gpu"]]:
         return None
-    install = "install the set for cores: RAYZERO_INSTALL=cpu make install"
+    install = "install the CPU set: RAYZERO_INSTALL=cpu make install"
     if config.placement.mode == "cpu":
-        what = 'placement.mode = "cpu", but the installed vLLM is built for CUDA and does not sample on cores'
+        what = 'placement.mode = "cpu", but the installed vLLM is built for CUDA and does not run on the CPU'
         return f'{what}: set placement.mode = "auto", which uses the GPUs, or {install}'
-    what = "Ray sees no GPU, and the installed vLLM is built for CUDA and does not sample on cores"
+    what = "Ray sees no GPU, and the installed vLLM is built for CUDA and does not run on the CPU"
     return f"{what}: `rayzero doctor` says why the GPU is not found; or {install}"
 
 

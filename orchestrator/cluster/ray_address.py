@@ -33,7 +33,7 @@ def reach(host: str, port: int) -> str:
 def check_ray_address(address: str | None, reach: Callable[[str, int], str] = reach) -> RayAddress:
     """Say what the value of RAY_ADDRESS leads to: runs join that cluster, and fail when it is gone."""
     if not address or address == "local":
-        return RayAddress("not set: each run starts a Ray of its own, and ends it")
+        return RayAddress("not set: each run starts its own Ray, and ends it")
     if address == "auto":
         return RayAddress("auto: runs join the cluster that runs on this machine")
     scheme, _, rest = address.rpartition("://")
@@ -48,6 +48,6 @@ def check_ray_address(address: str | None, reach: Callable[[str, int], str] = re
         found = f"{address}, which names no host and port"
         return RayAddress(found, "host:port", "unset RAY_ADDRESS, or export RAY_ADDRESS=HOST:6379")
     if why := reach(host.strip("[]"), int(port)):
-        fix = "unset RAY_ADDRESS to start a Ray of one's own, or start that cluster again (ray start --head)"
+        fix = "unset RAY_ADDRESS to let each run start its own Ray, or start that cluster again (ray start --head)"
         return RayAddress(f"{address} does not answer: {why}", "a cluster that answers", fix)
     return RayAddress(f"{address} answers")

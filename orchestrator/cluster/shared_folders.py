@@ -64,7 +64,7 @@ def refuse_unshared(setting: str, folder: Path, answers: Mapping[str, str], name
     """Raise PlacementError where a node could not answer, or its answer is not to be seen here."""
     wrong = [f"{node} {reason}" for node, reason in answers.items() if reason]
     wrong += [
-        f"what {node} writes there is not to be seen here"
+        f"what {node} writes there is not visible here"
         for (node, reason), name in zip(answers.items(), names, strict=True)
         if not reason and not appears(folder / name)
     ]

@@ -201,7 +201,8 @@ def reward_conflicts(config: RunConfig) -> Iterator[str]:
         if paid <= given - {*own[name]}:
             yield (
                 f"rewards.weights = {rewards.weights}: {', '.join(sorted(paid))} are given by environments of other "
-                f"entries, so all completions of prompts.mixture.{name} would fail: weigh a part that these have too"
+                f"entries, so all completions of prompts.mixture.{name} would fail: give a weight "
+                "to a part that these have too"
             )
     weighed = {*rewards.weights, *(name for each in rewards.ensembles.values() for name in each.weights)}
     lead_in = config.prompts.assistant_prefix.partition("<think>")[0].strip()
@@ -226,7 +227,7 @@ def correctness_conflicts(config: RunConfig, parts: Mapping[str, set[str]]) -> I
     if ungraded and len(ungraded) < len(parts):
         yield (
             f"prompts.mixture: {answers[0]} are not right or wrong (no part correctness), those of "
-            "others are: no pass rate could be told of the mixture; train on it in a run of its own"
+            "others are: the mixture has no pass rate; train on that entry in a run of its own"
         )
     elif ungraded and rates:
         yield (

@@ -55,6 +55,6 @@ def slow_bfloat16(dtype: str, mode: str) -> str | None:
     if dtype != "bfloat16" or mode != "cpu" or has_units():
         return None
     return (
-        f"model.dtype bfloat16 on a CPU without units for it ({' or '.join(UNITS[:2])}): it works, and is slower than "
-        'float32; set model.dtype to float32, or to "auto", which takes bfloat16 where it is fast'
+        f"model.dtype bfloat16 on a CPU without hardware support for it ({' or '.join(UNITS[:2])}): it works, but is "
+        'slower than float32; set model.dtype to float32, or to "auto", which takes bfloat16 where it is fast'
     )

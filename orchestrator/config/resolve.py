@@ -155,7 +155,8 @@ def plan_fractions(
         if layout.mode == "pods":
             return generator, learner
         raise ConfigError(
-            f"{error}; or give rollout.gpu_memory_fraction and learner.gpu_memory_fraction, which are planned otherwise"
+            f"{error}; or set rollout.gpu_memory_fraction and learner.gpu_memory_fraction, which the plan "
+            "computes otherwise"
         ) from error
     config = config.model_copy(update={"placement": config.placement.model_copy(update={"mode": layout.mode})})
     gpu = GpuModel(f"{(gib := gpu_gib()):.2f} GiB", gib)

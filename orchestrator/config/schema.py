@@ -203,7 +203,7 @@ class RunConfig(Section, frozen=True):
     @classmethod
     def _is_a_folder_of_its_own(cls, name: str) -> str:
         if not name.strip("."):
-            raise ValueError(f"name = {name!r} is no folder of its own in runs_dir: give it a letter or a digit")
+            raise ValueError(f"name = {name!r} does not name a folder in runs_dir: use at least one letter or digit")
         return name
 
     @field_validator("runs_dir")

@@ -154,7 +154,7 @@ def probe(code: str, timeout_s: float, environment: Mapping[str, str] | None = N
         return ProbeOutcome("done", seconds, json.loads(facts), (said + complaints).strip())
     if child.returncode < 0:
         return ProbeOutcome("crashed", seconds, words=f"died of {signal.Signals(-child.returncode).name}")
-    lines = complaints.strip().splitlines() or [f"ended with exit code {child.returncode} and no word"]
+    lines = complaints.strip().splitlines() or [f"ended with exit code {child.returncode} and no message"]
     return ProbeOutcome("failed", seconds, words=lines[-1][:300])
 
 

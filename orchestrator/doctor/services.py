@@ -227,5 +227,5 @@ def check_sandbox(protections: Callable[[], Mapping[str, tuple[str, ...]]]) -> F
         return warning("sandbox", str(error)[:300], "a box that starts", fix)
     bare = [what for what, steps in found.items() if not steps]
     if bare:
-        return warning("sandbox", f"nothing protects {', '.join(bare)}", "network, files and processes protected", fix)
+        return warning("sandbox", f"not protected: {', '.join(bare)}", "network, files and processes protected", fix)
     return ok("sandbox", "; ".join(f"{what} by {', '.join(steps)}" for what, steps in found.items()))

@@ -38,7 +38,9 @@ def named_models(arguments: Sequence[str]) -> list[NamedModel]:
     models = [named_model(argument) for argument in arguments]
     for model in models:
         if not model.name or not model.path:
-            raise ConfigError(f"{model.name}:{model.path} is no model: write name:path, such as base:Qwen/Qwen2.5-0.5B")
+            raise ConfigError(
+                f"{model.name}:{model.path} is not a model: write name:path, such as base:Qwen/Qwen2.5-0.5B"
+            )
     name, count = Counter(model.name for model in models).most_common(1)[0]
     if count > 1:
         raise ConfigError(f"{count} models would be called {name!r}: write name:path to tell them apart")
@@ -102,7 +104,7 @@ def tokenizer_of(model: str) -> Any:
     except (OSError, ValueError) as error:
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise PolicyError(
-            f"{model!r} is no folder here, and its tokenizer cannot be loaded from the hub either: {reason}"
+            f"{model!r} is not a folder here, and its tokenizer cannot be loaded from the hub either: {reason}"
             if not Path(folder).exists()
             else f"{model!r}: its tokenizer cannot be loaded: {reason}"
         ) from error

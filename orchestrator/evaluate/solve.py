@@ -76,7 +76,8 @@ def read_question(config: RunConfig, question: str, answer: str | None) -> Probl
     """Return the question as a problem of the recipe's task. Raises ConfigError when it is none."""
     if len(config.prompts.tasks) > 1:
         raise ConfigError(
-            f"the recipe mixes the questions of {sorted(config.prompts.tasks)}: name a recipe of one kind with --recipe"
+            f"the recipe mixes the questions of {sorted(config.prompts.tasks)}: name a recipe with one kind "
+            "of question with --recipe"
         )
     (task,) = config.prompts.tasks.values()
     try:
@@ -128,12 +129,12 @@ def is_answer_known(prompt: Prompt, config: RunConfig) -> bool:
 def verdict(prompt: Prompt, text: str, config: RunConfig, console: Console) -> bool | None:
     """Print what the task's grader says of the answer. Return None when it is neither right nor wrong."""
     if not is_answer_known(prompt, config):
-        console.print("[yellow]not checked:[/] say with --answer what is right")
+        console.print("[yellow]not checked:[/] give the right answer with --answer")
         return None
     outcome = asyncio.run(grade(prompt, prompt.assistant_prefix + text, config))
     if outcome.status != "ok":
         console.print(
-            f"[yellow]not checked:[/] {prompt.grader} cannot grade it by --answer alone ({escape(outcome.reason)})"
+            f"[yellow]not checked:[/] {prompt.grader} cannot grade it with only --answer ({escape(outcome.reason)})"
             if outcome.status == "error"
             else f"[yellow]not checked:[/] {outcome.reason}"
         )

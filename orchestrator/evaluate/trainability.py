@@ -117,14 +117,14 @@ def advice(verdict: Verdict, evaluation: Evaluation, config: RunConfig) -> Itera
     format_rate = evaluation.format_rate
     if format_rate is not None and format_rate.mean < FEW_IN_FORMAT:
         yield (
-            f"Only {100 * format_rate.mean:.0f}% of the completions are in the format asked for. Where an answer is "
+            f"Only {100 * format_rate.mean:.0f}% of the completions are in the required format. If an answer is "
             'not found for that reason (read some below), show the format (prompts.format = "one_shot"), teach it '
-            "(`rayzero sft`, or warm_start.data), pay for it (a reward part for it), or ask for none "
+            "(`rayzero sft`, or warm_start.data), reward it (a reward part for it), or require none "
             '(prompts.format = "natural").'
         )
     if evaluation.truncated > MANY_TRUNCATED:
         yield (
-            f"{100 * evaluation.truncated:.0f}% of the completions are cut off at sampling.max_completion_tokens = "
+            f"{100 * evaluation.truncated:.0f}% of the completions are truncated at sampling.max_completion_tokens = "
             f"{config.sampling.max_completion_tokens}: raise it, unless the model goes on after its answer; then set "
             "sampling.stop."
         )

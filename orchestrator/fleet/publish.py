@@ -98,7 +98,7 @@ def run_attempt(transport: Transport, attempt: Attempt, progress: PublishProgres
     progress.lose(staged.died)
     if staged.refused and is_last and not progress.confirmed:
         raise PublishError(
-            f"version {attempt.version} was refused, and every generator goes on with what it had: "
+            f"version {attempt.version} was refused, and every generator continues with its earlier weights: "
             f"{joined(staged.refused)}"
         )
     if staged.failed and not is_last:

@@ -24,7 +24,9 @@ class ScaleError(ValueError):
 def request_generators(run: Path, count: int) -> None:
     """Ask the run in that directory for `count` generators, from its next step on. Raises ScaleError."""
     if not (run / "config.json").is_file():
-        raise ScaleError(f"{str(run)!r} is no run: it has no config.json. Give a run's directory, such as runs/<name>")
+        raise ScaleError(
+            f"{str(run)!r} is not a run: it has no config.json. Give a run's directory, such as runs/<name>"
+        )
     if count < 1:
         raise ScaleError(f"{count} generators: a run needs at least 1")
     config = json.loads((run / "config.json").read_text())

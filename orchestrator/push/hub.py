@@ -26,8 +26,8 @@ def check_name(repository: str) -> None:
         )
     if not (NAME.fullmatch(owner) and NAME.fullmatch(name)) or ".." in name or "--" in name:
         raise ConfigError(
-            f"{repository!r} is no name on the hub: write OWNER/NAME in letters, digits, single '-', '_' and '.', each "
-            "of at most 96 characters"
+            f"{repository!r} is not a name on the hub: write OWNER/NAME in letters, digits, single '-', '_' and '.', "
+            "each of at most 96 characters"
         )
 
 
@@ -74,6 +74,6 @@ def refusal(error: Exception, repository: str, token: str) -> str:
         400: "it takes the card or a file not as it is; such as --license, which must be one that it knows",
         401: "the token is not valid (any more): `hf auth login`, or set HF_TOKEN",
         403: f"the token may not write to {owner}: take one that may, or another owner",
-        404: f"there is no {owner} on the hub that the token may write to: take another owner, or another token",
+        404: f"the token may not write to an owner {owner} on the hub: use another owner, or another token",
     }.get(status or 0, "look at the network and the hub, and start the same command again: what is there stays there")
     return f"{repository} could not be uploaded: {advice}. The hub says: {type(error).__name__}: {text}"

@@ -112,7 +112,7 @@ def what_to_do(run: RecordedRun) -> str:
     if run.state == "going on":
         return "wait for its end"
     if was_stopped(run.rows, run.settings) and (run.path / "final").exists():
-        return "it was stopped as hopeless, and goes on where health.stop_after is raised, or 0"
+        return "it was stopped as hopeless, and resumes only if health.stop_after is raised, or 0"
     ends_it = f", or num_steps={run.last_step} there ends it here"
     return "the command that started it resumes it" + (ends_it if run.last_step and run.setting("num_steps") else "")
 

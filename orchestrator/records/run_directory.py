@@ -209,8 +209,8 @@ class RunDirectory:
             yield
         except OSError as error:
             raise RunDirectoryError(
-                f"cannot write the run directory {self.path}: {error.strerror}. Mend space or permissions there and "
-                "start the same command again (it resumes from the last checkpoint), or set runs_dir to another folder"
+                f"cannot write the run directory {self.path}: {error.strerror}. Free space or fix permissions there "
+                "and start the same command again (it resumes from the last checkpoint), or set runs_dir to another folder"
             ) from error
 
     def _rollouts_file(self, step: int) -> Path:

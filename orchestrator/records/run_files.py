@@ -26,7 +26,7 @@ class RunFiles:
         try:
             config = json.loads((self.path / "config.json").read_text())
         except OSError as error:
-            raise ConfigError(f"{self.path} is no run: it has no config.json. {self._instead()}") from error
+            raise ConfigError(f"{self.path} is not a run: it has no config.json. {self._instead()}") from error
         except ValueError as error:
             raise ConfigError(f"{self.path / 'config.json'} is not JSON ({error})") from error
         self.config: dict[str, Any] = config

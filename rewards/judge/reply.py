@@ -59,7 +59,7 @@ def was_cut(completion: Mapping[str, Any]) -> bool:
 
 def _no_completion(body: bytes) -> WrongAnswerError:
     return WrongAnswerError(
-        f"the endpoint sent {body[:MAX_SHOWN].decode('utf-8', 'replace')!r}, which is no completion"
+        f"the endpoint sent {body[:MAX_SHOWN].decode('utf-8', 'replace')!r}, which is not a completion"
     )
 
 

@@ -18,7 +18,7 @@ def score(text: str, answer: Mapping[str, Any]) -> dict[str, float]:
 
 def check_reference(answer: Mapping[str, Any]) -> str | None:
     """Return why no guess could be right."""
-    return None if isinstance(answer.get("number"), int) else "number is no whole number"
+    return None if isinstance(answer.get("number"), int) else "number is not a whole number"
 
 
 def explain(text: str, answer: Mapping[str, Any]) -> str:

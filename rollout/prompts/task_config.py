@@ -218,7 +218,7 @@ class TaskConfig(BaseModel, frozen=True, extra="allow", use_attribute_docstrings
             needed = ", and ".join(
                 " or ".join(f"{{{name}}}" for name in group if name != ANY_FIELD) for group in groups
             )
-            raise ValueError(f"{key} must show {needed}, or nobody can answer it")
+            raise ValueError(f"{key} must show {needed}, or the question cannot be answered")
         try:
             wording.format(**dict.fromkeys(known, "a text"))
         except (ValueError, LookupError) as error:
@@ -242,4 +242,4 @@ def shown_fields(key: str, wording: str) -> set[str]:
     try:
         return {name for _, name, _, _ in string.Formatter().parse(wording) if name is not None}
     except ValueError as error:
-        raise ValueError(f"{key} = {wording!r}: {error}. A brace that is no field is written twice: {{{{") from None
+        raise ValueError(f"{key} = {wording!r}: {error}. Write a brace that is not a field twice: {{{{") from None

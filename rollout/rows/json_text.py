@@ -46,7 +46,7 @@ def numbered_lines(file: IO[bytes], source: str) -> Iterator[tuple[str, bytes]]:
     for number, line in enumerate(iter(lambda: file.readline(MAX_LINE_BYTES), b""), 1):
         where = f"{source}, line {number}"
         if len(line) == MAX_LINE_BYTES:
-            raise RowError(f"{where} has {MAX_LINE_BYTES} bytes or more: it is no row; write one object a line")
+            raise RowError(f"{where} has {MAX_LINE_BYTES} bytes or more: it is not a row; write one object per line")
         yield where, line.removeprefix(BOM) if number == 1 else line
 
 
@@ -101,7 +101,7 @@ def _listed(content: bytes, source: str) -> Iterator[LocatedRow]:
             raise RowError(f"{where} is followed by {found} instead of `,` or `]`: fix the list")
         position, number = between.end(), number + 1
     if text[position + 1 :].strip():
-        raise RowError(f"{source}: behind the list stands {text[position + 1 :].strip()[:20]!r}: remove it")
+        raise RowError(f"{source}: the list is followed by {text[position + 1 :].strip()[:20]!r}: remove it")
 
 
 def _parse(text: str, start: int, where: str, is_whole: bool = False) -> tuple[Row, int]:
@@ -116,7 +116,7 @@ def _parse(text: str, start: int, where: str, is_whole: bool = False) -> tuple[R
     except ValueError as error:
         raise RowError(f"{where}: {error}") from None
     if is_whole and (rest := text[end:].strip()):
-        raise RowError(f"{where}: behind its object stands {rest[:20]!r}: {_FIX}")
+        raise RowError(f"{where}: its object is followed by {rest[:20]!r}: {_FIX}")
     if not isinstance(value, dict):
         raise RowError(f"{where} is not an object, but {json_text(value)[:40]}: {_FIX}")
     if _SURROGATE.search(text, start, end):
@@ -141,7 +141,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"{twice!r} stands twice in one object: which of them counts? Remove the other")
+        raise ValueError(f"{twice!r} occurs twice in one object: remove one of them")
     return found
 
 
@@ -160,8 +160,8 @@ def _int(text: str) -> int:
 
 
 def _constant(text: str) -> NoReturn:
-    raise ValueError(f"{text} is no number of JSON: write a text in quotes, null, or leave the row out")
+    raise ValueError(f"{text} is not a number in JSON: write a text in quotes, null, or leave the row out")
 
 
-_FIX = "write an object a line, or a list of objects"
+_FIX = "write one object per line, or a list of objects"
 _DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_float=_float, parse_int=_int, parse_constant=_constant)

@@ -90,7 +90,7 @@ def load_task(task: str) -> Task:
     if "." not in task:
         if task not in task_names():
             raise ValueError(
-                f"there is no task {task!r} (one of your own is named by its module, such as my_package.my_task); "
+                f"there is no task {task!r} (name your own task by its module, such as my_package.my_task); "
                 f"{nearest(task, task_names())}"
             )
         return cast(Task, import_module(f"{PACKAGE}.{task}"))

@@ -132,7 +132,7 @@ def log_merged(source: str, problems: Sequence[Problem]) -> None:
         logger.info("%s: %d rows, %d different problems", source, len(problems), len(first))
     if contradicting:
         logger.warning(
-            "%s: %d rows ask what another row asks and have another answer; one of the two counts. Mend or remove: %s",
+            "%s: %d rows ask what another row asks and have another answer; one of the two counts. Fix or remove: %s",
             source,
             len(contradicting),
             "; ".join(contradicting[:MAX_NAMED]) + "; …" * (len(contradicting) > MAX_NAMED),

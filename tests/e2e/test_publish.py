@@ -208,7 +208,10 @@ def with_odd(fleet, kind):
     ("kind", "message"),
     [
         (Mistaken, "published version 7, but odd runs 6"),
-        (Failing, "goes on with what it had: odd refused stage_weights.*ValueError: no parameter 'model.layers.9'"),
+        (
+            Failing,
+            "continues with its earlier weights: odd refused stage_weights.*ValueError: no parameter 'model.layers.9'",
+        ),
     ],
 )
 def test_a_publish_that_goes_wrong_names_the_generator(fresh, kind, message) -> None:

@@ -159,5 +159,5 @@ def settle(
         return
     said = f"{what}:\n  " + "\n  ".join(changes)
     if not is_allowed:
-        raise error(f"{said}\nPut back what it was, or add {ALLOW} to go on all the same")
+        raise error(f"{said}\nRestore what it was, or add {ALLOW} to continue anyway")
     logger.warning("%s. %s says to go on", said, ALLOW)

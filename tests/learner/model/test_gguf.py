@@ -39,8 +39,8 @@ def test_files_that_are_none_or_cut_off_or_of_an_unknown_architecture(tmp_path: 
     (tmp_path / "header.gguf").write_bytes(content[:30])
     write_gguf(tmp_path / "lamma.gguf", llama(), architecture="lamma")
     for name, said in {
-        "none": r"none\.gguf is no GGUF file: it begins with b'PK",
-        "empty": r"empty\.gguf is no GGUF file",
+        "none": r"none\.gguf is not a GGUF file: it starts with b'PK",
+        "empty": r"empty\.gguf is not a GGUF file",
         "cut": r"cut\.gguf cannot be read .*cut off.* Download the file again",
         "header": r"header\.gguf cannot be read",
         "lamma": r"lamma\.gguf cannot be read .*lamma.*reads are .*llama, .*qwen2",

@@ -67,7 +67,7 @@ def test_every_other_node_is_asked_for_model_and_folders(tmp_path: Path, monkeyp
     assert asked == ["listing of host2", "listing of host3", "answer of host2", "answer of host3"]
     assert list((tmp_path / "run").iterdir()) == []
     monkeypatch.setattr(shared_folders, "_answer", Here(lambda *_: ""))  # written, but elsewhere
-    with pytest.raises(PlacementError, match="what host2 writes there is not to be seen here"):
+    with pytest.raises(PlacementError, match="what host2 writes there is not visible here"):
         check_folders(placement, "hub/name", {"runs_dir": tmp_path / "run"})
 
 
@@ -125,7 +125,7 @@ def test_an_unshared_folder_is_refused_with_key_nodes_and_fix(tmp_path: Path) ->
         refuse_unshared("runs_dir", tmp_path, answers, ["token-0", "token-1", "token-2"])
     assert str(refused.value) == (
         f"runs_dir: {tmp_path} is not one folder on all nodes of the run's learner ranks, which write there: node-0 "
-        "has no such folder; what node-2 writes there is not to be seen here. Mount storage that all nodes share at "
+        "has no such folder; what node-2 writes there is not visible here. Mount storage that all nodes share at "
         "one path, and set runs_dir to a folder of it"
     )
 

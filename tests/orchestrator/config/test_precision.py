@@ -75,7 +75,7 @@ def test_a_recipe_that_would_be_right_on_some_machines_only_is_refused_on_all(cp
 def test_bfloat16_on_a_cpu_without_units_is_said_to_be_slow(cpu, caplog: pytest.LogCaptureFixture) -> None:
     config = load("countdown-tiny", [*BF16, "placement.mode=cpu"])
     (notice,) = notices(config)
-    assert "bfloat16 on a CPU without units for it" in notice and 'float32, or to "auto"' in notice
+    assert "bfloat16 on a CPU without hardware support for it" in notice and 'float32, or to "auto"' in notice
     assert ("beware", notice) in supervised_plan(config)
     assert not notices(load("countdown-tiny"))
     unsure = load("countdown-tiny", [*BF16, "placement.mode=auto"])

@@ -183,5 +183,5 @@ def test_sandbox() -> None:
     assert services.check_sandbox(lambda: real).status == ("ok" if all(real.values()) else "warning")
     bare = services.check_sandbox(lambda: {"network": (), "files": ("landlock",)})
     status_and_fix(bare, "warning", "seccomp=unconfined")
-    assert bare.found == "nothing protects network"
+    assert bare.found == "not protected: network"
     status_and_fix(services.check_sandbox(refuses), "warning", "user namespaces")

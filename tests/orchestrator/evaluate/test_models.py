@@ -69,5 +69,5 @@ def test_a_model_that_is_not_there_is_refused(tmp_path) -> None:
         tokenizer_of(str(tmp_path / "nothing"))
     with pytest.raises(PolicyError, match=r"has no config\.json"):
         tokenizer_of(str(tmp_path))
-    with pytest.raises(PolicyError, match="'org/not-here' is no folder here, and its tokenizer cannot be loaded"):
+    with pytest.raises(PolicyError, match="'org/not-here' is not a folder here, and its tokenizer cannot be loaded"):
         tokenizer_of("org/not-here")

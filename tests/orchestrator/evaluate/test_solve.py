@@ -76,7 +76,7 @@ def test_countdown_needs_no_reference() -> None:
 
 def test_a_mixture_does_not_say_which_of_its_tasks_is_meant() -> None:
     mixed = load("countdown-tiny", ["prompts.mixture.small.weight=1", "prompts.mixture.large.weight=1"])
-    with pytest.raises(ConfigError, match=r"mixes the questions of \['large', 'small'\]: name a recipe of one kind"):
+    with pytest.raises(ConfigError, match=r"mixes the questions of \['large', 'small'\]: name a recipe with one kind"):
         read_question(mixed, "4 7 3 -> 25", None)
 
 
@@ -125,7 +125,7 @@ COUNTDOWN = {"numbers": [4, 7, 3], "target": 25}
             {"answer": "many"},
             "#### 71",
             None,
-            "not checked: gsm8k cannot grade it by --answer alone (ValueError",
+            "not checked: gsm8k cannot grade it with only --answer (ValueError",
         ),
         ("period_count", {}, "The cat. The dog.", None, "periods 2"),
     ],
@@ -139,7 +139,7 @@ def test_an_answer_is_marked_by_its_own_task(task, answer, text, expected, said)
 
 def test_without_a_reference_an_answer_is_not_checked_and_says_so() -> None:
     found, printed = judged(prompt("gsm8k", {}), "#### 72", load("countdown-tiny"))
-    assert found is None and "not checked: say with --answer what is right" in printed
+    assert found is None and "not checked: give the right answer with --answer" in printed
 
 
 @pytest.mark.slow

@@ -86,7 +86,7 @@ def test_formats_and_limits_that_hide_answers_are_named() -> None:
 
     cut = [replace(cut[0], completions=tuple(replace(done, finish_reason="length") for done in cut[0].completions))]
     said = " ".join(judge_trainability(summarize(cut), load("countdown-tiny")).advice)
-    assert "100% of the completions are cut off at sampling.max_completion_tokens = 448: raise it" in said
+    assert "100% of the completions are truncated at sampling.max_completion_tokens = 448: raise it" in said
 
 
 def test_a_group_of_one_is_judged_as_one_of_two() -> None:

@@ -90,7 +90,7 @@ def test_what_fails_in_staging_changes_nothing_and_is_tried_again_as_a_whole(tro
 
 
 def test_weights_that_are_refused_twice_reach_nobody() -> None:
-    with pytest.raises(PublishError, match=r"version 7 was refused, and every .* goes on .*: b is refused"):
+    with pytest.raises(PublishError, match=r"version 7 was refused, and every .* continues .*: b is refused"):
         run(Script(stage={"b": "refused"}), Script(stage={"b": "refused"}))
 
 

@@ -43,7 +43,7 @@ def test_what_cannot_be_read_changes_nothing(run, text: str) -> None:
 
 def test_wrong_wishes_are_refused_with_the_fix(run, capsys, tmp_path: Path) -> None:
     assert main(["scale", str(tmp_path / "nowhere"), "2"]) == 1
-    assert "is no run: it has no config.json. Give a run's directory" in capsys.readouterr().err
+    assert "is not a run: it has no config.json. Give a run's directory" in capsys.readouterr().err
     assert main(["scale", str(run.directory), "0"]) == 1
     assert "a run needs at least 1" in capsys.readouterr().err
     settings = json.loads((run.directory / "config.json").read_text())

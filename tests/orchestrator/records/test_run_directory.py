@@ -233,7 +233,7 @@ def test_whatever_is_written_to_a_full_disk_leaves_what_there_was_and_nothing_to
     directory.write_rollouts(1, SCORED)
     directory.log_metrics(1, {"reward/total": 0.5})
     before = files_below(directory.path)
-    with full_disk(limit), pytest.raises(RunDirectoryError, match=r"File too large.*Mend space"):
+    with full_disk(limit), pytest.raises(RunDirectoryError, match=r"File too large.*Free space"):
         write(directory)
     assert files_below(directory.path) == before
     assert directory.metrics() == [{"step": 1, "reward/total": 0.5}] and directory.read_rollouts(1)

@@ -87,7 +87,7 @@ def test_wrong_input_is_named_with_what_to_do(run: Path, capsys, arguments, said
 def test_a_folder_that_is_no_run_is_said_with_the_run_that_was_meant(run: Path, capsys, monkeypatch) -> None:
     monkeypatch.chdir(run.parent.parent)
     assert main(["plot", "mine"]) == 2
-    assert "mine is no run: it has no config.json. Did you mean runs/mine?" in capsys.readouterr().err
+    assert "mine is not a run: it has no config.json. Did you mean runs/mine?" in capsys.readouterr().err
     (run / "metrics.jsonl").unlink()
     assert main(["plot", "runs/mine"]) == 2
     assert "has no step to draw yet" in capsys.readouterr().err

@@ -182,7 +182,7 @@ def test_in_a_pipe_watch_prints_the_lines_that_the_run_prints(tmp_path: Path, ca
 
 def test_a_folder_that_is_no_run_is_an_error(tmp_path: Path, capsys) -> None:
     assert main(["watch", str(tmp_path)]) == 2
-    assert "is no run: it has no config.json" in capsys.readouterr().err
+    assert "is not a run: it has no config.json" in capsys.readouterr().err
 
 
 def finished() -> int:

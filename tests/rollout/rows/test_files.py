@@ -104,16 +104,16 @@ def test_csv_values_are_text_and_may_hold_commas_quotes_and_lines(tmp_path: Path
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("not JSON", "line 2 is not JSON (Expecting value at column 1): write an object a line"),
+        ("not JSON", "line 2 is not JSON (Expecting value at column 1): write one object per line"),
         ("{'q': 1}", "line 2 is not JSON (Expecting property name enclosed in double quotes at column 2): write"),
-        ('{"q": 1}}', "line 2: behind its object stands '}': write an object a line"),
-        ("[1, 2]", "line 2 is not an object, but [1, 2]: write an object a line"),
+        ('{"q": 1}}', "line 2: its object is followed by '}': write one object per line"),
+        ("[1, 2]", "line 2 is not an object, but [1, 2]: write one object per line"),
         ("7", "line 2 is not an object, but 7: write"),
-        ('{"q": NaN}', "line 2: NaN is no number of JSON: write a text in quotes, null, or leave the row out"),
-        ('{"q": -Infinity}', "line 2: -Infinity is no number of JSON"),
+        ('{"q": NaN}', "line 2: NaN is not a number in JSON: write a text in quotes, null, or leave the row out"),
+        ('{"q": -Infinity}', "line 2: -Infinity is not a number in JSON"),
         ('{"q": 1e999}', "line 2: 1e999 is above what a number holds: write it as text, in quotes"),
         (f'{{"q": {"1" * 5000}}}', "line 2: a whole number of 5000 digits is above what is read: write it as text"),
-        ('{"q": 1, "a": 2, "q": 3}', "line 2: 'q' stands twice in one object: which of them counts? Remove the other"),
+        ('{"q": 1, "a": 2, "q": 3}', "line 2: 'q' occurs twice in one object: remove one of them"),
         ('{"q": ' + "[" * 100_000, "line 2 is nested too deep: write a flat object"),
         ('{"q": "\\ud83d!"}', "line 2: column 'q' holds \\ud83d, half of a character that takes two"),
         ('{"q": {"b": ["\\uDE00"]}}', "line 2: column 'q' holds \\ude00, half of a character"),
@@ -139,7 +139,7 @@ def test_a_bad_line_is_named_and_the_others_are_read(line: bytes | str, message:
         ('[{"q": 1} {"q": 2}]', r"row 0 is followed by '\{\"q\": 2\}\]' instead of `,` or `\]`: fix the list"),
         ('[{"q": 1}', "row 0 is followed by the end of the file, where"),
         ('[{"q": 1}, 3]', "row 1 is not an object, but 3: write"),
-        ('[{"q": 1}] x', "behind the list stands 'x': remove it"),
+        ('[{"q": 1}] x', "the list is followed by 'x': remove it"),
         ('[{"q": "\\ud83d"}]', "row 0: column 'q' holds .ud83d"),
         (b'[{"q": "\xe9"}]', r"rows.json is not UTF-8 \(byte 0xe9 at position 9\)"),
     ],
@@ -208,7 +208,7 @@ def test_parquet_with_two_columns_of_a_name_is_refused(tmp_path: Path) -> None:
 
 def test_a_line_without_end_is_refused_rather_than_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rollout.rows.json_text.MAX_LINE_BYTES", 100)
-    with pytest.raises(RowError, match="line 2 has 100 bytes or more: it is no row"):
+    with pytest.raises(RowError, match="line 2 has 100 bytes or more: it is not a row"):
         read(tmp_path / "rows.jsonl", QUESTION + '{"q": "' + "x" * 1000)
 
 

@@ -196,7 +196,7 @@ def test_pairs_come_in_any_file_of_rows(tmp_path, name, content) -> None:
     [
         (b'{"prompt": "caf\xe9", "completion": "2"}', r"line 1 is not UTF-8 \(byte 0xe9 at position 16\): save"),
         (b'{"prompt": "\\ud83d", "completion": "2"}', r"line 1: column 'prompt' holds .ud83d, half of a character"),
-        (b'{"prompt": "1", "completion": "2", "prompt": "3"}', "line 1: 'prompt' stands twice"),
+        (b'{"prompt": "1", "completion": "2", "prompt": "3"}', "line 1: 'prompt' occurs twice"),
     ],
 )
 def test_text_that_no_tokenizer_reads_is_refused_with_its_line(tmp_path, line, message) -> None:
