@@ -72,7 +72,7 @@ def leave_out_bad_rows(
         else:
             replaced = list(problems.hold_out_others(entry, partial(look.fault_of, entry)))
             if replaced:
-                logger.info("%s: %d held-out problems cannot be asked and were drawn again", entry, len(replaced))
+                logger.info("%s: %d held-out problems cannot be used and were drawn again", entry, len(replaced))
     if not found:
         return found
     if config.prompts.on_bad_rows == "refuse":
@@ -94,7 +94,8 @@ def record_left_out(found: Sequence[Fault], file: Path) -> None:
     now = {fault.said for fault in found}
     if before is not None and before != now:
         logger.warning(
-            "other rows are left out than before: %d that were asked, while %d that were left out are asked again: %s",
+            "other rows are left out than before: %d that were used before, while %d that were left out are used "
+            "again: %s",
             len(now - before),
             len(before - now),
             "; ".join([*sorted(now - before), *sorted(before - now)][:MAX_NAMED]),
@@ -130,7 +131,7 @@ class Inspection:
                     file.parent.mkdir(parents=True, exist_ok=True)
                     write_atomically(file, json.dumps(found))
                 except OSError as error:  # the next run looks again
-                    logger.warning("what was found of the rows cannot be kept in %s: %s", file, error.strerror)
+                    logger.warning("the list of left-out rows cannot be written to %s: %s", file, error.strerror)
         return sorted([*(Fault(entry, None, fault.said) for fault in source.faults), *found], key=place)
 
     def fault_of(self, entry: str, problem: Problem) -> str | None:
@@ -180,7 +181,7 @@ def check_rubrics(config: RunConfig, problems: Mixture) -> None:
             if not any(field in answer for answer in answers):
                 there = sorted({name for answer in answers for name in answer})
                 raise ConfigError(
-                    f"{key} shows {{{field}}}, and no answer of {entry} has that: it has "
+                    f"{key} shows {{{field}}}, which no answer of {entry} has: it has "
                     f"{', '.join(there) or 'no entries'}. Show one of those, or write the name without braces"
                 )
 

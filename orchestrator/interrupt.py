@@ -40,7 +40,7 @@ class Interrupt:
         self.requested = True
         said = (
             f"{signal.Signals(number).name}: finishing this step, then saving a checkpoint. "
-            "Once more leaves at once, without one."
+            "Another signal exits at once, without one."
         )
         self._console.print(said, style="yellow")
         logger.warning("%s", said)  # where a view of the run looks

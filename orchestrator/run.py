@@ -166,9 +166,9 @@ class TrainCommand(Command[RunInputs]):
             console.print(examples_table(read_records(evaluated[0]), read_records(evaluated[-1])))
         console.print(summary_table(lines, closing))
         console.print(f"this command took {seconds / 60:.1f} minutes. In {relative(directory.path)}:", highlight=False)
-        console.print("  final/         the trained model; metrics.jsonl, rollouts/, curve.png, log.txt beside it")
+        console.print("  final/         the trained model; next to metrics.jsonl, rollouts/, curve.png and log.txt")
         if failure is None:
-            console.print("  report.html    what it learned, to open in a browser and to send")
+            console.print("  report.html    what it learned, to open in a browser and to share")
         for label, command in zip(("try it:", ""), (*self.example, ["eval"]), strict=False):
             words = shlex.join(["rayzero", command[0], str(relative(directory.final)), *command[1:]])
             console.print(f"{label:<8} {words}", highlight=False, markup=False, soft_wrap=True)

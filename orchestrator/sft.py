@@ -152,7 +152,7 @@ class SupervisedCommand(Command[SupervisedInputs]):
 
     def report(self, seconds: float) -> None:
         final = self.directory.final
-        self.console.print(f"the trained model is in {final}; metrics.jsonl and log.txt beside it", highlight=False)
+        self.console.print(f"the trained model is in {final}, next to metrics.jsonl and log.txt", highlight=False)
         self.console.print(f"train it on:  rayzero train RECIPE model.path={final}", highlight=False, markup=False)
 
 

@@ -29,6 +29,6 @@ def teacher_model(config: RunConfig, tokenizer: Any) -> str | None:
         shown = ", ".join(repr(token) for token in differing[:SHOWN])
         raise PolicyError(
             f"model.teacher = {config.model.teacher!r} has another tokenizer than the policy: {len(differing):,} "
-            f"tokens differ, such as {shown}. A teacher is asked about the policy's own tokens: take one of its family"
+            f"tokens differ, such as {shown}. A teacher must know the policy's own tokens: use one of its family"
         )
     return folder

@@ -60,7 +60,7 @@ def fit(
         if is_leaving:
             break
     if examples.num_left_out:
-        logger.info("%d examples ask a held-out question and were not taught", examples.num_left_out)
+        logger.info("%d examples ask a held-out question and were left out", examples.num_left_out)
     return last_step
 
 

@@ -1,4 +1,4 @@
-"""Which generator gets which prompts, and how fast the groups come back."""
+"""Assign prompts to generators, and measure how fast groups come back."""
 
 from __future__ import annotations
 
@@ -58,11 +58,11 @@ def group_by_sampling(requests: Sequence[PromptRequest]) -> Iterator[SamplingReq
 def waited_for(
     in_flight: Mapping[str, Mapping[str, PromptRequest]], num_asked: int, num_grading: int, num_queued: int
 ) -> str:
-    """Return who is waited for, in words.
+    """Return in words what is still pending.
 
     Args:
         in_flight: what each generator has, by its name and the prompt's id.
-        num_asked: completions whose environments are to answer.
+        num_asked: completions that wait for their environments.
         num_grading: groups that the reward workers have.
         num_queued: prompts that no generator has.
     """
@@ -76,7 +76,7 @@ def waited_for(
     if num_grading:
         parts.append(f"the reward workers ({num_grading} groups)")
     if num_queued:
-        parts.append(f"a generator to be there for {num_queued} prompts")
+        parts.append(f"a free generator for {num_queued} prompts")
     return ", ".join(parts) or "nothing"
 
 

@@ -216,11 +216,13 @@ class RayFleet(RolloutFleet):
         if self._shares_gpu:
             if wanted != self._refused:
                 logger.warning(
-                    "%d generators are wanted, but each shares a GPU with a learner rank: they stay as they are", wanted
+                    "%d generators were requested, but each shares a GPU with a learner rank: "
+                    "their number stays the same",
+                    wanted,
                 )
             self._refused = wanted
             return
-        logger.info("%d generators are wanted, %d there are", wanted, len(self.generators.names))
+        logger.info("%d generators were requested, there are %d", wanted, len(self.generators.names))
         for name in self.generators.names[wanted:]:
             self.rollouts.requeue(name)
         self.generators.resize(wanted)

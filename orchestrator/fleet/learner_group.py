@@ -204,7 +204,7 @@ class LearnerGroup:
 
     def _started(self, calls: Mapping[str, Any], method: str, liveness: Listener | None = None) -> dict[str, Any]:
         """Wait for ranks that are starting, or that wait for a place to do so, and return their answers."""
-        advice = "raise placement.start_timeout_s, or look at `ray status`: there may be no place for the rank"
+        advice = "raise placement.start_timeout_s, or look at `ray status`: the cluster may have no room for the rank"
         return answers(calls, method, self._config.placement.start_timeout_s, advice, self._beside, liveness)
 
     def _logged(self, update: Update) -> Update:

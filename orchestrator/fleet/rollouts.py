@@ -233,12 +233,12 @@ class RolloutStream:
         self._hand_out()
 
     def _describe_pending(self) -> str:
-        """Return who is waited for, in words."""
+        """Return in words what is still pending."""
         return waited_for(self._in_flight, self._calls.num_asked, self._rewards.num_pending, len(self._queue))
 
     def _report_stall(self, missing: set[str]) -> NoReturn:
         raise RemoteCallError(
             f"no group finished for {self._config.stall_timeout_s:g} s; {len(missing)} are missing, waiting for "
             f"{self._describe_pending()}. Raise rollout.stall_timeout_s if completions really take that long; else "
-            "look at the log of who is waited for"
+            "look at the logs of these actors"
         )

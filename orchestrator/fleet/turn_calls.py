@@ -127,7 +127,7 @@ class TurnCalls(GroupCalls):
     def took(self, header: TurnHeader, reference: Any) -> None:
         if header.end == "unreadable":
             said = self._router.said(header.key)[:SHOWN_CHARACTERS]
-            self._warn(header.key, f"error: the model's tokenizer has no tokens for what it said: {said!r}")
+            self._warn(header.key, f"error: the model's tokenizer has no tokens for its observation: {said!r}")
         self._router.took(header, reference)
 
     def forget(self, prompt_id: str) -> None:
@@ -178,7 +178,7 @@ class TurnCalls(GroupCalls):
             raise RewardFailure(
                 f"the environments of {num_failed} of the last {total} completions failed, more than "
                 f"rewards.max_failed_share = {self._max_failed_share:g} allows; the last: {self._last_failure}. Fix "
-                "the environment (a text that it cannot read deserves an answer, not an exception), raise "
+                "the environment (it should answer a text that it cannot read, not raise an exception), raise "
                 "environment.deadline_s, or raise rewards.max_failed_share"
             )
 

@@ -117,7 +117,7 @@ def _concurrency(config: RunConfig) -> Iterator[Change]:
 def _offloaded_reference(config: RunConfig) -> Iterator[Change]:
     if reference_kind(config.learner.algorithm, config.model) == "copy":
         overrides = ("learner.algorithm.reference=offloaded",)
-        yield Change(overrides, "host memory, and the reference travels twice a step")
+        yield Change(overrides, "host memory, and the reference is copied twice per step")
 
 
 def _optimizer(config: RunConfig) -> Iterator[Change]:
@@ -135,7 +135,7 @@ def _no_reference(config: RunConfig) -> Iterator[Change]:
     kind = reference_kind(config.learner.algorithm, config.model)
     if config.model.teacher is None and kind in ("copy", "offloaded"):
         overrides = ("learner.algorithm.kl_beta=0",)
-        yield Change(overrides, "another algorithm: nothing holds the policy near its beginning")
+        yield Change(overrides, "another algorithm: nothing keeps the policy near its initial weights")
 
 
 def _lora(config: RunConfig) -> Iterator[Change]:

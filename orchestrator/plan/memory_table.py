@@ -77,7 +77,7 @@ def summary(plan: MemoryPlan) -> list[str]:
         f"rollout.gpu_memory_fraction {plan.fraction.value:g}: {plan.fraction.reason}",
     ]
     if 1 <= cache.num_completions < cache.wanted_completions:
-        lines.append("beware: where completions grow that long, vLLM stops some of them and computes them again")
+        lines.append("beware: if completions get that long, vLLM preempts some of them and computes them again")
     return lines
 
 

@@ -60,13 +60,11 @@ def notices(config: RunConfig) -> list[str]:
     if updates > 1 and algorithm.surrogate == "policy_gradient":
         found.append(
             f"learner.updates_per_step {updates} with surrogate policy_gradient: from the second optimizer step on, "
-            "completions are another policy's and no ratio corrects for it; a run of ours collapsed "
+            "completions come from another policy, which no ratio corrects; one of our runs collapsed "
             "(docs/algorithms.md). Set updates_per_step=1, or surrogate=ppo_clip, whose first step is the same"
         )
     if algorithm.kl_beta > 0 and algorithm.kl_placement == "loss" and algorithm.kl_estimator == "k1":
-        found.append(
-            "kl_estimator k1 in the loss has no gradient on average: it adds noise; take k2, k3 or exact there"
-        )
+        found.append("kl_estimator k1 in the loss has no gradient on average: it adds noise; use k2, k3 or exact there")
     return found
 
 

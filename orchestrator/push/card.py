@@ -153,8 +153,7 @@ def link(each: Ingredient) -> str:
 def usage(run: RecordedRun, repository: str, base: Ingredient) -> Iterator[str]:
     """Yield how the model is asked."""
     yield (
-        "Ask it as it was asked in training: `recipe.toml` holds the wording (`prompts`), sampling settings and what "
-        "ends an answer."
+        "Ask it as in training: `recipe.toml` has the templates (`prompts`), sampling settings and what ends an answer."
     )
     yield block("console", f'$ rayzero solve {repository} "QUESTION" --recipe recipe.toml\n$ vllm serve {repository}')
     yield block(
@@ -175,10 +174,10 @@ def usage(run: RecordedRun, repository: str, base: Ingredient) -> Iterator[str]:
 
 def repetition(run: RecordedRun, shown: Mapping[str, Any]) -> Iterator[str]:
     command = "train" if run.setting("num_steps") else "sft"
-    yield "`recipe.toml` is this recipe; what it does not say is at its default."
+    yield "`recipe.toml` is this recipe; all other settings have their defaults."
     yield block("console", f"$ rayzero {command} recipe.toml")
     yield block("toml", shown["recipe"].strip())
-    yield "Of paths the last part is shown; addresses, keys, and where the run was kept are left out."
+    yield "Only the last part of paths is shown; addresses, keys, and the run's folder are left out."
 
 
 def block(language: str, text: str) -> str:

@@ -71,9 +71,9 @@ def refusal(error: Exception, repository: str, token: str) -> str:
     text = " ".join(str(error).replace(token, "(the token)").split())[:MAX_SAID]
     owner = repository.partition("/")[0]
     advice = {
-        400: "it takes the card or a file not as it is; such as --license, which must be one that it knows",
+        400: "the hub refuses the card or a file, for example an unknown --license",
         401: "the token is not valid (any more): `hf auth login`, or set HF_TOKEN",
-        403: f"the token may not write to {owner}: take one that may, or another owner",
+        403: f"the token may not write to {owner}: use one that may, or another owner",
         404: f"the token may not write to an owner {owner} on the hub: use another owner, or another token",
-    }.get(status or 0, "look at the network and the hub, and start the same command again: what is there stays there")
+    }.get(status or 0, "check the network and the hub, and start the same command again: uploaded files are kept")
     return f"{repository} could not be uploaded: {advice}. The hub says: {type(error).__name__}: {text}"

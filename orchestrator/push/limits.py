@@ -21,7 +21,7 @@ def limits(run: RecordedRun, shown: Mapping[str, Any]) -> Iterator[str]:
     figures = {figure["title"]: figure for figure in shown["figures"]}
     if figures:
         yield (
-            f"Measured on {shown['problems']} held-out problems of {shown['task']}, worded as in training. Other "
+            f"Measured on {shown['problems']} held-out problems of {shown['task']}, asked as in training. Other "
             "tasks, wordings and languages were not measured."
         )
     yield (
@@ -31,7 +31,7 @@ def limits(run: RecordedRun, shown: Mapping[str, Any]) -> Iterator[str]:
     yield from learned_little(figures.get("pass@1 (sampled)"))
     if run.setting("num_steps"):
         yield (
-            "Right is what the program that graded the answers takes for right. A model learns what is paid, which may "
+            "An answer counts as right if the grading program accepts it. A model learns what is rewarded, which may "
             "be less than what was meant."
         )
         if taught := run.setting("warm_start.num_steps"):
@@ -42,11 +42,11 @@ def limits(run: RecordedRun, shown: Mapping[str, Any]) -> Iterator[str]:
     cut_off = run.rows[-1].get("rollout/truncated", 0.0) if run.rows else 0.0
     if cut_off > MANY_CUT_OFF:
         tokens = run.setting("sampling.max_completion_tokens")
-        yield f"{100 * cut_off:.0f}% of the last step's completions were cut off at {tokens} tokens."
+        yield f"{100 * cut_off:.0f}% of the last step's completions were truncated at {tokens} tokens."
     for verdict in shown["verdicts"]:
         if verdict["holds"]:
             yield f"At its end the run itself warned ({verdict['name']}): {without_places(verdict['text'])}"
-    yield "Nothing was done for safety; faults and biases of the base model are still there."
+    yield "There was no safety training; the base model's faults and biases remain."
 
 
 def learned_little(figure: Mapping[str, Any] | None) -> Iterator[str]:
@@ -56,4 +56,4 @@ def learned_little(figure: Mapping[str, Any] | None) -> Iterator[str]:
     if (after := figure["after"][0]) is not None:
         yield f"{100 * (1 - after):.0f}% of its sampled answers to held-out problems are wrong."
     if figure.get("change") and figure["change"][1] <= 0 <= figure["change"][2]:
-        yield "The change in pass@1 cannot be told from none: its interval holds 0."
+        yield "The change in pass@1 is not significant: its interval contains 0."

@@ -61,7 +61,7 @@ def write_only(
     card = card_of(run, repository, licence)
     folder = Path(from_home(output)) if output else run.path / FOLDER
     if folder.exists() and not (folder / CARD).is_file():
-        raise ConfigError(f"{folder} is there, and no folder of `rayzero push`: name another one with --output")
+        raise ConfigError(f"{folder} exists and was not made by `rayzero push`: name another folder with --output")
     aside = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(aside, ignore_errors=True)
     try:

@@ -193,8 +193,7 @@ class RunDirectory:
             lock.seek(0)
             holder = LockHolder.read(lock.read().decode(errors="replace")).shown
             raise RunDirectoryError(
-                f"{self.path} is being trained into by another command ({holder}): wait for it, stop it, or choose "
-                "another name"
+                f"another command ({holder}) trains in {self.path}: wait for it, stop it, or choose another name"
             ) from None
         except OSError as error:  # a file system without locks
             logger.warning("%s cannot be locked (%s): start no second command for it", self.path, error)
@@ -210,7 +209,8 @@ class RunDirectory:
         except OSError as error:
             raise RunDirectoryError(
                 f"cannot write the run directory {self.path}: {error.strerror}. Free space or fix permissions there "
-                "and start the same command again (it resumes from the last checkpoint), or set runs_dir to another folder"
+                "and start the same command again (it resumes from the last checkpoint), or set runs_dir to another "
+                "folder"
             ) from error
 
     def _rollouts_file(self, step: int) -> Path:

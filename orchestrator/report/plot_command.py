@@ -20,7 +20,7 @@ def plot_run(given: str, keys: Sequence[str], smooth: int, output: str | None) -
     run = RunFiles(given)
     file = Path(from_home(output)) if output else run.path / "plot.png"
     if file.suffix.lower() not in PICTURES:
-        raise ConfigError(f"--output {file}: draws {' or '.join(PICTURES)}; end the name so")
+        raise ConfigError(f"--output {file}: only {' or '.join(PICTURES)} can be drawn; change the end of the name")
     if smooth < 1:
         raise ConfigError(f"--smooth {smooth}: the number of steps that are averaged, at least 1")
     lines = run.metrics()

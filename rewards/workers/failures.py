@@ -86,6 +86,6 @@ class Failures:
         raise RewardFailure(
             f"{self._num_failed} of the last {total} completions could not be graded, more than "
             f"rewards.max_failed_share = {self._config.max_failed_share:g} allows: {'; '.join(lines)}. Fix "
-            "what fails (a text that a function cannot read deserves a value, not an exception), raise "
-            "rewards.deadlines_s, or raise rewards.max_failed_share"
+            "what fails (a function should return a value for a text that it cannot read, not raise an exception), "
+            "raise rewards.deadlines_s, or raise rewards.max_failed_share"
         )

@@ -156,7 +156,7 @@ def test_a_cluster_whose_store_is_full_loses_a_node_and_gains_one(tmp_path: Path
         run.wait_for(lambda: run.metrics[-1]["system/generator_restarts"] > 0, "the restart in the metrics")
         run.wait_for(lambda: run.metrics[-1]["system/generators"] == 2, "a successor on the first node")
         request_generators(run.directory, 3)
-        run.wait_for(lambda: "3 generators are wanted" in run.log, "the wish in the log")
+        run.wait_for(lambda: "3 generators were requested" in run.log, "the wish in the log")
         run.wait_for_step(run.steps[-1] + 2)
         assert run.metrics[-1]["system/generators"] == 2
         nodes.add_node(num_cpus=1, node_ip_address=ADDRESS)

@@ -70,7 +70,7 @@ def test_a_host_joins_is_slow_is_lost_and_comes_back(tmp_path: Path) -> None:
         run = start_run(tmp_path, ray, hosts[0], "joined", *ONE_OF_EACH, *ONE_IN_ALL, "num_steps=1000")
         run.wait_for_step(1)
         request_generators(run.directory, 2)
-        run.wait_for(lambda: "2 generators are wanted" in run.log, "the wish in the log")
+        run.wait_for(lambda: "2 generators were requested" in run.log, "the wish in the log")
         ray.join(hosts[1], num_cpus=1)
         run.wait_for(lambda: run.metrics[-1]["system/generators"] == 2, "a generator on the host that joined")
         assert places(run, GENERATOR, hosts) == {"host1", "host2"}

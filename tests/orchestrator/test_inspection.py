@@ -81,7 +81,7 @@ def test_a_resume_that_drops_other_rows_says_so(tmp_path, caplog) -> None:
         config = recipe(tmp_path, with_bad_rows(), prompts__on_bad_rows="drop", prompts__max_prompt_tokens=limit)
         caplog.clear()
         record_left_out(leave_out_bad_rows(config, Mixture(config.prompts), Bytes()), file)
-        changed = "other rows are left out than before: 0 that were asked, while 1 that were left out are asked again"
+        changed = "left out than before: 0 that were used before, while 1 that were left out are used again"
         assert (changed in caplog.text) == (file.with_suffix(".seen").exists() is False and limit == "1000")
         if limit == "1000":
             file.with_suffix(".seen").touch()
@@ -98,7 +98,7 @@ def test_good_rows_are_all_asked_and_nothing_is_said(tmp_path, caplog) -> None:
 def test_a_rubric_that_shows_what_no_answer_has_is_refused_by_its_key_before_anything_starts(tmp_path) -> None:
     judge = 'rewards__judges={"clear" = {"model" = "m", "rubric" = "Like %s?"}}'
     config = recipe(tmp_path, GOOD, **dict([(judge % "{nothing}").split("=", 1)]))
-    says = r"rewards\.judges\.clear\.rubric shows \{nothing\}, and no answer of jsonl has that: it has answer\. Show"
+    says = r"rewards\.judges\.clear\.rubric shows \{nothing\}, which no answer of jsonl has: it has answer\. Show"
     with pytest.raises(ConfigError, match=says):
         leave_out_bad_rows(config, Mixture(config.prompts), Bytes())
     config = recipe(tmp_path, GOOD, **dict([(judge % "{answer}").split("=", 1)]))

@@ -112,7 +112,7 @@ def cut_off(history: History, config: RunConfig, limits: HealthLimits) -> str | 
     if not shares or min(shares) < limits.truncated:
         return None
     return (
-        f"{percent(mean(shares))} of the completions are cut off over the last {len(shares)} steps. "
+        f"{percent(mean(shares))} of the completions were truncated over the last {len(shares)} steps. "
         f"{broken_advice(history.last, history, config) or cut_off_advice(config)}"
     )
 
@@ -139,14 +139,14 @@ def wrong_format(history: History, config: RunConfig, limits: HealthLimits) -> s
             return None
     return (
         f"Over the last {limits.steps} steps {percent(max(mean(right), mean(untagged)))} of the completions hold the "
-        f"right answer, and next to none is in the format asked for. {format_advice(history.last, config)}"
+        f"right answer, and almost none has the required format. {format_advice(history.last, config)}"
     )
 
 
 def format_advice(rows: Sequence[Row], config: RunConfig) -> str:
     return (
         f"Likely cause: the model does not write the tags that the reward reads (see rollouts/; prompts.format = "
-        f'"{config.prompts.format}"). Show the format (prompts.format = "one_shot"), ask for none '
+        f'"{config.prompts.format}"). Show the format (prompts.format = "one_shot"), require none '
         '(prompts.format = "natural"), or teach it (`rayzero sft`, warm_start.data).'
     )
 
@@ -176,8 +176,8 @@ def constant_part(history: History, config: RunConfig, limits: HealthLimits) -> 
         f"Make the problems easier, fix the function, or remove rewards.weights.{first}."
     )
     return (
-        f"Reward parts that are the same for every completion of the last {limits.steps} steps: {said}. They teach "
-        f"nothing, only the other parts are learned. {broken_advice(history.last, history, config) or advice}"
+        f"Reward parts that are the same for every completion of the last {limits.steps} steps: {said}. Nothing is "
+        f"learned from them, only from the other parts. {broken_advice(history.last, history, config) or advice}"
     )
 
 

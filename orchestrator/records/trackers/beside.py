@@ -69,7 +69,7 @@ class TrackerProcess:
                     command, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True
                 )
         except OSError as error:
-            self._tell(f"cannot be told of the run ({error.strerror})")
+            self._tell(f"gets no data of the run ({error.strerror})")
             return
         threading.Thread(target=self._watch, args=(self._process,), name=f"{name}-tracker", daemon=True).start()
 
@@ -88,7 +88,10 @@ class TrackerProcess:
             self._tell_of_end(self._process)
         except subprocess.TimeoutExpired:
             minutes = LAST_S // 60
-            self._tell(f"has not taken the rest within {END_S:g} s; its process goes on for up to {minutes} minutes")
+            self._tell(
+                f"has not taken the rest of the data within {END_S:g} s; its process continues for up to "
+                f"{minutes} minutes"
+            )
 
     def _watch(self, process: subprocess.Popen[bytes]) -> None:
         """Say it at once when the process fails before the run ends."""
@@ -99,12 +102,12 @@ class TrackerProcess:
         if process.returncode != 0 and self._has_told.acquire(blocking=False):
             said = self._log.read_bytes()[-MAX_SAID:].decode(errors="replace").split("\n")
             last = next((line.strip() for line in reversed(said) if line.strip()), "without a word")
-            self._tell(f"is no longer told of the run ({last})")
+            self._tell(f"gets no more data of the run ({last})")
 
     def _tell(self, what: str) -> None:
         sentence = (
-            f"tracking.to: {self._name} {what}. The run is as it would be without, metrics.jsonl has every step, and "
-            f"{self._log} says more. What is missed is told by the next command of this run, or by `python -m "
+            f"tracking.to: {self._name} {what}. The run is not affected, metrics.jsonl has every step, and "
+            f"{self._log} says more. What is missing is sent by the next command of this run, or by `python -m "
             f"orchestrator.records.trackers.follow {self._run} {self._name} < /dev/null`"
         )
         logger.warning("%s", sentence)

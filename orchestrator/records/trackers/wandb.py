@@ -111,7 +111,7 @@ def check_login() -> None:
     asked = f"tracking.wandb = true, and the login for {settings.base_url}"
     fix = (
         "run `wandb login`, or set WANDB_API_KEY; WANDB_MODE=offline keeps the figures in the run directory, for "
-        "`wandb sync`; tracking.wandb=false, or tracking.to without it, does without"
+        "`wandb sync`; tracking.wandb=false, or tracking.to without it, turns it off"
     )
     try:
         host = wbauth.HostUrl(settings.base_url, app_url=settings.app_url)

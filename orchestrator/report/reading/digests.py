@@ -56,7 +56,7 @@ class KeptDigests:
             with (self._run / KEPT).open("a") as file:
                 file.write(to_json({"file": key, "digest": made.to_json()}) + "\n")
         except OSError as error:  # the next report reads the file again
-            logger.info("%s: what was counted cannot be kept (%s)", self._run / KEPT, error.strerror)
+            logger.info("%s: the counts cannot be written (%s)", self._run / KEPT, error.strerror)
 
 
 def read_kept(file: Path) -> dict[Key, StepDigest]:

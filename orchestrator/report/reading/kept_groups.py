@@ -63,7 +63,7 @@ class GroupShelf:
         try:
             write_atomically(run / FILE, "".join([self.made_by + "\n", *lines]))
         except OSError as error:  # the next report makes them again
-            logger.info("%s: the groups of the report cannot be kept (%s)", run / FILE, error.strerror)
+            logger.info("%s: the groups of the report cannot be written (%s)", run / FILE, error.strerror)
 
     def add(self, chosen: Mapping[Place, list[str]], digests: Digested, files: Files) -> None:
         """Add groups, file by file, in the order in which they are wanted; what was rewritten meanwhile is left out."""

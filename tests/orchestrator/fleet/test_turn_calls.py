@@ -109,7 +109,7 @@ def test_what_no_token_stands_for_is_shown_in_the_log(caplog) -> None:
     made.poll(())
     assert len([*made.send({"generator-0": FakeGenerator()}, ())]) == 1
     made.took(TurnHeader(("train/0", 0), 1, 5, "unreadable"), None)
-    assert "the model's tokenizer has no tokens for what it said: '<result>1088'" in caplog.text
+    assert "the model's tokenizer has no tokens for its observation: '<result>1088'" in caplog.text
 
 
 class FakeGenerators:

@@ -47,7 +47,7 @@ def test_a_run_that_changed_nothing_says_so(tmp_path: Path) -> None:
         (run / "held_out" / f"step_{step:06d}.jsonl.zst").write_bytes(
             (run / "held_out" / "step_000001.jsonl.zst").read_bytes()
         )
-    assert "cannot be told from none" in card_of(read_run(run), "me/my-model").text
+    assert "is not significant" in card_of(read_run(run), "me/my-model").text
 
 
 def test_supervised_training_is_called_that(tmp_path: Path) -> None:

@@ -156,7 +156,7 @@ def test_what_was_logged_before_the_directory_was_open_comes_first(config, caplo
 
 def test_a_second_command_for_the_same_run_is_refused_until_the_first_ends(config) -> None:
     first, second = RunDirectory(config).open(), RunDirectory(config).open()
-    refused = rf"being trained into by another command \(process {os.getpid()} on .*choose another name"
+    refused = rf"another command \(process {os.getpid()} on .*choose another name"
     with first.lock(), pytest.raises(RunDirectoryError, match=refused), second.lock():
         pass
     before = (first.path / "config.json").read_text()

@@ -85,7 +85,7 @@ def test_one_that_fails_is_said_at_once_and_once(run: WrittenRun, tmp_path: Path
     assert time.monotonic() - begin < 30.0
     (sentence,) = said
     assert (
-        "tensorboard is no longer told of the run (RuntimeError: the server said no). The run is as it would"
+        "tensorboard gets no more data of the run (RuntimeError: the server said no). The run is not affected"
         in sentence
     )
     assert "metrics.jsonl has every step" in sentence and sentence in caplog.text
@@ -101,7 +101,7 @@ def test_one_that_hangs_is_left_to_itself(run: WrittenRun, tmp_path: Path, monke
         wait_until((tmp_path / "hangs").exists if where != "end" else lambda: "1" in told(run))
         begin = time.monotonic()
     assert 1.4 < time.monotonic() - begin < 30.0
-    assert len(said) == 1 and "has not taken the rest within 1.5 s" in said[0]
+    assert len(said) == 1 and "has not taken the rest of the data within 1.5 s" in said[0]
 
 
 def test_an_error_of_the_run_does_not_wait_for_it_and_the_rest_is_told_all_the_same(run, tmp_path: Path) -> None:
