@@ -146,7 +146,7 @@ def test_what_was_found_is_kept_and_found_again_only_for_the_same_rows_and_setti
 
     cache.write_text("in the way of the folder")
     assert look(rows) == look(rows) == 2
-    assert "cannot be kept in" in caplog.text
+    assert "cannot be written to" in caplog.text
     cache.unlink()
     assert look(rows) == 2 and look(rows) == 0
     assert look(rows, prompts__max_prompt_tokens="140") == 2

@@ -178,7 +178,7 @@ def test_a_busy_cluster_is_waited_for_and_it_is_said_who_holds_it(cluster: Clust
             Placement.of(config)
         assert groups(config) == []
     message = str(caught.value)
-    assert "'countdown-8gpu' wants 10 CPUs and 8 GPUs" in message
+    assert "'countdown-8gpu' needs 10 CPUs and 8 GPUs" in message
     # Ray tries again and again to have all bundles at once, and holds what it got for the moment of a try.
     assert re.search(r"\b[01] GPUs are free", message)
     assert "held by placement groups: 'other' 4 + " in message

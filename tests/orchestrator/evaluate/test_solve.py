@@ -149,7 +149,7 @@ def test_without_a_reference_an_answer_is_not_checked_and_says_so() -> None:
         ('[{name="basic_arithmetic"}]', "<answer>13</answer>", True, "right"),
         only_in_test_all('[{name="basic_arithmetic"}]', "<answer>12</answer>", False, "wrong: the reference is 13"),
         ('[{name="chain_sum"}]', "<answer>13.0</answer>", True, "right"),
-        ('[{name="graph_color"}]', "<answer>13</answer>", None, "not checked: reasoning_gym cannot grade it by --ans"),
+        ('[{name="graph_color"}]', "<answer>13</answer>", None, "not checked: reasoning_gym cannot grade it with"),
         only_in_test_all('[{name="gcd"}, {name="lcm"}]', "<answer>13</answer>", True, "right"),
         ('[{name="gcd"}, {name="chain_sum"}]', "<answer>13</answer>", None, "not checked: reasoning_gym cannot grade"),
     ],

@@ -212,7 +212,7 @@ def test_the_planned_share_holds_what_is_wanted_and_no_more() -> None:
     forward = 8192 * 2 * (2 * 896 + 3 * 4864) + 128 * 151_936 * 14
     wanted = 2 * P_05 + forward + 512 * MIB + 128 * 1280 * 12_288 + 0.05 * 24 * GIB
     assert planned.value == pytest.approx(wanted / (24 * GIB), abs=0.01) and planned.value >= wanted / (24 * GIB)
-    assert "128 completions of full length want" in planned.reason
+    assert "128 completions of full length need" in planned.reason
 
 
 def test_the_planned_share_leaves_the_learner_its_room() -> None:
