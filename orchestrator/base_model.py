@@ -1,4 +1,4 @@
-"""The policy that a run begins with: loaded or built, and, once warm-started, kept for the next run."""
+"""The policy that a run starts from: loaded or built. A warm-started policy is cached for the next run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class ModelFolderError(RuntimeError):
 
 
 class Exporting(Protocol):
-    """The learner, as far as a model folder is concerned."""
+    """The methods of the learner that write a model folder."""
 
     def export(self, folder: Path) -> None: ...
 
@@ -59,9 +59,9 @@ def base_model(config: RunConfig) -> str:
 
 
 def local_model(path: str) -> str:
-    """Return the Hugging Face folder or hub name that a `model.path` stands for. A GGUF file is converted, once.
+    """Return the Hugging Face folder or hub name for a `model.path`. Converts a GGUF file, once.
 
-    Raises PolicyError when there is no model.
+    Raises PolicyError if there is no model.
     """
     found = located(path)
     if not is_gguf(found) or Path(found).is_dir():
@@ -84,7 +84,7 @@ def local_model(path: str) -> str:
 
 
 def check_model(path: str) -> str:
-    """Return `path` itself. Raises PolicyError when it looks like a local folder but is no Hugging Face model."""
+    """Return `path` itself. Raises PolicyError if it looks like a local folder but is not a Hugging Face model."""
     folder = Path(path)
     looks_local = folder.exists() or path.startswith((".", "/", "~")) or path.count("/") != 1
     if looks_local and not (folder / "config.json").is_file():
@@ -114,7 +114,7 @@ def max_positions(model: str) -> int | None:
 
 
 def check_model_fits(config: RunConfig, base: str) -> None:
-    """Check what engines and learner would refuse only after minutes: the context, adapters, how the model is split.
+    """Check early what engines and learner would refuse only after minutes: context, adapters, tensor parallelism.
 
     Raises PolicyError or ConfigError.
     """
@@ -224,7 +224,7 @@ def export_whole(learner: Exporting, folder: Path) -> None:
 
 @contextmanager
 def nothing_torn(aside: Path, folder: Path, advice: str) -> Iterator[None]:
-    """Let a model be written to `aside` and renamed to `folder`. Whatever becomes of it, nothing stays in `aside`."""
+    """Let a model be written to `aside` and renamed to `folder`. Nothing stays in `aside` in any case."""
     shutil.rmtree(aside, ignore_errors=True)
     try:
         yield

@@ -1,4 +1,4 @@
-"""The groups of each step, in a fixed order: sampled ahead if the recipe allows, those without spread replaced.
+"""The groups of each step, in a fixed order: sampled ahead if the recipe allows it; groups without spread are replaced.
 
 At `max_staleness` s, the prompts of a step are asked once the weights of the step s + 1 before it are published, so
 those that sample them are at most s steps older than those that the step updates. Which prompts a step trains on is
@@ -41,7 +41,7 @@ class StepBatch:
     replaced: list[RemoteGroup]
     """Those without spread, which others replace."""
     num_rounds: int
-    """How often fresh prompts were sampled."""
+    """How often new prompts were sampled."""
 
     @property
     def everything(self) -> list[RemoteGroup]:
@@ -63,14 +63,14 @@ class StepBatch:
 
 
 class StepBatches:
-    """Samples the groups of each step, and keeps those of the steps after it in flight, as far as they may be."""
+    """Samples the groups of each step, and keeps groups of later steps in flight, as far as `max_staleness` allows."""
 
     def __init__(self, rollouts: Rollouts, prompts: PromptStream, config: RunConfig) -> None:
         self._rollouts = rollouts
         self._prompts = prompts
         self._config = config
         self._ahead: dict[int, list[Prompt]] = {}
-        """Prompts that were asked for, by step."""
+        """Requested prompts, by step."""
 
     def ask(self, step: int) -> None:
         """Have the prompts of `step` sampled, and those of steps that may be sampled together with it. Returns at once.
@@ -115,7 +115,7 @@ class StepBatches:
         return self._prompts.state() | ({AHEAD: ahead} if ahead else {})
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Take up what `state` returned, and ask again for what was in flight."""
+        """Restore what `state` returned, and request again what was in flight."""
         self._prompts.restore(state)
         self._ahead = {int(step): [from_json(row) for row in rows] for step, rows in state.get(AHEAD, {}).items()}
         for prompts in self._ahead.values():

@@ -1,4 +1,4 @@
-"""The Ray actor around a generation engine. All that it does, the engine does."""
+"""The Ray actor around a generation engine. It passes every call on to the engine."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from rollout.types.turns import CompletionEnd, PackedTurns, TurnRequest, complet
 class Generator:
     """Hosts one engine: `Engine.commit` says what `commit_weights` does, and so on.
 
-    Streams, heartbeats and other calls have threads of their own, so none waits for another.
+    Streams, heartbeats and other calls have their own threads, so none waits for another.
     """
 
     def __init__(self, spec: EngineSpec, config: RolloutConfig) -> None:
@@ -41,7 +41,7 @@ class Generator:
         return ray.get_runtime_context().get_actor_name() or super().__repr__()
 
     def ready(self) -> int:
-        """Return this process's id, once the engine stands."""
+        """Return this process's id when the engine is ready."""
         return os.getpid()
 
     @ray.method(num_returns="streaming", concurrency_group="generate")

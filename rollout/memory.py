@@ -1,4 +1,4 @@
-"""The memory that a generator takes, as vLLM 0.32.0 is written. No GPU has confirmed it."""
+"""The memory that a generator needs, derived from vLLM 0.32.0's source code. No GPU has confirmed it."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ PROCESS = 4 * GIB
 
 @dataclass(frozen=True, slots=True)
 class KvCache:
-    """The part of vLLM's share that is left for keys and values, on one GPU."""
+    """The part of vLLM's share that is left for the KV cache, on one GPU."""
 
     num_bytes: float
-    """Negative where the weights alone are too much."""
+    """Negative if the weights alone are too large."""
     bytes_per_token: int
     tokens_per_completion: int
     """Longest prompt and completion together, in whole blocks."""

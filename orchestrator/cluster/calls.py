@@ -1,7 +1,7 @@
-"""The one way to wait for calls of actors, with a deadline.
+"""Wait for calls of actors, with a deadline.
 
-`wait_for` wants every answer, and raises for the first that fails. `gather_calls` says what became of each. Whoever is
-late is named, with the call, how long it took, and what to do.
+`wait_for` needs every answer, and raises the first failure. `gather_calls` returns the outcome of each call. Errors
+name the late actor, the call, the time, and what to do.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ DEATHS = (
     ActorUnschedulableError,
     ActorPlacementGroupRemoved,
 )
-"""What Ray raises for an actor that is dead or will never live; most are no RayActorError."""
+"""Errors that Ray raises for an actor that is dead or will never start; most are not a RayActorError."""
 FETCH_TIMEOUT_S = 60.0
-"""Deadline of a result that is ready, and may still have to come from another node, seconds."""
+"""Deadline in seconds for fetching a result that is ready, possibly on another node."""
 PAUSE_S, MAX_PAUSE_S, BESIDE_PAUSE_S = 0.0005, 0.05, 0.01
 """Seconds that more is waited for once something is ready: for each thing that is missing, and at most; and for what
 goes on beside a call."""
 TICK_S = 1.0
-"""Longest wait before what else goes on is looked after, seconds."""
+"""Longest wait in seconds before other work is looked after."""
 MAX_REASON_CHARS = 600
 """Of an exception's text; the whole of it, and its traceback, are in log.txt."""
 
@@ -53,32 +53,32 @@ class RemoteCallError(RuntimeError):
 
 
 class Background(Protocol):
-    """Work that goes on while a call is waited for."""
+    """Work that continues during the wait for a call."""
 
     def refs(self) -> Sequence[Any]:
-        """Return the references that it waits for itself."""
+        """Return the references that this work waits for."""
         ...
 
     def advance(self, ready: Sequence[Any]) -> None:
-        """Take what is ready, and look after the rest. Never waits."""
+        """Handle what is ready, and look after the rest. Never waits."""
         ...
 
 
 class Liveness(Protocol):
-    """Knows which of the actors that a call waits for hang. Never waits."""
+    """Knows which of the called actors hang. Never waits."""
 
     def hanging(self, pending: Collection[str]) -> Mapping[str, str]:
         """Return those of the named actors that hang, each with the reason."""
         ...
 
     def progress(self, name: str) -> str:
-        """Return how far an actor is, in words; empty where nothing is known."""
+        """Return an actor's progress in words; empty if unknown."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Outcomes:
-    """What became of a call to several actors. Each is in one of these; failures map to what a person should read."""
+    """The outcomes of a call to several actors. Each actor is in one of the fields; failures have a message."""
 
     answered: dict[str, Any] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
@@ -87,11 +87,11 @@ class Outcomes:
 
     @property
     def failed(self) -> dict[str, str]:
-        """Those that live, and did not do it."""
+        """Actors that live but did not do it."""
         return self.refused | self.late
 
     def then(self, later: Outcomes) -> Outcomes:
-        """Return what became of them all after another call to those that had answered."""
+        """Return the outcomes after another call to the actors that had answered."""
         return Outcomes(later.answered, self.refused | later.refused, self.late | later.late, self.died | later.died)
 
 
@@ -130,7 +130,7 @@ def gather_calls(
     liveness: Liveness | None = None,
     beside: Background | None = None,
 ) -> Outcomes:
-    """Wait for all `calls`, by actor name, and return what became of each. One that fails fails no other.
+    """Wait for all `calls`, by actor name, and return the outcome of each. A failure does not affect the others.
 
     An actor that hangs by its `liveness` counts as dead, and is waited for no longer.
     """
@@ -155,7 +155,7 @@ def _answers(
     beside: Background | None = None,
     liveness: Liveness | None = None,
 ) -> Iterator[tuple[str, Callable[[], Any]]]:
-    """Yield each actor's name as its call ends, with a function that returns or raises what came of it.
+    """Yield each actor's name when its call ends, with a function that returns or raises the outcome.
 
     Ends when all calls have, or when the time is up and no more of them has ended.
     """
@@ -199,7 +199,7 @@ def _raise(error: Exception) -> NoReturn:
 
 
 def pause_s(num_missing: int) -> float:
-    """Return for how long to wait for more of so many things that are missing, once one of them is there.
+    """Return how long to wait for more results after the first is ready, by the number of missing ones.
 
     A look at hundreds of references costs the same for one as for all. The last are not kept waiting.
     """
@@ -207,7 +207,7 @@ def pause_s(num_missing: int) -> float:
 
 
 def ready_of(refs: Sequence[Any], timeout_s: float, pause_s: float = 0.0) -> list[Any]:
-    """Return those that are ready, once one is or the time is up. Without any, wait for that time all the same.
+    """Return the ready references when there is one or the time is up. Without references, wait for that time.
 
     `pause_s`: once one is ready, wait so long for more.
     """
@@ -239,7 +239,7 @@ def result_of(ref: Any, name: str, call: str) -> Any:
 
 
 def reason_of(error: RayError) -> str:
-    """Return why an actor is dead, in one line: what its constructor raised, or else what Ray says first."""
+    """Return in one line why an actor is dead: its constructor's error, or else the first line of Ray's message."""
     lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     if not getattr(error, "actor_init_failed", False):
         return lines[0]

@@ -1,4 +1,4 @@
-"""How much of its GPUs a run finds free, who holds the rest, and a wait until what it takes is free.
+"""Find how much memory of a run's GPUs is free and who holds the rest, and wait until enough is free.
 
 The memory of a process that was killed is free seconds later: a run that is started again at once has to wait for it.
 """
@@ -26,7 +26,7 @@ PATIENCE_S = 60.0
 
 
 class GpuMemoryError(RuntimeError):
-    """Somebody else holds the memory that the run needs, or memory cannot be shared between its processes."""
+    """Other processes hold the memory that the run needs, or memory cannot be shared between its processes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +34,11 @@ class GpuState:
     """A GPU of the run, before its actors start."""
 
     name: str
-    """With its node, as a person knows it."""
+    """The GPU's name for people, with its node."""
     total_gib: float
     free_gib: float
     users: tuple[str, ...] = ()
-    """Processes on it, as far as they can be seen."""
+    """Processes on it, as far as they are visible."""
     allocator: str = ""
     """What is wrong with the node's settings of PyTorch's allocator; empty if nothing is."""
 
@@ -48,7 +48,7 @@ class GpuState:
 
 
 def read_states(environment: Mapping[str, str] | None = None) -> list[GpuState]:
-    """Return the state of each GPU that this process sees; empty where nvidia-smi does not tell."""
+    """Return the state of each GPU that this process sees; empty if nvidia-smi does not report it."""
     environment = os.environ if environment is None else environment
     driver = read_driver()
     key, node = expandable_segments(environment), os.uname().nodename
@@ -112,7 +112,7 @@ def await_memory(
 
 
 def shortage_of(state: GpuState, share: float | None) -> str:
-    """Say what a GPU has free, what the run takes of it, and who holds the rest."""
+    """Return a message: what is free on a GPU, what the run needs of it, and who holds the rest."""
     users = ", ".join(state.users) or "processes that cannot be seen from here"
     wants = "most of it" if share is None else f"{share * state.total_gib:.1f}"
     free = f"{state.free_gib:.1f} of {state.total_gib:.1f} GiB free"

@@ -1,4 +1,4 @@
-"""The cluster's nodes: which layout they hold, and a wait for nodes that are still to join."""
+"""Find the layout that the cluster's nodes can hold, and wait for nodes that will join."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ POLL_S = 1.0
 
 
 class PlacementError(RemoteCallError):
-    """The cluster cannot hold the run, or did not free enough of itself in time."""
+    """The cluster is too small for the run, or did not free enough resources in time."""
 
 
 def await_layout(config: RunConfig, actors: frozenset[Actor]) -> Layout:
@@ -71,7 +71,7 @@ def announce(config: RunConfig, layout: Layout, reason: str) -> None:
 def ask_autoscaler(bundles: Sequence[Bundle]) -> None:
     """Ask the cluster's autoscaler, if it has one, for nodes that hold ``bundles``; no actor is requested yet.
 
-    Replaces what anybody has asked for before: the cluster has one such list.
+    Replaces all earlier requests: the cluster has only one such list.
     """
     # Imported here: half a second, and few runs wait for nodes.
     from ray.autoscaler.sdk import request_resources

@@ -63,11 +63,11 @@ class Placement:
         return _options(cpus, gpus, self._group, self.layout.generators[index])
 
     def learner_options(self, rank: int) -> dict[str, Any]:
-        """Return the same of a learner rank."""
+        """Return the same for a learner rank."""
         return _options(self._config.learner.cpus_per_rank, self._share(1), self._group, self.layout.ranks[rank])
 
     def reward_options(self, index: int) -> dict[str, Any]:
-        """Return the same of a reward worker."""
+        """Return the same for a reward worker."""
         return _options(self._config.rewards.cpus_per_worker, 0.0, self._group, self.layout.rewards[index])
 
     def gpu_gib(self) -> float:
@@ -131,7 +131,7 @@ class Placement:
             await_memory(look, shares, self._config.placement.start_timeout_s)
 
     def _ask_gpus(self, task: Any, bundles: Iterable[int]) -> dict[int, Any]:
-        """Return what a task answers that runs in each of these bundles, with all its GPUs."""
+        """Run a task in each of these bundles, with all its GPUs, and return the results."""
         names = {f"GPUs of bundle {index}": index for index in bundles}
         calls = {
             name: task.options(
@@ -145,7 +145,7 @@ class Placement:
         return {names[name]: answer for name, answer in answers.items()}
 
     def add_generator(self, index: int) -> None:
-        """Request a bundle for one generator more. Does not wait: the generator starts when the cluster has room.
+        """Request a bundle for one more generator. Does not wait: the generator starts when the cluster has room.
 
         Raises PlacementError on shared GPUs, where a generator needs a learner rank to take turns with.
         """

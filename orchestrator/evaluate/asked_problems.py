@@ -84,15 +84,15 @@ def run_of(model: NamedModel) -> Run | None:
 
 
 def questions(prompts: PromptsConfig) -> Any:
-    """Return what says which questions there are, before they are worded."""
+    """Return the settings that decide which problems there are."""
     return prompts.seed, {name: (entry.task, entry.settings) for name, entry in prompts.tasks.items()}
 
 
 def how_many(prompts: PromptsConfig) -> Any:
-    """Return what says how many problems are held out of each entry."""
+    """Return the settings that decide how many problems of each entry are held out."""
     return prompts.num_held_out, prompts.last_weights
 
 
 def wording(prompts: PromptsConfig) -> Any:
-    """Return what says how questions are worded."""
+    """Return the settings that decide how prompts are written."""
     return {name: (entry.wording("zero_shot"), entry.wording("natural")) for name, entry in prompts.tasks.items()}

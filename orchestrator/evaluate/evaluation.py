@@ -32,7 +32,7 @@ class Evaluation:
     greedy: Estimate | None
     """pass@1 of the greedy completions. None when the task's answers are not right or wrong."""
     format_rate: Estimate | None
-    """Share of completions in the format that was asked for. None when the recipe asks for none."""
+    """Share of completions in the required format. None if the recipe requires none."""
     completion_tokens: float
     right_tokens: float | None
     """Mean length of right completions; None when there is none."""

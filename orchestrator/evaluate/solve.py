@@ -58,7 +58,7 @@ def solve(model: str, question: str, recipe: str | None, answer: str | None, att
 
 
 def answered(started: Engine, prompt: Prompt, sampling: SamplingSettings, config: RunConfig, console: Console) -> str:
-    """Show the model's answer as it comes, and return its text. What an environment says is dimmed."""
+    """Show the model's answer while it is sampled, and return its text. Observations are dimmed."""
     if prompt.environment:
 
         def told(piece: str, is_observation: bool) -> None:
@@ -148,7 +148,7 @@ def verdict(prompt: Prompt, text: str, config: RunConfig, console: Console) -> b
 
 
 async def grade(prompt: Prompt, text: str, config: RunConfig) -> Outcome:
-    """Return what the task's grader makes of the assistant's turn, in a process that can be killed."""
+    """Return the grader's outcome for the assistant's turn, computed in a process that can be killed."""
     from rewards.subject import Subject
     from rewards.workers.processes import GradeTask
     from rewards.workers.worker import RewardWorker

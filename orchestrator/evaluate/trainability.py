@@ -28,14 +28,14 @@ FEW_IN_FORMAT = 0.5
 MANY_TRUNCATED = 0.05
 """Share of truncated completions; docs/metrics.md calls less than this healthy."""
 LARGEST_GROUP = 64
-"""A group size that anybody can pay for."""
+"""Largest group size that is advised."""
 
 Verdict = Literal["trainable", "slow", "too hard", "too easy"]
 
 
 @dataclass(frozen=True, slots=True)
 class Trainability:
-    """The judgement of what GRPO would find to learn from."""
+    """The verdict on how much GRPO could learn from."""
 
     verdict: Verdict
     never: float

@@ -16,17 +16,17 @@ from rollout.types.sampling import SamplingRequest
 
 @dataclass(frozen=True, slots=True)
 class PromptRequest:
-    """One prompt whose group was asked for and has not come yet: it waits for a generator, or is with one."""
+    """A prompt whose group is requested and not finished: it waits for a generator, or a generator has it."""
 
     prompt: Prompt
     batch: SamplingRequest
-    """What it was submitted with. The other prompts of the batch may be with other generators."""
+    """The request that it was submitted with. Other prompts of the batch may be with other generators."""
     submitted: float
     """Seconds of the monotonic clock."""
 
     @property
     def settings(self) -> SamplingRequest:
-        """How it is sampled: equal for prompts that one call can ask."""
+        """Its sampling settings: equal for prompts that one call can sample."""
         return replace(self.batch, prompts=())
 
 
@@ -88,7 +88,7 @@ class Throughput:
     """When the last of them had been sampled."""
     tokens_per_s: float = 0.0
     reward_wait_s: float = 0.0
-    """How long their rewards kept the caller waiting after that."""
+    """How long the caller then waited for their rewards."""
 
     def after(self, groups: Sequence[GroupHeader], times: Sequence[tuple[float, float]]) -> Throughput:
         """Return the throughput of `groups`, by when each was asked for and sampled.

@@ -28,7 +28,7 @@ HALF_LOADED = "a publish failed half way: this generator has no whole weights, a
 
 
 class PromptTooLongError(ValueError):
-    """A prompt and its longest completion do not fit the engine's context."""
+    """A prompt with its longest completion does not fit the engine's context."""
 
 
 class Engine:
@@ -65,9 +65,9 @@ class Engine:
             yield self._group(by_id[sampled.request_id], sampled)
 
     def sample_turns(self, request: TurnRequest, past: Sequence[PackedTurns]) -> Iterator[PackedTurns]:
-        """Yield each completion so far, longer by a turn, as that turn ends; at once where there is no room for one.
+        """Yield each completion with its next turn, when that turn ends; at once if there is no room for a turn.
 
-        Those of `past` are shorter by a turn. Ends early and raises as `generate` does.
+        `past` has the completions without this turn. Ends early and raises as `generate` does.
         """
         assert self._turns is not None, "the engine was built for completions of one turn"
         for turn in request.turns:
@@ -132,7 +132,7 @@ class Engine:
         return self._update(lambda engine: engine.replace_weights(infos, staged.version))
 
     def begin_commit(self, attempt_id: int) -> None:
-        """Begin to replace the weights, which then come by `load`. Nothing is decoded until `finish_commit`."""
+        """Start to replace the weights, which then come by `load`. Nothing is decoded until `finish_commit`."""
         self._staging.check(attempt_id)
         self._update(lambda engine: engine.begin_update())
 
@@ -143,7 +143,7 @@ class Engine:
         self._update(lambda engine: engine.load(info))
 
     def finish_commit(self, attempt_id: int) -> int:
-        """Take the loaded weights into use, and return their version."""
+        """Start to use the loaded weights, and return their version."""
         version = self._staging.take(attempt_id).version
         return self._update(lambda engine: engine.finish_update(version))
 
@@ -160,11 +160,11 @@ class Engine:
         self._loop.call(lambda engine: engine.wake())
 
     def close(self) -> None:
-        """Stop decoding. Whoever still waits gets EngineStoppedError."""
+        """Stop decoding. Callers that still wait get EngineStoppedError."""
         self._loop.close()
 
     def _update(self, action: Callable[[VersionedEngine], T]) -> T:
-        """Run a part of an update; if it fails the update is given up before anything is decoded again."""
+        """Run a part of an update; if it fails, abort the update before anything is decoded again."""
 
         def attempt(engine: VersionedEngine) -> T:
             try:

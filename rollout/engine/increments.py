@@ -1,4 +1,4 @@
-"""The text of a completion, piece by piece, while its tokens come."""
+"""Decode a completion to text piece by piece, while its tokens come."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import numpy as np
 from rollout.types.prompts import Tokens
 
 REPLACEMENT = "\ufffd"
-"""The character that bytes decode to while they are no whole character."""
+"""The character that incomplete bytes of a character decode to."""
 MAX_BROKEN = 3
-"""A character has four bytes at most: more replacements at the end than these will never become one."""
+"""A character has at most four bytes: more replacements at the end will never become a character."""
 
 
 def increments(batches: Iterable[Sequence[int]], decode: Callable[[Tokens], str]) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""A request to vLLM, and what is read from its answer."""
+"""Make requests to vLLM, and read its outputs."""
 
 from __future__ import annotations
 

@@ -37,11 +37,11 @@ class SteppableEngine(Protocol):
 
 
 class EngineStoppedError(RuntimeError):
-    """The engine failed or was closed; what was asked of it will not come."""
+    """The engine failed or was closed; pending requests will not be answered."""
 
 
 class Abandoned:
-    """Tells a reader that nothing more comes: its requests were abandoned."""
+    """Tells a reader that its requests were abandoned."""
 
 
 E = TypeVar("E", bound=SteppableEngine)
@@ -52,7 +52,7 @@ class StepLoop(Generic[E]):
     """Steps an engine while it has requests, and runs queued calls between the steps."""
 
     def __init__(self, build: Callable[[], E]) -> None:
-        """Return once the engine that `build` makes stands. Raises what `build` raises."""
+        """Return when `build` has made the engine. Raises what `build` raises."""
         self._calls: SimpleQueue[tuple[Callable[[E], Any], Future[Any]] | None] = SimpleQueue()  # None: stop
         self._readers: dict[str, SimpleQueue[Any]] = {}  # by request id; touched by the loop's thread only
         self._stop_reason: str | None = None
@@ -70,12 +70,12 @@ class StepLoop(Generic[E]):
 
     @property
     def decoding_steps(self) -> int:
-        """Steps done so far. Like the next one this is read beside the loop, without waiting for it."""
+        """Number of steps so far. This property and the next are read without waiting for the loop."""
         return self._decoding_steps
 
     @property
     def num_unfinished(self) -> int:
-        """Requests whose reader still waits."""
+        """Number of requests whose reader still waits."""
         return len(self._readers)
 
     def call(self, action: Callable[[E], T]) -> T:

@@ -20,10 +20,10 @@ Turns = tuple[SampledTurn, ...]
 
 
 class TurnSampler:
-    """Samples a turn behind a prompt and the turns so far. It keeps no state: the caller has the turns."""
+    """Samples the next turn after a prompt and the turns so far. It keeps no state: the caller has the turns."""
 
     def __init__(self, rules: TurnRules, encoder: ObservationEncoder, decode: Callable[[Tokens], str]) -> None:
-        """Raise ValueError where an observation may be no longer than its frame and the mark of a cut one."""
+        """Raise ValueError if the limit leaves no room for more than an observation's frame and the mark of a cut."""
         if rules.max_observed_tokens < encoder.least:
             raise ValueError(
                 f"environment.max_observed_tokens = {rules.max_observed_tokens} does not hold what stands around an "
@@ -73,7 +73,7 @@ class TurnSampler:
         return prompt, sampling_params(request.sampling, 1, seed, max_tokens=num_left, stop=stop)
 
     def _observed(self, said: str, turns: Turns) -> Tokens | TurnEnd:
-        """Return the tokens of what the environment says next, or why the completion cannot read it."""
+        """Return the tokens of the next observation, or why the tokenizer cannot encode it."""
         if not turns and not said:
             return NOTHING
         left = self._rules.max_observed_tokens - sum(len(turn.observed_ids) for turn in turns)
@@ -101,7 +101,7 @@ class TurnSampler:
 
 
 def turn_seed(seed: int, key: CompletionKey, num_turns: int) -> int:
-    """Return the seed of a completion's turn behind so many; the first has that of a completion of one turn."""
+    """Return the seed of a completion's turn by its number; the first has the seed of a completion with one turn."""
     prompt_id, index = key
     return prompt_seed(seed, f"{prompt_id}/{index}/{num_turns}") if num_turns else prompt_seed(seed, prompt_id) + index
 
@@ -116,7 +116,7 @@ def end_of(output: Any, stops: Sequence[str]) -> TurnEnd:
 
 
 def turn_sampler(spec: EngineSpec, tokenizer: Any) -> TurnSampler | None:
-    """Return what samples turns in an engine of `spec`; None where no environment answers. Raises ValueError."""
+    """Return the sampler of turns for an engine of `spec`; None without environments. Raises ValueError."""
     if spec.turns is None:
         return None
     encoder = ObservationEncoder(tokenizer, chat=spec.turns.chat)

@@ -33,7 +33,7 @@ class SampledRequest:
 
 
 class VersionedEngine:
-    """vLLM's LLMEngine, which also knows the version of its weights. To be touched by one thread only.
+    """vLLM's LLMEngine, which also knows the version of its weights. Use it from one thread only.
 
     `version` is None while there is no whole version: before the first publish, during an update, and after one that
     failed half way.
@@ -68,7 +68,7 @@ class VersionedEngine:
         self._early = [sampled for sampled in self._early if sampled.request_id not in request_ids]
 
     def has_unfinished_requests(self) -> bool:
-        """Return whether there is something to decode; there is not while weights are being replaced."""
+        """Return whether there is something to decode; False while weights are being replaced."""
         return not self.is_updating and bool(self._early or self._engine.has_unfinished_requests())
 
     def step(self) -> list[SampledRequest]:
@@ -89,7 +89,7 @@ class VersionedEngine:
         return self.finish_update(version)
 
     def begin_update(self) -> None:
-        """Begin an update: weights are a mixture until `finish_update`. Wake a sleeping engine as far as needed."""
+        """Start an update: weights are a mixture until `finish_update`. Wake a sleeping engine as far as needed."""
         self.version, self.is_updating = None, True
         if self._engine.is_sleeping():
             self._engine.wake_up(["weights"])
@@ -101,7 +101,7 @@ class VersionedEngine:
         self._engine.collective_rpc("update_weights", args=(update_info,))
 
     def finish_update(self, version: int) -> int:
-        """Take the new weights into use, and free the prefixes that the old ones cached where no request holds them."""
+        """Start to use the new weights, and free cached prefixes of the old ones that no request uses."""
         self._engine.collective_rpc("finish_weight_update")
         self._engine.reset_prefix_cache()
         self._resume()
@@ -109,7 +109,7 @@ class VersionedEngine:
         return version
 
     def drop_update(self) -> None:
-        """Give up an update that began. Abort what is in flight: nothing is sampled from a mixture."""
+        """Abort an update. Also abort requests in flight, because nothing may be sampled from a mixture."""
         self._finish_batches()
         self.abort_request([*self._unfinished, *(sampled.request_id for sampled in self._early)])
         self._engine.collective_rpc("drop_weight_update")

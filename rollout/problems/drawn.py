@@ -1,4 +1,4 @@
-"""Problems drawn at random, without end."""
+"""Problems drawn at random, endlessly."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from functools import cached_property
 from rollout.problems.problem import Problem
 
 MAX_DRAWS = 10_000
-"""Draws without a usable problem after which the settings are declared impossible."""
+"""Number of draws without a usable problem after which the settings are refused as impossible."""
 
 
 class DrawnProblems:
@@ -55,7 +55,7 @@ class DrawnProblems:
         return self.draw(random.Random(f"train/{self._seed}/{index}"))
 
     def draw(self, rng: random.Random) -> Problem:
-        """Draw a problem that is not held out. Raises ValueError when there seems to be none."""
+        """Draw a problem that is not held out. Raises ValueError after too many draws without one."""
         return self._fresh(self._draw, rng)
 
     def instead_of(self, position: int) -> Iterator[Problem]:

@@ -1,4 +1,4 @@
-"""A fingerprint of problems: it tells whether a file or data set is the one it was, and if not, what has changed."""
+"""Fingerprints of problems: they tell whether a file or data set has changed, and which rows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from rollout.problems.listed import digest
 
 MAX_NAMED = 5
-"""Rows that a message names."""
+"""Largest number of rows that a message names."""
 
 
 @dataclass(frozen=True)
@@ -21,11 +21,11 @@ class Fingerprint:
     """Hashes of rows, in their order."""
 
     keys: np.ndarray
-    """Of what tells each row from others, uint64, shape ``[N]``."""
+    """Hash of each row's key, uint64, shape ``[N]``."""
     contents: np.ndarray
-    """Of what each row asks and of its reference, uint64, shape ``[N]``."""
+    """Hash of each row's question and reference, uint64, shape ``[N]``."""
     places: tuple[str, ...] = ()
-    """Where each row stands, for messages; none of rows that were read earlier."""
+    """Place of each row, for messages; unknown for fingerprints that were read from a file."""
 
     @classmethod
     def of(cls, rows: Iterable[tuple[str, str, str]]) -> Fingerprint:
@@ -61,7 +61,7 @@ class Fingerprint:
         return ", ".join(f"{keys.total():,} {what}{where}" for keys, what, where in said if keys)
 
     def num_new_keys(self, before: Fingerprint) -> int:
-        """Return how many of the keys were not there before."""
+        """Return how many of the keys are new."""
         return len(set(self.keys.tolist()) - set(before.keys.tolist()))
 
     def _where(self, rows: list[tuple[int, int]], new: Mapping[tuple[int, int], int], keys: Mapping[int, int]) -> str:

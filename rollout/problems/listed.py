@@ -1,4 +1,4 @@
-"""Problems out of a list, such as the rows of a file: some held out, the others in a shuffled order."""
+"""Problems from a list, such as the rows of a file: some are held out, the others are shuffled."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ as runs began before version 2 of a checkpoint's prompts; they keep to it."""
 
 
 class RowFault(NamedTuple):
-    """A row that makes no problem."""
+    """A row that gives no problem."""
 
     where: str
     """Its place, such as `rows.jsonl, line 3`."""
     reason: str
     """The rest of a sentence that begins with the place."""
     content: str
-    """The row as text, wherever it stands; of one that cannot be read the reason."""
+    """The row as text, independent of its place; for an unreadable row the reason."""
 
     @property
     def said(self) -> str:
@@ -96,7 +96,7 @@ class ListedProblems:
 
     @property
     def different(self) -> Sequence[Problem]:
-        """The different problems to train on, in no order that means anything."""
+        """The different problems to train on, in no particular order."""
         return self._train
 
     @property
@@ -109,7 +109,7 @@ class ListedProblems:
 
 
 def by_key(problems: Sequence[Problem], count: int, seed: int) -> dict[str, Problem]:
-    """Return the `count` problems of the smallest hashes of their keys, by key."""
+    """Return the `count` problems whose keys have the smallest hashes, by key."""
     return {problem.key: problem for problem in distinct_by_key(problems, seed)[:count]}
 
 
@@ -139,10 +139,10 @@ def distinct_by_position(problems: Sequence[Problem], seed: int) -> list[Problem
 
 
 def content(problem: Problem) -> str:
-    """Return all that a problem says, as text."""
+    """Return everything in a problem as text."""
     return json.dumps([dict(problem.fields), dict(problem.answer)], sort_keys=True, default=str)
 
 
 def digest(text: str) -> bytes:
-    """Return a hash of a text, 8 bytes. Half a character, which some files hold, is hashed too."""
+    """Return a hash of a text, 8 bytes. Half a character, which some files contain, is hashed too."""
     return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()

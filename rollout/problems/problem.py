@@ -1,4 +1,4 @@
-"""A question before it is put into words, and what gives such questions."""
+"""A problem before it becomes a prompt, and the interface of a source of problems."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ QUESTION_FIELDS = ("question", "problem")
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A question before it is put into words."""
+    """A problem before it becomes a prompt."""
 
     fields: Mapping[str, str]
     """Text for each named field of the prompt template."""
     answer: Mapping[str, Any]
-    """What the grader needs, as JSON would hold it. By convention ``answer["answer"]`` is the reference answer."""
+    """The data that the grader needs, as in JSON. By convention ``answer["answer"]`` is the reference answer."""
     key: str
     """Two problems of a task with the same key are the same. No training problem has the key of a held-out one."""
     difficulty: str = ""
     """A label that evaluations group by, such as ``level 4``."""
     where: str = field(default="", compare=False)
-    """The place it was read from, for messages, such as ``rows.jsonl, line 3``; empty where it was not read."""
+    """Where it was read, for messages, such as ``rows.jsonl, line 3``; empty if it was not read from a file."""
 
     @property
     def question(self) -> str | None:
-        """The text of the question; None where no field is called so."""
+        """The text of the question; None if no field has that name."""
         return next((self.fields[name] for name in QUESTION_FIELDS if name in self.fields), None)
 
 
@@ -36,12 +36,12 @@ class ProblemSource(Protocol):
 
     @property
     def held_out(self) -> Sequence[Problem]:
-        """The problems kept aside for evaluation."""
+        """The problems that are kept for evaluation."""
         ...
 
     @property
     def num_problems(self) -> int | None:
-        """The number of different problems to train on; None where they are endless."""
+        """The number of different problems to train on; None if they are endless."""
         ...
 
     def train(self, index: int) -> Problem:

@@ -1,4 +1,4 @@
-"""What a model's tokenizer and its chat template make of text, and what they would silently leave out."""
+"""Render text with a model's tokenizer and chat template, and find what they would silently leave out."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from rollout.types.prompts import Tokens
 OPENED, CLOSED = "<think>", "</think>"
 OPENED_AT_THE_END = re.compile(r"<think>\s*(?:</think>\s*)?\Z")
 WORDS = "rayzero"
-"""What an earlier turn says, to find where its words begin."""
+"""Placeholder for the text of an earlier turn, to find where that text starts."""
 NO_SYSTEM = "prompts.system is set, but the model's chat template has no place for a system message"
 NO_SYSTEM_FIX = "leave prompts.system empty and begin prompts.template with its text"
 
 
 class Tokenizer(Protocol):
-    """The part of a Hugging Face tokenizer that prompts are made with."""
+    """The methods of a Hugging Face tokenizer that prompts need."""
 
     chat_template: Any
     eos_token_id: Any
@@ -72,7 +72,7 @@ def opens_again(asked: str, completion: str) -> bool:
 
 
 def has_lost(opened: str, content: Any) -> bool:
-    """Return whether a chat template has left out the content of a message, as far as that is text."""
+    """Return whether a chat template has left out the text of a message."""
     return isinstance(content, str) and content.strip() not in opened
 
 

@@ -1,4 +1,4 @@
-"""The state of a run's curriculum: its stage, and the problems that have nothing left to teach."""
+"""The state of a run's curriculum: its stage, and the problems that are solved."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Curriculum:
     """Stages of increasing difficulty. A stage ends after some steps, or at a measured pass rate."""
 
     def __init__(self, config: CurriculumConfig, weights: Mapping[str, float]) -> None:
-        """`weights` are the tasks' shares where there are no stages."""
+        """`weights` are the tasks' shares if there are no stages."""
         self._config = config
         self._weights = weights
         self._stage = 0
@@ -32,7 +32,7 @@ class Curriculum:
         return stages[self._stage].weights if stages else self._weights
 
     def observe(self, groups: Iterable[GroupHeader], next_position: int) -> None:
-        """Count a step's graded groups. They may end the stage; the next one then begins at `next_position`.
+        """Count a step's graded groups. They may end the stage; the next one then starts at `next_position`.
 
         Where sampling runs ahead, groups of the previous stage come first. They are left out. The window takes groups
         in the order in which their prompts were drawn: those that resampling replaced come last in a step, and could
