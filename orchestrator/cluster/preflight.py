@@ -1,4 +1,4 @@
-"""Say what a cluster or the installation lacks for a layout before anything is requested, and who holds what it has."""
+"""Find what a cluster or the installation lacks for a layout before anything is requested, and who holds resources."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from orchestrator.config.schema import RunConfig
 from orchestrator.doctor.libraries import VLLM, installed_vllms
 
 SPELLED_OUT = 3
-"""So many equal amounts are written one by one."""
+"""Up to this many equal amounts are written one by one."""
 
 
 def shortage(config: RunConfig, layout: Layout, nodes: Sequence[Node]) -> str | None:
-    """Say why ``layout`` can never be placed on ``nodes``, and what to change. None when it can."""
+    """Return why ``layout`` can never be placed on ``nodes``, and what to change. None if it can."""
     if layout.fits(nodes):
         return None
     only_gpus = replace(layout, bundles=tuple(Bundle(bundle.gpus, 0) for bundle in layout.bundles))
@@ -28,7 +28,7 @@ def shortage(config: RunConfig, layout: Layout, nodes: Sequence[Node]) -> str | 
 
 
 def wrong_build(config: RunConfig, layout: Layout) -> str | None:
-    """Say why generators cannot sample on cores with the installed vLLM, and what to change. None when they can.
+    """Return why generators cannot sample on the CPU with the installed vLLM, and the fix. None if they can.
 
     The CUDA build has no CPU kernels, and would take the first GPU, even if another process uses it.
     """
@@ -43,7 +43,7 @@ def wrong_build(config: RunConfig, layout: Layout) -> str | None:
 
 
 def lack(resource: str, layout: Layout, nodes: Sequence[Node]) -> str:
-    """Say how much of a resource is reserved, bundle by bundle, and how much there is, node by node."""
+    """Return how much of a resource is needed, bundle by bundle, and how much exists, node by node."""
     if resource == "GPU":
         total: float = layout.gpus
         wanted: list[float] = [bundle.gpus for bundle in layout.bundles if bundle.gpus]
@@ -62,7 +62,7 @@ def lack(resource: str, layout: Layout, nodes: Sequence[Node]) -> str:
 
 
 def gpu_fixes(config: RunConfig, layout: Layout, nodes: Sequence[Node]) -> Iterator[str]:
-    """Yield what to change where GPUs are missing, the cheapest first."""
+    """Yield what to change if GPUs are missing, the cheapest first."""
     have_their_own = layout.mode == "pods" and layout.generators and layout.ranks
     if not any(node.gpus for node in nodes):
         yield 'set placement.mode = "cpu"'
@@ -77,7 +77,7 @@ def gpu_fixes(config: RunConfig, layout: Layout, nodes: Sequence[Node]) -> Itera
 
 
 def cpu_fixes(layout: Layout) -> Iterator[str]:
-    """Yield what to change where cores are missing, the cheapest first."""
+    """Yield what to change if cores are missing, the cheapest first."""
     keys = {
         "rollout.cpus_per_generator": layout.generators,
         "learner.cpus_per_rank": layout.ranks,
@@ -96,7 +96,7 @@ def amounts(values: Sequence[float]) -> str:
 
 
 def busy(name: str, layout: Layout) -> str:
-    """Say what is wanted, what is free, and who holds the rest, as far as Ray tells."""
+    """Return what is needed, what is free, and who holds the rest, as far as Ray reports it."""
     wanted = {"CPU": layout.cpus, "GPU": layout.gpus}
     free = ray.available_resources()
     wants = " and ".join(f"{amount:g} {unit}s" for unit, amount in wanted.items() if amount)

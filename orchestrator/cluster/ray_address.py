@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class RayAddress:
-    """What RAY_ADDRESS leads to."""
+    """The meaning of RAY_ADDRESS."""
 
     found: str
     expected: str = ""
     fix: str = ""
-    """Empty when runs can start with it."""
+    """Empty if runs can start with it."""
 
     @property
     def is_usable(self) -> bool:
@@ -22,7 +22,7 @@ class RayAddress:
 
 
 def reach(host: str, port: int) -> str:
-    """Return why nothing answers there; empty when something does."""
+    """Return why nothing answers at the address; empty if something does."""
     try:
         socket.create_connection((host, port), timeout=3).close()
     except OSError as error:
@@ -31,7 +31,7 @@ def reach(host: str, port: int) -> str:
 
 
 def check_ray_address(address: str | None, reach: Callable[[str, int], str] = reach) -> RayAddress:
-    """Say what the value of RAY_ADDRESS leads to: runs join that cluster, and fail when it is gone."""
+    """Return the meaning of RAY_ADDRESS: runs join the cluster that it names, and fail if that is gone."""
     if not address or address == "local":
         return RayAddress("not set: each run starts its own Ray, and ends it")
     if address == "auto":

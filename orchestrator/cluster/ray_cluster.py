@@ -1,4 +1,4 @@
-"""The Ray cluster of a command: one that is there, or one of its own."""
+"""The Ray cluster of a command: an existing one, or its own."""
 
 from __future__ import annotations
 

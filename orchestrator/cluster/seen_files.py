@@ -1,4 +1,4 @@
-"""What a node sees of the files of others. Standard library only: each node answers by itself."""
+"""Check which files of other nodes a node sees. Standard library only: it runs on each node."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 LAG_S = 15.0
-"""For how long a network file system may go on showing a folder as it was, seconds."""
+"""Longest time in seconds for which a network file system may still show an old state of a folder."""
 POLL_S = 0.2
 MODEL_SUFFIXES = (".json", ".safetensors")
 """Suffixes of the files that a model is loaded from. Other files in its folder may differ."""
@@ -24,7 +24,7 @@ def listing(folder: str) -> dict[str, int] | None:
 
 
 def answer(folder: Path, name: str, answer_name: str) -> str:
-    """Write a file beside the one of that name. Return why that is not possible; empty when it is."""
+    """Write a file next to the one with that name. Return why that is impossible; empty if it succeeds."""
     if not appears(folder / name):
         return "does not see what is written here" if folder.is_dir() else "has no such folder"
     try:
@@ -36,7 +36,7 @@ def answer(folder: Path, name: str, answer_name: str) -> str:
 
 @contextmanager
 def token(folder: Path) -> Iterator[str]:
-    """Yield the name of a file that is in the folder meanwhile; files whose names begin with it go with it."""
+    """Yield the name of a temporary file in the folder; at the end remove it and files whose names start with it."""
     folder.mkdir(parents=True, exist_ok=True)
     name = f".shared-{uuid.uuid4().hex}"
     (folder / name).touch()
@@ -48,7 +48,7 @@ def token(folder: Path) -> Iterator[str]:
 
 
 def appears(file: Path) -> bool:
-    """Return whether the file is there, at once or within what a network file system may take."""
+    """Return whether the file exists, now or within the delay of a network file system."""
     deadline = time.monotonic() + LAG_S
     while not file.exists():
         if time.monotonic() > deadline or not file.parent.is_dir():

@@ -1,4 +1,4 @@
-"""Prove before actors start that each node of a run sees the files that it will read and write there."""
+"""Check before actors start that each node of a run sees the files that it will read and write."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from orchestrator.cluster.placement import Placement
 from orchestrator.cluster.seen_files import answer, appears, listing, token
 
 LISTED = 3
-"""Most nodes and files that an error names."""
+"""Largest number of nodes and files that an error names."""
 
 
 def check_folders(placement: Placement, model: str, written: Mapping[str, Path]) -> None:
@@ -61,7 +61,7 @@ def refuse_other_models(model: str, ours: Mapping[str, int], theirs: Mapping[str
 
 
 def refuse_unshared(setting: str, folder: Path, answers: Mapping[str, str], names: list[str]) -> None:
-    """Raise PlacementError where a node could not answer, or its answer is not to be seen here."""
+    """Raise PlacementError if a node could not answer, or its file is not visible here."""
     wrong = [f"{node} {reason}" for node, reason in answers.items() if reason]
     wrong += [
         f"what {node} writes there is not visible here"

@@ -1,4 +1,4 @@
-"""Log who is waited for when nothing has moved for a while."""
+"""Log what is still pending when there was no progress for a while."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from collections.abc import Callable
 logger = logging.getLogger(__name__)
 
 QUIET_S = 60.0
-"""Seconds without any movement before it logs a line, and from one line to the next."""
+"""Seconds without progress before it logs a line, and from one line to the next."""
 
 
 class Watchdog:
-    """Logs who is waited for. Whoever waits calls `look` often, and keeps deadlines of its own."""
+    """Logs what is still pending. The waiting code calls `look` often, and has its own deadlines."""
 
     def __init__(self, waiting_for: Callable[[], str], quiet_s: float = QUIET_S) -> None:
         """`waiting_for` completes the sentence `waiting for …`."""
@@ -23,15 +23,15 @@ class Watchdog:
 
     @property
     def quiet_for_s(self) -> float:
-        """Seconds since something moved."""
+        """Seconds since the last progress."""
         return time.monotonic() - self._moved
 
     def moved(self) -> None:
-        """Note that something moved just now."""
+        """Note progress."""
         self._moved = self._spoke = time.monotonic()
 
     def look(self) -> None:
-        """Log a line if nothing has moved for long enough."""
+        """Log a line if there was no progress for long enough."""
         if time.monotonic() - self._spoke >= self._quiet_s:
             self._spoke = time.monotonic()
             logger.warning("nothing has moved for %.0f s: waiting for %s", self.quiet_for_s, self._waiting_for())

@@ -29,14 +29,14 @@ from rollout.actor import GeneratorActor, environment
 logger = logging.getLogger(__name__)
 
 CONTROL_TIMEOUT_S = 120.0
-"""Deadline of a call that takes a generator moments, seconds."""
+"""Deadline in seconds of a call that a generator answers quickly."""
 
 
 class RolloutFleet:
     """Generators and reward workers on a Ray cluster: enough to evaluate a model. Closing it ends all of them."""
 
     def __init__(self, run: ResolvedRun, placement: Placement) -> None:
-        """Start the actors where `placement` has room for them, without waiting for them; `wait_until_ready` does."""
+        """Start the actors in their `placement`, without waiting; `wait_until_ready` waits."""
         self.run = run
         self._config = config = run.config
         self.placement = placement
@@ -60,7 +60,7 @@ class RolloutFleet:
     def wait_until_ready(self) -> None:
         """Return when every generator can take prompts. Raises RemoteCallError past the deadline.
 
-        What keeps reward workers from grading is raised before that, as RewardFailure.
+        If reward workers cannot grade, RewardFailure is raised before that.
         """
         self.rewards.wait_until_loaded({})
         self.generators.wait_until_ready()
@@ -71,7 +71,7 @@ class RolloutFleet:
         self.rewards.close()
 
     def _boot(self, index: int, restarts: int) -> Any:
-        """Start the actor of a generator. A killed actor's name is not free at once, so a successor gets its own."""
+        """Start the actor of a generator. A killed actor's name is not free at once, so a replacement gets its own."""
         return GeneratorActor.options(
             name=f"{self._config.name}/generator-{index}" + (f"-restart-{restarts}" if restarts else ""),
             runtime_env={"env_vars": environment(self._config.rollout, self.run.fixes_kernels)},
@@ -79,12 +79,12 @@ class RolloutFleet:
         ).remote(self.run.engine, self._config.rollout)
 
     def _serve_restarted(self) -> None:
-        """Do nothing: engines that load weights by themselves serve as soon as they stand."""
+        """Do nothing: engines that load weights by themselves serve as soon as they are ready."""
 
     def _call_generators(self, method: str, but: Container[str] = ()) -> dict[str, Any]:
-        """Call a method of each generator that stands, `but` some, and return the answers by name.
+        """Call a method of each generator that is ready, `but` some, and return the answers by name.
 
-        A generator that does not answer is lost. Its successor was not called.
+        A generator that does not answer is lost. Its replacement is not called.
         """
         standing = self.generators.standing.items()
         calls = {name: getattr(actor, method).remote() for name, actor in standing if name not in but}
@@ -95,14 +95,14 @@ class RolloutFleet:
 
 
 class RayFleet(RolloutFleet):
-    """All the actors of a training run."""
+    """All actors of a training run."""
 
     def __init__(self, run: ResolvedRun, placement: Placement) -> None:
         """Start all actors; `placement` is given back when the fleet is closed."""
         self._shares_gpu = run.layout.mode == "colocated"
         self._version: int | None = None
         self._refused: int | None = None
-        """How many generators were asked for in vain."""
+        """The last requested number of generators that was not possible."""
         super().__init__(run, placement)
         self._transport = self._new_transport()
         if self._shares_gpu:
@@ -113,7 +113,7 @@ class RayFleet(RolloutFleet):
 
     @classmethod
     def start(cls, config: RunConfig, model: str, teacher: str | None = None) -> Self:
-        """Take a place on the cluster, decide what the recipe leaves open, and start all actors.
+        """Reserve resources on the cluster, decide what the recipe does not set, and start all actors.
 
         Before any actor starts, raises PlacementError when the cluster is too small or busy, GpuMemoryError when others
         hold the memory of its GPUs, or a node lacks a folder that all share, and what `resolve` raises.
@@ -151,7 +151,7 @@ class RayFleet(RolloutFleet):
     def publish(self, version: int) -> None:
         """Send the learner's weights to every generator as `version`; see orchestrator/fleet/publish.py.
 
-        Those that stand by then, started again or added, get them too, and sample from then on.
+        Generators that were restarted or added and are ready by then get the weights too, and sample from then on.
         """
         self._follow_scale()
         targets = self.generators.standing
@@ -188,7 +188,7 @@ class RayFleet(RolloutFleet):
     def _put_to_sleep(self) -> None:
         """Put all generators to sleep, also those being started again, which take their share of the GPU awake.
 
-        A start that takes longer than `rollout.start_timeout_s` is not waited for: it may not have got a place.
+        A start that takes longer than `rollout.start_timeout_s` is not waited for: it may have no resources.
         """
         deadline = time.monotonic() + self._config.rollout.start_timeout_s
         asleep: set[str] = set()
@@ -204,7 +204,7 @@ class RayFleet(RolloutFleet):
         return outcomes.died | outcomes.failed
 
     def _serve_restarted(self) -> None:
-        """Publish again: where no generator samples, those started again cannot wait for the end of the step."""
+        """Publish again: if no generator samples, restarted ones cannot wait for the end of the step."""
         if self._version is not None:
             self.publish(self._version)
 

@@ -17,21 +17,21 @@ EVERY_S = 2.0
 
 @dataclass(eq=False)
 class _Heart:
-    """What is known of one actor."""
+    """The state of one actor."""
 
     moved: float
-    """When it last showed that it does not hang; seconds of the monotonic clock."""
+    """When it last made progress; seconds of the monotonic clock."""
     asked: float = 0.0
     answered: float = 0.0
     call: Any = None
     last: Any = None
-    """What it answered last."""
+    """Its last answer."""
     has_failed: bool = False
     """Whether its last heartbeat raised, as one of an actor does that is dead or cannot be reached."""
 
 
 class Heartbeats:
-    """Asks actors that have work how they are, and keeps the deadline of those that do not move."""
+    """Asks busy actors for a heartbeat, and keeps the deadlines of those without progress."""
 
     def __init__(self, hang_timeout_s: float, *, must_decode: bool = True) -> None:
         """`must_decode`: whether a generator that answers hangs when it has prompts and decodes nothing.
@@ -62,7 +62,7 @@ class Heartbeats:
         return {name: self._reason(heart) for name, heart in self._hearts.items() if self._is_late(heart, now)}
 
     def last(self, name: str) -> Any:
-        """Return what the actor answered last; None before its first answer."""
+        """Return the actor's last answer; None before the first."""
         return self._hearts[name].last if name in self._hearts else None
 
     def _listen(self, name: str, heart: _Heart, now: float) -> None:
@@ -100,7 +100,7 @@ def has_decoded(before: Any, now: Any) -> bool:
 
 
 class Listener:
-    """Finds those actors of a call that do not even answer a heartbeat, and says how far the others are."""
+    """Finds the called actors that do not answer a heartbeat, and reports the progress of the others."""
 
     def __init__(self, actors: Mapping[str, Any], hang_timeout_s: float) -> None:
         """`actors`: generators or learner ranks, by name."""
@@ -112,6 +112,6 @@ class Listener:
         return self._heartbeats.hanging({name: self._actors[name] for name in pending})
 
     def progress(self, name: str) -> str:
-        """Return how far a learner rank is, in words; nothing for a generator."""
+        """Return a learner rank's progress in words; nothing for a generator."""
         last = self._heartbeats.last(name)
         return f"{last} microbatches done" if isinstance(last, int) else ""

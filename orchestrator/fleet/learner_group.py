@@ -1,4 +1,4 @@
-"""The learner's ranks as one: every call goes to all of them, with a deadline."""
+"""All ranks of the learner as one object: every call goes to all of them, with a deadline."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ T = TypeVar("T")
 
 ADVICE = "raise placement.update_timeout_s if the model is large; else look at that rank's log, it may hang"
 DEATH_IS_KNOWN_S = 5.0
-"""Seconds after which Ray has reported a death for sure; it takes one."""
+"""Seconds after which Ray has certainly reported a death; it usually takes one second."""
 
 
 class LearnerLostError(RemoteCallError):
-    """A rank died, or did not answer in time: the group is of no use any more."""
+    """A rank died, or did not answer in time: the group cannot be used any more."""
 
 
 class LearnerGroup:
@@ -41,7 +41,7 @@ class LearnerGroup:
     """
 
     def __init__(self, run: ResolvedRun, placement: Placement, beside: Background | None = None) -> None:
-        """Start the ranks. `beside`: what to look after while one waits for them."""
+        """Start the ranks. `beside`: other work to look after while waiting for them."""
         self.run = run
         self._config = run.config
         self._placement = placement
@@ -49,7 +49,7 @@ class LearnerGroup:
         self.restarts = 0
         """How often all ranks were replaced."""
         self._build: Callable[[], object] = self._await_processes
-        """Builds the policy of the last `start`."""
+        """A function that builds the policy of the last `start`."""
         self._boot()
 
     @property
@@ -95,7 +95,7 @@ class LearnerGroup:
         temperature: float,
         model: ModelConfig | None = None,
     ) -> None:
-        """Build the policy from `folder` on every rank, in place of what an earlier start built.
+        """Build the policy from `folder` on every rank, and replace the policy of an earlier start.
 
         `model`: how it computes, where that is not as the recipe says. A rank that is lost meanwhile is replaced.
         """
@@ -128,7 +128,7 @@ class LearnerGroup:
         self._call("export", folder)
 
     def release_memory(self) -> None:
-        """Give cached device memory back, so that vLLM's allocator sees it."""
+        """Free cached device memory, so that vLLM's allocator can use it."""
         self._call("release_memory")
 
     def weight_buckets(self, max_bytes: int, timeout_s: float | None = None) -> list[Any]:
@@ -198,12 +198,12 @@ class LearnerGroup:
         self._started(calls, "start", self._listener())
 
     def _await_processes(self) -> tuple[str, int]:
-        """Return where all ranks meet, once each has a process with its libraries: from then on it has a heartbeat."""
+        """Return rank 0's address, when each rank has a process with its libraries: from then on it has a heartbeat."""
         addresses = self._started(self.call_ranks("reserve_address"), "reserve_address")
         return next(iter(addresses.values()))
 
     def _started(self, calls: Mapping[str, Any], method: str, liveness: Listener | None = None) -> dict[str, Any]:
-        """Wait for ranks that are starting, or that wait for a place to do so, and return their answers."""
+        """Wait for ranks that are starting, or that wait for resources, and return their answers."""
         advice = "raise placement.start_timeout_s, or look at `ray status`: the cluster may have no room for the rank"
         return answers(calls, method, self._config.placement.start_timeout_s, advice, self._beside, liveness)
 

@@ -1,4 +1,4 @@
-"""Completions on their way between generators and environments, and what is asked of either."""
+"""Unfinished completions that move between generators and environments, and the calls for both."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rollout.types.sampling import prompt_seed
 from rollout.types.turns import CompletionEnd, CompletionKey, NextTurn, TurnRequest
 
 Stage = Literal["asked", "ready", "sampled", "ended"]
-"""Whether a completion's environment is at it, nobody is, a generator is, or nobody will be."""
+"""State of a completion: its environment works on it, it waits, a generator works on it, or it has ended."""
 BUSY = ("asked", "sampled")
 
 
@@ -22,7 +22,7 @@ class TurnCall(NamedTuple):
     generator: str
     request: TurnRequest
     past: list[Any]
-    """References to the turns so far, in the places that the request names."""
+    """References to the turns so far, at the positions that the request names."""
 
 
 class AssemblyCall(NamedTuple):
@@ -36,7 +36,7 @@ class AssemblyCall(NamedTuple):
 
 
 class EnvironmentCall(NamedTuple):
-    """What an environment is to do, and the turns so far that it is to read."""
+    """A request to an environment, with the turns so far."""
 
     request: EnvironmentRequest
     turns: Any
@@ -45,12 +45,12 @@ class EnvironmentCall(NamedTuple):
 
 @dataclass(eq=False)
 class Wave:
-    """Groups that one generator was given together."""
+    """Groups that one generator got together."""
 
     generator: str
     num_groups: int
     num_busy: int = 0
-    """Completions that somebody is at."""
+    """Number of completions that a generator or an environment works on."""
     ready: list[OpenCompletion] = field(default_factory=list)
 
 
@@ -81,7 +81,7 @@ class OpenCompletion:
     num_turns: int = 0
     num_tokens: int = 0
     said: str = ""
-    """What the environment has said and no turn has followed yet."""
+    """The last observation, if no turn has followed it yet."""
     parts: Mapping[str, float] = field(default_factory=dict)
     ending: CompletionEnd | None = None
     """Known before it has ended where its environment failed before the first turn, which is sampled all the same: no

@@ -1,4 +1,4 @@
-"""The actors of a run as the loop sees them: who samples, who updates, and whose turn it is on a shared device."""
+"""The interfaces of a run's actors for the loop: sampling, updating, and taking turns on a shared device."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ class Rollouts(Protocol):
         ...
 
     def metrics(self) -> dict[str, float]:
-        """Return figures of the last `gather`, and of what is in flight now."""
+        """Return metrics of the last `gather`, and of what is in flight now."""
         ...
 
 
 class LearnerService(Protocol):
-    """The group of learner ranks, as one."""
+    """The group of learner ranks as one object."""
 
     def update(self, step: int, groups: Sequence[RemoteGroup]) -> Update:
         """Train on the groups of a step."""
@@ -49,12 +49,12 @@ class LearnerService(Protocol):
         ...
 
     def load(self, folder: Path) -> None:
-        """Take up what `save` wrote."""
+        """Restore what `save` wrote."""
         ...
 
 
 class Fleet(Protocol):
-    """The actors, as the loop sees them, wherever they run."""
+    """The actors as the loop sees them, in any placement."""
 
     @property
     def rollouts(self) -> Rollouts: ...
@@ -76,7 +76,7 @@ class Fleet(Protocol):
 
 
 class WeightSender(Protocol):
-    """The learner, as far as a publish knows it."""
+    """The learner's interface for a publish."""
 
     @property
     def ranks(self) -> Mapping[str, Any]:

@@ -27,13 +27,13 @@ class PublishError(RuntimeError):
 
 @dataclass(slots=True)
 class PublishProgress:
-    """Where each generator stands in one publish."""
+    """The state of each generator in one publish."""
 
     waiting: dict[str, Any]
-    """Handles of those that neither run the version nor are lost."""
+    """Handles of the generators that neither run the version nor are lost."""
     confirmed: list[str] = field(default_factory=list)
     lost: dict[str, str] = field(default_factory=dict)
-    """Why, by name."""
+    """The reason, by name."""
 
     def lose(self, reasons: Mapping[str, str]) -> None:
         """Note that these generators are lost, and why."""

@@ -4,8 +4,8 @@
                  ^           │ it died, or hangs
                  └───────────┘   the same prompts, under the same ids
 
-What a generator had finished is never sampled again, so no group is lost and none comes twice. Where an environment
-answers, a group takes many calls in place of one (turns.py).
+Finished groups are never sampled again, so no group is lost and none comes twice. With an environment a group takes
+many calls instead of one (turns.py).
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ class RolloutStream:
         serve_restarted: Callable[[], None],
         calls: GroupCalls | None = None,
     ) -> None:
-        """`serve_restarted` gives generators that stand the current weights; called when none is left that samples.
+        """`serve_restarted` gives ready generators the current weights; it is called when no generator samples.
 
-        `calls` are TurnCalls where environments answer.
+        `calls` are TurnCalls if there are environments.
         """
         self._generators = generators
         self._rewards = rewards
@@ -65,7 +65,7 @@ class RolloutStream:
         self._streams: dict[Any, str] = {}
         """Calls that stream groups back, and whose they are."""
         self._sampled: dict[str, tuple[float, float]] = {}
-        """When the group of a prompt was asked for and when it had been sampled; of all that were not gathered yet."""
+        """When each group that is not gathered yet was requested, and when it had been sampled, by prompt id."""
         self._scored: dict[str, RemoteGroup] = {}
         self._throughput = Throughput()
         self._watchdog = Watchdog(self._describe_pending)
@@ -104,13 +104,13 @@ class RolloutStream:
         return groups
 
     def refs(self) -> list[Any]:
-        """Return the references of which one is ready when there is something to do."""
+        """Return the references to wait for; one is ready when there is something to do."""
         # A pool that is behind is given nothing more: finished groups wait with the generators.
         streams = [] if self._rewards.is_full else list(self._streams)
         return [*streams, *self._calls.refs(), *self._rewards.refs(), *self._generators.refs()]
 
     def advance(self, ready: Sequence[Any]) -> None:
-        """Take what is `ready`, and look after the generators. Never waits."""
+        """Handle what is `ready`, and look after the generators. Never waits."""
         streams = [(stream, self._streams[stream]) for stream in ready if stream in self._streams]
         self._take([(name, reference) for stream, name in streams for reference in self._arrived(stream)])
         if self._calls.poll(ready):
@@ -181,7 +181,7 @@ class RolloutStream:
         self._streams.update(self._calls.send(serving, self._streams.values()))
 
     def _arrived(self, stream: Any) -> list[Any]:
-        """Return references to all that a ready stream has there. Forget one that has ended."""
+        """Return references to everything that a ready stream has. Forget a stream that has ended."""
         references: list[Any] = []
         try:
             references.append(next(stream))

@@ -14,15 +14,15 @@ logger = logging.getLogger(__name__)
 FILE = "scale.json"
 KEY = "num_generators"
 INSTEAD_OF = "instead_of"
-"""What the run's settings said then. A command that says something else is newer than the wish."""
+"""The run's setting at that time. If a later command changed the setting, the request is outdated."""
 
 
 class ScaleError(ValueError):
-    """That run cannot be given that many generators."""
+    """The run cannot have this number of generators."""
 
 
 def request_generators(run: Path, count: int) -> None:
-    """Ask the run in that directory for `count` generators, from its next step on. Raises ScaleError."""
+    """Request `count` generators for the run in that directory, from its next step on. Raises ScaleError."""
     if not (run / "config.json").is_file():
         raise ScaleError(
             f"{str(run)!r} is not a run: it has no config.json. Give a run's directory, such as runs/<name>"
@@ -39,7 +39,7 @@ def request_generators(run: Path, count: int) -> None:
 
 
 def requested_generators(config: RunConfig) -> int | None:
-    """Return how many generators were asked for.
+    """Return the requested number of generators.
 
     None when nothing was asked, when it cannot be read, and when a later command has changed the recipe's number.
     """

@@ -26,9 +26,9 @@ from rollout.types.publishing import IpcBucket, NcclGroup, TransportName
 
 ADVICE = "raise rollout.publish_timeout_s if the model is large or the network slow; else look at its log, it may hang"
 ABORT_S = 30.0
-"""What NCCL may take to leave a broadcast after its deadline, seconds."""
+"""Seconds that NCCL may need to leave a broadcast after its deadline."""
 DROP_S = 5.0
-"""How long to wait for generators to drop what was staged, seconds."""
+"""Seconds to wait for generators to drop what was staged."""
 
 Handles = Mapping[str, Any]
 """Actor handles by name."""
@@ -49,7 +49,7 @@ class Attempt:
     """After which a generator or a rank that does not even answer a heartbeat counts as dead."""
 
     def gather(self, calls: Mapping[str, Any], call: str, generators: Handles) -> Outcomes:
-        """Return what became of calls of these generators, within this attempt's deadlines."""
+        """Return the outcomes of calls of these generators, within this attempt's deadlines."""
         return gather_calls(calls, call, self.timeout_s, ADVICE, Listener(generators, self.hang_timeout_s))
 
 
@@ -57,9 +57,9 @@ class Transport(Protocol):
     """A way for weights to travel. Each method raises LearnerLostError when the learner is dead or late."""
 
     def stage(self, attempt: Attempt, generators: Handles) -> Outcomes:
-        """Do all that can fail while every generator goes on with its old version.
+        """Do everything that can fail while every generator continues with its old version.
 
-        Here they agree on what will be sent, where the weights themselves travel at the commit.
+        If the weights themselves travel at the commit, both ends only agree here on what will be sent.
         """
         manifest = next(iter(from_sender(attempt, "weight_manifest").values()))
         deadline = time.monotonic() + attempt.timeout_s
@@ -70,9 +70,9 @@ class Transport(Protocol):
         ...
 
     def drop(self, attempt: Attempt, generators: Handles) -> Outcomes:
-        """Tell them to forget what was staged, and to give up an update that has begun. Return who has.
+        """Have generators drop what was staged, and abort a started update. Return those that have.
 
-        Waits a little, so that the object store is free again; who is late drops it when it wakes up.
+        Waits a little, so that the object store is free again; a late generator drops it when it wakes up.
         """
         return call_all(generators, "drop_weights", time.monotonic() + DROP_S, attempt.id)
 
@@ -177,7 +177,7 @@ class NcclTransport(Transport):
 
 
 class SenderWatch:
-    """Looks after the learner's ranks while generators are waited for, which wait for them."""
+    """Looks after the learner's ranks during calls of generators, which wait for these ranks."""
 
     def __init__(self, attempt: Attempt) -> None:
         self._ranks = attempt.sender.ranks

@@ -1,4 +1,4 @@
-"""The calls that completions of several turns need: of generators, which sample them, and of environments."""
+"""The calls for completions of several turns: to generators, which sample them, and to environments."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ MAX_CALLS = 60
 """Calls of a generator that go on at a time, fewer than the threads it has for them. What is ready beyond them goes
 with the next."""
 SHOWN_CHARACTERS = 80
-"""Of what an environment said, in the log."""
+"""Characters of an observation in the log."""
 
 
 class GroupCalls:
-    """The calls where every completion is one turn: each prompt's group is asked for at once. Never waits."""
+    """The calls for completions of one turn: each prompt's group is requested at once. Never waits."""
 
     def __init__(self) -> None:
         self._begun: list[tuple[str, Sequence[PromptRequest]]] = []
 
     @property
     def num_asked(self) -> int:
-        """Completions whose environments are waited for."""
+        """Number of completions that wait for their environments."""
         return 0
 
     def num_startable(self, queue: Sequence[PromptRequest]) -> int:
-        """Return how many prompts, the first of the queue, may be handed out."""
+        """Return how many prompts, from the start of the queue, may be assigned."""
         return len(queue)
 
     def begin(self, generator: str, requests: Sequence[PromptRequest]) -> None:
-        """Have a generator sample groups; those that another has lost go on where they are."""
+        """Have a generator sample groups; groups of a lost generator continue where they are."""
         self._begun.append((generator, requests))
 
     def lose(self, generator: str) -> None:
@@ -81,7 +81,7 @@ class GroupCalls:
 
 
 class TurnCalls(GroupCalls):
-    """Makes the calls that a TurnRouter asks for, and tells it what came of them."""
+    """Makes the calls that a TurnRouter requests, and passes it the results."""
 
     def __init__(self, router: TurnRouter, environments: EnvironmentCalls, max_failed_share: float) -> None:
         """`max_failed_share`: of completions whose environments fail; with more the run stops."""
