@@ -1,4 +1,4 @@
-"""Find references that nothing could match, before anything is sampled.
+"""Find references that no answer could match, before anything is sampled.
 
 A grader of this package is given a verbatim copy of the reference as the answer of a completion, in its tags: it must
 read the reference, and find the copy right. Where that is not the way to tell, because the reference is no text or
@@ -24,7 +24,7 @@ from rewards.judge.question import fields_of
 from rewards.registry import functions_of, load_grader
 
 CheckReference = Callable[[Mapping[str, Any]], str | None]
-"""(what verifies the answers to a problem) -> why none could be right; None where nothing is wrong."""
+"""(the data that verifies answers to a problem) -> why no answer could be right; None if nothing is wrong."""
 
 MAX_SHOWN = 200
 """Characters of a reference that a message shows."""
@@ -35,7 +35,7 @@ STEPS = "steps"
 def reference_check(
     grader: str, config: RewardsConfig, environment_parts: Collection[str] = ()
 ) -> CheckReference | None:
-    """Return what checks the references of a grader; None for a user's grader whose module does not say how to.
+    """Return the function that checks the references of a grader; None for a user's grader without one.
 
     ``environment_parts`` are those of ``functions_of``. Raises UnknownTaskError when the grader cannot be imported.
     """
@@ -70,7 +70,7 @@ def shown_fields(config: RewardsConfig) -> list[tuple[str, str]]:
 
 
 def fault_found(check: CheckReference, answer: Mapping[str, Any]) -> str | None:
-    """Return what a grader's own check finds wrong, or raises."""
+    """Return the problem that a grader's own check reports, or its exception."""
     try:
         return check(answer)
     except Exception as error:  # noqa: BLE001  what a file holds is untrusted, and what a user's check does with it
@@ -80,7 +80,7 @@ def fault_found(check: CheckReference, answer: Mapping[str, Any]) -> str | None:
 def fault_of_copy(
     function: RewardFunction, score: Callable[..., Any], answer: Mapping[str, Any], names_right: bool
 ) -> str | None:
-    """Return why even a copy of the reference is not right. `names_right`: the grader tells right from wrong."""
+    """Return why even a copy of the reference is graded wrong. `names_right`: the grader has the part `correctness`."""
     given = answer.get("answer", "")
     references = given if isinstance(given, list | tuple) else [given]
     is_stated = names_right and "answer" in answer  # else the grader reads its entries for any text

@@ -31,23 +31,23 @@ GENERAL = {
 }
 """Parts that any task may have: ``(text, answer, **parameters) -> float``."""
 TRIAL_TEXT, TRIAL_ANSWER = "<think>" + "one 1 " * 1000 + "</think>\n<answer>1</answer>", {"answer": "1", "steps": ["1"]}
-"""What parameters are tried on before the start: long, and it repeats itself."""
+"""A long, repetitive text with which parameters are tested before the start."""
 
 COSTLY = ("code",)
-"""Graders that run programs: they are not called a second time to see if the answer stands outside its tags."""
+"""Graders that run programs: they are not called a second time to find answers outside of tags."""
 
 
 class UnknownTaskError(RewardConfigError):
-    """Nothing grades a task of that name."""
+    """There is no grader for a task with that name."""
 
 
 class UnknownPartError(RewardConfigError):
-    """The settings name a part or a function that does not exist, or give two the same name."""
+    """The settings name a part or a function that does not exist, or two have the same name."""
 
 
 @functools.cache
 def tasks() -> tuple[str, ...]:
-    """Return the names of the graders in rewards/tasks, sorted. They are read off the files: importing all is slow."""
+    """Return the sorted names of the graders in rewards/tasks, from the file names: importing all is slow."""
     files = (file for folder in tasks_package.__path__ for file in Path(folder).glob("*.py"))
     return tuple(
         sorted(file.stem for file in files if re.search(r"^def score\(", file.read_text("utf-8"), re.MULTILINE))
@@ -111,7 +111,7 @@ def _check_values(function: RewardFunction) -> None:
 def functions_of(
     grader: str, config: RewardsConfig, environment_parts: Collection[str] = ()
 ) -> tuple[RewardFunction, ...]:
-    """Return what is called for each completion: the grader's ``score``, general parts in use, the user's functions.
+    """Return the functions for each completion: the grader's ``score``, general parts in use, the user's functions.
 
     ``environment_parts`` are there without being computed: an environment gives them.
 
@@ -151,7 +151,7 @@ def functions_of(
 
 
 def _judge_parameters(name: str, config: RewardsConfig) -> dict[str, Any]:
-    """Return what a judge is called with; nothing for what is no judge."""
+    """Return the arguments of a judge; nothing for other functions."""
     if name not in config.judges:
         return {}
     own = {"name": name, "num_workers": config.num_workers, "deadline_s": config.deadline_of(name)}
@@ -159,7 +159,7 @@ def _judge_parameters(name: str, config: RewardsConfig) -> dict[str, Any]:
 
 
 def _wanted(config: RewardsConfig) -> dict[str, str]:
-    """Return the parts that the settings ask for, each with the first key that does."""
+    """Return the parts that the settings use, each with the first key that uses it."""
     keys = {name: f"rewards.weights.{name}" for name in config.weights if name not in config.ensembles}
     for ensemble, settings in config.ensembles.items():
         keys = {name: f"rewards.ensembles.{ensemble}.weights.{name}" for name in settings.weights} | keys
@@ -207,7 +207,7 @@ def _check_wanted(grader: str, config: RewardsConfig, provided: set[str]) -> Non
                 f"rewards.tasks.{task}; {nearest(task, {*tasks(), *config.tasks})}"
             )
         raise UnknownPartError(
-            f"{key}: task {task!r} has no such part (a part of your own comes from rewards.functions); "
+            f"{key}: task {task!r} has no such part (your own parts come from rewards.functions); "
             f"{nearest(name, {*provided, *GENERAL, *config.ensembles})}"
         )
 

@@ -1,6 +1,6 @@
 """General parts about tags: whether a turn thinks in ``<think>`` and answers in ``<answer>``.
 
-In the natural format the prompt asks for no tags, so ``strict`` and ``answer_tags`` pay 1.0 to every text that says
+In the natural format the prompt requires no tags, so ``strict`` and ``answer_tags`` give 1.0 to every text that says
 anything, and ``tag_pairs`` counts on as always.
 """
 

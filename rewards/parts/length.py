@@ -1,4 +1,4 @@
-r"""A general part that makes length cost something.
+r"""A general part that penalizes length.
 
 Lengths are counted in words as this module defines them: a run of up to 16 letters and digits, or one other sign that
 is not space. That is roughly a token, and gluing words together or writing without spaces does not make a text shorter.

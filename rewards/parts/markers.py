@@ -31,7 +31,7 @@ BEHAVIOURS: Mapping[str, tuple[Rule, ...]] = {
 
 
 class Agreement(NamedTuple):
-    """How many labelled sentences show a behaviour, by the marker, by the label, and by both."""
+    """How many labelled sentences show a behaviour: by the marker, by the label, and by both."""
 
     num_both: int
     num_marker: int
@@ -60,7 +60,7 @@ AGREEMENT: Mapping[str, Agreement] = {
 TYPOGRAPHY = str.maketrans(
     dict.fromkeys("’‘ʼ", "'") | dict.fromkeys("–‒−‐‑", "-") | {"—": " - ", "\u00a0": " ", "\u202f": " "}
 )
-"""What the rules look for in place of typographic signs."""
+"""Plain characters that replace typographic signs."""
 
 _BY_WORD: dict[str, list[tuple[str, Rule]]] = {}
 for _name, _its_rules in BEHAVIOURS.items():
@@ -82,7 +82,7 @@ def markers(text: str) -> tuple[str, ...]:
 
 
 def marker_shares(shown: Iterable[Collection[str] | None]) -> dict[str, float]:
-    """Return by behaviour the share of completions that show it, from 0 to 1; nothing when none was looked at.
+    """Return for each behaviour the share of completions that show it, from 0 to 1; empty if none was searched.
 
     ``shown`` has what ``markers`` returned for each completion, or None for one that was not looked at.
     """

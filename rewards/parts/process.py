@@ -1,4 +1,4 @@
-"""A general part that pays for the steps on the way, where a problem comes with a worked solution."""
+"""A general part that rewards intermediate steps, for problems with a worked solution."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 MAX_STEPS = 64
 MAX_NUMBERS = 10_000
-"""Only so many numbers of a text are looked at, and so many steps of a solution: together they bound the time."""
+"""Largest number of numbers in a text, and of steps in a solution, that are read: together they limit the time."""
 
 _NUMBER = re.compile(
     r"(?<![0-9])(?:[0-9]{1,3}(?:,[0-9]{3}){1,4}(?![0-9])|[0-9]{1,18}(?![0-9]))(?:\.[0-9]{1,18}(?![0-9]))?|\.[0-9]{1,18}"

@@ -1,4 +1,4 @@
-"""A general part that makes saying the same thing again and again cost something."""
+"""A general part that penalizes repetition."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from itertools import islice
 from typing import Any
 
 MAX_WORDS = 20_000
-"""Only so many words from the start are looked at, which bounds the memory; a completion rarely has more."""
+"""Number of words from the start that are read, which limits the memory; a completion rarely has more."""
 
 _WORD = re.compile(r"\S+")
 

@@ -1,4 +1,4 @@
-"""Boxes: processes in which code runs that nobody trusts. Linux only.
+"""Boxes: processes for untrusted code. Linux only.
 
 A box is a fresh Python without this process's environment, descriptors, files or network, with limits on time, memory,
 processor, files and threads (confinement.py); leaving the ``with`` ends it and all that it started. Which protections
@@ -25,9 +25,9 @@ from rewards.sandbox.kernel.confinement import GUARDS, is_guarded
 
 LAUNCHER = str(Path(__file__).with_name("launcher.py"))
 START_S = 20.0
-"""Seconds that a box may take to start and to end, beside its own: generous, for machines that are overloaded."""
+"""Additional seconds for a box to start and to end; generous, for overloaded machines."""
 REQUIRED = tuple(GUARDS)
-"""What must be protected unless a recipe says otherwise: network, files and processes."""
+"""What must be protected, unless a recipe says otherwise: network, files and processes."""
 
 _FLAGS = ("-s", "-S", "-P", "-X", "utf8")  # no site-packages, nothing on the path but the standard library
 _ENVIRONMENT = {"PYTHONHASHSEED": "0", "MALLOC_ARENA_MAX": "1", "LANG": "C.UTF-8"}

@@ -1,4 +1,4 @@
-"""The side of a box that runs programs one after another in one namespace, as a notebook does."""
+"""The side of a box that runs programs one after another in one namespace, like a notebook."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def run_session(job: dict[str, Any], lock: Callable[[], None]) -> None:
 
 
 def _run(program: str, scope: dict[str, Any]) -> str:
-    """Run a program; return what it raised, in a line."""
+    """Run a program; return its exception in one line."""
     try:
         tree = ast.parse(program, FILE)
         last = [tree.body.pop()] if tree.body and isinstance(tree.body[-1], ast.Expr) else []

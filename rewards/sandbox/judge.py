@@ -1,4 +1,4 @@
-"""The side of a box that decides. It runs the tests, in which the candidate's functions are proxies.
+"""The side of a box that gives the verdict. It runs the tests, in which the candidate's functions are proxies.
 
 What was found out leaves by the status pipe: ``{"passed": n, "total": n, "reason": text}``, or ``{"invalid": reason}``
 when no program whatsoever could pass, because the problem itself is broken.
@@ -61,7 +61,7 @@ class Tests:
     def __init__(self, total: int, candidate: Candidate, limit_s: float) -> None:
         self.total = total
         self.reason = ""
-        """The first thing that went wrong."""
+        """The first failure."""
         self._candidate = candidate
         self._limit_s = limit_s
         self._deadline = math.inf
@@ -70,7 +70,7 @@ class Tests:
         signal.signal(signal.SIGALRM, candidate.late)
 
     def allow(self, seconds: float) -> None:
-        """Start the time that all of it may take."""
+        """Start the time limit of all tests."""
         self._deadline = time.monotonic() + seconds
         self._set_alarm(math.inf)
 

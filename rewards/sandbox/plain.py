@@ -32,11 +32,11 @@ _HEADER = struct.Struct("!I")
 
 
 class NotPlainError(TypeError):
-    """A value that cannot cross, or a frame that is malformed or too long."""
+    """A value that cannot be sent, or a frame that is malformed or too long."""
 
 
 def encode(value: Any, depth: int = 0) -> Any:
-    """Return the JSON that stands for ``value``. Raises NotPlainError for another type, and past MAX_DEPTH."""
+    """Return the JSON for ``value``. Raises NotPlainError for another type, and past MAX_DEPTH."""
     if value is None or value is True or value is False:
         return value
     if depth > MAX_DEPTH:
@@ -108,8 +108,8 @@ def write(descriptor: int, data: Any) -> None:
 def read(descriptor: int, deadline: float | None = None) -> Any:
     """Read one frame of JSON data.
 
-    Raises EOFError when the writer is gone, NotPlainError when it is no frame, TimeoutError after ``deadline``, in
-    seconds of the monotonic clock.
+    Raises EOFError when the writer is gone, NotPlainError for anything else than a frame, TimeoutError after
+    ``deadline``, in seconds of the monotonic clock.
     """
     (length,) = _HEADER.unpack(_read_exactly(descriptor, _HEADER.size, deadline))
     if length > MAX_FRAME_BYTES:

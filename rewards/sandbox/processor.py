@@ -1,4 +1,4 @@
-"""Watch the processor time of a program from another process, where the program can neither change nor undo it."""
+"""Watch a program's CPU time from another process, where the program cannot change it."""
 
 from __future__ import annotations
 
@@ -6,16 +6,15 @@ import os
 import time
 
 CHECK_S = 0.02
-"""Seconds between two looks; a limit is kept to about as much."""
+"""Seconds between two checks; a limit is exceeded by at most about as much."""
 STRETCH = 3.0
-"""A time limit is one of processor time; by the clock, on which a busy machine or a program that sleeps has some to
-spend, it is so many times as long."""
+"""Ratio of the wall-clock limit to the CPU-time limit, for busy machines and programs that sleep."""
 _CLOCK_OF_PROCESS = 2
 """The low bits of a process's clock, CPUCLOCK_SCHED in Linux's include/linux/posix-timers.h."""
 
 
 def seconds_used(process: int) -> float:
-    """Return the processor time that all threads of a process have used. Raises OSError when it is gone."""
+    """Return the CPU time of all threads of a process. Raises OSError if the process is gone."""
     return time.clock_gettime(~process << 3 | _CLOCK_OF_PROCESS)
 
 
@@ -39,7 +38,7 @@ class Calls:
         return int.from_bytes(os.pread(self._descriptor, 8, 0), "little")
 
     def say_late(self) -> None:
-        """Say that the latest call took too long."""
+        """Record that the latest call took too long."""
         os.pwrite(self._descriptor, b"\1", 8)
 
     @property
@@ -59,7 +58,7 @@ class CallWatch:
         self._used_before = 0.0
 
     def is_late(self) -> bool:
-        """Look, and say it to the judge. To be called every CHECK_S; what a call used before its first look is free."""
+        """Check the time, and tell the judge. Call it every CHECK_S; time before a call's first check is free."""
         number = self._calls.number
         try:
             used = seconds_used(self._process)

@@ -38,11 +38,11 @@ class Candidate:
         self._replies = replies
         self._calls = calls
         self.failure: str | None = None
-        """Why it does not answer any more."""
+        """Why it no longer answers."""
         self.was_asked = False
-        """Whether anything here may be its doing."""
+        """Whether the candidate may have influenced this process."""
         self.unaskable: str | None = None
-        """The tests pass the program a value that cannot be passed, before anything came from the program."""
+        """What the tests tried to pass and cannot be passed, if nothing had come from the program before."""
 
     def function(self, name: str) -> Callable[..., Any]:
         """Return the proxy of one function. It returns or raises what the function does, or raises Unanswered."""
@@ -70,7 +70,7 @@ class Candidate:
         return str(output), exit_code == 0
 
     def late(self, *_: object) -> NoReturn:
-        """Give it up; the handler of the timer's signal."""
+        """Stop waiting; the handler of the timer's signal."""
         raise self._give_up("took too long")
 
     def _call(self, name: str, arguments: Sequence[Any], keywords: dict[str, Any]) -> Any:
@@ -78,7 +78,7 @@ class Candidate:
             request = plain.encode([name, arguments, keywords])
         except plain.NotPlainError as error:
             if not self.was_asked:
-                self.unaskable = f"{name}() is to be passed something else than plain data: {error}"
+                self.unaskable = f"{name}() gets an argument that is not plain data: {error}"
             raise
         self._send(request)
         returned = self._receive("returned")

@@ -1,4 +1,4 @@
-"""A Python in a box that runs programs one after another, with what a program left for the next."""
+"""A Python in a box that runs programs one after another; a program keeps its variables for the next."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from rewards.sandbox.box import REQUIRED, START_S, Box, Limits
 from rewards.sandbox.processor import STRETCH, Calls
 
 TOTAL_TIME_S = 120.0
-"""Seconds of processor time that the programs of a session may use together."""
+"""CPU seconds that all programs of a session may use together."""
 MAX_PROGRAM_BYTES = 10_000
 """As JSON it fits into the pipe, whether the box reads it or not."""
 STANDS_S = 24 * 3600.0
-"""A session ends with its owner; this is for one that was forgotten."""
+"""Limit for a session that its owner forgot to close."""
 
 
 class Ran(NamedTuple):
@@ -25,9 +25,9 @@ class Ran(NamedTuple):
 
     output: str
     error: str
-    """What it raised, or why it was ended; empty when it came to its end."""
+    """Its exception, or why it was stopped; empty if it ran to its end."""
     is_lost: bool = False
-    """Whether the variables of the session are gone."""
+    """Whether the session's variables are lost."""
 
 
 class Session:
@@ -36,7 +36,7 @@ class Session:
     def __init__(
         self, time_limit_s: float = 2.0, memory_mib: int = 512, require: Sequence[str] = REQUIRED, seed: int = 0
     ) -> None:
-        """Nothing starts before the first program.
+        """Keep the settings. The box starts with the first program.
 
         ``time_limit_s`` is the processor time of a program; by the clock it has STRETCH times as much. ``seed`` decides
         what its module ``random`` draws.
@@ -50,7 +50,7 @@ class Session:
         self._calls: Calls | None = None
 
     def run(self, program: str) -> Ran:
-        """Run a program. Whatever it does, this returns in bounded time.
+        """Run a program. This returns in bounded time, whatever the program does.
 
         Raises SandboxError when no program can be run here.
         """
@@ -72,7 +72,7 @@ class Session:
         return Ran("", error, is_lost=True)
 
     def close(self) -> None:
-        """End the session; the next program begins a new one."""
+        """End the session; the next program starts a new one."""
         if self._open is not None:
             self._open.close()
             self._open = None
@@ -105,7 +105,7 @@ class Session:
 
 
 def _ran(reply: Any, max_characters: int) -> Ran:
-    """Return what a box says, which may be anything. Raises NotPlainError."""
+    """Return the reply of a box, which is untrusted. Raises NotPlainError."""
     if not isinstance(reply, dict) or not all(isinstance(reply.get(name), str) for name in ("output", "error")):
         raise plain.NotPlainError("no answer")
     return Ran(reply["output"][:max_characters], reply["error"][:max_characters])

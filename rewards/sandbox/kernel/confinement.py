@@ -1,4 +1,4 @@
-"""Confine a process before code runs in it that nobody trusts. Linux only; each step reports whether it held.
+"""Confine a process before it runs untrusted code. Linux only; each step reports whether it succeeded.
 
     namespaces     its own processes, network (without even a loopback that is up), IPC and host name
     private_root   its own file tree, read-only but for a small /tmp in memory: Python's standard library, nothing else
@@ -28,7 +28,7 @@ GUARDS: dict[str, tuple[frozenset[str], ...]] = {
     "files": (frozenset({"private_root"}), frozenset({"landlock", "seccomp"})),
     "processes": (frozenset({"namespaces"}), frozenset({"seccomp"})),
 }
-"""What is protected -> the sets of steps of which each protects it alone."""
+"""What is protected -> sets of steps; each set is enough to protect it."""
 
 _CLONE_NEWNS, _CLONE_NEWUTS, _CLONE_NEWIPC = 0x00020000, 0x04000000, 0x08000000
 _CLONE_NEWUSER, _CLONE_NEWPID, _CLONE_NEWNET = 0x10000000, 0x20000000, 0x40000000
@@ -53,9 +53,9 @@ def is_guarded(what: str, active: Collection[str]) -> bool:
 
 
 def enter_namespaces() -> bool:
-    """Enter namespaces of its own for processes (from the next fork on), network, IPC, host name and mounts.
+    """Enter new namespaces for processes (from the next fork on), network, IPC, host name and mounts.
 
-    Returns False where that is forbidden.
+    Returns False if that is forbidden.
     """
     flags = _CLONE_NEWNS | _CLONE_NEWPID | _CLONE_NEWNET | _CLONE_NEWIPC | _CLONE_NEWUTS
     user, group = os.geteuid(), os.getegid()
@@ -73,7 +73,7 @@ def enter_namespaces() -> bool:
 
 
 def enter_private_root(readable: Sequence[str], hidden: Sequence[str], tmp_bytes: int) -> bool:
-    """Enter a file tree of its own in place of the machine's. Needs the namespaces.
+    """Replace the machine's file tree by a private one. Needs the namespaces.
 
     Returns False when mounting is forbidden. Raises OSError when it fails later on, and what is left is of no use.
     """

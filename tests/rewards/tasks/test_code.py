@@ -191,7 +191,7 @@ def test_a_bare_body_ends_before_the_first_line_outside(text: str, program: str 
         ({"tests": "assert True"}, "no test"),
         ({"tests": "import no_such_module\nassert f(1) == 2"}, "its tests raise ModuleNotFoundError"),
         ({"context": "1 / 0"}, "its context raises ZeroDivisionError"),
-        ({"tests": "assert f(int) == 2"}, "something else than plain data"),
+        ({"tests": "assert f(int) == 2"}, "an argument that is not plain data"),
         ({"kind": "stdio", "tests": []}, "no tests"),
         ({"kind": "essay"}, "must be function or stdio"),
     ],
