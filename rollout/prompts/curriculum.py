@@ -23,7 +23,7 @@ class Curriculum:
         """The first position of the run that was drawn by this stage."""
         self._window: list[float] = []
         self._is_by_position = True
-        """False in a run that began under version 0.1.0, whose window took replaced groups last."""
+        """False in a run that was started by version 0.1.0, whose window took replaced groups last."""
 
     @property
     def weights(self) -> Mapping[str, float]:
@@ -57,7 +57,7 @@ class Curriculum:
         return by_steps or by_rate
 
     def metrics(self) -> dict[str, float]:
-        """Return the stage and its pass rate; nothing without stages."""
+        """Return metrics of the stage and its pass rate; none without stages."""
         if not self._config.stages:
             return {}
         measured = {"curriculum/stage_pass_rate": mean(self._window)} if self._window else {}
@@ -101,14 +101,14 @@ class SolvedProblems:
             streaks.pop(key, None)
 
     def forget(self, name: str) -> bool:
-        """Ask all problems of that entry again. Returns whether any of them was dropped."""
+        """Use all problems of that entry again. Returns whether any of them was dropped."""
         return any(map(self._is_long, self._streaks.pop(name, {}).values()))
 
     def _is_long(self, streak: int) -> bool:
         return 0 < self._drop_after <= streak
 
     def metrics(self) -> dict[str, float]:
-        """Return the number of dropped problems; nothing where none is ever dropped."""
+        """Return a metric of the number of dropped problems; none if problems are never dropped."""
         dropped = sum(self._is_long(streak) for streaks in self._streaks.values() for streak in streaks.values())
         return {"curriculum/dropped_prompts": float(dropped)} if self._drop_after else {}
 

@@ -1,4 +1,4 @@
-"""From token ids back to text: what a completion says, and proof that tags survive."""
+"""Decode token ids to a completion's text, and check that tags survive the tokenizer."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 
 
 class TagError(ValueError):
-    """The tokenizer cannot carry a tag, so that no completion could be graded right."""
+    """The tokenizer cannot reproduce a tag, so no completion could be graded right."""
 
 
 def completion_decoder(tokenizer: Any) -> Callable[[Tokens], str]:
-    """Return what decodes the token ids of a completion, shape [T], into its text.
+    """Return a function that decodes the token ids of a completion, shape [T], to its text.
 
     Only the tokens that end a turn and those that pad are left out. Other special tokens stay: a tokenizer may hold
     `<think>` and `<answer>` as such, and graders look for them.
@@ -26,7 +26,7 @@ def completion_decoder(tokenizer: Any) -> Callable[[Tokens], str]:
 
 
 def read(tokenizer: Any, token_ids: list[int]) -> str:
-    """Return the text of tokens, each of which counts."""
+    """Return the text of all tokens."""
     return str(tokenizer.decode(token_ids, skip_special_tokens=False, spaces_between_special_tokens=False))
 
 

@@ -16,14 +16,14 @@ from rollout.prompts.task_config import TaskConfig, shown_fields
 
 @dataclass(frozen=True)
 class EntryFingerprint:
-    """What an entry of the recipe asks."""
+    """The fingerprint of an entry's problems."""
 
     source: str
-    """The file or data set; empty where problems are drawn."""
+    """The file or data set; empty if problems are drawn."""
     rows: Fingerprint | None
-    """Of all rows as they were read, before any is dropped; None where problems are drawn."""
+    """Fingerprint of all rows as they were read, before any is dropped; None if problems are drawn."""
     held_out: Fingerprint | None
-    """Of the problems that were chosen to be held out; None of what has none, such as pairs."""
+    """Fingerprint of the held-out problems; None if there are none, as for pairs."""
 
 
 def fingerprints(config: PromptsConfig, problems: Mixture) -> dict[str, EntryFingerprint]:
@@ -42,7 +42,7 @@ def fingerprints(config: PromptsConfig, problems: Mixture) -> dict[str, EntryFin
 
 
 def told(problems: Sequence[Problem], entry: TaskConfig) -> Iterator[tuple[str, str, str]]:
-    """Yield of each problem its key, what it asks with its reference, and its place."""
+    """Yield each problem's key, its question with the reference, and its place."""
     wordings = (("template", entry.wording("zero_shot")), ("natural_template", entry.wording("natural")))
     encode = json.JSONEncoder(sort_keys=True, default=str).encode
     shown = sorted(set().union(*(shown_fields(*wording) for wording in wordings)))

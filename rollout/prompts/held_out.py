@@ -1,4 +1,4 @@
-"""Know a held-out question again: in another entry of a mixture, or in what a warm start teaches."""
+"""Recognize a held-out question in another entry of a mixture, or in the examples of a warm start."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ class HeldOutQuestions:
         sources: Mapping[str, ProblemSource],
         held_out: Mapping[str, Sequence[Problem]],
     ) -> None:
-        """All three by the entry's name; `held_out` are the problems that evaluations ask."""
+        """All three arguments are by the entry's name; `held_out` are the problems of evaluations."""
         self._entries = entries
         self._sources = sources
         self._problems = held_out
 
     def holds(self, task: TaskConfig, problem: Problem) -> bool:
-        """Return whether the problem, which `task` asks, is held out."""
+        """Return whether a problem of `task` is held out."""
         return (
             question_of(problem) in self._questions
             or (scope(task), problem.key) in self._keys
@@ -63,7 +63,7 @@ class HeldOutQuestions:
 
     @cached_property
     def _ambiguous(self) -> Mapping[str, set[str]]:
-        """The questions of each entry that stand there with several keys."""
+        """The questions of each entry that have several keys there."""
         return {name: repeated(source) for name, source in self._sources.items()}
 
     def _held_out(self) -> Iterable[tuple[TaskConfig, Problem, bool]]:
@@ -110,7 +110,7 @@ def askings(task: TaskConfig, problem: Problem, is_ambiguous: bool) -> list[list
 
 
 def repeated(source: ProblemSource) -> set[str]:
-    """Return the questions that stand in a list with several keys."""
+    """Return the questions that have several keys in a list."""
     if not isinstance(source, ListedProblems):
         return set()
     keys: dict[str, str] = {}
@@ -123,24 +123,24 @@ def repeated(source: ProblemSource) -> set[str]:
 
 
 def scope(task: TaskConfig, is_held_out: bool = False) -> tuple[str, str]:
-    """Return where a key means the same problem: the task, and the file or data set."""
+    """Return the scope in which a key means the same problem: the task, and the file or data set."""
     source: str = getattr(task.settings, "source", "")
     return task.task, getattr(task.settings, "held_out_source", "") or source if is_held_out else source
 
 
 def question_of(problem: Problem) -> str:
-    """Return what tells a question from others: its text, or else the problem's key."""
+    """Return what identifies a question: its text, or else the problem's key."""
     return normal(problem.key if problem.question is None else problem.question)
 
 
 def shown_texts(task: TaskConfig, problem: Problem) -> Sequence[str]:
-    """Return the texts of the problem that the task's wording shows."""
+    """Return the texts of the problem that the task's template shows."""
     shown = shown_fields("template", task.wording("zero_shot"))
     return [problem.fields[name] for name in sorted(shown - {ANY_FIELD}) if name in problem.fields]
 
 
 def words_of(texts: Sequence[str]) -> tuple[str, ...]:
-    """Return the different words of texts, sorted; single letters, such as labels of options, are none."""
+    """Return the different words of texts, sorted, without single letters, such as labels of options."""
     return tuple(sorted(set(WORD.findall(normal(" ".join(texts))))))
 
 
@@ -150,7 +150,7 @@ def normal(text: str) -> str:
 
 
 def contains(text: str, found: str) -> bool:
-    """Return whether a text stands in another, not within a longer word or number."""
+    """Return whether a text occurs in another, not as part of a longer word or number."""
     start = text.find(found)
     while start >= 0:
         end = start + len(found)

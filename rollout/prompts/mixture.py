@@ -14,7 +14,7 @@ from rollout.prompts.config import PromptsConfig
 from rollout.prompts.held_out import HeldOutQuestions
 
 MAX_REDRAWS = 1_000
-"""Problems drawn in place of one that cannot be used, after which the settings are declared impossible."""
+"""Number of problems drawn to replace an unusable one, after which the settings are refused as impossible."""
 
 
 class Draw(NamedTuple):
@@ -25,7 +25,7 @@ class Draw(NamedTuple):
 
 
 class Mixture:
-    """The sources of all tasks, each with a position of its own."""
+    """The sources of all tasks, each with its own position."""
 
     def __init__(self, config: PromptsConfig, rule: SplitRule = "by_key") -> None:
         """Divide `num_held_out` among the tasks by their shares at the end of the run.
@@ -61,11 +61,11 @@ class Mixture:
         ]
 
     def leave_out(self, unusable: Mapping[str, Container[str]]) -> None:
-        """Ask no problem with these keys, given by entry. Which problems are held out stays as it is."""
+        """Leave out problems with these keys, given by entry. The held-out problems stay the same."""
         self._unusable = dict(unusable)
 
     def hold_out_others(self, name: str, fault_of: Callable[[Problem], str | None]) -> Iterator[Problem]:
-        """Hold out another problem in place of each one that cannot be used, and yield the latter.
+        """Replace each unusable held-out problem by another one, and yield the unusable ones.
 
         Only where problems are drawn; of a list there are no more. Raises NoneFitsError when MAX_REDRAWS others cannot
         be used either.
@@ -108,7 +108,7 @@ class Mixture:
         raise NothingLeftError(name)
 
     def is_listed(self, name: str) -> bool:
-        """Return whether the entry's source lists its problems, so that they come again and can be dropped."""
+        """Return whether the entry's source lists its problems, so that they repeat and can be dropped."""
         return self.sources[name].num_problems is not None
 
     def state(self) -> dict[str, int]:
@@ -142,11 +142,11 @@ class NothingLeftError(ValueError):
 
 
 class NoneFitsError(ValueError):
-    """No problem that is drawn can be asked."""
+    """No drawn problem can be used."""
 
     def __init__(self, name: str, fault: str) -> None:
         super().__init__(
-            f"{MAX_REDRAWS} problems of {name!r} were drawn, and none of them can be asked. Of the last one: {fault}"
+            f"{MAX_REDRAWS} problems of {name!r} were drawn, and none of them can be used. The last one: {fault}"
         )
 
 

@@ -1,4 +1,4 @@
-"""What an environment says, as tokens that follow those the policy sampled, which are never encoded again."""
+"""Encode observations as tokens that follow the policy's sampled tokens, which are never encoded again."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rollout.types.environments import CUT
 from rollout.types.prompts import Tokens
 
 SAID = "environment"
-"""What stands for an observation, to find where its words begin."""
+"""Placeholder for an observation, to find where its text starts."""
 
 
 class ObservationEncoder:
@@ -51,7 +51,7 @@ class ObservationEncoder:
 
     @property
     def least(self) -> int:
-        """Tokens that the shortest cut observation takes, with its frame: one of its own."""
+        """Number of tokens of the shortest cut observation: its frame, the mark of the cut, and one token."""
         return len(self._before) + len(self._after) + len(self._cut) + 1
 
     @cached_property
@@ -63,7 +63,7 @@ class ObservationEncoder:
 
     @cached_property
     def _after_end(self) -> list[int]:
-        """What a chat template writes between a turn's end token, which was sampled, and the next message's words."""
+        """What a chat template writes between a turn's end token, which was sampled, and the next message's text."""
         ends = [position for position, token in enumerate(self._before) if token in self._ends]
         return self._before[ends[0] + 1 :] if ends else self._before
 
@@ -83,7 +83,7 @@ class ObservationEncoder:
 
 
 def turn_frame(tokenizer: Any) -> tuple[str, str]:
-    """Return what a chat template writes between an assistant's words and the next user's, and behind those.
+    """Return what a chat template writes between an assistant's text and the next user's text, and after that.
 
     Raises ValueError for a template that shows no earlier turns.
     """

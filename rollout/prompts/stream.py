@@ -1,4 +1,4 @@
-"""The prompts of a run, in a seeded order that a resumed run takes up where it stopped."""
+"""The prompts of a run, in a seeded order, which a resumed run continues where it stopped."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class PromptStream:
         return [self._next() for _ in range(count)]
 
     def observe(self, groups: Sequence[GroupHeader]) -> None:
-        """End a step whose graded groups these are; they may end a stage of the curriculum."""
+        """End a step with these graded groups; they may end a stage of the curriculum."""
         self._curriculum.observe(groups, self._position)
         for group in groups:
             if self._mixture.is_listed(group.prompt.source):
@@ -67,7 +67,7 @@ class PromptStream:
         self._step += 1
 
     def metrics(self) -> dict[str, float]:
-        """Return the `curriculum/` metrics; none where the prompts stay the same over the run."""
+        """Return the `curriculum/` metrics; none if prompts do not change over the run."""
         share = {"curriculum/one_shot_share": self._one_shot_share} if self._config.one_shot_steps else {}
         return self._curriculum.metrics() | self._solved.metrics() | share
 
@@ -87,7 +87,7 @@ class PromptStream:
         return found
 
     def state(self) -> dict[str, Any]:
-        """Return what `restore` needs to go on from here."""
+        """Return the state that `restore` needs to continue from here."""
         return {
             "format": FORMAT if self._mixture.rule == "by_key" else 1,
             "position": self._position,

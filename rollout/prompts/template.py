@@ -1,4 +1,4 @@
-"""Make problems prompts: their wording, format, chat template and token ids."""
+"""Turn problems into prompts: template, format, chat template and token ids."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rollout.tasks.base import Problem
 from rollout.types.prompts import Prompt, PromptFormat
 
 BATCH = 1_000
-"""Problems that are looked at together."""
+"""Number of problems that are checked together."""
 
 
 class OverlongPromptError(ValueError):
@@ -22,7 +22,7 @@ class OverlongPromptError(ValueError):
 
 
 class Template:
-    """The recipe's way to put problems into words."""
+    """Renders problems as the recipe says."""
 
     def __init__(self, config: PromptsConfig, tokenizer: Tokenizer) -> None:
         """Raise ValueError when tokenizer and recipe do not fit.
@@ -78,7 +78,7 @@ class Template:
     def faults(
         self, problems: Sequence[Problem], format: PromptFormat | None = None, name: str = ""
     ) -> Iterator[str | None]:
-        """Yield why each problem cannot be asked in a format, such as that it is too long; None where it can."""
+        """Yield for each problem why it cannot be used in a format, such as its length; None if it can."""
         task = self._config.tasks[name] if name else self._config
         format = format or self._config.format
         count: PromptLengths | None = None
@@ -104,7 +104,7 @@ class Template:
         return None
 
     def _too_long(self, length: int, format: PromptFormat) -> str:
-        """Return what is wrong with a prompt of so many tokens, to follow its name; empty where it fits."""
+        """Return the error for a prompt with this number of tokens, to follow its name; empty if it fits."""
         if length <= self._config.max_prompt_tokens:
             return ""
         return (
@@ -132,18 +132,18 @@ class Template:
         return [text + self.prefix(format) for text in opened]
 
     def _conversation(self, turns: Sequence[str]) -> list[dict[str, str]]:
-        """Return the messages of a question, behind the example and its answer where there is one."""
+        """Return the messages of a question, after the example and its answer if there is one."""
         said = [("system", self._config.system), *zip(("user", "assistant", "user"), turns, strict=False)]
         return [{"role": role, "content": content} for role, content in said if content or role != "system"]
 
     def _turns(self, problem: Problem, format: PromptFormat, task: TaskConfig) -> list[str]:
-        """Return the question, in the one-shot format behind the example and its answer."""
+        """Return the question; in the one-shot format after the example and its answer."""
         wording = task.wording(format)
         try:
             question = wording.format(**problem.fields)
         except KeyError as error:  # a task of any columns finds out now which there are
             raise ValueError(
-                f"the template shows {{{error.args[0]}}}, and there are only {sorted(problem.fields)}: name one of "
+                f"the template shows {{{error.args[0]}}}, but there are only {sorted(problem.fields)}: name one of "
                 "these"
             ) from None
         if format != "one_shot":
@@ -153,11 +153,11 @@ class Template:
         return [wording.format(**example.fields), answered, question]
 
     def prefix(self, format: PromptFormat) -> str:
-        """Return the text that the assistant's turn begins with, behind what a chat template writes there."""
+        """Return the text that the assistant's turn starts with, after what a chat template writes there."""
         return "" if format == "natural" else self._config.assistant_prefix
 
 
 def joined(turns: list[str], prefix: str) -> list[str]:
-    """Return bare text: each question with its answer behind it, the last one with the prefix."""
+    """Return plain text: each question followed by its answer, the last one by the prefix."""
     answers = [*turns[1::2], prefix]
     return [question + answer for question, answer in zip(turns[0::2], answers, strict=True)]

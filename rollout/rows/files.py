@@ -22,12 +22,12 @@ ROWS_PER_BATCH = 1024
 
 
 def format_of(path: str) -> str | None:
-    """Return `json`, `csv` or `parquet`, judged by the ending of a file's name; None for another ending."""
+    """Return `json`, `csv` or `parquet` by the ending of a file's name; None for another ending."""
     return ENDINGS.get("".join(Path(path.lower()).suffixes[-2:])) or ENDINGS.get(Path(path.lower()).suffix)
 
 
 def file_rows(path: str, key: str, format: str | None = None) -> Iterator[LocatedRow]:
-    """Return the rows of a local file, read as they are asked for.
+    """Return the rows of a local file; they are read lazily.
 
     Args:
         key: the setting that names the file, for errors.
@@ -48,7 +48,7 @@ def file_rows(path: str, key: str, format: str | None = None) -> Iterator[Locate
 
 
 def _checked(rows: Iterator[LocatedRow], what: str) -> Iterator[LocatedRow]:
-    """Yield the rows. Raises ValueError when there is none, or the file breaks off."""
+    """Yield the rows. Raises ValueError if there are none, or the file is truncated."""
     is_empty = True
     try:
         for row in rows:
@@ -60,12 +60,12 @@ def _checked(rows: Iterator[LocatedRow], what: str) -> Iterator[LocatedRow]:
         reason = f"{error}" if type(error) is ValueError else f"{type(error).__name__}: {error}"
         raise ValueError(f"{what} cannot be read ({reason})") from error
     if is_empty:
-        raise ValueError(f"{what} has no rows: give a file that has some, each an object on a line of its own")
+        raise ValueError(f"{what} has no rows: give a file that has some, one object per line")
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[IO[bytes]]:
-    """Open a file of text, unpacked. Raises ValueError for one in UTF-16."""
+    """Open a text file, uncompressed if needed. Raises ValueError for UTF-16."""
     with path.open("rb") as file:
         start = file.read(2)
     if start in UTF_16:

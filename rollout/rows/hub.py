@@ -1,4 +1,4 @@
-"""Rows of hub data sets, or of a folder that is laid out as one."""
+"""Rows of hub data sets, or of a folder with the same layout."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _typed_rows(rows: Any, source: str) -> Iterator[LocatedRow]:
 
 
 def _files_of(builder: Any, split: str) -> list[tuple[str, str]]:
-    """Return the name and the local path of each file of a split, downloaded where they are not here."""
+    """Return the name and the local path of each file of a split; downloads missing files."""
     import datasets
 
     files = builder.config.data_files

@@ -1,4 +1,4 @@
-"""JSON as it is written: no value is taken for another type, and a number keeps its digits."""
+"""Read JSON exactly as written: values keep their type, and numbers keep their digits."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rollout.types.numbers import WrittenFloat, written_float
 
 MAX_LINE_BYTES = 2**28
 MAX_LIST_BYTES = 2**31
-"""Largest file that is one JSON list, which is read at once. JSON lines may be of any number."""
+"""Largest file with one JSON list, which is read at once, in bytes. Files of JSON lines have no limit."""
 BOM = b"\xef\xbb\xbf"
 
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
@@ -21,9 +21,9 @@ _BETWEEN = re.compile(r"\s*(,?)\s*")
 
 
 def json_rows(file: IO[bytes], source: str) -> Iterator[LocatedRow]:
-    """Yield the rows of an open file: JSON lines, empty ones left out, or a list of objects.
+    """Yield the rows of an open file: JSON lines without the empty ones, or a list of objects.
 
-    Raises RowError where no further row can be found.
+    Raises RowError if no further row can be found.
     """
     lines = numbered_lines(file, source)
     for where, line in lines:
@@ -85,7 +85,7 @@ def _caught(line: bytes, where: str) -> Row | RowError:
 
 
 def _listed(content: bytes, source: str) -> Iterator[LocatedRow]:
-    """Yield the objects of a list. Raises RowError where the list cannot be read on."""
+    """Yield the objects of a list. Raises RowError if the rest of the list cannot be read."""
     if len(content) >= MAX_LIST_BYTES:
         raise RowError(f"{source} is a list of {MAX_LIST_BYTES} bytes or more: write one object a line instead")
     text = decoded(content, source)
@@ -105,7 +105,7 @@ def _listed(content: bytes, source: str) -> Iterator[LocatedRow]:
 
 
 def _parse(text: str, start: int, where: str, is_whole: bool = False) -> tuple[Row, int]:
-    """Return the object that begins at `start`, and where it ends. With `is_whole` nothing may follow it."""
+    """Return the object that starts at `start`, and where it ends. With `is_whole` nothing may follow it."""
     try:
         value, end = _DECODER.raw_decode(text, start)
     except json.JSONDecodeError as error:

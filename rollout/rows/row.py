@@ -1,4 +1,4 @@
-"""A row of a file or a data set, with the place where it stands."""
+"""A row of a file or a data set, with its place."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class RowError(ValueError):
 
 
 class LocatedRow(NamedTuple):
-    """A row, or why it cannot be read. Other rows of the source may be good all the same."""
+    """A row, or why it cannot be read. Other rows of the source may still be good."""
 
     where: str
     """Source and place, for errors: `rows.jsonl, line 3` as editors count, or `rows.parquet, row 2`, counted from 0."""

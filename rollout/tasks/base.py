@@ -1,4 +1,4 @@
-"""What the module of a task holds, and how it is found by its name. What such a module needs can be imported here."""
+"""The interface of a task's module, and how it is found by its name. A task's module can import what it needs here."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rollout.types.names import nearest, short_name
 
 PACKAGE = "rollout.tasks"
 ANY_FIELD = "*"
-"""Among a task's fields: a template may show any other field too."""
+"""Marks, among a task's fields, that a template may show any other field too."""
 
 
 class WorkedExample(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True):
@@ -28,8 +28,8 @@ class WorkedExample(BaseModel, frozen=True, extra="forbid", use_attribute_docstr
     fields: dict[str, str]
     """The example's fields of the template."""
     completion: str
-    """The answer, from behind the assistant's prefix on. Where that prefix opens `<think>`, this closes it:
-    `3 and 4 make 7.</think>\\n<answer>3 + 4</answer>`."""
+    """The answer, after the assistant's prefix. Where that prefix opens `<think>`, this closes it: `3 and 4 make
+    7.</think>\\n<answer>3 + 4</answer>`."""
 
 
 class Task(Protocol):
@@ -57,7 +57,7 @@ class Task(Protocol):
     TEMPLATE: str
     """The question, which asks for `<think>` and `<answer>` tags, with the fields of a problem in braces."""
     NATURAL_TEMPLATE: str
-    """The question without asking for tags."""
+    """The question that does not ask for tags."""
     EXAMPLE: WorkedExample
 
     def fields(self, settings: Any, /) -> tuple[tuple[str, ...], ...]:
@@ -74,7 +74,7 @@ REQUIRED = ("SETTINGS", "TEMPLATE", "NATURAL_TEMPLATE", "EXAMPLE", "fields", "so
 
 @cache
 def task_names() -> tuple[str, ...]:
-    """Return the names of this package's tasks, sorted. They are read off the files, since importing all is slow."""
+    """Return the sorted names of this package's tasks, from the file names: importing all is slow."""
     files = Path(__file__).parent.glob("*.py")
     return tuple(
         sorted(file.stem for file in files if re.search(r"^SETTINGS = ", file.read_text("utf-8"), re.MULTILINE))
@@ -83,7 +83,7 @@ def task_names() -> tuple[str, ...]:
 
 @cache
 def load_task(task: str) -> Task:
-    """Import the module of a task: one of this package by its name, or one of your own by its dotted path.
+    """Import the module of a task: one of this package by its name, or your own by its dotted path.
 
     Raises ValueError when there is none, or when it lacks something that a task needs.
     """

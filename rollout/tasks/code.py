@@ -61,17 +61,19 @@ class CodeConfig(ListedConfig, frozen=True):
     """Subset (configuration) of the hub data set `source`, such as MBPP's `sanitized`. Empty: its only or default
     one."""
     bare: bool = False
-    """HumanEval only: the question is the head of the function and nothing else, for a base model to continue. Use it
-    with chat = false, format = "natural" and natural_template = "{question}"."""
+    """HumanEval only: the question is only the head of the function, for a base model to continue. Use it with chat =
+    false, format = "natural" and natural_template = "{question}"."""
     max_tests: int = Field(default=20, ge=1)
-    """Most tests of a CodeContests problem: first public, then private, then generated ones. Each takes a run."""
+    """Largest number of tests of a CodeContests problem: first public, then private, then generated ones. Each is a
+    run."""
     max_test_bytes: int = Field(default=100_000, ge=1)
-    """A CodeContests test whose input and output are longer together is left out: prompts travel with their tests."""
+    """Longest input and output together of a CodeContests test; longer tests are left out, as prompts travel with
+    them."""
     time_limit_s: float = Field(default=2.0, gt=0, le=3_600)
-    """Seconds of processor time for one call, or one run. By the clock a test may take three times as long. A
-    CodeContests problem that states more gets more."""
+    """CPU seconds for one call, or one run. The wall-clock limit of a test is three times as long. A CodeContests
+    problem that states more gets more."""
     total_time_limit_s: float = Field(default=8.0, gt=0, le=3_600)
-    """Seconds by the clock for all tests of a completion. Keep it below the seconds that rewards.deadlines_s or
+    """Wall-clock seconds for all tests of a completion. Keep it below the seconds that rewards.deadlines_s or
     rewards.deadline_s allow."""
     memory_mib: int = Field(default=512, ge=64, le=1_048_576)
     """MiB of address space that a program may use, about 30 of them Python's own."""
@@ -139,7 +141,7 @@ def _mbpp(row: Row, where: str) -> tuple[str, dict[str, Any]]:
         )
         functions = _functions(code, "\n".join([setup, *tests]))
     except (SyntaxError, ValueError) as error:
-        raise RowError(f"{where}: its code and tests are no Python ({error}): {shown(row)}") from error
+        raise RowError(f"{where}: its code and tests are not valid Python ({error}): {shown(row)}") from error
     if not functions:
         return question, {}
     return question, {

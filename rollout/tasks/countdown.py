@@ -1,4 +1,4 @@
-"""Countdown: make the target out of the numbers. Problems are generated, or come from a file or the hub."""
+"""Countdown: make the target from the numbers. Problems are generated, or come from a file or the hub."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def source(config: CountdownConfig, num_held_out: int, seed: int) -> ProblemSour
 
 
 def check_traces(config: CountdownConfig) -> None:
-    """Raise ValueError for problems that the warm start has no traces about."""
+    """Raise ValueError for problems without traces for a warm start."""
     if config.source != "generated" or config.numbers_per_problem > 3:
         raise ValueError(
             f"prompts.countdown has source = {config.source!r} and numbers_per_problem = {config.numbers_per_problem}: "

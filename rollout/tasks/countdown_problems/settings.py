@@ -29,37 +29,38 @@ class CountdownConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docs
     numbers_per_problem: int = Field(default=3, ge=2, le=6)
     """How many numbers a generated problem has."""
     min_numbers_per_problem: int | None = Field(default=None, ge=2, le=6)
-    """Set to have this many to `numbers_per_problem` numbers, each count as often."""
+    """Draw between this number and `numbers_per_problem` numbers, each count equally often."""
     min_number: int = Field(default=1, ge=1, le=LARGEST)
     """Smallest number of a generated problem."""
     max_number: int = Field(default=10, ge=1, le=LARGEST)
     """Largest number of a generated problem."""
     number_choices: tuple[Annotated[int, Field(ge=1, le=LARGEST)], ...] = ()
-    """Draw numbers out of these, such as [1, 2, 5, 10, 25, 50, 75, 100], and not out of all from `min_number` to
+    """Draw numbers from this list, such as [1, 2, 5, 10, 25, 50, 75, 100], instead of from `min_number` to
     `max_number`."""
     repeat_numbers: bool = True
-    """Whether a number may come twice in a generated problem. If not, as often as `number_choices` lists it."""
+    """Whether a number may occur twice in a generated problem. If not, it occurs at most as often as in
+    `number_choices`."""
     min_target: int = Field(default=1, ge=0, le=LARGEST)
     """Smallest target of a generated problem."""
     max_target: int = Field(default=40, ge=1, le=LARGEST)
     """Largest target of a generated problem."""
     operators: str = "+-*"
-    """Operators with which a generated problem must be solvable, out of `+-*/` (division exact)."""
+    """Operators with which a generated problem must be solvable, from `+-*/` (exact division)."""
     max_intermediate: int = Field(default=60, ge=1, le=LARGEST)
-    """A generated problem is solvable with every intermediate result within 0 and this."""
+    """A generated problem has a solution whose intermediate results are all between 0 and this."""
     min_solutions: int = Field(default=1, ge=1)
-    """Fewest different solutions of a generated problem; rollout/tasks/countdown_problems/solver.py says what counts as
-    one."""
+    """Smallest number of different solutions of a generated problem; rollout/tasks/countdown_problems/solver.py says
+    what counts as one."""
     max_solutions: int | None = Field(default=None, ge=1)
-    """Most different solutions of a generated problem. 1: the hard ones."""
+    """Largest number of different solutions of a generated problem. 1: only hard problems."""
     num_problems: int | None = Field(default=None, ge=1, le=1_000_000)
-    """Generate so many different problems and train on them epoch after epoch. Not set: no end of them."""
+    """Generate this number of different problems and train on them epoch after epoch. Not set: endless problems."""
     even_held_out: bool = False
-    """Held-out problems have even numbers only, and training problems never do: does it generalize?"""
+    """Held-out problems have only even numbers, and training problems never do: a test of generalization."""
     must_use_all: bool = True
-    """Every number exactly once (true), or each at most once (false)."""
+    """Whether an answer must use every number exactly once (true), or each at most once (false)."""
     exact_division: bool = False
-    """Whether an answer with a quotient that is not whole is wrong, as in the game on television."""
+    """Whether an answer with a quotient that is not whole is wrong, as in the television game."""
 
     @field_validator("source")
     @classmethod

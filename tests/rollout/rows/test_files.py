@@ -152,7 +152,7 @@ def test_a_bad_list_names_the_row(content: bytes | str, message: str, tmp_path: 
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("rows.jsonl", "\n \n", "has no rows: give a file that has some, each an object on a line"),
+        ("rows.jsonl", "\n \n", "has no rows: give a file that has some, one object per line"),
         ("rows.json", "[]", "has no rows"),
         ("rows.csv", "q,a\n", "has no rows"),
         ("rows.csv", "q,q\n1,2\n", "cannot be read (its first line names a column twice: ['q', 'q'])"),
