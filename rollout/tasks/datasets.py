@@ -1,4 +1,4 @@
-"""Problems out of the rows of a local file or a hub data set. Errors name the setting, or the row and the column."""
+"""Problems from the rows of a local file or a hub data set. Errors name the setting, or the row and the column."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ class ListedConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstri
     split: str = "train"
     """Split of the hub data set to train on."""
     held_out_source: str = ""
-    """Another file or hub data set to hold problems out of. Empty: `source`."""
+    """Another file or hub data set for the held-out problems. Empty: `source`."""
     held_out_split: str = "test"
     """Split of the hub data set to hold problems out of. Empty: `split`. Of one file, or one split, the held-out
     problems are those of the smallest hashes of their keys, left out of training."""

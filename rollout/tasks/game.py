@@ -1,4 +1,4 @@
-"""Rounds of a game that an environment plays and asks: each problem is a seed, or the number that is to be guessed."""
+"""Rounds of a game that an environment runs: each problem is a seed, or the number to guess."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def check_max_integer(config: GameConfig, max_integer: int) -> None:
 
 
 def read_question(question: str, answer: str | None, config: GameConfig) -> Problem:
-    """Return the round of that number, to be guessed or a seed. Raises ValueError for what is none."""
+    """Return the round with that number to guess, or with that seed. Raises ValueError for anything else."""
     highest = config.highest or NUM_SEEDS
     if not (question.isascii() and question.isdecimal() and len(question) <= 10 and 1 <= int(question) <= highest):
         what = "to be guessed" if config.highest else "that is the game's seed"

@@ -1,4 +1,4 @@
-"""Questions and answers of one's own: a file or a hub data set, the names of its columns, and a grader by its name.
+"""Your own questions and answers: a file or a hub data set, the names of its columns, and the name of a grader.
 
 A file's values are taken as they are written (rollout/rows/): `"007"` is text, and `7` a number beside `2.50` too.
 A column is named as the rows name it, or by a path into a nested one: `reward_model.ground_truth`, `prompt.0.content`.
@@ -43,9 +43,9 @@ class JsonlConfig(ListedConfig, frozen=True):
     question_column: str = "question"
     """Column of the question."""
     answer_column: str = "answer"
-    """Column of what verifies an answer: the reference, in a form that the grader reads."""
+    """Column of the reference answer, in a form that the grader reads."""
     answer_columns: dict[str, str] = Field(default_factory=dict)
-    """More of what the grader reads: entry of its answer -> column, such as `{ options = "choices" }`."""
+    """Other data for the grader: entry of its answer -> column, such as `{ options = "choices" }`."""
     difficulty_column: str = ""
     """Column of a label that evaluations group by. Empty: none."""
     key_column: str = ""

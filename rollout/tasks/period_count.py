@@ -1,6 +1,6 @@
-"""Openings of sentences, such as `the old cat`, that a policy continues; every full stop is paid.
+"""Openings of sentences, such as `the old cat`, that a policy continues; every full stop is rewarded.
 
-It demonstrates RLHF on a reward that anybody can check by eye. Openings do not end in a space: as in most tokenizers, a
+It demonstrates RLHF on a reward that can be checked by eye. Openings do not end in a space: as in most tokenizers, a
 word's token begins with its space, and `sleeps` after `the old cat` is the token ` sleeps`.
 """
 
@@ -25,7 +25,7 @@ NOUNS = ("cat", "dog", "bird", "fox", "horse", "mouse", "child", "farmer", "sail
 
 
 class PeriodCountConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False):
-    """Period count: continue the opening of a sentence, and be paid for every full stop.
+    """Period count: continue the opening of a sentence; every full stop is rewarded.
 
     It checks the whole loop without any data, and needs no reasoning. The sentence lengths are those of the warm
     start's traces.
@@ -38,7 +38,8 @@ class PeriodCountConfig(BaseModel, frozen=True, extra="forbid", use_attribute_do
     max_words: int = Field(default=12, ge=4, le=1_000)
     """Longest sentence of a trace, words. `sampling.max_completion_tokens` should hold `max_sentences` of them."""
     max_sentences: int = Field(default=4, ge=1, le=1_000)
-    """A trace has 1 to this many sentences, each number as often. The rest of the token limit is left to gain."""
+    """A trace has 1 to this many sentences, each number equally often. The policy can learn to use the rest of the
+    limit."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:

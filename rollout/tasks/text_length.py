@@ -1,4 +1,4 @@
-"""Openings of sentences to continue, and a wanted number of words: the nearer, the more is paid. Needs no data."""
+"""Openings of sentences to continue to a given number of words: the closer, the higher the reward. Needs no data."""
 
 from __future__ import annotations
 

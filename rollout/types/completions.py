@@ -19,13 +19,14 @@ Logprobs = NDArray[np.float32]
 """Natural-log probabilities of the tokens that were sampled, shape ``[T]``, in nats."""
 
 FinishReason = Literal["stop", "length", "turns", "timeout", "error"]
-"""The policy or its environment ended it; a limit on tokens or on turns did; the environment was late or failed."""
+"""Why a completion ended: by the policy or its environment, by a limit on tokens or turns, or by a failed
+environment."""
 TRUNCATED, FAILED = ("length", "turns"), ("timeout", "error")
 PartStatus = Literal["ok", "timeout", "error"]
 
 
 class Turn(NamedTuple):
-    """What the policy wrote at one go: a range of its completion's tokens, and the range of characters they make."""
+    """One turn of the policy: a range of its completion's tokens, and the range of their characters."""
 
     start: int
     end: int
@@ -34,17 +35,17 @@ class Turn(NamedTuple):
 
 
 class CompletionHeader(NamedTuple):
-    """What is known of a completion where its tokens and text are not."""
+    """The facts about a completion that the driver keeps, without tokens and text."""
 
     num_tokens: int
-    """Those that the policy wrote."""
+    """Number of tokens that the policy wrote."""
     finish_reason: FinishReason
     policy_versions: tuple[int, ...]
     parts: Mapping[str, float] = {}
-    """Reward parts that its environment gave."""
+    """Reward parts from its environment."""
     num_turns: int = 1
     num_observed_tokens: int = 0
-    """Those that an environment wrote."""
+    """Number of tokens that an environment wrote."""
 
     @property
     def is_truncated(self) -> bool:
@@ -52,30 +53,31 @@ class CompletionHeader(NamedTuple):
 
     @property
     def has_failed(self) -> bool:
-        """Whether its environment did not answer: nothing is learned from it."""
+        """Whether its environment failed or was late: nothing is learned from it."""
         return self.finish_reason in FAILED
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """What follows one prompt: the policy's turns, and an environment's observations between them.
+    """The text after a prompt: the policy's turns, and an environment's observations between them.
 
-    An observation is context, as the prompt is: it has no log-probabilities, and is not counted, graded or trained on.
+    An observation is context, like the prompt: it has no log-probabilities, and is not counted, graded or trained on.
     """
 
     token_ids: Tokens
-    """All of them, those of observations too."""
+    """All token ids, with those of observations."""
     rollout_logprobs: Logprobs
-    """Of the policy's own tokens, under the sampling distribution (temperature applied), when sampled."""
+    """Log-probabilities of the policy's own tokens when they were sampled, under the sampling distribution (with
+    temperature)."""
     finish_reason: FinishReason
     policy_versions: tuple[int, ...]
     """The policy versions that sampled its tokens, oldest first; one unless weights changed midway."""
     text: str
-    """All of it, observations too."""
+    """The whole text, with observations."""
     turns: tuple[Turn, ...] = ()
-    """The policy's, in order; empty where no environment spoke, so that every token is the policy's."""
+    """The policy's turns in order; empty without an environment: then every token is the policy's."""
     parts: Mapping[str, float] = field(default_factory=dict)
-    """Reward parts that its environment gave, by name."""
+    """Reward parts from its environment, by name."""
 
     def __post_init__(self) -> None:
         written = len(self.token_ids)
@@ -93,7 +95,7 @@ class Completion:
 
     @property
     def num_tokens(self) -> int:
-        """Tokens that the policy wrote."""
+        """Number of tokens that the policy wrote."""
         return len(self.rollout_logprobs)
 
     @property
@@ -103,7 +105,7 @@ class Completion:
 
     @property
     def policy_text(self) -> str:
-        """What the policy wrote, a line for each turn, so that words of two turns do not run together."""
+        """The policy's text, one line for each turn, so that words of two turns do not run together."""
         if not self.turns:
             return self.text
         return "\n".join(self.text[turn.text_start : turn.text_end] for turn in self.turns)
@@ -125,7 +127,7 @@ class Completion:
 class RewardPart(NamedTuple):
     """One named component of a reward.
 
-    A part that is not ``ok`` has the value 0. An ensemble then has the value that its other parts make.
+    A part that is not ``ok`` has the value 0. The value of an ensemble is then computed from its other parts.
     """
 
     name: str
@@ -135,16 +137,16 @@ class RewardPart(NamedTuple):
 
 @dataclass(frozen=True)  # without slots, with which Python 3.11 pickles ten times as slowly
 class Reward:
-    """The scalar that is trained on, and the parts that it was made of."""
+    """The scalar that is trained on, and its parts."""
 
     total: float
     parts: tuple[RewardPart, ...]
     seconds: Mapping[str, float] = field(default_factory=dict, compare=False)
-    """How long each function took over the completion, by its name; the deadline where it passed that."""
+    """How long each function took for the completion, by its name; the deadline if it was late."""
     markers: tuple[str, ...] | None = field(default=None, compare=False)
-    """Behaviours that the completion's text shows; None when it was not looked at."""
+    """Behaviours that the completion's text shows; None if it was not searched."""
     logged: Mapping[str, float] = field(default_factory=dict, compare=False)
-    """Figures that reward functions logged of it, by name."""
+    """Values that reward functions logged for it, by name."""
 
     def part(self, name: str) -> RewardPart:
         """Return the part of that name. Raises KeyError when the reward has none."""
@@ -165,7 +167,7 @@ class Reward:
 
 @dataclass(frozen=True)
 class GroupHeader:
-    """The completions of one prompt, as far as their tokens and texts are not needed, and their rewards once graded."""
+    """The facts about the completions of one prompt, without tokens and texts, and their rewards once graded."""
 
     prompt: Prompt
     completions: tuple[Completion, ...] | tuple[CompletionHeader, ...]
@@ -190,7 +192,7 @@ class GroupHeader:
 
     @property
     def pass_rate(self) -> float | None:
-        """Share of completions known to be right; None where no reward has a part ``correctness``."""
+        """Share of completions known to be right; None if no reward has a part ``correctness``."""
         known = [found for found in (reward.value("correctness") for reward in self.rewards) if found is not None]
         return known.count(1.0) / len(self.rewards) if known else None
 
@@ -208,8 +210,8 @@ class Group(GroupHeader):
 
 @dataclass(frozen=True)
 class RemoteGroup(GroupHeader):
-    """A group whose tokens and texts stay where they were sampled until somebody else needs them."""
+    """A group whose tokens and texts stay on the node where they were sampled until another process needs them."""
 
     completions: tuple[CompletionHeader, ...]
     reference: Any = None
-    """To a `PackedGroup` in the object store."""
+    """Reference to a `PackedGroup` in the object store."""

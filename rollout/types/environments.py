@@ -1,4 +1,4 @@
-"""What answers a policy's turns: the protocol of an environment, and what it says."""
+"""The protocol of an environment, which answers a policy's turns, and its observations."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ from typing import Literal, NamedTuple, Protocol
 from rollout.types.prompts import Prompt
 
 CUT = " [… cut]"
-"""Stands where the rest of an observation was cut off."""
+"""Mark at the end of an observation that was cut."""
 
 
 class Observation(NamedTuple):
-    """What an environment says after a turn."""
+    """The answer of an environment after a turn."""
 
     text: str
     """Plain text: a chat template's tokens in it, such as `<|im_end|>`, stay text."""
     is_over: bool = False
-    """Whether the completion ends here. The text then goes nowhere, as nothing is sampled behind it."""
+    """Whether the completion ends here. Then the text is not used, because nothing is sampled after it."""
     parts: Mapping[str, float] = {}
     """Reward parts by name, finite. Those of the last observation count."""
 
 
 class Environment(Protocol):
-    """A plain class of which each completion has an object of its own, in a process of its own.
+    """A plain class; each completion has its own object, in its own process.
 
     Two class attributes are optional: `stop: tuple[str, ...]`, texts that end a turn and stay in it, such as
     `</calc>`; `parts: tuple[str, ...]`, names of the reward parts that it gives, so that a recipe can weigh them.
     """
 
     def start(self, prompt: Prompt, seed: int) -> Observation:
-        """Begin, once, before the first turn; a text, if any, stands before that turn. Randomness comes from `seed`."""
+        """Start, once, before the first turn. A text is placed before that turn. Take randomness from `seed`."""
         ...
 
     def step(self, text: str) -> Observation:
@@ -38,12 +38,12 @@ class Environment(Protocol):
         ...
 
     def close(self) -> None:
-        """Release what the environment holds. Not called where its process was killed."""
+        """Release resources. Not called if the process was killed."""
         ...
 
 
 class EnvironmentRequest(NamedTuple):
-    """What a reward worker is asked to have a completion's environment do: to begin, or to answer the newest turn."""
+    """A request to a reward worker: start a completion's environment, or have it answer the newest turn."""
 
     key: tuple[str, int]
     """The prompt's id and the completion's position in the group."""
@@ -51,7 +51,7 @@ class EnvironmentRequest(NamedTuple):
     """Its `environment` names the environment."""
     seed: int
     place: int | None
-    """Position of the turns so far among those that come with the call; None: begin."""
+    """Position of the turns so far among those that come with the call; None: start."""
 
 
 class EnvironmentAnswer(NamedTuple):
@@ -60,10 +60,10 @@ class EnvironmentAnswer(NamedTuple):
     key: tuple[str, int]
     text: str = ""
     is_over: bool = False
-    """Whether the completion ends here, which it also does where the status is not ok."""
+    """Whether the completion ends here; also true if the status is not ok."""
     parts: Mapping[str, float] = {}
     status: Literal["ok", "timeout", "error"] = "ok"
     reason: str = ""
-    """For people, when the status is not ok."""
+    """A message for people if the status is not ok."""
     seconds: float = 0.0
     """How long the environment took."""

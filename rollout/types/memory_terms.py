@@ -1,4 +1,4 @@
-"""The terms of a memory plan: what an actor holds, when, and by which formula. docs/memory.md explains each one."""
+"""The terms of a memory plan: what an actor holds, when, and by which formula (docs/memory.md)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Literal
 
 GIB = 2**30
 CUDA_CONTEXT = 800 * 2**20
-"""Bytes of CUDA's context, its libraries' kernels and workspaces, in each process."""
+"""Bytes of the CUDA context, with kernels and workspaces of libraries, in each process."""
 WEIGHT_BYTES = {"bfloat16": 2, "float32": 4}
 """Bytes of one weight, by the model's dtype."""
 
@@ -25,4 +25,4 @@ class MemoryTerm:
     num_bytes: float
     formula: str
     phases: tuple[Phase, ...] = ALWAYS
-    """When it is there. Host memory is planned as if everything were there always."""
+    """The phases in which it is allocated. Host memory is planned as if everything were always allocated."""

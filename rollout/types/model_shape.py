@@ -1,4 +1,4 @@
-"""The shape of a dense decoder: what decides the size of each of its tensors."""
+"""The shape of a dense decoder, which decides the size of each tensor."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class ModelShape:
     """Width of the feed-forward layer."""
     vocab_size: int
     tie_embeddings: bool
-    """Whether the LM head is the input embedding."""
+    """Whether the LM head shares its weights with the input embedding."""
 
     @property
     def query_size(self) -> int:
@@ -67,5 +67,5 @@ class ModelShape:
 
     @property
     def largest_tensor(self) -> int:
-        """Elements of the largest parameter, which mostly is the embedding."""
+        """Elements of the largest parameter, usually the embedding."""
         return max(map(math.prod, self.tensors))

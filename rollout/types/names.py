@@ -1,4 +1,4 @@
-"""Names that users type: the short name of a dotted path, and hints for names that nothing has."""
+"""Names that users type: the short name of a dotted path, and hints for unknown names."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def closest(name: str, known: Iterable[str]) -> str | None:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Return the end of an error about an unknown `name`: the one of `known` that is like it, or else all of them."""
+    """Return the end of an error about an unknown `name`: the most similar name in `known`, or else all of them."""
     known = sorted(known)
     close = closest(name, known)
     return f"did you mean {close!r}?" if close else f"there are {', '.join(known) or 'none'}"

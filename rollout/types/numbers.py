@@ -1,4 +1,4 @@
-"""Numbers that keep the text in which a file gives them."""
+"""Numbers that keep their text from a file."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from typing import Any
 
 
 class WrittenFloat(float):
-    """A float that is shown as it was written: `2.50`, `1e3`, or more digits than a float holds."""
+    """A float that is shown as it was written: `2.50`, `1e3`, or with more digits than a float has."""
 
     _text: str
 
     def __new__(cls, text: str) -> WrittenFloat:
-        """Raise ValueError for a text that is no number."""
+        """Raise ValueError for a text that is not a number."""
         self = super().__new__(cls, text)
         self._text = text
         return self
@@ -26,6 +26,6 @@ class WrittenFloat(float):
 
 
 def written_float(text: str) -> float:
-    """Return the number of a text, with the text wherever Python would show another one."""
+    """Return the number in a text; it keeps the text if Python would show another one."""
     value = float(text)
     return value if repr(value) == text else WrittenFloat(text)

@@ -15,12 +15,12 @@ from rollout.types.prompts import Prompt
 
 @dataclass(frozen=True)
 class PackedGroup:
-    """An ungraded group, with its header outside."""
+    """An ungraded group: the header, and the pickled rest."""
 
     prompt_id: str
     completions: tuple[CompletionHeader, ...]
     content: NDArray[np.uint8]
-    """The pickled Group. As an array it is not copied out of the object store to be read."""
+    """The pickled Group. As an array it can be read in the object store without a copy."""
 
     @classmethod
     def of(cls, group: Group) -> PackedGroup:
@@ -32,5 +32,5 @@ class PackedGroup:
         return group
 
     def remote(self, prompt: Prompt, reference: Any) -> RemoteGroup:
-        """Return what is kept of it where it is read from ``reference`` when it is needed."""
+        """Return the RemoteGroup with this header, whose group is at ``reference``."""
         return RemoteGroup(prompt, self.completions, reference=reference)

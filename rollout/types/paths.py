@@ -7,9 +7,9 @@ from pathlib import Path
 
 
 def from_home(path: str) -> str:
-    """Return the path with the home folder in place of a leading `~` or `~name`; any other text as it is.
+    """Return the path with a leading `~` or `~name` replaced by the home folder; any other text unchanged.
 
-    Raises ValueError when that home folder is not known.
+    Raises ValueError if that home folder is unknown.
     """
     if not path.startswith("~"):
         return path
@@ -20,9 +20,9 @@ def from_home(path: str) -> str:
 
 
 def refuse_missing_model(path: str) -> None:
-    """Raise FileNotFoundError for a model's whole path where this node has no such folder.
+    """Raise FileNotFoundError for a model's absolute path if this node has no such folder.
 
-    Libraries would take it for a hub's name that is not well-formed.
+    Libraries would report it as an invalid name on the hub.
     """
     if path.startswith("/") and not Path(path).is_dir():
         raise FileNotFoundError(

@@ -1,4 +1,4 @@
-"""A question as the policy reads it."""
+"""A prompt: a question as the policy reads it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Tokens = NDArray[np.int32]
 """Token ids, shape ``[T]``."""
 
 PromptFormat = Literal["zero_shot", "one_shot", "natural"]
-"""How a question is worded: alone, after a worked example, or without asking for tags around the answer."""
+"""How a prompt is written: the question alone, after a worked example, or without asking for tags."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,20 +29,20 @@ class Prompt:
     answer: Mapping[str, Any]
     """What the grader needs; for Countdown ``{"numbers": [3, 7, 9], "target": 33}``."""
     assistant_prefix: str = ""
-    """The text that the assistant's turn already begins with, what a chat template writes there included. Graders see
-    it before the completion, markers do not."""
+    """The text that the assistant's turn starts with, including what a chat template writes there. Graders see it
+    before the completion, markers do not."""
     format: PromptFormat = "zero_shot"
     source: str = ""
-    """The entry of ``prompts.mixture`` that it comes from; the task's name where there is no mixture."""
+    """The entry of ``prompts.mixture`` that it comes from; the task's name without a mixture."""
     key: str = ""
     """Two prompts of one source with the same key ask the same problem, in any wording."""
     difficulty: str = ""
-    """A label that evaluations group by, such as ``3 numbers``; empty where a task knows none."""
+    """A label that evaluations group by, such as ``3 numbers``; empty if the task has none."""
     environment: str = ""
-    """What answers the completion's turns: an environment of ``rewards/environments`` by its name, or a user's
-    ``module:Class``. Empty: nothing does, and a completion is one turn."""
+    """The environment that answers the completion's turns: a shipped one of ``rewards/environments`` by its name, or a
+    user's ``module:Class``. Empty: no environment, and a completion is one turn."""
     messages: tuple[Mapping[str, str], ...] = ()
-    """The conversation that a chat template made the text of; none for bare text."""
+    """The conversation from which a chat template made the text; none for plain text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,4 +52,4 @@ class SupervisedExample:
     prompt_ids: Tokens
     completion_ids: Tokens
     policy_tokens: NDArray[np.int64] | None = None
-    """Index of the completion's tokens that are taught; the others are what an environment said. None: all."""
+    """Index of the completion's tokens that are taught; the others are observations. None: all."""

@@ -1,4 +1,4 @@
-"""The parts of a publish: the list of the weights, their buckets, and who meets to broadcast them."""
+"""The parts of a publish: the list of the weights, their buckets, and the group that broadcasts them."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class WeightManifest:
     """The list of the weights of a version, in the order in which they are sent."""
 
     names: tuple[str, ...]
-    """As in the Hugging Face checkpoint. A tied LM head is the embedding, and comes once."""
+    """Names as in the Hugging Face checkpoint. A tied LM head is the embedding, and is listed once."""
     dtypes: tuple[str, ...]
-    """The torch dtype of each, such as ``bfloat16``."""
+    """The torch dtype of each weight, such as ``bfloat16``."""
     shapes: tuple[tuple[int, ...], ...]
 
 
@@ -32,9 +32,9 @@ class WeightBucket:
     """As in a manifest, and so are the dtypes."""
     dtypes: tuple[str, ...]
     arrays: tuple[NDArray[Any], ...]
-    """numpy has no bfloat16: its bits travel as uint16."""
+    """The values. numpy has no bfloat16, so its bits are sent as uint16."""
     checksum: int
-    """Of the arrays as they were sent."""
+    """Checksum of the arrays as they were sent."""
 
     @classmethod
     def of(cls, names: tuple[str, ...], dtypes: tuple[str, ...], arrays: tuple[NDArray[Any], ...]) -> WeightBucket:
@@ -43,7 +43,7 @@ class WeightBucket:
 
     @property
     def is_intact(self) -> bool:
-        """Whether the arrays are those that were sent."""
+        """Whether the arrays are equal to those that were sent."""
         return checksum(self.arrays) == self.checksum
 
 
@@ -67,20 +67,20 @@ class IpcBucket:
     dtypes: tuple[str, ...]
     shapes: tuple[tuple[int, ...], ...]
     num_bytes: tuple[int, ...]
-    """Of each in the buffer, one after the other."""
+    """Size of each weight in the buffer, in order."""
     handles: Mapping[str, tuple[Any, ...]]
     """CUDA IPC handle of the buffer on each GPU, by the GPU's UUID."""
 
 
 @dataclass(frozen=True, slots=True)
 class NcclGroup:
-    """Where learner rank 0 (NCCL rank 0) and the workers of all generators meet to broadcast weights."""
+    """The NCCL group in which learner rank 0 (NCCL rank 0) broadcasts weights to the workers of all generators."""
 
     address: str
     port: int
     world_size: int
     """1 plus the sum of the generators' tensor_parallel_size."""
     buffer_bytes: int
-    """Of each of the NUM_BUFFERS on both ends."""
+    """Bytes of each of the NUM_BUFFERS buffers on both ends."""
 
     NUM_BUFFERS: ClassVar[int] = 2

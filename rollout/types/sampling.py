@@ -1,4 +1,4 @@
-"""What a generator is asked for, what it is built from, and how it says that it lives."""
+"""Requests to a generator, the settings from which it is built, and its heartbeat."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from rollout.types.prompts import Prompt
 from rollout.types.publishing import TransportName
 
 UNSHARED_FRACTION = 0.9
-"""vLLM's share of a GPU that no learner uses, where no other share is given or planned."""
+"""vLLM's share of a GPU without a learner, if no other share is set or planned."""
 
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.01, 2.0
-"""Temperatures that vLLM samples with; one between 0 and the smallest it raises to that, and says so in a log only."""
+"""Temperatures that vLLM supports. It raises one between 0 and the smallest to the smallest, and only logs it."""
 
 
 def check_temperature(temperature: float) -> float:
@@ -38,7 +38,7 @@ class SamplingSettings(Protocol):
 
     @property
     def temperature(self) -> float:
-        """Divides the logits; 0 takes the likeliest token."""
+        """Divides the logits; 0 takes the most likely token."""
         ...
 
     @property

@@ -1,4 +1,4 @@
-"""Completions that an environment answers, while they are made: turns of the policy, one request to an engine each."""
+"""Unfinished completions with an environment: turns of the policy, each a request to an engine."""
 
 from __future__ import annotations
 
@@ -15,46 +15,46 @@ from rollout.types.prompts import Prompt, Tokens
 from rollout.types.sampling import SamplingSettings
 
 TurnEnd = Literal["observation", "end_token", "stop", "length", "unreadable"]
-"""Why nothing more is sampled for now: a stop text of the environment; an end token; one of ``sampling.stop``; a limit
-on tokens; an observation that the model's tokenizer has no tokens for."""
+"""Why a turn ended: a stop text of the environment; an end token; one of ``sampling.stop``; a limit on tokens; an
+observation that the model's tokenizer cannot encode."""
 
 CompletionKey = tuple[str, int]
 """A prompt's id, and the index of a completion in its group."""
 
 
 class SampledTurn(NamedTuple):
-    """What the environment said, if it did, and what the policy wrote then."""
+    """An observation, if there was one, and the turn that the policy wrote after it."""
 
     said: str
-    """As the environment said it; empty where it said nothing."""
+    """The observation's text; empty without one."""
     observed_ids: Tokens
-    """The same as the policy read it: within its limit, with the chat template's frame."""
+    """The observation as the policy read it: within its limit, with the chat template's frame."""
     observed_text: str
     token_ids: Tokens
-    """The policy's own."""
+    """The policy's own tokens."""
     logprobs: Logprobs
     text: str
-    """All of its tokens, with what the last one may hold behind the stop text, such as the `.` of SmolLM2's `>.`."""
+    """The text of all its tokens. The last token may go on after the stop text, such as the `.` of SmolLM2's `>.`."""
     policy_versions: tuple[int, ...]
     stop: str = ""
-    """The environment's stop text that ended it; empty where something else did."""
+    """The environment's stop text that ended it; empty if something else did."""
 
     @property
     def heard(self) -> str:
-        """What the environment reads: up to the stop text, which stands nowhere before the turn's end."""
+        """The text that the environment gets: up to the stop text, which does not occur before the turn's end."""
         before, found, _ = self.text.partition(self.stop) if self.stop else ("", "", "")
         return before + found if found else self.text
 
 
 class TurnHeader(NamedTuple):
-    """What is known of a completion so far where its tokens and texts are not."""
+    """The facts about an unfinished completion, without tokens and texts."""
 
     key: CompletionKey
     num_turns: int
     num_tokens: int
-    """The policy's own, of all turns."""
+    """Number of the policy's own tokens, of all turns."""
     end: TurnEnd
-    """Of the last turn."""
+    """Why the last turn ended."""
 
 
 @dataclass(frozen=True)
@@ -76,37 +76,37 @@ class PackedTurns:
 
 
 class NextTurn(NamedTuple):
-    """A completion that is to go on by a turn."""
+    """A completion that needs its next turn."""
 
     prompt: Prompt
     position: int
-    """In its group."""
+    """Its position in the group."""
     place: int | None
-    """Of its turns so far, among those that travel with the request; None before the first."""
+    """Position of its turns among those that are sent with the request; None before the first turn."""
     said: str
-    """What the environment says before the turn."""
+    """The observation before the turn."""
 
 
 @dataclass(frozen=True, slots=True)
 class TurnRequest:
-    """Completions that go on by a turn each, and how that is sampled."""
+    """Completions that need their next turn, and how it is sampled."""
 
     turns: tuple[NextTurn, ...]
     sampling: SamplingSettings
     seed: int
-    """Of the run."""
+    """The run's seed."""
 
 
 class CompletionEnd(NamedTuple):
-    """How a completion ended, beside its turns."""
+    """How a completion ended."""
 
     finish_reason: FinishReason
     parts: Mapping[str, float]
-    """The environment's own parts of the reward."""
+    """The environment's reward parts."""
 
 
 def completion_of(turns: Sequence[SampledTurn], ending: CompletionEnd) -> Completion:
-    """Return the completion that the turns make, one after another. There must be one at least."""
+    """Return the completion made of these turns in order. There must be at least one."""
     places, tokens, texts = [], 0, 0
     for turn in turns:
         start, text_start = tokens + len(turn.observed_ids), texts + len(turn.observed_text)
