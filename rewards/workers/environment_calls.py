@@ -26,7 +26,7 @@ from rollout.types.environments import EnvironmentAnswer, EnvironmentRequest
 Key = tuple[str, int]
 
 MAX_OPEN = 256
-"""Environments that one worker may have open, each of which is a process."""
+"""Largest number of open environments of one worker; each is a process."""
 
 
 class _Asked(NamedTuple):
@@ -37,16 +37,16 @@ class _Asked(NamedTuple):
 
 @dataclass(eq=False)
 class _Call:
-    """Requests that a worker was given in one call."""
+    """Requests of one call to a worker."""
 
     worker: WorkerHandle
     waiting: dict[Key, _Asked]
     deadline: float
-    """When the worker has been silent for too long, in seconds of the monotonic clock."""
+    """Time after which the worker counts as silent, in seconds of the monotonic clock."""
 
 
 class EnvironmentCalls:
-    """Has environments answer. Each request is answered exactly once, even if its worker dies."""
+    """Sends requests to environments. Each request is answered exactly once, even if its worker dies."""
 
     def __init__(self, pool: RewardPool, specs: Mapping[str, EnvironmentSpec]) -> None:
         """`specs`: the run's environments, by name."""
@@ -58,11 +58,11 @@ class EnvironmentCalls:
 
     @property
     def max_open(self) -> int:
-        """How many completions may have an environment at a time."""
+        """Largest number of completions that may have an environment at the same time."""
         return MAX_OPEN * len(self._pool.workers)
 
     def ask(self, calls: Iterable[tuple[EnvironmentRequest, Any]]) -> None:
-        """Have environments begin, or answer the last of the turns that a reference leads to. Returns at once."""
+        """Have environments start, or answer the last of the turns behind a reference. Returns at once."""
         self._send([_Asked(request, turns) for request, turns in calls])
 
     def refs(self) -> list[Any]:
@@ -86,7 +86,7 @@ class EnvironmentCalls:
         return answers
 
     def close(self, keys: Sequence[Key]) -> None:
-        """Close the environments of these completions; what they were asked is not answered."""
+        """Close the environments of these completions; pending requests are not answered."""
         by_worker: dict[WorkerHandle, list[Key]] = {}
         for key in keys:
             if (worker := self._homes.pop(key, None)) is not None:
@@ -98,7 +98,7 @@ class EnvironmentCalls:
             worker.actor.close_environments.remote(found)
 
     def clear(self) -> None:
-        """Close all environments; nothing that was asked is answered."""
+        """Close all environments; pending requests are not answered."""
         for worker in self._pool.workers if self._homes or self._calls else ():
             worker.actor.close_environments.remote(None)
         self._homes.clear()
@@ -106,7 +106,7 @@ class EnvironmentCalls:
         self._failed.clear()
 
     def _send(self, asked: Sequence[_Asked]) -> None:
-        """Send to each worker, in one call, what its environments are asked."""
+        """Send each worker, in one call, the requests to its environments."""
         loads = Counter(self._homes.values())
         shares: dict[WorkerHandle, list[_Asked]] = {}
         for each in asked:
@@ -132,7 +132,7 @@ class EnvironmentCalls:
         self._calls[stream] = _Call(worker, waiting, time.monotonic() + wait_s)
 
     def _receive(self, stream: ObjectRefGenerator, call: _Call) -> list[EnvironmentAnswer]:
-        """Return what a stream has that is ready."""
+        """Return everything that is ready in a stream."""
         answers: list[EnvironmentAnswer] = []
         call.deadline = max(call.deadline, time.monotonic() + SILENCE_S)
         try:
@@ -156,7 +156,7 @@ class EnvironmentCalls:
         return answers
 
     def _lose(self, worker: WorkerHandle, error: RayError) -> None:
-        """Have a worker replaced, and ask others what it has not answered."""
+        """Have a worker replaced, and send its pending requests to others."""
         if worker in self._pool.workers:
             self._pool.replace(worker, error)
         lost = [(stream, call) for stream, call in self._calls.items() if call.worker is worker]

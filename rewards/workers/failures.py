@@ -1,4 +1,4 @@
-"""Count the completions that could not be graded lately, log why, and end the run when they are too many."""
+"""Count recent completions that could not be graded, log why, and end the run if there are too many."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from rewards.config import RewardsConfig
 logger = logging.getLogger(__name__)
 
 WINDOW = 512
-"""Completions that the share of failures is taken over."""
+"""Number of completions over which the share of failures is computed."""
 MIN_COMPLETIONS = 64
-"""Fewer do not make a share."""
+"""Smallest number of completions for a share."""
 
 
 class RewardFailure(RuntimeError):
@@ -41,12 +41,12 @@ class Failures:
         self._recent: deque[tuple[Failure, ...]] = deque(maxlen=WINDOW)
         self._num_failed = 0
         self.timeouts = 0
-        """Completions of which a function passed its deadline."""
+        """Completions for which a function missed its deadline."""
         self.errors = 0
-        """Completions of which a function could not be called to its end for another reason."""
+        """Completions for which a function failed for another reason."""
 
     def record(self, failures: tuple[Failure, ...]) -> None:
-        """Take note of one completion that was graded, with what failed. Raises RewardFailure."""
+        """Count a graded completion with its failures. Raises RewardFailure."""
         if len(self._recent) == WINDOW:
             self._num_failed -= bool(self._recent[0])
         self._recent.append(failures)

@@ -62,22 +62,22 @@ class RewardPool:
         self._functions = {function.name: function for task in tasks for function in self._scheduler.functions_of(task)}
         self._failed_starts = 0
         self.restarts = 0
-        """Workers replaced, silent or dead."""
+        """Number of workers that were replaced because they were silent or dead."""
         self.workers = [self._start(index) for index in range(config.num_workers)]
 
     @property
     def num_pending(self) -> int:
-        """Groups that were submitted and not handed back yet."""
+        """Number of groups that were submitted and not returned yet."""
         return self._scheduler.num_pending
 
     @property
     def is_full(self) -> bool:
-        """Whether so many groups are pending that no more should be sampled until some were polled."""
+        """Whether too many groups are pending to sample more before some were polled."""
         return self.num_pending >= self._config.max_pending_groups
 
     @property
     def timeouts(self) -> int:
-        """Completions of which a function passed its deadline, since the start."""
+        """Completions for which a function missed its deadline, since the start."""
         return self._scheduler.failures.timeouts
 
     @property
@@ -86,7 +86,7 @@ class RewardPool:
         return self._scheduler.failures.errors
 
     def wait_until_loaded(self, columns: Mapping[str, Collection[str]]) -> None:
-        """Return once the workers have loaded what grades, or START_DEADLINE_S later.
+        """Return when the workers have loaded the functions, or after START_DEADLINE_S.
 
         ``columns`` are the entries of the answers, by the prompts' sources. Raises RewardFailure for functions that
         cannot be loaded, or called with these columns.
@@ -108,7 +108,7 @@ class RewardPool:
         return [ref for worker in self.workers for ref in worker.refs]
 
     def next_deadline(self) -> float | None:
-        """Return the seconds until ``poll`` has something to do even if no ref gets ready: ``ray.wait``'s timeout."""
+        """Return the seconds until ``poll`` must run even if no ref gets ready: the timeout for ``ray.wait``."""
         return 0.0 if self._scheduler.finished else self._next_expiry()
 
     def poll(self) -> list[RemoteGroup]:
@@ -159,7 +159,7 @@ class RewardPool:
             )
 
     def close(self) -> None:
-        """Kill the workers; what is pending is lost. May be called twice, and after ``ray.shutdown``."""
+        """Kill the workers; pending groups are lost. May be called twice, and after ``ray.shutdown``."""
         if ray.is_initialized():
             for worker in self.workers:
                 ray.kill(worker.actor)
@@ -237,7 +237,7 @@ class RewardPool:
 
 
 def stored(group: Group) -> RemoteGroup:
-    """Put a group that is here into the object store, for workers to read."""
+    """Put a local group into the object store, for workers to read."""
     packed = PackedGroup.of(group)
     return replace(packed.remote(group.prompt, ray.put(packed)), rewards=group.rewards)
 

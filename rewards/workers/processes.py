@@ -1,4 +1,4 @@
-"""Grading processes, as their supervisor sees them: their tasks, and how long they take."""
+"""Grading processes, seen from their supervisor: their tasks, and the time that these take."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class GradeRequest(NamedTuple):
-    """One completion to be graded, as a worker is asked for it: by its place in a group, which has the text."""
+    """A request to grade one completion, which is given by its position in a group that has the text."""
 
     functions: tuple[RewardFunction, ...]
     group: int
@@ -30,7 +30,7 @@ class GradeRequest(NamedTuple):
     """Position of the completion in its group; None: the whole group."""
 
     def task(self, groups: Sequence[Group]) -> GradeTask:
-        """Return the task, whose texts are all that the assistant says."""
+        """Return the task; its texts are the assistant's whole turns."""
         group = groups[self.group]
         prompt, prefix = group.prompt, group.prompt.assistant_prefix
         if self.completion is not None:
@@ -53,13 +53,13 @@ class GradeTask:
     functions: tuple[RewardFunction, ...]
     subject: Subject
     concurrent: tuple[RewardFunction, ...] = ()
-    """Those of the functions that are called together (concurrent/lane.py)."""
+    """The functions that are called together (concurrent/lane.py)."""
     found: dict[str, Outcome] = field(default_factory=dict)
-    """By name, of each function that is finished."""
+    """The outcome of each finished function, by name."""
     is_set_aside: bool = False
-    """Whether the current function is so slow that other tasks go on without it."""
+    """Whether the current function is so slow that other tasks continue without it."""
     num_deaths: int = 0
-    """Processes that died in the current function."""
+    """Number of processes that died in the current function."""
     on_change: Callable[[], None] | None = None
     """Called after each outcome, and when the task is set aside."""
     _num_called: int = 0
@@ -104,7 +104,7 @@ class GradeTask:
 
 
 class GradingProcess:
-    """A process and the tasks it was given."""
+    """A process and its tasks."""
 
     def __init__(
         self,
@@ -113,13 +113,13 @@ class GradingProcess:
         on_outcome: Callable[[GradingProcess, Outcome], None],
         on_end: Callable[[GradingProcess], None],
     ) -> None:
-        """``on_end`` is called once, when it has ended or wrote what is no outcome; neither comes after ``close``."""
+        """``on_end`` is called once, when it ended or wrote anything but an outcome; not after ``close``."""
         self.pid = pid
         self._channel = Channel(
             connection, grading.decode_outcome, lambda outcome: on_outcome(self, outcome), lambda _: on_end(self)
         )
         self.tasks: deque[GradeTask] = deque()
-        """Those that are not done; it works on the first."""
+        """The tasks that are not done; it works on the first."""
         self.is_set_aside = False
         self.is_outdated = False
         """Whether functions were loaded after it was forked."""
@@ -164,7 +164,7 @@ class GradingProcess:
         self._channel.read()
 
     def set_aside_straggler(self) -> list[GradeTask]:
-        """Leave it the first task only, as it is unusually slow; return the others."""
+        """Leave it only the first task, which is unusually slow; return the others."""
         self.is_set_aside = True
         first, *others = self.tasks
         self.tasks = deque([first])

@@ -1,4 +1,4 @@
-"""Running means of how long grading takes: they decide how much is handed out at once, and what is unusually slow."""
+"""Running means of grading times: they decide the size of batches, and which calls are unusually slow."""
 
 from __future__ import annotations
 

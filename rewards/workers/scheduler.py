@@ -23,20 +23,20 @@ from rewards.workers.running_means import RunningMeans
 from rollout.types.completions import RemoteGroup, Reward
 
 AHEAD_S = 0.2
-"""Seconds of work that a worker may have before it: enough to be busy until it is given more, and so little that slow
-work is shared among all."""
+"""Seconds of queued work for a worker: enough to be busy until it gets more, and so little that slow work is shared
+among all workers."""
 MAX_AHEAD = 512
-"""The same in completions."""
+"""The same limit in completions."""
 
 
 @dataclass(eq=False)
 class PendingGroup:
-    """A group on its way through the pool."""
+    """A group that is being graded."""
 
     group: RemoteGroup
     functions: tuple[RewardFunction, ...]
     rewards: dict[int, Reward] = field(default_factory=dict)
-    """By the completion's index."""
+    """Rewards by the completion's index."""
     found: dict[int | None, dict[str, Outcome]] = field(default_factory=dict)
     """What functions made of a completion, by its index, and of the whole group; by the functions' names."""
 
@@ -55,15 +55,15 @@ class WorkItem:
 
     pending: PendingGroup
     index: int | None
-    """None: the whole group."""
+    """Index of the completion; None: the whole group."""
     functions: tuple[RewardFunction, ...]
     """What is called. Until a worker has imported them, nobody knows which are for whole groups: all of them."""
     may_retry: bool = True
-    """Whether a worker that dies with it has it given to another."""
+    """Whether it is given to another worker if its worker dies."""
 
     @property
     def work(self) -> str:
-        """What others take about as long as it."""
+        """Key of items that take about as long."""
         grader = self.pending.group.prompt.grader
         return grader if self.index is not None else f"groups of {grader}"
 
@@ -83,7 +83,7 @@ class Scheduler:
         self.queue: deque[WorkItem] = deque()
         self.finished: list[PendingGroup] = []
         self.num_pending = 0
-        """Groups that were queued and not taken back yet."""
+        """Number of groups that were queued and not returned yet."""
 
     def enqueue(self, group: RemoteGroup) -> PendingGroup:
         """Queue a group. Raises RewardConfigError when the settings cannot grade its task."""
@@ -98,18 +98,18 @@ class Scheduler:
         return pending
 
     def functions_of(self, task: str) -> tuple[RewardFunction, ...]:
-        """Return what grades completions of ``task``. Raises RewardConfigError when the settings cannot grade it."""
+        """Return the functions that grade ``task``. Raises RewardConfigError if the settings cannot grade it."""
         if task not in self._functions:
             self._functions[task] = functions_of(task, self._config, self._given.names)
         return self._functions[task]
 
     def learn(self, kinds: Mapping[str, Kind]) -> None:
-        """Take note of how functions are called, by name. A worker tells it once it has imported them."""
+        """Record how functions are called, by name. A worker reports it after it has imported them."""
         self._whole = frozenset(name for name, kind in kinds.items() if kind.is_whole)
         self._waiting = frozenset(name for name, kind in kinds.items() if kind.is_async)
 
     def next_items(self, num_open: int) -> list[WorkItem]:
-        """Take off the queue what a worker gets that has ``num_open`` completions before it.
+        """Take from the queue what a worker with ``num_open`` unfinished completions gets.
 
         That is AHEAD_S of work by the means so far; nothing, unless there is room for half of it.
         """
@@ -137,7 +137,7 @@ class Scheduler:
         return replace(item, functions=functions)
 
     def _target(self, item: WorkItem) -> int:
-        """Return how many such items a worker may have before it."""
+        """Return how many such items a worker may have queued."""
         target = self._means.count_within(item.work, AHEAD_S, MAX_AHEAD)
         if not any(each.name in self._waiting for each in item.functions):
             return target
@@ -176,7 +176,7 @@ class Scheduler:
             self._reward(pending, item.index)
 
     def _reward(self, pending: PendingGroup, index: int) -> None:
-        """Give a completion its reward, of which everything is known."""
+        """Give a completion its reward, when all outcomes are known."""
         whole, size = pending.found.get(None, {}), len(pending.group.completions)
         found = pending.found[index] | {name: each.of_completion(name, index, size) for name, each in whole.items()}
         outcomes = [found[function.name] for function in pending.functions]
@@ -194,7 +194,7 @@ class Scheduler:
         self.failures.record(tuple(failure for failure in failed if failure is not None) or (nobody,))
 
     def retry(self, items: Iterable[WorkItem]) -> None:
-        """Queue again, first of all, what a worker had that died. Raises RewardFailure as ``settle`` does."""
+        """Queue again, at the front, the items of a worker that died. Raises RewardFailure as ``settle`` does."""
         lost = Outcome("error", {}, "two workers in a row died while they had it")
         for item in reversed(list(items)):  # each goes to the front of the queue
             if item.may_retry:

@@ -27,40 +27,40 @@ from rewards.workers.processes import GradeTask, GradingProcess
 from rewards.workers.running_means import RunningMeans
 
 BATCH_S = 0.02
-"""Seconds of work in one batch: many times what handing it over costs, and little to hand back when it hangs."""
+"""Seconds of work in one batch: much more than the cost of sending it, and little to repeat when it hangs."""
 MAX_BATCH = 128
 TICK_S = 0.01
-"""Seconds between two looks at the processes that are busy."""
+"""Seconds between two checks of busy processes."""
 MAX_SET_ASIDE = 8
-"""Each may burn a share of a CPU, and takes a few MiB."""
+"""Largest number of slow processes that are set aside. Each may use a share of a CPU, and takes a few MiB."""
 SLOW_FACTOR = 4.0
-"""A call is unusually slow past so many times the mean of its function, and past MIN_SLOW_S."""
+"""A call is unusually slow if it takes this many times its function's mean, and more than MIN_SLOW_S."""
 MIN_SLOW_S = 0.02
 MAX_DEATHS = 2
 
 
 class Supervisor:
-    """Grades tasks in processes of its own. Lives in an event loop, which it never blocks for longer than a fork."""
+    """Grades tasks in its own processes. Lives in an event loop, which it never blocks for longer than a fork."""
 
     def __init__(self, memory_gib: float | None, max_in_flight: int) -> None:
-        """``memory_gib`` bounds what each grading process may allocate; None leaves it alone.
+        """``memory_gib`` limits what each grading process may allocate, in GiB; None: no limit.
 
         At most ``max_in_flight`` calls of functions that are ``async def`` are under way at a time.
         """
         self._server = ForkServer(memory_gib)
         self._lane = Lane(memory_gib, max_in_flight, self._call_alone)
         self._waiting: frozenset[str] = frozenset()
-        """Names of the functions that are ``async def``."""
+        """Names of the ``async def`` functions."""
         self._means = RunningMeans()
         self._queue: deque[GradeTask] = deque()
         self._processes: list[GradingProcess] = []
         self._timer: asyncio.TimerHandle | None = None
         self.trouble: Exception | None = None
-        """Why there is no process to go on with, as long as there is none."""
+        """Why no process could be started, while there is none."""
 
     @property
     def pids(self) -> list[int]:
-        """The processes it started that are alive: the fork server, then the grading processes."""
+        """The living processes that it started: the fork server, then the grading processes."""
         return [self._server.pid, *(process.pid for process in self._processes), *self._lane.pids]
 
     def load(self, functions: Iterable[RewardFunction]) -> dict[str, Kind]:
@@ -155,7 +155,7 @@ class Supervisor:
             self._lane.submit(task)
 
     def _call_alone(self, call: AsyncCall) -> None:
-        """Call a function that is ``async def`` as others are, in a process that does nothing else meanwhile."""
+        """Call an ``async def`` function like others, in a process that does nothing else meanwhile."""
         task, function = call
         alone = GradeTask((function,), task.subject)
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from rollout.types.turns import PackedTurns
 
 HEARTBEAT_S = 5.0
-"""Seconds after which a worker says that it is alive, when it has nothing else to say."""
+"""Seconds after which a worker sends a sign of life if it has nothing else to send."""
 GATHER_S = 0.01
 """Seconds to wait for more once something is done: what Ray needs to carry it is about as much."""
 MAX_GATHERS = 5
@@ -50,7 +50,7 @@ class RewardWorker:
     def __init__(
         self, memory_gib: float | None = None, name: str = "reward", max_in_flight: int = MAX_IN_FLIGHT
     ) -> None:
-        """``memory_gib`` bounds what grading a completion may allocate, in GiB; None leaves it alone.
+        """``memory_gib`` limits what grading a completion may allocate, in GiB; None: no limit.
 
         At most ``max_in_flight`` calls of functions that are ``async def`` are under way at a time.
 
@@ -67,7 +67,7 @@ class RewardWorker:
     async def load(
         self, functions: Sequence[RewardFunction], environments: Sequence[EnvironmentSpec] = ()
     ) -> dict[str, Kind]:
-        """Import functions before a completion's time runs; return how each is called.
+        """Import functions before any deadline starts; return how each is called.
 
         Raises LoadError, also for an environment that cannot be made.
         """
@@ -141,7 +141,7 @@ class RewardWorker:
         return sum(peak_memory_gib(pid) for pid in [os.getpid(), *self._pids])
 
     async def close(self) -> None:
-        """End the processes it started. They would also end with this one."""
+        """End the processes that it started. They would also end with this process."""
         self._supervisor.close()
         if self._environments is not None:
             self._environments.end()

@@ -1,4 +1,4 @@
-"""One reward worker, as the pool sees it: a Ray actor, what it is busy with, and until when it must say something."""
+"""One reward worker, seen from the pool: a Ray actor, its work, and the time until which it must send something."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from rewards.workers.worker import GradingProgress, RewardWorker
 START_DEADLINE_S = 120.0
 """Seconds a worker may take to boot and to import its reward functions: generous, a cold machine reads from disk."""
 SILENCE_S = 60.0
-"""Seconds without a word after which a worker is replaced; it has one every few (worker.py's HEARTBEAT_S)."""
+"""Seconds without any message after which a worker is replaced; it sends one every few (HEARTBEAT_S in worker.py)."""
 
 PEAK_MEMORY_WAIT_S = 3.0
 """Seconds that workers have to report their memory. They need milliseconds."""
@@ -32,34 +32,34 @@ Graded = list[tuple[WorkItem, tuple[Outcome, ...]]]
 
 @dataclass(eq=False)
 class WorkBatch:
-    """Work items that a worker was given in one call, by position."""
+    """Work items of one call to a worker, by position."""
 
     items: dict[int, WorkItem]
-    """Those that it has not reported yet."""
+    """The items that it has not reported yet."""
     num_open: int
     """How many of them still cost it time, as far as it has reported."""
 
     def take(self, progress: GradingProgress) -> Graded:
-        """Return what is done by a report."""
+        """Return the items that a report finishes."""
         self.num_open = progress.num_open
         return [(self.items.pop(position), outcomes) for position, outcomes in progress.done]
 
 
 @dataclass(eq=False)
 class WorkerHandle:
-    """One worker and what it is busy with."""
+    """One worker and its work."""
 
     index: int
     name: str
     actor: ActorHandle[RewardWorker]
     functions: Mapping[str, RewardFunction] = field(default_factory=dict)
-    """Those it has loaded, or is loading."""
+    """The functions that it has loaded, or is loading."""
     kinds: Mapping[str, Kind] = field(default_factory=dict)
-    """How each is called, once they are loaded."""
+    """How each function is called, after they are loaded."""
     loading: ray.ObjectRef[Any] | None = None
     batches: dict[ObjectRefGenerator, WorkBatch] = field(default_factory=dict)
     deadline: float = 0.0
-    """When it has been silent for too long, in seconds of the monotonic clock."""
+    """Time after which it counts as silent, in seconds of the monotonic clock."""
 
     def __post_init__(self) -> None:
         self._grade: Any = self.actor.grade_groups.options(num_returns="streaming")
@@ -70,7 +70,7 @@ class WorkerHandle:
 
     @property
     def items(self) -> list[WorkItem]:
-        """The items it was given and has not reported yet."""
+        """The items that it has not reported yet."""
         return [item for batch in self.batches.values() for item in batch.items.values()]
 
     @property
@@ -80,11 +80,11 @@ class WorkerHandle:
 
     @property
     def paths(self) -> list[str]:
-        """Where its functions are."""
+        """The locations of its functions."""
         return sorted(function.path for function in self.functions.values())
 
     def load(self, functions: Mapping[str, RewardFunction], environments: Sequence[EnvironmentSpec]) -> None:
-        """Have it import functions, and the classes of environments. It is given no work until it has."""
+        """Have it import functions, and the classes of environments. It gets no work before that is done."""
         self.functions = dict(functions)
         self.loading = self.actor.load.remote(list(self.functions.values()), environments)
         self.deadline = time.monotonic() + START_DEADLINE_S
@@ -100,7 +100,7 @@ class WorkerHandle:
         self.batches[reports] = WorkBatch(dict(enumerate(items)), len(items))
 
     def receive(self, ref: Any) -> Graded:
-        """Take what is ready at one of ``refs``; return what was graded. Raises RayError when the worker failed."""
+        """Handle what is ready at one of ``refs``; return what was graded. Raises RayError if the worker failed."""
         graded: Graded = []
         if isinstance(ref, ObjectRefGenerator):
             try:

@@ -1,4 +1,4 @@
-"""What the kernel says of another process: its CPU time, its waiting, its memory; and deadlines made of it."""
+"""Read another process's CPU time, waiting time and memory from the kernel, and keep deadlines with them."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from typing import NamedTuple
 from rewards.sandbox.processor import seconds_used
 
 MAX_STRETCH = 3.0
-"""Waiting for a CPU is not held against a call until it has taken so many times its deadline."""
+"""Time spent waiting for a CPU does not count, until a call has taken this many times its deadline."""
 
 
 class CpuTimes(NamedTuple):
-    """Seconds that a process has run, and for which it was ready to run and did not."""
+    """Seconds that a process has run, and that it was ready to run but waited for a CPU."""
 
     used: float
     waited: float
 
     @classmethod
     def of(cls, pid: int) -> CpuTimes:
-        """Return those of a process since it started; it has run for ever when it is gone."""
+        """Return the times of a process since its start; infinite run time if it is gone."""
         try:
             used = seconds_used(pid)
         except OSError:
@@ -30,7 +30,7 @@ class CpuTimes(NamedTuple):
 
 
 def seconds_waited_for_cpu(pid: int) -> float:
-    """Return for how long a process was ready to run and did not, since it started.
+    """Return how long a process has waited for a CPU since its start, in seconds.
 
     0 when it is gone or the kernel does not say.
     """
@@ -41,7 +41,7 @@ def seconds_waited_for_cpu(pid: int) -> float:
 
 
 def is_ready_to_run(pid: int) -> bool:
-    """Return whether a process runs, or would if a CPU were free: it does not sleep. False when it is gone."""
+    """Return whether a process runs or waits for a CPU, so does not sleep. False if it is gone."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "R"
     except (OSError, IndexError):
@@ -71,13 +71,13 @@ class CallClock:
         self._latest = CpuTimes.of(self._pid)
 
     def begin(self) -> None:
-        """Begin the time of a call."""
+        """Start the time of a call."""
         # What it waited for since the last note, and before this call, is given to this call too: a deadline is never
         # shortened.
         self._since, self._before = time.monotonic(), self._latest
 
     def elapsed(self) -> float:
-        """Return the seconds since the call began."""
+        """Return the seconds since the call started."""
         return time.monotonic() - self._since
 
     def is_past(self, deadline_s: float) -> bool:

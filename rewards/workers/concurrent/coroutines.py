@@ -23,13 +23,13 @@ from rewards.workers.children.grading import HEADER, Functions, limit, markers_o
 from rewards.workers.children.kernel_counts import seconds_waited_for_cpu
 
 TICK_S = 0.02
-"""Seconds between two looks at the deadlines."""
+"""Seconds between two checks of the deadlines."""
 PULSE_S = 0.25
 """Seconds between two signs of life, which are empty lines."""
 GRACE_S = 0.2
-"""Seconds that a cancelled call has to end. One that does not is given up, and the process with it."""
+"""Seconds that a cancelled call has to end. Otherwise the process is ended with it."""
 MAX_WAITS = 2.0
-"""Waiting for a CPU is not held against a call up to so many times its deadline."""
+"""Time spent waiting for a CPU does not count, up to this many times a call's deadline."""
 
 _CURRENT: ContextVar[_Call | None] = ContextVar("current", default=None)
 
@@ -51,7 +51,7 @@ class _Call:
         self.task: asyncio.Task[Outcome] | None = None
         self.is_late = False
         self.own_s = 0.0
-        """Seconds for which it kept the loop busy."""
+        """Seconds during which it kept the loop busy."""
         self._begins = begins
 
     @property

@@ -38,16 +38,16 @@ class AsyncCall(NamedTuple):
 
 
 class _Answer(NamedTuple):
-    """What a process says of a call; of none, it only lives."""
+    """A process's message about a call; without a call it is a sign of life."""
 
     number: int = -1
     is_stuck: bool = False
-    """Whether the call goes on although it was cancelled."""
+    """Whether the call continues although it was cancelled."""
     outcome: Outcome | None = None
 
 
 class _LaneProcess:
-    """A process and the calls that it was given."""
+    """A process and its calls."""
 
     def __init__(self, pid: int, connection: socket.socket, lane: Lane) -> None:
         self.pid = pid
@@ -60,7 +60,7 @@ class _LaneProcess:
         self.heard()
 
     def heard(self) -> None:
-        """Note that it said something."""
+        """Note that it sent something."""
         self._heard, self._waited = time.monotonic(), CpuTimes.of(self.pid).waited
 
     @property
@@ -75,7 +75,7 @@ class Lane:
     """The calls of functions that are ``async def``. Lives in the supervisor's event loop."""
 
     def __init__(self, memory_gib: float | None, max_in_flight: int, alone: Callable[[AsyncCall], None]) -> None:
-        """``alone`` has a function called by itself after all."""
+        """``alone`` calls a function by itself, in another process."""
         self._memory_gib = memory_gib
         self._server: ForkServer | None = None
         self._max_in_flight = max_in_flight
@@ -94,7 +94,7 @@ class Lane:
         return bool(self._queue) or any(process.calls for process in self._processes)
 
     def submit(self, task: GradeTask) -> None:
-        """Queue the calls of a task's functions that are ``async def``."""
+        """Queue the calls of a task's ``async def`` functions."""
         self._queue.extend(AsyncCall(task, function) for function in task.concurrent)
 
     def load(self, functions: Sequence[RewardFunction]) -> None:
@@ -107,7 +107,7 @@ class Lane:
         self._retire_all()
 
     def advance(self) -> None:
-        """Hand out what is queued, and end what is silent. Raises OSError or LoadError when no process can be had."""
+        """Start queued calls, and end silent processes. Raises OSError or LoadError if no process can be started."""
         if self._server is not None and self._server.has_ended:
             self._retire_all()
         for process in [process for process in self._processes if process.calls and process.is_silent]:
@@ -146,7 +146,7 @@ class Lane:
         return process
 
     def take(self, process: _LaneProcess, answer: _Answer) -> None:
-        """Take what a process said."""
+        """Handle a process's message."""
         process.heard()
         if answer.outcome is None:
             return
@@ -158,7 +158,7 @@ class Lane:
             self._retire(process)
 
     def call_alone(self, process: _LaneProcess) -> None:
-        """End a process that went wrong, and have each of its calls made once more by itself."""
+        """End a broken process, and repeat each of its calls by itself."""
         self._end(process)
         for call in process.calls.values():
             self._alone(call)
@@ -180,7 +180,7 @@ class Lane:
 
 
 def _decode(line: bytes) -> _Answer:
-    """Return what a line says. Raises ValueError for one that a process that went wrong wrote."""
+    """Return the message in a line. Raises ValueError for anything else, which a broken process may write."""
     if not line:
         return _Answer()
     try:
