@@ -5,10 +5,9 @@ from __future__ import annotations
 import logging
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import suppress
 from enum import Enum
-from logging.handlers import MemoryHandler
 from typing import ClassVar, Generic, Protocol, TypeVar
 
 from rich.console import Console
@@ -21,10 +20,12 @@ from orchestrator.config.schema import RunConfig
 from orchestrator.interrupt import Interrupt
 from orchestrator.plan.run_plan import print_rows
 from orchestrator.records.checkpoints import MANIFEST, Checkpoint, Checkpoints
+from orchestrator.records.files.log_file import kept_log
 from orchestrator.records.origin.fingerprints import Fingerprints, settle
 from orchestrator.records.run_directory import RunDirectory, RunDirectoryError
 from orchestrator.records.trackers.beside import trackers_beside
 from orchestrator.records.trackers.build import check_trackers
+from orchestrator.report.report import write_last_report
 
 logger = logging.getLogger(__name__)
 
@@ -32,8 +33,6 @@ SUPERVISED_STATE = "supervised"
 """Under this name a checkpoint of `rayzero sft` keeps the examples' state; one of `rayzero train` has no such name."""
 
 UNKNOWN = "the run was started by a version that took no fingerprints: nobody knows if data or models changed since"
-MAX_KEPT = 10_000
-"""Messages of before a run directory is open that are kept for its log."""
 
 Inputs = TypeVar("Inputs")
 
@@ -150,19 +149,39 @@ class Command(ABC, Generic[Inputs]):
             self.console.print(f"resuming run {self.config.name!r} after step {latest.step}")
             logger.info("a new command resumes the run after step %d", latest.step)
         with trackers_beside(self.config.tracking.programs, self.directory.path, last_step, self.warn):
-            # In this order: starting Ray installs signal handlers of its own, which abort the process.
-            with (
-                ray_cluster(dashboard=self.config.placement.dashboard) as dashboard,
-                Interrupt(self.console) as interrupt,
-            ):
-                if dashboard:
-                    self.console.print(f"Ray dashboard: {dashboard}", highlight=False)
-                ending = self.train(inputs, latest, interrupt)
+            try:
+                # In this order: starting Ray installs signal handlers of its own, which abort the process.
+                with (
+                    ray_cluster(dashboard=self.config.placement.dashboard) as dashboard,
+                    Interrupt(self.console) as interrupt,
+                ):
+                    if dashboard:
+                        self.console.print(f"Ray dashboard: {dashboard}", highlight=False)
+                    ending = self.train(inputs, latest, interrupt)
+            except Exception:
+                self._report_since(last_step)
+                raise
             if ending is Ending.INTERRUPTED:
+                self._report_since(last_step)
                 self.console.print(f"left cleanly. The same command resumes run {self.config.name!r}.")
             else:
                 self.report(time.monotonic() - start)
         return ending
+
+    def write_report(self) -> bool:
+        """Write the last report of this command. Return whether it could be: a run is complete without it."""
+        failure = write_last_report(self.directory.path)
+        if failure is not None:
+            logger.warning("%s", failure)
+        return failure is None
+
+    def _report_since(self, last_step: int) -> None:
+        """Write the report of a run that was left, or has failed, after `last_step`. A signal skips it."""
+        lines = self.directory.metrics()
+        if lines and lines[-1]["step"] > last_step:
+            self.console.print("writing report.html, up to the last step. Ctrl-C leaves without it.", highlight=False)
+            with suppress(KeyboardInterrupt), Interrupt(self.console):  # with nothing to save, it leaves at once
+                self.write_report()
 
     def warn(self, sentence: str) -> None:
         """Show a sentence about what goes wrong with the run, on a line that a terminal wraps."""
@@ -192,22 +211,6 @@ class Command(ABC, Generic[Inputs]):
         if latest is None:
             return "There is no checkpoint of before"
         return f"The last good checkpoint is that of step {latest.step}, {latest.folder}"
-
-
-@contextmanager
-def kept_log() -> Iterator[list[logging.LogRecord]]:
-    """Keep what is logged before there is a run directory. Warnings are also shown."""
-    root = logging.getLogger()
-    kept, shown = MemoryHandler(capacity=MAX_KEPT, flushLevel=logging.CRITICAL + 1), logging.StreamHandler()
-    shown.setLevel(logging.WARNING)
-    root.setLevel(logging.INFO)
-    for handler in (kept, shown):
-        root.addHandler(handler)
-    try:
-        yield kept.buffer
-    finally:
-        for handler in (kept, shown):
-            root.removeHandler(handler)
 
 
 def refuse_other_command(config: RunConfig, latest: Checkpoint | None, command: str) -> None:

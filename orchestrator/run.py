@@ -31,7 +31,6 @@ from orchestrator.records.trackers.terminal import ConsoleTracker
 from orchestrator.report.examples import examples_table
 from orchestrator.report.plots import draw_curve
 from orchestrator.report.reading.tokens import keep_tokenizer
-from orchestrator.report.report import write_last_report
 from orchestrator.report.summary import summary_table
 from orchestrator.teacher import teacher_model
 from orchestrator.train import train
@@ -149,25 +148,26 @@ class TrainCommand(Command[RunInputs]):
         with self.directory.writing():
             self.fingerprints.write(self.directory.path)
 
+    def write_report(self) -> bool:
+        """Draw the last curve too."""
+        directory = self.directory
+        try:
+            draw_curve(directory.metrics(), directory.curve, self.config.name)
+        except Exception as error:  # noqa: BLE001  a picture must not end a run, nor hide why it failed
+            logger.warning("%s cannot be drawn: %s", directory.curve, error)
+        return super().write_report()
+
     def report(self, seconds: float) -> None:
         """Print the summary: figures before and after, where everything is, and last if nothing was learned."""
-        config, console, directory = self.config, self.console, self.directory
-        lines = directory.metrics()
+        console, directory = self.console, self.directory
         closing = self.health().closing
-        try:
-            draw_curve(lines, directory.curve, config.name)
-        except OSError as error:  # the run is complete without it
-            directory.curve.unlink(missing_ok=True)
-            logger.warning("%s cannot be drawn: %s", directory.curve, error.strerror or error)
-        failure = write_last_report(directory.path)
-        if failure is not None:
-            logger.warning("%s", failure)
+        has_report = self.write_report()
         if len(evaluated := directory.evaluated()) > 1:
             console.print(examples_table(read_records(evaluated[0]), read_records(evaluated[-1])))
-        console.print(summary_table(lines, closing))
+        console.print(summary_table(directory.metrics(), closing))
         console.print(f"this command took {seconds / 60:.1f} minutes. In {relative(directory.path)}:", highlight=False)
         console.print("  final/         the trained model; next to metrics.jsonl, rollouts/, curve.png and log.txt")
-        if failure is None:
+        if has_report:
             console.print("  report.html    what it learned, to open in a browser and to share")
         for label, command in zip(("try it:", ""), (*self.example, ["eval"]), strict=False):
             words = shlex.join(["rayzero", command[0], str(relative(directory.final)), *command[1:]])

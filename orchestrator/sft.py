@@ -152,7 +152,8 @@ class SupervisedCommand(Command[SupervisedInputs]):
 
     def report(self, seconds: float) -> None:
         final = self.directory.final
-        self.console.print(f"the trained model is in {final}, next to metrics.jsonl and log.txt", highlight=False)
+        files = "report.html, metrics.jsonl" if self.write_report() else "metrics.jsonl"
+        self.console.print(f"the trained model is in {final}, next to {files} and log.txt", highlight=False)
         self.console.print(f"train it on:  rayzero train RECIPE model.path={final}", highlight=False, markup=False)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -80,10 +81,13 @@ def write_page(title: str, data: Mapping[str, Any], file: Path) -> Path:
 
 
 def write_last_report(run: Path) -> str | None:
-    """Write the report of a run that has ended. Return why it could not be written: the run is complete without it."""
+    """Write the report of a run that its command has ended or left. Return why it could not be written."""
     try:
-        write_report([run])
-    except Exception as error:  # noqa: BLE001  for any reason
+        found = read_run(run)
+        if found.state == "going on":  # its lock is this command's own
+            found = replace(found, state="ended early")
+        write_page(found.name, report_data([found]), page_file(run))
+    except Exception as error:  # noqa: BLE001  for any reason: the run is complete without it
         return f"{run / FILE} cannot be written: {error}"
     return None
 

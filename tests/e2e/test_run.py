@@ -11,6 +11,7 @@ import zstandard
 from benchmarks.real_runs.observed import REWARD, processes
 from tests.support.browser import assert_report_shows
 from tests.support.commands import Workplace, rayzero_here
+from tests.support.run_directories import data_of
 from tests.support.small import SMALL
 
 pytestmark = pytest.mark.slow
@@ -118,6 +119,7 @@ def test_a_run_resumes_bit_for_bit_after_a_sigterm(workplace, whole) -> None:
     assert "left cleanly" in workplace.output("left")
     last_step = workplace.metrics("left")[-1]["step"]
     assert (workplace.run("left") / "checkpoints" / f"step_{last_step:06d}").exists()
+    assert data_of(workplace.run("left") / "report.html")["runs"][0]["summary"]["steps"] == [last_step, 4]
     assert_finishes_like_whole(workplace, "left", last_step)
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks.real_runs.observed import LEARNER, processes
 from tests.support.commands import Workplace
+from tests.support.run_directories import data_of
 from tests.support.sums import RECIPE, write_pairs
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]
@@ -28,6 +29,11 @@ def metrics(workplace: Workplace, name: str) -> list[dict]:
     return [{key: value for key, value in line.items() if not key.startswith("time/")} for line in lines]
 
 
+def summary(workplace: Workplace, name: str) -> dict:
+    """What the first page of a run's report says."""
+    return data_of(workplace.run(name) / "report.html")["runs"][0]["summary"]
+
+
 @pytest.fixture(scope="module")
 def whole(workplace: Workplace) -> str:
     """What a run printed that nobody disturbs."""
@@ -42,6 +48,8 @@ def test_a_run_learns_its_pairs_and_leaves_what_the_readme_says(workplace, whole
     assert [path.name for path in sorted((run / "checkpoints").iterdir())] == ["step_000036", "step_000040"]
     assert (run / "config.json").exists() and (run / "log.txt").exists()
     assert "100 pairs" in whole and "sft 40/40  loss" in whole
+    shown = summary(workplace, "whole")
+    assert (shown["command"], shown["state"], shown["steps"]) == ("sft", "complete", [40, 40])
     from transformers import AutoModelForCausalLM
 
     assert AutoModelForCausalLM.from_pretrained(run / "final").config.vocab_size == 25
@@ -50,7 +58,8 @@ def test_a_run_learns_its_pairs_and_leaves_what_the_readme_says(workplace, whole
 def test_a_run_resumes_bit_for_bit_after_a_sigterm_and_a_sigkill(workplace, whole) -> None:
     assert workplace.stop_after("disturbed", 6, signal.SIGTERM, "checkpoint.every_steps=1000") == 130
     assert "left cleanly" in workplace.output("disturbed")
-    assert len(metrics(workplace, "disturbed")) < 40
+    done = len(metrics(workplace, "disturbed"))
+    assert done < 40 and summary(workplace, "disturbed")["steps"] == [done, 40]
     assert workplace.stop_after("disturbed", 20, signal.SIGKILL) == -signal.SIGKILL
     assert "resuming run 'disturbed' after step" in workplace.succeed("disturbed")
     assert metrics(workplace, "disturbed") == metrics(workplace, "whole")

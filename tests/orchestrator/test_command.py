@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 from contextlib import contextmanager, nullcontext
 from io import StringIO
 from pathlib import Path
@@ -18,6 +19,7 @@ from orchestrator.config.recipe import load
 from orchestrator.records.origin.fingerprints import BASE, Fingerprints, read_summary
 from orchestrator.records.run_directory import RunDirectoryError
 from orchestrator.run import TrainCommand
+from tests.support.run_directories import data_of
 
 
 class FakeCommand(Command[None]):
@@ -200,3 +202,58 @@ def test_good_news_does_not_look_like_a_warning(tmp_path: Path) -> None:
     said.warn("bad")
     said.praise("good")
     assert console.export_text(styles=True).splitlines() == ["\x1b[33mbad\x1b[0m", "\x1b[32mgood\x1b[0m"]
+
+
+class Left(TrainCommand):
+    """A run that does three of ten steps a command, and then is left, or fails."""
+
+    error: Exception | None = None
+    steps = 3
+
+    def prepare(self, latest):
+        return None
+
+    def train(self, inputs, latest, interrupt):
+        done = latest.step if latest else 0
+        for step in range(done + 1, done + 1 + self.steps):
+            self.directory.log_metrics(step, {"reward/total": 0.1 * step, "rollout/completion_tokens": 9.0})
+        if self.error is not None:
+            raise self.error
+        self.checkpoints.save(done + self.steps, FakeCommand(self.config, self.console), {})
+        return Ending.INTERRUPTED
+
+
+def left(folder: Path, error: Exception | None = None, steps: int = 3) -> Left:
+    made = Left(load("countdown-tiny", overrides(folder, 10)), Console(width=200))
+    made.error, made.steps = error, steps
+    return made
+
+
+def test_a_run_that_is_left_writes_a_report_of_every_step_it_did(tmp_path: Path, capsys) -> None:
+    for done in (3, 6):
+        assert left(tmp_path).run() is Ending.INTERRUPTED
+        said = capsys.readouterr().out
+        assert said.index("writing report.html") < said.index("left cleanly")
+        (found,) = data_of(tmp_path / "run" / "report.html")["runs"]
+        assert (found["summary"]["steps"], found["summary"]["state"]) == ([done, 10], "ended early")
+    assert (tmp_path / "run" / "curve.png").stat().st_size > 10_000
+
+
+def test_a_run_that_fails_writes_a_report_of_what_it_did_if_anything(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError):
+        left(tmp_path, ZeroDivisionError(), steps=0).run()
+    assert not (tmp_path / "run" / "report.html").exists()
+    with pytest.raises(ZeroDivisionError):
+        left(tmp_path, ZeroDivisionError()).run()
+    assert data_of(tmp_path / "run" / "report.html")["runs"][0]["summary"]["steps"] == [3, 10]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_leaves_without_the_report(number: signal.Signals, tmp_path: Path, monkeypatch, capsys) -> None:
+    def long(run: Path) -> None:
+        os.kill(os.getpid(), number)
+        raise AssertionError("it is still being written")
+
+    monkeypatch.setattr(command, "write_last_report", long)
+    assert left(tmp_path).run() is Ending.INTERRUPTED
+    assert "left cleanly" in capsys.readouterr().out

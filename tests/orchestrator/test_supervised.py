@@ -14,6 +14,7 @@ from orchestrator.records.run_directory import RunDirectoryError
 from orchestrator.sft import SupervisedCommand, plan, run_supervised
 from orchestrator.warm_start import fit, prepare_warm_start
 from rollout.supervised.pairs import PairError, digest_of_file
+from tests.support.run_directories import data_of
 from tests.support.sums import RECIPE, write_pairs
 
 
@@ -248,3 +249,15 @@ def test_the_plan_says_what_is_trained_on_what(recipe, data) -> None:
     assert rows["examples"] == str(data) and "40 optimizer steps × 5 examples" in rows["batch"]
     assert rows["trains"] == "all the weights"
     assert "rank 4" in dict(plan(settings(recipe, data, "model.lora={rank = 4}")))["trains"]
+
+
+def test_a_run_writes_its_report_at_its_end(recipe, data, capsys) -> None:
+    command = SupervisedCommand(settings(recipe, data, "name=reported"), Console(width=200))
+    directory = command.directory.open()
+    for step in range(1, 41):
+        directory.log_metrics(step, {"optim/loss": 1 / step, "time/step_s": 1.0})
+    directory.final.mkdir()
+    command.report(seconds=40.0)
+    assert "next to report.html, metrics.jsonl and log.txt" in capsys.readouterr().out
+    summary = data_of(directory.path / "report.html")["runs"][0]["summary"]
+    assert (summary["command"], summary["state"], summary["steps"]) == ("sft", "complete", [40, 40])

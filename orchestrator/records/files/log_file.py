@@ -1,11 +1,16 @@
-"""log.txt of a run."""
+"""log.txt of a run, and what is logged before there is one."""
 
 from __future__ import annotations
 
 import logging
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from logging.handlers import MemoryHandler
 from pathlib import Path
+
+MAX_KEPT = 10_000
+"""Messages of before a run directory is open that are kept for its log."""
 
 
 class LogFile(logging.FileHandler):
@@ -24,3 +29,19 @@ class LogFile(logging.FileHandler):
             self._has_told = True
             with suppress(OSError):  # which may be a file of the same disk
                 print(f"{self.baseFilename} cannot be written: {error.strerror}", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def kept_log() -> Iterator[list[logging.LogRecord]]:
+    """Keep what is logged before there is a run directory. Warnings are also shown."""
+    root = logging.getLogger()
+    kept, shown = MemoryHandler(capacity=MAX_KEPT, flushLevel=logging.CRITICAL + 1), logging.StreamHandler()
+    shown.setLevel(logging.WARNING)
+    root.setLevel(logging.INFO)
+    for handler in (kept, shown):
+        root.addHandler(handler)
+    try:
+        yield kept.buffer
+    finally:
+        for handler in (kept, shown):
+            root.removeHandler(handler)

@@ -11,11 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.command import kept_log
 from orchestrator.config.recipe import ConfigError, load
 from orchestrator.config.schema import RunConfig
 from orchestrator.evaluate.models import config_for
-from orchestrator.records.files.log_file import LogFile
+from orchestrator.records.files.log_file import LogFile, kept_log
 from orchestrator.records.run_directory import RunDirectory, RunDirectoryError, read_records
 from tests.support.full_disk import files_below, full_disk
 from tests.support.groups import scored_group
