@@ -36,8 +36,10 @@ def train(
     batches = StepBatches(fleet.rollouts, prompts, config)
     last_step = restore(checkpoints, fleet, batches)
     if last_step == 0:
-        before = held_out()
-        tracker.log(0, held_out_metrics(before, config), held_out=before[0].groups)
+        clock = Clock()
+        with clock("evaluation"):
+            before = held_out()
+        tracker.log(0, held_out_metrics(before, config) | clock.phases(), held_out=before[0].groups)
         health.judge(before[0])
     logger.info("training begins after step %d", last_step)
     for step in range(last_step + 1, config.num_steps + 1):

@@ -8,7 +8,8 @@ from typing import Any
 
 from orchestrator.push.ingredients import LICENCE, PAIRS, QUESTIONS, UNKNOWN, Ingredient, base_of, data_of, teacher_of
 from orchestrator.push.limits import limits
-from orchestrator.report.page.overview import overview, total
+from orchestrator.report.page.cost import training_seconds
+from orchestrator.report.page.overview import overview
 from orchestrator.report.reading.digests import KeptDigests
 from orchestrator.report.reading.recorded_run import RecordedRun
 from orchestrator.report.report import rayzero_version
@@ -132,7 +133,7 @@ def training(run: RecordedRun, shown: Mapping[str, Any]) -> Iterator[str]:
     left_out = LEFT_OUT if run.setting("num_steps") else (*LEFT_OUT, *OF_REINFORCEMENT)
     rows = [[label, text] for label, text in shown["facts"] if label not in left_out]
     if shown["seconds"]:
-        seconds = shown["seconds"] - total(run.rows, "time/evaluation_s")  # a step's time holds its evaluation
+        seconds = training_seconds(run.rows)
         rows.append(["Time", f"{seconds / 60:,.1f} minutes, evaluations not counted"])
     yield table(["", ""], rows)
 

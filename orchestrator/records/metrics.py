@@ -160,8 +160,11 @@ class Clock:
         finally:
             self._phases[phase] = self._phases.get(phase, 0.0) + time.perf_counter() - start
 
+    def phases(self) -> dict[str, float]:
+        """Return `time/` metrics of the phases so far."""
+        return {f"time/{phase}_s": seconds for phase, seconds in self._phases.items()}
+
     def seconds(self) -> dict[str, float]:
-        """Return `time/` metrics of the step so far; what no phase accounts for is `time/other_s`."""
+        """Return those, and the metrics of the whole step so far; what no phase accounts for is `time/other_s`."""
         total = time.perf_counter() - self._start
-        phases = {f"time/{phase}_s": seconds for phase, seconds in self._phases.items()}
-        return phases | {"time/step_s": total, "time/other_s": total - sum(self._phases.values())}
+        return self.phases() | {"time/step_s": total, "time/other_s": total - sum(self._phases.values())}

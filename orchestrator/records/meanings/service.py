@@ -82,7 +82,7 @@ TIME = MetricSection(
                "token, for the report", "a third of `time/update_s` or less",
                "set `evaluation.every_steps` higher; `tracking.save_rollouts = false` records no completions at all"),
         Metric("time/publish_s", "s", "new weights to every generator", "below 2 s on the default"),
-        Metric("time/evaluation_s", "s", "the evaluation, where one was due"),
+        Metric("time/evaluation_s", "s", "the evaluation, where one was due; at step 0 that before training"),
         Metric("time/step_s", "s", "the whole step"),
         Metric("time/other_s", "s", "what no phase accounts for: orchestration, logging", "below 5% of the step"),
     ),

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from orchestrator.report.page.chart import Chart, Line, Role, metric_chart, present
-from orchestrator.report.page.overview import total
+from orchestrator.report.page.cost import total
 from orchestrator.report.reading.recorded_run import RecordedRun, Row
 
 PHASES: dict[str, tuple[str, Role]] = {

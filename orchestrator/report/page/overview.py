@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from math import hypot, isfinite
 from pathlib import PurePath
@@ -11,6 +10,7 @@ from typing import Any
 
 from orchestrator.records.health.monitor import ALARMS
 from orchestrator.report.page.comparison import difference_figures, paired
+from orchestrator.report.page.cost import cost, num_actors, total
 from orchestrator.report.page.events import verdicts
 from orchestrator.report.page.settings_text import changed, to_toml
 from orchestrator.report.reading.digest import StepDigest
@@ -22,6 +22,8 @@ QUANTIZED = re.compile(r"(?:[.-](?:I?Q\d\w*|B?F16|F32))?\.gguf$")
 """The end of a GGUF file's name."""
 AROUND = 10
 """A run without evaluations is compared with itself over the first and the last tenth of its steps."""
+NAMES = {"generator": "generator", "learner": "learner rank", "reward": "reward worker"}
+"""Of actors, by what their names begin with."""
 
 
 def overview(run: RecordedRun, held_out: Mapping[int, StepDigest]) -> dict[str, Any]:
@@ -111,13 +113,11 @@ def training_outcome(lines: Sequence[Row]) -> dict[str, Any] | None:
 def facts(run: RecordedRun) -> list[tuple[str, str]]:
     """Return what there is to know of a run at a glance."""
     tokens, completions = total(run.rows, "rollout/sampled_tokens"), batch(run)
-    algorithm, learner = run.setting("learner.algorithm.preset"), run.setting("learner.num_ranks")
+    algorithm = run.setting("learner.algorithm.preset")
     lora, pairs = run.setting("model.lora"), run.setting("warm_start.sequences_per_step")
     rate = run.setting("warm_start.learning_rate" if run.is_supervised else "learner.learning_rate")
     if run.is_supervised:
         algorithm, completions = "supervised, by rayzero sft", f"{pairs:,} examples" if isinstance(pairs, int) else ""
-    actors = (run.setting("rollout.num_generators"), "generator"), (learner, "learner rank")
-    workers = (run.setting("rewards.num_workers"), "reward worker")
     found = {
         "Model": model_name(run) + (f", {dtype}" if (dtype := run.setting("model.dtype")) else ""),
         "Task": task_name(run),
@@ -128,41 +128,11 @@ def facts(run: RecordedRun) -> list[tuple[str, str]]:
         "Trains": ("" if not run.settings else "a LoRA" if lora else "all weights"),
         "Teacher": "" if run.is_supervised else teacher_name(run),
         "Learning rate": f"{rate:g}" if isinstance(rate, int | float) else "",
-        "Actors": ", ".join(plural(count, what) for count, what in (*actors, workers) if isinstance(count, int)),
+        "Actors": ", ".join(plural(count, NAMES[kind]) for kind, count in num_actors(run).items() if count),
         "Cost": cost(run),
         "Seed": str(run.setting("seed", "")),
     }
     return [(label, text) for label, text in found.items() if text]
-
-
-def cost(run: RecordedRun) -> str:
-    """Return for how long a run's steps held GPUs, or cores, and the memory of its processes, as far as they are known.
-
-    Actors are counted as the log has them: a machine with few GPUs gets fewer than the recipe names. Of generators and
-    learner, which take turns unless a policy may be stale, the cores of those with more count.
-    """
-    seen = Counter(name.partition("-")[0] for name in run.peak_gib)
-    generators = seen["generator"] or run.setting("rollout.num_generators", 0)
-    ranks = seen["learner"] or run.setting("learner.num_ranks", 0)
-    workers = seen["reward"] or run.setting("rewards.num_workers", 0)
-    if run.mode == "cpu":
-        sampling = generators * cores(run, "rollout.cpus_per_generator", "rollout.threads_per_generator")
-        learning = ranks * cores(run, "learner.cpus_per_rank", "learner.threads_per_rank")
-        both = sampling + learning if run.setting("max_staleness") else max(sampling, learning)
-        held, unit = both + workers * run.setting("rewards.cpus_per_worker", 1), "core-hours"
-    else:
-        owners = {"pods": generators * run.setting("rollout.tensor_parallel_size", 1) + ranks, "colocated": ranks}
-        held, unit = owners.get(run.mode, 0), "GPU-hours"
-    hours = held * total(run.rows, "time/step_s") / 3600
-    memory = f"{sum(run.peak_gib.values()):.1f} GiB of main memory" if run.peak_gib else ""
-    shown = f"{hours:,.0f}" if hours >= 10 else f"{hours:.2g}"
-    return ", ".join(filter(None, [f"{shown} {unit}" if hours else "", memory]))
-
-
-def cores(run: RecordedRun, cpus: str, threads: str) -> float:
-    """Return the cores of one process: what Ray reserves may be less than it uses, where others wait meanwhile."""
-    held: float = max(run.setting(cpus, 1), run.setting(threads) or 1)
-    return held
 
 
 def batch(run: RecordedRun) -> str:
@@ -174,10 +144,6 @@ def batch(run: RecordedRun) -> str:
 
 def plural(count: int, what: str) -> str:
     return f"{count} {what}{'s' * (count != 1)}"
-
-
-def total(lines: Sequence[Row], key: str) -> float:
-    return sum(line[key] for line in lines if isfinite(line.get(key, float("nan"))))
 
 
 def model_name(run: RecordedRun) -> str:

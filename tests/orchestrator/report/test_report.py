@@ -12,6 +12,7 @@ import pytest
 from orchestrator.cli import main
 from orchestrator.report.page import document, overview
 from orchestrator.report.page.chart import healthy
+from orchestrator.report.page.cost import cost
 from orchestrator.report.reading.embedding import embedded
 from orchestrator.report.reading.recorded_run import RecordedRun, read_run
 from orchestrator.report.report import write_report
@@ -55,7 +56,7 @@ def lines_of(lines: list[dict], label: str) -> list[dict]:
 
 
 @pytest.mark.parametrize(
-    ("mode", "settings", "cost"),
+    ("mode", "settings", "held"),
     [
         ("cpu", {}, "2.2 core-hours, 6.0 GiB of main memory"),
         ("cpu", {"rollout": {"threads_per_generator": 2}}, "4.2 core-hours, 6.0 GiB of main memory"),
@@ -66,15 +67,32 @@ def lines_of(lines: list[dict], label: str) -> list[dict]:
         ("", {}, "6.0 GiB of main memory"),
     ],
 )
-def test_what_a_run_cost_is_what_its_actors_held(mode: str, settings: dict, cost: str) -> None:
+def test_what_a_run_cost_is_what_its_actors_held(mode: str, settings: dict, held: str) -> None:
     """Two generators, one rank and a reward worker for an hour, whatever the recipe names."""
     cpus = {"learner": {"cpus_per_rank": 0.8}, "rewards": {"cpus_per_worker": 0.2}}
     rollout = {"num_generators": 8, "cpus_per_generator": 0.5} | settings.get("rollout", {})
     peaks = {"generator-0": 2.0, "generator-1": 2.0, "learner-0": 1.5, "reward-0": 0.5}
-    rows = [{"step": float(step), "time/step_s": 1800.0} for step in (1, 2)]
+    rows = [{"step": float(step), "time/step_s": 1800.0, "reward/total": 0.5} for step in (1, 2)]
     settings = settings | cpus | {"rollout": rollout}
     found = RecordedRun(Path(), settings, rows, {}, {}, "complete", peak_gib=peaks, mode=mode)
-    assert overview.cost(found) == cost
+    assert cost(found) == held
+
+
+def test_evaluations_are_told_apart_and_that_before_training_counts(tmp_path: Path) -> None:
+    settings = {"rollout": {"num_generators": 1}, "learner": {"num_ranks": 1}, "rewards": {"num_workers": 0}}
+    step = {"time/step_s": 3600.0, "time/evaluation_s": 1800.0, "reward/total": 0.5}
+    rows = [{"step": 0.0, "time/evaluation_s": 900.0}, {"step": 1.0} | step, {"step": 2.0} | step]
+    assert cost(RecordedRun(tmp_path, settings, rows, {}, {}, "complete", mode="cpu")) == (
+        "1 core-hours and 1.2 for evaluations"
+    )
+
+
+@pytest.mark.parametrize(("mode", "held"), [("cpu", "2 core-hours"), ("pods", "2 GPU-hours")])
+def test_a_run_of_sft_has_neither_generators_nor_reward_workers(mode: str, held: str, tmp_path: Path) -> None:
+    settings = {"rollout": {"num_generators": 8}, "learner": {"num_ranks": 2}, "rewards": {"num_workers": 4}}
+    rows = [{"step": 1.0, "time/step_s": 3600.0, "optim/loss": 1.0}]
+    run = RecordedRun(tmp_path, settings, rows, {}, {}, "complete", mode=mode)
+    assert cost(run) == held and dict(overview.facts(run))["Actors"] == "2 learner ranks"
 
 
 def test_a_run_says_in_its_log_which_placement_it_got(tmp_path: Path) -> None:
