@@ -79,7 +79,8 @@ ROLLOUT = MetricSection(
     "rollout",
     "",
     (
-        Metric("rollout/completion_tokens", "tokens", "mean length of a completion", "moves slowly",
+        Metric("rollout/completion_tokens", "tokens", "mean length of a completion",
+               "moves slowly; where longer reasoning pays it grows with `reward/total`",
                "grows without reward: lower `sampling.max_completion_tokens`"),
         Metric("rollout/sampled_tokens", "tokens", "all tokens sampled in the step"),
         Metric("rollout/truncated", "0 to 1",

@@ -18,12 +18,14 @@ have neither pass@k, nor greedy completions, nor lengths of right and wrong ones
     (
         Metric("eval/reward", "reward",
                "mean weighted reward of the sampled completions, in the units of `rewards.weights`", "rises"),
-        Metric("eval/pass_at_1", "0 to 1", "share of sampled completions that are right", "rises"),
+        Metric("eval/pass_at_1", "0 to 1", "share of sampled completions that are right", "rises",
+               "flat while `reward/correctness` rises: the policy learns the training prompts by heart"),
         Metric("eval/<estimate>_ci95", "as the estimate",
                "distance from the estimate to the farther end of its 95% interval"),
         Metric("eval/pass_at_<k>", "0 to 1",
                "chance that one of k completions is right (unbiased, Chen et al. 2021); each k of "
-               "`evaluation.pass_at`, or else `evaluation.completions_per_prompt`", "rises"),
+               "`evaluation.pass_at`, or else `evaluation.completions_per_prompt`", "rises",
+               "flat for a large k while `eval/pass_at_1` rises: training makes likely what it could do already"),
         Metric("eval/greedy_pass_at_1", "0 to 1", "share of greedy completions that are right", "rises"),
         Metric("eval/format_rate", "0 to 1",
                "share of completions in the format asked for: the part `format` is 1 where the recipe weighs it, else "
@@ -41,7 +43,8 @@ have neither pass@k, nor greedy completions, nor lengths of right and wrong ones
         Metric("eval/marker/<behaviour>", "0 to 1",
                "share of completions that show a behaviour, named as under marker/ below"),
         Metric("eval/<format>/<figure>", "as the figure",
-               "any figure above, of prompts asked in another format of `evaluation.formats`"),
+               "any figure above, of the same problems asked in another format of `evaluation.formats`",
+               "moves with the recipe's own format", "stays: the wording was learned, not the task"),
     ),
 )  # fmt: skip
 

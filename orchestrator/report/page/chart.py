@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
+from orchestrator.records.meanings.metric import MetricMeaning
 from orchestrator.records.meanings.table import find_metric
 
 Role = Literal["main", "second", "third", "muted", "right", "wrong", "run3", "run4"]
@@ -13,6 +15,8 @@ Role = Literal["main", "second", "third", "muted", "right", "wrong", "run3", "ru
 Values = Sequence[float | None]
 Places = Sequence[float | str]
 """Steps, or the names of bars."""
+LINK = re.compile(r" ?\(\[[^]]*\]\([^)]*\)\)")
+"""A reference to another page in brackets, which a report does not have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,15 +75,14 @@ def unit_of(key: str) -> str:
     """Return the unit of a metric, or of what was counted of completions or groups, as a reader says it."""
     if key.startswith("group/"):
         return "share"
-    key = key.removeprefix("right/").removeprefix("wrong/")
-    metric = find_metric(key) if key else None
+    metric = documented(key)
     unit = metric.unit if metric else ""
     return {"0 to 1": "share", "0 or 1": ""}.get(unit, unit)
 
 
 def healthy(key: str) -> str:
     """Return what the documentation of a metric says is healthy, and what to do otherwise, in plain text."""
-    metric = find_metric(key) if key else None
+    metric = documented(key)
     if metric is None:
         return ""
     sentences = (
@@ -87,7 +90,25 @@ def healthy(key: str) -> str:
     )
     if metric.otherwise:
         sentences.append(f"Otherwise: {metric.otherwise}." if metric.healthy else f"{metric.otherwise}.")
-    return " ".join(sentences).replace("`", "").replace("..", ".")
+    return plain(" ".join(sentences)).replace("..", ".")
+
+
+def healthy_each(lines: Iterable[Line]) -> str:
+    """Return what the documentation says is healthy of each line, in one sentence; empty where it says nothing."""
+    metrics = [(line.label, documented(line.key)) for line in lines]
+    said = [f"{label} {metric.healthy}" for label, metric in metrics if metric is not None and metric.healthy]
+    return plain(f"Healthy: {'; '.join(said)}.") if said else ""
+
+
+def documented(key: str) -> MetricMeaning | None:
+    """Return the documentation of a metric, also where it was counted of right or of wrong completions."""
+    key = key.removeprefix("right/").removeprefix("wrong/")
+    return find_metric(key) if key else None
+
+
+def plain(text: str) -> str:
+    """Return what stands in Markdown without its marks and links."""
+    return LINK.sub("", text).replace("`", "")
 
 
 def present(charts: Iterable[Chart | None]) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from orchestrator.evaluate.statistics import Clusters, Estimate
-from orchestrator.report.page.chart import Chart, Line, metric_chart, present
+from orchestrator.report.page.chart import Chart, Line, healthy, metric_chart, present
 from orchestrator.report.page.learning import Digests, right_and_wrong
 from orchestrator.report.reading.digest import StepDigest
 from orchestrator.report.reading.kept import ends_and_middle
@@ -37,13 +37,11 @@ def marker_chart(name: str, keys: Collection[str]) -> Chart | None:
     key = f"marker/{name}"
     sides = [line for line in right_and_wrong(key) if line.key in keys]
     lines = [Line("all", key, "muted" if sides else "main"), *sides] if key in keys else []
-    note = f"Against hand-made labels: {AGREEMENT[name]}."
-    return Chart(name.replace("_", " ").capitalize(), "share", lines, note) if lines else None
+    return Chart(name.replace("_", " ").capitalize(), "share", lines, healthy(key)) if lines else None
 
 
 def length_chart(keys: Collection[str]) -> Chart | None:
-    note = "Reasoning that pays makes completions longer; so does rambling. Read it beside the share of right answers."
-    return metric_chart("Length of completions", keys, Line("all", "rollout/completion_tokens"), note=note)
+    return metric_chart("Length of completions", keys, Line("all", "rollout/completion_tokens"))
 
 
 def fifths(train: Digests, side: str, figure: str) -> tuple[Clusters, Clusters]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from learner.algorithm.advantages import group_advantages
 from orchestrator.evaluate.evaluation import natural_order
-from orchestrator.report.page.chart import Chart, Line, Role, present
+from orchestrator.report.page.chart import Chart, Line, Role, healthy, present
 from orchestrator.report.page.learning import Digests, of_all
 from orchestrator.report.reading.digest import StepDigest
 from rewards.function import RIGHT_UNTAGGED
@@ -116,7 +116,8 @@ def distributions(train: Digests) -> list[Chart]:
         lines = [Line(label, role=role, x=x, y=shares(part, name, values)) for label, part, role in ends]
         title = "Rewards" if name == "total" else f"Reward part {name.replace('_', ' ')}"
         title += of_all(MAX_PARTS, len(wanted)) if name == "total" else ""
-        note = "Share of completions with each value. One bar alone teaches nothing: all completions got the same."
+        std = f"reward/std/{name}"
+        note = f"Share of completions with each value. Of their standard deviation, {std}: {healthy(std)}"
         charts.append(Chart(title, "share", lines, note, kind="groups", x_title="value"))
     return charts
 

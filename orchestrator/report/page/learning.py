@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 from orchestrator.evaluate.evaluation import natural_order
 from orchestrator.evaluate.statistics import Estimate, rate
-from orchestrator.report.page.chart import Chart, Line, Role, metric_chart, present
+from orchestrator.report.page.chart import Chart, Line, Role, healthy, healthy_each, metric_chart, present
 from orchestrator.report.reading.digest import StepDigest
 from rollout.types.prompts import PromptFormat
 
@@ -49,22 +49,18 @@ def results(keys: Collection[str]) -> list[Chart | None]:
             Line("held-out pass@1", "eval/pass_at_1"),
             Line("held-out greedy", "eval/greedy_pass_at_1", "second"),
             Line("training prompts", training, "muted"),
-            note="Healthy: all three rise together. Where only the training prompts improve, the policy learns them by "
-            "heart.",
         ),
         metric_chart(
             "pass@k on held-out problems", keys,
             *(Line(f"pass@{k}", f"eval/pass_at_{k}", role)
               for k, role in zip(reversed(sizes), ROLES, strict=False)),
-            note="Chance that one of k completions is right. Where pass@1 rises and a large k does not, training makes "
-            "likely what the model could do already.",
         ) if len(sizes) > 1 else None,
         metric_chart(
             "Held-out pass@1 by format", keys,
             Line("the recipe's own", "eval/pass_at_1"),
             *(Line(name.replace("_", " "), f"eval/{name}/pass_at_1", role)
               for name, role in zip(formats, ROLES[1:], strict=False)),
-            note="The same problems, asked in other words. A gain in every format is a gain in the task.",
+            note=healthy(f"eval/{formats[0]}/pass_at_1"),
         ) if formats else None,
         by_entry(keys, "Right answers by entry of the mixture, training", "reward/correctness/<source>"),
         by_entry(keys, "Share of the prompts by entry of the mixture", "rollout/share/<source>"),
@@ -95,7 +91,7 @@ def by_difficulty(held_out: Digests) -> list[Chart]:
     for step, role in dict.fromkeys([(steps[0], "muted"), (steps[-1], "main")]):
         found = [by_prompt(held_out[step].difficulties.get(label)) for label in labels]
         lines.append(intervals(f"step {step}", labels, found, role))
-    note = "95% intervals over the problems of each difficulty, before and after."
+    note = f"95% intervals over the problems of each difficulty, before and after. {healthy('eval/pass_at_1')}"
     return [Chart("Held-out pass@1 by difficulty", "share", lines, note, kind="groups", x_title="")]
 
 
@@ -125,26 +121,20 @@ def rewards(keys: Collection[str]) -> list[Chart | None]:
             Line(key.removeprefix("reward/").replace("_", " "), key, role)
             for key, role in zip(parts, ROLES, strict=False)
         ]
-        note = "What the reward is made of. A flat part teaches nothing: it is the same for every completion."
-        charts.append(Chart("Reward, part by part" + of_all(len(lines), len(parts)), "value of the part", lines, note))
+        title, note = "Reward, part by part" + of_all(len(lines), len(parts)), healthy_each(lines) or healthy(parts[0])
+        charts.append(Chart(title, "value of the part", lines, note))
     failed = [Line("timed out", "reward/timeouts"), Line("failed", "reward/errors", "second")]
     return [*charts, metric_chart("Completions that could not be graded", keys, *failed)]
 
 
 def groups(keys: Collection[str]) -> list[Chart | None]:
-    share = "rollout/groups_without_spread"
+    share, wrong, right = (f"rollout/groups_{name}" for name in ("without_spread", "all_wrong", "all_right"))
     outcome = None
-    if "rollout/groups_all_wrong" in keys:
-        note = (
-            "Only mixed groups teach what is right: where all completions are right, or none, nobody did better than "
-            "the others. Healthy: mixed groups above 30%."
-        )
-        wrong, right = "rollout/groups_all_wrong", "rollout/groups_all_right"
-        outcome = Chart(
-            "Groups by outcome", "share", [Line("none right", wrong, "wrong"), Line("all right", right, "right")], note,
-            kind="stack", rest="mixed",
-        )  # fmt: skip
-    note = "Share of training prompts of which one completion of the group is right: the most that the step can learn."
+    if wrong in keys:
+        lines = [Line("none right", wrong, "wrong"), Line("all right", right, "right")]
+        note = f"Only mixed groups teach what is right. {healthy_each(lines)}"
+        outcome = Chart("Groups by outcome", "share", lines, note, kind="stack", rest="mixed")
+    note = f"What {wrong} leaves: the most that the step can learn. Of that one: {healthy(wrong)}"
     return [
         outcome,
         metric_chart("Groups without spread", keys, Line("without spread", share)),
@@ -153,23 +143,14 @@ def groups(keys: Collection[str]) -> list[Chart | None]:
 
 
 def lengths(keys: Collection[str]) -> list[Chart | None]:
-    charts: list[Chart | None] = []
     length, cut_off = "rollout/completion_tokens", "rollout/truncated"
-    if f"right/{length}" in keys:
-        note = "Wrong completions are often longer. Where only they grow, the policy begins to ramble."
-        charts.append(
-            metric_chart(
-                "Length of right and wrong completions, training", keys,
-                Line("all", length, "muted"), *right_and_wrong(length), note=note,
-            )
-        )  # fmt: skip
-        note = "Share of completions that met the limit of tokens before they ended. Healthy: below 5%."
-        charts.append(metric_chart("Cut off at the limit", keys, *right_and_wrong(cut_off), note=note))
-    else:
-        charts.append(metric_chart("Length of completions", keys, Line("mean", length)))
-        charts.append(metric_chart("Cut off at the limit", keys, Line("cut off", cut_off)))
+    sides = right_and_wrong(length) if f"right/{length}" in keys else ()
+    title = "Length of right and wrong completions, training" if sides else "Length of completions"
     return [
-        *charts,
+        metric_chart(title, keys, Line("all", length, "muted") if sides else Line("mean", length), *sides),
+        metric_chart(
+            "Cut off at the limit", keys, *(right_and_wrong(cut_off) if sides else [Line("cut off", cut_off)])
+        ),
         metric_chart(
             "Length of right and wrong completions, held-out", keys,
             Line("wrong", "eval/wrong_completion_tokens", "wrong"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
-from orchestrator.report.page.chart import Chart, Line, Role, metric_chart, present
+from orchestrator.report.page.chart import Chart, Line, Role, healthy_each, metric_chart, present
 from orchestrator.report.page.cost import total
 from orchestrator.report.reading.recorded_run import RecordedRun, Row
 
@@ -60,7 +60,7 @@ def times(spent: Iterable[str], num_steps: int) -> list[Chart]:
     if not num_steps:
         return []
     lines = [Line(PHASES[phase][0], f"time/{phase}_s", PHASES[phase][1]) for phase in spent]
-    note = "Healthy: sampling and grading take most of a step, and what no phase accounts for stays below 5%."
+    note = healthy_each(lines)
     return [Chart("Seconds of each step by phase", "s", lines, note, kind="areas" if num_steps > MANY else "bars")]
 
 

@@ -9,6 +9,7 @@ from math import isfinite
 from typing import Any
 
 from orchestrator.records.meanings.table import find_metric
+from orchestrator.report.page.chart import plain
 from orchestrator.report.page.comparison import ComparedRun, comparison
 from orchestrator.report.page.completions import FORMAT, group_json
 from orchestrator.report.page.document import room_beside
@@ -87,7 +88,7 @@ def meanings(keys: Collection[str]) -> dict[str, list[str]]:
     """Return unit, meaning, what is healthy and what to do otherwise, of each metric that is documented."""
     found = {key: find_metric(key) for key in keys if not key.endswith("_ci95")}
     return {
-        key: [text.replace("`", "") for text in (each.unit, each.meaning, each.healthy, each.otherwise)]
+        key: [plain(text) for text in (each.unit, each.meaning, each.healthy, each.otherwise)]
         for key, each in found.items()
         if each is not None
     }

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.cli import main
+from orchestrator.records.meanings.table import METRICS
 from orchestrator.report.page import document, overview
 from orchestrator.report.page.chart import healthy
 from orchestrator.report.page.cost import cost
@@ -258,3 +259,17 @@ def test_what_is_healthy_is_said_by_the_metrics_own_documentation() -> None:
     assert healthy("optim/entropy").startswith("Healthy: falls slowly. Otherwise: collapses to 0: lower learner.")
     assert healthy("optim/loss").startswith("The surrogate loss; on-policy it is near 0")
     assert healthy("no/such") == ""
+
+
+def test_no_chart_says_what_is_healthy_in_words_of_its_own(tmp_path: Path) -> None:
+    page = ROOT / "orchestrator" / "report" / "page"
+    files = [*page.glob("*.py"), *page.glob("assets/*.js")]
+    assert {file.name for file in files if "Healthy" in file.read_text()} == {"chart.py", "charts.js"}
+    assert not [key for key in METRICS if re.search(r"`|\]\(", healthy(key))]
+    (found,) = data_of(write_report([written_run(tmp_path)]))["runs"]
+    notes = {chart["title"]: chart["note"] for section in found["learning"] for chart in section["charts"]}
+    assert notes["Right answers"] == healthy("eval/pass_at_1") and "by heart" in notes["Right answers"]
+    assert notes["Cut off at the limit"] == healthy("rollout/truncated") == healthy("wrong/rollout/truncated")
+    assert "Healthy: below 0.05." in notes["Cut off at the limit"]
+    assert "Healthy: none right below 0.7; all right below 0.7." in notes["Groups by outcome"]
+    assert "](" not in "".join(text for meaning in found["meanings"].values() for text in meaning)

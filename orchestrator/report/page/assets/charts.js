@@ -74,6 +74,13 @@ export function chartCard(run, chart, options = {}) {
   return h("figure", { class: options.wide ? "chart wide" : "chart" }, title, key, place, note && h("p", { class: "note" }, note));
 }
 
+/** What the documentation of a metric says. @param {any} run @param {string} key */
+export function documentation(run, key) {
+  const [, meaning, healthy, otherwise] = run.meanings[key] ?? ["", "", "", ""];
+  const words = [meaning && `${meaning[0].toUpperCase()}${meaning.slice(1)}.`, healthy && `Healthy: ${healthy}.`, otherwise && `Otherwise: ${otherwise}.`];
+  return words.filter(Boolean).join(" ");
+}
+
 /** A sentence for who does not see the chart. @param {any} run @param {Chart} chart */
 function spoken(run, chart) {
   const said = chartValues(run, chart).map(({ label, x, y }) =>

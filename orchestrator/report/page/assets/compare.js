@@ -2,7 +2,7 @@
 
 import { valuesOf } from "./columns.js";
 import { h, pValue, signed, visible } from "./dom.js";
-import { chartCard, drawWaiting } from "./charts.js";
+import { chartCard, documentation, drawWaiting } from "./charts.js";
 
 /** @type {[string, string, string][]} */
 const CURVES = [
@@ -27,8 +27,12 @@ export function comparePage(data) {
     Object.entries(axes).map(([value, label]) => h("option", { value }, label))));
   const show = () => {
     const axis = /** @type {keyof typeof axes} */ (select.value);
-    charts.replaceChildren(...CURVES.filter(([, key]) => data.runs.some((/** @type {any} */ run) => run.series[key])).map(([title, key, unit]) =>
-      chartCard({ steps: [], series: {}, events: happened(data.runs, axis) }, { title, unit, lines: lines(data.runs, key, axis, unit), x_title: axes[axis], log: key === "rollout/logprob_gap" })));
+    charts.replaceChildren(...CURVES.map(([title, key, unit]) => {
+      const known = data.runs.find((/** @type {any} */ run) => run.series[key]);
+      return known && chartCard(
+        { steps: [], series: {}, events: happened(data.runs, axis) },
+        { title, unit, lines: lines(data.runs, key, axis, unit), note: documentation(known, key), x_title: axes[axis], log: key === "rollout/logprob_gap" });
+    }).filter(Boolean));
     drawWaiting();
   };
   show();

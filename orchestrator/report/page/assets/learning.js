@@ -1,7 +1,7 @@
 // The page Learning: charts in sections, and any other metric by its name.
 
 import { h } from "./dom.js";
-import { chartCard, chartValues, drawWaiting } from "./charts.js";
+import { chartCard, chartValues, documentation, drawWaiting } from "./charts.js";
 
 export const BANDS = "Bands are 95% intervals of means over completions or over groups. Prompts count as the independent units, "
   + "for completions of one prompt resemble each other. Lines without a band are no such means, or their parts were not recorded.";
@@ -29,9 +29,8 @@ function anyMetric(run) {
   if (!keys.length) return null;
   const place = h("div", { class: "charts one" });
   const show = (/** @type {string} */ key) => {
-    const [unit, meaning, healthy, otherwise] = run.meanings[key] ?? ["", "", "", ""];
-    const words = [meaning && `${meaning[0].toUpperCase()}${meaning.slice(1)}.`, healthy && `Healthy: ${healthy}.`, otherwise && `Otherwise: ${otherwise}.`];
-    const chart = { title: key, unit: unit === "0 to 1" ? "share" : unit, lines: [{ label: key, key }], note: words.filter(Boolean).join(" ") };
+    const [unit] = run.meanings[key] ?? [""];
+    const chart = { title: key, unit: unit === "0 to 1" ? "share" : unit, lines: [{ label: key, key }], note: documentation(run, key) };
     place.replaceChildren(chartCard(run, chart, { wide: true }));
     drawWaiting();
   };
