@@ -20,6 +20,9 @@ from rollout.types.completions import Completion, Group, Reward
 from rollout.types.prompts import Prompt, PromptFormat
 from rollout.types.sampling import SamplingRequest
 
+FORMAT_PARTS = ("format", "answer_tags")
+"""Reward parts that say if a completion is in the format asked for; the first that there is counts."""
+
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
@@ -183,7 +186,7 @@ def is_right(reward: Reward) -> bool:
 def format_part(reward: Reward) -> str | None:
     """Return the name of the reward part that says if a completion is in the format asked for; None without one."""
     names = {part.name for part in reward.parts}
-    return next((name for name in ("format", "answer_tags") if name in names), None)
+    return next((name for name in FORMAT_PARTS if name in names), None)
 
 
 def share(group: Group, part: str) -> float:

@@ -112,12 +112,12 @@ def cells(figure: Mapping[str, Any], *, is_one: bool = False) -> list[str]:
         return [*shown, ""]
     scale, unit = (100, " points") if figure["is_rate"] else (1, "")
     digits = 1 if figure["is_rate"] or abs(after[0]) >= 10 else 3
-    text = f"{scale * (after[0] - before[0]):+.{digits}f}{unit}"
+    difference, interval = after[0] - before[0], ""
     if figure.get("change"):
-        mean, low, high, p = figure["change"]
-        said = "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
-        text = f"{100 * mean:+.1f}{unit} (95% interval {100 * low:+.1f} to {100 * high:+.1f}, {said})"
-    return [*shown, text]
+        difference, low, high, p = figure["change"]
+        said = "" if p is None else ", p < 0.001" if p < 0.001 else f", p = {p:.3f}"
+        interval = f" (95% interval {scale * low:+.{digits}f} to {scale * high:+.{digits}f}{said})"
+    return [*shown, f"{scale * difference:+.{digits}f}{unit}{interval}"]
 
 
 def value(estimate: list[float | None], figure: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.evaluate.statistics import Difference, paired_difference
+from orchestrator.evaluate.statistics import Difference, Estimate, paired_difference, paired_mean
 from orchestrator.report.page.settings_text import flat
 from orchestrator.report.reading.digest import StepDigest
 from orchestrator.report.reading.privacy import shareable
@@ -61,5 +61,18 @@ def paired(right: Mapping[str, Sequence[int]], baseline: Mapping[str, Sequence[i
     return paired_difference([right[problem][0] for problem in baseline], theirs, sizes.pop())
 
 
-def difference_figures(found: Difference) -> list[float]:
-    return [found.mean, found.low, found.high, found.p_value]
+def paired_means(means: Mapping[str, float], baseline: Mapping[str, float]) -> Estimate | None:
+    """Return the difference in a mean over the same problems; None where they differ, or there is only one.
+
+    Args:
+        means: by problem, over its completions.
+        baseline: the same for what it is compared with.
+    """
+    if len(means) < 2 or means.keys() != baseline.keys():
+        return None
+    return paired_mean([means[problem] for problem in baseline], [*baseline.values()])
+
+
+def difference_figures(found: Estimate) -> list[float | None]:
+    """Return the difference, its interval, and its p-value where that is known."""
+    return [found.mean, found.low, found.high, found.p_value if isinstance(found, Difference) else None]

@@ -8,12 +8,13 @@ from math import hypot, isfinite
 from pathlib import PurePath
 from typing import Any
 
+from orchestrator.evaluate.statistics import Estimate, average
 from orchestrator.records.health.monitor import ALARMS
-from orchestrator.report.page.comparison import difference_figures, paired
+from orchestrator.report.page.comparison import difference_figures, paired, paired_means
 from orchestrator.report.page.cost import cost, num_actors, total
 from orchestrator.report.page.events import verdicts
 from orchestrator.report.page.settings_text import changed, to_toml
-from orchestrator.report.reading.digest import StepDigest
+from orchestrator.report.reading.digest import MEANS, StepDigest
 from orchestrator.report.reading.privacy import HIDDEN, without_places
 from orchestrator.report.reading.recorded_run import RecordedRun, Row
 from orchestrator.report.summary import evaluations, is_rate, rows
@@ -54,39 +55,57 @@ def figures(evaluated: Sequence[Mapping[str, float]], held_out: Mapping[int, Ste
     if not evaluated:
         return []
     first, last = evaluated[0], evaluated[-1]
+    asked = held_out.get(int(first["step"])), held_out.get(int(last["step"]))
     made = []
     for title, name in rows(first).items():
-        key = f"eval/{name}"
-        before, after = estimate(first, key), estimate(last, key)
-        each = {"title": title, "is_rate": is_rate(key), "before": before, "after": after}
-        if name.startswith("pass_at_") and first is not last:
-            k = int(name.removeprefix("pass_at_"))
-            each["change"] = change(held_out, int(first["step"]), int(last["step"]), k)
-        if first is not last and not each.get("change") and before[1] is not None and after[1] is not None:
-            # As of two sets of problems: of the same ones, which most often go the same way, it is too wide.
-            each["change_half"] = hypot(before[1], after[1])
+        before, after = (estimate(*each, name) for each in zip((first, last), asked, strict=True))
+        each = {"title": title, "is_rate": is_rate(f"eval/{name}"), "before": before, "after": after}
+        if first is not last:
+            each["change"] = change(*asked, name)
+            if each["change"] is None and before[1] is not None and after[1] is not None:
+                # As of two sets of problems: of the same ones, which most often go the same way, it is too wide.
+                each["change_half"] = hypot(before[1], after[1])
         made.append(each)
     return made
 
 
-def estimate(line: Mapping[str, float], key: str) -> list[float | None]:
-    """Return a figure and the half width of its interval; None for what was not measured."""
-    return [known(line.get(key)), known(line.get(f"{key}_ci95"))]
+def estimate(line: Mapping[str, float], asked: StepDigest | None, name: str) -> list[float | None]:
+    """Return a figure and the half width of its interval; None for what was not measured.
+
+    Where the run logs no interval, it is that of the problems that were `asked`, if their completions were kept.
+    """
+    half = line.get(f"eval/{name}_ci95")
+    if half is None and asked is not None and (means := means_of(asked, name)):
+        half = average([*means.values()]).half_width
+    return [known(line.get(f"eval/{name}")), known(half)]
 
 
 def known(value: float | None) -> float | None:
     return value if value is not None and isfinite(value) else None
 
 
-def change(held_out: Mapping[int, StepDigest], first: int, last: int, k: int) -> list[float] | None:
-    """Return the change in pass@k, its interval and p-value, problem by problem.
+def change(before: StepDigest | None, after: StepDigest | None, name: str) -> list[float | None] | None:
+    """Return the change in a figure, its interval and its p-value if one is known, problem by problem.
 
-    None where completions were not kept, and for a k between 1 and the number of completions of a problem.
+    None where completions were not kept, and for what they do not tell: greedy ones are not kept.
     """
-    if first not in held_out or last not in held_out:
+    if before is None or after is None:
         return None
-    found = paired(solved(held_out[last].right, k), solved(held_out[first].right, k))
+    found: Estimate | None = paired(counts_of(after, name), counts_of(before, name))
+    found = found or paired_means(means_of(after, name), means_of(before, name))
     return None if found is None else difference_figures(found)
+
+
+def counts_of(asked: StepDigest, name: str) -> Mapping[str, Sequence[int]]:
+    """Return by problem how many completions a share counts, and of how many; nothing for what is no such share."""
+    if name == "format_rate":
+        return asked.formatted
+    return solved(asked.right, int(name.removeprefix("pass_at_"))) if name.startswith("pass_at_") else {}
+
+
+def means_of(asked: StepDigest, name: str) -> Mapping[str, float]:
+    """Return by problem the mean over its completions; nothing for what is no such mean."""
+    return {problem: means[MEANS.index(name)] for problem, means in asked.means.items()} if name in MEANS else {}
 
 
 def solved(right: Mapping[str, Sequence[int]], k: int) -> Mapping[str, Sequence[int]]:

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from math import isfinite
 from typing import Any, Self
 
+from orchestrator.evaluate.evaluation import FORMAT_PARTS
 from orchestrator.evaluate.statistics import Clusters
 from orchestrator.report.reading.figures import (
     HELD_OUT,
@@ -18,6 +19,7 @@ from orchestrator.report.reading.figures import (
     Figures,
     figures_of,
     is_right,
+    length,
     parts_of,
     shown_in,
     step_figures,
@@ -25,10 +27,12 @@ from orchestrator.report.reading.figures import (
 from orchestrator.report.reading.record_stream import Record, RecordGroup
 from rollout.types.completions import FAILED
 
-FORMAT = 5
+FORMAT = 6
 """Version of a digest. One of another version is made again."""
 MAX_VALUES = 12
 """Distinct values of a reward part that are counted apart; of more, values are rounded to tenths."""
+MEANS = ("completion_tokens", "reward")
+"""Figures of an evaluation that are means over completions, of which each problem's are kept."""
 MAX_LABELS = 20
 """Difficulties that are told apart in one evaluation; the rest are `other`."""
 
@@ -47,6 +51,10 @@ class StepDigest:
     """Groups of one size that follow one another: first line, lines of each group, groups."""
     right: dict[str, list[int]] = field(default_factory=dict)
     """By held-out problem: number of right completions, and of all completions."""
+    formatted: dict[str, list[int]] = field(default_factory=dict)
+    """The same for completions in the format that was asked for; empty where the recipe asks for none."""
+    means: dict[str, list[float]] = field(default_factory=dict)
+    """By held-out problem: the means over its completions that `MEANS` names."""
     parts: dict[str, list[list[float]]] = field(default_factory=dict)
     """By reward part: values, each with the number of completions that have it."""
     difficulties: dict[str, list[list[int]]] = field(default_factory=dict)
@@ -94,7 +102,7 @@ def digest(step: int, groups: Iterable[RecordGroup], is_training: bool = True) -
         for side, figure, numbers in figures_of(group.records, shown):
             found[side].setdefault(figure, Clusters()).add(numbers)
         if not is_training:
-            count_right(made, group.records)
+            count_problem(made, group.records)
         count_parts(values, group.records)
         note_remarkable(made, number, group.records)
     made.sides = {
@@ -115,12 +123,21 @@ def note_lines(made: StepDigest, group: RecordGroup) -> None:
     made.runs.append([group.first_line, group.num_lines, 1])
 
 
-def count_right(made: StepDigest, records: Sequence[Record]) -> None:
+def count_problem(made: StepDigest, records: Sequence[Record]) -> None:
+    """Count the completions of a held-out problem, by which two evaluations are compared."""
+    problem = problem_key(records[0])
+    rewards: list[Any] = [record.get("reward") for record in records]
+    if all(isinstance(reward, int | float) and isfinite(reward) for reward in rewards):
+        totals = sum(map(length, records)), sum(rewards)
+        made.means[problem] = [round(total / len(records), 6) for total in totals]
+    part = next((name for name in FORMAT_PARTS if name in records[0].get("parts", {})), None)
+    if part is not None:
+        formatted = sum(record["parts"].get(part, {}).get("value") == 1.0 for record in records)
+        made.formatted[problem] = [formatted, len(records)]
     marks = [is_right(record) for record in records]
     if marks[0] is None:
         return
-    counts = [sum(mark is True for mark in marks), len(marks)]
-    made.right[problem_key(records[0])] = counts
+    counts = made.right[problem] = [sum(mark is True for mark in marks), len(marks)]
     label = str(records[0].get("difficulty") or "")
     if label:
         label = label if label in made.difficulties or len(made.difficulties) < MAX_LABELS else "other"

@@ -5,18 +5,23 @@ import os
 import re
 import shutil
 import socket
+import statistics
 from pathlib import Path
 
 import pytest
 
 from orchestrator.cli import main
+from orchestrator.config.recipe import load
+from orchestrator.evaluate.evaluation import summarize
 from orchestrator.records.meanings.table import METRICS
+from orchestrator.records.run_directory import RunDirectory
 from orchestrator.report.page import document, overview
 from orchestrator.report.page.chart import healthy
 from orchestrator.report.page.cost import cost
 from orchestrator.report.reading.embedding import embedded
 from orchestrator.report.reading.recorded_run import RecordedRun, read_run
 from orchestrator.report.report import write_report
+from tests.support.groups import scored_group
 from tests.support.paths import ROOT
 from tests.support.planted import planted_run
 from tests.support.run_directories import data_of, written_run
@@ -273,3 +278,38 @@ def test_no_chart_says_what_is_healthy_in_words_of_its_own(tmp_path: Path) -> No
     assert "Healthy: below 0.05." in notes["Cut off at the limit"]
     assert "Healthy: none right below 0.7; all right below 0.7." in notes["Groups by outcome"]
     assert "](" not in "".join(text for meaning in found["meanings"].values() for text in meaning)
+
+
+def evaluated_run(folder: Path, lengths: dict[int, list[int]], first_problem: dict[int, int] | None = None) -> Path:
+    """A run with an evaluation at some steps: the lengths of the completions, problem by problem."""
+    directory = RunDirectory(load("countdown-tiny", [f"runs_dir={folder}", f"num_steps={max(lengths)}"])).open()
+    for step, tokens in lengths.items():
+        start = (first_problem or {}).get(step, 0)
+        groups = [scored_group(f"held_out/{start + n}", [n > 2, step > n], each) for n, each in enumerate(tokens)]
+        directory.write_held_out(step, groups)
+        directory.log_metrics(step, summarize(groups).metrics())
+    return directory.path
+
+
+def shown_figures(run: Path) -> dict[str, dict]:
+    return {each["title"]: each for each in data_of(write_report([run]))["runs"][0]["summary"]["figures"]}
+
+
+def test_changes_on_the_same_problems_are_judged_problem_by_problem(tmp_path: Path) -> None:
+    before, after = [10, 20, 30, 40, 50, 60], [12, 24, 32, 44, 52, 64]
+    found = shown_figures(evaluated_run(tmp_path, {0: before, 5: after}))
+    length = found["mean completion, tokens"]
+    assert length["before"] == [35, pytest.approx(1.96 * 18.708 / 6**0.5, rel=1e-3)]
+    differences = [2, 4, 2, 4, 2, 4]
+    half = 1.96 * statistics.stdev(differences) / 6**0.5
+    assert length["change"] == [3, pytest.approx(3 - half, rel=1e-3), pytest.approx(3 + half, rel=1e-3), None]
+    mean, low, high, p = found["mean reward"]["change"]
+    assert mean == pytest.approx(0.375) and 0 < low < mean < high and p is None
+    assert found["well-formed answers"]["change"][0] == 0 and found["well-formed answers"]["change"][3] == 1
+
+
+def test_changes_on_other_problems_have_the_interval_of_two_sets(tmp_path: Path) -> None:
+    found = shown_figures(evaluated_run(tmp_path, {0: [10, 20, 30, 40], 5: [11, 21, 31, 41]}, {5: 100}))
+    length = found["mean completion, tokens"]
+    assert length["change"] is None
+    assert length["change_half"] == pytest.approx(2**0.5 * length["before"][1])

@@ -3,7 +3,7 @@
 import { duration, fixed, h, pValue, percent, plural, short, signed, svg } from "./dom.js";
 import { chartCard } from "./charts.js";
 
-/** @typedef {{title: string, is_rate?: boolean, is_training?: boolean, before: [number|null, number|null], after: [number|null, number|null], change?: [number, number, number, number] | null, change_half?: number}} Figure */
+/** @typedef {{title: string, is_rate?: boolean, is_training?: boolean, before: [number|null, number|null], after: [number|null, number|null], change?: [number, number, number, number | null] | null, change_half?: number}} Figure */
 
 /** @param {any} run */
 export function summaryPage(run) {
@@ -114,17 +114,21 @@ function figureTable(summary) {
   const rows = summary.figures.map((/** @type {Figure} */ figure) => {
     const [before, after] = [figure.before[0], figure.after[0]];
     const difference = before === null || after === null ? null : after - before;
-    const text = difference === null ? "" : figure.is_rate ? signed(100 * difference) : signed(difference, Math.abs(difference) < 10 ? 2 : 1);
+    const text = difference === null ? "" : apart(difference, figure);
     return h("tr", {}, h("th", { scope: "row" }, figure.title), cell(figure.before, figure), !isOne && cell(figure.after, figure),
       !isOne && h("td", { class: "strong" }, text, h("span", { class: "half" }, changeInterval(figure))));
   });
-  const note = "Half widths of 95% intervals over problems stand after ±; changes of shares are in points, with their intervals over the same problems in brackets where completions tell, else with the wider one of two sets of problems after ±.";
+  const note = "Half widths of 95% intervals over problems stand after ±; changes of shares are in points. The interval of a change stands in brackets, over the same problems, where completions tell it, else after ±, the wider one of two sets of problems.";
   return [h("div", { class: "scroll" }, h("table", {}, h("thead", {}, head), h("tbody", {}, rows))), h("p", { class: "note" }, note)];
 }
 
+/** @param {number} value @param {Figure} figure */
+const apart = (value, { is_rate }) => (is_rate ? signed(100 * value) : signed(value, Math.abs(value) < 10 ? 2 : 1));
+
 /** @param {Figure} figure */
-function changeInterval({ is_rate, change, change_half }) {
-  if (change) return ` [${signed(100 * change[1])}, ${signed(100 * change[2])}]`;
+function changeInterval(figure) {
+  const { is_rate, change: found, change_half } = figure;
+  if (found) return ` [${apart(found[1], figure)}, ${apart(found[2], figure)}]`;
   return change_half === undefined ? null : ` ±${is_rate ? fixed(100 * change_half) : short(change_half)}`;
 }
 
