@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import socket
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -126,13 +127,13 @@ class LearnerRank:
             each.unpack().scored(tuple(Reward(total, ()) for total in of_group))
             for each, of_group in zip(packed, totals, strict=True)
         ]
-        return self.learner.update(step, groups, records_logprobs=records_logprobs)
+        return self._measured(self.learner.update(step, groups, records_logprobs=records_logprobs))
 
     def score_again(self) -> NDArray[np.float16]:
         return self.learner.score_again()
 
     def supervised_update(self, step: int, examples: Sequence[SupervisedExample]) -> Update:
-        return self.learner.supervised_update(step, examples)
+        return self._measured(self.learner.supervised_update(step, examples))
 
     def weight_buckets(self, max_bytes: int) -> Iterator[WeightBucket]:
         """Return to the caller a stream of object references, one for each bucket."""
@@ -170,6 +171,9 @@ class LearnerRank:
         from learner.backend.rank import release_memory
 
         release_memory()
+
+    def _measured(self, update: Update) -> Update:
+        return replace(update, peak_gib=self.peak_memory_gib())
 
     def peak_memory_gib(self) -> float:
         """Return the largest resident memory of this process so far, in GiB."""

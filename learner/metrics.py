@@ -31,6 +31,8 @@ class Update:
     """Sentences for a person to read, such as that an update was skipped."""
     logprobs: LogprobRecord | None = field(default=None, compare=False)
     """Of the groups' tokens; None where they are not recorded."""
+    peak_gib: float = field(default=0.0, compare=False)
+    """Largest resident memory of the rank's process so far, GiB; not the same on every rank."""
 
 
 def optimizer_metrics(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import resource
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import ray
@@ -64,7 +66,7 @@ class Generator:
     @ray.method(concurrency_group="heartbeat")
     def heartbeat(self) -> Heartbeat:
         """Return a sign of life at once, even while the engine is busy. Without an answer the process hangs."""
-        return self._engine.heartbeat()
+        return replace(self._engine.heartbeat(), peak_gib=self.peak_memory_gib())
 
     def abandon(self) -> int:
         """Abort every unfinished prompt between two decoding steps, and end the streams. Return how many there were.
@@ -106,8 +108,6 @@ class Generator:
 
     def peak_memory_gib(self) -> float:
         """Return the largest resident memory of this process so far, GiB."""
-        import resource
-
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 

@@ -103,7 +103,7 @@ class SimulatedLearner:
 class ScoredAtOnce:
     """In place of the reward pool: costs next to nothing, so what is left is the stream."""
 
-    num_pending, is_full, restarts = 0, False, 0
+    num_pending, is_full, restarts, peak_gib = 0, False, 0, 0.0
 
     def __init__(self) -> None:
         self._scored: list[RemoteGroup] = []

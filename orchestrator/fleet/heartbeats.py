@@ -10,6 +10,7 @@ from typing import Any
 from ray.exceptions import RayError
 
 from orchestrator.cluster.calls import ready_of, result_of
+from rollout.types.sampling import Heartbeat
 
 EVERY_S = 2.0
 """Seconds between two heartbeats of an actor that has work."""
@@ -42,6 +43,8 @@ class Heartbeats:
         self._hang_timeout_s = hang_timeout_s
         self._must_decode = must_decode
         self._hearts: dict[str, _Heart] = {}
+        self.peak_gib = 0.0
+        """Largest memory that a generator has told, GiB; 0 before one has."""
         self._looked = time.monotonic()
 
     def hanging(self, busy: Mapping[str, Any]) -> dict[str, str]:
@@ -73,6 +76,8 @@ class Heartbeats:
         except (RayError, RuntimeError):  # dead: its stream or call tells, sooner than a deadline would
             heart.has_failed = True
             return
+        if isinstance(heart.last, Heartbeat):
+            self.peak_gib = max(self.peak_gib, heart.last.peak_gib)
         if not self._must_decode or before is None or has_decoded(before, heart.last):
             heart.moved = now
 

@@ -108,7 +108,7 @@ class LearnerGroup:
     def update(self, step: int, groups: Sequence[RemoteGroup]) -> Update:
         totals = ray.put([[reward.total for reward in group.rewards] for group in groups])  # once for all ranks
         records = self._config.tracking.save_rollouts
-        update = self._logged(self._call("update", step, totals, records, *(group.reference for group in groups))[0])
+        update = self._updated("update", step, totals, records, *(group.reference for group in groups))
         return replace(update, metrics=update.metrics | {"system/learner_restarts": float(self.restarts)})
 
     def score_again(self, update: Update) -> Update:
@@ -116,7 +116,7 @@ class LearnerGroup:
         return replace(update, logprobs=replace(update.logprobs, changes=self._call("score_again")[0]))
 
     def supervised_update(self, step: int, examples: Sequence[SupervisedExample]) -> dict[str, float]:
-        return self._logged(self._call("supervised_update", step, list(examples))[0]).metrics
+        return self._updated("supervised_update", step, list(examples)).metrics
 
     def save(self, folder: Path) -> dict[str, str]:
         return self._call("save", folder)[0]
@@ -207,11 +207,13 @@ class LearnerGroup:
         advice = "raise placement.start_timeout_s, or look at `ray status`: the cluster may have no room for the rank"
         return answers(calls, method, self._config.placement.start_timeout_s, advice, self._beside, liveness)
 
-    def _logged(self, update: Update) -> Update:
-        """Log the notices of an update, and return it."""
-        for notice in update.notices:
+    def _updated(self, method: str, *args: Any) -> Update:
+        """Update, log its notices, and return it with the memory of the largest rank."""
+        updates = self._call(method, *args)
+        for notice in updates[0].notices:
             logger.warning(notice)
-        return update
+        peak = {"system/learner_peak_gib": max(update.peak_gib for update in updates)}
+        return replace(updates[0], metrics=updates[0].metrics | peak)
 
     def _call(self, method: str, *args: Any) -> list[Any]:
         timeout_s = self._config.placement.update_timeout_s

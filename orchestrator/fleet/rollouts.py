@@ -158,7 +158,8 @@ class RolloutStream:
         self._scored.clear()
 
     def metrics(self) -> dict[str, float]:
-        """Return how fast the last `gather` was sampled, how long it waited for rewards, and what is in flight now."""
+        """Return how fast the last `gather` was sampled, how long it waited for rewards, and what is there now."""
+        peaks = {"generator": self._heartbeats.peak_gib, "reward_worker": self._rewards.peak_gib}
         return {
             "rollout/tokens_per_s": self._throughput.tokens_per_s,
             "time/reward_wait_s": self._throughput.reward_wait_s,
@@ -167,6 +168,7 @@ class RolloutStream:
             "system/generator_restarts": float(self._generators.restarts),
             "system/reward_queue": float(self._rewards.num_pending),
             "system/reward_worker_restarts": float(self._rewards.restarts),
+            **{f"system/{actor}_peak_gib": gib for actor, gib in peaks.items() if gib},  # what nobody told is left out
         }
 
     def _hand_out(self) -> None:

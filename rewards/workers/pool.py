@@ -63,6 +63,8 @@ class RewardPool:
         self._failed_starts = 0
         self.restarts = 0
         """Number of workers that were replaced because they were silent or dead."""
+        self.peak_gib = 0.0
+        """Largest memory that a worker, with its processes, has reported, GiB; 0 before the first report."""
         self.workers = [self._start(index) for index in range(config.num_workers)]
 
     @property
@@ -223,6 +225,7 @@ class RewardPool:
         if was_loading and worker.loading is None:
             self._failed_starts = 0
             self._scheduler.learn(worker.kinds)
+        self.peak_gib = max(self.peak_gib, worker.peak_gib)
         for item, outcomes in graded:
             self._scheduler.settle(item, outcomes)
 

@@ -42,6 +42,8 @@ class GradingProgress:
     """A task's position and its functions' outcomes, in their order."""
     num_open: int
     """Tasks that are neither done nor set aside; those that are set aside cost the worker nothing."""
+    peak_gib: float = 0.0
+    """As `RewardWorker.peak_memory_gib`, with the last report on some tasks; 0 with others."""
 
 
 class RewardWorker:
@@ -100,7 +102,8 @@ class RewardWorker:
             done = [(position, task.outcomes) for position, task in waiting.items() if task.is_done]
             for position, _ in done:
                 del waiting[position]
-            yield GradingProgress(done, sum(not task.is_set_aside for task in waiting.values()))
+            peak_gib = 0.0 if waiting else await self.peak_memory_gib()
+            yield GradingProgress(done, sum(not task.is_set_aside for task in waiting.values()), peak_gib)
 
     async def answer_turns(
         self, specs: Mapping[str, EnvironmentSpec], requests: Sequence[tuple[Any, ...]], *packed: PackedTurns

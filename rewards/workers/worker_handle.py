@@ -60,6 +60,8 @@ class WorkerHandle:
     batches: dict[ObjectRefGenerator, WorkBatch] = field(default_factory=dict)
     deadline: float = 0.0
     """Time after which it counts as silent, in seconds of the monotonic clock."""
+    peak_gib: float = 0.0
+    """Largest memory that it has reported, GiB; 0 before the first report."""
 
     def __post_init__(self) -> None:
         self._grade: Any = self.actor.grade_groups.options(num_returns="streaming")
@@ -104,7 +106,9 @@ class WorkerHandle:
         graded: Graded = []
         if isinstance(ref, ObjectRefGenerator):
             try:
-                graded = self.batches[ref].take(ray.get(next(ref)))
+                progress: GradingProgress = ray.get(next(ref))
+                self.peak_gib = max(self.peak_gib, progress.peak_gib)
+                graded = self.batches[ref].take(progress)
             except StopIteration:
                 del self.batches[ref]
         else:

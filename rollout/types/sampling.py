@@ -112,3 +112,5 @@ class Heartbeat:
     """Prompts that the engine has and did not finish."""
     decoding_steps: int
     """Done since the engine started."""
+    peak_gib: float = 0.0
+    """Largest resident memory of its process so far, GiB; 0 where it is not known."""

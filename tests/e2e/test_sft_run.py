@@ -26,7 +26,7 @@ def workplace(tmp_path_factory, shared_cluster) -> Workplace:
 
 def metrics(workplace: Workplace, name: str) -> list[dict]:
     lines = workplace.metrics(name)
-    return [{key: value for key, value in line.items() if not key.startswith("time/")} for line in lines]
+    return [{key: value for key, value in line.items() if not key.startswith(("time/", "system/"))} for line in lines]
 
 
 def summary(workplace: Workplace, name: str) -> dict:

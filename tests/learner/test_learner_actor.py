@@ -108,6 +108,7 @@ def test_a_rank_without_work_keeps_in_step(ranks: Ranks, folder, groups) -> None
     lone = [group for group in groups if not np.ptp(group.totals)]
     first, second = ranks.call("update", 1, *for_update(lone))
     assert first == second
+    assert first.peak_gib > 0.1 and second.peak_gib > 0.1
     assert first.metrics["optim/microbatches"] == 1
     assert (~np.isnan(ranks.call("score_again")[1])).sum() == lone[0].completions[0].num_tokens
     ranks.call("release_memory")

@@ -41,7 +41,7 @@ def machines(run: RecordedRun, keys: Collection[str]) -> dict[str, Any]:
     return {
         "phases": [[PHASES[phase][0], round(total, 1)] for phase, total in spent.items()],
         "charts": present([*times(spent, len(timed)), timeline(run, timed)]),
-        "service": present([*throughput(keys), memory(run), *service(keys)]),
+        "service": present([*throughput(keys), peaks(keys), memory(run), *service(keys)]),
     }
 
 
@@ -100,6 +100,15 @@ def throughput(keys: Collection[str]) -> list[Chart | None]:
         metric_chart("Tokens sampled a second", keys, Line("tokens/s", "rollout/tokens_per_s")),
         metric_chart("Waiting for grades", keys, Line("waiting", "time/reward_wait_s")),
     ]
+
+
+def peaks(keys: Collection[str]) -> Chart | None:
+    """Return the memory of the largest process of each kind so far, step by step."""
+    return metric_chart(
+        "Peak memory so far, the largest of each kind", keys,
+        Line("generator", "system/generator_peak_gib"), Line("learner rank", "system/learner_peak_gib", "second"),
+        Line("reward worker", "system/reward_worker_peak_gib", "muted"),
+    )  # fmt: skip
 
 
 def memory(run: RecordedRun) -> Chart | None:

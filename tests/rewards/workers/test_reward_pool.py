@@ -82,6 +82,7 @@ def test_countdown_groups_come_back_in_order_with_true_rewards(start_pool: Start
     assert [group.prompt.id for group in scored] == [f"train/{i}" for i in range(40)]
     assert all(group.totals.tolist() == [1.0, 0.1, 0.0] for group in scored)
     assert (pool.num_pending, pool.timeouts, pool.errors, pool.restarts) == (0, 0, 0, 0)
+    assert 0.01 < pool.peak_gib < 2
 
 
 def test_groups_of_several_tasks_share_the_workers(start_pool: StartPool, make_group: MakeGroup) -> None:

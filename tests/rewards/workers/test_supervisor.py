@@ -168,3 +168,13 @@ def test_answers_in_time_count_however_late_they_are_looked_at() -> None:
             return statuses_of(await grading)
 
     assert asyncio.run(run()) == [["ok"]]
+
+
+def test_the_last_report_on_some_tasks_tells_the_memory_of_a_worker_and_its_processes() -> None:
+    async def run() -> tuple[list[float], float]:
+        async with working(GUARDED) as worker:
+            told = [progress.peak_gib async for progress in worker.grade(tasks_of(["good", "good"], GUARDED))]
+            return told, await worker.peak_memory_gib()
+
+    told, measured = asyncio.run(run())
+    assert not any(told[:-1]) and 0.01 < told[-1] <= measured

@@ -176,3 +176,12 @@ def test_runs_are_compared_on_the_problems_that_both_were_asked(tmp_path: Path) 
     )
     assert "no completions" in comparison([ComparedRun(first, None), ComparedRun(second, last[1])])["pairs"][0]["why"]
     assert report_data([first, second])["compare"]["settings"] == found["settings"]
+
+
+def test_memory_is_known_of_a_run_that_died_and_each_process_of_one_that_ended(tmp_path: Path) -> None:
+    keys = {"system/generator_peak_gib", "system/learner_peak_gib"}
+    rows = [{"step": 1.0, **dict.fromkeys(keys, 1.0)}]
+    (chart,) = machines(RecordedRun(tmp_path, {}, rows, {}, {}, "ended early"), keys)["service"]
+    assert (chart["title"], chart["unit"]) == ("Peak memory so far, the largest of each kind", "GiB")
+    assert [line["label"] for line in chart["lines"]] == ["generator", "learner rank"]
+    assert chart["note"].startswith("Healthy: steady after the first steps.")
