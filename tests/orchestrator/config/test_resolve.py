@@ -61,7 +61,7 @@ def test_on_cores_nothing_is_planned() -> None:
 
 def test_a_model_that_cannot_be_planned_needs_its_shares_given(tmp_path) -> None:
     unknown = f"model.path={tmp_path / 'nowhere'}"
-    with pytest.raises(ConfigError, match=r"or give rollout\.gpu_memory_fraction and learner\.gpu_memory_fraction"):
+    with pytest.raises(ConfigError, match=r"or set rollout\.gpu_memory_fraction and learner\.gpu_memory_fraction"):
         resolved(load("countdown-4090", [unknown]), "colocated", not_asked)
     assert shares(resolved(load("countdown-4090", [unknown, *GIVEN]), "colocated", not_asked)) == (0.5, 0.3)
     alone = resolved(load("countdown-8gpu", [unknown]), "pods", not_asked)

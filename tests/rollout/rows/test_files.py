@@ -137,7 +137,7 @@ def test_a_bad_line_is_named_and_the_others_are_read(line: bytes | str, message:
     [
         ('[{"q": 1},\n {"q": 2,}]', r"row 1 is not JSON \(.* at line 2, column 10\): write"),
         ('[{"q": 1} {"q": 2}]', r"row 0 is followed by '\{\"q\": 2\}\]' instead of `,` or `\]`: fix the list"),
-        ('[{"q": 1}', "row 0 is followed by the end of the file, where"),
+        ('[{"q": 1}', "row 0 is followed by the end of the file instead of"),
         ('[{"q": 1}, 3]', "row 1 is not an object, but 3: write"),
         ('[{"q": 1}] x', "the list is followed by 'x': remove it"),
         ('[{"q": "\\ud83d"}]', "row 0: column 'q' holds .ud83d"),
