@@ -74,7 +74,7 @@ def environment_spec(
         path, parameters = "rewards.environments.openenv:OpenEnv", {"package": name.removeprefix(OPENENV), **parameters}
     if ":" not in path:
         raise EnvironmentConfigError(
-            f'prompts.environment = "{name}": there is no such environment; {nearest(name, SHIPPED)} One of your own '
+            f'prompts.environment = "{name}": there is no such environment; {nearest(name, SHIPPED)} Your own '
             "is module:Class"
         )
     environment = import_class(path)
