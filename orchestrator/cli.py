@@ -110,7 +110,7 @@ def run_eval(given: argparse.Namespace, console: Console) -> int:
     results = compare(models, prompts, with_room_for(prompts, config), console)
     print_comparison(results, config, console)  # first: they are known, even where the disk is full
     write_comparison(results, config, file)
-    console.print(f"\nfigures and every completion: {file}", highlight=False, soft_wrap=True)
+    console.print(f"\nfigures and every completion: {file}", highlight=False, markup=False, soft_wrap=True)
     return 0
 
 
@@ -158,7 +158,8 @@ def run_scale(given: argparse.Namespace, console: Console) -> int:
 
     request_generators(Path(from_home(given.run)), given.num_generators)
     console.print(
-        f"{given.run}: {given.num_generators} generators from the next step on; its log.txt says when they sample"
+        f"{given.run}: {given.num_generators} generators from the next step on; its log.txt says when they sample",
+        markup=False,
     )
     return 0
 

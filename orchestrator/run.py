@@ -165,7 +165,8 @@ class TrainCommand(Command[RunInputs]):
         if len(evaluated := directory.evaluated()) > 1:
             console.print(examples_table(read_records(evaluated[0]), read_records(evaluated[-1])))
         console.print(summary_table(directory.metrics(), closing))
-        console.print(f"this command took {seconds / 60:.1f} minutes. In {relative(directory.path)}:", highlight=False)
+        took = f"this command took {seconds / 60:.1f} minutes. In {relative(directory.path)}:"
+        console.print(took, highlight=False, markup=False)
         console.print("  final/         the trained model; next to metrics.jsonl, rollouts/, curve.png and log.txt")
         if has_report:
             console.print("  report.html    what it learned, to open in a browser and to share")

@@ -82,7 +82,7 @@ class SupervisedCommand(Command[SupervisedInputs]):
         self._refuse_other_pairs(latest)
         self.take_up(Fingerprints(found, {BASE: model_files(base)}), latest)
         if isinstance(examples, PairExamples):
-            self.console.print(f"{len(examples)} pairs in {self.config.warm_start.data}", highlight=False)
+            self.console.print(f"{len(examples)} pairs in {self.config.warm_start.data}", highlight=False, markup=False)
         return SupervisedInputs(base, examples)
 
     def _refuse_other_pairs(self, latest: Checkpoint | None) -> None:
@@ -153,7 +153,8 @@ class SupervisedCommand(Command[SupervisedInputs]):
     def report(self, seconds: float) -> None:
         final = self.directory.final
         files = "report.html, metrics.jsonl" if self.write_report() else "metrics.jsonl"
-        self.console.print(f"the trained model is in {final}, next to {files} and log.txt", highlight=False)
+        said = f"the trained model is in {final}, next to {files} and log.txt"
+        self.console.print(said, highlight=False, markup=False)
         self.console.print(f"train it on:  rayzero train RECIPE model.path={final}", highlight=False, markup=False)
 
 

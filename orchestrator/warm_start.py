@@ -141,7 +141,7 @@ def warm_started_model(
         return run.engine.model_folder
     warm, folder, examples = run.config.warm_start, warm_start.folder, warm_start.examples
     if examples is None:
-        console.print(f"warm start: cached in {folder}")
+        console.print(f"warm start: cached in {folder}", markup=False)
         return str(folder)
     # All the weights are trained, with adapters or without: a LoRA of the run then has the result as its base.
     start_supervised(learner, run.config.model.model_copy(update={"lora": None}))

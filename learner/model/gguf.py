@@ -2,20 +2,46 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.modeling_gguf_pytorch_utils import GGUF_SUPPORTED_ARCHITECTURES
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.integrations.gguf import GGUF_CONFIG_ARCHS, read_gguf_metadata
+from transformers.modeling_gguf_pytorch_utils import (
+    GGUF_SUPPORTED_ARCHITECTURES,
+    TENSOR_PROCESSORS,
+    TensorProcessor,
+    get_gguf_hf_weights_map,
+)
 
 from learner.model.folder import save_model
 
 MAGIC = b"GGUF"
+MEND = "Download the file again, or give the model's Hugging Face folder"
 TEXT = "What is 7 + 5? It is 12, naïvely (n² − 4)."
 """What the converted model is compared on."""
-ARCHITECTURES = {*GGUF_SUPPORTED_ARCHITECTURES} - {"general", "tokenizer"}
+ARCHITECTURES = {*GGUF_SUPPORTED_ARCHITECTURES, *GGUF_CONFIG_ARCHS} - {"general", "tokenizer"}
 MAX_DIFFERENCE = 1e-4
 """Largest difference of two logits. The weights are the same, so that only the order of sums may differ."""
+BLOCK = re.compile(r"(?:^|\.)blk\.(\d+)\.")
+MAX_WEIGHTS_PER_BYTE = 8
+"""No format stores a weight in less than a bit. A file that claims more is damaged, or meant to fill the memory."""
+SPLIT_EXPERTS = ("_exps.", "_projs.")
+"""Parts of tensor names that transformers splits up under other names."""
+NAMED = 3
+"""Number of names that a message lists."""
 
 
 class GgufError(ValueError):
@@ -30,21 +56,62 @@ def convert_gguf(file: Path, folder: Path) -> None:
     was quantized.
 
     Raises:
-        GgufError: a file that is none, is cut off, or is of an architecture that transformers does not read.
+        GgufError: the file is not GGUF, is truncated, is one part of a split file, lacks weights, has weights that
+            transformers ignores, or has an architecture that transformers cannot read.
         OSError: the disk refuses.
     """
+    config = gguf_config(file)
+    with alone(file) as only, refused(file):
+        check_size(file, config)
+        # Typed by its other call, which returns the model alone.
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            only.parent, gguf_file=str(only), dtype=torch.float32, output_loading_info=True
+        )
+        model, info = loaded
+        tokenizer = AutoTokenizer.from_pretrained(only.parent, gguf_file=str(only))
+    check_weights(file, model, info)
+    save_model(_without_quantization(model), tokenizer, folder)
+    check_converted(file, folder, model, tokenizer)
+
+
+def gguf_config(file: Path) -> PreTrainedConfig:
+    """Return the config of the model in a GGUF file, checked against the file's size. No weights are read.
+
+    Raises GgufError as `convert_gguf` does.
+    """
     check_header(file)
+    with alone(file) as only, refused(file):
+        # This refuses counts that are larger than the file. The reader that AutoConfig uses would loop over them.
+        metadata, names = read_gguf_metadata(str(only))
+        check_claims(file, metadata, names)
+        return AutoConfig.from_pretrained(only.parent, gguf_file=str(only))
+
+
+@contextmanager
+def alone(file: Path) -> Iterator[Path]:
+    """Yield the file's path in a temporary folder that holds nothing else.
+
+    Given a file's name alone, transformers takes the weights from a file of that name in the working directory, if
+    there is one, and settings of the tokenizer from other files next to it.
+    """
+    with TemporaryDirectory() as folder:
+        only = Path(folder) / file.name
+        only.symlink_to(file.resolve())
+        yield only
+
+
+@contextmanager
+def refused(file: Path) -> Iterator[None]:
+    """Raise GgufError when a library cannot read the file, whatever it raises."""
     try:
-        model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
-        tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+        yield
+    except GgufError:
+        raise
     except Exception as error:
         raise GgufError(
             f"{file} cannot be read ({_first_line(error)}): it is cut off, or of a kind that transformers does not "
-            f"read. Architectures that it reads are {', '.join(sorted(ARCHITECTURES))}. Download the file again, or "
-            "give the model's Hugging Face folder"
+            f"read. Architectures that it reads are {', '.join(sorted(ARCHITECTURES))}. {MEND}"
         ) from error
-    save_model(_without_quantization(model), tokenizer, folder)
-    check_converted(file, folder, model, tokenizer)
 
 
 def check_header(file: Path) -> None:
@@ -55,6 +122,56 @@ def check_header(file: Path) -> None:
         raise GgufError(f"{file} is not a GGUF file: it starts with {start!r}, not {MAGIC!r}. Download it again")
 
 
+def check_claims(file: Path, metadata: Mapping[str, Any], names: Collection[str]) -> None:
+    """Raise GgufError for a part of a split file, missing blocks, or positions that transformers would get wrong."""
+    architecture = metadata["general.architecture"]
+    if (parts := metadata.get("split.count", 1)) > 1:
+        raise GgufError(
+            f"{file} is one of {parts} parts: join them with llama.cpp's `llama-gguf-split --merge`, or give the "
+            "model's Hugging Face folder"
+        )
+    if not names:
+        raise GgufError(f"{file} has no weights: it is truncated, or only a vocabulary. {MEND}")
+    blocks = {found[1] for name in names if (found := BLOCK.search(name))}
+    if (claimed := metadata.get(f"{architecture}.block_count", 0)) > len(blocks):
+        raise GgufError(f"{file} claims {claimed:,} blocks and has {len(blocks)}: it is incomplete. {MEND}")
+    scaling = metadata.get(f"{architecture}.rope.scaling.type", "none")
+    if scaling != "none" and metadata.get(f"{architecture}.rope.scaling.factor", 1.0) != 1.0:
+        raise GgufError(
+            f"{file} scales positions ({scaling}), which transformers ignores in GGUF files: give the model's Hugging "
+            "Face folder"
+        )
+
+
+def check_size(file: Path, config: PreTrainedConfig) -> None:
+    """Raise GgufError where the file is too small for the model that it claims to hold."""
+    with torch.device("meta"):
+        claimed = sum(weights.numel() for weights in AutoModelForCausalLM.from_config(config).parameters())
+    if claimed > MAX_WEIGHTS_PER_BYTE * file.stat().st_size:
+        raise GgufError(f"{file} claims {claimed:,} weights, which do not fit into it: it is damaged. {MEND}")
+
+
+def check_weights(file: Path, model: PreTrainedModel, info: Mapping[str, Any]) -> None:
+    """Raise GgufError when the file lacks weights of the model, or has weights that the model does not.
+
+    transformers silently makes the former at random, and ignores the latter.
+    """
+    if lacking := sorted(info["missing_keys"]):
+        raise GgufError(f"{file} lacks {_listed(lacking)}: it is incomplete. {MEND}")
+    metadata, names = read_gguf_metadata(str(file))
+    if metadata["general.architecture"] in GGUF_CONFIG_ARCHS:
+        unused = sorted(info["unexpected_keys"])
+    else:
+        processor = TENSOR_PROCESSORS.get(metadata["general.architecture"], TensorProcessor)()
+        known = get_gguf_hf_weights_map(model, processor)
+        unused = [name for name in names if name not in known and not any(end in name for end in SPLIT_EXPERTS)]
+    if unused:
+        raise GgufError(
+            f"{file} has {_listed(unused)}, which transformers ignores in a {type(model).__name__}, so that it would "
+            "become a different model: give its Hugging Face folder"
+        )
+
+
 def check_converted(file: Path, folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     """Raise GgufError where the folder does not hold the model and the tokenizer that were read of the file."""
     tokens = tokenizer(TEXT, return_tensors="pt")["input_ids"]
@@ -63,6 +180,8 @@ def check_converted(file: Path, folder: Path, model: PreTrainedModel, tokenizer:
         raise GgufError(f"{file}: the tokenizer written to {folder} makes other tokens than the file's own")
     with torch.inference_mode():
         expected = model(tokens).logits
+        if not expected.isfinite().all():
+            raise GgufError(f"{file}: its weights give logits that are not finite, so it is damaged. {MEND}")
         found = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)(tokens).logits
     difference = (found - expected).abs().max().item()
     if not difference <= MAX_DIFFERENCE:
@@ -84,3 +203,8 @@ def _without_quantization(model: PreTrainedModel) -> PreTrainedModel:
 def _first_line(error: Exception) -> str:
     lines = [line for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+def _listed(names: Collection[str]) -> str:
+    first = ", ".join([*names][:NAMED])
+    return f"{first} and {len(names) - NAMED} more" if len(names) > NAMED else first

@@ -89,7 +89,8 @@ def compare(
     results: list[ModelResult] = []
     with ray_cluster(dashboard=config.placement.dashboard):
         for position, model in enumerate(models):
-            console.print(f"sampling {model.name} ({position + 1} of {len(models)})", style="dim", highlight=False)
+            said = f"sampling {model.name} ({position + 1} of {len(models)})"
+            console.print(said, style="dim", highlight=False, markup=False)
             with running_fleet(model, position, config) as fleet:
                 for format, asked in prompts[model.name].items():
                     evaluation = evaluate(fleet.rollouts, asked, config)

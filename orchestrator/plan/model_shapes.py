@@ -138,14 +138,26 @@ def _hugging_face_config(path: str) -> dict[str, Any]:
     from transformers import AutoConfig
 
     found = Path(located(path))
-    file = {"gguf_file": found.name} if is_gguf(str(found)) and found.is_file() else {}
     try:
-        # As attributes: a config file leaves out what is at its default.
-        config = AutoConfig.from_pretrained(found.parent if file else path, **file).get_text_config()
+        is_file = is_gguf(str(found)) and found.is_file()
+        config = _gguf_config(found, path) if is_file else AutoConfig.from_pretrained(path)
+    except ConfigError:
+        raise
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"the config of model.path = {path!r} is neither in a folder of that name nor on the hub as seen from "
             "here: set model.path to a folder that holds the model's config.json, nothing else is read; without a "
             f"config known are {', '.join(PUBLISHED)} and their -Instruct and -Base ({type(error).__name__})"
         ) from error
-    return {key: getattr(config, key, None) for key in CONFIG_KEYS}
+    # As attributes: a config file leaves out what is at its default.
+    return {key: getattr(config.get_text_config(), key, None) for key in CONFIG_KEYS}
+
+
+def _gguf_config(file: Path, path: str) -> Any:
+    # Imported here: it loads torch, which no other plan needs.
+    from learner.model.gguf import GgufError, gguf_config
+
+    try:
+        return gguf_config(file)
+    except GgufError as error:
+        raise ConfigError(f"model.path = {path!r}: {error}") from error

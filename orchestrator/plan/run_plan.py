@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from learner.algorithm.settings import AlgorithmConfig
 from learner.config import LearnerConfig, OptimizerConfig
@@ -23,7 +24,7 @@ def print_rows(name: str, rows: Sequence[tuple[str, str]], console: Console) -> 
     table.add_column(style="bold")
     table.add_column()
     for title, text in rows:
-        table.add_row(title, text)
+        table.add_row(title, Text(text))  # no markup: a stop text may be `[/INST]`
     console.print(table)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import filecmp
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from orchestrator.config.recipe import ConfigError
 from orchestrator.push.card import Card
 from orchestrator.records.files.atomic_file import write_atomically
 from orchestrator.report.plots import draw_curve
-from orchestrator.report.reading.privacy import FOLDER, last_part
+from orchestrator.report.reading.privacy import last_part
 from orchestrator.report.reading.recorded_run import RecordedRun
 
 CARD, RECIPE, CURVE = "README.md", "recipe.toml", "curve.png"
@@ -24,6 +25,8 @@ ENDINGS = (".json", ".jinja", ".model", ".safetensors", ".tiktoken", ".txt")
 VOCABULARIES = ("tokenizer.json", "vocab.json", "added_tokens.json")
 """Their tokens may look like folders."""
 BASE_KEY = "base_model_name_or_path"
+WHOLE_PATH = re.compile(r"(?:~[\w.-]*|[A-Za-z]:)?(?:[/\\][^/\\\n]+){2,}[/\\]?|~[\w.-]*[/\\][^/\\\n]+[/\\]?")
+"""A text that is a path as a whole, which may hold spaces, unlike one within a sentence."""
 
 
 def write_folder(run: RecordedRun, card: Card, folder: Path) -> None:
@@ -75,7 +78,7 @@ def without_folders(value: Any) -> Any:
         return {key: without_folders(inner) for key, inner in value.items()}
     if isinstance(value, list):
         return [without_folders(inner) for inner in value]
-    if isinstance(value, str) and FOLDER.fullmatch(value):
+    if isinstance(value, str) and WHOLE_PATH.fullmatch(value):
         return last_part(value)
     return value
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from orchestrator.config.recipe import ConfigError
 
-NAME = re.compile(r"[\w-](?:[\w.-]{0,94}[\w-])?", re.ASCII)
+NAME = re.compile(r"\w(?:[\w.-]{0,94}\w)?", re.ASCII)
 MAX_SAID = 500
 """Characters of an error of the hub that are passed on."""
 
@@ -24,10 +24,11 @@ def check_name(repository: str) -> None:
             f"{repository!r} names no owner: write OWNER/NAME, where OWNER is you or an organization of yours, such as "
             f"your-name/{repository if NAME.fullmatch(repository) else 'my-model'}"
         )
-    if not (NAME.fullmatch(owner) and NAME.fullmatch(name)) or ".." in name or "--" in name:
+    is_name = all(NAME.fullmatch(part) for part in (owner, name)) and not name.endswith(".git")
+    if not is_name or ".." in repository or "--" in repository:
         raise ConfigError(
             f"{repository!r} is not a name on the hub: write OWNER/NAME in letters, digits, single '-', '_' and '.', "
-            "each of at most 96 characters"
+            "each of at most 96 characters, without '-' or '.' at either end, and without .git at the end"
         )
 
 

@@ -42,7 +42,7 @@ def print_comparison(results: Sequence[ModelResult], config: RunConfig, console:
         if result.evaluation.pass_at:
             console.print()
             found = judge_trainability(result.evaluation, config)
-            title = f"[bold]Training {result.model.name}, {result.format}: {found.verdict}.[/]"
+            title = Text(f"Training {result.model.name}, {result.format}: {found.verdict}.", "bold")
             for line in (title, *(f"  {sentence}" for sentence in sentences(found))):
                 console.print(line, highlight=False, soft_wrap=True)
     for result in results:
@@ -59,7 +59,7 @@ def comparison_table(results: Sequence[ModelResult], config: RunConfig) -> Table
     table = model_columns("", results, title)
     for name, cells in rows(results):
         if any(cells):
-            table.add_row(name, *cells)
+            table.add_row(Text(name), *cells)
     return table
 
 
@@ -67,7 +67,7 @@ def model_columns(first: str, results: Sequence[ModelResult], title: str) -> Tab
     table = Table(title=title, title_justify="left")
     table.add_column(first)
     for result in results:
-        table.add_column(f"{result.model.name}\n{result.format}", justify="right")
+        table.add_column(Text(f"{result.model.name}\n{result.format}"), justify="right")
     return table
 
 
@@ -133,14 +133,15 @@ def breakdown_table(results: Sequence[ModelResult], label: str) -> Table | None:
         return None
     table = model_columns(label, results, f"pass@1 by {label}")
     for name, (num_prompts, _) in broken_down[0].items():
-        table.add_row(f"{name or 'none'} ({num_prompts})", *(percent(found[name][1]) for found in broken_down))
+        table.add_row(Text(f"{name or 'none'} ({num_prompts})"), *(percent(found[name][1]) for found in broken_down))
     return table
 
 
 def print_completions(result: ModelResult, console: Console) -> None:
     """Print the first right completion and the first wrong one; or the first, where they are neither."""
     for group, completion, scored in shown(result.evaluation):
-        console.rule(f"{result.model.name}, {result.format}, {group.prompt.id}, reward {scored.total:g}", align="left")
+        title = f"{result.model.name}, {result.format}, {group.prompt.id}, reward {scored.total:g}"
+        console.rule(Text(title, "rule.text"), align="left")
         console.print(
             Text.assemble(printable(group.prompt.text), (printable(shortened(completion.text)), "bold")), soft_wrap=True
         )

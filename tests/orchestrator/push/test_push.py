@@ -25,7 +25,10 @@ def with_model(run: Path, *, adapter: bool = False) -> Path:
     """Put a model into `final/`, whose settings name folders of the machine that trained it."""
     (run / ".lock").unlink(missing_ok=True)  # this process trains nothing
     final = run / "final"
-    settings = {"_name_or_path": "/home/planted-user/cache/gguf-1", "architectures": ["LlamaForCausalLM"]}
+    settings = {
+        **{"_name_or_path": "/home/planted-user/cache/gguf-1", "architectures": ["LlamaForCausalLM"]},
+        **{"tokenizer_file": "/home/planted-user/my models/tokenizer.json", "other": "~planted-user/model"},
+    }
     (final / "config.json").write_text(json.dumps(settings))
     (final / "model.safetensors").write_bytes(WEIGHTS)
     (final / "tokenizer.json").write_text(json.dumps({"model": {"vocab": {"/home/usr": 1}}}))
@@ -166,7 +169,11 @@ def test_the_recipe_repeats_the_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["my-model", "me/", "/my-model", "me/my model", "me/a/b", "me/..", "me/a--b", "me/" + "a" * 97]
+    "name",
+    [
+        *("my-model", "me/", "/my-model", "me/my model", "me/a/b", "me/..", "me/a--b", "me--you/a", "me/" + "a" * 97),
+        *("me/-a", "me/a-", "me/.a", "me/a.", "me/a.git", "me/größe", "me/a\n"),
+    ],
 )
 def test_what_is_no_name_on_the_hub_is_refused(name, tmp_path: Path, capsys) -> None:
     assert main(["push", str(tmp_path), name]) == 2

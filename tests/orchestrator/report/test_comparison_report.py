@@ -1,6 +1,7 @@
 """A comparison as a table and as JSON."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,13 @@ def test_the_table_has_every_model_its_intervals_and_the_paired_difference(resul
 def test_a_right_and_a_wrong_completion_of_each_model_are_shown(results) -> None:
     text = printed(results, load("countdown-tiny"))
     assert text.count("reward 1 ") == text.count("reward 0.1 ") == 2
+
+
+def test_names_with_square_brackets_are_shown_as_they_are(results) -> None:
+    named = [replace(each, model=NamedModel(f"{each.model.name}[lr][/b]", each.model.path)) for each in results]
+    text = printed(named, load("countdown-tiny"))
+    for said in ("minus base[lr][/b]'s", "Training trained[lr][/b], zero_shot:", "base[lr][/b], zero_shot, "):
+        assert said in text
 
 
 def test_a_task_without_right_answers_has_neither_accuracy_nor_verdict() -> None:

