@@ -65,7 +65,7 @@ def convert_gguf(file: Path, folder: Path) -> None:
         check_size(file, config)
         # Typed by its other call, which returns the model alone.
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            only.parent, gguf_file=str(only), dtype=torch.float32, output_loading_info=True
+            only.parent, config=config, gguf_file=str(only), dtype=torch.float32, output_loading_info=True
         )
         model, info = loaded
         tokenizer = AutoTokenizer.from_pretrained(only.parent, gguf_file=str(only))

@@ -113,7 +113,7 @@ class RunDirectory:
         """Return the lines of metrics.jsonl, null as NaN; a line torn by a kill is left out."""
         if not self._metrics_file.exists():
             return []
-        return list(whole_lines(self._metrics_file.read_text()))
+        return list(whole_lines(self._metrics_file.read_text("utf-8", "replace")))
 
     def write_rollouts(self, step: int, groups: GroupAdvantages, logprobs: Sequence[LogprobRecord | None] = ()) -> None:
         """Write a step's prompts, completions, rewards and advantages, a JSON object a completion, compressed.
@@ -223,8 +223,12 @@ def read_records(file: Path) -> list[dict[str, Any]]:
 
 
 def whole_lines(text: str) -> Iterator[dict[str, float]]:
+    """Yield the lines of metrics.jsonl, null as NaN. A line that is torn or damaged, or has no step, is left out."""
     for line in text.splitlines():
         try:
-            yield {key: nan if value is None else value for key, value in json.loads(line).items()}
-        except json.JSONDecodeError:
-            return
+            found = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(found, dict) and isinstance(found.get("step"), int | float):
+            values = {key: nan if value is None else value for key, value in found.items()}
+            yield {key: value for key, value in values.items() if isinstance(value, int | float)}

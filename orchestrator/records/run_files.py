@@ -24,10 +24,12 @@ class RunFiles:
         """Take the directory. Raises ConfigError, with what to do, where no run is."""
         self.path = Path(from_home(str(given)))
         try:
-            config = json.loads((self.path / "config.json").read_text())
+            config = json.loads((self.path / "config.json").read_text("utf-8"))
+            if not isinstance(config, dict):
+                raise ValueError("it holds no settings")
         except OSError as error:
             raise ConfigError(f"{self.path} is not a run: it has no config.json. {self._instead()}") from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ConfigError(f"{self.path / 'config.json'} is not JSON ({error})") from error
         self.config: dict[str, Any] = config
         self.name = str(config.get("name", self.path.name))
@@ -38,7 +40,9 @@ class RunFiles:
 
     def metrics(self) -> list[dict[str, float]]:
         """Return the lines of metrics.jsonl, null as NaN; none where nothing was logged yet."""
-        return list(whole_lines(self.metrics_file.read_text())) if self.metrics_file.is_file() else []
+        if not self.metrics_file.is_file():
+            return []
+        return list(whole_lines(self.metrics_file.read_text("utf-8", "replace")))
 
     def _instead(self) -> str:
         folders: Sequence[Path] = [file.parent for file in sorted(Path("runs").glob("*/config.json"))]

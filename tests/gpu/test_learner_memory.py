@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from learner.algorithm.settings import AlgorithmConfig
+from learner.backend.rank import release_memory
 from learner.config import ModelConfig
 from rollout.types.completions import Group
 from tests.gpu.card import Card
@@ -51,7 +52,7 @@ def test_an_offloaded_reference_is_off_the_device_between_updates(
     for reference in ("copy", "offloaded"):
         learner = start(folder, learner_config(AlgorithmConfig(kl_beta=0.1, reference=reference)))
         learner.update(1, groups)
-        learner.release_memory()
+        release_memory()
         held[reference] = torch.cuda.memory_allocated()
         learner.close()
         del learner

@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from learner.backend import forward_backward
-from learner.backend.rank import Rank
+from learner.backend.rank import Rank, release_memory
 from learner.config import AlgorithmConfig, WarmStartConfig
 from learner.parity import ParityError
 from learner.weights.gather import tensors_of
@@ -167,10 +167,10 @@ def test_an_update_leaves_nothing_but_moments_behind(folder, groups, more_groups
     learner = start(folder, learner_config(zero_stage=zero_stage, max_logprob_gap=1e9), model)
     at_start = bytes_alive()
     learner.update(1, groups)
-    learner.release_memory()
+    release_memory()
     after_first = bytes_alive()
     learner.update(2, more_groups)
-    learner.release_memory()
+    release_memory()
     num_parameters = sum(weight.size for weight in weights_of(learner).values())
     # AdamW's two moments in float32; gradients would take another 2 or 4 bytes a parameter.
     assert after_first - at_start == pytest.approx(8 * num_parameters, abs=num_parameters)

@@ -74,8 +74,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run directory")
     for folder in parser.parse_args().runs:
-        rows = list(whole_lines((folder / "metrics.jsonl").read_text()))
-        found = replay(rows, validate(json.loads((folder / "config.json").read_text())))
+        rows = list(whole_lines((folder / "metrics.jsonl").read_text("utf-8", "replace")))
+        found = replay(rows, validate(json.loads((folder / "config.json").read_text("utf-8", "replace"))))
         print(f"{folder}: {len(rows)} rows, {len(found)} alarms")
         for name, (step, sentence) in found.items():
             print(f"  health/{name} after step {step}: {sentence}")

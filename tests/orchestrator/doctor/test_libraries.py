@@ -31,7 +31,7 @@ def module(tmp_path):
         ("raise ImportError('undefined symbol: _ZN3c105ErrorC2')", "failed", "undefined symbol"),
         ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "crashed", "SIGSEGV"),
         ("import os; os._exit(7)", "failed", "exit code 7"),
-        ("print('chatter'); import sys; sys.exit(0)", "failed", "no word"),
+        ("print('chatter'); import sys; sys.exit(0)", "failed", "no message"),
     ],
 )
 def test_a_library_that_breaks_on_import_is_a_finding(module, source, status, words) -> None:

@@ -79,8 +79,8 @@ def test_a_group_size_that_would_do_is_named() -> None:
 
 
 def test_formats_and_limits_that_hide_answers_are_named() -> None:
-    assert "Only 0% of the completions are in the format" in " ".join(judged([8] * 20, answer_tags=0.0).advice)
-    assert "in the format" not in " ".join(judged([8] * 20, answer_tags=1.0).advice)
+    assert "Only 0% of the completions are in the required format" in " ".join(judged([8] * 20, answer_tags=0.0).advice)
+    assert "in the required format" not in " ".join(judged([8] * 20, answer_tags=1.0).advice)
     cut = [scored_group("a", [True, False])]
     from dataclasses import replace
 

@@ -32,8 +32,10 @@ def test_each_row_comes_once_and_a_half_written_one_when_it_is_whole(run: Writte
         opened.write('{"step": 2, "val')
         opened.flush()
         assert tail.poll() == []
-        opened.write('ue": 0.2}\nnot JSON\n')
+        opened.write('ue": 0.2}\nnot JSON\n5\n[]\n{"value": 1}\n{"step": null}\n{"step": "3"}\n')
     assert steps(tail.poll()) == [(2, 0.2)] and tail.poll() == []
+    run.log(*rows((3, 0.3)))
+    assert steps(tail.poll()) == [(3, 0.3)]
 
 
 @pytest.mark.parametrize("again", [(), (3,), (3, 4), (3, 4, 5, 6)])

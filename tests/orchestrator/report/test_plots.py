@@ -72,7 +72,7 @@ def test_plot_draws_the_curve_and_any_metrics_smoothed(run: Path, capsys) -> Non
         (["--metric", "pass_at_1"], r"did you mean .*eval/pass_at_1"),
         (["--metric", "zzz"], r"it has eval/.* and others docs/metrics.md"),
         (["--smooth", "0"], r"--smooth 0: the number of steps"),
-        (["--output", "a.pdf"], r"--output a.pdf: draws .png or .svg"),
+        (["--output", "a.pdf"], r"--output a.pdf: only .png or .svg can be drawn"),
         (
             ["--output", "/dev/null/a.png"],
             r"--output /dev/null/a.png: cannot be written \((File exists|Not a directory)",
@@ -82,6 +82,19 @@ def test_plot_draws_the_curve_and_any_metrics_smoothed(run: Path, capsys) -> Non
 def test_wrong_input_is_named_with_what_to_do(run: Path, capsys, arguments, said: str) -> None:
     assert main(["plot", str(run), *arguments]) == 2
     assert re.search(said, capsys.readouterr().err)
+
+
+def test_what_is_damaged_of_the_metrics_is_left_out_and_the_rest_drawn(run: Path, capsys) -> None:
+    damaged = [b'{"step": 12, "rew\n', b"5\n", b"[]\n", b'{"reward/total": 1}\n', b'{"step": null}\n', b"\xff\x00\n"]
+    more = b'{"step": 20, "reward/total": 1.0, "reward/late": 1.0, "reward/text": "high"}\n'
+    with (run / "metrics.jsonl").open("ab") as file:
+        file.write(b"\n" + b"".join(damaged) + more)
+    assert main(["plot", str(run), "--metric", "reward/late"]) == 0
+    assert main(["plot", str(run), "--metric", "reward/text"]) == 2
+    assert "no step of the run has it" in capsys.readouterr().err
+    (run / "config.json").write_text("[]")
+    assert main(["plot", str(run)]) == 2
+    assert "config.json is not JSON (it holds no settings)" in capsys.readouterr().err
 
 
 def test_a_folder_that_is_no_run_is_said_with_the_run_that_was_meant(run: Path, capsys, monkeypatch) -> None:

@@ -116,7 +116,7 @@ def test_what_cannot_be_judged_is_left_out(row: dict[str, Any]) -> None:
     [
         ({"question": "?"}, "needs `entry_point`"),
         ({**HUMANEVAL, "test": None}, "no 'test'"),
-        ({**MBPP, "code": "def f("}, "no Python"),
+        ({**MBPP, "code": "def f("}, "not valid Python"),
         ({**MBPP, "text": None}, "no 'text' or 'prompt'"),
         ({**CONTEST, "public_tests": {"input": ["1"], "output": []}}, "as many `input` as `output`"),
     ],

@@ -91,7 +91,9 @@ def test_every_column_is_a_field_of_the_template(tmp_path) -> None:
 
 
 def test_a_template_must_show_the_question(tmp_path) -> None:
-    with pytest.raises(ValueError, match=r"template must show \{question\} or \{q\}, or nobody"):
+    with pytest.raises(
+        ValueError, match=r"template must show \{question\} or \{q\}, or the question cannot be answered"
+    ):
         PromptsConfig(task="jsonl", chat=False, template="{level}", jsonl=config(file_of(tmp_path, CITIES)))
 
 
