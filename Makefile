@@ -11,14 +11,14 @@ test: install           ## all but long runs and more cases of what is proven; A
 ifdef ARGS
 	$(BIN)/python -m pytest $(ARGS)
 else
-	$(BIN)/python -m pytest -m "not slow and not long" -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m "not slow and not long" -n 3 --dist loadfile
 	$(BIN)/python -m pytest -m "slow and not long and not alone"
 	$(BIN)/python -m pytest -m "alone and not long" tests/rollout/engine
 	$(BIN)/python -m pytest tests/gpu
 endif
 
 test-all: install       ## those too; GPU tests only where there is a GPU
-	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m "not slow" -n 3 --dist loadfile
 	$(BIN)/python -m pytest -m "slow and not alone"
 	$(BIN)/python -m pytest -m alone tests/rollout/engine
 	$(BIN)/python -m pytest tests/gpu

@@ -65,12 +65,13 @@ def is_gone(pid: int) -> bool:
 def fork_servers() -> dict[int, int]:
     """Return the process id of each -> that of the worker that started it.
 
-    Their children look like them, but have them as parents.
+    Their children look like them, but have them as parents; and so does the process that starts one and then ends,
+    whose parent is the worker.
     """
     pids = [int(folder.name) for folder in Path("/proc").glob("[0-9]*")]
     lines = {pid: command(pid).split("\0") for pid in pids}
     servers = {pid: int(line[-2]) for pid, line in lines.items() if "fork_server.main()" in "".join(line[2:4])}
-    return {pid: worker for pid, worker in servers.items() if parent(pid) not in servers}
+    return {pid: worker for pid, worker in servers.items() if parent(pid) not in {*servers, worker}}
 
 
 def all_end(pids: list[int]) -> bool:
