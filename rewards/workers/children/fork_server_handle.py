@@ -49,16 +49,24 @@ class ForkServer:
         return bool(select.select([self._handle], [], [], 0)[0])
 
     def load(self, functions: Iterable[Loadable]) -> dict[str, Kind]:
-        """Import functions for children forked from now on; return how each is called. Raises LoadError."""
+        """Import functions for children forked from now on; return how each is called.
+
+        Raises LoadError when a function cannot be used, or when importing them kills the server twice. A server that
+        is killed once, such as for want of memory, is replaced.
+        """
         self._functions |= {function.name: function for function in functions}
-        try:
-            found = self._ask("load", list(self._functions.values()))
-        except ConnectionError:
-            found = f"the process died that imports {', '.join(sorted(each.path for each in self._functions.values()))}"
-            self._restart()
-        if isinstance(reason := found, str):
-            raise LoadError(reason)
-        return dict(found)
+        found: dict[str, Kind] | str
+        for _ in range(2):
+            try:
+                found = self._ask("load", list(self._functions.values()))
+                break
+            except ConnectionError:
+                paths = sorted(each.path for each in self._functions.values())
+                found = f"the process that imports {', '.join(paths)} died twice"
+                self._restart()
+        if isinstance(found, str):
+            raise LoadError(found)
+        return found
 
     def fork(self) -> tuple[int, socket.socket]:
         """Return a new child's process id and the socket to it. Restarts the server if it was killed.

@@ -20,6 +20,17 @@ from rewards.workers.children.fork_server_handle import LoadError
 from rewards.workers.processes import GradingProcess
 from tests.support.reward_workers import DEADLINE_S, GUARDED, act, grade, statuses, statuses_of, tasks_of, working
 
+FATAL_IMPORT = """
+import os, pathlib, signal
+died = len([*pathlib.Path({folder!r}).glob("*.died")])
+if died < {deaths}:
+    pathlib.Path({folder!r}, f"{{died}}.died").touch()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def score(text, answer):
+    return 1.0
+"""
+
 
 @pytest.mark.parametrize("hang", ["backtrack", "power", "spin", "sleep"])
 def test_what_never_returns_is_a_timeout_and_the_rest_is_graded(hang: str) -> None:
@@ -72,6 +83,21 @@ def test_a_function_that_cannot_be_used_is_reported(path: str, parameters: dict[
 
     with pytest.raises(LoadError, match=says):
         asyncio.run(run())
+
+
+@pytest.mark.parametrize("deaths", [1, 2])
+def test_a_death_while_importing_is_an_accident_and_a_second_one_is_not(
+    deaths: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "fatal_import.py").write_text(FATAL_IMPORT.format(folder=str(tmp_path), deaths=deaths))
+    monkeypatch.syspath_prepend(tmp_path)
+    fatal = RewardFunction("fatal", "fatal_import:score", ("correctness",))
+    if deaths == 1:
+        assert statuses(["good"], fatal) == [["ok"]]
+    else:
+        with pytest.raises(LoadError, match="the process that imports fatal_import:score died twice"):
+            statuses(["good"], fatal)
+    assert len([*tmp_path.glob("*.died")]) == deaths
 
 
 def test_a_function_that_returns_something_else_is_an_error() -> None:
