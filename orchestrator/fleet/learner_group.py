@@ -199,8 +199,7 @@ class LearnerGroup:
 
     def _await_processes(self) -> tuple[str, int]:
         """Return rank 0's address, when each rank has a process with its libraries: from then on it has a heartbeat."""
-        addresses = self._started(self.call_ranks("reserve_address"), "reserve_address")
-        return next(iter(addresses.values()))
+        return next(iter(self._started(self.call_ranks("reserve_address"), "reserve_address").values()))
 
     def _started(self, calls: Mapping[str, Any], method: str, liveness: Listener | None = None) -> dict[str, Any]:
         """Wait for ranks that are starting, or that wait for resources, and return their answers."""

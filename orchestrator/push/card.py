@@ -8,7 +8,7 @@ from typing import Any
 
 from orchestrator.push.ingredients import LICENCE, PAIRS, QUESTIONS, UNKNOWN, Ingredient, base_of, data_of, teacher_of
 from orchestrator.push.limits import limits
-from orchestrator.report.page.cost import training_seconds
+from orchestrator.report.cost import training_seconds
 from orchestrator.report.page.overview import overview
 from orchestrator.report.reading.digests import KeptDigests
 from orchestrator.report.reading.recorded_run import RecordedRun

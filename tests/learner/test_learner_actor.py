@@ -64,18 +64,11 @@ class Ranks:
 
 
 @pytest.fixture(scope="module")
-def ranks() -> Iterator[Ranks]:
-    ray.shutdown()
-    ray.init(
-        "local",
-        num_cpus=2,
-        _node_ip_address="127.0.0.1",
-        include_dashboard=False,
-        object_store_memory=100 * 2**20,
-        log_to_driver=False,
-    )
-    yield Ranks()
-    ray.shutdown()
+def ranks(ray_here: None) -> Iterator[Ranks]:
+    ranks = Ranks()
+    yield ranks
+    for actor in ranks.actors:
+        ray.kill(actor)
 
 
 def two_rank_config(**settings: Any) -> LearnerConfig:

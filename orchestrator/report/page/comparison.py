@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.evaluate.statistics import Difference, Estimate, paired_difference, paired_mean
-from orchestrator.report.page.settings_text import flat
 from orchestrator.report.reading.digest import StepDigest
 from orchestrator.report.reading.privacy import shareable
 from orchestrator.report.reading.recorded_run import RecordedRun
+from orchestrator.report.settings_text import flat
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
+from orchestrator.report.cost import total
 from orchestrator.report.page.chart import Chart, Line, Role, healthy_each, metric_chart, present
-from orchestrator.report.page.cost import total
 from orchestrator.report.reading.recorded_run import RecordedRun, Row
 
 PHASES: dict[str, tuple[str, Role]] = {

@@ -10,13 +10,13 @@ from typing import Any
 
 from orchestrator.evaluate.statistics import Estimate, average
 from orchestrator.records.health.monitor import ALARMS
+from orchestrator.report.cost import cost, num_actors, total
 from orchestrator.report.page.comparison import difference_figures, paired, paired_means
-from orchestrator.report.page.cost import cost, num_actors, total
 from orchestrator.report.page.events import verdicts
-from orchestrator.report.page.settings_text import changed, to_toml
 from orchestrator.report.reading.digest import MEANS, StepDigest
 from orchestrator.report.reading.privacy import HIDDEN, without_places
 from orchestrator.report.reading.recorded_run import RecordedRun, Row
+from orchestrator.report.settings_text import changed, to_toml
 from orchestrator.report.summary import evaluations, is_rate, rows
 
 QUANTIZED = re.compile(r"(?:[.-](?:I?Q\d\w*|B?F16|F32))?\.gguf$")

@@ -15,9 +15,9 @@ from orchestrator.config.recipe import load
 from orchestrator.evaluate.evaluation import summarize
 from orchestrator.records.meanings.table import METRICS
 from orchestrator.records.run_directory import RunDirectory
+from orchestrator.report.cost import cost
 from orchestrator.report.page import document, overview
 from orchestrator.report.page.chart import healthy
-from orchestrator.report.page.cost import cost
 from orchestrator.report.reading.embedding import embedded
 from orchestrator.report.reading.recorded_run import RecordedRun, read_run
 from orchestrator.report.report import write_report

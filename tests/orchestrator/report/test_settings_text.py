@@ -6,7 +6,7 @@ from math import inf
 import pytest
 
 from orchestrator.config.recipe import RECIPES, load, validate
-from orchestrator.report.page.settings_text import changed, to_toml
+from orchestrator.report.settings_text import changed, to_toml
 
 
 def test_the_settings_that_differ_make_the_same_run() -> None:
