@@ -164,6 +164,8 @@ def describe(mistake: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
         case "value_error":
             message = str(mistake["ctx"]["error"])
             return message if message.startswith(key) else f"{key}: {message}"
+        case "dict_type" | "mapping_type" | "model_type":
+            return f"{key} = {mistake['input']!r}: must be a table, such as {{name = value}}"
         case _:
             return f"{key} = {mistake['input']!r}: {mistake['msg'][0].lower()}{mistake['msg'][1:]}"
 
