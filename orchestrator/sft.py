@@ -196,5 +196,5 @@ def plan(config: RunConfig) -> list[tuple[str, str]]:
         ("actors", f"{learner.num_ranks} × learner ({learner.cpus_per_rank:g} CPU, ZeRO {learner.zero_stage})"),
         ("optimizer", knobs(optimizer_settings(learner, warm))),
         ("run directory", str(config.directory)),
-        *([("beware", slow)] if slow else []),
+        *([("warning", slow)] if slow else []),
     ]

@@ -1,4 +1,4 @@
-"""The changes that make a run fit on its GPU, cheapest first. Each is proven by planning again with it."""
+"""Find changes that make a run fit on its GPU, cheapest first. Each one is checked with a new memory plan."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SMALLEST_SAVING = GIB / 10
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Settings that need less memory, and what they cost instead."""
+    """Settings that need less memory, and their cost, in words."""
 
     overrides: tuple[str, ...]
     cost: str
@@ -27,40 +27,40 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class AdviceStep:
-    """A change, on top of those before it; without overrides it is vLLM's share alone."""
+    """A change, added to the changes before it. Without overrides, only vLLM's share changes."""
 
     change: Change
     before: MemoryPlan
     after: MemoryPlan
-    """With vLLM's share planned again."""
+    """The plan with the change, and with vLLM's share computed again."""
 
     @property
     def saved_gib(self) -> dict[str, float]:
-        """GiB saved in each phase; negative where the change needs more.
+        """GiB saved in each phase; negative if the change needs more.
 
-        The KV cache, which takes what is left, does not count.
+        The KV cache does not count, because it takes all free memory.
         """
         return {phase: (self.before.needed_bytes(phase) - self.after.needed_bytes(phase)) / GIB for phase in ALWAYS}
 
 
 def advice(config: RunConfig, gpu: GpuModel) -> list[AdviceStep]:
-    """Return changes that end with a run that fits, or as many as there are. Empty for a run that fits."""
+    """Return changes that make the run fit, or all that help if none suffice. Empty if the run fits already."""
     plan = memory_plan(config, shape_of(config.model), gpu)
     if plan.fits:
         return []
-    chosen = _drop_needless(config, gpu, _choose(config, gpu)) or [Change((), "none")]
+    chosen = _drop_needless(config, gpu, _choose(config, gpu)) or [Change((), "nothing")]
     plans = [plan, *(_plan_with(config, gpu, chosen[:number]) for number in range(1, len(chosen) + 1))]
     return [AdviceStep(*parts) for parts in zip(chosen, plans[:-1], plans[1:], strict=True)]
 
 
 def overrides_of(steps: Sequence[AdviceStep]) -> list[str]:
-    """Return the overrides of all steps together, for the command line."""
+    """Return the overrides of all steps and vLLM's share, for the command line."""
     share = f"rollout.gpu_memory_fraction={steps[-1].after.fraction.value:g}"
     return [*(override for step in steps for override in step.change.overrides), share]
 
 
 def _choose(config: RunConfig, gpu: GpuModel) -> list[Change]:
-    """Return every change that brings the run nearer to fitting, until it fits."""
+    """Collect changes that reduce the excess memory, until the run fits."""
     chosen: list[Change] = []
     plan = _plan_with(config, gpu, chosen)
     for candidates in CANDIDATES:
@@ -76,7 +76,7 @@ def _choose(config: RunConfig, gpu: GpuModel) -> list[Change]:
 
 
 def _drop_needless(config: RunConfig, gpu: GpuModel, chosen: Sequence[Change]) -> list[Change]:
-    """Return ``chosen`` without the changes that others have made needless, the costliest of them dropped first."""
+    """Return ``chosen`` without unnecessary changes. Tries to drop the most expensive ones first."""
     kept = list(chosen)
     for change in reversed(chosen):
         rest = [other for other in kept if other is not change]
@@ -86,7 +86,7 @@ def _drop_needless(config: RunConfig, gpu: GpuModel, chosen: Sequence[Change]) -
 
 
 def _plan_with(config: RunConfig, gpu: GpuModel, changes: Sequence[Change]) -> MemoryPlan:
-    """Plan ``config`` with ``changes``, and with vLLM's share as large as it may be."""
+    """Plan ``config`` with ``changes``, and with the planned share for vLLM."""
     settings = config.model_dump()
     apply_overrides(settings, [override for change in changes for override in change.overrides])
     changed = validate(settings)
@@ -96,7 +96,7 @@ def _plan_with(config: RunConfig, gpu: GpuModel, changes: Sequence[Change]) -> M
 
 def _microbatch(config: RunConfig) -> Iterator[Change]:
     tokens = config.learner.max_tokens_per_microbatch
-    # The longest sequence has to fit one.
+    # The longest sequence must fit in one microbatch.
     while tokens // 2 >= config.max_model_len:
         tokens //= 2
         yield Change((f"learner.max_tokens_per_microbatch={tokens}",), "smaller matrix products")
@@ -117,7 +117,7 @@ def _concurrency(config: RunConfig) -> Iterator[Change]:
 def _offloaded_reference(config: RunConfig) -> Iterator[Change]:
     if reference_kind(config.learner.algorithm, config.model) == "copy":
         overrides = ("learner.algorithm.reference=offloaded",)
-        yield Change(overrides, "host memory, and the reference is copied twice per step")
+        yield Change(overrides, "host memory, and two copies of the reference per step")
 
 
 def _optimizer(config: RunConfig) -> Iterator[Change]:
@@ -135,21 +135,21 @@ def _no_reference(config: RunConfig) -> Iterator[Change]:
     kind = reference_kind(config.learner.algorithm, config.model)
     if config.model.teacher is None and kind in ("copy", "offloaded"):
         overrides = ("learner.algorithm.kl_beta=0",)
-        yield Change(overrides, "another algorithm: nothing keeps the policy near its initial weights")
+        yield Change(overrides, "a different algorithm: nothing keeps the policy near its initial weights")
 
 
 def _lora(config: RunConfig) -> Iterator[Change]:
     if config.model.lora is None:
         uses_base = config.model.teacher or config.learner.algorithm.reference in ("auto", "base")
         reference = () if uses_base else ("learner.algorithm.reference=base",)
-        yield Change(("model.lora={rank=16}", *reference), "adapters are trained, not the weights")
+        yield Change(("model.lora={rank=16}", *reference), "training of adapters only, not of all weights")
 
 
 def _smaller_model(config: RunConfig) -> Iterator[Change]:
     size = shape_of(config.model).num_parameters
     for name, shape in sorted(PUBLISHED.items(), key=lambda item: -item[1].num_parameters):
         if config.model.build is None and config.model.teacher is None and shape.num_parameters < size:
-            yield Change((f"model.path={name}",), "another model")
+            yield Change((f"model.path={name}",), "a different model")
 
 
 CANDIDATES = (
@@ -162,4 +162,4 @@ CANDIDATES = (
     _lora,
     _smaller_model,
 )
-"""In order of cost. Each yields its changes, mildest first; the last that helps is taken in place of those before."""
+"""In order of cost. Each yields alternatives, the mildest first; the last one that helps is chosen."""

@@ -1,4 +1,4 @@
-"""The memory of GPUs, by the names of their models."""
+"""The memory of GPUs, by model name."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ GPUS = {
     "h100": 79.1,
     "h200": 139.7,
 }
-"""About what CUDA reports as a card's total, GiB: drivers and error correction keep a little of what is on the box.
-Some are from public reports, others from memory; give a size in GiB to be sure."""
+"""Approximate total that CUDA reports for each card, GiB. It is less than the advertised size, because the driver and
+error correction use some. Not measured by us: some come from public reports. To be sure, give a size in GiB."""
 SMALLEST_GIB, LARGEST_GIB = 1.0, 512.0
-"""Of cards that there are, with room to spare: a larger number names a model that is not listed, such as 4080."""
+"""Limits for a size in GiB, wider than existing cards. A larger number is an unlisted model name, such as 4080."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class GpuModel:
 
 
 def gpu_model(text: str) -> GpuModel:
-    """Return the GPU of `--gpu`: a name of ``GPUS``, or a size in GiB. Raises ConfigError for anything else."""
+    """Return the GPU for the option `--gpu`: a name in ``GPUS``, or a size in GiB. Raises ConfigError otherwise."""
     name = re.sub(r"^rtx[ _-]?", "", text.lower())
     if name in GPUS:
         return GpuModel(name, GPUS[name])
@@ -45,7 +45,7 @@ def gpu_model(text: str) -> GpuModel:
         gib = float(name.removesuffix("gib"))
     except ValueError:
         gib = 0.0
-    # Written so that "nan" is refused too.
+    # With this form of the comparison "nan" is refused too.
     if not SMALLEST_GIB <= gib <= LARGEST_GIB:
         raise ConfigError(
             f"--gpu {text}: neither a card's size in GiB, such as 23.6, nor one of {', '.join(GPUS)}; for another card "

@@ -1,6 +1,6 @@
-"""The memory plan: what a run will hold on a GPU and in host memory, from settings and the model's config alone.
+"""Plan the GPU and host memory of a run, from its settings and the model's config alone.
 
-The terms are those of rollout/memory.py and learner/memory.py. What each one is, and how sure: docs/memory.md.
+rollout/memory.py and learner/memory.py compute the terms. docs/memory.md explains them and says how reliable each is.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from rollout.types.memory_terms import ALWAYS, CUDA_CONTEXT, GIB, MemoryTerm, Ph
 from rollout.types.model_shape import ModelShape
 
 MARGIN = 0.05
-"""Share of a GPU that a plan leaves free: for fragmentation, and for what estimates miss."""
+"""Share of a GPU that a plan leaves free, for fragmentation and for errors of the estimates."""
 HOST_DRIVER, HOST_REWARD_WORKER = 2 * GIB, GIB // 4
-"""Bytes of host memory for the code and libraries of the driver with Ray, and of one reward worker."""
+"""Bytes of host memory for code and libraries: of the driver with Ray, and of one reward worker."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,38 +44,39 @@ class MemoryFraction:
 
 @dataclass(frozen=True, slots=True)
 class MemoryPlan:
-    """What one GPU holds in each phase; where generator and learner do not share one, each of the two."""
+    """The memory of one GPU in each phase; of one generator GPU and one learner GPU if they are not shared."""
 
     gpu: GpuModel
     sizes: LearnerSizes
     colocated: bool
     fraction: MemoryFraction
     terms: tuple[MemoryTerm, ...]
-    """The KV cache among them."""
+    """The terms in GPU memory, including the KV cache."""
     kv_cache: KvCache
     host: tuple[MemoryTerm, ...]
+    """The terms in host memory, of all actors together."""
 
     @property
     def usable_bytes(self) -> float:
-        """The GPU without the margin."""
+        """The GPU's memory without the margin."""
         return self.gpu.gib * GIB * (1 - MARGIN)
 
     def num_bytes(self, phase: Phase) -> float:
-        """Return what the GPU of a phase holds: the shared one, or that of the actor that works in it."""
-        works = "generator" if phase == "generating" else "learner"
+        """Return the memory in use in a phase: of the shared GPU, or of a GPU of the actor that works in the phase."""
+        actor = "generator" if phase == "generating" else "learner"
         return sum(
-            term.num_bytes for term in self.terms if phase in term.phases and (self.colocated or term.actor == works)
+            term.num_bytes for term in self.terms if phase in term.phases and (self.colocated or term.actor == actor)
         )
 
     def needed_bytes(self, phase: Phase) -> float:
-        """Return ``num_bytes`` with no more KV cache than one completion takes."""
+        """Return ``num_bytes`` with a KV cache for one completion only."""
         if phase != "generating":
             return self.num_bytes(phase)
         return self.num_bytes(phase) - max(0.0, self.kv_cache.num_bytes) + self.kv_cache.bytes_of_one
 
     @property
     def excess_bytes(self) -> float:
-        """The bytes by which the phases exceed the GPU, all together."""
+        """The bytes by which the phases exceed the usable memory, summed over the phases."""
         return sum(max(0.0, self.needed_bytes(phase) - self.usable_bytes) for phase in ALWAYS)
 
     @property
@@ -83,9 +84,12 @@ class MemoryPlan:
         return sum(term.num_bytes for term in self.host)
 
     def problems(self) -> Iterator[str]:
-        """Yield why it does not fit; nothing if it does."""
+        """Yield the reasons why the run does not fit; nothing if it fits."""
         if self.kv_cache.num_completions < 1:
-            yield "generating: vLLM's share does not hold its weights, its work and one completion of full length"
+            yield (
+                "generating: vLLM's share is too small for the weights, the forward pass and one completion of full "
+                "length"
+            )
         for phase in ALWAYS:
             over = self.num_bytes(phase) - self.usable_bytes
             if over > 0:
@@ -101,8 +105,8 @@ def memory_plan(
 ) -> MemoryPlan:
     """Plan ``config`` with a model of ``shape`` on GPUs like ``gpu``.
 
-    vLLM's share is ``fraction``, else the recipe's, else the planned one. Raises ConfigError for a run on cores, and
-    for a split or adapters that the model cannot have.
+    vLLM's share is ``fraction``, else the recipe's setting, else the planned one. Raises ConfigError for a run on the
+    CPU, and for a tensor-parallel size or adapters that are impossible with this model.
     """
     if config.placement.mode == "cpu":
         raise ConfigError(
@@ -117,9 +121,9 @@ def memory_plan(
     check_split(split, config.rollout.tensor_parallel_size, config.model.path or "the model")
     sizes = _sizes(config, shape)
     if fraction is None:
-        given = config.rollout.gpu_memory_fraction
+        share = config.rollout.gpu_memory_fraction
         fraction = (
-            planned_fraction(config, shape, gpu.gib) if given is None else MemoryFraction(given, "as the recipe says")
+            planned_fraction(config, shape, gpu.gib) if share is None else MemoryFraction(share, "set in the recipe")
         )
     learner, generator = _gpu_terms(config, shape, sizes)
     cache = kv_cache(
@@ -134,9 +138,9 @@ def memory_plan(
 
 
 def planned_fraction(config: RunConfig, shape: ModelShape, gpu_gib: float) -> MemoryFraction:
-    """Return what ``rollout.gpu_memory_fraction`` should be on a GPU of ``gpu_gib``, in hundredths.
+    """Return the best ``rollout.gpu_memory_fraction`` on a GPU of ``gpu_gib``, rounded to hundredths.
 
-    Enough for ``max_concurrent_completions`` of full length, as far as the learner leaves room for them.
+    It suffices for ``max_concurrent_completions`` of full length, if the learner leaves enough memory.
     """
     sizes, gpu = _sizes(config, shape), gpu_gib * GIB
     learner, generator = _gpu_terms(config, shape, sizes)
@@ -144,7 +148,7 @@ def planned_fraction(config: RunConfig, shape: ModelShape, gpu_gib: float) -> Me
     stays = sum(term.num_bytes for term in learner if "generating" in term.phases)
     left = gpu * (1 - MARGIN) - outside - (stays if is_colocated(config) else 0)
     cache = kv_cache(config.rollout, shape, sizes.b, config.max_model_len, 0.0)
-    # The margin is vLLM's too: what its own work takes is an estimate, and would be missing from the KV cache.
+    # vLLM's share includes the margin: if its forward pass takes more than estimated, the KV cache would be smaller.
     wanted = share_bytes(generator) + cache.wanted_bytes + MARGIN * gpu
     value = min(math.ceil(100 * wanted / gpu), math.floor(100 * left / gpu)) / 100
     room = f"the learner leaves {max(0.0, left) / GIB:.1f}" if is_colocated(config) else f"{left / GIB:.1f} are free"
@@ -153,9 +157,9 @@ def planned_fraction(config: RunConfig, shape: ModelShape, gpu_gib: float) -> Me
 
 
 def planned_learner_fraction(config: RunConfig, shape: ModelShape, gpu_gib: float) -> MemoryFraction:
-    """Return what ``learner.gpu_memory_fraction`` should be on a GPU of ``gpu_gib`` that it shares, in hundredths.
+    """Return the best ``learner.gpu_memory_fraction`` on a shared GPU of ``gpu_gib``, rounded to hundredths.
 
-    All that a sleeping generator and the CUDA contexts, which PyTorch's limit does not count, leave.
+    It is the memory that a sleeping generator and the CUDA contexts leave. PyTorch's limit does not count contexts.
     """
     sizes, gpu = _sizes(config, shape), gpu_gib * GIB
     generator = generator_terms(config.rollout, shape, sizes.b, config.max_model_len)
@@ -167,13 +171,13 @@ def planned_learner_fraction(config: RunConfig, shape: ModelShape, gpu_gib: floa
 
 
 def is_colocated(config: RunConfig) -> bool:
-    """Return True when generator and learner take turns on a GPU, where there is one."""
+    """Return True if generator and learner take turns on the same GPU."""
     mode = config.placement.mode
     return mode == "colocated" or (mode == "auto" and can_share(config))
 
 
 def _gpu_terms(config: RunConfig, shape: ModelShape, sizes: LearnerSizes) -> tuple[list[MemoryTerm], list[MemoryTerm]]:
-    """Return the terms of a learner's GPU, and of a generator's without its KV cache."""
+    """Return the terms of a learner's GPU, and the terms of a generator's GPU without the KV cache."""
     setting = config.rollout.publish_backend
     transport = BEST_TRANSPORT["colocated" if is_colocated(config) else "pods"] if setting == "auto" else setting
     publish = publish_terms(config.rollout, shape, sizes.b, transport)
@@ -192,7 +196,7 @@ def _sizes(config: RunConfig, shape: ModelShape) -> LearnerSizes:
 
 
 def _host_terms(config: RunConfig, sizes: LearnerSizes) -> Iterator[MemoryTerm]:
-    """Yield the terms of all actors together in host memory."""
+    """Yield the terms in host memory, of all actors together."""
     workers = config.rewards.num_workers
     yield MemoryTerm("driver", "Ray and the loop", HOST_DRIVER, "2 GiB")
     yield from generator_host_terms(config.rollout, sizes.shape, sizes.b, sleeps=is_colocated(config))

@@ -1,4 +1,4 @@
-"""The memory plan as a person reads it."""
+"""Print the memory plan as tables and sentences."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from rollout.types.memory_terms import ALWAYS, GIB
 
 
 def print_memory(config: RunConfig, gpu: GpuModel, console: Console) -> None:
-    """Print what the run holds on ``gpu``, term by term, and what to change if that does not fit.
+    """Print the run's memory on ``gpu``, term by term, and what to change if it does not fit.
 
-    Raises ConfigError for a run on cores, and for a model whose config cannot be had.
+    Raises ConfigError for a run on the CPU, and for a model whose config cannot be read.
     """
     plan = memory_plan(config, shape_of(config.model), gpu)
     console.print()
@@ -31,7 +31,7 @@ def print_memory(config: RunConfig, gpu: GpuModel, console: Console) -> None:
 
 
 def gpu_table(plan: MemoryPlan) -> Table:
-    """Return a table with a line for each term and a column for each phase."""
+    """Return a table with a row for each term and a column for each phase."""
     sizes = plan.sizes
     shared = "one GPU, shared" if plan.colocated else "a GPU for each actor"
     table = Table(
@@ -50,8 +50,8 @@ def gpu_table(plan: MemoryPlan) -> Table:
         cells = (f"{term.num_bytes / GIB:.2f}" if phase in term.phases else "" for phase in ALWAYS)
         table.add_row(term.actor, term.name, *cells, term.formula)
     totals = (f"{plan.num_bytes(phase) / GIB:.2f}" for phase in ALWAYS)
-    limit = f"of {plan.usable_bytes / GIB:.2f}: {plan.gpu.gib:g} GiB less a margin of {MARGIN:.0%}"
-    table.add_row("together", "", *totals, limit, style="bold")
+    limit = f"of {plan.usable_bytes / GIB:.2f}: {plan.gpu.gib:g} GiB minus a margin of {MARGIN:.0%}"
+    table.add_row("total", "", *totals, limit, style="bold")
     return table
 
 
@@ -63,7 +63,7 @@ def host_table(plan: MemoryPlan) -> Table:
     table.add_column(style="dim")
     for term in plan.host:
         table.add_row(term.actor, term.name, f"{term.num_bytes / GIB:.2f}", term.formula)
-    table.add_row("together", "", f"{plan.host_bytes / GIB:.2f}", "of all machines together", style="bold")
+    table.add_row("total", "", f"{plan.host_bytes / GIB:.2f}", "on all machines together", style="bold")
     return table
 
 
@@ -77,13 +77,13 @@ def summary(plan: MemoryPlan) -> list[str]:
         f"rollout.gpu_memory_fraction {plan.fraction.value:g}: {plan.fraction.reason}",
     ]
     if 1 <= cache.num_completions < cache.wanted_completions:
-        lines.append("beware: if completions get that long, vLLM preempts some of them and computes them again")
+        lines.append("warning: if completions get that long, vLLM preempts some of them and computes them again")
     return lines
 
 
 def verdict(plan: MemoryPlan) -> list[str]:
     if plan.fits:
-        return ["fits: generating and learning (estimated; docs/memory.md says how well each term is known)"]
+        return ["fits: generating and learning (estimated; docs/memory.md says how reliable each term is)"]
     return ["does not fit:", *(f"  {problem}" for problem in plan.problems())]
 
 
@@ -91,15 +91,15 @@ def changes(steps: Sequence[AdviceStep]) -> list[str]:
     """Return the advice, a line for each change."""
     if not steps:
         return []
-    lines = ["what to change, cheapest first, each on top of those before it:"]
+    lines = ["what to change, cheapest first, each in addition to the ones before it:"]
     for step in steps:
-        saved = ", ".join(f"{phase} {gib:.1f}" for phase, gib in step.saved_gib.items() if abs(gib) >= 0.05)
+        saved = ", ".join(f"{gib:.1f} GiB ({phase})" for phase, gib in step.saved_gib.items() if abs(gib) >= 0.05)
         settings = " ".join(step.change.overrides) or f"rollout.gpu_memory_fraction={step.after.fraction.value:g}"
-        lines.append(f"  {settings}: saves GiB {saved or 'of KV cache only'}; costs {step.change.cost}")
+        lines.append(f"  {settings}: saves {saved or 'KV cache only'}; costs {step.change.cost}")
     last = steps[-1].after
     if last.fits:
-        lines.append(f"with all of it it fits, with {last.kv_cache.num_completions} completions at once:")
+        lines.append(f"with all these changes it fits, with {last.kv_cache.num_completions} completions at once:")
         lines.append(f"  {' '.join(overrides_of(steps))}")
     else:
-        lines.append("that is not enough: it takes a larger GPU, or more of them (learner.num_ranks, zero_stage=3)")
+        lines.append("not enough: use a larger GPU, or several (learner.num_ranks, learner.zero_stage=3)")
     return lines

@@ -1,4 +1,4 @@
-"""The shape of a model from its config alone: nothing is loaded."""
+"""Read the shape of a model from its config alone, without loading weights."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from orchestrator.model_source import is_gguf, located
 from rollout.types.model_shape import ModelShape
 
 FAMILIES = ("qwen2", "qwen3", "llama", "mistral")
-"""The ``model_type`` that a plan knows; their layers differ in biases and norms only."""
+"""Each ``model_type`` that can be planned; their layers differ only in biases and norms."""
 
 CONFIG_KEYS = (
     *("model_type", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim"),
     *("intermediate_size", "vocab_size", "tie_word_embeddings", "attention_bias", "mlp_bias"),
 )
-"""The keys that are read of a config of transformers."""
+"""The keys that are read from a transformers config."""
 
 
 class UnknownShapeError(ConfigError):
-    """The model is of an architecture whose memory is not planned."""
+    """The plan does not support the model's architecture."""
 
 
 def check_split(model_config: Mapping[str, Any], size: int, model: str) -> None:
-    """Raise ConfigError when vLLM cannot share a model among ``size`` GPUs. Sizes that are None are not checked.
+    """Raise ConfigError if vLLM cannot split a model across ``size`` GPUs. Sizes that are None are not checked.
 
-    Each GPU gets whole attention heads, whole key-value heads or a copy of one, and equal parts of the feed-forward
-    layers and of the vocabulary, which is rounded up to a multiple of 64.
+    Each GPU gets complete attention heads, complete key-value heads or a copy of one, and an equal part of the
+    feed-forward layers and of the vocabulary. The vocabulary size is rounded up to a multiple of 64.
     """
     if reason := _uneven(model_config, size):
         candidates = divisors(model_config["num_attention_heads"] or 1)
@@ -40,7 +40,7 @@ def check_split(model_config: Mapping[str, Any], size: int, model: str) -> None:
 
 
 def _uneven(model_config: Mapping[str, Any], size: int) -> str:
-    """Return which part of a model ``size`` GPUs cannot share; empty where they can share all."""
+    """Return the part of a model that cannot be split across ``size`` GPUs, in words; empty if there is none."""
     heads, kv_heads = model_config["num_attention_heads"], model_config["num_key_value_heads"]
     inner, vocabulary = model_config["intermediate_size"], model_config["vocab_size"]
     if heads and heads % size:
@@ -66,12 +66,12 @@ PUBLISHED: dict[str, ModelShape] = {
     "Qwen/Qwen3-0.6B": _qwen("qwen3", 1024, 28, (16, 8, 128), 3072),
     "Qwen/Qwen3-1.7B": _qwen("qwen3", 2048, 28, (16, 8, 128), 6144),
 }
-"""Configs as published, for machines that cannot reach the hub. Their -Instruct, -Base and -Coder versions are of the
-same sizes."""
+"""Published configs, for machines that cannot reach the hub. The -Instruct, -Base and -Coder versions have the same
+sizes."""
 
 
 def check_adapters(shape: ModelShape, lora: LoraConfig) -> None:
-    """Raise ConfigError when ``lora`` names a layer that the model does not have."""
+    """Raise ConfigError if ``lora`` names a layer that the model does not have."""
     try:
         adapter_shapes(shape, lora)
     except ValueError as error:
@@ -79,13 +79,13 @@ def check_adapters(shape: ModelShape, lora: LoraConfig) -> None:
 
 
 def shape_of(model: ModelConfig) -> ModelShape:
-    """Return the shape of the recipe's policy: as built, or as the config of the model at ``model.path`` says.
+    """Return the shape of the recipe's policy, from ``model.build`` or from the config at ``model.path``.
 
-    Raises ConfigError for a model whose config cannot be had, UnknownShapeError for one that is none of ``FAMILIES``.
+    Raises ConfigError if the config cannot be read, UnknownShapeError if its family is not in ``FAMILIES``.
     """
     if model.build is not None:
         build = model.build
-        # learner/model/build.py: the integers from 0, the words, and two special tokens.
+        # As in learner/model/build.py: the integers from 0, the words, and two special tokens.
         vocabulary = build.max_integer + 1 + len(build.words) + 2
         heads = (build.num_heads, build.num_kv_heads, build.head_size)
         size = (build.hidden_size, build.num_layers, *heads, build.intermediate_size, vocabulary)
@@ -98,7 +98,7 @@ def shape_of(model: ModelConfig) -> ModelShape:
 
 
 def teacher_shape(model: ModelConfig) -> ModelShape | None:
-    """Return the shape of ``model.teacher``; None where there is none. Raises as ``shape_of`` does."""
+    """Return the shape of ``model.teacher``; None without a teacher. Raises the same errors as ``shape_of``."""
     if model.teacher is None:
         return None
     try:
@@ -108,13 +108,14 @@ def teacher_shape(model: ModelConfig) -> ModelShape | None:
 
 
 def shape_from(config: Mapping[str, Any], name: str) -> ModelShape:
-    """Return the shape that a config of transformers describes, with all ``CONFIG_KEYS``. Raises UnknownShapeError."""
+    """Return the shape that a transformers config with all ``CONFIG_KEYS`` describes. Raises UnknownShapeError."""
     family = config["model_type"]
     has_biases = family in ("qwen3", "llama") and (config.get("attention_bias") or config.get("mlp_bias"))
     if family not in FAMILIES or has_biases:
         what = "attention or MLP biases" if has_biases else f"model_type {family!r}"
         raise UnknownShapeError(
-            f"model.path = {name!r} has {what}, whose memory is not planned: known are {', '.join(FAMILIES)}"
+            f"model.path = {name!r} has {what}, which the memory plan does not support: use a model of one of the "
+            f"families {', '.join(FAMILIES)}, without such biases"
         )
     heads, hidden = config["num_attention_heads"], config["hidden_size"]
     return ModelShape(
@@ -137,24 +138,24 @@ def _without_version(path: str) -> str:
 def _hugging_face_config(path: str) -> dict[str, Any]:
     from transformers import AutoConfig
 
-    found = Path(located(path))
+    source = Path(located(path))
     try:
-        is_file = is_gguf(str(found)) and found.is_file()
-        config = _gguf_config(found, path) if is_file else AutoConfig.from_pretrained(path)
+        is_file = is_gguf(str(source)) and source.is_file()
+        config = _gguf_config(source, path) if is_file else AutoConfig.from_pretrained(path)
     except ConfigError:
         raise
     except (OSError, ValueError) as error:
         raise ConfigError(
-            f"the config of model.path = {path!r} is neither in a folder of that name nor on the hub as seen from "
-            "here: set model.path to a folder that holds the model's config.json, nothing else is read; without a "
-            f"config known are {', '.join(PUBLISHED)} and their -Instruct and -Base ({type(error).__name__})"
+            f"the config of model.path = {path!r} is neither in a folder with that name nor reachable on the hub: "
+            "set model.path to a folder that holds the model's config.json, no other file is needed; models that "
+            f"need no config: {', '.join(PUBLISHED)} and their -Instruct and -Base ({type(error).__name__})"
         ) from error
-    # As attributes: a config file leaves out what is at its default.
+    # Read as attributes: a config file omits keys with default values.
     return {key: getattr(config.get_text_config(), key, None) for key in CONFIG_KEYS}
 
 
 def _gguf_config(file: Path, path: str) -> Any:
-    # Imported here: it loads torch, which no other plan needs.
+    # Imported here because it loads torch, which other plans do not need.
     from learner.model.gguf import GgufError, gguf_config
 
     try:

@@ -1,4 +1,4 @@
-"""The plan of a run, printed before anything starts."""
+"""Describe a run before anything starts."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from orchestrator.config.precision import slow_bfloat16
 from orchestrator.config.resolve import corrected_algorithm
 from orchestrator.config.schema import RunConfig
 
-DETERMINISM = "on a GPU by vLLM's batch-invariant kernels and PyTorch's deterministic ones, slower (docs/placement.md)"
+DETERMINISM = "on a GPU with vLLM's batch-invariant and PyTorch's deterministic kernels, slower (docs/placement.md)"
 
 
 def print_rows(name: str, rows: Sequence[tuple[str, str]], console: Console) -> None:
-    """Print a plan's titles and lines under the run's name."""
+    """Print the titles and texts of a plan below the run's name."""
     table = Table(title=f"rayzero · {name}", show_header=False, box=None, pad_edge=False, title_justify="left")
     table.add_column(style="bold")
     table.add_column()
     for title, text in rows:
-        table.add_row(title, Text(text))  # no markup: a stop text may be `[/INST]`
+        table.add_row(title, Text(text))  # not parsed as markup: a stop text may be `[/INST]`
     console.print(table)
 
 
 def plan(config: RunConfig) -> list[tuple[str, str]]:
-    """Return titles and lines: the batch arithmetic, actors and their resources, every knob of the algorithm."""
+    """Return titles and texts: the batch arithmetic, the actors and their resources, all settings of the algorithm."""
     return [
         ("policy", policy_line(config)),
         ("task", task_line(config)),
@@ -43,29 +43,29 @@ def plan(config: RunConfig) -> list[tuple[str, str]]:
         ("evaluation", evaluation_line(config)),
         ("run directory", str(config.directory)),
         *((("determinism", DETERMINISM),) if config.deterministic else ()),
-        *(("beware", notice) for notice in notices(config)),
+        *(("warning", notice) for notice in notices(config)),
     ]
 
 
 def notices(config: RunConfig) -> list[str]:
-    """Return notices about settings that are allowed, and that runs have failed with."""
+    """Return warnings about settings that are allowed but have made runs fail, slow or hard to understand."""
     updates, algorithm = config.learner.updates_per_step, config.learner.algorithm
     slow = slow_bfloat16(config.model.dtype, config.placement.mode)
     found = [slow] if slow else []
     if corrected_algorithm(config) != algorithm:
         found.append(
-            f"max_staleness {config.max_staleness}: weights that are up to as many steps old sample part of each "
-            f"batch, so mismatch_correction is switched on, truncated at {algorithm.mismatch_high:g}; "
-            "learner.algorithm.mismatch_correction=off trains without it"
+            f"max_staleness {config.max_staleness}: part of each batch may be sampled with weights that are up to "
+            f"{config.max_staleness} steps old, so mismatch_correction is switched on, truncated at "
+            f"{algorithm.mismatch_high:g}; learner.algorithm.mismatch_correction=off trains without it"
         )
     if updates > 1 and algorithm.surrogate == "policy_gradient":
         found.append(
-            f"learner.updates_per_step {updates} with surrogate policy_gradient: from the second optimizer step on, "
-            "completions come from another policy, which no ratio corrects; one of our runs collapsed "
-            "(docs/algorithms.md). Set updates_per_step=1, or surrogate=ppo_clip, whose first step is the same"
+            f"learner.updates_per_step {updates} with surrogate policy_gradient: after the first optimizer step the "
+            "policy differs from the one that sampled the completions, and no ratio corrects that; one of our runs "
+            "collapsed (docs/algorithms.md). Set updates_per_step=1, or surrogate=ppo_clip with the same first step"
         )
     if algorithm.kl_beta > 0 and algorithm.kl_placement == "loss" and algorithm.kl_estimator == "k1":
-        found.append("kl_estimator k1 in the loss has no gradient on average: it adds noise; use k2, k3 or exact there")
+        found.append("kl_estimator k1 in the loss has zero expected gradient and adds only noise: use k2, k3 or exact")
     return found
 
 
@@ -78,7 +78,7 @@ def policy_line(config: RunConfig) -> str:
 
 
 def model_line(config: RunConfig) -> str:
-    """Describe what the policy is made from, and who teaches it."""
+    """Describe the policy's model, and its teacher if it has one."""
     build, dtype = config.model.build, config.model.dtype
     taught = "" if config.model.teacher is None else f", taught by {config.model.teacher}"
     if build is None:
@@ -117,7 +117,7 @@ def actors_line(config: RunConfig) -> str:
 
 
 def algorithm_line(config: RunConfig) -> str:
-    """Describe the preset, what was changed of it, and then every knob."""
+    """Describe the preset, the settings that differ from it, and then all settings."""
     settings = config.learner.algorithm.model_dump()
     name = settings.pop("preset")
     preset = AlgorithmConfig(preset=name).model_dump()
@@ -127,14 +127,14 @@ def algorithm_line(config: RunConfig) -> str:
 
 
 def attention_line(config: RunConfig) -> str:
-    """Describe the learner's attention: what is installed here decides, as on the learner's machine."""
-    found = decide_attention(config.model, on_gpu=config.placement.mode != "cpu")
-    where = ", where it gets a GPU" if config.placement.mode == "auto" and found.name != "sdpa" else ""
-    return f"{found.name} on the learner ({found.reason}{where})"
+    """Describe the learner's attention. Assumes that the learner's machine has the same packages as this one."""
+    attention = decide_attention(config.model, on_gpu=config.placement.mode != "cpu")
+    condition = ", if it gets a GPU" if config.placement.mode == "auto" and attention.name != "sdpa" else ""
+    return f"{attention.name} on the learner ({attention.reason}{condition})"
 
 
 def optimizer_settings(learner: LearnerConfig, course: OptimizerConfig) -> dict[str, object]:
-    """Return the learner's optimizer, and the course of its learning rate, which a warm start has of its own."""
+    """Return the learner's optimizer with the settings in `course`, which are different for a warm start."""
     names = ("learning_rate", "lr_schedule", "warmup_steps", "adam_betas", "weight_decay", "max_grad_norm")
     return {"optimizer": learner.optimizer} | {name: getattr(course, name) for name in names}
 

@@ -50,7 +50,7 @@ def test_auto_takes_flash_attention_where_it_can_compute(installed, model, on_gp
     ("mode", "version", "line"),
     [
         ("colocated", "2.8.3", "flash_attention_2 on the learner (flash-attn 2.8.3)"),
-        ("auto", "2.8.3", "flash_attention_2 on the learner (flash-attn 2.8.3, where it gets a GPU)"),
+        ("auto", "2.8.3", "flash_attention_2 on the learner (flash-attn 2.8.3, if it gets a GPU)"),
         ("colocated", None, "sdpa on the learner (flash-attn is not installed)"),
         ("cpu", "2.8.3", "sdpa on the learner (no GPU)"),
     ],

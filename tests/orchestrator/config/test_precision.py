@@ -76,11 +76,11 @@ def test_bfloat16_on_a_cpu_without_units_is_said_to_be_slow(cpu, caplog: pytest.
     config = load("countdown-tiny", [*BF16, "placement.mode=cpu"])
     (notice,) = notices(config)
     assert "bfloat16 on a CPU without hardware support for it" in notice and 'float32, or to "auto"' in notice
-    assert ("beware", notice) in supervised_plan(config)
+    assert ("warning", notice) in supervised_plan(config)
     assert not notices(load("countdown-tiny"))
     unsure = load("countdown-tiny", [*BF16, "placement.mode=auto"])
     assert not notices(unsure)
     resolve(unsure, separate_layout(unsure, (), TRAINING, "cpu"), "a model", lambda: 0.0)
     assert caplog.messages == [notice]
     cpu(X86.format(more=" avx512_bf16"))
-    assert not notices(config) and not [row for row in supervised_plan(config) if row[0] == "beware"]
+    assert not notices(config) and not [row for row in supervised_plan(config) if row[0] == "warning"]
