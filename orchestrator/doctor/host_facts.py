@@ -1,4 +1,4 @@
-"""Facts about this host, read from files of the system and from nvidia-smi. Nothing is judged here."""
+"""Read facts about this host from system files and nvidia-smi. Other files judge them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def gib(amount: float) -> str:
 
 @dataclass(frozen=True)
 class Space:
-    """The room in a file system, bytes."""
+    """The space of a file system, bytes."""
 
     total: int
     free: int
@@ -32,19 +32,19 @@ class Space:
 
 
 def space(folder: Path) -> Space:
-    """Return the room where `folder` is, or would be made."""
-    there = folder.absolute()
-    while not there.exists():
-        there = there.parent
-    usage = shutil.disk_usage(there)
-    return Space(usage.total, usage.free, os.access(there, os.W_OK | os.X_OK))
+    """Return the space of the file system where `folder` exists or would be created."""
+    existing = folder.absolute()
+    while not existing.exists():
+        existing = existing.parent
+    usage = shutil.disk_usage(existing)
+    return Space(usage.total, usage.free, os.access(existing, os.W_OK | os.X_OK))
 
 
 def cpu_flags(file: Path = PROC / "cpuinfo") -> frozenset[str]:
-    """Return the processor's abilities, such as avx2; empty where the file does not say."""
+    """Return the processor's flags, such as avx2; empty if they are not known."""
     try:
         lines = file.read_text().splitlines()
-        line = next((line for line in lines if line.startswith(("flags", "Features"))), "")  # the latter on Arm
+        line = next((line for line in lines if line.startswith(("flags", "Features"))), "")  # "Features" on Arm
     except OSError:
         line = ""
     return frozenset(line.partition(":")[2].split())
@@ -73,15 +73,15 @@ def control_groups(root: Path = CGROUPS, own: Path = OWN_CGROUPS) -> Iterator[Pa
 
 
 def container_limit(*names: str, root: Path = CGROUPS, own: Path = OWN_CGROUPS) -> int | None:
-    """Return the lowest limit that one of these files sets, such as ``memory.max``; None without a limit."""
+    """Return the lowest limit in files with these names, such as ``memory.max``; None without a limit."""
     files = (group / name for group in control_groups(root, own) for name in names)
     values = [file.read_text().strip() for file in files if file.is_file()]
-    # Version 1 says "no limit" by a huge number, version 2 by "max".
+    # For "no limit" version 1 has a huge number, version 2 "max".
     return min((int(value) for value in values if value.isdecimal() and int(value) < 2**60), default=None)
 
 
 def container_cores(root: Path = CGROUPS, own: Path = OWN_CGROUPS) -> float | None:
-    """Return how many cores may be busy at once; None without a limit."""
+    """Return the container's limit in cores; None without a limit."""
     quotas = []
     for group in control_groups(root, own):
         if (group / "cpu.max").is_file():
@@ -93,7 +93,7 @@ def container_cores(root: Path = CGROUPS, own: Path = OWN_CGROUPS) -> float | No
 
 @dataclass(frozen=True)
 class Process:
-    """One of this machine's processes, as far as this user sees them."""
+    """A process on this machine that is visible to this user."""
 
     pid: int
     parent: int
@@ -117,7 +117,7 @@ class Process:
 
 
 def processes(proc: Path = PROC) -> list[Process]:
-    """Return all processes that can be seen, without those that end meanwhile."""
+    """Return all visible processes. Skips processes that end during the call."""
     found = []
     for folder in proc.glob("[0-9]*"):
         try:
@@ -130,9 +130,9 @@ def processes(proc: Path = PROC) -> list[Process]:
 
 
 def listeners(ports: Iterable[int], proc: Path = PROC) -> dict[int, int | None]:
-    """Return the ports that are listened on, each with the process; None for one that is not ours to see.
+    """Return those of `ports` on which a process listens, each with its pid; None if the process is not visible.
 
-    Connects to nothing.
+    Makes no connections.
     """
     inodes: dict[str, int] = {}
     for table in ("net/tcp", "net/tcp6"):
@@ -157,7 +157,7 @@ def listeners(ports: Iterable[int], proc: Path = PROC) -> dict[int, int | None]:
 
 @dataclass(frozen=True)
 class Gpu:
-    """One line of nvidia-smi; memory in MiB, None where it does not say."""
+    """One line of nvidia-smi; memory in MiB, None if it is not reported."""
 
     index: str
     uuid: str
@@ -167,7 +167,7 @@ class Gpu:
     compute_capability: str
     compute_mode: str
     users: tuple[str, ...] = ()
-    """Processes on it, such as ``python (pid 12, 900 MiB)``. In a container those outside are not seen."""
+    """Processes that use it, such as ``python (pid 12, 900 MiB)``. In a container other processes are not visible."""
 
 
 @dataclass(frozen=True)
@@ -179,18 +179,19 @@ class Driver:
     """The newest CUDA that it supports."""
     gpus: tuple[Gpu, ...]
     failure: str = ""
-    """The words of nvidia-smi when it failed."""
+    """The error message of nvidia-smi; empty if it did not fail."""
 
 
 def nvidia_smi(*arguments: str) -> str:
-    """Return what nvidia-smi prints. Raises OSError when it is not there, RuntimeError when it fails or hangs."""
+    """Return the output of nvidia-smi. Raises OSError if it is not installed, RuntimeError if it fails or hangs."""
     try:
-        done = subprocess.run(["nvidia-smi", *arguments], capture_output=True, text=True, timeout=15, check=False)
+        process = subprocess.run(["nvidia-smi", *arguments], capture_output=True, text=True, timeout=15, check=False)
     except subprocess.TimeoutExpired as error:
-        raise RuntimeError("nvidia-smi hangs") from error
-    if done.returncode:
-        raise RuntimeError((done.stdout + done.stderr).strip()[:300] or f"nvidia-smi ended with {done.returncode}")
-    return done.stdout
+        raise RuntimeError("nvidia-smi gives no answer within 15 s") from error
+    if process.returncode:
+        output = (process.stdout + process.stderr).strip()[:300]
+        raise RuntimeError(output or f"nvidia-smi failed with exit code {process.returncode}")
+    return process.stdout
 
 
 def read_driver(ask: Callable[..., str] = nvidia_smi) -> Driver | None:
@@ -216,7 +217,7 @@ def read_driver(ask: Callable[..., str] = nvidia_smi) -> Driver | None:
 
 
 def read_users(ask: Callable[..., str]) -> list[list[str]]:
-    """Return GPU, process, its name and MiB of each user; empty for a driver that does not tell."""
+    """Return GPU, process id, name and MiB of each process on a GPU; empty if the driver does not report them."""
     try:
         return rows(ask("--query-compute-apps=gpu_uuid,pid,process_name,used_memory", "--format=csv,noheader,nounits"))
     except RuntimeError:

@@ -1,4 +1,4 @@
-"""The findings of `rayzero doctor`, as a table for people and as JSON for machines."""
+"""Print the findings of `rayzero doctor`, as a table or as JSON."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ STATUS_WIDTH, NAME_WIDTH = 9, 19
 
 
 def doctor(*, as_json: bool) -> int:
-    """Examine this machine and print the findings. Return 0 when nothing is broken, else 1."""
+    """Examine this machine and print the findings. Return 0 if nothing is broken, otherwise 1."""
     findings = examine(say_progress)
     if sys.stderr.isatty():
         print("\r\033[K", end="", file=sys.stderr, flush=True)
@@ -35,16 +35,16 @@ def exit_code(findings: Sequence[Finding]) -> int:
 
 
 def say_progress(waiting: Sequence[str]) -> None:
-    """Print the checks under way on a line that overwrites itself, in a terminal only."""
+    """Print the running checks on one line that is overwritten each time. Does nothing outside a terminal."""
     if sys.stderr.isatty():
         line = f"examining (about 30 s): {', '.join(waiting)}"
         print(f"\r\033[K{line[: shutil.get_terminal_size().columns - 1]}", end="", file=sys.stderr, flush=True)
 
 
 def table(findings: Sequence[Finding], width: int, *, in_color: bool = False) -> str:
-    """Return a line for each finding; below one that is not ok stand what was expected, and the fix.
+    """Return the table: a line for each finding, with the expected state and the fix below it if it is not ok.
 
-    What is broken comes last, where eyes are.
+    Broken findings come last, where a user of a terminal sees them first.
     """
     lines = []
     for finding in sorted(findings, key=lambda finding: list(COLORS).index(finding.status)):
@@ -62,7 +62,7 @@ def table(findings: Sequence[Finding], width: int, *, in_color: bool = False) ->
 def entry(status: str, name: str, text: str, width: int) -> list[str]:
     """Return the lines of one text, wrapped below its status and name."""
     margin = STATUS_WIDTH + NAME_WIDTH
-    # Commands are to be copied: never cut a word or an option in two.
+    # Users copy these commands, so a word or an option is never split.
     wrapped = textwrap.wrap(text, max(width - margin, 30), break_long_words=False, break_on_hyphens=False) or [""]
     first = f"{status}{name:<{NAME_WIDTH - 1}} {wrapped[0]}"
     return [first, *(" " * margin + line for line in wrapped[1:])]

@@ -1,6 +1,6 @@
-"""Findings, and how checks are run: all at once, so that one that fails or hangs keeps no other from its answer.
+"""Run all checks at the same time, so that a check that fails or hangs does not stop the others. Define findings.
 
-The doctor uses the standard library only, and runs on Python 3.10 too: it has to answer where nothing else does.
+The doctor uses only the standard library, and also runs on Python 3.10: it must work where nothing else works.
 """
 
 from __future__ import annotations
@@ -27,12 +27,13 @@ class Finding:
 
     name: str
     status: Status
-    """``broken``: a run fails, or computes what was not asked for. ``warning``: some runs do, or they are slow."""
+    """``broken``: runs fail or compute something wrong. ``warning``: some runs do, or runs are slow."""
     found: str
+    """The state of the machine, in words."""
     expected: str = ""
-    """Empty when what was found is as expected."""
+    """The expected state, in words; empty if the status is ok."""
     fix: str = ""
-    """A command or a sentence; never empty unless the status is ok."""
+    """A command or a sentence; empty only if the status is ok."""
 
 
 def ok(name: str, found: str) -> Finding:
@@ -52,12 +53,12 @@ def shortened(names: Sequence[str], most: int = 5) -> str:
 
 
 Progress = Callable[[Sequence[str]], None]
-"""Called with the names of the checks that are still under way."""
+"""Called with the names of the checks that are still running."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """Some findings about one thing."""
+    """A function that returns findings about one subject."""
 
     name: str
     run: Callable[[], Sequence[Finding]]
@@ -68,10 +69,10 @@ Answers = queue.SimpleQueue[tuple[int, Sequence[Finding]]]
 
 
 def run_checks(checks: Sequence[Check], progress: Progress) -> list[Finding]:
-    """Return the findings in the checks' order. A check that raises, or passes its deadline, is a finding itself."""
+    """Return the findings in the order of the checks. A check that raises or misses its deadline becomes a warning."""
     answers: Answers = queue.SimpleQueue()
     for index, check in enumerate(checks):
-        # Daemons: a check that hangs must not keep the process from ending.
+        # Daemon threads: a check that hangs must not prevent the process from ending.
         threading.Thread(target=answer, args=(index, check, answers), daemon=True).start()
     start = time.monotonic()
     found: dict[int, Sequence[Finding]] = {}
@@ -92,7 +93,8 @@ def answer(index: int, check: Check, answers: Answers) -> None:
         findings = check.run()
     except Exception as error:  # noqa: BLE001  one failed check must not end the others
         why = f"could not be checked: {type(error).__name__}: {error}"[:300]
-        findings = [warning(check.name, why, "an answer", "fix what is broken first; if this stays, please report it")]
+        fix = "fix the broken findings first; if this one remains, please report it"
+        findings = [warning(check.name, why, "an answer", fix)]
     answers.put((index, findings))
 
 
@@ -104,7 +106,7 @@ def no_answer(check: Check) -> Finding:
 
 
 MARK = "rayzero-doctor-facts:"
-# The alarm ends a child whose parent was killed. At the end no library gets to crash while it tidies up.
+# The alarm ends a child whose parent was killed. os._exit skips the cleanup of libraries, in which some crash.
 FRAME = """import json, os, signal, sys
 signal.alarm({alarm_s})
 facts = {{}}
@@ -117,20 +119,20 @@ os._exit(0)
 
 @dataclass(frozen=True)
 class ProbeOutcome:
-    """The end of a line of Python that ran in a process of its own."""
+    """The result of Python code that ran in a separate process."""
 
     status: Literal["done", "failed", "crashed", "hung"]
     seconds: float
     facts: Mapping[str, Any] = field(default_factory=dict)
-    """What the code put into its dictionary ``facts``; empty unless done."""
+    """The dictionary ``facts`` that the code filled; empty unless the status is ``done``."""
     words: str = ""
-    """Why: the last line of a traceback, or the signal. When done, all that was printed."""
+    """The reason: the last line of a traceback, or the signal. If the status is ``done``, everything printed."""
 
 
 def probe(code: str, timeout_s: float, environment: Mapping[str, str] | None = None) -> ProbeOutcome:
-    """Run `code` with this Python in a process of its own, where it may raise, crash or hang.
+    """Run `code` with this Python in a separate process, where it may raise, crash or hang.
 
-    It may fill the dictionary ``facts``. `environment` holds variables to set beside our own.
+    The code may fill the dictionary ``facts``. `environment` has variables to add to the current ones.
     """
     start = time.monotonic()
     child = subprocess.Popen(
@@ -144,22 +146,22 @@ def probe(code: str, timeout_s: float, environment: Mapping[str, str] | None = N
         start_new_session=True,
     )
     try:
-        output, complaints = child.communicate(timeout=timeout_s)
+        output, errors = child.communicate(timeout=timeout_s)
     except subprocess.TimeoutExpired:
         end(child)
         return ProbeOutcome("hung", time.monotonic() - start, words=f"no answer within {timeout_s:g} s")
     seconds = time.monotonic() - start
-    said, _, facts = output.rpartition(MARK)
+    printed, _, facts = output.rpartition(MARK)
     if child.returncode == 0 and MARK in output:
-        return ProbeOutcome("done", seconds, json.loads(facts), (said + complaints).strip())
+        return ProbeOutcome("done", seconds, json.loads(facts), (printed + errors).strip())
     if child.returncode < 0:
         return ProbeOutcome("crashed", seconds, words=f"died of {signal.Signals(-child.returncode).name}")
-    lines = complaints.strip().splitlines() or [f"ended with exit code {child.returncode} and no message"]
+    lines = errors.strip().splitlines() or [f"ended with exit code {child.returncode} and no message"]
     return ProbeOutcome("failed", seconds, words=lines[-1][:300])
 
 
 def end(child: subprocess.Popen[str]) -> None:
-    """Kill the child and what it started."""
+    """Kill the child and the processes that it started."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(child.pid, signal.SIGKILL)
     # A grandchild that left the group may still hold the pipes: do not wait for it.

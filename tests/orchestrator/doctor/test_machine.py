@@ -111,7 +111,7 @@ def test_gpus_and_who_uses_them(nvidia_smi, monkeypatch) -> None:
     assert "python3.11 (pid 4242, 20874 MiB)" in used.found
     assert "CUDA up to 13.0" in machine.check_driver(driver, True).found
     monkeypatch.setenv("USERS_FAIL", "3")
-    assert "not seen from here" in machine.check_gpu(nvidia_smi(NVIDIA_SMI).gpus[1]).found
+    assert "not visible from here" in machine.check_gpu(nvidia_smi(NVIDIA_SMI).gpus[1]).found
 
 
 def test_drivers_that_do_not_answer(nvidia_smi, tmp_path, monkeypatch) -> None:

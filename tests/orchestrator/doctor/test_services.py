@@ -67,7 +67,7 @@ def test_who_listens_on_a_port(taken, monkeypatch) -> None:
 def test_a_port_of_a_process_that_is_not_seen() -> None:
     finding = services.check_ports({6379: None}, [], None, "2.60.0")[0]
     status_and_fix(finding, "warning", "--port")
-    assert "not seen" in finding.found
+    assert "not visible" in finding.found
 
 
 def test_a_cluster_that_runs_here(web) -> None:
