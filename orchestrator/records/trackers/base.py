@@ -1,4 +1,4 @@
-"""The interface of trackers, and several of them as one."""
+"""The interface of trackers, and one tracker that combines several."""
 
 from __future__ import annotations
 
@@ -10,34 +10,34 @@ from rollout.types.completions import Group, RemoteGroup
 
 
 class LearnedGroup(NamedTuple):
-    """A group of a step, and what the update made of it."""
+    """A group of a step, with what the update recorded about it."""
 
     group: RemoteGroup
     advantages: Sequence[float]
-    """Of its completions."""
+    """One for each completion."""
     logprobs: LogprobRecord | None = None
-    """Of its tokens; None where they are not recorded, or the group was not trained on."""
+    """The learner's logprobs of its tokens; None if they were not recorded, or the group was not trained on."""
 
 
 RemoteAdvantages = Sequence[LearnedGroup]
 
 
 class Tracker(Protocol):
-    """Takes the metrics of each step, its groups, and those of held-out prompts; step 0 is the first evaluation."""
+    """Receives each step's metrics, its groups, and the groups of held-out prompts. Step 0 is the first evaluation."""
 
     def log(
         self, step: int, metrics: Mapping[str, float], groups: RemoteAdvantages = (), held_out: Sequence[Group] = ()
     ) -> None: ...
 
     def flush(self) -> None:
-        """Return once all that was logged is where it is kept. Raise what has kept some of it from getting there."""
+        """Return when everything that was logged is stored. Raise the error that prevented that."""
         return
 
     def close(self) -> None: ...
 
 
 class Trackers(Tracker):
-    """Several trackers as one."""
+    """Passes every call to several trackers."""
 
     def __init__(self, trackers: Sequence[Tracker]) -> None:
         self._trackers = trackers

@@ -1,6 +1,6 @@
-"""Trackers of other programs run beside the loop, each in a process of its own that follows the run's files.
+"""Run the trackers of other programs beside the loop, each in its own process that follows the run's files.
 
-The loop never waits for them, and what becomes of them never becomes of the run: metrics.jsonl has every step.
+The loop never waits for them, and their failures do not affect the run: metrics.jsonl has every step.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from orchestrator.records.trackers.follow import LAST_S
 logger = logging.getLogger(__name__)
 
 END_S = 60.0
-"""How long the command waits, after the run, for all of them to tell the rest. Then they go on without it."""
+"""Seconds that the command waits, after the run, until all of them have sent the rest. Then they continue alone."""
 MAX_SAID = 2000
-"""Bytes of the end of a log that are looked at for why a process ended."""
+"""Bytes at the end of a log that are searched for the reason why a process ended."""
 
 Say = Callable[[str], None]
 
 
 @contextmanager
 def trackers_beside(names: Sequence[str], run: Path, after: int, say: Say) -> Iterator[None]:
-    """Have the programs told of the run while the context lasts, and then of the rest.
+    """Send the run's data to the programs while the context lasts, and the rest at its end.
 
     Args:
-        names: of `tracking.to`.
+        names: the programs, as `tracking.to` names them.
         run: the run's directory.
-        after: the step that the run goes on after; -1 where it begins.
+        after: the last step before this command; -1 if the run begins with it.
         say: shows a message to the user. Each message is also written to log.txt.
     """
     processes = [TrackerProcess(name, run, after, say) for name in names]
@@ -45,7 +45,7 @@ def trackers_beside(names: Sequence[str], run: Path, after: int, say: Say) -> It
     finally:
         for process in processes:
             process.end()
-        # After an error, or a second Ctrl-C, the command leaves at once, and they tell the rest behind it.
+        # After an error, or a second Ctrl-C, the command exits at once, and they send the rest without it.
         if has_ended_well:
             deadline = time.monotonic() + END_S
             for process in processes:
@@ -59,55 +59,55 @@ class TrackerProcess:
         self._name, self._run, self._say = name, run, say
         self._log = run / FOLDER / f"{name}.log"
         self._process: subprocess.Popen[bytes] | None = None
-        self._has_told = threading.Lock()
+        self._has_reported_end = threading.Lock()
         command = [sys.executable, "-m", "orchestrator.records.trackers.follow", str(run), name, str(after)]
         try:
             self._log.parent.mkdir(exist_ok=True)
             with self._log.open("ab") as log:
-                # In a session of its own, which Ctrl-C in the run's terminal does not reach.
+                # In its own session, which Ctrl-C in the run's terminal does not reach.
                 self._process = subprocess.Popen(
                     command, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True
                 )
         except OSError as error:
-            self._tell(f"gets no data of the run ({error.strerror})")
+            self._report(f"gets no data of the run ({error.strerror})")
             return
         threading.Thread(target=self._watch, args=(self._process,), name=f"{name}-tracker", daemon=True).start()
 
     def end(self) -> None:
-        """Ask for the end, which comes once all is told."""
+        """Ask the process to end. It ends when it has sent everything."""
         if self._process is not None and self._process.stdin is not None:
             with suppress(OSError):
                 self._process.stdin.close()
 
     def wait(self, deadline: float) -> None:
-        """Wait for the end, and say where it does not come in time, or badly."""
+        """Wait until the process ends. Report if it does not end in time, or fails."""
         if self._process is None:
             return
         try:
             self._process.wait(max(0.0, deadline - time.monotonic()))
-            self._tell_of_end(self._process)
+            self._report_failure(self._process)
         except subprocess.TimeoutExpired:
             minutes = LAST_S // 60
-            self._tell(
+            self._report(
                 f"has not taken the rest of the data within {END_S:g} s; its process continues for up to "
                 f"{minutes} minutes"
             )
 
     def _watch(self, process: subprocess.Popen[bytes]) -> None:
-        """Say it at once when the process fails before the run ends."""
+        """Report at once when the process fails before the run ends."""
         process.wait()
-        self._tell_of_end(process)
+        self._report_failure(process)
 
-    def _tell_of_end(self, process: subprocess.Popen[bytes]) -> None:
-        if process.returncode != 0 and self._has_told.acquire(blocking=False):
-            said = self._log.read_bytes()[-MAX_SAID:].decode(errors="replace").split("\n")
-            last = next((line.strip() for line in reversed(said) if line.strip()), "without a word")
-            self._tell(f"gets no more data of the run ({last})")
+    def _report_failure(self, process: subprocess.Popen[bytes]) -> None:
+        if process.returncode != 0 and self._has_reported_end.acquire(blocking=False):
+            lines = self._log.read_bytes()[-MAX_SAID:].decode(errors="replace").split("\n")
+            last = next((line.strip() for line in reversed(lines) if line.strip()), "its process ended without a word")
+            self._report(f"gets no more data of the run ({last})")
 
-    def _tell(self, what: str) -> None:
+    def _report(self, what: str) -> None:
         sentence = (
             f"tracking.to: {self._name} {what}. The run is not affected, metrics.jsonl has every step, and "
-            f"{self._log} says more. What is missing is sent by the next command of this run, or by `python -m "
+            f"{self._log} has details. The missing data is sent by the next command of this run, or by `python -m "
             f"orchestrator.records.trackers.follow {self._run} {self._name} < /dev/null`"
         )
         logger.warning("%s", sentence)

@@ -15,17 +15,17 @@ from orchestrator.records.trackers.wandb import check_login
 
 
 def build_trackers(config: RunConfig, directory: RunDirectory, *others: Tracker) -> Trackers:
-    """Return `others`, metrics.jsonl and Ray's metrics. Those of `tracking.to` follow the files: see beside.py."""
+    """Return `others`, metrics.jsonl and Ray's metrics. The trackers of `tracking.to` run apart: see beside.py."""
     return Trackers([FileTracker(directory, config), RayMetricsTracker(config.name), *others])
 
 
 def check_trackers(config: RunConfig) -> None:
-    """Raise ConfigError for a program that is not installed, and WandbError where nobody is logged in there."""
+    """Raise ConfigError if a program is not installed, and WandbError if the login for Weights & Biases is missing."""
     for name in config.tracking.programs:
         if find_spec(PACKAGES[name]) is None:
             raise ConfigError(
-                f"tracking.to names {name!r}, and {PACKAGES[name]} is not installed: pip install 'rayzero[{name}]', or "
-                "take it out of tracking.to"
+                f"tracking.to names {name!r}, but {PACKAGES[name]} is not installed: pip install 'rayzero[{name}]', or "
+                "remove it from tracking.to"
             )
     if "wandb" in config.tracking.programs:
         check_login()

@@ -1,4 +1,4 @@
-"""Trackers of other programs: what each has to offer, and what all of them need."""
+"""The interface of other programs' trackers, and helper functions for all of them."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from orchestrator.records.trackers.base import RemoteAdvantages, Tracker
 from rollout.types.completions import Group
 
 PACKAGES = {"wandb": "wandb", "tensorboard": "tensorboardX", "trackio": "trackio", "mlflow": "mlflow"}
-"""What has to be installed, by the name in `tracking.to`, which is also that of the extra in pyproject.toml."""
+"""The package that each needs, by the name in `tracking.to`. The extra in pyproject.toml has the same name."""
 FOLDER = "trackers"
-"""Where a run's directory keeps their logs, and how far each has got."""
+"""Folder in a run's directory with their logs, and the progress of each."""
 NUM_ROWS = 32
-"""Rows of a table of completions: the first completion of the first prompts, the same ones at each evaluation."""
+"""Rows of a table of completions: the first completion of the first prompts, the same prompts at each evaluation."""
 LONGEST_TEXT = 10_000
-"""Characters of a question or a completion."""
+"""Most characters that are sent of a question or a completion."""
 COLUMNS = ("prompt", "completion", "reward", "correctness", "tokens", "finish_reason")
 
 
 class ExternalTracker(Tracker, ABC):
-    """A tracker whose figures another program keeps. It runs in a process of its own: see follow.py."""
+    """A tracker that sends metrics to another program. It runs in its own process: see follow.py."""
 
     is_empty: bool
-    """True if the tracker has nothing of the run yet, or starts again."""
+    """True if the program has no data of the run yet, or starts again."""
 
     def rewind(self, step: int) -> int | None:
-        """Forget that step and later ones, which are done again.
+        """Discard `step` and later steps, because the run repeats them.
 
-        Return the step from which on all is told again; None where what is kept cannot be changed: it stays as it is.
+        Return the first step that has to be sent again; None if the program cannot change what it has.
         """
         return None
 
@@ -46,23 +46,23 @@ class ExternalTracker(Tracker, ABC):
     def log(
         self, step: int, metrics: Mapping[str, float], groups: RemoteAdvantages = (), held_out: Sequence[Group] = ()
     ) -> None:
-        """Take the metrics of a step."""
+        """Send the metrics of a step."""
 
     @abstractmethod
     def log_completions(self, step: int, rows: Sequence[Sequence[Any]]) -> None:
-        """Take rows of COLUMNS: completions of an evaluation. Their texts are a model's."""
+        """Send an evaluation's completions, as rows of COLUMNS. Their texts are a model's, so do not trust them."""
 
     @abstractmethod
     def log_curve(self, step: int, file: Path) -> None:
-        """Take the curve as it is after that step, a PNG."""
+        """Send the learning curve after that step, a PNG file."""
 
     @abstractmethod
     def log_report(self, file: Path) -> None:
-        """Take the report, at the end."""
+        """Send the report, at the end."""
 
 
 def external_tracker(name: str, run: RunFiles) -> ExternalTracker:
-    """Return the tracker with that name in `tracking.to`, started or resumed for the run."""
+    """Start or resume the tracker that `tracking.to` names `name`, and return it."""
     module = import_module(f"orchestrator.records.trackers.{name}")
     tracker: ExternalTracker = getattr(module, f"{name.capitalize()}Tracker")(run)
     return tracker
@@ -74,22 +74,22 @@ def project(run: RunFiles) -> str:
 
 
 def kept_id(run: RunFiles, name: str, new: Callable[[], str]) -> tuple[str, bool]:
-    """Return the id that a run goes by in a program, and whether it is new.
+    """Return the run's id in a program, and whether it is new; `new` creates one.
 
-    The run's directory keeps it, for another run of that name, of another machine or in a folder that was removed, is
-    another run.
+    The id is stored in the run's directory, because a name does not identify a run: another machine may have a run
+    with the same name, or the folder may have been removed.
     """
     file = run.path / FOLDER / f"{name}_id"
     if file.exists():
         return file.read_text().strip(), False
-    found = new()
+    created = new()
     file.parent.mkdir(exist_ok=True)
-    write_atomically(file, found + "\n")
-    return found, True
+    write_atomically(file, created + "\n")
+    return created, True
 
 
 def completion_rows(file: Path) -> list[list[Any]]:
-    """Return a table of an evaluation's completions, from its file in `held_out/`."""
+    """Return the rows of COLUMNS for an evaluation, from its file in `held_out/`."""
     rows: dict[str, list[Any]] = {}
     for record in records_of(file):
         if record["prompt_id"] not in rows:

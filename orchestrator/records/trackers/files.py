@@ -13,7 +13,7 @@ from rollout.types.completions import Group
 
 
 class FileTracker(Tracker):
-    """metrics.jsonl. A recorder writes rollouts beside the loop, and draws curve and report after each evaluation."""
+    """Writes metrics.jsonl. A recorder beside the loop writes rollouts, and curve and report after each evaluation."""
 
     def __init__(self, directory: RunDirectory, config: RunConfig) -> None:
         self._directory = directory
@@ -24,14 +24,14 @@ class FileTracker(Tracker):
         self, step: int, metrics: Mapping[str, float], groups: RemoteAdvantages = (), held_out: Sequence[Group] = ()
     ) -> None:
         if (groups or held_out) and self._config.tracking.save_rollouts:
-            self._beside.write(step, groups, held_out)
+            self._started_recorder.write(step, groups, held_out)
         self._directory.log_metrics(step, metrics)
         if any(key.startswith(OWN) for key in metrics):
-            # Before training there is nothing to report, and the end of the run writes the last one.
-            self._beside.draw(with_report=0 < step < self._config.num_steps)
+            # Before training there is nothing to report, and the run writes the last report at its end.
+            self._started_recorder.draw(with_report=0 < step < self._config.num_steps)
 
     @property
-    def _beside(self) -> Recorder:
+    def _started_recorder(self) -> Recorder:
         self._recorder = self._recorder or Recorder(self._directory, f"{self._config.name}/recorder")
         return self._recorder
 

@@ -18,16 +18,16 @@ from rollout.types.completions import Group
 FOLDER = "mlflow"
 """In `runs_dir`, so that MLflow can compare the runs."""
 LONGEST_VALUE, LONGEST_KEY = 6000, 250
-"""Characters that MLflow takes of a parameter."""
+"""Most characters that MLflow accepts in a parameter's value and key."""
 MAX_AT_ONCE = 100
-"""Parameters that it takes in one call."""
+"""Most parameters that MLflow accepts in one call."""
 
 
 class MlflowTracker(ExternalTracker):
-    """The experiment is `tracking.project`, settings are parameters. MLflow keeps a step as it was told first."""
+    """Logs to the experiment `tracking.project`; settings are parameters. MLflow keeps the first values of a step."""
 
     def __init__(self, run: RunFiles) -> None:
-        """Begin, or go on under the id that the run's directory keeps."""
+        """Create the run, or continue under the id in the run's directory."""
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         from mlflow import MlflowClient
 
@@ -47,13 +47,13 @@ class MlflowTracker(ExternalTracker):
         from mlflow.entities import Metric
 
         now = int(1000 * time.time())
-        found = [Metric(allowed(key), value, now, step) for key, value in metrics.items()]
-        for begin in range(0, len(found), MAX_AT_ONCE):
-            self._client.log_batch(self._id, metrics=found[begin : begin + MAX_AT_ONCE])
+        entities = [Metric(allowed(key), value, now, step) for key, value in metrics.items()]
+        for begin in range(0, len(entities), MAX_AT_ONCE):
+            self._client.log_batch(self._id, metrics=entities[begin : begin + MAX_AT_ONCE])
 
     def log_completions(self, step: int, rows: Sequence[Sequence[Any]]) -> None:
         file = f"completions/step_{step:06d}.json"
-        # What MLflow's own `log_table` writes, which would append to a table that is there.
+        # Same format as MLflow's own `log_table`, which would append to an existing table.
         self._client.log_dict(self._id, {"columns": list(COLUMNS), "data": [list(row) for row in rows]}, file)
         tables = json.loads(self._client.get_run(self._id).data.tags.get("mlflow.loggedArtifacts", "[]"))
         if not any(table["path"] == file for table in tables):
@@ -70,7 +70,7 @@ class MlflowTracker(ExternalTracker):
         self._client.set_terminated(self._id)
 
     def _create(self, run: RunFiles, artifacts: Path | None) -> str:
-        """Create the run, in an experiment that is created where it is not there yet. Return its id."""
+        """Create the run, and its experiment if it does not exist yet. Return the run's id."""
         from mlflow.entities import Param
 
         name = project(run)
@@ -81,14 +81,14 @@ class MlflowTracker(ExternalTracker):
         else:
             experiment_id = experiment.experiment_id
         created: str = self._client.create_run(experiment_id, run_name=run.name).info.run_id
-        found = [Param(allowed(key)[:LONGEST_KEY], str(value)[:LONGEST_VALUE]) for key, value in flat(run.config)]
-        for begin in range(0, len(found), MAX_AT_ONCE):
-            self._client.log_batch(created, params=found[begin : begin + MAX_AT_ONCE])
+        entities = [Param(allowed(key)[:LONGEST_KEY], str(value)[:LONGEST_VALUE]) for key, value in flat(run.config)]
+        for begin in range(0, len(entities), MAX_AT_ONCE):
+            self._client.log_batch(created, params=entities[begin : begin + MAX_AT_ONCE])
         return created
 
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield each setting by its whole name, such as `learner.learning_rate`."""
+    """Yield the full name of each setting, such as `learner.learning_rate`, with its value."""
     for key, value in settings.items():
         if isinstance(value, dict) and value:
             yield from flat(value, f"{prefix}{key}.")

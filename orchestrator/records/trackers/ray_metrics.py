@@ -13,16 +13,16 @@ from orchestrator.records.trackers.base import RemoteAdvantages, Tracker
 from rollout.types.completions import Group
 
 REPEAT_S = 1.0
-"""Seconds after which values are given to Ray again. Ray's report interval is never shorter."""
+"""Seconds after which values are set in Ray again. Ray's report interval is never shorter."""
 
 
 class RayMetricsTracker(Tracker):
-    """A gauge for each metric key, tagged with the run's name, and a counter of steps.
+    """Keeps a gauge for each metric key, tagged with the run's name, and a counter of steps.
 
     Ray gives all of them the prefix `ray_`, and the counter the suffix `_total`. A gauge keeps its value until a step
     logs that key again, so the held-out figures stay between two evaluations. Nothing waits for Ray's metrics agent:
-    the values stay in this process until the agent is told, every RAY_metrics_report_interval_ms, or never where there
-    is none.
+    the values stay in this process until Ray sends them to the agent, every RAY_metrics_report_interval_ms. Without an
+    agent they are never sent.
     """
 
     def __init__(self, run: str) -> None:
@@ -45,12 +45,12 @@ class RayMetricsTracker(Tracker):
             self._steps.inc(tags=self._tags)
 
     def close(self) -> None:
-        """Stop reporting; Ray forgets the run two report intervals later."""
+        """Stop reporting. Ray drops the run's values two report intervals later."""
         self._closed.set()
         self._thread.join()
 
     def _keep_reporting(self) -> None:
-        # Ray reports a value once, and drops it when no other came for two report intervals: a step may take longer.
+        # Ray reports a value once, and drops it after two report intervals without a new one: a step may take longer.
         while not self._closed.wait(REPEAT_S):
             with self._lock:
                 self._report()
@@ -72,6 +72,6 @@ def metric_name(key: str) -> str:
 
 
 def description(key: str) -> str:
-    """Return the meaning of a metric; the key itself where nothing is known of it."""
+    """Return the meaning of a metric; the key itself if the metric has no entry in the table."""
     metric = find_metric(key)
     return metric.meaning if metric else key

@@ -1,4 +1,4 @@
-"""TensorBoard: event files in the run's directory, by tensorboardX, which needs no TensorFlow."""
+"""TensorBoard: event files in the run's directory, written by tensorboardX, which needs no TensorFlow."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FOLDER = "tensorboard"
 
 @contextmanager
 def without_torch() -> Iterator[None]:
-    """Hide torch, which tensorboardX imports where it finds it: seconds and 150 MiB for nothing."""
+    """Hide torch: tensorboardX imports it if it is installed, which would cost seconds and 150 MiB for nothing."""
     is_hidden = "torch" not in sys.modules
     if is_hidden:
         sys.modules["torch"] = None  # type: ignore[assignment]
@@ -31,14 +31,14 @@ def without_torch() -> Iterator[None]:
 
 
 class TensorboardTracker(ExternalTracker):
-    """TensorBoard reads all event files of a folder: `tensorboard --logdir runs` shows every run by its name.
+    """Writes event files. TensorBoard reads all of a folder: `tensorboard --logdir runs` shows every run by its name.
 
-    A file may say that steps of earlier files are done again: TensorBoard then shows the new ones alone. It keeps no
-    artifacts, so the report is named with its place.
+    A file may say that the run repeats steps of earlier files: TensorBoard then shows only the new ones. It stores no
+    artifacts, so the report is logged as its path.
     """
 
     def __init__(self, run: RunFiles) -> None:
-        """Begin a new file beside those of earlier commands."""
+        """Start a new file beside the files of earlier commands."""
         self._folder = run.path / FOLDER
         self.is_empty = not [*self._folder.glob("events.*")]
         self._step = 0
@@ -61,14 +61,14 @@ class TensorboardTracker(ExternalTracker):
 
     def log_completions(self, step: int, rows: Sequence[Sequence[Any]]) -> None:
         for index, (prompt, completion, *figures) in enumerate(rows):
-            told = ", ".join(f"{name} {value}" for name, value in zip(COLUMNS[2:], figures, strict=True))
-            text = f"{told}\n\n{as_code(prompt)}\nCompletion:\n\n{as_code(completion)}"
+            header = ", ".join(f"{name} {value}" for name, value in zip(COLUMNS[2:], figures, strict=True))
+            text = f"{header}\n\n{as_code(prompt)}\nCompletion:\n\n{as_code(completion)}"
             self._writer.add_text(f"held_out/{index:02}", text, step)
 
     def log_curve(self, step: int, file: Path) -> None:
         from tensorboardX.proto.summary_pb2 import Summary
 
-        # As it is: the writer's own call would unpack it and pack it again.
+        # The writer's own call would decode the PNG and encode it again.
         image = Summary.Image(encoded_image_string=file.read_bytes())
         self._writer.file_writer.add_summary(Summary(value=[Summary.Value(tag="curve", image=image)]), step)
 
@@ -82,7 +82,7 @@ class TensorboardTracker(ExternalTracker):
         with without_torch():
             from tensorboardX import SummaryWriter
 
-        # The name tells the second, and two files may begin in one.
+        # tensorboardX puts only the time in seconds into the name, and two files may start within one second.
         suffix = f".{len([*self._folder.glob('events.*')])}"
         self._writer = SummaryWriter(str(self._folder), purge_step=purge_step, filename_suffix=suffix)
 

@@ -1,4 +1,4 @@
-"""The numbers of each step in the terminal."""
+"""Show the metrics of each step in the terminal."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rollout.types.prompts import PromptFormat
 
 
 class ConsoleTracker(Tracker):
-    """A line a step, and below it a bar with the time that is left."""
+    """Prints one line for each step, and below them a progress bar with the remaining time."""
 
     def __init__(self, console: Console, num_steps: int) -> None:
         self._console = console
@@ -27,7 +27,7 @@ class ConsoleTracker(Tracker):
             TextColumn("· left"),
             TimeRemainingColumn(),
             console=console,
-            # Redrawing a bar in a log file makes a line of each.
+            # In a log file each redraw of the bar would become a line.
             disable=not console.is_terminal,
         )
         self._task = self._progress.add_task("steps", total=num_steps)
@@ -36,7 +36,7 @@ class ConsoleTracker(Tracker):
     def log(
         self, step: int, metrics: Mapping[str, float], groups: RemoteAdvantages = (), held_out: Sequence[Group] = ()
     ) -> None:
-        self._progress.start()  # again without effect
+        self._progress.start()  # only the first call has an effect
         if any(key.startswith("eval/") for key in metrics):
             for line in evaluation_lines(step, metrics):
                 self._console.print(line, highlight=False)
@@ -49,7 +49,7 @@ class ConsoleTracker(Tracker):
 
 
 def step_line(step: int, num_steps: int, metrics: Mapping[str, float]) -> str:
-    """Return the line of a step, `step 12/40  reward 0.512  right 46.1%` and so on."""
+    """Return the line of a step, which begins like `step 12/40  reward 0.512  right 46.1%`."""
     phases = " ".join(f"{name} {metrics[f'time/{name}_s']:.1f}" for name in ("rollout", "update", "publish"))
     left = (num_steps - step) * (metrics["time/step_s"] - metrics.get("time/evaluation_s", 0.0))
     right = f"right {100 * metrics['reward/correctness']:.1f}%  " if "reward/correctness" in metrics else ""
@@ -62,7 +62,7 @@ def step_line(step: int, num_steps: int, metrics: Mapping[str, float]) -> str:
 
 
 def evaluation_lines(step: int, metrics: Mapping[str, float]) -> list[str]:
-    """Return `held-out after step 20  pass@1 57.3% ± 2.9` and so on, a line for each format that was measured."""
+    """Return a line for each evaluated format, which begins like `held-out after step 20  pass@1 57.3% ± 2.9`."""
     when = f"after step {step}" if step else "before training"
     others = [format for format in get_args(PromptFormat) if f"eval/{format}/completion_tokens" in metrics]
     return [
@@ -73,7 +73,7 @@ def evaluation_lines(step: int, metrics: Mapping[str, float]) -> list[str]:
 
 def evaluation_line(when: str, metrics: Mapping[str, float], prefix: str) -> str:
     shown = {key.removeprefix(prefix): value for key, value in metrics.items() if key.startswith(prefix)}
-    width = f" ± {shown['reward_ci95']:.3f}" if "reward_ci95" in shown else ""  # one prompt has none
+    width = f" ± {shown['reward_ci95']:.3f}" if "reward_ci95" in shown else ""  # a single prompt has no interval
     reward = f"reward [bold cyan]{shown['reward']:.3f}[/]{width}"
     rates = [
         f"{name.replace('pass_at_', 'pass@').replace('_', ' ')} "
@@ -81,5 +81,5 @@ def evaluation_line(when: str, metrics: Mapping[str, float], prefix: str) -> str
         for name in shown
         if f"{name}_ci95" in shown and name != "reward" and "/" not in name
     ]
-    # Where answers are right or wrong, the rates say it better than the reward does.
+    # If answers are right or wrong, the rates are clearer than the reward.
     return f"held-out {when}  {'  '.join(rates or [reward])}  tokens {shown['completion_tokens']:.0f}"

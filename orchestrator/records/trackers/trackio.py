@@ -1,4 +1,4 @@
-"""Trackio: a local database of its own, or a server or Space that its environment variables name."""
+"""Trackio: its own local database, or a server or Space that its environment variables name."""
 
 from __future__ import annotations
 
@@ -14,22 +14,25 @@ from orchestrator.records.trackers.external import COLUMNS, ExternalTracker, as_
 from rollout.types.completions import Group
 
 ELSEWHERE = ("TRACKIO_SPACE_ID", "TRACKIO_SERVER_URL")
-"""Variables that send figures to another machine."""
+"""Environment variables that make Trackio send metrics to another machine."""
 
 
 class TrackioTracker(ExternalTracker):
-    """Trackio finds a run by its name alone, so the name ends with an id. It keeps a step as it was told first."""
+    """Logs to Trackio, which identifies a run only by its name (so the name ends with an id).
+
+    Trackio keeps the first values of a step.
+    """
 
     def __init__(self, run: RunFiles) -> None:
-        """Begin, or go on under the id that the run's directory keeps."""
+        """Create the run, or continue under the id in the run's directory."""
         if not any(os.environ.get(name) for name in ELSEWHERE):
             os.environ["HF_HUB_OFFLINE"] = "1"
         import trackio
 
-        found, self.is_empty = kept_id(run, "trackio", lambda: secrets.token_hex(3))
+        run_id, self.is_empty = kept_id(run, "trackio", lambda: secrets.token_hex(3))
         self._run: Any = trackio.init(
             project=project(run),
-            name=f"{run.name}-{found}",
+            name=f"{run.name}-{run_id}",
             resume="allow",
             config=run.config,
             embed=False,
@@ -45,7 +48,7 @@ class TrackioTracker(ExternalTracker):
     def log_completions(self, step: int, rows: Sequence[Sequence[Any]]) -> None:
         import trackio
 
-        # A cell of text is read as Markdown.
+        # Trackio renders text cells as Markdown.
         data = [[as_code(value) if isinstance(value, str) else value for value in row] for row in rows]
         self._run.log({"held_out/completions": trackio.Table(columns=list(COLUMNS), data=data)}, step=step)
 

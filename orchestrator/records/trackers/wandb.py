@@ -1,4 +1,4 @@
-"""The numbers of each step in Weights & Biases."""
+"""Send the metrics of each step to Weights & Biases."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rollout.types.completions import Group
 STEP = "step"
 """The metric that charts have as their x axis."""
 NOT_SENT = ("offline", "dryrun", "disabled")
-"""Modes in which nothing leaves the machine, so that nobody has to be known there."""
+"""Modes in which nothing leaves the machine, so that no login is needed."""
 
 
 class WandbError(RuntimeError):
@@ -25,16 +25,16 @@ class WandbError(RuntimeError):
 
 
 class WandbTracker(ExternalTracker):
-    """Weights & Biases. A resumed run goes on under the id that its run directory keeps.
+    """Logs to Weights & Biases. A resumed run continues under the id in its run directory.
 
-    The step of W&B itself only grows, and a row of an earlier one is dropped there. So it counts rows here, and `step`
-    is a metric, by which charts are drawn. Offline there is a file for each command, and of one id W&B keeps the last
-    that is synced: each begins with the run's steps so far, and so does a new one where steps are done again.
+    W&B's own step only grows: W&B drops rows of an earlier step. Therefore W&B's step counts rows here, and `step` is a
+    metric that charts use as their x axis. Offline, each command writes a file, and W&B keeps only the file of a run
+    that was synced last. So each file begins with all steps of the run so far; repeated steps begin a new file.
     """
 
     def __init__(self, run: RunFiles) -> None:
-        """Begin, or go on."""
-        self._of = run
+        """Create the run, or continue it."""
+        self._files = run
         self._id, is_new = run_id(run)
         self._begin()
         self.is_empty = is_new or bool(self._run.offline)
@@ -43,7 +43,7 @@ class WandbTracker(ExternalTracker):
         if not self._run.offline:
             return None
         self._run.finish()
-        time.sleep(1.0)  # the second names a file
+        time.sleep(1.0)  # the file's name has the time in seconds
         self._begin()
         return 0
 
@@ -66,7 +66,7 @@ class WandbTracker(ExternalTracker):
     def log_report(self, file: Path) -> None:
         import wandb
 
-        report = wandb.Artifact(f"{self._of.name}-report", type="report")
+        report = wandb.Artifact(f"{self._files.name}-report", type="report")
         report.add_file(str(file))
         self._run.log_artifact(report)
 
@@ -78,28 +78,28 @@ class WandbTracker(ExternalTracker):
         import wandb
 
         self._run: Any = wandb.init(
-            project=self._of.config.get("tracking", {}).get("wandb_project") or project(self._of),
-            name=self._of.name,
+            project=self._files.config.get("tracking", {}).get("wandb_project") or project(self._files),
+            name=self._files.name,
             id=self._id,
             resume="allow",
-            dir=str(self._of.path),
-            config=self._of.config,
+            dir=str(self._files.path),
+            config=self._files.config,
         )
         self._run.define_metric("*", step_metric=STEP)
 
 
 def run_id(run: RunFiles) -> tuple[str, bool]:
-    """Return the id that the run directory keeps, and whether it is kept only now."""
+    """Return the run's id in W&B, and whether it is new."""
     earlier = run.path / "wandb_id"
     if earlier.exists():
         return earlier.read_text().strip(), False
-    # Version 0.1.0 took the name, and kept nothing but W&B's own folder.
+    # Version 0.1.0 used the name as the id, and stored nothing but W&B's own folder.
     is_of_first_version = (run.path / "wandb").is_dir()
     return kept_id(run, "wandb", lambda: run.name if is_of_first_version else secrets.token_hex(6))
 
 
 def check_login() -> None:
-    """Raise WandbError if `wandb.init` would ask for a key, or fail without one. Nothing is sent."""
+    """Raise WandbError if `wandb.init` would ask for an API key, or fail without one. Send nothing."""
     quiet()
     import wandb
     from wandb.errors import AuthenticationError
@@ -108,20 +108,20 @@ def check_login() -> None:
     settings = wandb.setup().settings
     if settings.mode in NOT_SENT:
         return
-    asked = f"tracking.wandb = true, and the login for {settings.base_url}"
+    problem = f"tracking.wandb = true, and the login for {settings.base_url}"
     fix = (
         "run `wandb login`, or set WANDB_API_KEY; WANDB_MODE=offline keeps the figures in the run directory, for "
-        "`wandb sync`; tracking.wandb=false, or tracking.to without it, turns it off"
+        "`wandb sync`; tracking.wandb=false, or tracking.to without wandb, turns it off"
     )
     try:
         host = wbauth.HostUrl(settings.base_url, app_url=settings.app_url)
         if wbauth.authenticate_session(host=host, source="rayzero", prompt=False, update_session=False) is None:
-            raise WandbError(f"{asked} is missing: {fix}")
+            raise WandbError(f"{problem} is missing: {fix}")
     except AuthenticationError as error:
-        raise WandbError(f"{asked} is not valid ({error}): {fix}") from error
+        raise WandbError(f"{problem} is not valid ({error}): {fix}") from error
 
 
 def quiet() -> None:
-    """Keep W&B's chatter and its own error reports to itself. It reads this once, when it is first asked anything."""
+    """Turn off W&B's terminal output and error reports. W&B reads these variables once, at its first use."""
     os.environ.setdefault("WANDB_SILENT", "true")
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
