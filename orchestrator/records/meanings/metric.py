@@ -1,4 +1,4 @@
-"""A metric, and the sections that metrics stand in."""
+"""The meaning of a metric, and the sections of the page on metrics."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from functools import cache
 
 @dataclass(frozen=True, slots=True)
 class MetricMeaning:
-    """What one metric tells a reader."""
+    """The meaning of one metric, for a reader."""
 
     key: str
     """As it is logged; ``<…>`` stands for any name, such as that of a reward function."""
@@ -17,10 +17,10 @@ class MetricMeaning:
     meaning: str
     healthy: str = ""
     otherwise: str = ""
-    """What to look at or to do when the values are not healthy."""
+    """What to look at or do if the values are not healthy."""
 
     def fits(self, key: str) -> bool:
-        """Return whether this stands for a logged key."""
+        """Return whether `key`, as logged, belongs to this entry."""
         return pattern_of(self.key).fullmatch(key) is not None
 
 
@@ -35,5 +35,5 @@ class MetricSection:
 
     prefix: str
     introduction: str
-    """Prose in Markdown, with its line breaks; empty when there is nothing to say of all of them."""
+    """Text in Markdown, with its line breaks; may be empty."""
     metrics: tuple[MetricMeaning, ...]

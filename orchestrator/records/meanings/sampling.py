@@ -1,4 +1,4 @@
-"""Metrics of what was sampled, how it was graded, and where the prompts came from."""
+"""Metrics of rewards, completions, and the curriculum."""
 
 from __future__ import annotations
 
@@ -156,8 +156,8 @@ ROLLOUT = MetricSection(
 
 CURRICULUM = MetricSection(
     "curriculum",
-    """Only with `prompts.curriculum` or `prompts.one_shot_steps`. The values are those with which the
-step's prompts were drawn.""",
+    """Only with `prompts.curriculum` or `prompts.one_shot_steps`. These are the values that were in effect
+when the step's prompts were drawn.""",
     (
         Metric("curriculum/stage", "number", "the current stage, counted from 1", "rises",
                "stays: its `pass_rate` is too high; lower it, or give the stage `num_steps` too"),

@@ -1,4 +1,4 @@
-"""What each metric of a run means. docs/metrics.md is made from this: ``make docs``."""
+"""The meaning of every metric of a run. `make docs` writes docs/metrics.md from it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ HEAD = "| key | unit | meaning | healthy | when it is not |\n| --- | --- | --- |
 
 
 def find_metric(key: str) -> MetricMeaning | None:
-    """Return the entry of a logged key: its own, or else the first whose pattern fits. None for an unknown key."""
+    """Return the entry of a logged key: its own, or else the first entry whose pattern fits. None for unknown keys."""
     return METRICS.get(key) or next((metric for metric in METRICS.values() if metric.fits(key)), None)
 
 
