@@ -1,4 +1,4 @@
-"""Alarms about a policy that moves where it should not: collapse, runaway, and a growing logprob gap."""
+"""Alarms about unwanted changes of the policy: collapse, runaway, and a growing logprob gap."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from orchestrator.records.health.history import History, mean
 from orchestrator.records.health.limits import HealthLimits
 
 SOLVED = 0.9
-"""Share of right completions from which a policy that is sure of itself, or brief, has reason to be."""
+"""From this share of right completions on, low entropy or short completions are not a fault."""
 THIRDS = 4.0
-"""The gap at the end of completions is this many times that at their beginning before it is told."""
+"""The alarm is raised if the gap at the end of completions is this many times the gap at their beginning."""
 UPDATE_KL = 0.2
-"""KL of the policy before and during a step's updates, nats a token: ten times what docs/metrics.md calls healthy."""
+"""Limit of the KL between the policies before and during a step's updates, in nats per token: ten times the healthy
+limit in docs/metrics.md."""
 
 
 def entropy_collapse(history: History, config: RunConfig, limits: HealthLimits) -> str | None:
-    """Tell that the entropy has fallen to a small part of what it was, and the reward does not rise."""
+    """Report that the entropy fell to a small part of its first value while the reward does not rise."""
     fall = collapse("optim/entropy", history, limits)
     if fall is None:
         return None
@@ -30,19 +31,19 @@ def entropy_collapse(history: History, config: RunConfig, limits: HealthLimits) 
 
 
 def length_collapse(history: History, config: RunConfig, limits: HealthLimits) -> str | None:
-    """Tell that completions have shrunk to a small part of what they were, and the reward does not rise."""
+    """Report that completions shrank to a small part of their first length while the reward does not rise."""
     fall = collapse("rollout/completion_tokens", history, limits)
     if fall is None:
         return None
     return (
         f"The mean completion shrank from {fall[0]:.0f} to {fall[1]:.1f} tokens, and the reward does not rise. Likely "
-        "cause: something short is paid as well as an answer. Look at rollouts/ and rewards.weights; lower "
+        "cause: something short earns as much reward as an answer. Look at rollouts/ and rewards.weights; lower "
         f"learner.learning_rate = {config.learner.learning_rate:g}, or set learner.algorithm.kl_beta."
     )
 
 
 def collapse(key: str, history: History, limits: HealthLimits) -> tuple[float, float] | None:
-    """Return the metric's first value and its mean now, where it has fallen for good and nothing is gained by it."""
+    """Return the metric's first value and its mean now, if it has fallen lastingly and the reward does not rise."""
     first, values = history.first(key), history.values(key)
     if first is None or not values or max(values) >= first / limits.factor:
         return None
@@ -54,10 +55,10 @@ def collapse(key: str, history: History, limits: HealthLimits) -> tuple[float, f
 
 
 def kl_runaway(history: History, config: RunConfig, limits: HealthLimits) -> str | None:
-    """Tell that the policy is far from the reference, or goes far within one step."""
+    """Report that the policy is far from the reference, or moves far within one step."""
     algorithm, rate = config.learner.algorithm, config.learner.learning_rate
     to_reference = history.values(f"optim/kl_{algorithm.kl_estimator}")
-    # A teacher may be far: coming nearer to it is what is learned.
+    # A teacher may be far: the policy learns to come nearer to it.
     if config.model.teacher is None and to_reference and min(to_reference) > limits.kl:
         return (
             f"The KL to the reference is {mean(to_reference):.3g} nats a token over the last {limits.steps} steps "
@@ -75,7 +76,7 @@ def kl_runaway(history: History, config: RunConfig, limits: HealthLimits) -> str
 
 
 def gradient_runaway(history: History, config: RunConfig, limits: HealthLimits) -> str | None:
-    """Tell that the gradient's norm is many times what it was, and above what it is clipped at, where it is."""
+    """Report that the gradient's norm is many times its first value, and above the clipping limit if there is one."""
     first, values = history.first("optim/grad_norm"), history.values("optim/grad_norm")
     clip, is_clipped = config.learner.max_grad_norm, isfinite(config.learner.max_grad_norm)
     if first is None or not values or not min(values) > max(limits.factor * first, clip if is_clipped else 0.0):
@@ -89,7 +90,7 @@ def gradient_runaway(history: History, config: RunConfig, limits: HealthLimits) 
 
 
 def gap_by_position(history: History, config: RunConfig, limits: HealthLimits) -> str | None:
-    """Tell that sampler and learner disagree more at the end of completions than at their beginning."""
+    """Report that sampler and learner disagree more at the end of completions than at their beginning."""
     first, last = (history.values(f"rollout/logprob_gap_{third}_third") for third in ("first", "last"))
     if not first or not last or mean(last) < limits.gap:
         return None
@@ -103,16 +104,16 @@ def gap_by_position(history: History, config: RunConfig, limits: HealthLimits) -
 
 
 def gap_by_version(history: History, config: RunConfig, limits: HealthLimits) -> str | None:
-    """Tell that sampler and learner disagree more from one policy version to the next."""
+    """Report that sampler and learner disagree more with each policy version."""
     first, values = history.first("rollout/logprob_gap"), history.values("rollout/logprob_gap")
     if first is None or not values or mean(values) < limits.gap or min(values) < limits.factor * first:
         return None
     versions = [int(row["step"]) - 1 for row in history.last]
     cause = (
-        f"sampling is behind by up to max_staleness = {config.max_staleness} versions, and each is far from the last: "
+        f"sampling is behind by up to max_staleness = {config.max_staleness} versions, and versions differ much: "
         f"lower it, or learner.learning_rate = {config.learner.learning_rate:g}"
         if config.max_staleness
-        else "what a publish brings is not quite what the learner holds, and the difference adds up: restart the "
+        else "published weights differ slightly from the learner's, and the differences add up: restart the "
         'generators, and compare model.dtype = "float32"'
     )
     return (

@@ -1,4 +1,4 @@
-"""Alarms about graders: those that fail, and those that others wait for."""
+"""Alarms about graders that fail, and graders that steps wait for."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from orchestrator.records.health.limits import HealthLimits
 FAILED = "reward/failed/(.+)"
 GRADING = "time/grading/(.+)_s"
 LONG_WAIT = 0.25
-"""Share of a step that is spent waiting for grades, from which it is told."""
+"""The alarm is raised if waiting for grades takes at least this share of a step."""
 LONG_WAIT_S = 1.0
-"""Seconds of a step below which it does not matter."""
+"""Shorter waits, in seconds per step, do not matter."""
 
 
 def failing_grader(history: History, config: RunConfig, limits: HealthLimits) -> str | None:
-    """Tell that a reward part fails or times out too often, before `rewards.max_failed_share` ends the run."""
+    """Report that a reward part fails or times out too often, before `rewards.max_failed_share` ends the run."""
     rows = history.last
     shares = {
         name: mean_of(rows, key)
@@ -29,10 +29,10 @@ def failing_grader(history: History, config: RunConfig, limits: HealthLimits) ->
     timeouts, errors = (mean_of(rows, f"reward/{what}") for what in ("timeouts", "errors"))
     fix = (
         f"its deadline is too short or it hangs: log.txt has the prompts; raise rewards.deadline_s = "
-        f"{config.rewards.deadline_s:g} (rewards.deadlines_s for this one alone)"
+        f"{config.rewards.deadline_s:g} (rewards.deadlines_s for this function alone)"
         if timeouts > errors
-        else "it raises on what this model writes: log.txt has the exception; a text that it cannot read deserves a "
-        "value"
+        else "it raises an exception on this model's texts: log.txt has the exception; the function should return a "
+        "value for a text that it cannot read"
     )
     return (
         f"{100 * worst:.0f}% of the completions of the last {limits.steps} steps got no grade for {parts}, and count "
@@ -41,7 +41,7 @@ def failing_grader(history: History, config: RunConfig, limits: HealthLimits) ->
 
 
 def slow_grader(history: History, config: RunConfig, limits: HealthLimits) -> str | None:
-    """Tell that steps wait for grades, most of all for one grader's."""
+    """Report that steps wait for grades, and name the slowest grader."""
     waits, steps = history.values("time/reward_wait_s"), history.values("time/step_s")
     rows = history.last
     seconds = {name: mean_of(rows, key) for name, key in named(GRADING, rows[-1]).items()}

@@ -1,4 +1,4 @@
-"""The limits past which a run is said not to be healthy: what `[health]` says, and what follows from other settings."""
+"""The limits of a healthy run, from `[health]` and other settings."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from learner.parity import STALE_LIMIT
 from orchestrator.config.schema import RunConfig
 
 ENOUGH_GROUPS = 64
-"""Groups that must say the same before it is believed."""
+"""Number of groups that an alarm needs as evidence."""
 MIN_STEPS = 5
 RARELY_RIGHT = 0.01
-"""A pass rate that is hard but can be trained: groups of that rate that have no spread are not held against a run."""
+"""A pass rate that is low but can be trained. The limit on groups without spread allows for this rate."""
 NEARLY_ALL = 0.9
-"""Share of groups without spread that is nearly all of them in large groups too."""
+"""Lowest limit on the share of groups without spread; it applies to large groups."""
 KL_LIMIT = 1.0
-"""KL to the reference, nats a token, past which a policy without a `kl_target` writes something else altogether."""
+"""KL to the reference, in nats per token, above which a policy without a `kl_target` writes entirely different text."""
 
 
 @dataclass(frozen=True, slots=True)
 class HealthLimits:
-    """`[health]` with its defaults worked out. Shares are from 0 to 1."""
+    """The settings of `[health]` with all defaults computed. Shares are from 0 to 1."""
 
     steps: int
     without_spread: float
@@ -30,9 +30,9 @@ class HealthLimits:
     failed: float
     factor: float
     gap: float
-    """Mean logprob gap, nats, from which its growth is told: a quarter of what stops the run."""
+    """Mean logprob gap in nats above which its growth is reported: a quarter of the limit that stops the run."""
     kl: float
-    """KL to the reference, nats a token."""
+    """KL to the reference in nats per token."""
 
     @classmethod
     def of(cls, config: RunConfig) -> Self:

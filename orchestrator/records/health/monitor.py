@@ -1,7 +1,7 @@
-"""Say when a run is not learning: each alarm once, also over a resume, and stop what is hopeless if the recipe says so.
+"""Report when a run is not learning, each alarm only once, and stop a hopeless run if the recipe asks for it.
 
-All that is known comes from the rows of metrics.jsonl, which a resume reads again. So a run killed at any moment knows
-what it has said, and the same rows can be judged again by other settings: see replay.py.
+The state comes only from the rows of metrics.jsonl, which a resume reads again. So a run that was killed knows which
+alarms it has reported, and the same rows can be judged again with other settings: see replay.py.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 Say = Callable[[str], None]
 Alarm = Callable[[History, RunConfig, HealthLimits], str | None]
-"""Returns what was seen, the likely cause and the setting to change; None while there is nothing to say."""
+"""Returns a message with the observation, the likely cause and the setting to change; None if there is no problem."""
 
 ALARMS: dict[str, Alarm] = {
     function.__name__: function
@@ -46,9 +46,9 @@ class Health:
     """Watches the metrics of each step of one run."""
 
     def __init__(self, config: RunConfig, warn: Say = lambda sentence: None, praise: Say | None = None) -> None:
-        """Report alarms by calling `warn`, and good news by calling `praise`, or `warn` without it.
+        """Report alarms by calling `warn`, and good news by calling `praise`, or `warn` if `praise` is None.
 
-        Each is written to log.txt in any case.
+        Every message is also written to log.txt.
         """
         self._config = config
         self._warn, self._praise = warn, praise or warn
@@ -56,16 +56,16 @@ class Health:
         self.recall(())
 
     def recall(self, rows: Iterable[Row]) -> None:
-        """Take up the rows of metrics.jsonl, in place of what was seen before. Nothing of them is said again."""
+        """Replace the state by the rows of metrics.jsonl. Alarms that they contain are not reported again."""
         self._history = History(self._limits.steps)
-        self._said: set[str] = set()
+        self._reported: set[str] = set()
         self._num_steps = self._num_without_signal = self._in_a_row = self._last_step = 0
         for row in rows:
             self.take(row)
-            self._said |= {name for name in ALARMS if f"health/{name}" in row}
+            self._reported |= {name for name in ALARMS if f"health/{name}" in row}
 
     def take(self, row: Row) -> None:
-        """Take note of a row, and say nothing."""
+        """Add a row to the state, without reporting anything."""
         if "reward/total" not in row:  # the evaluation before training
             return
         self._history.add(row)
@@ -76,42 +76,42 @@ class Health:
         self._last_step = int(row["step"])
 
     def judge(self, before: Evaluation) -> None:
-        """Say from the evaluation before training if the model can be trained on its task at all."""
+        """Report, from the evaluation before training, whether the model can be trained on its task."""
         if not before.pass_at:  # answers are neither right nor wrong
             return
-        found = judge_trainability(before, self._config)
-        level = logging.INFO if found.verdict == "trainable" else logging.WARNING
-        self._tell(f"before training: {found.verdict}", *sentences(found), level=level)
+        judgement = judge_trainability(before, self._config)
+        level = logging.INFO if judgement.verdict == "trainable" else logging.WARNING
+        self._report(f"before training: {judgement.verdict}", *sentences(judgement), level=level)
 
     def observe(self, step: int, metrics: Row) -> dict[str, float]:
-        """Take note of a step, say what is new, and return the `health/` metrics of the step.
+        """Add a step, report new alarms, and return the step's `health/` metrics.
 
-        Those are the number of alarms that hold now, and for each alarm that was ever said if it holds now.
+        These are the number of alarms that hold now, and, for each alarm that was ever reported, whether it holds now.
         """
         self.take({"step": float(step), **metrics})
         holding = self.holding()
         for name, sentence in holding.items():
-            if name not in self._said:
-                self._said.add(name)
-                self._tell(f"health/{name} after step {step}: {sentence}")
-        shown = {f"health/{name}": float(name in holding) for name in ALARMS if name in self._said}
-        return {"health/alarms": float(len(holding))} | shown
+            if name not in self._reported:
+                self._reported.add(name)
+                self._report(f"health/{name} after step {step}: {sentence}")
+        states = {f"health/{name}": float(name in holding) for name in ALARMS if name in self._reported}
+        return {"health/alarms": float(len(holding))} | states
 
     def holding(self) -> dict[str, str]:
-        """Return the alarms that hold after the last step, each with its sentence."""
+        """Return the alarms that hold after the last step, with their messages."""
         if self._num_steps == 0:
             return {}
-        found = {name: alarm(self._history, self._config, self._limits) for name, alarm in ALARMS.items()}
-        return {name: sentence for name, sentence in found.items() if sentence is not None}
+        results = {name: alarm(self._history, self._config, self._limits) for name, alarm in ALARMS.items()}
+        return {name: sentence for name, sentence in results.items() if sentence is not None}
 
     @property
     def is_hopeless(self) -> bool:
-        """True when nothing was learned for `health.stop_after` steps in a row."""
+        """True if nothing was learned for `health.stop_after` steps in a row."""
         return 0 < self._config.health.stop_after <= self._in_a_row
 
     @property
     def closing(self) -> str | None:
-        """What to say at the end of a run that was stopped, or that learned nothing from its first step to its last."""
+        """The message at the end of a run that was stopped, or that learned nothing in any step; else None."""
         if self.is_hopeless and self._last_step < self._config.num_steps:
             why = f"was stopped after step {self._last_step} of {self._config.num_steps}: "
             why += (
@@ -126,7 +126,7 @@ class Health:
             f"run {self._config.name!r} {why}. {signal.without_signal(rows, self._history, self._config, self._limits)}"
         )
 
-    def _tell(self, *sentences: str, level: int = logging.WARNING) -> None:
+    def _report(self, *sentences: str, level: int = logging.WARNING) -> None:
         for sentence in sentences:
             logger.log(level, "%s", sentence)
             (self._praise if level < logging.WARNING else self._warn)(sentence)

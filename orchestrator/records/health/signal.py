@@ -1,4 +1,4 @@
-"""Alarms about what there is to learn from: groups without spread, cut off completions, formats, constant parts."""
+"""Alarms about the learning signal: groups without spread, truncated completions, formats, constant parts."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from orchestrator.records.health.history import History, Row, mean, mean_of, nam
 from orchestrator.records.health.limits import HealthLimits
 
 SOME = 0.05
-"""Share of completions that is more than chance, and below which a format is near 0."""
+"""A larger share of completions is not chance; a format with a smaller share is near 0."""
 BROKEN_FROM, BROKEN_TO = 0.2, 4.0
-"""A policy of which so many completions were right in one step is broken where it now has so many times fewer."""
+"""A policy is broken if its share of right completions once reached the first number, and is now smaller than its
+highest share divided by the second."""
 BEST = {
     "correctness": 1.0,
     "answer_tags": 1.0,
@@ -26,11 +27,11 @@ BEST = {
     "length": 0.0,
     "repetition": 0.0,
 }
-"""The most that our own parts can be. A part that all completions have in full is learned, not broken."""
+"""The best value of each built-in part. If all completions have the best value, the part is learned, not broken."""
 
 
 def share_without_signal(row: Row, config: RunConfig) -> float:
-    """Return the share of a step's training from which nothing is learned: 0 where the row does not tell."""
+    """Return the share of a step's training that teaches nothing; 0 if the row does not show it."""
     algorithm = config.learner.algorithm
     if row.get("optim/masked_completions") == 1.0 or row.get("optim/skipped_updates", 0.0) >= (
         config.learner.updates_per_step
@@ -46,7 +47,7 @@ def share_without_signal(row: Row, config: RunConfig) -> float:
 
 
 def no_spread(history: History, config: RunConfig, limits: HealthLimits) -> str | None:
-    """Tell that nearly all groups are without spread: right throughout, or wrong throughout."""
+    """Report that nearly all groups have no spread: all completions right, or all wrong."""
     rows = history.last
     if len(rows) < limits.steps or any(share_without_signal(row, config) < limits.without_spread for row in rows):
         return None
@@ -54,7 +55,7 @@ def no_spread(history: History, config: RunConfig, limits: HealthLimits) -> str 
 
 
 def without_signal(rows: list[Row], history: History, config: RunConfig, limits: HealthLimits) -> str:
-    """Return what is known of `rows`, steps in which nothing was learned: how that shows, why, and what to change."""
+    """Return a message for `rows`, steps that taught nothing: the observation, the cause, and what to change."""
     share = mean([share_without_signal(row, config) for row in rows])
     right, wrong = (mean_of(rows, f"rollout/groups_all_{how}") for how in ("right", "wrong"))
     how = f"; {percent(wrong)} of the groups are all wrong, {percent(right)} all right" if right or wrong else ""
@@ -77,25 +78,25 @@ def cause(rows: list[Row], history: History, config: RunConfig, limits: HealthLi
     if "reward/correctness" not in rows[-1]:
         return (
             f"Likely cause: every completion gets the same reward, {mean_of(rows, 'reward/total'):.3g}. Look at the "
-            "parts under reward/, and pay for something that completions differ in (rewards.weights)."
+            "parts under reward/, and reward something in which completions differ (rewards.weights)."
         )
     right = mean_of(rows, "reward/correctness")
     if right >= 0.5:
         return (
-            "Likely cause: the problems are too easy, or all is learned. Take harder ones (the task's settings under "
-            "prompts, prompts.curriculum), or end the run here."
+            "Likely cause: the problems are too easy, or everything is learned. Use harder problems (the task's "
+            "settings under prompts, prompts.curriculum), or end the run here."
         )
     if mean_of(rows, "reward/right_untagged") >= SOME:
         return format_advice(rows, config)
     return (
-        f"Likely cause: the problems are too hard; {percent(right)} of the completions are right. Take easier ones "
+        f"Likely cause: the problems are too hard; {percent(right)} of the completions are right. Use easier problems "
         "(the task's settings under prompts, prompts.curriculum), teach the model first (`rayzero sft`, "
         f"warm_start.data), or raise group_size = {config.group_size}."
     )
 
 
 def broken_advice(rows: Sequence[Row], history: History, config: RunConfig) -> str | None:
-    """Return the advice for a policy that was much better before; None where it was not, or problems became harder."""
+    """Return the advice for a policy that was much better before; None if it was not, or problems became harder."""
     before, now = history.highest("reward/correctness") or 0.0, mean_of(rows, "reward/correctness")
     if before < BROKEN_FROM or now > before / BROKEN_TO or config.prompts.curriculum.stages:
         return None
@@ -107,7 +108,7 @@ def broken_advice(rows: Sequence[Row], history: History, config: RunConfig) -> s
 
 
 def cut_off(history: History, config: RunConfig, limits: HealthLimits) -> str | None:
-    """Tell that most completions are truncated."""
+    """Report that most completions are truncated."""
     shares = history.values("rollout/truncated")
     if not shares or min(shares) < limits.truncated:
         return None
@@ -120,17 +121,17 @@ def cut_off(history: History, config: RunConfig, limits: HealthLimits) -> str | 
 def cut_off_advice(config: RunConfig) -> str:
     return (
         f"Likely cause: sampling.max_completion_tokens = {config.sampling.max_completion_tokens} is too few to reach "
-        "an answer: raise it. If completions go on after their answer, set sampling.stop."
+        "an answer: raise it. If completions continue after their answer, set sampling.stop."
     )
 
 
 def wrong_format(history: History, config: RunConfig, limits: HealthLimits) -> str | None:
-    """Tell that the format is near 0, although right answers occur in the text."""
+    """Report that the format is near 0, although right answers occur in the text."""
     part = next((name for name in ("format", "answer_tags") if config.rewards.weights.get(name)), None)
     right, untagged = history.values("reward/correctness"), history.values("reward/right_untagged")
     if not right or not untagged:
         return None
-    if part is None:  # nothing pays for the format, but answers elsewhere count as wrong
+    if part is None:  # nothing rewards the format, but answers outside the tags count as wrong
         if mean(untagged) < max(SOME, 4 * mean(right)):
             return None
     else:
@@ -139,7 +140,7 @@ def wrong_format(history: History, config: RunConfig, limits: HealthLimits) -> s
             return None
     return (
         f"Over the last {limits.steps} steps {percent(max(mean(right), mean(untagged)))} of the completions hold the "
-        f"right answer, and almost none has the required format. {format_advice(history.last, config)}"
+        f"right answer, but almost none has the required format. {format_advice(history.last, config)}"
     )
 
 
@@ -152,9 +153,9 @@ def format_advice(rows: Sequence[Row], config: RunConfig) -> str:
 
 
 def constant_part(history: History, config: RunConfig, limits: HealthLimits) -> str | None:
-    """Tell that a weighed part of the reward never varies, while others do."""
+    """Report that a reward part with a weight never varies, while others do."""
     total = history.values("reward/std/total") if config.learner.algorithm.learns_from_rewards else []
-    if not total or max(total) == 0.0:  # all of them: that is told as groups without spread
+    if not total or max(total) == 0.0:  # no part varies: `no_spread` reports that
         return None
     constant = {}
     for name in (name for name, weight in config.rewards.weights.items() if weight):
@@ -169,14 +170,14 @@ def constant_part(history: History, config: RunConfig, limits: HealthLimits) -> 
             constant[name] = values[0]
     if not constant:
         return None
-    said = ", ".join(f"{name} = {value:.3g}" for name, value in constant.items())
+    shown = ", ".join(f"{name} = {value:.3g}" for name, value in constant.items())
     first = next(iter(constant))
     advice = (
         "Likely cause: the model never earns it, or its function does not read what the model writes (see rollouts/). "
         f"Make the problems easier, fix the function, or remove rewards.weights.{first}."
     )
     return (
-        f"Reward parts that are the same for every completion of the last {limits.steps} steps: {said}. Nothing is "
+        f"Reward parts that are the same for every completion of the last {limits.steps} steps: {shown}. Nothing is "
         f"learned from them, only from the other parts. {broken_advice(history.last, history, config) or advice}"
     )
 
