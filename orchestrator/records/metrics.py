@@ -1,4 +1,4 @@
-"""The metrics of a step, from its graded groups. Every key has an entry in orchestrator/records/meanings/."""
+"""Compute a step's metrics from its graded groups. Every key has an entry in orchestrator/records/meanings/."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ def rollout_metrics(groups: Sequence[GroupHeader]) -> dict[str, float]:
     completions = [completion for group in groups for completion in group.completions]
     rewards = [reward for group in groups for reward in group.rewards]
     spread = {"rollout/groups_without_spread": mean(not group.has_spread for group in groups)} | solved_metrics(groups)
-    shown = {f"marker/{name}": share for name, share in marker_shares(reward.markers for reward in rewards).items()}
-    metrics = reward_metrics(rewards) | length_metrics(completions) | shown | spread | mixture_metrics(groups)
+    markers = {f"marker/{name}": share for name, share in marker_shares(reward.markers for reward in rewards).items()}
+    metrics = reward_metrics(rewards) | length_metrics(completions) | markers | spread | mixture_metrics(groups)
     return metrics | turn_metrics(groups) | call_metrics(groups) | grading_metrics(groups)
 
 
 def reward_metrics(rewards: Sequence[Reward]) -> dict[str, float]:
-    parts: dict[str, list[RewardPart]] = {}  # the tasks of a mixture may have parts of their own
+    parts: dict[str, list[RewardPart]] = {}  # in a mixture, each task may have its own parts
     for part in (part for reward in rewards for part in reward.parts):
         parts.setdefault(part.name, []).append(part)
-    untagged = parts.pop(RIGHT_UNTAGGED, [])  # of a few of those without tags
+    untagged = parts.pop(RIGHT_UNTAGGED, [])  # exists for one in UNTAGGED_ONE_IN completions without tags
     values = {"total": [reward.total for reward in rewards]}
     values |= {name: [part.value for part in found] for name, found in parts.items()}
     return {
@@ -42,15 +42,15 @@ def reward_metrics(rewards: Sequence[Reward]) -> dict[str, float]:
 
 
 def logged_figures(rewards: Iterable[Reward]) -> dict[str, list[float]]:
-    """Return the figures that reward functions logged, by their name, one for each completion that has it."""
-    found: dict[str, list[float]] = {}
+    """Return the values that reward functions logged, by name: one for each completion that has it."""
+    values: dict[str, list[float]] = {}
     for name, value in (item for reward in rewards for item in reward.logged.items()):
-        found.setdefault(name, []).append(value)
-    return found
+        values.setdefault(name, []).append(value)
+    return values
 
 
 def grading_metrics(groups: Sequence[GroupHeader]) -> dict[str, float]:
-    """Return for how long each reward function graded the step's completions, summed over them, by its name."""
+    """Return the seconds that each reward function took, summed over the step's completions, by its name."""
     seconds: dict[str, float] = {}
     for name, taken in (item for group in groups for reward in group.rewards for item in reward.seconds.items()):
         seconds[name] = seconds.get(name, 0.0) + taken
@@ -66,7 +66,7 @@ def length_metrics(completions: Sequence[Completion | CompletionHeader]) -> dict
 
 
 def turn_metrics(groups: Sequence[GroupHeader]) -> dict[str, float]:
-    """Return what the environments of a step's completions did; nothing where there are none."""
+    """Return metrics of the environments of a step's completions; empty without environments."""
     headers = [
         each if isinstance(each, CompletionHeader) else each.header
         for group in groups
@@ -86,10 +86,10 @@ def turn_metrics(groups: Sequence[GroupHeader]) -> dict[str, float]:
 
 
 def call_metrics(groups: Sequence[GroupHeader]) -> dict[str, float]:
-    """Return what calls of a tool were worth, where answers are right or wrong; nothing where none was called.
+    """Return how useful tool calls were, if answers are right or wrong; empty if no tool was called.
 
-    A call helped whose result stands in what the policy wrote afterwards, in a completion that is right. What calling
-    gains is the pass rate of a group's completions that call less that of its others.
+    A call helped if the policy wrote its result afterwards and the completion is right. The gain of calling is the
+    pass rate of a group's completions that call, minus the pass rate of its other completions.
     """
     helped: list[bool] = []
     gains: list[float] = []
@@ -108,7 +108,7 @@ def call_metrics(groups: Sequence[GroupHeader]) -> dict[str, float]:
 
 
 def staleness_metrics(step: int, groups: Sequence[GroupHeader]) -> dict[str, float]:
-    """Return by how many steps the oldest weights that sampled a completion are behind those that `step` updates."""
+    """Return how many steps the oldest weights that sampled a completion are behind the weights that `step` updates."""
     completions = [completion for group in groups for completion in group.completions]
     staleness = [step - 1 - min(completion.policy_versions) for completion in completions]
     return {
@@ -119,7 +119,7 @@ def staleness_metrics(step: int, groups: Sequence[GroupHeader]) -> dict[str, flo
 
 
 def solved_metrics(groups: Sequence[GroupHeader]) -> dict[str, float]:
-    """Return the shares of groups that are right throughout and wrong throughout, of those that can be either."""
+    """Return the shares of groups that are all right and all wrong, among groups whose answers are right or wrong."""
     rates = [rate for rate in (group.pass_rate for group in groups) if rate is not None]
     if not rates:
         return {}
@@ -130,7 +130,7 @@ def solved_metrics(groups: Sequence[GroupHeader]) -> dict[str, float]:
 
 
 def mixture_metrics(groups: Sequence[GroupHeader]) -> dict[str, float]:
-    """Return how each entry of a mixture does; nothing where there is one only."""
+    """Return the share and the pass rate of each entry of a mixture; empty if there is only one entry."""
     rates: dict[str, list[float]] = {}
     for group in groups:
         rates.setdefault(group.prompt.source, []).append(group.pass_rate or 0.0)
@@ -153,7 +153,7 @@ class Clock:
 
     @contextmanager
     def __call__(self, phase: str) -> Iterator[None]:
-        """Time what happens within as `time/<phase>_s`."""
+        """Measure the time of the context as `time/<phase>_s`."""
         start = time.perf_counter()
         try:
             yield
@@ -165,6 +165,6 @@ class Clock:
         return {f"time/{phase}_s": seconds for phase, seconds in self._phases.items()}
 
     def seconds(self) -> dict[str, float]:
-        """Return those, and the metrics of the whole step so far; what no phase accounts for is `time/other_s`."""
+        """Return `phases()` with the whole time so far, `time/step_s`, and the time outside phases, `time/other_s`."""
         total = time.perf_counter() - self._start
         return self.phases() | {"time/step_s": total, "time/other_s": total - sum(self._phases.values())}

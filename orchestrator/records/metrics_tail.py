@@ -1,4 +1,4 @@
-"""Follow a metrics.jsonl that grows, also where a resume has cut it and does its last steps again."""
+"""Follow a growing metrics.jsonl, also when a resume has cut it and repeats its last steps."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from orchestrator.records.run_directory import whole_lines
 
 
 class MetricsTail:
-    """Reads what is new of a metrics.jsonl, from its end; all of it only after a resume has replaced the file."""
+    """Reads the new lines of a metrics.jsonl. Reads all of the file only after a resume has replaced it."""
 
     def __init__(self, file: Path) -> None:
         self.rows: list[dict[str, float]] = []
@@ -19,7 +19,7 @@ class MetricsTail:
         self._read_to = 0
 
     def poll(self) -> list[dict[str, float]]:
-        """Return the rows that were not there before: new steps, and steps that were done again."""
+        """Return the rows that are new since the last call: new steps, and repeated steps that differ."""
         try:
             with self._file.open("rb") as file:
                 last = self._lines[-1] if self._lines else b""
@@ -37,7 +37,7 @@ class MetricsTail:
         return self._take(content[self._read_to :])
 
     def _take(self, content: bytes) -> list[dict[str, float]]:
-        """Take up whole lines; the beginning of one that is being written comes with the next call."""
+        """Store and return the complete lines. A partial last line, still being written, is left to the next call."""
         whole = content[: content.rfind(b"\n") + 1]
         new = []
         for line in whole.splitlines(keepends=True):

@@ -1,4 +1,4 @@
-"""Rollouts, curve and report are written beside the loop, by an actor of their own on the driver's node."""
+"""Write rollouts, curve and report beside the loop, in an actor on the driver's node."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from rollout.types.packed import PackedGroup
 logger = logging.getLogger(__name__)
 
 MAX_BEHIND = 2
-"""Steps that may wait to be written, the one that is being written included, before the loop waits for the oldest."""
+"""Largest number of unwritten steps, with the one that is being written; then the loop waits for the oldest."""
 WRITE_TIMEOUT_S = 600.0
-"""Deadline of one step, seconds: many times what thousands of long completions take."""
+"""Deadline in seconds for one step: many times longer than writing thousands of long completions takes."""
 
 
 class RecorderLostError(RemoteCallError):
-    """The recorder died, or does not answer; rollouts of a step are not written."""
+    """The recorder died or does not answer, so a step's rollouts are not written."""
 
 
 class RolloutWriter:
-    """The recorder's own process. Ray runs its calls in the order in which they were made."""
+    """The class that runs in the recorder's process. Ray runs its calls in the order of the requests."""
 
     def __init__(self, directory: RunDirectory) -> None:
         self._directory = directory
@@ -42,13 +42,13 @@ class RolloutWriter:
         return ray.get_runtime_context().get_actor_name() or super().__repr__()
 
     def write(self, step: int, advantages: Sequence[Sequence[float]], pickled: bytes, *packed: PackedGroup) -> None:
-        """Write a step's rollouts, and those of held-out prompts. Raises RunDirectoryError where the disk refuses.
+        """Write a step's rollouts and the groups of held-out prompts. Raises RunDirectoryError if the disk refuses.
 
         Args:
-            step: whose they are.
-            advantages: of each group's completions.
+            step: the step.
+            advantages: for each group, the advantages of its completions.
             pickled: the rewards and the learner's logprobs of each group, and the groups of held-out prompts.
-            packed: the groups, as arguments so that Ray fetches them.
+            packed: the groups. They are separate arguments so that Ray fetches them.
         """
         learned, held_out = pickle.loads(pickled)
         groups = [each.unpack().scored(rewards) for each, (rewards, _) in zip(packed, learned, strict=True)]
@@ -59,69 +59,70 @@ class RolloutWriter:
             self._directory.write_held_out(step, held_out)
 
     def draw(self, with_report: bool) -> str | None:
-        """Draw the curve of the steps so far, and start to write their report where it is asked for.
+        """Draw the curve of the steps so far, and start writing their report if `with_report`.
 
-        Return why the curve, or the report before, could not be made; a run goes on without.
+        Return why the curve, or the previous report, could not be made; None if there was no failure. The run
+        continues without them.
         """
         failures = [self._report.start() if with_report else None]
         try:
             draw_curve(self._directory.metrics(), self._directory.curve, self._directory.path.name)
-        except Exception as error:  # noqa: BLE001  a picture must not end a run
+        except Exception as error:  # noqa: BLE001  a failed picture must not end a run
             failures.append(f"{self._directory.curve} cannot be drawn: {error}")
         return "; ".join(filter(None, failures)) or None
 
 
 class Recorder:
-    """The driver's side: hands over each step, and knows what is written. It never gets more than MAX_BEHIND ahead."""
+    """The driver's side: sends each step, and knows which are written. At most MAX_BEHIND are unwritten."""
 
     def __init__(self, directory: RunDirectory, name: str) -> None:
-        """Start the actor under that name, without waiting for it."""
+        """Start the actor with this name, without waiting for it."""
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         self.actor: Any = RecorderActor.options(name=name, scheduling_strategy=here).remote(directory)
         self._pending: dict[int, Any] = {}
         """Calls by step, oldest first."""
         self._drawing: Any = None
-        """The last call that draws."""
+        """The last call of `draw`."""
 
     def write(self, step: int, groups: RemoteAdvantages, held_out: Sequence[Group] = ()) -> None:
-        """Have a step's rollouts written. Waits only where MAX_BEHIND steps are not yet.
+        """Send a step's rollouts to be written. Wait only if MAX_BEHIND steps are not written yet.
 
-        Raises what an earlier step has failed with: RecorderLostError, or RunDirectoryError where the disk refused.
+        Raises the error of an earlier step: RecorderLostError, or RunDirectoryError if the disk refused.
         """
         while len(self._pending) >= MAX_BEHIND or self._is_oldest_done():
             self._await_oldest()
         references, advantages = [each.group.reference for each in groups], [each.advantages for each in groups]
-        # Ray's own pickling calls Python for each object that is no plain tuple, list or number: 10 µs instead of 1.
+        # Ray's own pickling calls Python for each object that is not a plain tuple, list or number: 10 µs, not 1.
         pickled = pickle.dumps(([(each.group.rewards, each.logprobs) for each in groups], held_out))
         self._pending[step] = self.actor.write.remote(step, advantages, pickled, *references)
 
     def draw(self, with_report: bool = False) -> None:
-        """Have the curve drawn, and the report written, from what is logged by now. Never waits, and raises nothing."""
-        self._tell_of_drawing()
+        """Request the curve, and the report, of the steps logged so far. Never waits, and never raises."""
+        self._log_failed_drawing()
         self._drawing = self.actor.draw.remote(with_report)
 
     def flush(self) -> None:
-        """Return once every step is written. Raises as `write` does."""
+        """Return when every step is written. Raises the same errors as `write`."""
         while self._pending:
             self._await_oldest()
-        self._tell_of_drawing()
+        self._log_failed_drawing()
 
     def close(self) -> None:
-        """Write what is left, and end the actor. A failure is logged: the run has ended, or has its own error."""
+        """Write the remaining steps, and end the actor. Log a failure: the run has ended, or has its own error."""
         try:
             self.flush()
-        except Exception as error:  # noqa: BLE001  for any reason
+        except Exception as error:  # noqa: BLE001  no failure may hide the run's own error
             logger.warning("%s", error)
         ray.kill(self.actor)
 
-    def _tell_of_drawing(self) -> None:
-        """Log why the last drawing failed, where it has ended."""
+    def _log_failed_drawing(self) -> None:
+        """Log why the last drawing failed, if it has ended."""
         if self._drawing is None or not ready_of([self._drawing], 0.0):
             return
         call, self._drawing = self._drawing, None
         try:
             failure = ray.get(call)
-        except ray.exceptions.RayError:  # the actor died, which `write` and `flush` say
+        except ray.exceptions.RayError:  # the actor died, which `write` and `flush` report
             return
         if failure is not None:
             logger.warning("%s", failure)

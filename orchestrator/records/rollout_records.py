@@ -1,4 +1,4 @@
-"""What is kept of each completion in a run's directory."""
+"""The record of each completion in a run's directory."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from rollout.types.completions import Completion, Group
 def rollout_records(
     step: int, group: Group, advantages: Sequence[float] = (), logprobs: LogprobRecord | None = None
 ) -> Iterator[dict[str, Any]]:
-    """Yield an object for each completion, fit for JSON; without advantages where nothing is learned from it."""
-    learned = [{"advantage": float(advantage)} for advantage in advantages] or [{}] * len(group.completions)
+    """Yield an object for each completion, fit for JSON; without `advantages` it has no advantage."""
+    shares = [{"advantage": float(advantage)} for advantage in advantages] or [{}] * len(group.completions)
     lengths = [completion.num_tokens for completion in group.completions]
-    known = list(logprobs.split(lengths)) if logprobs else [None] * len(lengths)
-    for completion, reward, advantage, own in zip(group.completions, group.rewards, learned, known, strict=True):
+    recorded = list(logprobs.split(lengths)) if logprobs else [None] * len(lengths)
+    for completion, reward, advantage, own in zip(group.completions, group.rewards, shares, recorded, strict=True):
         yield {
             "step": step,
             "prompt_id": group.prompt.id,
@@ -42,28 +42,28 @@ def rollout_records(
 
 
 def _of_all_tokens(completion: Completion, values: np.ndarray) -> np.ndarray:
-    """Return the values of the policy's tokens in their places; an environment's have none, which JSON has as null."""
-    found = np.full(len(completion.token_ids), nan)
-    found[completion.policy_tokens] = values
-    return found
+    """Return the values at the positions of the policy's tokens, and NaN, null in JSON, at an environment's tokens."""
+    of_all = np.full(len(completion.token_ids), nan)
+    of_all[completion.policy_tokens] = values
+    return of_all
 
 
 def _learned(completion: Completion, logprobs: LogprobRecord) -> dict[str, list[float]]:
-    """Return what the learner recorded of each token, as far as it is known, to four decimals as the report shows."""
-    found = {
+    """Return the learner's recorded values for each token, if there are any, with four decimals as in the report."""
+    series = {
         "logprob_gaps": logprobs.gaps,
         "logprob_changes": logprobs.changes,
         "token_advantages": logprobs.advantages,
     }
     return {
-        name: (np.round(_of_all_tokens(completion, values), 4) + 0.0).tolist()  # which leaves no -0.0
-        for name, values in found.items()
+        name: (np.round(_of_all_tokens(completion, values), 4) + 0.0).tolist()  # adding 0.0 turns -0.0 into 0.0
+        for name, values in series.items()
         if values is not None and not np.isnan(values).all()
     }
 
 
 def _turns(completion: Completion) -> dict[str, Any]:
-    """Return where the policy wrote, and how many tokens; nothing where it wrote all, as in every earlier version."""
+    """Return the turns and the number of the policy's tokens; empty if the policy wrote all tokens."""
     if not completion.turns:
         return {}
     return {"num_tokens": completion.num_tokens, "turns": [turn._asdict() for turn in completion.turns]}

@@ -1,4 +1,4 @@
-"""The run directory: the files of a run. Reports read these, never live objects."""
+"""The run directory: the files of a run. Reports read these files, never live objects."""
 
 from __future__ import annotations
 
@@ -35,30 +35,31 @@ class RunDirectoryError(RuntimeError):
 
 
 class RunDirectory:
-    """`runs/<name>/`, where a run's files are. Creating this object writes nothing; `open` creates the folder."""
+    """The folder `runs/<name>/` with a run's files. Creating this object writes nothing; `open` creates the folder."""
 
     def __init__(self, config: RunConfig) -> None:
         self.path = config.directory.resolve()
         self._config = config
 
     def open(self) -> Self:
-        """Create the folders and write config.json, so that the run can begin or go on here. Return this object.
+        """Create the folders and write config.json, so that the run can begin or continue here. Return this object.
 
-        Raises RunDirectoryError when it cannot be written, holds a run of other settings, or is being trained into.
+        Raises RunDirectoryError if the folder cannot be written, holds a run with other settings, or if another
+        command trains in it.
         """
         with self.writing():
             for folder in (self.path, self.rollouts, self.held_out, self.checkpoints):
                 folder.mkdir(parents=True, exist_ok=True)
-        # A command that is refused must not leave its settings to the run that it was refused for.
+        # A refused command must not overwrite the settings of the run that is already there.
         with self.lock(), self.writing():
             self.check_settings()
             write_atomically(self.path / "config.json", to_json(self._settings, indent=2) + "\n")
         return self
 
     def check_settings(self) -> None:
-        """Raise RunDirectoryError when the folder holds a run of other settings than `MAY_CHANGE` allows."""
+        """Raise RunDirectoryError if the folder holds a run with settings that differ more than `MAY_CHANGE` allows."""
         file = self.path / "config.json"
-        # A start that failed before anything came of it binds nobody: the settings it had may be why it failed.
+        # A start that failed before the first result does not count: its settings may be why it failed.
         has_begun = self.metrics() or any(self.checkpoints.glob("*")) or self.final.exists()
         if not (file.exists() and has_begun):
             return
@@ -66,7 +67,7 @@ class RunDirectory:
             before = json.loads(file.read_text())
         except json.JSONDecodeError as error:
             raise RunDirectoryError(
-                f"{file} is not JSON ({error}): remove {self.path} or choose another name"
+                f"{file} is not JSON ({error}): remove {self.path}, or choose another name"
             ) from error
         changed = changed_settings(before, self._config)
         if changed:
@@ -83,7 +84,7 @@ class RunDirectory:
 
     @property
     def held_out(self) -> Path:
-        """The completions of the evaluations, in the recipe's own format."""
+        """The folder with the evaluations' completions, in the recipe's own format."""
         return self.path / "held_out"
 
     @property
@@ -92,12 +93,12 @@ class RunDirectory:
 
     @property
     def final(self) -> Path:
-        """The trained model, as transformers and vLLM load it."""
+        """The folder of the trained model, in the format that transformers and vLLM load."""
         return self.path / "final"
 
     @property
     def left_out(self) -> Path:
-        """The rows that the run leaves out, with `prompts.on_bad_rows = "drop"`, and why."""
+        """The file with the rows that `prompts.on_bad_rows = "drop"` leaves out, and the reasons."""
         return self.path / "left_out_rows.jsonl"
 
     @property
@@ -110,27 +111,27 @@ class RunDirectory:
             file.write(to_json({"step": step} | dict(metrics)) + "\n")
 
     def metrics(self) -> list[dict[str, float]]:
-        """Return the lines of metrics.jsonl, null as NaN; a line torn by a kill is left out."""
+        """Return the lines of metrics.jsonl, null as NaN, without a partial line that a killed process left."""
         if not self._metrics_file.exists():
             return []
         return list(whole_lines(self._metrics_file.read_text("utf-8", "replace")))
 
     def write_rollouts(self, step: int, groups: GroupAdvantages, logprobs: Sequence[LogprobRecord | None] = ()) -> None:
-        """Write a step's prompts, completions, rewards and advantages, a JSON object a completion, compressed.
+        """Write a step's prompts, completions, rewards and advantages, compressed, as one JSON object per completion.
 
-        `logprobs`: the learner's of each group, as far as they are known.
+        `logprobs` are the learner's for each group, None where unknown; it may be shorter than `groups`.
         """
         pairs = zip_longest(groups, logprobs)
-        written = (each for (group, given), known in pairs for each in rollout_records(step, group, given, known))
-        self._write_records(self._rollouts_file(step), written)
+        records = (each for (group, credit), known in pairs for each in rollout_records(step, group, credit, known))
+        self._write_records(self._rollouts_file(step), records)
 
     def write_held_out(self, step: int, groups: Iterable[Group]) -> None:
         """Write an evaluation's prompts, completions and rewards as `write_rollouts` does."""
-        written = (record for group in groups for record in rollout_records(step, group))
-        self._write_records(self.held_out / self._rollouts_file(step).name, written)
+        records = (record for group in groups for record in rollout_records(step, group))
+        self._write_records(self.held_out / self._rollouts_file(step).name, records)
 
-    def _write_records(self, file: Path, written: Iterable[Mapping[str, Any]]) -> None:
-        lines = "".join(to_json(record) + "\n" for record in written)
+    def _write_records(self, file: Path, records: Iterable[Mapping[str, Any]]) -> None:
+        lines = "".join(to_json(record) + "\n" for record in records)
         with self.writing():
             write_atomically(file, zstandard.compress(lines.encode()))
 
@@ -139,11 +140,11 @@ class RunDirectory:
         return read_records(self._rollouts_file(step))
 
     def evaluated(self) -> list[Path]:
-        """Return the files of the evaluations' completions, the oldest first."""
+        """Return the files with the evaluations' completions, oldest first."""
         return sorted(self.held_out.glob("step_*.jsonl.zst"))
 
     def truncate_after(self, step: int) -> None:
-        """Remove metrics and rollouts of later steps, which a resumed run does again."""
+        """Remove metrics and rollouts of later steps, which a resumed run repeats."""
         kept = [line for line in self.metrics() if line["step"] <= step]
         with self.writing():
             write_atomically(self._metrics_file, "".join(to_json(line) + "\n" for line in kept))
@@ -153,7 +154,7 @@ class RunDirectory:
                 file.unlink()
 
     def log_to_file(self, earlier: Iterable[logging.LogRecord] = ()) -> None:
-        """Send this process's log messages to log.txt too, those of `earlier` first."""
+        """Write this process's log messages to log.txt too, after the messages in `earlier`."""
         with self.writing():
             handler = LogFile(self.path / "log.txt")
         for record in earlier:
@@ -163,14 +164,14 @@ class RunDirectory:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Keep other commands from training into this directory while the context lasts.
+        """Prevent other commands from training in this directory while the context lasts.
 
-        Two would undo each other's work. The lock ends with the process that holds it, however it ends.
+        Two commands would overwrite each other's work. The lock ends with the process that holds it, even a killed one.
 
-        Raises RunDirectoryError while another holds the lock, on this machine or on one that shares the folder.
+        Raises RunDirectoryError if another command holds the lock, on this machine or on one that shares the folder.
         """
         with self.writing():
-            # Without a buffer: what the disk refuses would be written, and refused, once more when it is closed.
+            # Without a buffer: closing the file would write again what the disk refused, and raise a second error.
             file = (self.path / ".lock").open("a+b", buffering=0)
         with file:
             self._take(file)
@@ -178,8 +179,8 @@ class RunDirectory:
 
     @property
     def _settings(self) -> dict[str, Any]:
-        told = self._config.model_dump(mode="json", exclude={"checkpoint": {"allow_changes"}})
-        settings: dict[str, Any] = without_infinities(told, as_text=True)
+        dumped = self._config.model_dump(mode="json", exclude={"checkpoint": {"allow_changes"}})
+        settings: dict[str, Any] = without_infinities(dumped, as_text=True)
         return settings
 
     @property
@@ -203,7 +204,7 @@ class RunDirectory:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Raise RunDirectoryError, with what to do, where the disk refuses what is written within."""
+        """Raise RunDirectoryError, with advice, if the disk refuses a write inside the context."""
         try:
             yield
         except OSError as error:
@@ -223,12 +224,12 @@ def read_records(file: Path) -> list[dict[str, Any]]:
 
 
 def whole_lines(text: str) -> Iterator[dict[str, float]]:
-    """Yield the lines of metrics.jsonl, null as NaN. A line that is torn or damaged, or has no step, is left out."""
+    """Yield the lines of metrics.jsonl, null as NaN. Skip a line that is partial or damaged, or has no step."""
     for line in text.splitlines():
         try:
-            found = json.loads(line)
+            row = json.loads(line)
         except (ValueError, RecursionError):
             continue
-        if isinstance(found, dict) and isinstance(found.get("step"), int | float):
-            values = {key: nan if value is None else value for key, value in found.items()}
+        if isinstance(row, dict) and isinstance(row.get("step"), int | float):
+            values = {key: nan if value is None else value for key, value in row.items()}
             yield {key: value for key, value in values.items() if isinstance(value, int | float)}

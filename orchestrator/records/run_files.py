@@ -1,4 +1,4 @@
-"""Read a run's directory, also while the run is going or after it died."""
+"""Read a run's directory, also during the run or after it died."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from rollout.types.paths import from_home
 
 
 def is_supervised(rows: Sequence[Mapping[str, float]]) -> bool:
-    """Return whether the lines of metrics.jsonl are those of `rayzero sft`: one recipe may serve `train` too."""
+    """Return whether `rayzero sft` wrote the lines of metrics.jsonl: a recipe alone may be for `train` or `sft`."""
     return bool(rows) and not any(key.startswith(("reward/", "eval/")) for key in rows[-1])
 
 
 class RunFiles:
-    """Reads a run's directory. Nothing is locked or written, and settings of other versions are taken as they are."""
+    """Reads a run's directory. It locks and writes nothing, and accepts settings of other versions unchecked."""
 
-    def __init__(self, given: str | Path) -> None:
-        """Take the directory. Raises ConfigError, with what to do, where no run is."""
-        self.path = Path(from_home(str(given)))
+    def __init__(self, directory: str | Path) -> None:
+        """Read the settings in `directory`. Raises ConfigError, with advice, if it holds no run."""
+        self.path = Path(from_home(str(directory)))
         try:
             config = json.loads((self.path / "config.json").read_text("utf-8"))
             if not isinstance(config, dict):
@@ -39,7 +39,7 @@ class RunFiles:
         return self.path / "metrics.jsonl"
 
     def metrics(self) -> list[dict[str, float]]:
-        """Return the lines of metrics.jsonl, null as NaN; none where nothing was logged yet."""
+        """Return the lines of metrics.jsonl, null as NaN; empty if nothing was logged yet."""
         if not self.metrics_file.is_file():
             return []
         return list(whole_lines(self.metrics_file.read_text("utf-8", "replace")))
@@ -49,11 +49,11 @@ class RunFiles:
         meant = next((folder for folder in folders if folder.name == self.path.name), None)
         if meant is not None:
             return f"Did you mean {meant}?"
-        known = f" There are {', '.join(map(str, folders[:5]))}" if folders else ""
+        known = f" Runs here: {', '.join(map(str, folders[:5]))}" if folders else ""
         return f"Give a run's directory, such as runs/<name>.{known}"
 
 
 def asked_steps(config: Mapping[str, Any], rows: Sequence[Mapping[str, float]]) -> int:
-    """Return the steps that were asked for; 0 where the settings do not say."""
+    """Return the number of steps that the run should train; 0 if the settings do not say."""
     steps = ((config.get("warm_start") or {}) if is_supervised(rows) else config).get("num_steps")
     return steps if isinstance(steps, int) else 0

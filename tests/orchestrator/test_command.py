@@ -128,7 +128,7 @@ def test_what_a_run_was_started_with_stands_in_its_directory_and_its_checkpoints
     assert read_summary(first.directory.path) == dict(first.checkpoints.latest().fingerprints)
     longer = of(tmp_path, 4)
     longer.base = "2:b"
-    with pytest.raises(RunDirectoryError, match=r"the base model is another one: config\.json"):
+    with pytest.raises(RunDirectoryError, match=r"the base model has changed: config\.json"):
         longer.run()
     assert read_summary(first.directory.path)["models"] == {BASE: {"config.json": "2:a"}}
     assert json.loads((first.directory.path / "config.json").read_text())["num_steps"] == 3
@@ -136,8 +136,8 @@ def test_what_a_run_was_started_with_stands_in_its_directory_and_its_checkpoints
         load("countdown-tiny", [*overrides(tmp_path, 4), "checkpoint.allow_changes=true"]), Console(width=200)
     )
     told.base = "2:b"
-    assert told.run() is Ending.COMPLETE and "the base model is another one" in capsys.readouterr().err
-    assert "the base model is another one: config.json" in (told.directory.path / "log.txt").read_text()
+    assert told.run() is Ending.COMPLETE and "the base model has changed" in capsys.readouterr().err
+    assert "the base model has changed: config.json" in (told.directory.path / "log.txt").read_text()
     assert read_summary(first.directory.path)["models"] == {BASE: {"config.json": "2:b"}}
 
 

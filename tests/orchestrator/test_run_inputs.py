@@ -67,7 +67,7 @@ def test_a_base_model_that_has_changed_is_said(rows, started) -> None:
     (model,) = (rows.parent / "cache").glob("built-*")
     config = json.loads((model / "config.json").read_text())
     (model / "config.json").write_text(json.dumps(config | {"rms_norm_eps": 0.1}))
-    with pytest.raises(RunDirectoryError, match=r"(?s)the base model is another one: config\.json.*allow_changes=true"):
+    with pytest.raises(RunDirectoryError, match=r"(?s)the base model has changed: config\.json.*allow_changes=true"):
         command(rows).prepare(started)
     command(rows, ALLOWED).prepare(started)
 
@@ -93,7 +93,7 @@ def test_a_warm_started_model_that_has_changed_is_said_where_it_is_used(rows, tm
     start(resumed)
     (folder / "model.safetensors").write_bytes(b"others")
     if is_used:
-        with pytest.raises(RunDirectoryError, match=r"the warm-started model is another one: model\.safetensors"):
+        with pytest.raises(RunDirectoryError, match=r"the warm-started model has changed: model\.safetensors"):
             start(resumed)
     start(resumed, ALLOWED)
 

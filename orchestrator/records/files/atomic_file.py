@@ -1,4 +1,4 @@
-"""Write files atomically: a reader sees the old content or the new content."""
+"""Write files atomically: a reader sees either the old content or the new content."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pathlib import Path
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write beside the file and rename, so that a reader sees the old content or the new, never a part.
+    """Write a temporary file and rename it, so that a reader sees the old content or the new, never a part.
 
-    Raises OSError, which names the file, when the disk refuses; nothing stays beside it then.
+    Raises OSError, which names the file, if the disk refuses; the temporary file is removed then.
     """
     aside = path.with_name(path.name + ".tmp")
     try:

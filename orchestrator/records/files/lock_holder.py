@@ -1,4 +1,4 @@
-"""The process that trains a run, as its lock file names it, distinguished from later processes with the same number."""
+"""The process that a run's lock file names, distinguished from later processes with the same number."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ GROUP = re.compile(r"^Tgid:\s*(\d+)$", re.MULTILINE)
 
 @dataclass(frozen=True, slots=True)
 class LockHolder:
-    """The process that a lock file names. Taking the lock to see whether the process lives would disturb a start."""
+    """The process that a lock file names. Taking the lock to check whether it lives could make another start fail."""
 
     process: int | None = None
     """None if the file names no process."""
@@ -30,8 +30,8 @@ class LockHolder:
     @classmethod
     def read(cls, text: str) -> Self:
         """Return the holder that the text of a lock file names."""
-        found = WRITTEN.fullmatch(text.strip())
-        return cls() if found is None else cls(int(found[1]), found[2], int(found[3]) if found[3] else None)
+        match = WRITTEN.fullmatch(text.strip())
+        return cls() if match is None else cls(int(match[1]), match[2], int(match[3]) if match[3] else None)
 
     @property
     def shown(self) -> str:
@@ -44,12 +44,12 @@ class LockHolder:
 
     @property
     def is_elsewhere(self) -> bool:
-        """Whether it is a process on another machine, about which nothing is known here."""
+        """Whether the process is on another machine, so that its state is unknown here."""
         return self.process is not None and self.host != socket.gethostname()
 
     @property
     def lives(self) -> bool:
-        """Whether this process, and not a later one with its number, lives on this machine."""
+        """Whether this process lives on this machine. A later process with the same number does not count."""
         if self.process is None or self.is_elsewhere:
             return False
         started = start_of(self.process)
@@ -57,13 +57,13 @@ class LockHolder:
 
 
 def start_of(process: int) -> int | None:
-    """Return when a process started, in clock ticks after its machine's start; None for no process, or an ended one.
+    """Return when a process started, in clock ticks after its machine's start; None if it does not exist or has ended.
 
-    /proc has unlisted folders for threads too: their `Tgid` is another number.
+    /proc also has hidden folders for threads. Their `Tgid` is another number, so they are not processes.
     """
     folder = Path("/proc", str(process))
     try:
-        # See proc(5): the name in brackets may hold anything; the state follows it, and 19 fields on, the start.
+        # See proc(5): the name in brackets may contain anything. The state follows, and 19 fields later the start.
         state, *fields = (folder / "stat").read_text("utf-8", "replace").rpartition(")")[2].split()
         group = GROUP.search((folder / "status").read_text("utf-8", "replace"))
     except OSError:

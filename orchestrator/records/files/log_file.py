@@ -1,4 +1,4 @@
-"""log.txt of a run, and what is logged before there is one."""
+"""A run's log.txt, and the messages that are logged before the file exists."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from logging.handlers import MemoryHandler
 from pathlib import Path
 
 MAX_KEPT = 10_000
-"""Messages of before a run directory is open that are kept for its log."""
+"""Most messages that are kept until a run directory is open."""
 
 
 class LogFile(logging.FileHandler):
@@ -19,21 +19,21 @@ class LogFile(logging.FileHandler):
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-        self._has_told = False
+        self._has_reported = False
 
     def handleError(self, record: logging.LogRecord) -> None:
         error = sys.exc_info()[1]
         if not isinstance(error, OSError):
             super().handleError(record)
-        elif not self._has_told:
-            self._has_told = True
-            with suppress(OSError):  # which may be a file of the same disk
+        elif not self._has_reported:
+            self._has_reported = True
+            with suppress(OSError):  # stderr may be a file on the same disk
                 print(f"{self.baseFilename} cannot be written: {error.strerror}", file=sys.stderr, flush=True)
 
 
 @contextmanager
 def kept_log() -> Iterator[list[logging.LogRecord]]:
-    """Keep what is logged before there is a run directory. Warnings are also shown."""
+    """Collect the messages that are logged before a run directory exists. Warnings are also shown."""
     root = logging.getLogger()
     kept, shown = MemoryHandler(capacity=MAX_KEPT, flushLevel=logging.CRITICAL + 1), logging.StreamHandler()
     shown.setLevel(logging.WARNING)

@@ -1,4 +1,4 @@
-"""JSON that every program reads. Python's own writes `Infinity` and `NaN`, which JSON does not have."""
+"""JSON that every program can read. Python's `json` writes `Infinity` and `NaN`, which are not JSON."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def to_json(value: Any, indent: int | None = None) -> str:
 
 
 def without_infinities(value: Any, as_text: bool = False) -> Any:
-    """Return the value with null for infinity and NaN; with `as_text` with `"inf"`, which a setting may be."""
+    """Replace infinity and NaN in the value by null, or with `as_text` by `"inf"` and so on, which settings accept."""
     if isinstance(value, dict):
         return {key: without_infinities(inner, as_text) for key, inner in value.items()}
     if isinstance(value, list | tuple):

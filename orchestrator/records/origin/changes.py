@@ -1,4 +1,4 @@
-"""Settings that differ from those that a run was started with."""
+"""Find the settings that differ from the settings at the start of a run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MAY_CHANGE = (
     *("rollout.threads_per_generator", "rollout.cpu_kv_cache_gib", "rollout.max_batched_tokens"),
     *("learner.cpus_per_rank", "learner.threads_per_rank", "learner.gpu_memory_fraction"),
     *("rewards.num_workers", "rewards.cpus_per_worker", "rewards.memory_gib", "rewards.max_pending_groups"),
-    # What errors say to change, so that a run which stopped for it can go on.
+    # Errors advise changing these, so a run that stopped with such an error must be able to continue.
     *("learner.max_tokens_per_microbatch", "learner.gradient_checkpointing", "rollout.max_concurrent_completions"),
     *("learner.max_logprob_gap", "learner.max_skipped_updates", "prompts.max_prompt_tokens", "prompts.on_bad_rows"),
     *(
@@ -31,17 +31,17 @@ MAY_CHANGE = (
         "rewards.max_failed_share",
     ),
 )
-"""Settings that a resumed run may change: how long it is, what it runs on, and the errors that it tolerates. Another
-num_steps also stretches a decaying learning rate; another number of generators, threads or cards changes the last bits
-of logprobs."""
+"""Settings that a resumed run may change: its length, the resources that it uses, and the errors that it tolerates.
+Another num_steps also stretches a decaying learning rate; another number of generators, threads or GPUs changes the
+last bits of logprobs."""
 
 
 def changed_settings(before: Mapping[str, Any], now: RunConfig) -> list[str]:
-    """Return a line for each setting that a resume may not change and that differs from those in a run's config.json.
+    """Return a line for each setting that differs from a run's config.json (`before`) and that a resume may not change.
 
-    What the run's version did not know yet had its default.
+    A setting that the run's version did not have counts as its default.
     """
-    with suppress(ValidationError):  # it has settings that are gone, or values that are refused by now
+    with suppress(ValidationError):  # `before` has settings that were removed, or values that are now refused
         before = RunConfig.model_validate(before).model_dump(mode="json")
     first, second = (without_infinities(each, as_text=True) for each in (before, now.model_dump(mode="json")))
     return list(differences(first, second, MAY_CHANGE))

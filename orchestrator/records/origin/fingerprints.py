@@ -1,4 +1,4 @@
-"""What a run was started from: its problems, pairs and models. A resume on others says what has changed."""
+"""Fingerprints of a run's problems, pairs and models at its start. A resume reports what has changed."""
 
 from __future__ import annotations
 
@@ -23,31 +23,31 @@ from rollout.prompts.entry_fingerprints import EntryFingerprint
 logger = logging.getLogger(__name__)
 
 FORMAT = 1
-"""Version of the fingerprints. Those of another one are not compared."""
+"""Version of the fingerprints. Fingerprints of another version are not compared."""
 SUMMARY = "fingerprints.json"
 ROWS = "fingerprints.npz"
-"""The hash of every row, from which the rows that have changed are told."""
+"""File with the hash of every row, which shows the rows that have changed."""
 BASE, WARM_STARTED, TEACHER = "the base model", "the warm-started model", "the teacher"
-"""Names of models. The reference is the teacher where there is one, else the warm-started model, else the base."""
+"""Names of models. The reference is the teacher if there is one, else the warm-started model, else the base model."""
 ALLOW = "checkpoint.allow_changes=true"
 
 
 @dataclass
 class Fingerprints:
-    """What a run is started from."""
+    """Hashes of the data and models that a run starts with."""
 
     problems: dict[str, EntryFingerprint] = field(default_factory=dict)
     """By the key in the recipe, such as `prompts.gsm8k`."""
     models: dict[str, dict[str, str]] = field(default_factory=dict)
-    """The hash of each file, by what the model is, such as `the base model`."""
+    """The hash of each file, by the model's name, such as `the base model`."""
     split: SplitRule = "by_key"
 
     def __or__(self, more: Fingerprints) -> Fingerprints:
-        """Return both together; the split is that of `more`."""
+        """Return the union of both, with the split of `more`."""
         return Fingerprints(self.problems | more.problems, self.models | more.models, more.split)
 
     def summary(self) -> dict[str, Any]:
-        """Return counts and hashes, as a checkpoint and the run directory keep them."""
+        """Return counts and hashes, in the format that a checkpoint and the run directory store."""
         problems = {
             name: {"source": entry.source, **{part: self._summary(rows) for part, rows in parts(entry)}}
             for name, entry in self.problems.items()
@@ -68,12 +68,12 @@ class Fingerprints:
         write_atomically(folder / SUMMARY, to_json(self.summary(), indent=1) + "\n")
 
     def changes(self, before: Mapping[str, Any], folder: Path, *, only_keys: bool = False) -> list[str]:
-        """Return a line for each thing that is not as it was.
+        """Return a line for each change.
 
         Args:
-            before: the summary of then.
-            folder: the run directory, where the hash of every row may be.
-            only_keys: do not compare what is asked, which is worded in another way, nor the references.
+            before: the earlier summary.
+            folder: the run directory, which may have the hash of every row.
+            only_keys: compare neither the questions, whose wording may differ, nor the reference answers.
         """
         if before.get("format") != FORMAT:
             return []
@@ -115,13 +115,13 @@ class Fingerprints:
                 yield f"{name}: {others} of the {now['count']:,} held-out problems {differ}"
 
     def _earlier(self, folder: Path, name: str, then: Mapping[str, Any]) -> Fingerprint | None:
-        """Return the hashes of the rows of then; None where they are gone, or of another time."""
+        """Return the hashes of the earlier rows; None if they are missing, or do not match the summary `then`."""
         try:
             with np.load(folder / ROWS, allow_pickle=False) as arrays:
-                found = Fingerprint(arrays[f"{name}:keys"], arrays[f"{name}:contents"])
+                rows = Fingerprint(arrays[f"{name}:keys"], arrays[f"{name}:contents"])
         except (OSError, ValueError, KeyError, BadZipFile):
             return None
-        return found if self._summary(found) == dict(then) else None
+        return rows if self._summary(rows) == dict(then) else None
 
 
 def parts(entry: EntryFingerprint) -> list[tuple[str, Fingerprint]]:
@@ -130,34 +130,34 @@ def parts(entry: EntryFingerprint) -> list[tuple[str, Fingerprint]]:
 
 
 def model_changes(name: str, before: Mapping[str, str], files: Mapping[str, str]) -> Iterator[str]:
-    """Yield a line where a model is another one; it names the files."""
+    """Yield a line that names the differing files if a model has changed."""
     differ = [file for file in sorted({*before, *files}) if before.get(file) != files.get(file)]
     if differ == ["revision"]:
         yield f"{name} was commit {before.get('revision')} of the hub, now {files.get('revision')}"
     elif differ:
-        yield f"{name} is another one: {', '.join(differ)}"
+        yield f"{name} has changed: {', '.join(differ)}"
 
 
 def read_summary(folder: Path) -> dict[str, Any] | None:
-    """Return the fingerprints of a run's directory; None where there are none that can be read."""
+    """Return the summary of fingerprints in a run's directory; None if it is missing or cannot be read."""
     try:
-        found = json.loads((folder / SUMMARY).read_text())
+        summary = json.loads((folder / SUMMARY).read_text())
     except (OSError, ValueError):
         return None
-    return found if isinstance(found, dict) else None
+    return summary if isinstance(summary, dict) else None
 
 
 def settle(
     changes: list[str], what: str, *, is_allowed: bool, error: Callable[[str], Exception] = RunDirectoryError
 ) -> None:
-    """Raise an error that says what has changed, or warn of it where the user allows it.
+    """Raise an error that lists the changes, or log a warning if the user allows them.
 
     Args:
-        what: the beginning of the sentence, such as `the run 'one' goes on from other data or models`.
+        what: the beginning of the sentence, such as `the run 'one' continues from other data or models`.
     """
     if not changes:
         return
-    said = f"{what}:\n  " + "\n  ".join(changes)
+    message = f"{what}:\n  " + "\n  ".join(changes)
     if not is_allowed:
-        raise error(f"{said}\nRestore what it was, or add {ALLOW} to continue anyway")
-    logger.warning("%s. %s says to go on", said, ALLOW)
+        raise error(f"{message}\nRestore what it was, or add {ALLOW} to continue anyway")
+    logger.warning("%s. The run continues because of %s", message, ALLOW)

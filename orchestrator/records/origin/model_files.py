@@ -1,4 +1,4 @@
-"""Fingerprint of a model folder: small files whole, of weights the header and a part of every tensor."""
+"""Fingerprint a model folder: hash small files completely, and large weights by header and parts of every tensor."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from typing import BinaryIO
 from learner.backend.file_digests import file_digest
 
 SUFFIXES = {".json", ".jinja", ".model", ".txt", ".tiktoken", ".py", ".safetensors", ".bin"}
-"""Files that decide what a model computes or reads. Others, such as a README, may change."""
+"""Suffixes of files that affect what a model computes or reads. Others, such as a README, may change."""
 WHOLE_BYTES = 64 * 2**20
-"""Files up to this size are read whole. Larger ones hold gigabytes, which would take a minute at every start."""
+"""Files up to this size are read completely. Larger ones hold gigabytes, which would take a minute at every start."""
 PIECE_BYTES = 4096
-"""Of each tensor of a larger file three such pieces are read: its beginning, its middle and its end."""
+"""In a larger file, three pieces of this size are read from each tensor: its beginning, middle and end."""
 MAX_HEADER_BYTES = 100 * 2**20
-"""Longest header of safetensors, as its reference implementation limits it."""
+"""Longest header of a safetensors file, the limit of the reference implementation."""
 
 
 def model_files(model: str) -> dict[str, str]:
-    """Return a hash for each file of a model folder, by its name; of a hub's model the commit, under `revision`.
+    """Return a hash for each file of a model folder, by its name; for a model on the hub its commit, as `revision`.
 
-    Empty when nothing is known of it. What is hashed of weights above WHOLE_BYTES is in `sampled_digest`: training
-    changes a part of every tensor, so that it is noticed; a change of a few numbers within one may not be.
+    Empty if the model is not on this machine. For weights above WHOLE_BYTES, `sampled_digest` hashes only parts.
+    Training changes all tensors and is noticed; a change of a few numbers may not be.
     """
     folder = Path(model)
     if not folder.is_dir():
@@ -35,15 +35,15 @@ def model_files(model: str) -> dict[str, str]:
 
 
 def hub_revision(model: str) -> str | None:
-    """Return the commit of a hub's model that is in the cache, from where it is loaded; None when it is not there."""
+    """Return the commit of a hub model in the local cache, from which it is loaded; None if it is not there."""
     from huggingface_hub import try_to_load_from_cache
 
-    found = try_to_load_from_cache(model, "config.json")
-    return Path(found).parent.name if isinstance(found, str) else None
+    file = try_to_load_from_cache(model, "config.json")
+    return Path(file).parent.name if isinstance(file, str) else None
 
 
 def digest_of(file: Path) -> str:
-    """Return a hash of a file's content in hexadecimal, with its size."""
+    """Return the size of a file and a hash of its content in hexadecimal."""
     size = file.stat().st_size
     if size <= WHOLE_BYTES:
         return file_digest(file)
@@ -52,7 +52,7 @@ def digest_of(file: Path) -> str:
 
 
 def sampled_digest(file: BinaryIO, size: int, has_header: bool) -> str:
-    """Return a hash of the file's header, and of pieces of each tensor; of other files of pieces all over."""
+    """Return a hash of the file's header and pieces of each tensor; without a header, of evenly spaced pieces."""
     sha = hashlib.sha256()
     for start, length in tensors(file, size, sha) if has_header else evenly(size):
         last = max(0, length - PIECE_BYTES)
@@ -63,16 +63,16 @@ def sampled_digest(file: BinaryIO, size: int, has_header: bool) -> str:
 
 
 def tensors(file: BinaryIO, size: int, sha: hashlib._Hash) -> Iterator[tuple[int, int]]:
-    """Yield the place and the length of each tensor, in bytes. The header is hashed.
+    """Yield the offset and length of each tensor in bytes, and add the header to `sha`.
 
-    A file without a readable header is taken as one tensor: loading it will say what is wrong.
+    For a file without a readable header, yield what `evenly` yields: loading the file will report what is wrong.
     """
     length = int.from_bytes(file.read(8), "little")
     header = file.read(length) if length <= min(size, MAX_HEADER_BYTES) else b""
     sha.update(header)
     try:
-        found = [entry["data_offsets"] for name, entry in json.loads(header).items() if name != "__metadata__"]
-        places = sorted((8 + length + start, end - start) for start, end in found)
+        offsets = [entry["data_offsets"] for name, entry in json.loads(header).items() if name != "__metadata__"]
+        places = sorted((8 + length + start, end - start) for start, end in offsets)
         is_within = all(start >= 0 <= length and start + length <= size for start, length in places)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         is_within = False
@@ -80,6 +80,6 @@ def tensors(file: BinaryIO, size: int, sha: hashlib._Hash) -> Iterator[tuple[int
 
 
 def evenly(size: int, pieces: int = 256) -> Iterator[tuple[int, int]]:
-    """Yield the place and the length of pieces that cover a file, in bytes."""
+    """Yield the offset and length, in bytes, of pieces that cover a file."""
     length = -(-size // pieces)
     yield from ((start, min(length, size - start)) for start in range(0, size, length))

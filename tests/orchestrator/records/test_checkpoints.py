@@ -143,7 +143,7 @@ def test_one_that_was_being_written_when_the_run_was_killed_is_ignored(checkpoin
 def test_a_full_disk_keeps_the_earlier_ones_and_says_so(checkpoints, tmp_path, prompts, limit) -> None:
     checkpoints.save(1, FileLearner(1), {})
     before = files_below(tmp_path)
-    with full_disk(limit), pytest.raises(CheckpointError, match=r"step 2.*File too large.*Earlier ones are untouched"):
+    with full_disk(limit), pytest.raises(CheckpointError, match=r"step 2.*File too large.*Earlier checkpoints are"):
         checkpoints.save(2, FileLearner(2), prompts)
     assert files_below(tmp_path) == before
     assert checkpoints.verify_latest().step == 1
@@ -228,5 +228,5 @@ def test_a_persons_copy_under_another_steps_name_is_neither_loaded_nor_removed(c
     for step in (6, 8, 10):
         checkpoints.save(step, FileLearner(step), {})
     assert checkpoints.latest().step == checkpoints.verify_latest().step == 10
-    assert "it is a copy of that of step 4, under another name" in caplog.text
+    assert "it is a copy of the checkpoint of step 4, under another name" in caplog.text
     assert all(copy.is_dir() for copy in copies) and not (folder / "step_000006").exists()

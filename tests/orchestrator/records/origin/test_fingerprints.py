@@ -42,7 +42,7 @@ def test_rows_held_out_problems_and_files_are_told(before, tmp_path) -> None:
         "answer (line 1)",
         "prompts.gsm8k: 1 of the 5 held-out problems were not held out before: the policy may have been "
         "trained on them",
-        "the base model is another one: model.safetensors, tokenizer.json",
+        "the base model has changed: model.safetensors, tokenizer.json",
     ]
 
 
@@ -83,7 +83,7 @@ def test_a_change_is_refused_unless_it_is_allowed_and_then_logged(caplog) -> Non
     ):
         settle(["a", "b"], "the run goes on from other data", is_allowed=False)
     settle(["a", "b"], "the run goes on from other data", is_allowed=True)
-    assert "other data:\n  a\n  b. checkpoint.allow_changes=true says to go on" in caplog.text
+    assert "other data:\n  a\n  b. The run continues because of checkpoint.allow_changes=true" in caplog.text
     settle([], "nothing", is_allowed=False)
 
 
