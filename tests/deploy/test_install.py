@@ -71,9 +71,9 @@ def test_a_pretrained_model_that_cannot_be_had_stops_nothing(machine: Machine, h
     ("before", "after", "said"),
     [
         ("580.65.06", "570.86.15", ["driver: 570.86.15", "580 or newer", "nvidia-driver-580"]),
-        ("8.9", "6.1", ["gpu 0: NVIDIA GeForce RTX 4090 of compute capability 6.1", "gpu 1", "use a newer card"]),
-        ("Python.h", "", ["compiler: without Python.h", "python3-dev"]),
-        ("gcc", "", ["compiler: without a C compiler", "build-essential"]),
+        ("8.9", "6.1", ["gpu 0: NVIDIA GeForce RTX 4090 with compute capability 6.1", "gpu 1", "use a newer card"]),
+        ("Python.h", "", ["compiler: missing: Python.h", "python3-dev"]),
+        ("gcc", "", ["compiler: missing: a C compiler", "build-essential"]),
     ],
 )
 def test_what_a_gpu_run_would_lack_is_said_before_anything_is_installed(before, after, said, machine: Machine) -> None:
