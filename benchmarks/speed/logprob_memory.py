@@ -10,22 +10,18 @@ those of the plain way in float64, a few tokens at a time, which takes most of t
 from __future__ import annotations
 
 import argparse
-import multiprocessing
-import re
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from benchmarks.speed.peak_memory import in_new_process, peak_memory, restart_peak
 from learner.model.logprobs import TokenScores, token_scores
 
-T = TypeVar("T")
 WAYS = ("plain", "chunked", "chunked with KL")
 WAYS_IN_FLOAT64 = {"plain": "exact", "chunked": "exact", "chunked with KL": "exact with KL"}
 MEMORY_LIMIT = 400
@@ -71,11 +67,6 @@ def report(size: Size, device: str, measured: dict[str, Measurement], errors: di
     for way, (memory, seconds) in measured.items():
         print(f"  {way:<18} {memory:12.0f} {seconds:9.1f}   {errors[way]:.1e}")
     print(f"limits of the chunked  {MEMORY_LIMIT:10}             {ERROR_LIMIT:.1e}")
-
-
-def in_new_process(function: Callable[..., T], *arguments: Any) -> T:
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
-        return process.submit(function, *arguments).result()
 
 
 def measure(way: str, size: Size, device: str, gradients: Path) -> Measurement:
@@ -141,28 +132,6 @@ def plain_scores(
 def weighted_sum(scores: TokenScores, upstream: Tensor) -> Tensor:
     given = torch.stack([score for score in scores if score is not None])
     return (given * upstream[: len(given)]).sum()
-
-
-def restart_peak(device: str) -> int:
-    """Forget the peak so far; bytes held now."""
-    if device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        return torch.cuda.memory_allocated()
-    Path("/proc/self/clear_refs").write_text("5")
-    return process_memory("VmRSS")
-
-
-def peak_memory(device: str) -> int:
-    """The most bytes held at once since `restart_peak`; waits for work under way."""
-    if device == "cuda":
-        torch.cuda.synchronize()
-        return torch.cuda.max_memory_allocated()
-    return process_memory("VmHWM")
-
-
-def process_memory(field: str) -> int:
-    """Bytes, from what Linux says of this process: of its pages that are in memory, whoever allocated them."""
-    return 1024 * int(re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())[1])  # type: ignore[index]
 
 
 def largest_difference(ours: Path, theirs: Path) -> float:
