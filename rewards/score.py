@@ -47,43 +47,48 @@ def compose(
     A function of a whole group has its outcome for this completion here (``Outcome.of_completion``). Raises
     RewardConfigError when a weighted part is missing, or two functions returned the same.
     """
-    parts: dict[str, RewardPart] = {}
-    own = {name for function in functions for name in function.parts}
-    for part in given.parts:
-        if part.name in RESERVED or part.name in config.ensembles or part.name in own:
-            other = "what grades the completion has" if part.name in own else "a metric or an ensemble has"
-            raise RewardConfigError(
-                f"the environment {given.environment} gives the part {part.name}, which {other} too: rename the "
-                "environment's"
-            )
-        parts[part.name] = part
+    weights, ensembles = config.weights, config.ensembles
+    parts = _given_parts(functions, config, given) if given.parts else {}
     for function, outcome in zip(functions, outcomes, strict=True):
         for part in parts_of(function, outcome):
             name = part.name
             is_reserved = name in RESERVED and name != RIGHT_UNTAGGED  # which is our own
-            if is_reserved or name in parts or name in config.ensembles:
+            if is_reserved or name in parts or name in ensembles:
                 other = "a metric of the whole reward has" if is_reserved else "another gives"
                 if any(each.name == name for each in given.parts):
                     other = f"the environment {given.environment} gives"
                 raise RewardConfigError(f"{function.path} returns the part {name}, which {other} too: rename it")
             parts[name] = part
-    absent = absent_parts(functions, outcomes) | {*given.absent}
-    for name, ensemble in config.ensembles.items():
+    absent = absent_parts(functions, outcomes).union(given.absent)
+    for name, ensemble in ensembles.items():
         members = {member: weight for member, weight in ensemble.weights.items() if member not in absent}
         if members:
             parts[name] = _combined(name, ensemble.by, members, parts)
         else:
             absent.add(name)
-    for name in config.weights.keys() - parts.keys() - absent:
-        _require(name, parts, f"rewards.weights.{name}")
-    paid = [name for name, weight in config.weights.items() if weight]
-    if absent.issuperset(paid):
+    for name in weights:
+        if name not in absent:
+            _require(name, parts, f"rewards.weights.{name}")
+    if absent and absent.issuperset(paid := [name for name, weight in weights.items() if weight]):
         parts |= {name: RewardPart(name, 0.0, "error") for name in paid}
-    weighted = {name: parts[name] for name in config.weights if name in parts}
-    total = math.fsum([config.weights[name] * part.value for name, part in weighted.items()])
+    weighted = {name: parts[name] for name in weights if name in parts}
+    total = math.fsum([weights[name] * part.value for name, part in weighted.items()])
     shown = next((outcome.markers for outcome in outcomes if outcome.markers is not None), None)
     logged = {name: figure for outcome in outcomes for name, figure in outcome.logged.items()}
     return Reward(total, tuple((weighted | parts).values()), seconds_taken(functions, outcomes), shown, logged)
+
+
+def _given_parts(functions: Sequence[RewardFunction], config: RewardsConfig, given: Given) -> dict[str, RewardPart]:
+    """Return an environment's parts by name. Raises RewardConfigError for a name that something else has too."""
+    own = {name for function in functions for name in function.parts}
+    for name in (part.name for part in given.parts):
+        if name in RESERVED or name in config.ensembles or name in own:
+            other = "what grades the completion has" if name in own else "a metric or an ensemble has"
+            raise RewardConfigError(
+                f"the environment {given.environment} gives the part {name}, which {other} too: rename the "
+                "environment's"
+            )
+    return {part.name: part for part in given.parts}
 
 
 def absent_parts(functions: Sequence[RewardFunction], outcomes: Sequence[Outcome]) -> set[str]:

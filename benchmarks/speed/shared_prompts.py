@@ -49,7 +49,7 @@ def main() -> None:
         f"{given.prompts} prompts x {given.group_size}, {given.tokens} tokens each, {torch.get_num_threads()} threads"
     )
     print(
-        "prompts' share   tokens computed   seconds          ratio   MiB beyond        logprobs differ by   gradients by"
+        "prompts' share   tokens computed   seconds         ratio  MiB beyond        logprobs differ  gradients differ"
     )
     for share in SHARES:
         sequences = list(made(given, share))

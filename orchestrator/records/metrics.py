@@ -28,6 +28,7 @@ def reward_metrics(rewards: Sequence[Reward]) -> dict[str, float]:
     for part in (part for reward in rewards for part in reward.parts):
         parts.setdefault(part.name, []).append(part)
     untagged = parts.pop(RIGHT_UNTAGGED, [])  # exists for one in UNTAGGED_ONE_IN completions without tags
+    statuses = [reward.status for reward in rewards]
     values = {"total": [reward.total for reward in rewards]}
     values |= {name: [part.value for part in found] for name, found in parts.items()}
     return {
@@ -36,8 +37,8 @@ def reward_metrics(rewards: Sequence[Reward]) -> dict[str, float]:
         **{f"reward/failed/{name}": mean(part.status != "ok" for part in found) for name, found in parts.items()},
         f"reward/{RIGHT_UNTAGGED}": min(1.0, UNTAGGED_ONE_IN * sum(part.value for part in untagged) / len(rewards)),
         **{f"reward/logged/{name}": mean(values) for name, values in logged_figures(rewards).items()},
-        "reward/timeouts": float(sum(reward.status == "timeout" for reward in rewards)),
-        "reward/errors": float(sum(reward.status == "error" for reward in rewards)),
+        "reward/timeouts": float(statuses.count("timeout")),
+        "reward/errors": float(statuses.count("error")),
     }
 
 
@@ -131,11 +132,11 @@ def solved_metrics(groups: Sequence[GroupHeader]) -> dict[str, float]:
 
 def mixture_metrics(groups: Sequence[GroupHeader]) -> dict[str, float]:
     """Return the share and the pass rate of each entry of a mixture; empty if there is only one entry."""
+    if len({group.prompt.source for group in groups}) == 1:
+        return {}
     rates: dict[str, list[float]] = {}
     for group in groups:
         rates.setdefault(group.prompt.source, []).append(group.pass_rate or 0.0)
-    if len(rates) == 1:
-        return {}
     shares = {f"rollout/share/{source}": len(found) / len(groups) for source, found in rates.items()}
     return shares | {f"reward/correctness/{source}": mean(found) for source, found in rates.items()}
 

@@ -13,6 +13,7 @@ logger = logging.getLogger(__name__)
 
 MAX_UNDECLARED = 32
 """Largest number of undeclared names that are logged. Each name makes metrics."""
+NOTHING = Given()
 
 
 class GivenParts:
@@ -31,6 +32,8 @@ class GivenParts:
 
         Parts that only environments of other entries of a mixture declare do not apply to it.
         """
+        if not given and not self._declared:
+            return NOTHING
         declared = self._declared.get(environment, ())
         parts = {**dict.fromkeys(declared, 0.0), **self._bounded(environment, declared, given)}
         values = tuple(RewardPart(name, value) for name, value in parts.items())

@@ -163,9 +163,9 @@ class Scheduler:
         """
         pending = item.pending
         assert item.index not in pending.found, "a completion was graded twice"
-        names = [function.name for function in item.functions]
-        found = pending.found[item.index] = dict(zip(names, outcomes, strict=True))
-        if "timeout" not in {outcome.status for outcome in outcomes}:
+        found = {function.name: outcome for function, outcome in zip(item.functions, outcomes, strict=True)}
+        pending.found[item.index] = found
+        if "timeout" not in [outcome.status for outcome in outcomes]:
             # While a function waits, its worker goes on with others.
             busy = [outcome.seconds for name, outcome in found.items() if name not in self._waiting]
             self._means.record(item.work, sum(busy))
@@ -177,15 +177,16 @@ class Scheduler:
 
     def _reward(self, pending: PendingGroup, index: int) -> None:
         """Give a completion its reward, when all outcomes are known."""
-        whole, size = pending.found.get(None, {}), len(pending.group.completions)
-        found = pending.found[index] | {name: each.of_completion(name, index, size) for name, each in whole.items()}
+        found, group = pending.found[index], pending.group
+        if whole := pending.found.get(None):
+            size = len(group.completions)
+            found = found | {name: each.of_completion(name, index, size) for name, each in whole.items()}
         outcomes = [found[function.name] for function in pending.functions]
-        group = pending.group
         given = self._given.of(group.prompt.environment, group.completions[index].parts)
         reward = pending.rewards[index] = compose(pending.functions, outcomes, self._config, given)
         if pending.is_done:
             self.finished.append(pending)
-        if reward.status == "ok" and {outcome.status for outcome in outcomes} <= {"ok"}:
+        if reward.status == "ok" and all(outcome.status == "ok" for outcome in outcomes):
             self.failures.record(())
             return
         place = f"prompt {pending.group.prompt.id}, completion {index}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import pickle
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -96,7 +97,7 @@ class WorkerHandle:
         references = list(dict.fromkeys(item.pending.group.reference for item in items))
         places = {reference: place for place, reference in enumerate(references)}
         requests = [(item.functions, places[item.pending.group.reference], item.index) for item in items]
-        reports: ObjectRefGenerator = self._grade.remote(requests, *references)
+        reports: ObjectRefGenerator = self._grade.remote(pickle.dumps(requests), *references)
         if not self.batches:
             self.deadline = time.monotonic() + SILENCE_S
         self.batches[reports] = WorkBatch(dict(enumerate(items)), len(items))
