@@ -1,4 +1,4 @@
-"""The card of a trained model, in Markdown as the hub shows it, made from its run alone."""
+"""Make the card of a trained model, in the hub's Markdown, from its run alone."""
 
 from __future__ import annotations
 
@@ -16,20 +16,22 @@ from orchestrator.report.report import rayzero_version
 
 TAGS = ("rayzero", "reinforcement-learning", "grpo", "reasoning")
 LEFT_OUT = ("Model", "Task", "Actors")
-"""Facts that stand elsewhere in a card, or that are of the machine."""
+"""Facts that are in other parts of a card, or that describe the machine."""
 OF_REINFORCEMENT = ("A step", "Algorithm", "Learning rate", "Cost")
-"""Facts of settings that supervised training does not use."""
+"""Facts about settings that supervised training does not use."""
 
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """What the hub is told of a model."""
+    """A model's description for the hub."""
 
     title: str
     text: str
+    """The complete Markdown of README.md, with the front matter."""
     recipe: str
     """TOML that repeats the run."""
     base: Ingredient
+    """The model from which the run started."""
 
 
 def card_of(run: RecordedRun, repository: str, licence: str | None = None) -> Card:
@@ -37,7 +39,7 @@ def card_of(run: RecordedRun, repository: str, licence: str | None = None) -> Ca
 
     Args:
         repository: OWNER/NAME on the hub.
-        licence: the model's; by default that of its base.
+        licence: the model's licence; by default the base model's.
     """
     held_out = KeptDigests(run.path).of(run.held_out)
     shown, base, data = overview(run, held_out), base_of(run), data_of(run)
@@ -57,7 +59,7 @@ def card_of(run: RecordedRun, repository: str, licence: str | None = None) -> Ca
 
 
 def front_matter(base: Ingredient, data: list[Ingredient], licence: str | None, *, is_adapted: bool) -> str:
-    """Return what the hub reads by program, as YAML."""
+    """Return the metadata that the hub's programs read, as YAML."""
     from huggingface_hub import ModelCardData
 
     known = base.licence if LICENCE.fullmatch(base.licence) else UNKNOWN
@@ -79,7 +81,7 @@ def headline(run: RecordedRun, shown: Mapping[str, Any]) -> str:
 
 
 def results(shown: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the held-out figures, or what was measured in their place, and the curve."""
+    """Yield the held-out figures, or the rewards of training if there are none, and the curve."""
     figures, outcome = shown["figures"], shown["outcome"]
     if figures:
         first, last = shown["evaluated"]
@@ -87,8 +89,8 @@ def results(shown: Mapping[str, Any]) -> Iterator[str]:
         rows = [[each["title"], *cells(each, is_one=first == last)] for each in figures]
         yield table(head, rows)
         yield (
-            f"On {shown['problems']} held-out problems, which were not trained on. Half widths of 95% intervals over "
-            "problems stand after ±."
+            f"Measured on {shown['problems']} held-out problems, which were not used in training. The numbers after ± "
+            "are half widths of 95% intervals over problems."
         )
     elif outcome:
         before, after = cells(outcome)[:2]
@@ -103,7 +105,7 @@ def results(shown: Mapping[str, Any]) -> Iterator[str]:
 
 
 def cells(figure: Mapping[str, Any], *, is_one: bool = False) -> list[str]:
-    """Return a figure before, after, and its change."""
+    """Return the cells of a figure: before, after, and the change; only the first if ``is_one``."""
     before, after = figure["before"], figure["after"]
     shown = [value(before, figure), value(after, figure)]
     if is_one:
@@ -115,8 +117,8 @@ def cells(figure: Mapping[str, Any], *, is_one: bool = False) -> list[str]:
     difference, interval = after[0] - before[0], ""
     if figure.get("change"):
         difference, low, high, p = figure["change"]
-        said = "" if p is None else ", p < 0.001" if p < 0.001 else f", p = {p:.3f}"
-        interval = f" (95% interval {scale * low:+.{digits}f} to {scale * high:+.{digits}f}{said})"
+        p_text = "" if p is None else ", p < 0.001" if p < 0.001 else f", p = {p:.3f}"
+        interval = f" (95% interval {scale * low:+.{digits}f} to {scale * high:+.{digits}f}{p_text})"
     return [*shown, f"{scale * difference:+.{digits}f}{unit}{interval}"]
 
 
@@ -134,13 +136,13 @@ def training(run: RecordedRun, shown: Mapping[str, Any]) -> Iterator[str]:
     rows = [[label, text] for label, text in shown["facts"] if label not in left_out]
     if shown["seconds"]:
         seconds = training_seconds(run.rows)
-        rows.append(["Time", f"{seconds / 60:,.1f} minutes, evaluations not counted"])
+        rows.append(["Time", f"{seconds / 60:,.1f} minutes, without evaluations"])
     yield table(["", ""], rows)
 
 
-def ingredients(found: list[Ingredient]) -> Iterator[str]:
+def ingredients(items: list[Ingredient]) -> Iterator[str]:
     rows = []
-    for each in found:
+    for each in items:
         name = f"[{each.hub}](https://huggingface.co/{link(each)})" if each.hub else plain(each.name)
         commit = f", commit {plain(each.revision)}" if each.revision else ""
         rows.append([each.role, name + commit, plain(each.licence)])
@@ -152,9 +154,10 @@ def link(each: Ingredient) -> str:
 
 
 def usage(run: RecordedRun, repository: str, base: Ingredient) -> Iterator[str]:
-    """Yield how the model is asked."""
+    """Yield how to use the model, and its adapter if it has one."""
     yield (
-        "Ask it as in training: `recipe.toml` has the templates (`prompts`), sampling settings and what ends an answer."
+        "Use prompts of the same form as in training: `recipe.toml` has the templates (`prompts`), the sampling "
+        "settings and the stop texts."
     )
     yield block("console", f'$ rayzero solve {repository} "QUESTION" --recipe recipe.toml\n$ vllm serve {repository}')
     yield block(
@@ -164,25 +167,25 @@ def usage(run: RecordedRun, repository: str, base: Ingredient) -> Iterator[str]:
     )
     if not run.setting("model.lora"):
         return
-    yield "The adapter is merged into these weights; `adapter/` holds it by itself, as peft loads it."
+    yield "The adapter is merged into these weights; `adapter/` has the adapter alone, in peft's format."
     is_warm_started = run.setting("num_steps") and run.setting("warm_start.num_steps")
     if base.hub and not is_warm_started:
         load = f'model = PeftModel.from_pretrained(base, "{repository}", subfolder="adapter")'
         yield block("python", f'base = AutoModelForCausalLM.from_pretrained("{base.hub}")\n{load}')
     else:
-        yield "It was trained for weights that are not on the hub, so that it fits no model there."
+        yield "The adapter was trained on weights that are not on the hub, so it does not fit any model there."
 
 
 def repetition(run: RecordedRun, shown: Mapping[str, Any]) -> Iterator[str]:
     command = "train" if run.setting("num_steps") else "sft"
-    yield "`recipe.toml` is this recipe; all other settings have their defaults."
+    yield "`recipe.toml` contains this recipe; all other settings have their defaults."
     yield block("console", f"$ rayzero {command} recipe.toml")
     yield block("toml", shown["recipe"].strip())
-    yield "Only the last part of paths is shown; addresses, keys, and the run's folder are left out."
+    yield "Paths are shortened to their last part; addresses, keys, and the run's folder are left out."
 
 
 def block(language: str, text: str) -> str:
-    """Return a fenced block. No line of TOML that is written here can end it: keys are quoted, and texts escaped."""
+    """Return a fenced block. No line of the recipe can end it, because keys are quoted and texts are escaped."""
     return f"```{language}\n{text}\n```"
 
 
@@ -192,7 +195,7 @@ def table(head: list[str], rows: list[list[str]], *, is_plain: bool = False) -> 
 
 
 def plain(text: str) -> str:
-    """Return the text so that Markdown and HTML show it as it is, on one line."""
+    """Return the text on one line, escaped so that Markdown and HTML show it unchanged."""
     text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     for character in "\\`*[]|":
         text = text.replace(character, f"\\{character}")

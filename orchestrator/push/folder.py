@@ -1,4 +1,4 @@
-"""The folder that is uploaded: the trained model, its adapter, a card, the recipe and the curve."""
+"""Write the folder that is uploaded: the trained model, its adapter, a card, the recipe and the curve."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from orchestrator.report.reading.recorded_run import RecordedRun
 
 CARD, RECIPE, CURVE = "README.md", "recipe.toml", "curve.png"
 ADAPTER = "adapter"
-"""The sub-folder of `final/` where a run with LoRA has its adapter."""
+"""The sub-folder of `final/` with the adapter of a run with LoRA."""
 ENDINGS = (".json", ".jinja", ".model", ".safetensors", ".tiktoken", ".txt")
-"""Files of a model. Whatever else somebody put beside them stays here."""
+"""Endings of a model's files. Other files in the folder are not uploaded."""
 VOCABULARIES = ("tokenizer.json", "vocab.json", "added_tokens.json")
-"""Their tokens may look like folders."""
+"""Files that are uploaded unchanged, because their tokens may look like folders."""
 BASE_KEY = "base_model_name_or_path"
 WHOLE_PATH = re.compile(r"(?:~[\w.-]*|[A-Za-z]:)?(?:[/\\][^/\\\n]+){2,}[/\\]?|~[\w.-]*[/\\][^/\\\n]+[/\\]?")
-"""A text that is a path as a whole, which may hold spaces, unlike one within a sentence."""
+"""A text that is nothing but a path. Such a path may contain spaces, unlike a path within a sentence."""
 
 
 def write_folder(run: RecordedRun, card: Card, folder: Path) -> None:
-    """Write everything into a new folder. Weights are linked where the file system can, copied elsewhere.
+    """Write everything into a new folder. Weights are linked if the file system supports it, otherwise copied.
 
-    Raises ConfigError where the disk refuses.
+    Raises ConfigError if a file cannot be written.
     """
     try:
         for file in files_of(run.path / "final"):
@@ -43,7 +43,7 @@ def write_folder(run: RecordedRun, card: Card, folder: Path) -> None:
         write_atomically(folder / CARD, card.text)
     except OSError as error:
         raise ConfigError(
-            f"{folder} cannot be written ({error.strerror}): name another folder with --output"
+            f"{folder} cannot be written ({error.strerror}): choose another folder with --output"
         ) from error
 
 
@@ -51,14 +51,14 @@ def files_of(final: Path) -> list[Path]:
     """Return the files of the model and of its adapter."""
     return sorted(
         file
-        for place in (final, final / ADAPTER)
-        for file in place.glob("*")
+        for parent in (final, final / ADAPTER)
+        for file in parent.glob("*")
         if file.suffix in ENDINGS and file.is_file()
     )
 
 
 def take(file: Path, target: Path, card: Card) -> None:
-    """Link or copy a file; of settings leave out what names a folder of this machine."""
+    """Link or copy a file. In JSON settings shorten paths, which name folders of this machine."""
     target.parent.mkdir(parents=True, exist_ok=True)
     if file.suffix == ".json" and file.name not in VOCABULARIES:
         settings = json.loads(file.read_text("utf-8"))
@@ -68,12 +68,12 @@ def take(file: Path, target: Path, card: Card) -> None:
         return
     try:
         os.link(file.resolve(), target)
-    except OSError:  # another file system, or one without links
+    except OSError:  # another file system, or a file system without links
         shutil.copyfile(file, target)
 
 
 def without_folders(value: Any) -> Any:
-    """Return settings with the last part of each text that is a folder or a file of some machine."""
+    """Return settings in which each path is shortened to its last part."""
     if isinstance(value, dict):
         return {key: without_folders(inner) for key, inner in value.items()}
     if isinstance(value, list):
@@ -84,11 +84,11 @@ def without_folders(value: Any) -> Any:
 
 
 def differing(folder: Path, new: Path) -> list[str]:
-    """Return the files of a folder of before that the new one lacks, or has otherwise, other than the curve."""
+    """Return the files of an old folder that the new one does not have, or has with other content; not the curve."""
     files = sorted(file.relative_to(folder) for file in folder.rglob("*") if file.is_symlink() or not file.is_dir())
     return [str(file) for file in files if str(file) != CURVE and not is_same(folder / file, new / file)]
 
 
 def is_same(one: Path, other: Path) -> bool:
-    """Return whether two files hold the same; weights that are linked, or were copied at once, are not read."""
+    """Return whether two files have the same content. Files with the same type, size and time are not read."""
     return one.is_file() and other.is_file() and filecmp.cmp(one, other)

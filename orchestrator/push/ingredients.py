@@ -1,4 +1,4 @@
-"""What a model was made from, with licences: its base, the data of its questions, and the pairs that it was taught."""
+"""Find what a model was made from, with licences: its base, its teacher, its questions, its supervised pairs."""
 
 from __future__ import annotations
 
@@ -26,41 +26,43 @@ HUB_NAME = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}")
 QUESTIONS, PAIRS = "questions", "supervised pairs"
 """The roles of data."""
 DRAWN = "generated"
-"""The `source` of a task whose questions are drawn."""
+"""The `source` of a task that draws its questions at random."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ingredient:
-    """A model or a set of data that went into a run."""
+    """A model or data set that a run used."""
 
     role: str
     name: str
     licence: str = UNKNOWN
     hub: str = ""
-    """Its name on the hub; empty where it is not there."""
+    """Its name on the hub; empty if it is not on the hub."""
     revision: str = ""
-    """The commit there, where it is known."""
+    """Its commit on the hub; empty if it is not known."""
 
 
 def base_of(run: RecordedRun) -> Ingredient:
-    """Return the model that the run began with."""
+    """Return the model with which the run started."""
     path = run.setting("model.path")
     if not isinstance(path, str):
-        return Ingredient("base model", model_name(run), "none: its weights began at random")
+        return Ingredient("base model", model_name(run), "none: its weights were random at the start")
     return model_at(run, path, "base model", BASE)
 
 
 def teacher_of(run: RecordedRun) -> list[Ingredient]:
-    """Return the model that taught the policy, if one did."""
+    """Return the model that taught the policy; an empty list if there was none."""
     path = run.setting("model.teacher")
     return [model_at(run, path, "teacher", TEACHER)] if isinstance(path, str) else []
 
 
 def model_at(run: RecordedRun, path: str, role: str, fingerprint: str) -> Ingredient:
-    """Return the model at a path or of a hub's name, as its fingerprint tells: a folder may be called `owner/name`.
+    """Return the model at a path or with a name on the hub.
+
+    The run's fingerprint of the model shows which of the two it is, because a folder may be called `owner/name`.
 
     Args:
-        fingerprint: what the run's fingerprints call it.
+        fingerprint: the model's key in the run's fingerprints.
     """
     files = ((read_summary(run.path) or {}).get("models") or {}).get(fingerprint) or {}
     if is_on_hub(path) and (not files or "revision" in files):
@@ -73,7 +75,7 @@ def model_at(run: RecordedRun, path: str, role: str, fingerprint: str) -> Ingred
 
 
 def last_name(path: str) -> str:
-    """Return the last part of a path, or HIDDEN where it tells of a person, a machine or a key."""
+    """Return the last part of a path, or HIDDEN if it shows a person, a machine or a key."""
     shown = without_places(path)
     return shown if shown == HIDDEN else last_part(shown)
 
@@ -86,66 +88,66 @@ def is_on_hub(path: str) -> bool:
 def licence_of_files(path: str) -> str:
     """Return the licence that a GGUF file, or the card in a model's folder, states."""
     try:
-        found = Path(from_home(located(path)))
+        source = Path(from_home(located(path)))
     except (PolicyError, ValueError):
         return UNKNOWN
-    if found.is_dir():
-        return card_licence(str(found / "README.md"))
-    return gguf_licence(found) if is_gguf(found.name) and found.is_file() else UNKNOWN
+    if source.is_dir():
+        return card_licence(str(source / "README.md"))
+    return gguf_licence(source) if is_gguf(source.name) and source.is_file() else UNKNOWN
 
 
 def gguf_licence(file: Path) -> str:
-    # gguf's own reader makes as many entries as a damaged header claims.
+    # Not with gguf's own reader: it creates as many entries as a header claims, even if the header is damaged.
     from transformers.integrations.gguf import read_gguf_metadata
 
     try:
         return stated(read_gguf_metadata(str(file))[0].get("general.license"))
-    except (OSError, ValueError, struct.error):  # not the format that its name says
+    except (OSError, ValueError, struct.error):  # not a GGUF file, in spite of its name
         return UNKNOWN
 
 
 def card_licence(name: str, kind: str = "model") -> str:
-    """Return the licence that a card states: that of a file, or of a model or data set on the hub."""
+    """Return the licence in a card: `name` is a Markdown file, or a model or data set on the hub."""
     from huggingface_hub import RepoCard
 
     if name.endswith(".md") and not Path(name).is_file():
         return UNKNOWN
     try:
         card = RepoCard.load(name, repo_type=kind, ignore_metadata_errors=True)
-    except Exception:  # noqa: BLE001  no network, no such card, or one that cannot be read: nobody knows
+    except Exception:  # noqa: BLE001  no network, no such card, or a card that cannot be read
         return UNKNOWN
     return stated(card.data.to_dict().get("license"))
 
 
-def stated(found: Any) -> str:
-    """Return a licence as somebody else's text states it, if it is one."""
-    names = [str(name) for name in (found if isinstance(found, list) else [found])]
-    return ", ".join(names) if all(LICENCE.fullmatch(name) for name in names) and found else UNKNOWN
+def stated(value: Any) -> str:
+    """Return the licence, or licences, in foreign metadata; UNKNOWN if the value is not the name of a licence."""
+    names = [str(name) for name in (value if isinstance(value, list) else [value])]
+    return ", ".join(names) if all(LICENCE.fullmatch(name) for name in names) and value else UNKNOWN
 
 
 def package_licence(name: str) -> str:
     """Return the licence of an installed package."""
     try:
-        said = metadata.metadata(name).json
+        fields = metadata.metadata(name).json
     except metadata.PackageNotFoundError:
         return UNKNOWN
-    return stated(said.get("license_expression") or said.get("license"))
+    return stated(fields.get("license_expression") or fields.get("license"))
 
 
 def data_of(run: RecordedRun) -> list[Ingredient]:
-    """Return where the questions, and the pairs of supervised training, come from."""
-    found: list[Ingredient] = []
+    """Return the sources of the questions, and of the pairs for supervised training."""
+    data: list[Ingredient] = []
     if run.setting("num_steps"):
         prompts = run.setting("prompts", {})
         for entry in (prompts.get("mixture") or {"": prompts}).values():
-            found += questions(entry)
+            data += questions(entry)
     if run.setting("warm_start.num_steps"):
         pairs = run.setting("warm_start.data")
         if isinstance(pairs, str):
-            found.append(Ingredient(PAIRS, last_name(pairs)))
+            data.append(Ingredient(PAIRS, last_name(pairs)))
         else:
-            found.append(Ingredient(PAIRS, "traces that Rayzero writes", package_licence("rayzero")))
-    return list(dict.fromkeys(found))
+            data.append(Ingredient(PAIRS, "traces that Rayzero writes", package_licence("rayzero")))
+    return list(dict.fromkeys(data))
 
 
 def questions(entry: Mapping[str, Any]) -> Iterator[Ingredient]:
@@ -160,7 +162,7 @@ def questions(entry: Mapping[str, Any]) -> Iterator[Ingredient]:
     elif is_known and task in task_names() and set(sources) <= {DRAWN}:
         yield Ingredient(role, f"drawn by Rayzero ({task.replace('_', ' ')})", package_licence("rayzero"))
     elif not sources:
-        yield Ingredient(role, f"those of the task {short_name(task)}")
+        yield Ingredient(role, f"from the task {short_name(task)}")
     for source in sources:
         if source == DRAWN:
             continue

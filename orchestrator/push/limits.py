@@ -1,4 +1,4 @@
-"""What a run does not show of its model: the limits that its card states."""
+"""List the limits of a run's results for the model's card."""
 
 from __future__ import annotations
 
@@ -9,35 +9,35 @@ from orchestrator.report.reading.privacy import without_places
 from orchestrator.report.reading.recorded_run import RecordedRun
 
 MANY_CUT_OFF = 0.05
-"""Share of completions at the limit from which it is worth a sentence."""
+"""Share of truncated completions above which the card has a sentence about them."""
 
 
 def limits(run: RecordedRun, shown: Mapping[str, Any]) -> Iterator[str]:
-    """Yield a sentence, or two, for each limit.
+    """Yield one or two sentences for each limit.
 
     Args:
-        shown: what the report's page Summary shows of the run.
+        shown: the content of the report's page Summary.
     """
     figures = {figure["title"]: figure for figure in shown["figures"]}
     if figures:
         yield (
-            f"Measured on {shown['problems']} held-out problems of {shown['task']}, asked as in training. Other "
-            "tasks, wordings and languages were not measured."
+            f"Measured on {shown['problems']} held-out problems of {shown['task']}, with the prompts of training. "
+            "Other tasks, prompts and languages were not measured."
         )
     yield (
-        f"One run, with seed {run.setting('seed', '?')}: intervals are over problems, and do not say what another seed "
-        "would have given."
+        f"These are the results of one run, with seed {run.setting('seed', '?')}. The intervals are over problems; "
+        "they do not include differences between seeds."
     )
     yield from learned_little(figures.get("pass@1 (sampled)"))
     if run.setting("num_steps"):
         yield (
-            "An answer counts as right if the grading program accepts it. A model learns what is rewarded, which may "
-            "be less than what was meant."
+            "An answer counts as right if the grading program accepts it. A model learns to get rewards, even where "
+            "the rewards do not measure exactly what was intended."
         )
-        if taught := run.setting("warm_start.num_steps"):
+        if num_supervised := run.setting("warm_start.num_steps"):
             yield (
-                f"It was first taught by {taught:,} steps of supervised training: not all that it does came from "
-                "rewards."
+                f"Reinforcement learning followed {num_supervised:,} steps of supervised training, so not all of the "
+                "model's behavior comes from rewards."
             )
     cut_off = run.rows[-1].get("rollout/truncated", 0.0) if run.rows else 0.0
     if cut_off > MANY_CUT_OFF:
@@ -45,12 +45,12 @@ def limits(run: RecordedRun, shown: Mapping[str, Any]) -> Iterator[str]:
         yield f"{100 * cut_off:.0f}% of the last step's completions were truncated at {tokens} tokens."
     for verdict in shown["verdicts"]:
         if verdict["holds"]:
-            yield f"At its end the run itself warned ({verdict['name']}): {without_places(verdict['text'])}"
+            yield f"At its end the run gave a warning ({verdict['name']}): {without_places(verdict['text'])}"
     yield "There was no safety training; the base model's faults and biases remain."
 
 
 def learned_little(figure: Mapping[str, Any] | None) -> Iterator[str]:
-    """Yield how often the model is wrong, and whether it is better than before at all."""
+    """Yield how often the model is wrong, and whether its improvement is not significant."""
     if figure is None:
         return
     if (after := figure["after"][0]) is not None:

@@ -1,4 +1,4 @@
-"""`rayzero push`: give a trained model away on the Hugging Face hub, with a card made from its run."""
+"""`rayzero push`: share a trained model on the Hugging Face hub, with a card made from its run."""
 
 from __future__ import annotations
 
@@ -19,106 +19,106 @@ from orchestrator.report.reading.recorded_run import RecordedRun, read_run
 from rollout.types.paths import from_home
 
 FOLDER = "push"
-"""Where in the run's directory a dry run writes."""
+"""The folder in the run's directory into which a dry run writes."""
 
 
 def push(
-    given: str, repository: str, console: Console, *, licence: str | None = None, is_private: bool = False
+    directory: str, repository: str, console: Console, *, licence: str | None = None, is_private: bool = False
 ) -> None:
     """Upload a run's model, adapter and card.
 
     Args:
-        given: the run's directory.
+        directory: the run's directory.
         repository: OWNER/NAME on the hub.
-        licence: the model's; by default that of its base.
+        licence: the model's licence; by default the base model's.
         is_private: make a new repository private.
 
-    Raises ConfigError where there is nothing to upload, or no token; HubError where the hub refuses.
+    Raises ConfigError if there is nothing to upload, or no token; HubError if the upload fails.
     """
     check_name(repository)
-    run = finished(given)
+    run = finished(directory)
     token = hub_token()
     card = card_of(run, repository, licence)
-    aside = Path(mkdtemp(prefix=".push-", dir=run.path))
+    temporary = Path(mkdtemp(prefix=".push-", dir=run.path))
     try:
-        write_folder(run, card, aside)
-        say(console, f"uploading {describe(aside)} to {repository} ...")
-        url = upload(aside, repository, token, f"Upload the run {card.title}", is_private=is_private)
+        write_folder(run, card, temporary)
+        say(console, f"uploading {describe(temporary)} to {repository} ...")
+        url = upload(temporary, repository, token, f"Upload the run {card.title}", is_private=is_private)
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
     say(console, url)
 
 
 def write_only(
-    given: str, repository: str, console: Console, output: str | None = None, *, licence: str | None = None
+    directory: str, repository: str, console: Console, output: str | None = None, *, licence: str | None = None
 ) -> None:
-    """Write the folder that would be uploaded, by default into the run's directory. Otherwise as `push`.
+    """Write the folder that `push` would upload, by default into the run's directory. Needs no token.
 
-    Raises ConfigError too where such a folder has files that somebody has changed, or put there.
+    Also raises ConfigError if the folder exists and somebody has changed or added files there.
     """
     check_name(repository)
-    run = finished(given)
+    run = finished(directory)
     card = card_of(run, repository, licence)
     folder = Path(from_home(output)) if output else run.path / FOLDER
     if folder.exists() and not (folder / CARD).is_file():
-        raise ConfigError(f"{folder} exists and was not made by `rayzero push`: name another folder with --output")
-    aside = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(aside, ignore_errors=True)
+        raise ConfigError(f"{folder} exists and was not made by `rayzero push`: choose another folder with --output")
+    temporary = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
     try:
-        write_folder(run, card, aside)
-        if changed := differing(folder, aside):
+        write_folder(run, card, temporary)
+        if changed := differing(folder, temporary):
             raise ConfigError(
-                f"{folder} has another {' and '.join(changed)} than would be written, and nothing was overwritten: "
-                f"remove it, name another folder with --output, or upload it as it is: {how(folder, repository)}"
+                f"{folder} has files that would be lost or changed, so nothing was written: {', '.join(changed)}. "
+                f"Delete the folder, choose another one with --output, or upload it as it is: {how(folder, repository)}"
             )
         shutil.rmtree(folder, ignore_errors=True)
-        aside.replace(folder)
+        temporary.replace(folder)
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
-    say(console, f"{folder}: {describe(folder)}, nothing was uploaded. Look at {CARD}, change it as you like, and then")
+        shutil.rmtree(temporary, ignore_errors=True)
+    say(console, f"{folder}: {describe(folder)}, nothing was uploaded. Read {CARD}, change it if you like, then run")
     say(console, f"  {how(folder, repository)}")
 
 
 def how(folder: Path, repository: str) -> str:
-    """Return the command of the hub's own tool that uploads a folder."""
+    """Return the command of the hub's own tool for uploading a folder."""
     return f"hf upload {repository} {folder}"
 
 
-def finished(given: str) -> RecordedRun:
-    """Return the run. Raises ConfigError where it is not complete, or has no model."""
-    run, asked = steps_of(read_run(Path(from_home(given))))
+def finished(directory: str) -> RecordedRun:
+    """Return the run. Raises ConfigError if it is not complete, or has no model."""
+    run, num_steps = steps_of(read_run(Path(from_home(directory))))
     if run.state != "complete":
-        at = f"the run {run.name!r} is at step {run.last_step} of {asked}"
+        state = f"the run {run.name!r} is at step {run.last_step} of {num_steps}"
         missing = "" if (run.path / "final").exists() else " and has no final/"
-        raise ConfigError(f"{at}{missing}, so that there is no finished model to upload: {what_to_do(run)}")
+        raise ConfigError(f"{state}{missing}, so there is no finished model to upload: {what_to_do(run)}")
     names = {file.name for file in files_of(run.path / "final")}
     if "config.json" not in names or not any(name.endswith(".safetensors") for name in names):
         raise ConfigError(
-            f"{run.path / 'final'} holds no model: config.json or weights are missing. Remove it, and the command that "
-            "started the run writes it again from its last checkpoint"
+            f"{run.path / 'final'} contains no model: config.json or weights are missing. Delete this folder and start "
+            "the run's command again, which writes the model from the last checkpoint"
         )
     return run
 
 
 def steps_of(run: RecordedRun) -> tuple[RecordedRun, int]:
-    """Return the run and the steps that it was asked for. One of `rayzero sft` took no `num_steps` of its recipe."""
+    """Return the run and its number of steps. A run of `rayzero sft` gets `num_steps` 0: it does not use that key."""
     if not is_supervised(run.rows):
         return run, run.num_steps
     return replace(run, settings={**run.settings, "num_steps": 0}), run.num_steps
 
 
 def what_to_do(run: RecordedRun) -> str:
-    """Return what to do with a run that is not complete."""
+    """Return the advice for a run that is not complete."""
     if run.state == "going on":
         return "wait for its end"
     if was_stopped(run.rows, run.settings) and (run.path / "final").exists():
         return "it was stopped as hopeless, and resumes only if health.stop_after is raised, or 0"
-    ends_it = f", or num_steps={run.last_step} there ends it here"
+    ends_it = f", or ends it at this step if you add num_steps={run.last_step}"
     return "the command that started it resumes it" + (ends_it if run.last_step and run.setting("num_steps") else "")
 
 
 def describe(folder: Path) -> str:
-    """Return how many files a folder has, and their size."""
+    """Return the number and the total size of a folder's files, in words."""
     sizes = [file.stat().st_size for file in folder.rglob("*") if file.is_file()]
     return f"{len(sizes)} files, {sum(sizes) / 2**20:,.1f} MiB"
 

@@ -36,6 +36,7 @@ def test_results_have_intervals_and_the_change_its_p_value(tmp_path: Path) -> No
     assert "![the run's curve](curve.png)" in card.text
     assert "```toml\n" + card.recipe.strip() in card.text
     assert "Measured on 256 held-out problems of countdown" in card.text
+    assert "followed 1,500 steps of supervised training" in card.text
     assert ModelCard(card.text).data.to_dict()["license"] == "unknown"
     assert ModelCard(card_of(read_run(tmp_path / "one"), "me/m", "mit").text).data.license == "mit"
 
@@ -105,7 +106,7 @@ def test_time_is_told_without_that_of_evaluations(tmp_path: Path) -> None:
     timed = [row | {"time/step_s": 60.0, "time/evaluation_s": 45.0} for row in rows]
     (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in timed))
     text = card_of(read_run(run), "me/my-model").text
-    assert f"| Time | {len(rows) * 15 / 60:.1f} minutes, evaluations not counted |" in text
+    assert f"| Time | {len(rows) * 15 / 60:.1f} minutes, without evaluations |" in text
 
 
 def test_licences_are_those_of_the_hubs_cards_and_unknown_elsewhere(tmp_path: Path, monkeypatch) -> None:
@@ -136,7 +137,7 @@ def test_licences_are_those_of_the_hubs_cards_and_unknown_elsewhere(tmp_path: Pa
             ("org/without-card", "unknown"),
             ("rows.jsonl", "unknown"),
             ("drawn by reasoning-gym (chain_sum)", "Apache-2.0"),
-            ("those of the task my_task", "unknown"),
+            ("from the task my_task", "unknown"),
         ]
         data = ModelCard(card_of(found, "me/my-model").text).data
     assert data.datasets == ["org/data", "org/other", "org/without-card"]

@@ -113,7 +113,7 @@ def test_a_dry_run_says_how_to_go_on_and_overwrites_no_card_of_a_person(tmp_path
     assert main(command) == 0  # the same again
     (folder / "README.md").write_text("my own words")
     assert main(command) == 2
-    assert "has another README.md" in capsys.readouterr().err
+    assert "lost or changed, so nothing was written: README.md." in capsys.readouterr().err
     assert (folder / "README.md").read_text() == "my own words"
     assert main([*command, "--output", str(tmp_path / "elsewhere")]) == 0
     assert (tmp_path / "elsewhere" / f"curve{PICTURES[0]}").stat().st_size > 1000
@@ -128,7 +128,7 @@ def test_a_dry_run_removes_no_file_of_a_person(tmp_path: Path, capsys) -> None:
     (run / "push" / "LICENSE").write_text("mine")
     (run / "push" / "config.json").write_text("{}")
     assert main(command) == 2
-    assert "has another LICENSE and config.json than would be written" in capsys.readouterr().err
+    assert "lost or changed, so nothing was written: LICENSE, config.json." in capsys.readouterr().err
     assert (run / "push" / "LICENSE").read_text() == "mine" and not (run / ".push.tmp").exists()
 
 
@@ -145,7 +145,7 @@ def test_supervised_training_has_its_own_steps_whatever_else_its_recipe_asks(ste
         return
     card = (run / "push" / "README.md").read_text()
     assert "by supervised training" in card and "$ rayzero sft recipe.toml" in card and "| Steps | 7 of 7 |" in card
-    assert "Algorithm" not in card and "first taught by" not in card and "| supervised pairs |" in card
+    assert "Algorithm" not in card and "steps of supervised training" not in card and "| supervised pairs |" in card
 
 
 def test_of_a_run_that_was_stopped_as_hopeless_no_command_is_named_that_would_not_resume_it(tmp_path, capsys) -> None:
@@ -189,11 +189,11 @@ def test_what_cannot_be_given_away_is_said_before_anything_is_written(tmp_path: 
     assert "hf auth login" in capsys.readouterr().err
     (run / "final" / "model.safetensors").unlink()
     assert main(["push", str(run), "me/my-model"]) == 2
-    assert "holds no model" in capsys.readouterr().err
+    assert "contains no model" in capsys.readouterr().err
     found = json.loads((run / "config.json").read_text())
     (run / "config.json").write_text(json.dumps(found | {"num_steps": 9}))
     assert main(["push", str(run), "me/my-model"]) == 2
-    assert "at step 4 of 9, so that there is no finished model" in capsys.readouterr().err
+    assert "at step 4 of 9, so there is no finished model" in capsys.readouterr().err
     shutil.rmtree(run / "final")
     assert main(["push", str(run), "me/my-model", "--dry-run"]) == 2
     error = capsys.readouterr().err
