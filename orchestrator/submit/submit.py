@@ -1,4 +1,4 @@
-"""`rayzero submit`: send a run to a Ray cluster as a job, tell whether it is still running, follow it to its end."""
+"""`rayzero submit`: send a run to a Ray cluster as a job, and show its log until it ends."""
 
 from __future__ import annotations
 
@@ -26,16 +26,18 @@ from rollout.types.paths import from_home
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
 NO_AGENT = "No available agent to submit job"
 ADVICE_ON_AGENT = (
-    " If the cluster has long started, another Ray on the head node may hold the port of its agent (52365): start the "
-    "cluster with `ray start --dashboard-agent-listen-port` and a free one"
+    " If the cluster did not start just now, another Ray on the head node may use the port of its agent (52365): start "
+    "the cluster with `ray start --dashboard-agent-listen-port` and a free port"
 )
 START_TIMEOUT_S = 60.0
+"""Seconds to wait for a new cluster that cannot start jobs yet."""
 RECONNECT_S = 2.0
+"""Seconds between two attempts."""
 MAX_RECONNECTS = 30
 
 
 class SubmissionError(RuntimeError):
-    """The cluster cannot be reached, or does not take the job."""
+    """The cluster cannot be reached, or refuses the job."""
 
 
 class JobCluster(Protocol):
@@ -60,32 +62,32 @@ def submit_run(
     also_send: Sequence[str] = (),
     follow_it: bool = False,
 ) -> int:
-    """Submit `config`, which `recipe` and `overrides` describe, and return the exit code; see `follow`.
+    """Submit `config`, which is made from `recipe` and `overrides`, and return the exit code; see `follow`.
 
-    Raises ConfigError before anything is sent, SubmissionError when the cluster does not take the job.
+    Raises ConfigError before anything is sent, SubmissionError if the cluster refuses the job.
     """
     folder = Path(from_home(working_dir)).resolve()
     if not folder.is_dir():
-        raise ConfigError(f"--working-dir {working_dir}: there is no such folder")
+        raise ConfigError(f"--working-dir {working_dir}: there is no such folder, choose the folder with your code")
     address = (address or os.environ.get("RAY_API_SERVER_ADDRESS") or DEFAULT_ADDRESS).rstrip("/")
     cluster = connect(address)
     nodes = list_nodes(address=address, filters=[("state", "=", "ALIVE")], raise_on_missing_output=False)
-    sent = build_job(config, recipe, overrides, folder, len(nodes), os.environ, also_send)
-    submission_id = send(sent, config.name, cluster)
-    print_submission(sent, submission_id, address, console)
+    job = build_job(config, recipe, overrides, folder, len(nodes), os.environ, also_send)
+    submission_id = send(job, config.name, cluster)
+    print_submission(job, submission_id, address, console)
     return follow(cluster, submission_id, address) if follow_it else 0
 
 
 def connect(address: str) -> JobSubmissionClient:
     """Return a client of the cluster.
 
-    Raises ConfigError for what is not a dashboard's address, SubmissionError when no cluster answers there.
+    Raises ConfigError if the address is not a URL, SubmissionError if no cluster answers there.
     """
     if not address.startswith(("http://", "https://")):
         raise ConfigError(f"--address {address}: give the URL of the cluster's dashboard, such as {DEFAULT_ADDRESS}")
-    # Ray would let RAY_ADDRESS, of some other cluster, win over the address that it is given.
+    # Otherwise Ray would prefer RAY_ADDRESS, possibly of another cluster, to the address that we pass.
     os.environ["RAY_API_SERVER_ADDRESS"] = address
-    # It would end a followed log with how its connection was closed.
+    # Otherwise a message about the closed connection would end the job's log.
     logging.getLogger("ray.dashboard.modules.job.sdk").setLevel(logging.WARNING)
     try:
         return JobSubmissionClient(address)
@@ -97,43 +99,41 @@ def connect(address: str) -> JobSubmissionClient:
     except (OSError, RuntimeError) as error:
         raise SubmissionError(
             f"no Ray cluster answers at {address}: start one with `ray start --head`, or open a tunnel to its "
-            f"dashboard and give that with --address ({first_line(error)})"
+            f"dashboard and give the tunnel's URL with --address ({first_line(error)})"
         ) from error
 
 
-def send(sent: Job, name: str, cluster: JobCluster) -> str:
+def send(job: Job, name: str, cluster: JobCluster) -> str:
     """Submit the job and return its id. Raises SubmissionError while an earlier job of run `name` is running."""
     submission_id = next_id(name, cluster.list_jobs())
     deadline = time.monotonic() + START_TIMEOUT_S
     while True:
         try:
             return cluster.submit_job(
-                entrypoint=sent.entrypoint,
+                entrypoint=job.entrypoint,
                 submission_id=submission_id,
-                runtime_env=sent.runtime_env,
-                metadata=sent.metadata | {"attempt": submission_id.rpartition("~")[2]},
+                runtime_env=job.runtime_env,
+                metadata=job.metadata | {"attempt": submission_id.rpartition("~")[2]},
             )
         except (OSError, RuntimeError, ValueError) as error:
             has_no_agent = NO_AGENT in str(error)
-            # A dashboard that has just started answers, but cannot start jobs for the first seconds.
+            # A new dashboard answers, but cannot start jobs in its first seconds.
             if has_no_agent and time.monotonic() < deadline:
                 time.sleep(RECONNECT_S)
                 continue
             advice = ADVICE_ON_AGENT if has_no_agent else ""
-            raise SubmissionError(
-                f"the cluster did not take job {submission_id}: {first_line(error)}{advice}"
-            ) from error
+            raise SubmissionError(f"the cluster refused job {submission_id}: {first_line(error)}{advice}") from error
 
 
 def next_id(name: str, jobs: Sequence[JobDetails]) -> str:
-    """Return the next id of run `name`, `rayzero-<name>~<attempt>`; a run's name holds no tilde.
+    """Return the next id for run `name`, `rayzero-<name>~<attempt>`; a run's name contains no tilde.
 
     Raises SubmissionError while an earlier job of the run is running.
     """
     attempts = [0]
     for each in jobs:
-        found = re.fullmatch(rf"rayzero-{re.escape(name)}~(\d+)", each.submission_id or "")
-        if found is None:
+        match = re.fullmatch(rf"rayzero-{re.escape(name)}~(\d+)", each.submission_id or "")
+        if match is None:
             continue
         if not each.status.is_terminal():
             raise SubmissionError(
@@ -141,20 +141,20 @@ def next_id(name: str, jobs: Sequence[JobDetails]) -> str:
                 f"run directory: wait for it, stop it with `ray job stop {each.submission_id}`, or choose another name "
                 f"(name={name}-2)"
             )
-        attempts.append(int(found[1]))
+        attempts.append(int(match[1]))
     return f"rayzero-{name}~{max(attempts) + 1}"
 
 
-def print_submission(sent: Job, submission_id: str, address: str, console: Console) -> None:
-    """Print what was sent, what was not, and what to do next: names of variables, never their values."""
-    names = ", ".join(sent.runtime_env["env_vars"])
+def print_submission(job: Job, submission_id: str, address: str, console: Console) -> None:
+    """Print what was sent, what was not sent, and the next commands. Values of variables are never printed."""
+    names = ", ".join(job.runtime_env["env_vars"])
     unsent = [name for name in SECRETS if name in os.environ]
     lines = [
         f"job {submission_id} on {address}",
-        f"  command    {sent.entrypoint}",
-        f"  sent       {sent.runtime_env['working_dir']} without {' '.join(EXCLUDES)}",
+        f"  command    {job.entrypoint}",
+        f"  sent       {job.runtime_env['working_dir']} without {' '.join(EXCLUDES)}",
         f"  variables  {names}",
-        f"  run        {sent.metadata['runs_dir']}/{sent.metadata['job_name']}; the same command resumes it",
+        f"  run        {job.metadata['runs_dir']}/{job.metadata['job_name']}; the same command resumes it",
         f"follow it:  ray job logs {submission_id} --follow --address {address}",
         f"stop it:    ray job stop {submission_id} --address {address}   (it finishes its step and saves first)",
     ]
@@ -166,13 +166,13 @@ def print_submission(sent: Job, submission_id: str, address: str, console: Conso
 def follow(cluster: JobCluster, submission_id: str, address: str) -> int:
     """Print the job's log until it ends, and return the exit code.
 
-    0: succeeded; 1: failed or stopped; 130: Ctrl-C, and the job goes on.
+    0: succeeded; 1: failed or stopped; 130: Ctrl-C, and the job continues.
     """
     try:
         info = asyncio.run(print_log(cluster, submission_id))
     except KeyboardInterrupt:
         print(
-            f"\nno longer following; job {submission_id} goes on. "
+            f"\nthe log ends here, but job {submission_id} continues. "
             f"Stop it with: ray job stop {submission_id} --address {address}",
             file=sys.stderr,
         )
@@ -186,16 +186,16 @@ def follow(cluster: JobCluster, submission_id: str, address: str) -> int:
 
 
 async def print_log(cluster: JobCluster, submission_id: str) -> JobDetails:
-    """Print the log until the job has ended. A lost connection is taken up again where it broke off.
+    """Print the log until the job has ended. After a lost connection, continue with the part not printed yet.
 
-    Raises SubmissionError when it stays lost.
+    Raises SubmissionError if too many connections are lost.
     """
     num_printed, num_failures = 0, 0
     while True:
         num_read = 0
         try:
             async for text in cluster.tail_job_logs(submission_id):
-                # A new connection tells the log from its beginning.
+                # A new connection sends the log from its beginning.
                 print(text[max(0, num_printed - num_read) :], end="", flush=True)
                 num_read += len(text)
                 num_printed = max(num_printed, num_read)
@@ -204,7 +204,7 @@ async def print_log(cluster: JobCluster, submission_id: str) -> JobDetails:
             num_failures += 1
             if num_failures > MAX_RECONNECTS:
                 raise SubmissionError(
-                    f"lost the connection to job {submission_id}, which goes on if the cluster does: "
+                    f"lost the connection to job {submission_id}; the job continues if its cluster still runs: "
                     f"{first_line(error)}"
                 ) from error
         else:
@@ -215,5 +215,5 @@ async def print_log(cluster: JobCluster, submission_id: str) -> JobDetails:
 
 
 def first_line(message: object) -> str:
-    """Return the first line of a message; Ray's messages hold whole logs."""
+    """Return the first line of a message; Ray's messages may contain complete logs."""
     return str(message).strip().partition("\n")[0]

@@ -55,7 +55,7 @@ def test_a_secret_that_would_be_sent_is_refused_without_being_shown(arguments, p
 
 
 def test_a_secret_among_the_settings_is_refused() -> None:
-    with pytest.raises(ConfigError, match="the value of WANDB_API_KEY is in what would be sent"):
+    with pytest.raises(ConfigError, match="the job contains the value of WANDB_API_KEY"):
         job_of(f"tracking.wandb_project={SECRET}")
 
 

@@ -71,7 +71,7 @@ def test_a_run_that_is_being_trained_is_not_submitted_again(status) -> None:
 def test_of_two_submissions_at_once_one_is_taken() -> None:
     cluster = FakeCluster(details("rayzero-a~1", JobStatus.RUNNING))
     cluster.list_jobs = list  # what the slower one saw
-    with pytest.raises(SubmissionError, match=r"did not take job rayzero-a~1.*already exists"):
+    with pytest.raises(SubmissionError, match=r"refused job rayzero-a~1.*already exists"):
         send(job_of(), "a", cluster)
 
 
@@ -89,7 +89,7 @@ def test_a_cluster_that_is_still_starting_is_waited_for_but_not_for_ever(monkeyp
     monkeypatch.setattr(submit, "START_TIMEOUT_S", -1.0)
     answers.append("No available agent to submit job")
     with pytest.raises(
-        SubmissionError, match=r"did not take job rayzero-a~1: No available agent.*--dashboard-agent-listen-port"
+        SubmissionError, match=r"refused job rayzero-a~1: No available agent.*--dashboard-agent-listen-port"
     ):
         send(job_of(), "a", Starting())
 
@@ -135,7 +135,7 @@ def test_ctrl_c_leaves_the_job_running_and_says_how_to_stop_it(capsys) -> None:
 
     cluster.get_job_info = interrupted
     assert follow(cluster, "rayzero-a~1", "http://h:1") == 130
-    assert "goes on" in (said := capsys.readouterr().err) and "ray job stop rayzero-a~1 --address http://h:1" in said
+    assert "continues" in (said := capsys.readouterr().err) and "ray job stop rayzero-a~1 --address http://h:1" in said
 
 
 def test_a_recipe_is_checked_before_a_cluster_is_looked_for(capsys) -> None:
