@@ -1,7 +1,7 @@
 """`rayzero train --live`: the view of `rayzero watch`, in the run's own terminal.
 
-It is drawn by a process of its own that reads the run's files. The loop does nothing for it, and neither a view that
-fails nor a terminal that is held up reaches the loop.
+A separate process draws it from the run's files. So the loop needs no time for it, and neither a view that fails nor a
+terminal that blocks affects the loop.
 """
 
 from __future__ import annotations
@@ -20,22 +20,23 @@ from orchestrator.records.trackers.base import RemoteAdvantages, Tracker
 from rollout.types.completions import Group
 
 END_S = 5.0
-"""How long the view may take to end."""
+"""Seconds that the view has to end before it is killed."""
 MAX_KEPT = 64 * 1024
-"""Bytes of what was printed meanwhile that are printed after the view."""
+"""Largest number of bytes of this process's output that are kept during the view and printed after it."""
 LEAVE_SCREEN = b"\x1b[?1049l\x1b[?25h"
-"""What brings a terminal back from a view that was killed: the main screen, and the cursor."""
+"""Restores a terminal after a view that was killed: the main screen, and the cursor."""
 OUTPUTS = (1, 2)
+"""File descriptors of standard output and standard error."""
 
 
 class LiveView(Tracker):
-    """Shows a run in this terminal, and then what this process printed meanwhile. Plain lines follow a view that died.
+    """Shows a run in this terminal. Keeps this process's output and prints it at the end of the view.
 
-    Ctrl-C reaches the run alone: the view's process is in a session of its own.
+    If the view dies, plain lines follow. Ctrl-C reaches only the run, because the view's process has its own session.
     """
 
     def __init__(self, run: Path, plain: Tracker) -> None:
-        """Start the view of the directory. `plain` prints where the view cannot be."""
+        """Start the view of the run's directory. `plain` prints lines if the view cannot start or has died."""
         self._plain = plain
         self._kept: IO[bytes] | None = None
         command = [sys.executable, "-m", "orchestrator.watch.live", str(run)]
@@ -65,12 +66,12 @@ class LiveView(Tracker):
         self._plain.close()
 
     def _end(self) -> None:
-        """End the view, give the outputs back, and print what went to them meanwhile."""
+        """End the view, restore the outputs, and print what was kept."""
         if self._kept is None:
             return
         kept, self._kept = self._kept, None
         assert self._view.stdin is not None
-        self._view.stdin.close()  # which tells it to end
+        self._view.stdin.close()  # the signal for the view to end
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
         for output, terminal in zip(OUTPUTS, self._terminal, strict=True):
@@ -84,13 +85,13 @@ class LiveView(Tracker):
             was_clean = False
         with kept:
             kept.seek(max(0, kept.seek(0, os.SEEK_END) - MAX_KEPT))
-            said = kept.read()
-        with suppress(OSError):  # a terminal that is gone
-            os.write(1, (b"" if was_clean else LEAVE_SCREEN) + said)
+            output_bytes = kept.read()
+        with suppress(OSError):  # the terminal may be gone
+            os.write(1, (b"" if was_clean else LEAVE_SCREEN) + output_bytes)
 
 
 def main(run: str) -> None:
-    """Show the view in the terminal that this process was given, until its standard input ends or the run does."""
+    """Show the view on standard output, until standard input or the run ends."""
     from rich.console import Console
 
     from orchestrator.watch.run_state import RunReader

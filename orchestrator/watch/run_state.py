@@ -1,4 +1,4 @@
-"""What a run's directory says of how it goes: the plain data that a view shows."""
+"""Read a run's state from its directory, as plain data for a view."""
 
 from __future__ import annotations
 
@@ -20,38 +20,38 @@ from orchestrator.records.run_files import RunFiles, asked_steps
 Phase = Literal["running", "complete", "stopped", "stopped as hopeless", "unknown"]
 
 MAX_LOG = 64 * 1024
-"""Bytes of the end of log.txt that are looked at."""
+"""Bytes at the end of log.txt that are searched for warnings."""
 MAX_RECORD = 1024 * 1024
-"""Bytes of a rollouts file that are unpacked for its first completion."""
+"""Largest number of bytes that are unpacked from a rollouts file for its first completion."""
 NUM_WARNINGS = 5
 WARNING = re.compile(r"^[\d-]{10} [\d:,]{8,12} (?:WARNING|ERROR) (.+)$", re.MULTILINE)
 ALARM = re.compile(r"health/(\w+) after step \d+: ")
 MAX_BEHIND = 3
-"""Steps that the rollouts may be behind the metrics."""
+"""Largest number of steps by which the newest rollouts may be older than the metrics."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunState:
-    """How a run goes. Texts are as they were found: models wrote some of them."""
+    """The state of a run. Its texts are unchanged and unsafe: models wrote some of them."""
 
     name: str
     num_steps: int
     rows: Sequence[Mapping[str, float]]
     """The lines of metrics.jsonl so far."""
     phase: Phase
-    """`unknown`: it is, or was, trained by another machine."""
+    """`unknown`: another machine trains or trained it."""
     holder: str
-    """Who trains it, or did, as `process 12 on host`."""
+    """The process that trains or trained it, as `process 12 on host`."""
     silent_s: float
     """Seconds since its metrics were last written."""
     warnings: Sequence[str]
-    """The last of log.txt, which has the alarms of its health; the newest last."""
+    """The last warnings and errors in log.txt, which include health alarms; the newest last."""
     completion: Mapping[str, Any] | None
     """The first record of the newest rollouts."""
 
     @property
     def step(self) -> int:
-        """The last step that is done; 0 before the first."""
+        """The last completed step; 0 before the first."""
         return int(self.rows[-1]["step"]) if self.rows else 0
 
     @property
@@ -60,7 +60,7 @@ class RunState:
 
     @property
     def seconds_left(self) -> float | None:
-        """Seconds that the remaining steps take at the pace of the last ten, without evaluations. None if not known."""
+        """Expected seconds for the remaining steps, from the last ten, without evaluations. None if not known."""
         last = [row for row in self.rows[-10:] if "time/step_s" in row]
         if not last or self.is_over:
             return None
@@ -68,24 +68,24 @@ class RunState:
         return max(0.0, (self.num_steps - self.step) * pace - min(self.silent_s, pace))
 
     def is_past(self, warning: str) -> bool:
-        """Return whether a warning is an alarm that no longer holds."""
+        """Return whether a warning is an alarm that has ended."""
         alarm = ALARM.match(warning)
         return alarm is not None and bool(self.rows) and self.rows[-1].get(f"health/{alarm[1]}", 1.0) == 0.0
 
 
 class RunReader:
-    """Reads the state of a run again and again, from files alone. Each call reads what is new."""
+    """Reads the state of a run repeatedly, from files alone. Each call reads only new data."""
 
-    def __init__(self, given: str) -> None:
-        """Take the run's directory. Raises ConfigError where no run is."""
-        self._given = given
-        self._run = RunFiles(given)
+    def __init__(self, directory: str) -> None:
+        """Open the run's directory. Raises ConfigError if it is not a run."""
+        self._directory = directory
+        self._run = RunFiles(directory)
         self._tail = MetricsTail(self._run.metrics_file)
-        self._shown: tuple[Path, Mapping[str, Any] | None] | None = None
+        self._latest: tuple[Path, Mapping[str, Any] | None] | None = None
 
     def read(self) -> RunState:
-        """Return the state as it is now. Raises ConfigError where the run is gone."""
-        self._run = RunFiles(self._given)  # a resume may have other settings
+        """Return the current state. Raises ConfigError if the run does not exist any more."""
+        self._run = RunFiles(self._directory)  # read again: a resumed run may have other settings
         self._tail.poll()
         rows = [row for row in self._tail.rows if "step" in row]
         num_steps = asked_steps(self._run.config, rows)
@@ -121,16 +121,16 @@ class RunReader:
     def _completion(self, step: int) -> Mapping[str, Any] | None:
         for each in range(step, max(0, step - MAX_BEHIND), -1):
             file = self._run.path / "rollouts" / f"step_{each:06d}.jsonl.zst"
-            if self._shown is not None and self._shown[0] == file:
-                return self._shown[1]
+            if self._latest is not None and self._latest[0] == file:
+                return self._latest[1]
             if file.is_file():
-                self._shown = file, first_record(file)
-                return self._shown[1]
+                self._latest = file, first_record(file)
+                return self._latest[1]
         return None
 
 
 def first_record(file: Path) -> Mapping[str, Any] | None:
-    """Return the first record of a rollouts file; None for one that is too long, or cannot be read."""
+    """Return the first record of a rollouts file; None if it is too long or cannot be read."""
     try:
         with file.open("rb") as packed, zstandard.ZstdDecompressor().stream_reader(packed) as reader:
             record = json.loads(reader.read(MAX_RECORD).partition(b"\n")[0])
@@ -140,7 +140,7 @@ def first_record(file: Path) -> Mapping[str, Any] | None:
 
 
 def text_of(file: Path, size: int) -> str:
-    """Return up to `size` bytes of the end of a file as text; nothing where it cannot be read."""
+    """Return up to `size` bytes at the end of a file as text; empty if it cannot be read."""
     try:
         with file.open("rb") as content:
             content.seek(max(0, file.stat().st_size - size))

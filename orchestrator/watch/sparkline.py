@@ -1,4 +1,4 @@
-"""A curve of one line."""
+"""Draw a curve in one line of text."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from math import isfinite
 
 BARS = "▁▂▃▄▅▆▇█"
 PLAIN_BARS = "_.-=+*#@"
-"""For a terminal that has no Unicode."""
+"""For terminals without Unicode."""
 
 
 def sparkline(values: Sequence[float], width: int, bars: str = BARS) -> str:
-    """Return a bar for each value, the lowest for the lowest; means where there are more values than `width` allows.
+    """Return a bar for each value; the smallest value gets the lowest bar.
 
-    Values that are not finite are gaps.
+    With more than `width` values, each bar shows the mean of several. Values that are not finite become gaps.
     """
     means = [mean(part) for part in split(values, max(1, width))]
     known = [each for each in means if each is not None]
@@ -31,7 +31,7 @@ def sparkline(values: Sequence[float], width: int, bars: str = BARS) -> str:
 
 
 def split(values: Sequence[float], count: int) -> list[Sequence[float]]:
-    """Return the values in at most `count` parts of nearly one size, in their order."""
+    """Return the values, in their order, in at most `count` parts of nearly equal size."""
     count = min(count, len(values))
     return [values[len(values) * part // count : len(values) * (part + 1) // count] for part in range(count)]
 

@@ -1,4 +1,4 @@
-"""How a run goes, for a terminal."""
+"""Draw a run's state in a terminal."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from orchestrator.watch.sparkline import BARS, PLAIN_BARS, sparkline
 LABEL_WIDTH, VALUE_WIDTH, RANGE_WIDTH = 20, 16, 20
 MIN_WIDTH = 10
 LONGEST_SHOWN = 600
-"""Characters of a question's end and of a completion's beginning."""
+"""Characters that are shown of a question's end and of a completion's start."""
 MAX_LINES = 12
+"""Lines that are shown of a question or a completion."""
 
 
 def number(value: float) -> str:
@@ -54,15 +55,15 @@ CURVES: Mapping[str, tuple[str, Callable[[float], str]]] = {
     "time/evaluation_s": ("  evaluation", seconds),
     "time/other_s": ("  other", seconds),
 }
-"""The metrics that are shown where a run has them, each with its title and how a value is written."""
+"""The metrics that are shown if a run has them, each with its title and a function that formats a value."""
 INSTEAD = {"eval/reward": "eval/pass_at_1", "optim/loss": "reward/total"}
-"""What is shown only where a run lacks another metric."""
+"""Metrics that are shown only if the run does not have the other one."""
 
 
 class RunView:
     """Shows a run's state: progress, curves, the last warnings, one completion.
 
-    Nothing of a text is read as markup, and its control characters are replaced.
+    Texts are not parsed as markup, and their control characters are replaced.
     """
 
     def __init__(self, state: RunState) -> None:
@@ -83,16 +84,16 @@ class RunView:
         parts.append(f"elapsed {clock(spent)}")
         if state.seconds_left is not None:
             parts.append(f"left {clock(state.seconds_left)}")
-        said = {
+        status = {
             "running": f"running, {state.holder}",
             "unknown": f"trained by {state.holder}",
             "complete": "complete",
             "stopped": "stopped: the same command resumes it",
-            "stopped as hopeless": "stopped as hopeless: raise health.stop_after, or set it to 0, to go on",
+            "stopped as hopeless": "stopped as hopeless: raise health.stop_after, or set it to 0, to continue",
         }[state.phase]
         if not state.is_over:
-            said += f"; last written {clock(state.silent_s)} ago" if state.rows else "; no step yet"
-        return Text.assemble((printable(state.name), "bold"), "  ", " · ".join([*parts, printable(said)]))
+            status += f"; last written {clock(state.silent_s)} ago" if state.rows else "; no step yet"
+        return Text.assemble((printable(state.name), "bold"), "  ", " · ".join([*parts, printable(status)]))
 
     def _curves(self, width: int, bars: str) -> Table:
         table = Table.grid(padding=(0, 1))
@@ -101,10 +102,10 @@ class RunView:
         for key, (title, write) in CURVES.items():
             if key not in known or INSTEAD.get(key) in known:
                 continue
-            found = [row for row in self._state.rows if key in row]
-            values = [row[key] for row in found]
-            width_95 = found[-1].get(f"{key}_ci95")
-            last = write(values[-1]) + (f" ± {write(width_95)}" if width_95 is not None else "")
+            rows = [row for row in self._state.rows if key in row]
+            values = [row[key] for row in rows]
+            half_width_95 = rows[-1].get(f"{key}_ci95")
+            last = write(values[-1]) + (f" ± {write(half_width_95)}" if half_width_95 is not None else "")
             limits = f"{write(min(values))} … {write(max(values))}"
             table.add_row(
                 Text(title), Text(last, "bold", justify="right"), Text(sparkline(values, room, bars), "cyan"),
@@ -134,7 +135,7 @@ class RunView:
 
 
 def grade(record: Mapping[str, Any]) -> str:
-    """Return what a record says of its reward."""
+    """Return a record's grade and reward, in words."""
     value = ((record.get("parts") or {}).get("correctness") or {}).get("value")
     right = "right, " if value == 1 else "wrong, " if value == 0 else ""
     reward = record.get("reward")

@@ -1,4 +1,4 @@
-"""`rayzero watch RUN`: how a run goes, from another terminal, until it ends."""
+"""`rayzero watch RUN`: show a run's progress in another terminal until it ends."""
 
 from __future__ import annotations
 
@@ -15,19 +15,22 @@ from orchestrator.watch.view import RunView
 REFRESH_S = 1.0
 
 Wait = Callable[[float], bool]
-"""Waits up to so many seconds, and returns whether to go on."""
+"""Waits up to the given number of seconds, and returns whether to continue."""
 
 
-def watch(given: str, console: Console) -> int:
-    """Show the run until it ends, or Ctrl-C: a view that refreshes, or lines where the output is no terminal."""
-    reader = RunReader(given)
+def watch(directory: str, console: Console) -> int:
+    """Show the run until it ends, or until Ctrl-C: a live view in a terminal, otherwise lines. Return exit code 0.
+
+    Raises ConfigError if the directory is not a run.
+    """
+    reader = RunReader(directory)
     try:
         if console.is_terminal:
             show(reader, console, wait)
             console.print(RunView(reader.read()))
         else:
             print_lines(reader, console, wait)
-    except KeyboardInterrupt:  # how one leaves; the run goes on
+    except KeyboardInterrupt:  # the normal way to leave; the run continues
         pass
     return 0
 
@@ -38,7 +41,7 @@ def wait(seconds: float) -> bool:
 
 
 def show(reader: RunReader, console: Console, wait: Wait) -> None:
-    """Show the view on a screen of its own, until the run ends or `wait` says so."""
+    """Show the view on the terminal's alternate screen, until the run ends or `wait` returns False."""
     with Live(console=console, screen=True, auto_refresh=False) as live:
         while not show_once(reader, live).is_over and wait(REFRESH_S):
             pass
@@ -51,11 +54,11 @@ def show_once(reader: RunReader, live: Live) -> RunState:
 
 
 def print_lines(reader: RunReader, console: Console, wait: Wait) -> None:
-    """Print the lines that the run itself prints into a pipe, those of earlier steps first."""
+    """Print the same lines as the run itself prints into a pipe, starting with its first step."""
     num_shown = 0
     while True:
         state = reader.read()
-        num_shown = min(num_shown, len(state.rows))  # a resume does some again
+        num_shown = min(num_shown, len(state.rows))  # a resumed run repeats some steps
         for row in state.rows[num_shown:]:
             for line in lines_of_row(row, state.num_steps):
                 console.print(line, highlight=False)
@@ -67,7 +70,7 @@ def print_lines(reader: RunReader, console: Console, wait: Wait) -> None:
 
 
 def lines_of_row(row: Mapping[str, float], num_steps: int) -> Iterator[str]:
-    """Yield the lines of one row of metrics.jsonl: of an evaluation, of a step, or of both."""
+    """Yield the lines for one row of metrics.jsonl, which may have an evaluation, a step, or both."""
     step = int(row["step"])
     if "eval/completion_tokens" in row:
         yield from evaluation_lines(step, row)
