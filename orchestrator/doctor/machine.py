@@ -241,9 +241,9 @@ def has_kernels(gpu: Gpu, architectures: Sequence[str]) -> bool:
 
 def check_compiler(compiler: str | None, has_python_header: bool) -> Finding:
     """Check for a C compiler and Python's header: Triton compiles its launchers when vLLM first starts on a GPU."""
-    missing = [*([] if compiler else ["a C compiler"]), *([] if has_python_header else ["Python.h"])]
+    missing = [*([] if compiler else ["no C compiler"]), *([] if has_python_header else ["no Python.h"])]
     if missing:
         fix = "apt-get install build-essential python3-dev (for this version of Python)"
         expected = "a C compiler and Python.h, with which Triton compiles kernels"
-        return broken("compiler", f"missing: {' and '.join(missing)}", expected, fix)
+        return broken("compiler", " and ".join(missing), expected, fix)
     return ok("compiler", f"{compiler}, and Python.h")

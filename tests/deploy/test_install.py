@@ -72,8 +72,8 @@ def test_a_pretrained_model_that_cannot_be_had_stops_nothing(machine: Machine, h
     [
         ("580.65.06", "570.86.15", ["driver: 570.86.15", "580 or newer", "nvidia-driver-580"]),
         ("8.9", "6.1", ["gpu 0: NVIDIA GeForce RTX 4090 with compute capability 6.1", "gpu 1", "use a newer card"]),
-        ("Python.h", "", ["compiler: missing: Python.h", "python3-dev"]),
-        ("gcc", "", ["compiler: missing: a C compiler", "build-essential"]),
+        ("Python.h", "", ["compiler: no Python.h", "python3-dev"]),
+        ("gcc", "", ["compiler: no C compiler", "build-essential"]),
     ],
 )
 def test_what_a_gpu_run_would_lack_is_said_before_anything_is_installed(before, after, said, machine: Machine) -> None:
@@ -96,4 +96,4 @@ def test_a_set_can_be_chosen_whatever_the_machine_has(machine: Machine) -> None:
 
 def test_a_set_that_there_is_not_is_refused(machine: Machine) -> None:
     assert machine.install(has_gpu=False, ends_well=False, RAYZERO_INSTALL="cuda") == []
-    assert "RAYZERO_INSTALL='cuda' names no set" in machine.said
+    assert "RAYZERO_INSTALL='cuda' is not a set of packages" in machine.said
