@@ -51,9 +51,9 @@ def examine(progress: Progress, host: Host | None = None) -> list[Finding]:
     """Return all findings about this machine. Takes about 20 s on two cores, most of it for importing vLLM."""
     host = host or Host()
     first = library_checks(host)
-    found = run_checks([*first, *machine_checks(host), *service_checks(host)], progress)
+    findings = run_checks([*first, *machine_checks(host), *service_checks(host)], progress)
     fits = run_checks(fit_checks(host), progress)
-    return found[: len(first)] + fits + found[len(first) :]
+    return findings[: len(first)] + fits + findings[len(first) :]
 
 
 def library_checks(host: Host) -> list[Check]:

@@ -118,19 +118,19 @@ class Process:
 
 def processes(proc: Path = PROC) -> list[Process]:
     """Return all visible processes. Skips processes that end during the call."""
-    found = []
+    visible = []
     for folder in proc.glob("[0-9]*"):
         try:
             command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
             stat = (folder / "stat").read_text()
-            found.append(Process(int(folder.name), int(stat.rpartition(")")[2].split()[1]), command))
+            visible.append(Process(int(folder.name), int(stat.rpartition(")")[2].split()[1]), command))
         except (OSError, ValueError, IndexError):
             continue
-    return found
+    return visible
 
 
 def listeners(ports: Iterable[int], proc: Path = PROC) -> dict[int, int | None]:
-    """Return those of `ports` on which a process listens, each with its pid; None if the process is not visible.
+    """Return the pid of the process that listens on a port, for each such port; None if the process is not visible.
 
     Makes no connections.
     """
@@ -144,15 +144,15 @@ def listeners(ports: Iterable[int], proc: Path = PROC) -> dict[int, int | None]:
             port = int(cells[1].rpartition(":")[2], 16)
             if cells[3] == "0A" and port in ports:  # 0A: LISTEN
                 inodes[f"socket:[{cells[9]}]"] = port
-    found: dict[int, int | None] = dict.fromkeys(inodes.values())
+    pids: dict[int, int | None] = dict.fromkeys(inodes.values())
     for link in proc.glob("[0-9]*/fd/*") if inodes else ():
         try:
             target = str(link.readlink())
         except OSError:
             continue
         if target in inodes:
-            found[inodes[target]] = int(link.parts[-3])
-    return found
+            pids[inodes[target]] = int(link.parts[-3])
+    return pids
 
 
 @dataclass(frozen=True)

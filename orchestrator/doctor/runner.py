@@ -75,16 +75,17 @@ def run_checks(checks: Sequence[Check], progress: Progress) -> list[Finding]:
         # Daemon threads: a check that hangs must not prevent the process from ending.
         threading.Thread(target=answer, args=(index, check, answers), daemon=True).start()
     start = time.monotonic()
-    found: dict[int, Sequence[Finding]] = {}
-    while waiting := {index: check for index, check in enumerate(checks) if index not in found}:
+    results: dict[int, Sequence[Finding]] = {}
+    while waiting := {index: check for index, check in enumerate(checks) if index not in results}:
         progress([check.name for check in waiting.values()])
         try:
             index, findings = answers.get(timeout=0.2)
-            found.setdefault(index, findings)
+            results.setdefault(index, findings)
         except queue.Empty:
             elapsed = time.monotonic() - start
-            found.update({index: [no_answer(check)] for index, check in waiting.items() if elapsed > check.deadline_s})
-    return [finding for index in range(len(checks)) for finding in found[index]]
+            late = {index: [no_answer(check)] for index, check in waiting.items() if elapsed > check.deadline_s}
+            results.update(late)
+    return [finding for index in range(len(checks)) for finding in results[index]]
 
 
 def answer(index: int, check: Check, answers: Answers) -> None:

@@ -51,22 +51,22 @@ def notices(config: RunConfig) -> list[str]:
     """Return warnings about settings that are allowed but have made runs fail, slow or hard to understand."""
     updates, algorithm = config.learner.updates_per_step, config.learner.algorithm
     slow = slow_bfloat16(config.model.dtype, config.placement.mode)
-    found = [slow] if slow else []
+    texts = [slow] if slow else []
     if corrected_algorithm(config) != algorithm:
-        found.append(
+        texts.append(
             f"max_staleness {config.max_staleness}: part of each batch may be sampled with weights that are up to "
             f"{config.max_staleness} steps old, so mismatch_correction is switched on, truncated at "
             f"{algorithm.mismatch_high:g}; learner.algorithm.mismatch_correction=off trains without it"
         )
     if updates > 1 and algorithm.surrogate == "policy_gradient":
-        found.append(
+        texts.append(
             f"learner.updates_per_step {updates} with surrogate policy_gradient: after the first optimizer step the "
             "policy differs from the one that sampled the completions, and no ratio corrects that; one of our runs "
             "collapsed (docs/algorithms.md). Set updates_per_step=1, or surrogate=ppo_clip with the same first step"
         )
     if algorithm.kl_beta > 0 and algorithm.kl_placement == "loss" and algorithm.kl_estimator == "k1":
-        found.append("kl_estimator k1 in the loss has zero expected gradient and adds only noise: use k2, k3 or exact")
-    return found
+        texts.append("kl_estimator k1 in the loss has zero expected gradient and adds only noise: use k2, k3 or exact")
+    return texts
 
 
 def policy_line(config: RunConfig) -> str:
@@ -94,7 +94,7 @@ def task_line(config: RunConfig) -> str:
         for name, task in prompts.tasks.items()
     ]
     stages = f", in {len(prompts.curriculum.stages)} stages" if prompts.curriculum.stages else ""
-    return f"{'; '.join(tasks)}{stages}, asked {prompts.format}, {prompts.num_held_out} problems held out"
+    return f"{'; '.join(tasks)}{stages}, prompt format {prompts.format}, {prompts.num_held_out} problems held out"
 
 
 def batch_line(config: RunConfig) -> str:
@@ -148,10 +148,11 @@ def rewards_line(config: RunConfig) -> str:
 
 def evaluation_line(config: RunConfig) -> str:
     evaluation = config.evaluation
-    when = f", every {evaluation.every_steps} steps" if evaluation.every_steps else ""
+    when = f" and every {evaluation.every_steps} steps" if evaluation.every_steps else ""
     count = evaluation.num_prompts or config.prompts.num_held_out
     formats = ", ".join(config.measured_formats)
-    return f"before, after{when}: {count} prompts × {evaluation.completions_per_prompt}, and greedy; asked {formats}"
+    samples = f"{count} prompts × {evaluation.completions_per_prompt}, and greedy"
+    return f"before and after training{when}: {samples}; prompt formats: {formats}"
 
 
 def knobs(settings: Mapping[str, object]) -> str:
