@@ -29,16 +29,16 @@ if TYPE_CHECKING:
 def actor_options(config: LearnerConfig, *, use_gpu: bool, fixes_kernels: bool = False) -> dict[str, Any]:
     """Return Ray's options for one rank: resources, and the environment to set before torch is imported.
 
-    `fixes_kernels`: whether it will compute by deterministic kernels.
+    `fixes_kernels`: whether the rank uses deterministic kernels.
     """
     environment = {
         "OMP_NUM_THREADS": str(config.threads_per_rank or 1),
-        # A thread that spins while it waits takes the core that the generator or another rank needs.
+        # A thread that spins while it waits uses a core that the generator or another rank needs.
         "OMP_WAIT_POLICY": "passive",
         "TOKENIZERS_PARALLELISM": "false",
     }
     if not use_gpu:
-        # A GPU that the node has all the same is not this rank's: torch would choose nccl for it.
+        # Hide a GPU that the node may have: torch would choose nccl for it.
         environment |= {"DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": ""}
     if fixes_kernels:
         # cuBLAS needs a fixed workspace; transformers passes the other variable on to flash-attn.
@@ -53,16 +53,15 @@ def actor_options(config: LearnerConfig, *, use_gpu: bool, fixes_kernels: bool =
 class LearnerRank:
     """One rank in its own process.
 
-    Its heartbeat has its own thread, and answers even while the rank computes. ``start`` gives it a Learner; a second
-    ``start`` replaces that one and keeps the process with all its imports, which is how the learner of a warm start
-    becomes that of the run. Every other method does what the Learner's of that name does; ``ipc_…`` and ``nccl_…`` call
-    its senders.
+    Its heartbeat has its own thread, and answers even while the rank computes. ``start`` builds its Learner. A second
+    ``start`` replaces the Learner but keeps the process with its imports: a run does this after its warm start. Every
+    other method calls the Learner's method of the same name; ``ipc_…`` and ``nccl_…`` call its senders.
     """
 
     def __init__(self, fixes_kernels: bool = False) -> None:
-        """`fixes_kernels`: whether to compute by deterministic kernels; an operation that has none raises."""
-        # Imported here: this module also loads in the driver, which needs neither torch nor deepspeed. And now: loading
-        # libraries may keep a process from answering for long.
+        """`fixes_kernels`: whether to use deterministic kernels; an operation without one then raises."""
+        # Imported here, because the driver also loads this module, and needs neither torch nor deepspeed. Imported now,
+        # because a process may not answer for long while it loads libraries.
         import torch
 
         import learner.learner  # noqa: F401
@@ -77,11 +76,11 @@ class LearnerRank:
 
     @ray.method(concurrency_group="heartbeat")
     def heartbeat(self) -> int:
-        """Return the number of microbatches that its Learner has computed, at once. No answer: the process hangs."""
+        """Return at once the number of microbatches that its Learner has computed. No answer: the process hangs."""
         return 0 if self._learner is None else self._learner.num_microbatches
 
     def reserve_address(self) -> tuple[str, int]:
-        """Return this node's address and a port that was free just now; all ranks meet at rank 0's."""
+        """Return this node's address and a free port; all ranks connect to those of rank 0."""
         with socket.socket() as probe:
             probe.bind(("", 0))
             return ray.util.get_node_ip_address(), probe.getsockname()[1]
@@ -98,10 +97,10 @@ class LearnerRank:
         temperature: float,
         max_completion_tokens: int,
     ) -> None:
-        """Build this rank's Learner; see there. It returns once all ``config.num_ranks`` ranks have met."""
-        for read in (folder, model.teacher):
-            if read is not None:
-                refuse_missing_model(str(read))
+        """Build this rank's Learner (see its arguments). Return when all ``config.num_ranks`` ranks are connected."""
+        for source in (folder, model.teacher):
+            if source is not None:
+                refuse_missing_model(str(source))
         from learner.backend.rank import Rank, release_memory
         from learner.learner import Learner
 
@@ -122,10 +121,10 @@ class LearnerRank:
     def update(
         self, step: int, totals: Sequence[Sequence[float]], records_logprobs: bool, *packed: PackedGroup
     ) -> Update:
-        """Update on groups, which are arguments so that Ray fetches them, and the total rewards of each."""
+        """Update on groups with their total rewards. Each group is an argument of its own, so that Ray fetches it."""
         groups = [
-            each.unpack().scored(tuple(Reward(total, ()) for total in of_group))
-            for each, of_group in zip(packed, totals, strict=True)
+            group.unpack().scored(tuple(Reward(total, ()) for total in group_totals))
+            for group, group_totals in zip(packed, totals, strict=True)
         ]
         return self._measured(self.learner.update(step, groups, records_logprobs=records_logprobs))
 
@@ -167,7 +166,7 @@ class LearnerRank:
         self.learner.load(folder)
 
     def release_memory(self) -> None:
-        """Hand cached GPU memory back to the device."""
+        """Return cached GPU memory to the device."""
         from learner.backend.rank import release_memory
 
         release_memory()
@@ -181,13 +180,13 @@ class LearnerRank:
 
     @property
     def learner(self) -> Learner:
-        """The Learner of the last ``start``. Raises RuntimeError before the first."""
+        """The Learner that the last ``start`` built. Raises RuntimeError before the first."""
         if self._learner is None:
             raise RuntimeError("this learner rank was not started: call start() first")
         return self._learner
 
 
 CONCURRENCY: dict[str, Any] = {"max_concurrency": 1, "concurrency_groups": {"heartbeat": 1}}
-"""Ray's options: one call at a time, and beside it a heartbeat."""
+"""Ray's options: one call at a time, and a heartbeat beside it."""
 
 LearnerActor = ray.remote(**CONCURRENCY)(LearnerRank)

@@ -1,4 +1,4 @@
-"""Sequences of one prompt in a bundle, so that the prompt is computed once for several completions. Pure numpy."""
+"""Bundle sequences of one prompt, so that the prompt is computed once for several completions. Pure numpy."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from learner.sequences import TrainingSequence
 
 @dataclass(frozen=True, slots=True)
 class PromptBundle:
-    """Sequences of one prompt, which stands before their completions once."""
+    """Sequences of one prompt: the prompt once, followed by their completions."""
 
     sequences: tuple[TrainingSequence, ...]
 
@@ -22,15 +22,15 @@ class PromptBundle:
 
     @property
     def num_tokens(self) -> int:
-        behind = sum(sequence.num_tokens - self.num_prompt_tokens for sequence in self.sequences)
-        return self.num_prompt_tokens + behind
+        after_prompt = sum(sequence.num_tokens - self.num_prompt_tokens for sequence in self.sequences)
+        return self.num_prompt_tokens + after_prompt
 
 
 def bundle_by_prompt(sequences: Sequence[TrainingSequence], largest: int, break_even: int) -> list[PromptBundle]:
-    """Put sequences of a prompt together, in bundles of at most `largest` tokens, where computing them is cheaper so.
+    """Put sequences of a prompt together in bundles of at most `largest` tokens, if that makes them cheaper to compute.
 
-    A row of L tokens takes as long as ``L * (break_even + L)``. Bundles of a prompt are of equally many sequences, give
-    or take one, the longest together.
+    The cost of a row of L tokens is ``L * (break_even + L)``; a `break_even` of 0 makes no bundles of several. Bundles
+    of one prompt differ by at most one in their number of sequences; the longest sequences are together.
     """
     if not break_even:
         return [PromptBundle((sequence,)) for sequence in sequences]
@@ -43,7 +43,7 @@ def bundle_by_prompt(sequences: Sequence[TrainingSequence], largest: int, break_
 def _cheapest(group: list[TrainingSequence], largest: int, break_even: int) -> list[PromptBundle]:
     group = sorted(group, key=lambda sequence: -sequence.num_tokens)
     divisions = (_divide(group, count) for count in range(1, len(group) + 1))
-    fitting = (each for each in divisions if max(bundle.num_tokens for bundle in each) <= largest)
+    fitting = (bundles for bundles in divisions if max(bundle.num_tokens for bundle in bundles) <= largest)
     alone = [PromptBundle((sequence,)) for sequence in group]
     return min(
         fitting,

@@ -110,8 +110,8 @@ class ModelConfig(Settings, frozen=True):
     attention: Literal["sdpa", "flash_attention_2", "auto"] = "auto"
     """Attention of the learner. ``auto`` uses flash_attention_2 if flash-attn is installed and there is a GPU."""
     lora: LoraConfig | None = None
-    """Train adapters instead of all weights; gradients and optimizer state are then as small as they. Unset: train all
-    weights."""
+    """Train adapters instead of all weights; gradients and optimizer state are then as small as the adapters. Unset:
+    train all weights."""
     teacher: str | None = None
     """A frozen model that replaces the initial policy as the reference of the KL. Name it as in ``path``; it needs the
     policy's tokenizer. The preset ``distill`` trains only on this KL."""
@@ -124,8 +124,8 @@ class ModelConfig(Settings, frozen=True):
     @model_validator(mode="after")
     def _exactly_one_source(self) -> Self:
         if (self.path is None) == (self.build is None):
-            given = "neither" if self.path is None else f"both (path = {self.path!r})"
-            raise ValueError(f"path and build: {given} given; set exactly one of them")
+            both_or_neither = "neither" if self.path is None else f"both (path = {self.path!r})"
+            raise ValueError(f"path and build: {both_or_neither} given; set exactly one of them")
         return self
 
 

@@ -1,4 +1,4 @@
-"""The learner: the update of the policy, as one of its ranks computes it."""
+"""The learner: one rank of the policy's update."""
 
 from __future__ import annotations
 
@@ -39,17 +39,17 @@ from rollout.types.publishing import WeightBucket, WeightManifest
 class Learner:
     """One rank of the learner, which trains the policy.
 
-    Every method is collective: all ranks call it, with equal arguments. Each rank gets all the groups and computes its
-    own share of them.
+    Every method is collective unless it says otherwise: all ranks call it, with equal arguments. Each rank gets all
+    groups and computes its own share of them.
 
     Args:
         config: the settings; for a warm start ``WarmStartConfig.applied_to(learner_config)``.
         model: dtype and attention of the policy.
-        folder: Hugging Face folder or hub name of the policy, and of the reference where there is one.
+        folder: Hugging Face folder or hub name of the policy, and of the reference if it has one.
         rank: this process's place among the ranks.
-        num_steps: steps of the whole run, over which the learning rate is scheduled.
-        temperature: of the sampling distribution; 1 for a warm start.
-        max_completion_tokens: the sampling limit; a denominator where ``loss_aggregation`` is ``constant``.
+        num_steps: number of steps in the whole run; the learning rate schedule covers them.
+        temperature: temperature of the sampling distribution; 1 for a warm start.
+        max_completion_tokens: the sampling limit; the denominator if ``loss_aggregation`` is ``constant``.
     """
 
     def __init__(
@@ -91,15 +91,15 @@ class Learner:
     def update(self, step: int, groups: Sequence[Group], *, records_logprobs: bool = False) -> metrics.Update:
         """Train on the scored ``groups`` of ``step``, and return the same metrics and advantages on every rank.
 
-        Completions without any gradient are not computed: they count in the loss's denominator, but not in the
-        per-token means of the metrics. The optimizer steps even if that leaves no gradient at all. An update whose
-        gradient is not finite is skipped, and the notices say so. For ``records_logprobs`` see ``Update.logprobs``.
+        Completions without a gradient are not computed: they count in the loss's denominator, but not in the per-token
+        means of the metrics. The optimizer steps even if no completion has a gradient. An update whose gradient is not
+        finite is skipped, and the notices report it. ``records_logprobs`` fills ``Update.logprobs``.
 
         Raises:
-            ParityError: sampler and learner disagree on the sampled tokens; the policy is as it was.
-            NonFiniteError: log-probabilities are not finite; the policy is as it was.
+            ParityError: sampler and learner disagree on the sampled tokens; the policy is unchanged.
+            NonFiniteError: log-probabilities are not finite; the policy is unchanged.
             NonFiniteGradientError: more than ``max_skipped_updates`` updates in a row were skipped.
-            ValueError: ``updates_per_step`` does not divide the groups, or one does not fit a microbatch.
+            ValueError: ``updates_per_step`` does not divide the number of groups, or a sequence exceeds a microbatch.
         """
         stats, applied = StatsAccumulator(), []
         with nullcontext() if self._reference is None else self._reference.in_use():
@@ -126,15 +126,15 @@ class Learner:
         stats = StatsAccumulator()
         self._forward_backward(batch, cross_entropy(batch), stats)
         applied = [self._optimizer.apply(step)]
-        found = metrics.optimizer_metrics([batch], stats.reduce(self._backend), applied, self._optimizer.learning_rate)
-        return metrics.Update(found, notices=metrics.notices_of(applied))
+        values = metrics.optimizer_metrics([batch], stats.reduce(self._backend), applied, self._optimizer.learning_rate)
+        return metrics.Update(values, notices=metrics.notices_of(applied))
 
     def weight_buckets(self, max_bytes: int) -> Iterator[WeightBucket]:
-        """Yield the weights on rank 0, in buckets of at most ``max_bytes``; elsewhere nothing. All ranks exhaust it."""
+        """Yield the weights on rank 0, in buckets of at most ``max_bytes``; other ranks iterate too, over nothing."""
         return gather.weight_buckets(self._backend, max_bytes)
 
     def weight_manifest(self) -> WeightManifest:
-        """Return names, dtypes and shapes of the weights that a publish sends. Not collective."""
+        """Return the names, dtypes and shapes of the weights that a publish sends. Not collective."""
         return gather.manifest(self._backend)
 
     @cached_property
@@ -148,11 +148,11 @@ class Learner:
         return NcclSender(self._backend)
 
     def export(self, folder: Path) -> None:
-        """Write the policy and its tokenizer as a Hugging Face folder. Raises NonFiniteError before it writes any."""
+        """Write the policy and its tokenizer as a Hugging Face folder. Raises NonFiniteError before it writes."""
         gather.export(self._backend, self._folder, folder)
 
     def save(self, folder: Path) -> dict[str, str]:
-        """Write a checkpoint that ``load`` goes on from bit for bit, and return the digest of each of its files.
+        """Write a checkpoint from which ``load`` continues bit for bit, and return the digest of each of its files.
 
         The digests are ``size:sha256`` in hexadecimal, by path within ``folder``, the same on every rank.
         Raises NonFiniteError, before anything is written, for weights that are not finite.
@@ -164,29 +164,29 @@ class Learner:
 
         Raises:
             FileNotFoundError: the folder holds no checkpoint.
-            ValueError: it is one of other settings or other frozen weights; the message says which.
-            NonFiniteError: its weights are not finite, as those of earlier versions may be.
+            ValueError: the checkpoint has other settings or other frozen weights; the message names them.
+            NonFiniteError: its weights are not finite, which earlier versions did not check.
         """
         state = checkpoint.load(self._backend, folder)
         self._optimizer.restore(state)
         self.kl_beta = state["kl_beta"]
 
     def close(self) -> None:
-        """Free what this learner holds, so that another one can start in this process."""
+        """Free this learner's resources, so that another learner can start in this process."""
         self.nccl.leave()
         self._backend.close()
 
     @property
     def num_microbatches(self) -> int:
-        """Microbatches that this rank has computed so far, forward alone or with backward. Not collective."""
+        """Number of microbatches that this rank has computed, with or without backward pass. Not collective."""
         return self._backend.num_microbatches
 
     def _assign_advantages(
         self, sequences: list[TrainingSequence], groups: Sequence[Group], stats: StatsAccumulator
     ) -> list[TrainingSequence]:
-        """Return ``sequences`` with advantages, and with the log-probabilities and values that these or the loss need.
+        """Return ``sequences`` with advantages, and with the log-probabilities and values that advantages or loss need.
 
-        Where advantages need none, only the sequences that will have a gradient get them.
+        If only the loss needs them, only the sequences that will have a gradient get them.
         """
         algorithm = self.config.algorithm
         if algorithm.advantages_need_logprobs:
@@ -201,7 +201,7 @@ class Learner:
         return self._logprob_pass.run(sequences, self._pack(computed), stats)
 
     def _computed(self, part: Sequence[TrainingSequence]) -> list[TrainingSequence]:
-        """Return the sequences of an optimizer step that get a forward pass, before its updates and during them."""
+        """Return the sequences of an optimizer step that get a forward pass, both before and during the update."""
         return select_computed(part, skip_zero_advantage=self.config.algorithm.skips_zero_advantage)
 
     def _objective(self, batch: Batch, notes: LogprobNotes | None) -> ObjectiveFunction:
@@ -232,15 +232,15 @@ class Learner:
         totals: dict[str, float],
         applied: Sequence[OptimizerStep],
     ) -> metrics.Update:
-        """Return the step's metrics, and adapt the KL's weight for the next step where it has a target."""
+        """Return the step's metrics. If the KL has a target, adapt its weight for the next step."""
         algorithm = self.config.algorithm
-        found = metrics.update_metrics(batches, totals, sequences, groups)
-        found |= metrics.optimizer_metrics(batches, totals, applied, self._optimizer.learning_rate)
+        values = metrics.update_metrics(batches, totals, sequences, groups)
+        values |= metrics.optimizer_metrics(batches, totals, applied, self._optimizer.learning_rate)
         if algorithm.uses_critic:
-            found |= metrics.critic_metrics(batches, totals, sequences)
+            values |= metrics.critic_metrics(batches, totals, sequences)
         kl = metrics.reference_kl(batches, totals, [kl_to_reference(s, algorithm) for s in sequences], algorithm)
         if kl is not None:
-            found |= {f"optim/kl_{algorithm.kl_estimator}": kl, "optim/kl_beta": self.kl_beta}
+            values |= {f"optim/kl_{algorithm.kl_estimator}": kl, "optim/kl_beta": self.kl_beta}
             if algorithm.kl_target is not None:
                 self.kl_beta = adapted_kl_beta(self.kl_beta, kl, algorithm.kl_target)
-        return metrics.Update(found, metrics.advantages_by_group(sequences, groups), metrics.notices_of(applied))
+        return metrics.Update(values, metrics.advantages_by_group(sequences, groups), metrics.notices_of(applied))

@@ -1,4 +1,4 @@
-"""What is recorded of each token of a step: the learner's logprob beside the sampler's, and what the update changed."""
+"""The record of each token of a step: the learner's logprob against the sampler's, and its change by the update."""
 
 from __future__ import annotations
 
@@ -15,20 +15,21 @@ TokenNats = Float16[np.ndarray, " T"]
 
 @dataclass(frozen=True, slots=True)
 class LogprobRecord:
-    """Of completion tokens, one completion after the other; NaN for completions that the learner did not compute."""
+    """Values for the tokens of all completions in order; NaN for completions that the learner did not compute."""
 
     gaps: TokenNats
-    """The learner's log-probability before the update minus the sampler's, nats."""
+    """The learner's log-probability before the update minus the sampler's, in nats."""
     changes: TokenNats | None = None
-    """The learner's after the update minus that before it, nats; None where tokens were not scored again."""
+    """The learner's log-probability after the update minus the one before it, in nats; None if tokens were not scored
+    again."""
     advantages: Float16[np.ndarray, " T"] | None = None
-    """Of each token, where a critic or a KL in the reward makes those of one completion differ."""
+    """Each token's advantage, if a critic or a KL in the reward gives tokens of one completion different ones."""
 
     def split(self, lengths: Iterable[int]) -> Iterator[Self]:
-        """Yield the records of parts of so many tokens, in order. Nothing is copied."""
+        """Yield the records of consecutive parts with these numbers of tokens. Nothing is copied."""
         start = 0
         for length in lengths:
             part = slice(start, start + length)
             start += length
-            parts = (None if each is None else each[part] for each in (self.changes, self.advantages))
-            yield type(self)(self.gaps[part], *parts)
+            optional = (None if array is None else array[part] for array in (self.changes, self.advantages))
+            yield type(self)(self.gaps[part], *optional)

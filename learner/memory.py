@@ -1,6 +1,6 @@
-"""The memory that a rank of the learner takes, as DeepSpeed 0.19.8 and transformers 5.19.0 are written.
+"""Estimate the memory of a learner rank, from the source code of DeepSpeed 0.19.8 and transformers 5.19.0.
 
-No GPU has confirmed it. The limits that the learner keeps to stand here too, so that the plan can read them without
+It has not been confirmed on a GPU. The learner's own limits are here too, so that the plan can read them without
 loading torch.
 """
 
@@ -16,24 +16,24 @@ from rollout.types.memory_terms import CUDA_CONTEXT, GIB, LEARNING, WEIGHT_BYTES
 from rollout.types.model_shape import ModelShape
 
 REDUCE_BUCKET_ELEMENTS = 50_000_000
-"""Elements reduced or gathered at a time; DeepSpeed's own 500 million take 1 to 2 GiB of a 24 GB card."""
+"""Elements reduced or gathered at a time; DeepSpeed's default of 500 million takes 1 to 2 GiB of a 24 GB card."""
 LOGITS_PER_CHUNK = 2**24
-"""Logits held at a time; 64 MiB in float32, of which two copies live at once, or three with a reference."""
+"""Logits in memory at a time: 64 MiB in float32. Two copies exist at once, or three with a reference."""
 NORM = 8
-"""Bytes of an element while a gradient's norm is taken: in float64, a tensor at a time."""
+"""Bytes per element while a gradient's norm is computed: in float64, one tensor at a time."""
 PROCESS = 3 * GIB
 """Bytes of host memory for the code and libraries of one rank."""
 
 
 @dataclass(frozen=True, slots=True)
 class LearnerSizes:
-    """The numbers that the formulas are made of, by the letters they have there."""
+    """The variables of the formulas, by their letters."""
 
     shape: ModelShape
     P: int
-    """Parameters, the critic's among them."""
+    """Parameters, including the critic's."""
     T: int
-    """Parameters that are trained."""
+    """Trained parameters."""
     largest: int
     """Elements of the largest trained tensor."""
     N: int
@@ -41,13 +41,13 @@ class LearnerSizes:
     b: int
     """Bytes of one weight."""
     reference: ModelShape
-    """The shape of the reference, where there is one: the teacher's, or the policy's own."""
+    """The shape of the reference if one is used: the teacher's, or the policy's own."""
 
     @classmethod
     def of(
         cls, learner: LearnerConfig, model: ModelConfig, shape: ModelShape, teacher: ModelShape | None = None
     ) -> LearnerSizes:
-        """Return the sizes of a model of ``shape``. Raises ValueError for adapters of a layer that it has not."""
+        """Return the sizes of a model of ``shape``. Raises ValueError for adapters of a layer that it does not have."""
         hidden = shape.hidden_size
         critic = (hidden * hidden + 2 * hidden + 1) if learner.algorithm.uses_critic else 0
         if model.lora is None:
@@ -62,13 +62,13 @@ class LearnerSizes:
 
 
 def adapter_shapes(shape: ModelShape, lora: LoraConfig) -> list[tuple[int, int]]:
-    """Return the shapes of the adapters that ``lora`` adds. Raises ValueError for a layer that the model has not."""
+    """Return the shapes of the adapters of ``lora``. Raises ValueError for a layer that the model does not have."""
     targets = lora.target_modules
     for target in () if targets == "all-linear" else targets:
         if target.rpartition(".")[2] not in shape.linears:
             raise ValueError(
                 f"model.lora.target_modules names {target!r}, which is not a linear layer that can have an adapter: "
-                f'use names out of {", ".join(shape.linears)}, or "all-linear"'
+                f'use some of {", ".join(shape.linears)}, or "all-linear"'
             )
     chosen = [
         size
@@ -80,9 +80,9 @@ def adapter_shapes(shape: ModelShape, lora: LoraConfig) -> list[tuple[int, int]]
 
 
 def reference_kind(algorithm: AlgorithmConfig, model: ModelConfig) -> Literal["none", "base", "copy", "offloaded"]:
-    """Return the reference that the settings need, with ``auto`` decided; ``none`` where ``kl_beta`` is 0.
+    """Return the reference that the settings need, with ``auto`` resolved; ``none`` if ``kl_beta`` is 0.
 
-    A teacher is a reference that is never the policy's own base.
+    With a teacher it is never ``base``, which is the policy without its adapters.
     """
     if algorithm.kl_beta == 0:
         return "none"
@@ -92,7 +92,7 @@ def reference_kind(algorithm: AlgorithmConfig, model: ModelConfig) -> Literal["n
 
 
 def learner_terms(learner: LearnerConfig, model: ModelConfig, sizes: LearnerSizes) -> list[MemoryTerm]:
-    """Return the terms of one rank, on its GPU."""
+    """Return the memory terms of one rank on its GPU."""
     return [
         MemoryTerm("learner", "CUDA context", CUDA_CONTEXT, "about 800 MiB a process"),
         *_kept(learner, model, sizes),
@@ -102,7 +102,7 @@ def learner_terms(learner: LearnerConfig, model: ModelConfig, sizes: LearnerSize
 
 
 def _kept(learner: LearnerConfig, model: ModelConfig, sizes: LearnerSizes) -> list[MemoryTerm]:
-    """Return what stays from step to step, except a reference that waits in host memory."""
+    """Return the terms that are kept between steps, and an offloaded reference, which is here only during learning."""
     stage, b, P, T = learner.zero_stage, sizes.b, sizes.P, sizes.T
     N, over = (sizes.N, " / N") if stage > 0 else (1, "")
     share, over_share = (N, over) if stage == 3 else (1, "")
@@ -125,7 +125,7 @@ def _kept(learner: LearnerConfig, model: ModelConfig, sizes: LearnerSizes) -> li
 
 
 def _gradients(learner: LearnerConfig, sizes: LearnerSizes) -> list[MemoryTerm]:
-    """Return the gradients, and what becomes of them in the optimizer step."""
+    """Return the terms of gradients in the backward pass and in the optimizer step."""
     stage, offload = learner.zero_stage, learner.offload_optimizer
     b, T, N = sizes.b, sizes.T, sizes.N
     backward: float
@@ -136,23 +136,23 @@ def _gradients(learner: LearnerConfig, sizes: LearnerSizes) -> list[MemoryTerm]:
         backward, formula = b * T, f"{b} T"
         step, step_formula = b * T + NORM * sizes.largest, f"{b} T + {NORM} × largest tensor"
     elif offload:
-        # Stage 2 hands gradients to the host as they come, a bucket at a time, stage 1 all of them in the step.
+        # Stage 2 moves gradients to the host a bucket at a time, during the backward pass; stage 1 in the step.
         whole = b * T if stage == 1 else 0
         moving = b * REDUCE_BUCKET_ELEMENTS + 2 * b * sizes.largest
         moving_formula = f"bucket + {2 * b} × largest tensor"
-        backward, formula = (whole, f"{b} T, whole") if whole else (moving, moving_formula)
+        backward, formula = (whole, f"{b} T, not partitioned") if whole else (moving, moving_formula)
         step = whole + moving + NORM * sizes.largest
         step_formula = (f"{b} T + " if whole else "") + f"bucket + {2 * b + NORM} × largest tensor"
     else:
-        # The rank's part, flattened, and in float32: all three at once.
+        # The rank's part, its flattened copy and its float32 copy exist at once.
         flat = (2 * b + (4 if b < 4 else 0)) * T / N
         if stage == 1:
-            backward, formula = b * T, f"{b} T, whole"
+            backward, formula = b * T, f"{b} T, not partitioned"
             step = max(b * T + b * T / N, flat) + b * REDUCE_BUCKET_ELEMENTS
             step_formula = f"max({b} T + {b} T / N, 8 T / N: part, flat, float32) + bucket"
         else:
             backward = 2 * b * T / N + b * REDUCE_BUCKET_ELEMENTS + b * sizes.largest
-            formula = f"{2 * b} T / N: the sum, and a microbatch's; + bucket + {b} × largest tensor"
+            formula = f"{2 * b} T / N: their sum, and those of a microbatch; + bucket + {b} × largest tensor"
             step, step_formula = flat, "8 T / N: part, flat, float32"
         step = max(step, b * T / N + NORM * sizes.largest)
     return [
@@ -162,9 +162,9 @@ def _gradients(learner: LearnerConfig, sizes: LearnerSizes) -> list[MemoryTerm]:
 
 
 def _zero3_gradients(sizes: LearnerSizes, offload: bool) -> list[MemoryTerm]:
-    """Return the gradients of ZeRO 3, which are allocated once and kept.
+    """Return the terms of gradients in ZeRO 3, which are allocated once and kept.
 
-    Whole layers are gathered as they are needed, up to DeepSpeed's limit.
+    Complete layers are gathered when they are needed, up to DeepSpeed's limit.
     """
     b, part = sizes.b, sizes.T / sizes.N
     applied, formula = (0.0, "") if offload else (4 * part, "4 T / N, float32; or ")
@@ -179,7 +179,7 @@ def _zero3_gradients(sizes: LearnerSizes, offload: bool) -> list[MemoryTerm]:
 
 
 def _activations(learner: LearnerConfig, model: ModelConfig, sizes: LearnerSizes) -> list[MemoryTerm]:
-    """Return the activations and logits of one microbatch."""
+    """Return the terms of activations and logits in one microbatch."""
     tokens, shape, b = learner.max_tokens_per_microbatch, sizes.shape, sizes.b
     layer = layer_bytes(shape, b)
     if learner.gradient_checkpointing:
@@ -198,10 +198,11 @@ def _activations(learner: LearnerConfig, model: ModelConfig, sizes: LearnerSizes
 
 
 def layer_bytes(shape: ModelShape, b: int) -> int:
-    """Return the bytes a token that a block of transformers' keeps for its backward pass; ``b`` is those of a weight.
+    """Return the bytes per token that a block of transformers keeps for its backward pass; ``b`` is bytes per weight.
 
-    Two norms: the input in float32, normalised, and the output. Attention: queries, keys, values (repeated for every
-    query head) and the output twice. The feed-forward: gate, its activation, up, and their product.
+    Each of two norms keeps its input in float32, the normalised input, and the output. Attention keeps queries, keys,
+    values (repeated for every query head) and the output twice. The feed-forward layer keeps gate, its activation, up,
+    and their product.
     """
     norms = 2 * (4 + 2 * b) * shape.hidden_size
     head_norms = (4 + b) * (shape.query_size + shape.kv_size) if shape.has_head_norms else 0
@@ -209,17 +210,17 @@ def layer_bytes(shape: ModelShape, b: int) -> int:
 
 
 def learner_host_terms(learner: LearnerConfig, model: ModelConfig, sizes: LearnerSizes) -> list[MemoryTerm]:
-    """Return the terms of all ranks together in host memory."""
+    """Return the terms of host memory, of all ranks together."""
     b, T, N = sizes.b, sizes.T, sizes.N
     base, reference = b * sizes.shape.num_parameters, b * sizes.reference.num_parameters
     terms = [
         MemoryTerm("learner", "processes", N * PROCESS, f"{N} × 3 GiB"),
-        MemoryTerm("learner", "weights on their way", base, f"{b} P, in Ray's object store"),
+        MemoryTerm("learner", "published weights", base, f"{b} P, in Ray's object store"),
     ]
     if learner.offload_optimizer:
         pinned = 2 * _pinned(4 * T / N) + _pinned(b * T / N)
         sums = b * T / N if learner.zero_stage > 1 else 0
-        formula = f"N × (8 T / N + 4 T / N and 4 T / N and {b} T / N, each pinned: a power of 2)"
+        formula = f"N × (8 T / N + pinned 4 T / N, 4 T / N and {b} T / N, each rounded up to a power of 2)"
         terms.append(MemoryTerm("learner", "offloaded optimizer", N * (8 * T / N + pinned + sums), formula))
     if reference_kind(learner.algorithm, model) == "offloaded":
         whose = "base" if model.teacher is None else "teacher"
@@ -228,5 +229,5 @@ def learner_host_terms(learner: LearnerConfig, model: ModelConfig, sizes: Learne
 
 
 def _pinned(num_bytes: float) -> int:
-    """Return the bytes that PyTorch's allocator of page-locked memory takes for ``num_bytes``."""
+    """Return the bytes that PyTorch's allocator of page-locked memory uses for ``num_bytes``."""
     return 1 << max(0, math.ceil(num_bytes) - 1).bit_length()

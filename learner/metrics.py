@@ -26,19 +26,19 @@ class Update:
 
     metrics: Metrics
     advantages: list[list[float]] = field(default_factory=list)
-    """For each group those of its completions; where tokens differ, the mean over them."""
+    """The advantages of each group's completions; the mean over its tokens if they differ."""
     notices: list[str] = field(default_factory=list)
     """Sentences for a person to read, such as that an update was skipped."""
     logprobs: LogprobRecord | None = field(default=None, compare=False)
-    """Of the groups' tokens; None where they are not recorded."""
+    """The record of the groups' tokens; None if logprobs are not recorded."""
     peak_gib: float = field(default=0.0, compare=False)
-    """Largest resident memory of the rank's process so far, GiB; not the same on every rank."""
+    """Largest resident memory of the rank's process so far, in GiB; not the same on every rank."""
 
 
 def optimizer_metrics(
     batches: Sequence[Batch], totals: Metrics, applied: Sequence[OptimizerStep], learning_rate: float
 ) -> Metrics:
-    """Return the metrics that every kind of update has; means over the optimizer steps where there were several."""
+    """Return the metrics that every kind of update has; means over its optimizer steps if there were several."""
     grad_norms = [step.grad_norm for step in applied if step.grad_norm is not None]
     trained_tokens = _trained_tokens(batches)
     return {
@@ -81,9 +81,9 @@ def update_metrics(
 def reference_kl(
     batches: Sequence[Batch], totals: Metrics, kls: Sequence[np.ndarray], config: AlgorithmConfig
 ) -> float | None:
-    """Return the mean KL a token to the reference, in nats, by the recipe's estimator; None without a reference.
+    """Return the mean KL to the reference in nats per token, by the recipe's estimator; None without a reference.
 
-    ``kls`` are those that the rewards paid for, by sequence; they count where the KL is placed in the reward.
+    ``kls``: each sequence's KL estimates, which are used if the KL is placed in the reward.
     """
     if config.kl_beta == 0:
         return None
@@ -93,7 +93,7 @@ def reference_kl(
 
 
 def critic_metrics(batches: Sequence[Batch], totals: Metrics, sequences: Sequence[TrainingSequence]) -> Metrics:
-    """Return how good the critic is. Explained variance is 1 for a perfect one, 0 for a constant, or negative."""
+    """Return the critic's metrics. Explained variance is 1 for a perfect critic, 0 for a constant, or negative."""
     trained_tokens = _trained_tokens(batches)
     pairs = [(s.returns, s.old_values) for s in sequences if s.returns is not None and s.old_values is not None]
     returns, values = (np.concatenate(arrays).astype(np.float64) for arrays in zip(*pairs, strict=True))
@@ -112,7 +112,7 @@ def advantages_by_group(sequences: Sequence[TrainingSequence], groups: Sequence[
 
 
 def notices_of(applied: Sequence[OptimizerStep]) -> list[str]:
-    """Return the notices of the optimizer steps that have one."""
+    """Return the notices of the optimizer steps, without None."""
     return [step.notice for step in applied if step.notice is not None]
 
 

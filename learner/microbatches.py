@@ -1,7 +1,7 @@
 """The input of a forward pass: sequences laid out in rows, as arrays. Pure numpy.
 
-Shape legend: ``_R`` rows, ``_L`` positions of a row, ``_T`` the completion tokens of a microbatch, which are those that
-the policy wrote. What an environment said between them stands in the rows, as the prompt does, and nowhere else.
+Shape legend: ``_R`` rows, ``_L`` positions of a row, ``_T`` the completion tokens of a microbatch, which the policy
+wrote. An environment's observations are only in the rows, like the prompt, and not among the completion tokens.
 """
 
 from __future__ import annotations
@@ -24,42 +24,42 @@ Rows = list[list[PromptBundle]]
 
 @dataclass(frozen=True, slots=True)
 class Microbatch:
-    """The input of one forward pass. One without completion tokens is a dummy that only keeps ranks in step."""
+    """The input of one forward pass. Without completion tokens it is a dummy that only keeps the ranks in step."""
 
     token_ids: Int64[np.ndarray, "R L"]
     position_ids: Int64[np.ndarray, "R L"]
     parts: Int64[np.ndarray, "R L"] | None
-    """0 for a prompt, and 1, 2, … for the completions of a row: a token attends to the prompt and to those of its own
-    part, up to itself; PADDING behind them. None where every token attends to all before it."""
+    """0 for a prompt, and 1, 2, … for the completions of a row: a token attends to the prompt and to its own part, up
+    to itself. PADDING follows them. None if every token attends to all tokens before it."""
     predictors: Int64[np.ndarray, " T"]
-    """Where in the flattened ``[R * L]`` the model predicts each completion token: the position before it in its
-    sequence, which for the first token of a completion is the last one of the prompt."""
+    """Index in the flattened ``[R * L]`` where the model predicts each completion token: the position before it in its
+    sequence. For the first token of a completion this is the last position of the prompt."""
     targets: Int64[np.ndarray, " T"]
     """The completion tokens' ids."""
     rollout_logprobs: Float32[np.ndarray, " T"]
     advantages: Float32[np.ndarray, " T"]
     completion: Int64[np.ndarray, " T"]
-    """For each token, which of ``sequences`` it belongs to."""
+    """Each token's completion, as an index into ``sequences``."""
     completion_lengths: Float32[np.ndarray, " T"]
-    """For each token, how many tokens its completion has."""
+    """Number of tokens in each token's completion."""
     loss_mask: Float32[np.ndarray, " T"]
-    """0 where a token is left out of the loss, else 1."""
+    """0 if a token is left out of the loss, else 1."""
     on_policy: Float32[np.ndarray, " T"]
-    """1 where the weights before this step sampled the token's completion, else 0."""
+    """1 if the token's completion was sampled by the weights before this step, else 0."""
     sequences: tuple[TrainingSequence, ...]
     old_logprobs: Float32[np.ndarray, " T"] | None = None
-    """This and those below as in ``TrainingSequence``."""
+    """This and the following as in ``TrainingSequence``."""
     ref_logprobs: Float32[np.ndarray, " T"] | None = None
     old_values: Float32[np.ndarray, " T"] | None = None
     returns: Float32[np.ndarray, " T"] | None = None
 
     @property
     def prompt_ids(self) -> tuple[str, ...]:
-        """The prompts of its sequences, each once."""
+        """The prompt ids of its sequences, each once."""
         return tuple(dict.fromkeys(sequence.prompt_id for sequence in self.sequences))
 
     def thirds(self) -> Int64[np.ndarray, " T"]:
-        """Return in which third of its completion each token stands: 0, 1 or 2."""
+        """Return the third of its completion that each token is in: 0, 1 or 2."""
         lengths = self.completion_lengths.astype(np.int64)
         starts = np.searchsorted(self.completion, self.completion)
         return (np.arange(len(lengths)) - starts) * 3 // np.maximum(lengths, 1)
@@ -67,27 +67,27 @@ class Microbatch:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One rank's share of what is computed before an optimizer step, and the totals of all ranks."""
+    """One rank's microbatches of an optimizer step, and the totals of all ranks."""
 
     microbatches: tuple[Microbatch, ...]
-    """This rank's; every rank has the same number."""
+    """This rank's microbatches; every rank has the same number."""
     total_tokens: int
-    """Completion tokens of all ranks that are not masked, including those left out because their advantage is 0: the
-    loss's denominator. At least 1."""
+    """Completion tokens of all ranks without masked ones, but with those that are not computed because their advantage
+    is 0: the loss's denominator. At least 1."""
     total_completions: int
-    """Completions of all ranks, likewise."""
+    """Completions of all ranks, counted in the same way."""
     computed_tokens: int
     """Completion tokens of all ranks that are in a microbatch."""
     knows_old_logprobs: bool
-    """Whether ``old_logprobs`` were computed beforehand. Kept here, not in a microbatch: a dummy must do as the others
-    do, or ranks would reduce different statistics."""
+    """Whether ``old_logprobs`` were computed before the update. A dummy microbatch cannot know it, but must behave like
+    the others, or ranks would reduce different statistics."""
 
 
 def lay_out(rows: Rows) -> Microbatch:
-    """Return the microbatch of these rows; of none, a dummy."""
+    """Return the microbatch of these rows; without rows, a dummy."""
     lengths_R = [sum(bundle.num_tokens for bundle in row) for row in rows]
     shape = (max(1, len(rows)), max(lengths_R, default=1))
-    # Padding needs no mask: it follows the row's last sequence, which attends to nothing behind it.
+    # Padding needs no mask: it follows the row's last sequence, and no token attends to later ones.
     token_ids = np.zeros(shape, dtype=np.int64)
     position_ids = np.tile(np.arange(shape[1]), (shape[0], 1))
     parts = np.full(shape, PADDING)
@@ -131,9 +131,9 @@ def lay_out(rows: Rows) -> Microbatch:
 
 
 def _if_known(parts: Sequence[NDArray | None]) -> NDArray | None:
-    """Join the parts, or return None where none is known: all sequences of an update know an array, or none does."""
+    """Join the parts, or return None if they are unknown: either all sequences of an update have an array, or none."""
     known = [part for part in parts if part is not None]
-    assert len(known) in (0, len(parts)), "some sequences lack what the pass before the update computes"
+    assert len(known) in (0, len(parts)), "some sequences lack an array that the pass before the update computes"
     return _concatenate(known, np.float32) if len(known) == len(parts) else None
 
 

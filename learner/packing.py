@@ -1,10 +1,10 @@
 """Pack sequences into microbatches: balanced over ranks by tokens, the same number on every rank. Pure numpy.
 
-Two layouts. ``rows`` puts a prompt and some of its completions on a row, the prompt once: a completion attends to the
-prompt and to itself, and position ids go on from the prompt for each. Rows of similar length stand together. ``flat``
-puts all sequences on one row with position ids that restart: no padding at all, but only variable-length kernels (flash
-attention) avoid a dense mask of ``tokens ** 2``, and those cannot share a prompt. Measured on one core with 2,025
-tokens of 75-token sequences: 9,600 tokens/s in rows of one sequence, 3,000 flat under SDPA.
+There are two layouts. In ``rows``, a row has a prompt once and some of its completions: each completion attends to the
+prompt and to itself, and its position ids continue those of the prompt. A microbatch has rows of similar length. In
+``flat``, all sequences are on one row, and position ids restart for each. It needs no padding, but only variable-length
+kernels (flash attention) avoid a dense mask of ``tokens ** 2``, and these cannot share a prompt. Measured on one core
+with 2,025 tokens of 75-token sequences: 9,600 tokens/s in rows of one sequence, 3,000 in flat with SDPA.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from learner.sequences import TrainingSequence
 PackingLayout = Literal["rows", "flat"]
 
 SHARES_PER_RANK = 2
-"""A bundle has at most this part of a rank's tokens, so that ranks can be balanced."""
+"""A bundle has at most one part in this many of a rank's tokens, so that ranks can be balanced."""
 
 
 def split_by_update(sequences: Sequence[TrainingSequence], updates_per_step: int) -> list[list[TrainingSequence]]:
-    """Return the sequences of each optimizer step: whole groups, equally many in each.
+    """Return the sequences of each optimizer step, which has complete groups, the same number in each.
 
     Raises:
         ValueError: ``updates_per_step`` does not divide the number of groups.
@@ -54,13 +54,13 @@ def pack(
     """Return rank ``rank``'s share of ``computed``, in microbatches of at most ``max_tokens`` tokens, with padding.
 
     Args:
-        sequences: those that the totals count, except the masked ones among them.
-        computed: those of them that get a forward pass, as ``select_computed`` chooses; all of them if not given.
-        break_even: the length of a row, in tokens, at which attention takes as long as all the matrix products. Of it
-            depends how many completions share a row with their prompt, in rows; 0: none do.
+        sequences: the sequences that the totals count, except masked ones.
+        computed: the sequences that get a forward pass, from ``select_computed``. Default: all.
+        break_even: the length of a row, in tokens, at which attention takes as long as all other matrix products. In
+            ``rows`` it decides how many completions share a row with their prompt; 0: one each.
 
     Raises:
-        ValueError: a sequence is longer than ``max_tokens``, or has no prompt token to predict its first token from.
+        ValueError: a sequence is longer than ``max_tokens``, or has no prompt token that predicts its first token.
     """
     for sequence in sequences:
         _check(sequence, max_tokens)
@@ -83,17 +83,17 @@ def pack(
 
 def _check(sequence: TrainingSequence, max_tokens: int) -> None:
     if sequence.num_tokens > max_tokens:
-        shorter = "ask shorter prompts" if sequence.num_prompt_tokens >= max_tokens else "sample shorter completions"
+        shorter = "use shorter prompts" if sequence.num_prompt_tokens >= max_tokens else "sample shorter completions"
         raise ValueError(
-            f"a sequence has {sequence.num_tokens} tokens, but max_tokens_per_microbatch is {max_tokens}: raise it to "
-            f"{sequence.num_tokens} at least, or {shorter}"
+            f"a sequence has {sequence.num_tokens} tokens, but learner.max_tokens_per_microbatch is {max_tokens}: "
+            f"raise it to at least {sequence.num_tokens}, or {shorter}"
         )
     if sequence.num_prompt_tokens == 0:
         raise ValueError("a sequence has an empty prompt: nothing predicts its first token; give it a prompt token")
 
 
 def _balance(bundles: Sequence[PromptBundle], num_ranks: int) -> list[list[PromptBundle]]:
-    """Share out the bundles by longest processing time: each, longest first, to the rank with the fewest tokens."""
+    """Distribute the bundles by longest processing time: longest first, each to the rank with the fewest tokens."""
     shares: list[list[PromptBundle]] = [[] for _ in range(num_ranks)]
     loads = [0] * num_ranks
     for bundle in sorted(bundles, key=lambda bundle: -bundle.num_tokens):
@@ -104,7 +104,7 @@ def _balance(bundles: Sequence[PromptBundle], num_ranks: int) -> list[list[Promp
 
 
 def _cut(bundles: Sequence[PromptBundle], max_tokens: int, layout: PackingLayout) -> list[Rows]:
-    """Cut bundles, which come longest first, into microbatches, whose rows are then of similar length."""
+    """Cut bundles, sorted longest first, into microbatches, so that a microbatch has rows of similar length."""
     microbatches: list[list[PromptBundle]] = []
     for bundle in bundles:
         last = microbatches[-1] if microbatches else []

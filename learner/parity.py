@@ -1,4 +1,4 @@
-"""The proof that generators run what the learner holds: their logprobs of the same tokens agree, and are finite."""
+"""Prove that generators run the learner's weights: both give the same tokens equal, finite logprobs."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from rollout.types.completions import Group
 
 STALE_LIMIT = 1.0
-"""Nats a token that a policy of a few steps ago may differ by. Another policy, or noise, differs by several."""
+"""Nats per token by which a policy of a few steps ago may differ. Another policy, or noise, differs by several."""
 ADVICE = """\
 The update was not applied. Likely causes, in the order to check them:
-  - The generators run stale weights. Compare the policy versions above with the step: a publish that is older than
-    max_staleness did not arrive; look for its error in the generators' logs.
-  - The weights arrived but are not what runs: on CPUs a tied LM head's packed copy must be rebuilt after an update.
-    Restart the generators; if the gap goes away, finish_weight_update does not rebuild what it should.
-  - Sampler and learner disagree on the distribution: sampling.temperature must be what the learner was given, top_p
-    1, top_k off, and vLLM's logprobs_mode "processed_logprobs".
-  - Precision: the generator's dtype must be model.dtype. bfloat16 explains a mean gap of some 0.01 nats, not more; if
+  - The generators run stale weights. Compare the policy versions above with the step: if they are older than
+    max_staleness allows, a publish did not arrive; look for its error in the generators' logs.
+  - The weights arrived but are not used: on CPUs a tied LM head's packed copy must be rebuilt after an update.
+    Restart the generators; if the gap goes away, finish_weight_update does not rebuild every copy.
+  - Sampler and learner use different distributions: sampling.temperature must be the same for both, top_p 1,
+    top_k off, and vLLM's logprobs_mode "processed_logprobs".
+  - Precision: the generator's dtype must be model.dtype. bfloat16 explains a mean gap of about 0.01 nats, not more; if
     every other cause is excluded, raise learner.max_logprob_gap."""
 
 SMALLER_UPDATES = (
@@ -29,11 +29,11 @@ NAMED = 3
 
 
 class NonFiniteError(RuntimeError):
-    """NaN or infinity where a number must be, in weights, gradients or logprobs. Crosses process borders."""
+    """NaN or infinity in weights, gradients or logprobs. Can be pickled."""
 
 
 class ParityError(RuntimeError):
-    """Learner and sampler disagree on the tokens that were sampled. Carries the numbers; crosses process borders."""
+    """Learner and sampler disagree on the sampled tokens. Contains the numbers; can be pickled."""
 
     def __init__(self, mean_gap: float, max_gap: float, limit: float, step: int, versions: tuple[int, ...]) -> None:
         super().__init__(mean_gap, max_gap, limit, step, versions)
@@ -52,29 +52,30 @@ class ParityError(RuntimeError):
 
 
 def check_parity(totals: Mapping[str, float], limit: float, step: int, versions: tuple[int, ...]) -> None:
-    """Raise ParityError where the mean gap passes ``limit`` on tokens sampled on policy, or STALE_LIMIT on all tokens.
+    """Raise ParityError if the mean gap exceeds ``limit`` on tokens sampled on policy, or STALE_LIMIT on all tokens.
 
-    ``totals`` are sums over tokens, as ``learner.algorithm.objective.mismatch_totals`` makes them.
+    ``totals`` are sums over tokens, from ``learner.algorithm.objective.mismatch_totals``.
     """
     gaps = [(totals["logprob_gap"] / totals["compared"], max(limit, STALE_LIMIT))]
     if totals["on_policy"]:
         gaps.insert(0, (totals["on_policy_gap"] / totals["on_policy"], limit))
     for mean_gap, allowed in gaps:
-        # Written so that a gap that is not a number fails too.
+        # Not `mean_gap > allowed`, which is false for NaN.
         if not mean_gap <= allowed:
             raise ParityError(mean_gap, totals["logprob_gap_max"], allowed, step, versions)
 
 
 def check_finite(totals: Mapping[str, float], step: int, non_finite_weights: Callable[[], Sequence[str]]) -> None:
-    """Raise NonFiniteError where the logprobs of learner or sampler are NaN or infinite, and name the weights that are.
+    """Raise NonFiniteError if logprobs of learner or sampler are NaN or infinite. It names weights that are.
 
-    ``totals`` as for ``check_parity``; ``non_finite_weights`` returns names, and is asked only then.
+    ``totals`` as for ``check_parity``. ``non_finite_weights`` returns names; it is called only if logprobs are not
+    finite.
     """
     if math.isfinite(totals["logprob_gap"]):
         return
     bad = non_finite_weights()
     cause = (
-        f"the weights hold NaN or infinity since an earlier update ({first_names(bad)}): that update was too large"
+        f"the weights have contained NaN or infinity since an earlier update ({first_names(bad)}), which was too large"
         if bad
         else "the weights are finite, so the forward pass of the learner or of a generator overflows"
     )
@@ -84,7 +85,7 @@ def check_finite(totals: Mapping[str, float], step: int, non_finite_weights: Cal
 
 
 def first_names(names: Sequence[str]) -> str:
-    """Return the first few names, as a message lists them."""
+    """Return the first few names and the number of the others, for a message."""
     return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
 
 

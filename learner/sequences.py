@@ -1,6 +1,6 @@
-"""Training sequences: a prompt and a completion as one string of tokens. Pure numpy.
+"""Training sequences: a prompt and a completion as one array of tokens. Pure numpy.
 
-Shape legend: ``_T`` the tokens of a completion that the policy wrote: its completion tokens.
+Shape legend: ``_T`` completion tokens, which are the tokens of a completion that the policy wrote.
 """
 
 from __future__ import annotations
@@ -18,34 +18,34 @@ from rollout.types.prompts import SupervisedExample, Tokens
 
 @dataclass(frozen=True, slots=True)
 class TrainingSequence:
-    """A prompt and a completion of it as one string of tokens, with what the update knows of each completion token."""
+    """A prompt and one of its completions as one array of tokens, with the update's arrays of completion tokens."""
 
     token_ids: Tokens
     num_prompt_tokens: int
     rollout_logprobs: Logprobs
-    """Of the completion's tokens, as are all arrays below."""
+    """The sampler's logprobs of the completion tokens."""
     advantages: Float32[np.ndarray, " T"]
     policy_tokens: slice | NDArray[np.int64] = field(default_factory=lambda: slice(None))
-    """Index of the completion tokens among those behind the prompt; the others are context, as the prompt is."""
+    """Index of the completion tokens among the tokens after the prompt; the others are context, like the prompt."""
     index: int = 0
     """Position among the sequences of its step."""
     prompt_id: str = ""
     is_masked: bool = False
-    """Left out of the loss and of its denominators."""
+    """Whether it is left out of the loss and of its denominators."""
     is_on_policy: bool = True
-    """Whether the weights before this step, and no older ones, sampled it, so that sampler and learner must agree."""
+    """Whether only the weights just before this step sampled it: then sampler and learner must agree."""
     old_logprobs: Float32[np.ndarray, " T"] | None = None
-    """The learner's before this step's updates; None where the training forward itself gives them."""
+    """The learner's logprobs before this step's updates; None if the training forward pass computes them."""
     ref_logprobs: Float32[np.ndarray, " T"] | None = None
-    """The reference's; None where no KL estimate needs them."""
+    """The reference's logprobs; None if no KL estimate needs them."""
     old_values: Float32[np.ndarray, " T"] | None = None
-    """The critic's before this step's updates; None without a critic."""
+    """The critic's values before this step's updates; None without a critic."""
     returns: Float32[np.ndarray, " T"] | None = None
-    """What the critic learns; None without one."""
+    """The critic's targets; None without a critic."""
 
     @property
     def num_tokens(self) -> int:
-        """Of prompt and completion, observations included."""
+        """Number of tokens in prompt and completion, with observations."""
         return len(self.token_ids)
 
     @property
@@ -60,7 +60,7 @@ class TrainingSequence:
 def sequences_from_groups(groups: Iterable[Group], version: int = 0) -> list[TrainingSequence]:
     """Return the groups' completions as sequences, in order, with advantages of 0.
 
-    Those of which older weights than policy ``version`` sampled a token are not on policy.
+    A sequence is not on policy if weights older than policy ``version`` sampled any of its tokens.
     """
     pairs = [(group.prompt, completion) for group in groups for completion in group.completions]
     return [
@@ -79,7 +79,7 @@ def sequences_from_groups(groups: Iterable[Group], version: int = 0) -> list[Tra
 
 
 def sequence_from_example(example: SupervisedExample) -> TrainingSequence:
-    """Return the example as a sequence of advantage 1, at which the policy gradient is that of cross entropy."""
+    """Return the example as a sequence of advantage 1, for which the policy gradient equals that of cross entropy."""
     taught = slice(None) if example.policy_tokens is None else example.policy_tokens
     num_tokens = len(example.completion_ids[taught])
     return TrainingSequence(
@@ -92,9 +92,9 @@ def sequence_from_example(example: SupervisedExample) -> TrainingSequence:
 
 
 def select_computed(sequences: Sequence[TrainingSequence], *, skip_zero_advantage: bool) -> list[TrainingSequence]:
-    """Return the sequences that need a forward pass: not masked, and with ``skip_zero_advantage`` of some advantage.
+    """Return the sequences that need a forward pass: not masked, and for ``skip_zero_advantage`` an advantage not 0.
 
-    If there are none, return the first alone: the parity of sampler and learner is proven in every step.
+    If there are none, return only the first, because each step proves that sampler and learner agree.
     """
     kept = [sequence for sequence in sequences if not sequence.is_masked]
     computed = [sequence for sequence in kept if sequence.has_advantage or not skip_zero_advantage]

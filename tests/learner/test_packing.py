@@ -164,11 +164,11 @@ def test_nothing_but_masked_sequences_computes_one_that_counts_for_nothing() -> 
 
 
 def test_a_sequence_that_does_not_fit_is_refused() -> None:
-    with pytest.raises(ValueError, match="max_tokens_per_microbatch is 64: raise it to 70"):
+    with pytest.raises(ValueError, match=r"learner\.max_tokens_per_microbatch is 64: raise it to at least 70"):
         pack_all(make_sequences([(10, 60, 1.0, False)]), 1, "rows", skip=True)
-    with pytest.raises(ValueError, match="raise it to 70 at least, or sample shorter completions"):
+    with pytest.raises(ValueError, match="raise it to at least 70, or sample shorter completions"):
         pack_all(make_sequences([(63, 7, 1.0, False)]), 1, "rows", skip=True)
-    with pytest.raises(ValueError, match="raise it to 70 at least, or ask shorter prompts"):
+    with pytest.raises(ValueError, match="raise it to at least 70, or use shorter prompts"):
         pack_all(make_sequences([(64, 6, 1.0, False)]), 1, "rows", skip=True)
     with pytest.raises(ValueError, match="empty prompt"):
         pack_all(make_sequences([(0, 6, 1.0, False)]), 1, "rows", skip=True)
