@@ -1,4 +1,4 @@
-"""The formulas that turn rewards into advantages, of completions and of their tokens. Pure numpy, float64.
+"""Compute advantages of completions and tokens from rewards. Pure numpy, float64.
 
 Shape legend: ``_P`` groups of a step (a list), ``_G`` completions of a group, ``_T`` tokens of a completion.
 """
@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 ADVANTAGE_EPS = 1e-4
-"""Added to standard deviations, so that nearly equal rewards are not blown up."""
+"""Added to standard deviations, so that nearly equal rewards do not give large advantages."""
 
 Array = np.ndarray
 PerToken = Float[np.ndarray, " T"]
@@ -24,15 +24,17 @@ def group_advantages(
     baseline: Literal["group_mean", "leave_one_out"],
     scale: Literal["group_std", "batch_std", "none"],
 ) -> list[Float[Array, " G"]]:
-    """Return the advantage of each completion against the others of its group.
+    """Return the advantage of each completion relative to its group.
+
+    A group without spread, including a group of one, gets exactly 0.
 
     Args:
-        baseline: ``group_mean`` is GRPO, arXiv:2402.03300, section 4.1.2; ``leave_one_out`` the mean of the others,
-            RLOO, arXiv:2402.14740, section 2.3, which is ``G / (G - 1)`` times the former.
-        scale: divide by the sample standard deviation of the group's rewards plus 1e-4 (GRPO), by that of all rewards
-            of the step (Lite PPO, arXiv:2508.08221), or not at all (Dr. GRPO, arXiv:2503.20783, section 3.2).
-
-    A group without spread, and so also a group of one, gives exactly 0.
+        baseline: ``group_mean`` subtracts the group's mean (GRPO, arXiv:2402.03300, section 4.1.2). ``leave_one_out``
+            subtracts the mean of the other completions (RLOO, arXiv:2402.14740, section 2.3), which gives
+            ``G / (G - 1)`` times the advantage of ``group_mean``.
+        scale: ``group_std`` divides by the sample standard deviation of the group's rewards plus 1e-4 (GRPO),
+            ``batch_std`` by that of all rewards of the step (Lite PPO, arXiv:2508.08221), ``none`` does not divide
+            (Dr. GRPO, arXiv:2503.20783, section 3.2).
     """
     batch_std = _sample_std(np.concatenate([np.asarray(rewards_G) for rewards_G in rewards_PG]))
     advantages_PG = []
@@ -49,7 +51,7 @@ def group_advantages(
 
 
 def token_rewards(reward: float, kl_T: PerToken, kl_beta: float) -> PerToken:
-    """Return the reward on the last token, less ``kl_beta`` times the KL on every token.
+    """Return each token's reward: minus ``kl_beta`` times its KL, plus ``reward`` on the last token.
 
     arXiv:2203.02155, section 3.5, equation 2, without its pretraining term.
     """
@@ -59,16 +61,16 @@ def token_rewards(reward: float, kl_T: PerToken, kl_beta: float) -> PerToken:
 
 
 def returns_to_go(rewards_T: PerToken) -> PerToken:
-    """Return at each token the sum of the rewards from there on: REINFORCE++, arXiv:2501.03262v9, equation 4."""
+    """Return for each token the sum of its own and all later rewards: REINFORCE++, arXiv:2501.03262v9, equation 4."""
     return np.cumsum(rewards_T[::-1])[::-1]
 
 
 def gae(rewards_T: PerToken, values_T: PerToken, *, gamma: float, lam: float) -> tuple[PerToken, PerToken]:
-    """Return the advantages of generalized advantage estimation, and the returns that the critic learns.
+    """Return the advantages of generalized advantage estimation, and the returns, which are the critic's targets.
 
-    ``delta_t = r_t + gamma V_{t+1} - V_t`` and ``A_t = delta_t + gamma lam A_{t+1}``, nothing coming after the last
-    token; arXiv:1506.02438, equation 16. ``lam`` 0 is the one-step estimate, 1 the return less the value. The returns
-    are ``A + V``.
+    ``delta_t = r_t + gamma V_{t+1} - V_t`` and ``A_t = delta_t + gamma lam A_{t+1}``, with V and A 0 after the last
+    token: arXiv:1506.02438, equation 16. With ``lam`` 0 the advantage is the one-step estimate, with 1 the return minus
+    the value. The returns are ``A + V``.
     """
     advantages_T = np.zeros(len(rewards_T))
     following_advantage = following_value = 0.0
@@ -82,10 +84,11 @@ def gae(rewards_T: PerToken, values_T: PerToken, *, gamma: float, lam: float) ->
 def standardized(advantages: Sequence[PerToken], *, centre: bool, scale: bool) -> list[PerToken]:
     """Center advantages at their mean over all tokens of the step, and divide by their sample deviation plus 1e-4.
 
-    REINFORCE++, arXiv:2501.03262v9, equation 5; PPO's advantage normalisation. Equal advantages give 0 when centred.
+    ``centre`` and ``scale`` turn either on: REINFORCE++, arXiv:2501.03262v9, equation 5; PPO's advantage normalisation.
+    Equal advantages become exactly 0 if centred.
     """
     all_tokens = np.concatenate(list(advantages))
-    if centre and np.ptp(all_tokens) == 0:  # exactly, where the mean would round
+    if centre and np.ptp(all_tokens) == 0:  # the mean is rounded, and the difference would not be exactly 0
         return [np.zeros(len(advantages_T)) for advantages_T in advantages]
     mean = all_tokens.mean() if centre else 0.0
     divisor = _sample_std(all_tokens) + ADVANTAGE_EPS if scale else 1.0
@@ -93,7 +96,7 @@ def standardized(advantages: Sequence[PerToken], *, centre: bool, scale: bool) -
 
 
 def soft_overlong_punishment(length: int, *, max_tokens: int, buffer_tokens: int) -> float:
-    """Return the punishment of a length: 0 until ``buffer_tokens`` before the limit, then falling linearly to -1.
+    """Return the penalty of a length: 0 until ``buffer_tokens`` before the limit, then falling linearly to -1.
 
     DAPO, arXiv:2503.14476, equation 13.
     """
@@ -101,7 +104,7 @@ def soft_overlong_punishment(length: int, *, max_tokens: int, buffer_tokens: int
 
 
 def adapted_kl_beta(kl_beta: float, kl: float, target: float) -> float:
-    """Return the KL's weight for the next step, by proportional control towards ``target`` (same unit as ``kl``).
+    """Return the KL's weight for the next step, by proportional control towards ``target`` (in the unit of ``kl``).
 
     ``beta * (1 + 0.1 * clip((kl - target) / target, -0.2, 0.2))``: arXiv:1909.08593, section 2.2.
     """

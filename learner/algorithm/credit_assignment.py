@@ -1,4 +1,4 @@
-"""The advantages of a step's completions: the formulas of advantages.py, put together as the recipe says."""
+"""Compute the advantages of a step's completions: combine the formulas of advantages.py as the recipe says."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def assign_advantages(
     kl_beta: float,
     max_completion_tokens: int,
 ) -> list[TrainingSequence]:
-    """Return ``sequences``, those of ``groups`` in order, with advantages, the critic's returns, and masks.
+    """Return ``sequences``, which are those of ``groups`` in order, with advantages, the critic's returns, and masks.
 
-    A completion whose environment failed is masked; its reward counts in the group's mean, as a truncated one's does
-    where ``config.overlong`` is ``mask``.
+    A completion whose environment failed is masked; so is a truncated one if ``config.overlong`` is ``mask``. Rewards
+    of masked completions still count in the group's mean.
 
-    Where ``config.advantages_need_logprobs``, the sequences must hold the log-probabilities and values for it.
+    If ``config.advantages_need_logprobs``, the sequences must already have the log-probabilities and values.
     """
     completions = [completion for group in groups for completion in group.completions]
     rewards = [float(reward) for group in groups for reward in group.totals]
@@ -71,7 +71,7 @@ def _against_group(
     kl_beta: float,
     config: AlgorithmConfig,
 ) -> Arrays:
-    """Return advantages against the group: the same for all tokens of a completion."""
+    """Return advantages relative to the group: the same for all tokens of a completion."""
     assert config.baseline in ("group_mean", "leave_one_out")
     penalized = np.array([reward - kl_beta * kl_T.sum() for reward, kl_T in zip(rewards, kls, strict=True)])
     ends = np.cumsum([len(group.completions) for group in groups])
@@ -91,15 +91,15 @@ def _against_step(
     kl_beta: float,
     config: AlgorithmConfig,
 ) -> tuple[Arrays, Sequence[NDArray | None]]:
-    """Return an advantage for each token, against the whole step or the critic, and the critic's returns, if any."""
-    paid = [token_rewards(reward, kl_T, kl_beta) for reward, kl_T in zip(rewards, kls, strict=True)]
+    """Return an advantage for each token, relative to the step or the critic, and the critic's returns if any."""
+    by_token = [token_rewards(reward, kl_T, kl_beta) for reward, kl_T in zip(rewards, kls, strict=True)]
     scale = config.advantage_scale == "batch_std"
     if not config.uses_critic:
-        to_go = [returns_to_go(rewards_T) for rewards_T in paid]
+        to_go = [returns_to_go(rewards_T) for rewards_T in by_token]
         return standardized(to_go, centre=True, scale=scale), [None] * len(sequences)
     estimates = [
         gae(rewards_T, sequence.old_values.astype(np.float64), gamma=config.gae_gamma, lam=config.gae_lambda)
-        for rewards_T, sequence in zip(paid, sequences, strict=True)
+        for rewards_T, sequence in zip(by_token, sequences, strict=True)
         if sequence.old_values is not None
     ]
     advantages = [advantages_T for advantages_T, _ in estimates]
@@ -107,7 +107,7 @@ def _against_step(
 
 
 def overlong_punishment(completion: Completion, config: AlgorithmConfig, max_completion_tokens: int) -> float:
-    """Return what a completion's length adds to its reward, from -1 to 0; 0 unless ``overlong`` is ``soft_punish``."""
+    """Return the penalty of a completion's length, from -1 to 0; 0 unless ``overlong`` is ``soft_punish``."""
     if config.overlong != "soft_punish":
         return 0.0
     buffer_tokens = config.overlong_buffer_tokens or max(1, max_completion_tokens // 5)
@@ -117,7 +117,7 @@ def overlong_punishment(completion: Completion, config: AlgorithmConfig, max_com
 
 
 def kl_to_reference(sequence: TrainingSequence, config: AlgorithmConfig) -> NDArray[np.float64]:
-    """Return the KL of each token that is subtracted from the reward, in nats, shape [T]; zeros where none is."""
+    """Return each token's KL for the reward, in nats, shape [T]; zeros if the KL is not placed in the reward."""
     if config.kl_beta == 0 or config.kl_placement == "loss":
         return np.zeros(sequence.num_completion_tokens)
     assert config.kl_estimator != "exact" and sequence.old_logprobs is not None and sequence.ref_logprobs is not None

@@ -12,14 +12,14 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 Stats = dict[str, Tensor]
-"""Name to a scalar sum over tokens, or a maximum where the name ends in ``_max``; without gradient. Adding the sums
-over microbatches and ranks gives those of the whole optimizer step."""
+"""Scalar sums over tokens by name, or maxima if the name ends in ``_max``; without gradient. The sums of an optimizer
+step are the sums over its microbatches and ranks."""
 
 PerToken = Float[Tensor, " T"]
 
 
 def mean_by_completion(values_T: PerToken, completion_T: Int[Tensor, " T"], num_completions: int) -> PerToken:
-    """Return at each token the mean of ``values_T`` over its completion, whose index is in ``completion_T``."""
+    """Return for each token the mean of ``values_T`` over its completion; ``completion_T`` has completion indices."""
     ones_T = torch.ones_like(values_T)
     sums_S = values_T.new_zeros(num_completions).index_add(0, completion_T, values_T)
     lengths_S = values_T.new_zeros(num_completions).index_add(0, completion_T, ones_T)
@@ -41,7 +41,7 @@ def clipped_surrogate(
     negative advantage is at most ``-dual_clip A``: arXiv:1912.09729, equation 5.
 
     Returns:
-        The loss, and where a bound was taken, that is where the gradient is 0.
+        The loss, and whether a token is clipped, so that its gradient is 0.
     """
     ratio_T = torch.exp(log_ratio_T)
     free_T = ratio_T * advantages_T
@@ -62,7 +62,7 @@ def cispo(
     MiniMax-M1, arXiv:2506.13585, equations 4 and 5; ``sg`` stops the gradient.
 
     Returns:
-        The loss, and where the weight was clipped.
+        The loss, and whether a token's weight is clipped.
     """
     ratio_T = torch.exp(log_ratio_T.detach())
     weight_T = ratio_T.clamp(1 - eps_low, 1 + eps_high)
@@ -70,7 +70,7 @@ def cispo(
 
 
 def policy_gradient(logprobs_T: PerToken, advantages_T: PerToken) -> PerToken:
-    """Return per token ``-A logprob``: REINFORCE (Williams 1992), without any ratio."""
+    """Return per token ``-A logprob``: REINFORCE (Williams 1992), without a ratio."""
     return -advantages_T * logprobs_T
 
 
@@ -98,12 +98,12 @@ def mismatch_weights(
     low: float,
     high: float,
 ) -> tuple[PerToken, Bool[Tensor, " T"]]:
-    """Return importance weights of tokens that another distribution sampled, and where a bound was taken. No gradient.
+    """Return importance weights of tokens that another distribution sampled, and whether each was bounded. No gradient.
 
-    ``log_weight_T`` is ``old_logprobs - rollout_logprobs``, in nats. ``truncated`` is ``min(w, high)`` (TIS, F. Yao et
-    al., "Your efficient RL framework secretly brings you off-policy RL training", 2025); ``masked`` is w within
-    ``low..high`` and 0 outside (IcePop, arXiv:2510.18855, section 2.3.2, equation 2); ``sequence`` is the
-    ``min(w, high)`` of the whole completion, whose w is the product over its tokens.
+    ``log_weight_T`` is ``old_logprobs - rollout_logprobs``, in nats, and w its exponential. ``truncated`` is
+    ``min(w, high)`` (TIS, F. Yao et al., "Your efficient RL framework secretly brings you off-policy RL training",
+    2025); ``masked`` is w within ``low..high`` and 0 outside (IcePop, arXiv:2510.18855, section 2.3.2, equation 2);
+    ``sequence`` is ``min(w, high)`` with the product of w over the tokens of a completion.
     """
     log_weight_T = log_weight_T.detach()
     if correction == "sequence":
@@ -120,17 +120,18 @@ def mismatch_weights(
 def value_loss(
     values_T: PerToken, old_values_T: PerToken, returns_T: PerToken, *, clip_eps: float | None
 ) -> tuple[PerToken, Bool[Tensor, " T"]]:
-    """Return per token half the squared error of the critic, and where the clipped branch was taken.
+    """Return per token half the squared error of the critic, and whether the error of the clipped value was used.
 
-    With ``clip_eps`` the larger of the error and that of the value held within ``clip_eps`` of ``old_values_T``: the
-    clipped value loss of PPO's own implementation (Engstrom et al., arXiv:2005.12729, "value function clipping").
+    With ``clip_eps`` the loss is the larger of two errors: that of the value, and that of the value clipped to within
+    ``clip_eps`` of ``old_values_T``. This is the clipped value loss of PPO's original implementation (Engstrom et al.,
+    arXiv:2005.12729, "value function clipping").
     """
     free_T = (values_T - returns_T).square() / 2
     if clip_eps is None:
         return free_T, torch.zeros_like(values_T, dtype=torch.bool)
-    held_T = old_values_T + (values_T - old_values_T).clamp(-clip_eps, clip_eps)
-    bounded_T = (held_T - returns_T).square() / 2
-    # The distance too: within the bounds rounding may call either error the larger.
+    clipped_values_T = old_values_T + (values_T - old_values_T).clamp(-clip_eps, clip_eps)
+    bounded_T = (clipped_values_T - returns_T).square() / 2
+    # Compare the distance too: within the bounds both errors are equal, but rounding may make either larger.
     clipped_T = (bounded_T > free_T) & ((values_T - old_values_T).abs() > clip_eps)
     return torch.maximum(free_T, bounded_T), clipped_T
 
@@ -144,17 +145,17 @@ def aggregate(
     total_completions: int,
     max_completion_tokens: int,
 ) -> Float[Tensor, ""]:
-    """Return this microbatch's part of the loss; parts of all microbatches and ranks add up to the loss.
+    """Return this microbatch's part of the loss; the loss is the sum over all microbatches and ranks.
 
-    The denominators are those of the whole optimizer step, over all ranks, not those of this microbatch.
+    The denominators count the complete optimizer step over all ranks, not only this microbatch.
 
     Args:
-        completion_lengths_T: for each token, how many tokens its completion has.
+        completion_lengths_T: number of tokens in each token's completion.
         mode: ``token_mean`` divides by all tokens (DAPO, arXiv:2503.14476, equation 8); ``sequence_mean`` takes the
-            mean over each completion, then over completions (GRPO, arXiv:2402.03300, equation 3); ``constant``
-            divides by completions times ``max_completion_tokens`` (Dr. GRPO, arXiv:2503.20783, listing 1).
-        total_tokens: completion tokens of the optimizer step.
-        total_completions: completions of the optimizer step.
+            mean over each completion, then over completions (GRPO, arXiv:2402.03300, equation 3); ``constant`` divides
+            by the number of completions times ``max_completion_tokens`` (Dr. GRPO, arXiv:2503.20783, listing 1).
+        total_tokens: number of completion tokens in the optimizer step.
+        total_completions: number of completions in the optimizer step.
         max_completion_tokens: the sampling limit of one completion.
     """
     if mode == "token_mean":
@@ -165,10 +166,10 @@ def aggregate(
 
 
 def mismatch_stats(old_logprobs_T: PerToken, rollout_logprobs_T: PerToken) -> Stats:
-    """Return how far the learner is from the sampler, in nats.
+    """Return the differences between learner and sampler, in nats.
 
-    ``logprob_gap`` is the sum of absolute differences, ``logprob_gap_max`` the largest of them, ``mismatch_kl`` the
-    sum of k3 estimates of KL(sampler || learner).
+    ``logprob_gap`` is the sum of absolute differences, ``logprob_gap_max`` the largest one, ``mismatch_kl`` the sum of
+    k3 estimates of KL(sampler || learner).
     """
     gap_T = (old_logprobs_T - rollout_logprobs_T).abs()
     return {

@@ -1,4 +1,4 @@
-"""The part of the loss that one microbatch contributes: the formulas of losses.py, put together as the recipe says.
+"""Compute one microbatch's part of the loss: combine the formulas of losses.py as the recipe says.
 
 Shape legend: ``_T`` the completion tokens of a microbatch.
 """
@@ -33,17 +33,17 @@ if TYPE_CHECKING:
 
 PerToken = Float[Tensor, " T"]
 ObjectiveFunction = Callable[["PolicyOutput", Microbatch], tuple[Tensor, Stats]]
-"""Turns the policy's output on a microbatch into its part of the loss, and sums over its tokens."""
+"""Computes a microbatch's part of the loss, and sums over its tokens, from the policy's output."""
 
 
 class Objective:
-    """The loss of the policy, and of the critic where there is one, over one optimizer step.
+    """The loss of the policy, and of the critic if one is used, over one optimizer step.
 
     Args:
-        config: the knobs.
+        config: the algorithm's settings.
         batch: the totals of the optimizer step, which are the loss's denominators.
-        kl_beta: weight of the KL now; it may have been adapted.
-        max_completion_tokens: the sampling limit, a denominator where the aggregation is ``constant``.
+        kl_beta: current weight of the KL; it may have been adapted.
+        max_completion_tokens: the sampling limit; a factor of the denominator if the aggregation is ``constant``.
     """
 
     def __init__(self, config: AlgorithmConfig, batch: Batch, *, kl_beta: float, max_completion_tokens: int) -> None:
@@ -56,7 +56,7 @@ class Objective:
         """Return this microbatch's part of the loss, and sums over its tokens."""
         stats: Stats = {"entropy": output.entropy_T.detach().sum()}
         old_logprobs_T = output.logprobs_T.detach()
-        if not self._batch.knows_old_logprobs:  # one optimizer step: the policy before it is the policy now
+        if not self._batch.knows_old_logprobs:  # with one optimizer step a step, the old policy is the current one
             stats |= mismatch_totals(old_logprobs_T, microbatch)
         else:
             assert microbatch.old_logprobs is not None
@@ -116,7 +116,7 @@ class Objective:
         if config.kl_estimator == "exact":
             kl_T = output.reference_kl_T
         else:
-            assert microbatch.ref_logprobs is not None, "the reference was not asked"
+            assert microbatch.ref_logprobs is not None, "the reference has computed no logprobs"
             ref_logprobs_T = _like(microbatch.ref_logprobs, output.logprobs_T)
             kl_T = kl_estimate(output.logprobs_T, ref_logprobs_T, config.kl_estimator)
         stats["reference_kl"] = kl_T.detach().sum()
@@ -125,7 +125,7 @@ class Objective:
     def _critic(self, values_T: PerToken, microbatch: Microbatch, stats: Stats) -> PerToken | float:
         if not self._config.uses_critic:
             return 0.0
-        assert microbatch.old_values is not None and microbatch.returns is not None, "the critic was not asked"
+        assert microbatch.old_values is not None and microbatch.returns is not None, "the critic has computed no values"
         loss_T, clipped_T = value_loss(
             values_T,
             _like(microbatch.old_values, values_T),
@@ -137,9 +137,9 @@ class Objective:
 
 
 def mismatch_totals(old_logprobs_T: PerToken, microbatch: Microbatch) -> Stats:
-    """Return ``mismatch_stats``, their number of tokens, and the gap and number of some of the tokens alone.
+    """Return ``mismatch_stats`` with the number of tokens, and gap and number of three subsets of tokens.
 
-    These are the tokens on policy, and the first and the last third of each completion's.
+    The subsets are the tokens on policy, and the first and the last third of each completion.
     """
     rollout_logprobs_T = _like(microbatch.rollout_logprobs, old_logprobs_T)
     gap_T = (old_logprobs_T - rollout_logprobs_T).abs()

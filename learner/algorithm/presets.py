@@ -1,4 +1,4 @@
-"""Named algorithms as data: the knobs that each of them sets. docs/algorithms.md says what each is for."""
+"""Named algorithms as data: the settings of each preset. docs/algorithms.md says when to use each one."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "clip_eps_high": 4.0,
         "loss_aggregation": "token_mean",
     },
-    # Back to basics, arXiv:2402.14740, section 2.3: REINFORCE on whole completions, leave-one-out, KL in the reward.
+    # Back to basics, arXiv:2402.14740, section 2.3: REINFORCE on completions, leave-one-out, KL in the reward.
     "rloo": {
         "baseline": "leave_one_out",
         "advantage_scale": "none",
@@ -56,7 +56,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "kl_estimator": "k1",
         "value_lr_factor": 10.0,
     },
-    # On-policy distillation, arXiv:2306.13649, equation 3 with on-policy data alone and the reverse KL: the exact KL to
+    # On-policy distillation, arXiv:2306.13649, equation 3 with only on-policy data and the reverse KL: the exact KL to
     # model.teacher at each token of the policy's own completions, and no reward.
     "distill": {
         "surrogate": "none",
@@ -67,11 +67,11 @@ PRESETS: dict[str, dict[str, Any]] = {
         "kl_estimator": "exact",
     },
 }
-"""Each preset's knobs. Those that it does not name keep the default of AlgorithmConfig, which is GRPO's."""
+"""The settings of each preset. The others keep their defaults in AlgorithmConfig, which are GRPO's."""
 
 
 def preset_settings(name: Any) -> dict[str, Any]:
-    """Return the knobs that preset ``name`` sets. Raises ValueError, with the nearest name, when there is none."""
+    """Return the settings of preset ``name``. Raises ValueError, with the most similar name, if it is unknown."""
     if not isinstance(name, str) or name not in PRESETS:
         close = closest(str(name), PRESETS)
         hint = f"did you mean {close!r}? " if close else ""

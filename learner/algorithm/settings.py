@@ -1,4 +1,4 @@
-"""Settings of the algorithm: independent knobs; a preset sets several of them at once."""
+"""Settings of the algorithm. They are independent; a preset sets several at once."""
 
 from __future__ import annotations
 
@@ -94,10 +94,10 @@ class AlgorithmConfig(Settings, frozen=True):
 
     @model_validator(mode="before")
     @classmethod
-    def _begin_with_preset(cls, given: Any) -> Any:
-        if not isinstance(given, dict):
-            return given
-        return preset_settings(given.get("preset", "grpo")) | given
+    def _start_from_preset(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        return preset_settings(data.get("preset", "grpo")) | data
 
     @model_validator(mode="after")
     def _knobs_go_together(self) -> Self:
@@ -108,8 +108,8 @@ class AlgorithmConfig(Settings, frozen=True):
             )
         if self.kl_target is not None and self.kl_beta == 0:
             raise ValueError(
-                f"kl_target is {self.kl_target:g} with kl_beta 0, which no factor can change: set kl_beta to its first "
-                "value, such as 0.01"
+                f"kl_target is {self.kl_target:g} with kl_beta 0, which cannot be adapted by a factor: set kl_beta to "
+                "its initial value, such as 0.01"
             )
         if self.resample_rounds > 0 and not self.needs_groups:
             raise ValueError(
@@ -154,5 +154,5 @@ class AlgorithmConfig(Settings, frozen=True):
 
     @property
     def needs_groups(self) -> bool:
-        """Whether advantages compare completions of one prompt, of which there must then be several."""
+        """Whether advantages compare completions of one prompt. Each prompt then needs several completions."""
         return self.baseline in ("group_mean", "leave_one_out")
