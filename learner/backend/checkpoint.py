@@ -1,7 +1,7 @@
-"""Checkpoints of a learner, from which training goes on bit for bit.
+"""Checkpoints of a learner, from which training continues bit for bit.
 
-With adapters a checkpoint holds what is trained and no more: the frozen weights are loaded from where they came from at
-first, and must be the same. They are never saved merged, so no adapter is counted twice.
+With adapters a checkpoint has only the trained weights. The frozen weights are loaded again from the original model,
+and must be the same. Merged weights are never saved, so an adapter cannot be added twice.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ MANIFEST = "learner.json"
 def save(backend: Backend, folder: Path, state: dict[str, Any]) -> Digests:
     """Write weights, optimizer state, every rank's random state and ``state`` to ``folder``. Collective.
 
-    ``state`` is what else its owner must know again, as JSON. The caller makes it atomic: a folder that was not wholly
-    written must not be loaded. Each rank hashes its files while it writes them.
+    ``state`` has the caller's other values for JSON, which ``load`` returns. The caller must make sure that an
+    incomplete folder is never loaded. Each rank hashes its files while it writes them.
 
     Returns:
         The digest of every file by its path in ``folder``, on every rank.
 
     Raises:
         NonFiniteError: weights or moments are not finite; nothing was written.
-        OSError: the disk refuses, or the ranks do not see the same folder.
+        OSError: writing failed, or the ranks do not see the same folder.
     """
     backend.prove_finite("the policy", f"It was not saved. {SMALLER_UPDATES}")
     with _without_frozen(backend.policy), _digesting(backend.engine) as written:
@@ -50,27 +50,27 @@ def save(backend: Backend, folder: Path, state: dict[str, Any]) -> Digests:
     written.save(_random_state(), str(_random_file(folder, backend.rank.index)))
     if backend.rank.is_first:
         (folder / MANIFEST).write_text(json.dumps(_layout(backend) | {"state": state}))
-    # A rank that returns may count on the files of all, for it has all their digests.
+    # Gathering digests also waits for all ranks: afterwards all files exist.
     digests = {path: digest for of_rank in backend.gather(written.digests) for path, digest in of_rank.items()}
     missing = [rank for rank in range(backend.rank.world_size) if not _random_file(folder, rank).exists()]
     if missing:
         raise OSError(
-            f"what ranks {missing} saved is not to be seen from rank {backend.rank.index}: runs_dir must be a folder "
-            "that all nodes share"
+            f"rank {backend.rank.index} cannot see the files that ranks {missing} saved in {folder}: set runs_dir to a "
+            "folder that all nodes share"
         )
-    # What torch has not written is small: our JSON, and the scripts that DeepSpeed puts beside its files.
+    # Files that torch did not write are small: our JSON, and the scripts that DeepSpeed puts beside its files.
     small = {path: file_digest(path) for path in folder.rglob("*") if path.is_file() and path not in digests}
     return {str(path.relative_to(folder)): digest for path, digest in (digests | small).items()}
 
 
 def load(backend: Backend, folder: Path) -> dict[str, Any]:
-    """Restore what ``save`` wrote, and return its ``state``. Collective, on a backend that has not saved.
+    """Restore the files that ``save`` wrote, and return ``state``. Collective, on a backend that has not saved.
 
     Raises:
         FileNotFoundError: the folder holds no checkpoint.
-        ValueError: it was saved by another number of ranks or at another ZeRO stage, with a critic or adapters where
-            there are none or the other way about, or its adapters belong to other weights.
-        NonFiniteError: it holds NaN or infinity, as one of an earlier version may.
+        ValueError: the checkpoint has another number of ranks, another ZeRO stage, other adapters or other weights
+            under them, or only one of checkpoint and learner has a critic.
+        NonFiniteError: it contains NaN or infinity, which earlier versions could save.
     """
     if not (folder / MANIFEST).exists():
         raise FileNotFoundError(f"{folder} holds no learner checkpoint: check the run's checkpoint folder")
@@ -82,15 +82,15 @@ def load(backend: Backend, folder: Path) -> dict[str, Any]:
                 "checkpoint's run"
             )
     backend.engine.load_checkpoint(str(folder), tag=TAG, load_module_strict=backend.policy.adapters is None)
-    remedy = "Remove the checkpoint's folder and start the same command again, which resumes from the one before it"
+    remedy = "Remove the checkpoint's folder and start the same command again: it resumes from the previous checkpoint"
     backend.prove_finite(f"the checkpoint in {folder}", remedy)
-    # Our own file, and it holds numpy's state, which weights_only refuses.
+    # weights_only would refuse numpy's state. The file is safe to unpickle: a run of this project wrote it.
     _set_random_state(torch.load(_random_file(folder, backend.rank.index), weights_only=False))
     return saved["state"]
 
 
 def _layout(backend: Backend) -> dict[str, Any]:
-    """Return what must be the same in the learner that saves and the one that loads, in the order to report it."""
+    """Return the values that must be equal in the saving and the loading learner, in the order of checks."""
     policy = backend.policy
     return {
         "num_ranks": backend.rank.world_size,
@@ -102,16 +102,16 @@ def _layout(backend: Backend) -> dict[str, Any]:
 
 
 def _difference(name: str, value: Any, saved: Any, folder: Path) -> str:
-    """Return what is wrong with ``name`` of the layout, and how to make it right."""
+    """Return a message about the difference in ``name`` of the layout, with the fix."""
     if name == "value_head":
         if saved:
             return (
-                f"learner.algorithm.baseline asks for no critic, but the checkpoint in {folder} was saved with one: "
+                f'learner.algorithm.baseline is not "value", but the checkpoint in {folder} was saved with a critic: '
                 'set learner.algorithm.baseline = "value" or preset = "ppo"'
             )
         return (
             f'learner.algorithm.baseline is "value", but the checkpoint in {folder} was saved without a critic: set '
-            "learner.algorithm.baseline, or preset, to what it was then"
+            "learner.algorithm.baseline, or preset, to its former value"
         )
     if name == "lora":
         return f"model.lora is {_toml(value)}, but the checkpoint in {folder} was saved with {_toml(saved)}: " + (
@@ -120,12 +120,12 @@ def _difference(name: str, value: Any, saved: Any, folder: Path) -> str:
     if name == "base_fingerprint":
         return (
             f"the weights under model.lora are not those that the adapters in {folder} were trained on (fingerprint "
-            f"{value[:12]}, not {saved[:12]}): set model.path or model.build, and model.dtype, to what they were then, "
-            "and not to an exported model, which has the adapters in it already"
+            f"{value[:12]}, not {saved[:12]}): set model.path or model.build, and model.dtype, to their former values, "
+            "and not to an exported model, which already contains the adapters"
         )
     return (
         f"learner.{name} is {value}, but the checkpoint in {folder} was saved with {saved}: set learner.{name}={saved}"
-        + (", on a machine that has a place for as many" if name == "num_ranks" else "")
+        + (", on a machine or cluster with room for that many" if name == "num_ranks" else "")
     )
 
 
@@ -136,7 +136,7 @@ def _toml(lora: dict[str, Any] | None) -> str:
 
 
 class _DigestingWriter(TorchCheckpointEngine):
-    """DeepSpeed's own writer of files, which also hashes them: many gigabytes are not read again for it."""
+    """DeepSpeed's writer of files, which also hashes them, so that many gigabytes need not be read again."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -145,9 +145,9 @@ class _DigestingWriter(TorchCheckpointEngine):
     def save(self, state_dict: Any, path: str) -> None:
         file = DigestingFile(Path(path))
         try:
-            torch.save(state_dict, file)  # type: ignore[arg-type]  # it asks for write and flush alone
+            torch.save(state_dict, file)  # type: ignore[arg-type]  # it needs only write and flush
         except RuntimeError as error:
-            # After a full disk torch still writes its table of contents, and tells of that failure only.
+            # If the disk is full, torch still writes its table of contents, and reports only that failure.
             if file.refusal is not None:
                 raise file.refusal from error
             raise
@@ -156,19 +156,19 @@ class _DigestingWriter(TorchCheckpointEngine):
 
 @contextmanager
 def _digesting(engine: DeepSpeedEngine) -> Iterator[_DigestingWriter]:
-    """Let ``engine`` save through a writer that hashes while the context lasts, and yield that writer."""
-    usual, engine.checkpoint_engine = engine.checkpoint_engine, _DigestingWriter()
+    """Let ``engine`` save with a writer that hashes, until the context ends, and yield that writer."""
+    usual_writer, engine.checkpoint_engine = engine.checkpoint_engine, _DigestingWriter()
     try:
         yield engine.checkpoint_engine
     finally:
-        engine.checkpoint_engine = usual
+        engine.checkpoint_engine = usual_writer
 
 
 @contextmanager
 def _without_frozen(policy: nn.Module) -> Iterator[None]:
-    """Leave frozen parameters, under all their names, out of ``policy.state_dict()`` while the context lasts.
+    """Leave frozen parameters, under all their names, out of ``policy.state_dict()`` until the context ends.
 
-    DeepSpeed's own ``exclude_frozen_parameters`` knows one name a parameter, and would save a tied LM head.
+    DeepSpeed's own ``exclude_frozen_parameters`` knows only one name per parameter, and would save a tied LM head.
     """
     frozen = [
         name for name, parameter in policy.named_parameters(remove_duplicate=False) if not parameter.requires_grad

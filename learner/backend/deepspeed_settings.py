@@ -42,10 +42,10 @@ def adamw_8bit(parameters: list[dict[str, Any]], config: LearnerConfig) -> torch
 
 
 def deepspeed_settings(config: LearnerConfig, dtype: Dtype) -> dict[str, Any]:
-    """Return DeepSpeed's settings for ours. Pure.
+    """Return DeepSpeed's settings from ours. Pure.
 
-    ``managed_gradient_accumulation`` is off: the number of microbatches changes from step to step, and the optimizer
-    steps when told to. Clipping is off without ZeRO in float32, where ``Backend`` clips.
+    ``managed_gradient_accumulation`` is off: the number of microbatches changes from step to step, and ``Backend``
+    decides when the optimizer steps. Clipping is off without ZeRO in float32, where ``Backend`` clips.
     """
     optimizer = {
         "lr": config.learning_rate,
@@ -70,7 +70,7 @@ def deepspeed_settings(config: LearnerConfig, dtype: Dtype) -> dict[str, Any]:
         "gradient_clipping": 0.0 if config.zero_stage == 0 and dtype == "float32" else config.max_grad_norm,
         "zero_optimization": zero,
         "zero_force_ds_cpu_optimizer": False,
-        # DeepSpeed's list of optimizers known to work with ZeRO has its own and torch's; bitsandbytes' is not on it.
+        # DeepSpeed tests ZeRO only with its own optimizers and torch's, and refuses others such as bitsandbytes'.
         "zero_allow_untested_optimizer": config.optimizer == "adamw_8bit",
         "bf16": {"enabled": dtype == "bfloat16"},
         "steps_per_print": None,

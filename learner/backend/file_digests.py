@@ -16,14 +16,14 @@ def file_digest(path: Path) -> str:
 
 
 class DigestingFile:
-    """A file that is written from its beginning to its end, and hashed on the way."""
+    """A file that is hashed while it is written from beginning to end."""
 
     def __init__(self, path: Path) -> None:
-        # Not buffered here: the writer must get the disk's errors at once.
+        # Not buffered, so that the writer gets errors of the disk at once.
         self._file = path.open("wb", buffering=0)
         self._hash = hashlib.sha256()
         self.refusal: OSError | None = None
-        """What the disk said, which the caller of `write` may make another exception of."""
+        """The error of the disk, which the caller of `write` may hide behind another exception."""
 
     def write(self, data: bytes | memoryview) -> int:
         self._hash.update(data)
@@ -37,7 +37,7 @@ class DigestingFile:
         return memoryview(data).nbytes
 
     def flush(self) -> None:
-        """Do nothing: all that was written has been handed to the system."""
+        """Do nothing: all data has already been passed to the system."""
 
     def close(self) -> str:
         """Close the file and return its digest."""

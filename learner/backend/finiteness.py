@@ -1,4 +1,4 @@
-"""Weights and optimizer state that are not finite: found where they are, a piece at a time."""
+"""Find weights and optimizer state that are not finite, on their own device and a piece at a time."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from deepspeed import DeepSpeedEngine
 from torch import Tensor
 
 PIECE = 2**24
-"""Elements that are looked at together: ``isfinite`` makes copies of what it is given."""
+"""Elements that are checked at a time: ``isfinite`` makes copies of its input."""
 
 
 @torch.no_grad()
 def non_finite(tensors: Iterable[tuple[str, Tensor]]) -> list[str]:
-    """Return the names of the tensors that hold NaN or infinity. The device is waited for once, at the end."""
+    """Return the names of the tensors that contain NaN or infinity. Wait for the device only once, at the end."""
     flags = [
         (name, torch.stack([piece.isfinite().all() for piece in tensor.flatten().split(PIECE)]).all())
         for name, tensor in tensors
@@ -23,10 +23,10 @@ def non_finite(tensors: Iterable[tuple[str, Tensor]]) -> list[str]:
 
 
 def training_state(engine: DeepSpeedEngine) -> Iterator[tuple[str, Tensor]]:
-    """Yield what this rank has of the weights by their names, and of the optimizer's state, at any ZeRO stage."""
+    """Yield this rank's share of weights and optimizer state, with names, at any ZeRO stage."""
     for name, parameter in engine.module.named_parameters():
         yield name, getattr(parameter, "ds_tensor", parameter)
-    # Around torch's optimizer ZeRO puts its own, whose parameters are the float32 copies of this rank's share.
+    # ZeRO wraps torch's optimizer, whose parameters are then the float32 copies of this rank's share.
     optimizer = getattr(engine.optimizer, "optimizer", engine.optimizer)
     for parameter, moments in optimizer.state.items():
         yield "the optimizer's weights", parameter

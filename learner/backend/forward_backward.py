@@ -1,6 +1,6 @@
-"""DeepSpeed's engine, which shares model, gradients and optimizer over the ranks.
+"""DeepSpeed's engine, which partitions model, gradients and optimizer over the ranks.
 
-``forward_backward`` runs for each microbatch, ``optim_step`` after the last one.
+Call ``forward_backward`` for each microbatch, and ``optim_step`` after the last one.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Backend:
     """A policy in training. Every method is collective: all ranks call it, in the same order."""
 
     def __init__(self, policy: Policy, config: LearnerConfig, dtype: Dtype, rank: Rank) -> None:
-        import deepspeed  # only now: rank.py has chosen the accelerator
+        import deepspeed  # imported after rank.py has chosen the accelerator
 
         join_ranks(rank)
         limit_memory(config.gpu_memory_fraction)
@@ -39,7 +39,7 @@ class Backend:
             policy.model.train()
         self.rank = rank
         self.num_microbatches = 0
-        """Computed so far, forward alone or with backward: how far this rank is."""
+        """Number of microbatches that this rank has computed, with or without backward pass: its progress."""
         self.zero_stage = config.zero_stage
         self._watch = GradientWatch(policy)
         groups = parameter_groups(policy, config.algorithm.value_lr_factor)
@@ -67,8 +67,8 @@ class Backend:
         self._watch.begin(f"prompts {', '.join(microbatch.prompt_ids)}")
         output = PolicyOutput(*self.engine(*policy_inputs(microbatch, self.device), reference))
         loss, stats = objective(output, microbatch)
-        # The loss's denominator is global, so gradients must add up over ranks and microbatches. DeepSpeed averages
-        # over ranks and would scale by accumulation steps: both are undone here.
+        # The loss's denominator is global, so gradients must be summed over ranks and microbatches. DeepSpeed averages
+        # over ranks and scales by accumulation steps: undo both.
         self.engine.backward(loss * self.rank.world_size, scale_wrt_gas=False)
         self.num_microbatches += 1
         return stats
@@ -95,51 +95,51 @@ class Backend:
         return float(norm)
 
     def non_finite_gradients(self) -> list[str]:
-        """Return where gradients since the last optimizer step are not finite, on any rank; the same on every rank."""
-        found = [f"rank {self.rank.index}, {bad}" for bad in self._watch.found()]
-        return [bad for of_rank in self.gather(found) for bad in of_rank]
+        """Return the microbatches with a non-finite gradient since the last optimizer step; the same on every rank."""
+        names = [f"rank {self.rank.index}, {name}" for name in self._watch.found()]
+        return [name for of_rank in self.gather(names) for name in of_rank]
 
     def non_finite_weights(self) -> list[str]:
-        """Return which weights or moments of the optimizer are not finite, on any rank; the same on every rank."""
+        """Return the names of weights and optimizer moments that are not finite on any rank; the same on every rank."""
         bad = dict.fromkeys(non_finite(training_state(self.engine)))
         return [f"{name} on rank {rank}" for rank, of_rank in enumerate(self.gather(list(bad))) for name in of_rank]
 
     def prove_finite(self, holder: str, remedy: str) -> None:
-        """Raise NonFiniteError, with what holds them and what to do, where weights or moments are not finite."""
+        """Raise NonFiniteError if weights or moments are not finite. `holder` and `remedy` are for its message."""
         if bad := self.non_finite_weights():
             raise NonFiniteError(f"{holder} holds NaN or infinity, in {first_names(bad)}. {remedy}")
 
     def drop_gradients(self) -> None:
-        """Drop what ``forward_backward`` has added since the last optimizer step."""
+        """Drop the gradients that ``forward_backward`` has added since the last optimizer step."""
         self._watch.clear()
         self.engine.optimizer.zero_grad()
         self.engine.zero_grad()
         if self.zero_stage in (1, 2):
-            # zero_grad leaves the partitions that ZeRO 2 has reduced so far; its own step() drops them this way.
+            # zero_grad keeps the partitions that ZeRO 2 has already reduced; DeepSpeed's step() drops them this way.
             self.engine.optimizer.averaged_gradients.clear()
             self.engine.optimizer.all_grad_tensors.clear()
             self.engine.optimizer.micro_step_id = -1
 
     def all_reduce(self, values: dict[str, float], operation: dist.ReduceOp.RedOpType) -> dict[str, float]:
-        """Reduce the values of all ranks by name; every rank must give the same names."""
+        """Reduce the values of all ranks by name; every rank must have the same names."""
         names = sorted(values)
         reduced = torch.tensor([values[name] for name in names], dtype=torch.float64, device=self.device)
         dist.all_reduce(reduced, op=operation)
         return dict(zip(names, reduced.tolist(), strict=True))
 
     def gather(self, value: Any) -> list[Any]:
-        """Return the values of all ranks, by rank; each may be anything that can be pickled."""
+        """Return the values of all ranks, by rank. A value must be picklable."""
         gathered: list[Any] = [None] * self.rank.world_size
         dist.all_gather_object(gathered, value)
         return gathered
 
     def close(self) -> None:
-        """Free what the engine holds. The process group stays, for the next one."""
+        """Free the engine's memory. The process group remains for the next engine."""
         self.engine.destroy()
         forget(self.policy)
 
     def _clip_before_step(self, max_grad_norm: float) -> None:
-        """Clip here, where the norm is known: without ZeRO in float32 DeepSpeed clips and does not tell it."""
+        """Clip in a hook that keeps the norm: without ZeRO in float32 DeepSpeed does not report it."""
 
         def clip(*_: Any) -> None:
             self._clipped_norm = float(torch.nn.utils.clip_grad_norm_(self.policy.parameters(), max_grad_norm))
@@ -148,19 +148,19 @@ class Backend:
 
 
 def forget(policy: Policy) -> None:
-    """Make DeepSpeed let go of a policy whose engine was destroyed: at ZeRO 3 it would keep all of it for ever."""
+    """Make DeepSpeed release a policy whose engine was destroyed: with ZeRO 3 it keeps the policy for ever."""
     from deepspeed.runtime.zero.parameter_offload import FWD_MODULE_STACK
     from deepspeed.runtime.zero.partitioned_param_coordinator import PartitionedParameterCoordinator
 
-    # Each model that was set up is here,
+    # This list has every model that was set up.
     FWD_MODULE_STACK[:] = [module for module in FWD_MODULE_STACK if module is not policy]
-    # and the engine of each that was called twice is among the arguments of a method with an lru_cache.
+    # A method's lru_cache keeps its arguments, which refer to the engine of every model that was called twice.
     cached = vars(PartitionedParameterCoordinator)["_PartitionedParameterCoordinator__params_to_release"]
     inspect.getclosurevars(cached).nonlocals["func"].cache_clear()
 
 
 class StatsAccumulator:
-    """The statistics of a step so far: sums, but the largest of those whose name ends in ``_max``."""
+    """The statistics of a step so far: sums, and maxima if a name ends in ``_max``."""
 
     def __init__(self) -> None:
         self._values: dict[str, list[Tensor]] = defaultdict(list)

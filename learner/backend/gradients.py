@@ -1,4 +1,4 @@
-"""Gradients that are not finite: find them while they are computed, and name the microbatch and the parameter."""
+"""Find gradients that are not finite while they are computed, and name the microbatch and the parameter."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from learner.parity import NonFiniteError, first_names
 
 
 class NonFiniteGradientError(NonFiniteError):
-    """Too many updates in a row had a gradient that is not finite. Crosses process borders."""
+    """Too many updates in a row had a gradient that is not finite. Can be pickled."""
 
 
 class GradientWatch:
-    """A watch over the gradient of every trained parameter, as each backward pass computes it.
+    """Checks the gradient of every trained parameter during each backward pass.
 
     Flags stay on the device until ``found`` reads them, once for each optimizer step.
     """
@@ -28,16 +28,16 @@ class GradientWatch:
                 parameter.register_hook(partial(self._look, name))
 
     def begin(self, microbatch: str) -> None:
-        """Name the microbatch that the following gradients belong to; the name is for messages."""
+        """Start the microbatch of the following gradients; its name is for messages."""
         self._microbatches.append((microbatch, []))
 
     def clear(self) -> None:
-        """Forget the gradients seen so far, after an optimizer step or instead of one."""
+        """Drop the flags so far: after an optimizer step, or instead of one."""
         self._microbatches.clear()
         self._parameters.clear()
 
     def found(self) -> list[str]:
-        """Return the microbatches whose gradient is not finite, each with the parameters that show it."""
+        """Return the microbatches whose gradient is not finite, each with the parameters where any was not finite."""
         bad = [name for name, flags in self._microbatches if flags and bool(torch.stack(flags).any())]
         if not bad:
             return []
@@ -47,5 +47,5 @@ class GradientWatch:
     def _look(self, name: str, gradient: Tensor) -> None:
         is_bad = gradient.isfinite().all().logical_not()
         self._microbatches[-1][1].append(is_bad)
-        known = self._parameters.get(name)
-        self._parameters[name] = is_bad if known is None else known | is_bad
+        was_bad = self._parameters.get(name)
+        self._parameters[name] = is_bad if was_bad is None else was_bad | is_bad

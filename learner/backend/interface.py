@@ -1,4 +1,4 @@
-"""The network interface through which a rank reaches the others."""
+"""The network interface that connects a rank to the others."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import psutil
 
 
 def interface_towards(address: str) -> str | None:
-    """Return the name of this machine's interface that packets to `address` leave by; None where there is none.
+    """Return the name of this machine's interface for packets to `address`; None if there is none.
 
-    Gloo would take the address that the machine's own name stands for, which is 127.0.1.1 on Debian, and which no other
-    machine reaches.
+    Without it Gloo uses the address of the machine's own host name. On Debian that is 127.0.1.1, which other machines
+    cannot reach.
     """
     family, kind, protocol, _, target = socket.getaddrinfo(address, 9, type=socket.SOCK_DGRAM)[0]
     with socket.socket(family, kind, protocol) as probe:

@@ -1,4 +1,4 @@
-"""Optimizer steps: apply gradients at the scheduled learning rate, or skip those that are not finite."""
+"""Optimizer steps: apply gradients at the scheduled learning rate, or skip them if they are not finite."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ class OptimizerStep:
     """The outcome of one optimizer step."""
 
     grad_norm: float | None
-    """Global 2-norm before clipping; None when the step was skipped."""
+    """Global 2-norm before clipping; None if the step was skipped."""
     notice: str | None = None
-    """Why it was skipped."""
+    """Why it was skipped; None if it was applied."""
 
 
 class Optimizer:
-    """The optimizer steps of a run, counted. Collective."""
+    """The optimizer steps of a run, and their count. Collective."""
 
     def __init__(self, config: LearnerConfig, backend: Backend, num_steps: int) -> None:
         self._config = config
@@ -31,18 +31,18 @@ class Optimizer:
         self.num_applied = 0
         self._skipped_in_a_row = 0
         self._may_end_at_zero = False
-        """Whether the run began under version 0.1.0, whose decay to 0 arrived there in the last step."""
+        """Whether the run started with version 0.1.0, where a decay to 0 ended in the last step."""
 
     @property
     def learning_rate(self) -> float:
-        """Of the last optimizer step, or of the first one to come."""
+        """The learning rate of the last optimizer step; before the first step, that of the first."""
         step = max(1, self.num_applied)
         return learning_rate(self._config, step, self._num_steps, may_end_at_zero=self._may_end_at_zero)
 
     def apply(self, step: int) -> OptimizerStep:
-        """Apply the gradients that the backend holds, or drop them if one of them is not finite.
+        """Apply the backend's gradients, or drop them if any is not finite.
 
-        Raises NonFiniteGradientError when that happens more than ``max_skipped_updates`` times in a row.
+        Raises NonFiniteGradientError if they were dropped more than ``max_skipped_updates`` times in a row.
         """
         bad = self._backend.non_finite_gradients()
         if not bad:
@@ -54,15 +54,15 @@ class Optimizer:
         where = f"step {step}: the gradient is not finite in {len(bad)} microbatches: {'; '.join(bad)}"
         if self._skipped_in_a_row > self._config.max_skipped_updates:
             raise NonFiniteGradientError(
-                f"{where}. It is the update number {self._skipped_in_a_row} in a row, learner.max_skipped_updates is "
-                f"{self._config.max_skipped_updates}. The weights are those of the last finite update. Look at "
-                "the rewards and completions of those prompts in rollouts/, and start another run (name=…) with a "
-                "lower learner.learning_rate or learner.max_grad_norm; this one keeps both"
+                f"{where}. This is number {self._skipped_in_a_row} in a row of such updates; "
+                f"learner.max_skipped_updates is {self._config.max_skipped_updates}. The weights are those of the last "
+                "finite update. Look at the rewards and completions of these prompts in rollouts/, and start another "
+                "run (name=…) with a lower learner.learning_rate or learner.max_grad_norm; this run keeps both"
             )
-        return OptimizerStep(None, f"{where}. The update was skipped, the weights are as they were")
+        return OptimizerStep(None, f"{where}. The update was skipped, and the weights are unchanged")
 
     def state(self) -> dict[str, int]:
-        """Return what ``restore`` needs to go on from here; DeepSpeed keeps the moments."""
+        """Return the state that ``restore`` needs to continue; the moments are saved by DeepSpeed."""
         return {
             "optimizer_step": self.num_applied,
             "skipped_in_a_row": self._skipped_in_a_row,

@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 
 if not torch.cuda.is_available():
-    # Read once, when deepspeed is imported, which otherwise guesses from the packages it finds.
+    # deepspeed reads it once, when it is imported; without it, deepspeed guesses from the installed packages.
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
 import deepspeed
@@ -41,9 +41,9 @@ def join_ranks(rank: Rank) -> None:
         return
     if (interface := interface_towards(rank.master_addr)) is not None:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
-    # DeepSpeed 0.19 calls collectives that torch 2.13 renamed, and torch says so at every call.
+    # DeepSpeed 0.19 calls collectives that torch 2.13 renamed, and torch warns at every call.
     warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)
-    # LOCAL_RANK is 0 always: a rank sees one GPU, the one that Ray gave it in CUDA_VISIBLE_DEVICES.
+    # LOCAL_RANK is always 0: a rank sees only the GPU that Ray put into CUDA_VISIBLE_DEVICES.
     os.environ |= {
         "RANK": str(rank.index),
         "WORLD_SIZE": str(rank.world_size),
@@ -52,19 +52,18 @@ def join_ranks(rank: Rank) -> None:
         "MASTER_PORT": str(rank.master_port),
     }
     logger.setLevel("WARNING")
-    # DeepSpeed would compile its shared-memory collectives at start (90 s, and a C++ compiler), and they spin while
-    # they wait; gloo does neither.
+    # DeepSpeed would compile its shared-memory collectives at start, which takes 90 s and needs a C++ compiler; they
+    # also spin while they wait. gloo does neither.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     backend = "nccl" if torch.cuda.is_available() else "gloo"
-    # The driver has a deadline for every call, and must learn from it which rank is late, not from a rank that gave up
-    # first.
+    # The driver's deadlines must end before this one, so that the driver reports which rank is late.
     deepspeed.init_distributed(dist_backend=backend, verbose=False, timeout=timedelta(days=1))
 
 
 def release_memory() -> None:
-    """Free what nothing refers to, and hand cached GPU memory back to the device.
+    """Collect garbage, and return cached GPU memory to the device.
 
-    Models are in reference cycles, and vLLM's allocator cannot see blocks that PyTorch only caches.
+    Models are in reference cycles, and vLLM's allocator cannot use blocks in PyTorch's cache.
     """
     gc.collect()
     if torch.cuda.is_available():
@@ -72,9 +71,9 @@ def release_memory() -> None:
 
 
 def limit_memory(fraction: float | None) -> None:
-    """Limit this process's tensors to a share of the GPU, and leave the rest to others. None: no limit.
+    """Limit this process's tensors to a share of the GPU's memory. None: no limit.
 
-    PyTorch's caching allocator counts; the CUDA context and NCCL's buffers, which it does not see, do not.
+    The limit covers the memory of PyTorch's caching allocator, but not the CUDA context and NCCL's buffers.
     """
     if fraction is not None and torch.cuda.is_available():
         torch.cuda.set_per_process_memory_fraction(fraction)

@@ -1,4 +1,4 @@
-"""The learning rate as a pure function of the optimizer step, so that a resume needs no scheduler state."""
+"""The learning rate, a pure function of the optimizer step, so that a resumed run needs no scheduler state."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from learner.config import OptimizerConfig
 def learning_rate(
     config: OptimizerConfig, optimizer_step: int, num_optimizer_steps: int, *, may_end_at_zero: bool = False
 ) -> float:
-    """Return the learning rate of optimizer step ``optimizer_step``, the first being 1.
+    """Return the learning rate of optimizer step ``optimizer_step``; the first is 1.
 
-    It rises linearly over ``warmup_steps``, stays at the peak up to ``lr_hold_fraction`` of the run, then decays and
-    arrives at ``lr_min_ratio`` of the peak at ``num_optimizer_steps``, where it stays. A decay to 0 arrives there one
-    step later, so that the last step is not for nothing; with ``may_end_at_zero`` it does not, as in version 0.1.0.
+    It rises linearly over ``warmup_steps``, stays at the peak until ``lr_hold_fraction`` of the run, then decays to
+    ``lr_min_ratio`` of the peak at ``num_optimizer_steps``, and stays there. A decay to 0 ends one step later, so that
+    the last step still changes the weights; with ``may_end_at_zero`` it ends at the last step, as in version 0.1.0.
     """
     if optimizer_step <= config.warmup_steps:
         return config.learning_rate * optimizer_step / config.warmup_steps
@@ -26,7 +26,7 @@ def learning_rate(
 
 
 def _decay(schedule: str, progress: float) -> float:
-    """Return the share of the peak that is left: it falls from 1 to 0 with ``progress`` 0 to 1, unless constant."""
+    """Return the decay factor: it falls from 1 to 0 while ``progress`` goes from 0 to 1, unless constant."""
     if schedule == "constant":
         return 1.0
     if schedule == "linear":

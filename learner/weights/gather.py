@@ -1,6 +1,6 @@
-"""Whole weights under their Hugging Face names, from any ZeRO stage, adapters merged, for a publish or an export.
+"""Gather weights under their Hugging Face names, from any ZeRO stage, with merged adapters, to publish or export them.
 
-Training is untouched: adapters are added to copies, a bucket at a time, never to the weights themselves.
+Training is not affected: adapters are added to copies, a bucket at a time, never to the weights themselves.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ if TYPE_CHECKING:
     from peft import PeftModel
 
 EXPORT_BUCKET_BYTES = 2**30
-"""Weights gathered at a time for an export."""
+"""Bytes of weights that an export gathers at a time."""
 ADAPTER_FOLDER = "adapter"
-"""Where an export puts the adapters by themselves."""
+"""Sub-folder in which an export also writes the adapters alone."""
 
 
 def weight_buckets(backend: Backend, max_bytes: int) -> Iterator[WeightBucket]:
-    """Yield the weights on rank 0, in buckets of at most ``max_bytes`` or one parameter; elsewhere nothing.
+    """Yield the weights on rank 0, in buckets of at most ``max_bytes`` or one parameter; nothing on other ranks.
 
-    Every rank must exhaust it, for ZeRO 3 gathers each bucket from all of them. A tied LM head is the embedding and
-    comes once, under the embedding's name. Adapters are merged into the weights. A critic is left out.
+    Every rank must iterate to the end, because ZeRO 3 gathers each bucket from all ranks. A tied LM head is yielded
+    once, under the embedding's name. Adapters are merged into the weights. A critic is left out.
 
-    Arrays may be views of the weights, which the next update changes: Ray copies a bucket when it is yielded.
+    Arrays may be views of the weights, which the next update changes. Ray copies a bucket when it is yielded.
     """
     return _gathered(backend, merged_weights(backend.policy.model), max_bytes)
 
 
 def manifest(backend: Backend) -> WeightManifest:
-    """Return names, dtypes and shapes of what ``device_weights`` will yield, without gathering anything."""
+    """Return the names, dtypes and shapes of the weights that ``device_weights`` yields, without gathering them."""
     weights = list(merged_weights(backend.policy.model))
     return WeightManifest(
         names=tuple(weight.name for weight in weights),
@@ -54,9 +54,9 @@ def manifest(backend: Backend) -> WeightManifest:
 
 
 def device_weights(backend: Backend) -> Iterator[tuple[str, Tensor]]:
-    """Yield names and whole weights on this rank's device, adapters merged, one at a time. Collective at ZeRO 3.
+    """Yield names and complete weights on this rank's device, with merged adapters. Collective with ZeRO 3.
 
-    A weight stays valid until the next update: ZeRO 3 lets go of what it has gathered, and does not overwrite it.
+    A weight stays valid until the next update: ZeRO 3 releases gathered weights, but does not overwrite them.
     """
     for weight in merged_weights(backend.policy.model):
         with deepspeed.zero.GatheredParameters(weight.parts, enabled=backend.zero_stage == 3):
@@ -65,17 +65,17 @@ def device_weights(backend: Backend) -> Iterator[tuple[str, Tensor]]:
 
 
 def export(backend: Backend, base_folder: Path | str, folder: Path) -> None:
-    """Write a Hugging Face folder, model and tokenizer, from any ZeRO stage. Collective; rank 0 writes.
+    """Write a Hugging Face folder with model and tokenizer, from any ZeRO stage. Collective; rank 0 writes.
 
-    Adapters are merged into the model, and are also written by themselves to the sub-folder ``adapter``, in peft's
-    format, for the model in ``base_folder``. The tokenizer comes from ``base_folder`` too.
+    Adapters are merged into the model. They are also written alone to the sub-folder ``adapter``, in peft's format, for
+    the model in ``base_folder``. The tokenizer is also from ``base_folder``.
 
-    Raises NonFiniteError, before anything is written, where weights are not finite, and OSError when the disk refuses.
+    Raises NonFiniteError, before anything is written, if weights are not finite, and OSError if writing fails.
     """
     backend.prove_finite("the policy", f"It was not exported. {SMALLER_UPDATES}")
     model = backend.policy.model
-    state = _whole(backend, merged_weights(model))
-    adapters_state = _whole(backend, adapter_weights(model))
+    state = _all_tensors(backend, merged_weights(model))
+    adapters_state = _all_tensors(backend, adapter_weights(model))
     if not backend.rank.is_first:
         return
     if model.config.tie_word_embeddings:
@@ -93,18 +93,18 @@ def _write_adapters(adapters: PeftModel, state: dict[str, Tensor], base_folder: 
 
     folder.mkdir(exist_ok=True)
     config = copy(adapters.peft_config[ADAPTER])
-    # For those who load it: to go on training is not the usual end of an export.
+    # Exported adapters are usually loaded for inference, not for more training.
     config.inference_mode = True
     config.base_model_name_or_path = str(base_folder)
     config.save_pretrained(str(folder))
-    # Not PeftModel.save_pretrained, which would ask for whole parameters on this rank and write a model card.
+    # Not PeftModel.save_pretrained, which needs complete parameters on this rank and writes a model card.
     named = {f"base_model.model.{name}": tensor for name, tensor in state.items()}
     state = get_peft_model_state_dict(adapters, state_dict=named, save_embedding_layers=False)
     save_file(state, folder / "adapter_model.safetensors", metadata={"format": "pt"})
 
 
-def _whole(backend: Backend, weights: Iterable[Weight]) -> dict[str, Tensor]:
-    """Return all ``weights`` by name in CPU memory on rank 0; elsewhere an empty dict. Collective."""
+def _all_tensors(backend: Backend, weights: Iterable[Weight]) -> dict[str, Tensor]:
+    """Return all ``weights`` by name in CPU memory on rank 0, and an empty dict on other ranks. Collective."""
     buckets = _gathered(backend, weights, EXPORT_BUCKET_BYTES)
     return dict(pair for bucket in buckets for pair in tensors_of(bucket))
 
@@ -113,9 +113,9 @@ def _gathered(backend: Backend, weights: Iterable[Weight], max_bytes: int) -> It
     for bucket in _buckets(weights, max_bytes):
         parts = [part for weight in bucket for part in weight.parts]
         with deepspeed.zero.GatheredParameters(parts, enabled=backend.zero_stage == 3):
-            # ZeRO 3 lets go of what it has gathered where this context ends.
-            is_let_go = backend.zero_stage == 3
-            arrays = tuple(_to_numpy(each.value(), is_let_go) for each in bucket) if backend.rank.is_first else ()
+            # ZeRO 3 releases the gathered weights when this context ends.
+            copies = backend.zero_stage == 3
+            arrays = tuple(_to_numpy(each.value(), copies) for each in bucket) if backend.rank.is_first else ()
         if arrays:
             yield WeightBucket.of(
                 names=tuple(weight.name for weight in bucket),
@@ -139,10 +139,10 @@ def _buckets(weights: Iterable[Weight], max_bytes: int) -> Iterator[list[Weight]
         yield bucket
 
 
-def _to_numpy(tensor: Tensor, is_let_go: bool) -> NDArray:
-    """Return the array of a tensor: a view where it is in CPU memory, but a copy where that memory will be let go."""
-    there = tensor.to("cpu", copy=is_let_go)
-    return there.view(torch.uint16).numpy() if there.dtype == torch.bfloat16 else there.numpy()
+def _to_numpy(tensor: Tensor, copies: bool) -> NDArray:
+    """Return the array of a tensor; without `copies` it is a view if the tensor is in CPU memory."""
+    on_cpu = tensor.to("cpu", copy=copies)
+    return on_cpu.view(torch.uint16).numpy() if on_cpu.dtype == torch.bfloat16 else on_cpu.numpy()
 
 
 def tensors_of(bucket: WeightBucket) -> Iterator[tuple[str, Tensor]]:

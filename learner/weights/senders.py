@@ -1,6 +1,6 @@
-"""The learner's end of publishing between GPUs: buckets in a buffer that others can open (ipc), or a broadcast (nccl).
+"""The learner's side of a publish between GPUs: buckets in a buffer that others can open (ipc), or a broadcast (nccl).
 
-Both send what ``manifest`` announces, in its order. vLLM's functions do the packing, so that its engines can unpack.
+Both send the weights of ``manifest`` in its order. vLLM's functions pack them, so that its engines can unpack them.
 """
 
 from __future__ import annotations
@@ -19,28 +19,28 @@ from rollout.types.publishing import IpcBucket, NcclGroup
 
 
 class IpcSender:
-    """A sender to generators on this rank's GPU: it packs the weights into one buffer there, a bucket at a time.
+    """A sender to the generator on this rank's GPU: it packs the weights into one buffer there, a bucket at a time.
 
-    Every rank sends, each on its own GPU. Ask for a bucket only when all have copied the one before: the buffer is the
-    same. Its memory is free again once its one consumer, the generator on this GPU, has let go of it; where there is
-    none, or it is dead, the rank itself has to.
+    Every rank sends on its own GPU. All buckets use the same buffer: request a bucket only after all generators have
+    copied the previous one. The memory is freed when its only consumer, the generator on this GPU, has released it. If
+    there is no generator or it is dead, the rank itself releases it.
     """
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
         self._buckets: Iterator[Any] | None = None
         self._exported: tuple[Any, ...] | None = None
-        """What the consumer opens the buffer with."""
+        """The handle with which the consumer opens the buffer."""
         self._held: tuple[Any, ...] | None = None
-        """The same of a former publish, whose consumer may not have let go of it."""
+        """The handle of an earlier publish, whose consumer may not have released it yet."""
 
     def begin(self, bucket_bytes: int, lost: Collection[int] = ()) -> None:
         """Prepare a buffer of ``bucket_bytes``, or of the largest weight if that is more. Bucket one allocates it.
 
         Args:
-            lost: ranks whose generator held the buffer of the publish before, and is dead.
+            lost: ranks whose generator held the buffer of the previous publish, and is dead.
 
-        Raises ValueError where PyTorch allocates memory that other processes cannot open.
+        Raises ValueError if PyTorch is set to allocate memory that other processes cannot open.
         """
         from vllm.distributed.weight_transfer.packed_tensor import packed_ipc_producer
 
@@ -74,10 +74,10 @@ class IpcSender:
         )
 
     def end(self, opened: Collection[int] = ()) -> None:
-        """Free the buffer, once its consumer has let go of it. This also ends a publish half way.
+        """Free the buffer when its consumer has released it. This also ends an incomplete publish.
 
         Args:
-            opened: ranks whose generator was sent the buffer and lives.
+            opened: ranks whose generator got the buffer and is alive.
         """
         self._held, self._exported = self._exported, None
         if self._held is not None and self._backend.rank.index not in opened:
@@ -89,7 +89,7 @@ class IpcSender:
 
 
 class NcclSender:
-    """A sender to generators on other GPUs: rank 0 broadcasts to all their workers, the other ranks help to gather."""
+    """A sender to generators on other GPUs: rank 0 broadcasts to all their workers; the other ranks help to gather."""
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
@@ -97,23 +97,23 @@ class NcclSender:
         self._buffer_bytes = 0
 
     def join(self, group: NcclGroup) -> None:
-        """Leave the former group, if there is one, and join ``group`` as its rank 0; wait for all the others."""
+        """Leave the previous group if there is one, and join ``group`` as its rank 0. Wait for all other members."""
         if not self._backend.rank.is_first:
             return
         from vllm.distributed.weight_transfer.nccl_common import trainer_init
 
         self.leave()
-        where = {"master_address": group.address, "master_port": group.port, "world_size": group.world_size}
-        # Joining leaves the thread on a new stream: the update would no longer wait for what it did before.
+        init_info = {"master_address": group.address, "master_port": group.port, "world_size": group.world_size}
+        # Joining changes the thread's current stream: restore it, or the update would not wait for earlier work.
         with torch.cuda.stream(torch.cuda.current_stream()):
-            self._group = trainer_init(where)
+            self._group = trainer_init(init_info)
         self._buffer_bytes = group.buffer_bytes
 
     def broadcast(self, timeout_s: float) -> None:
-        """Send all the weights. Collective.
+        """Send all weights. Collective.
 
         Raises:
-            TimeoutError: the receivers have not taken them within ``timeout_s``; the group must be formed again.
+            TimeoutError: the receivers did not take them within ``timeout_s``; create and join a new group.
             RuntimeError: no group was joined.
         """
         torch.cuda.synchronize()  # the optimizer's last writes are on another stream
@@ -127,7 +127,7 @@ class NcclSender:
 
         def leave() -> None:
             is_late.set()
-            # Aborting the communicator is what ends kernels that wait for a receiver.
+            # Only aborting the communicator ends kernels that wait for a receiver.
             self.leave()
 
         timer = threading.Timer(timeout_s, leave)
@@ -160,7 +160,7 @@ class NcclSender:
 
 
 def let_go(exported: tuple[Any, ...]) -> None:
-    """Count down, in the place of a consumer, who may hold a buffer: PyTorch frees it at exactly 0."""
+    """Decrease a buffer's reference count in place of its consumer: PyTorch frees the buffer at exactly 0."""
     counter_file, counter_offset = exported[11:13]
     torch.UntypedStorage._release_ipc_counter_cuda(counter_file, counter_offset)
 
@@ -175,6 +175,6 @@ def largest_bytes(backend: Backend) -> int:
 
 
 def check_allocator(environment: Mapping[str, str]) -> None:
-    """Raise ValueError where PyTorch allocates memory that other processes cannot open. Runs say so at their start."""
+    """Raise ValueError if PyTorch is set to allocate memory that other processes cannot open. Runs check it early."""
     if (key := expandable_segments(environment)) is not None:
         raise ValueError(refusal(key, environment[key]))

@@ -90,7 +90,7 @@ def test_a_checkpoint_is_refused_by_another_kind_of_learner(folder, saved, model
 
 def test_a_checkpoint_with_critic_or_without_adapters_is_refused(folder, tmp_path) -> None:
     start(folder, MODEL, CRITIC).save(tmp_path)
-    with pytest.raises(ValueError, match=r'asks for no critic, but .*baseline = "value" or preset = "ppo"'):
+    with pytest.raises(ValueError, match=r'is not "value", but .* with a critic: .* = "value" or preset = "ppo"'):
         start(folder, MODEL).load(tmp_path)
     with pytest.raises(ValueError, match=r"model\.lora is \{ .* was saved with unset: leave model\.lora unset"):
         start(folder, LORA, CRITIC).load(tmp_path)
