@@ -1,4 +1,4 @@
-"""Which attention the learner computes with. Loads nothing heavy, so that a plan can tell it."""
+"""Choose the learner's attention implementation. Imports nothing slow, so that a plan can show it."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ from typing import Literal
 from learner.config import ModelConfig
 
 OLDEST_FLASH = (2, 3, 3)
-"""The first version of flash-attn that transformers takes."""
+"""The oldest version of flash-attn that transformers supports."""
 
 
 @dataclass(frozen=True, slots=True)
 class Attention:
-    """The implementation, by transformers' name, and why it is this one."""
+    """The implementation by its name in transformers, and the reason for it."""
 
     name: Literal["sdpa", "flash_attention_2"]
     reason: str
 
 
 def decide_attention(config: ModelConfig, *, on_gpu: bool) -> Attention:
-    """Return ``model.attention``, with ``auto`` decided by what is installed here."""
+    """Return ``model.attention``, with ``auto`` resolved for the packages that are installed here."""
     if config.attention != "auto":
         return Attention(config.attention, "as the recipe says")
     if not on_gpu:
         return Attention("sdpa", "no GPU")
     if config.dtype != "bfloat16":
-        return Attention("sdpa", f"flash-attn does not compute {config.dtype}")
+        return Attention("sdpa", f"flash-attn does not support {config.dtype}")
     try:
-        found = version("flash-attn")
+        installed = version("flash-attn")
     except PackageNotFoundError:
         return Attention("sdpa", "flash-attn is not installed")
-    numbers = tuple(int(part) if part.isdigit() else 0 for part in found.split(".")[:3])
+    numbers = tuple(int(part) if part.isdigit() else 0 for part in installed.split(".")[:3])
     if numbers < OLDEST_FLASH:
-        return Attention("sdpa", f"flash-attn {found} is older than {'.'.join(map(str, OLDEST_FLASH))}")
-    return Attention("flash_attention_2", f"flash-attn {found}")
+        return Attention("sdpa", f"flash-attn {installed} is older than {'.'.join(map(str, OLDEST_FLASH))}")
+    return Attention("flash_attention_2", f"flash-attn {installed}")

@@ -1,4 +1,4 @@
-"""A policy built from a config: a Hugging Face folder with random weights and a word-level tokenizer."""
+"""Build a policy from a config: a Hugging Face folder with random weights and a word-level tokenizer."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from learner.model.folder import save_model
 def build_model(config: BuildConfig, seed: int, folder: Path) -> None:
     """Write a model and its tokenizer to ``folder``, for AutoModelForCausalLM, AutoTokenizer and vLLM to load.
 
-    The weights are float32 and depend on ``config`` and ``seed`` alone; the caller's random state is untouched.
-    Raises OSError when the disk refuses.
+    The weights are float32 and depend only on ``config`` and ``seed``; the caller's random state does not change.
+    Raises OSError if writing fails.
     """
     tokenizer = _tokenizer(config)
     with torch.random.fork_rng():
@@ -49,8 +49,8 @@ def _model_config(config: BuildConfig, tokenizer: PreTrainedTokenizerFast) -> Qw
 def _tokenizer(config: BuildConfig) -> PreTrainedTokenizerFast:
     integers = tuple(str(integer) for integer in range(config.max_integer + 1))
     texts = (config.pad, config.eos, *integers, *config.words)
-    # The unknown token is deliberately not in the vocabulary: text that it does not cover raises, rather than turning
-    # into tokens that decode to something else.
+    # The unknown token is deliberately not in the vocabulary: unknown text raises an error, instead of becoming tokens
+    # that decode to another text.
     tokenizer = Tokenizer(models.WordLevel({text: index for index, text in enumerate(texts)}, unk_token="<|unknown|>"))
     longest_first = sorted(config.words, key=len, reverse=True)
     pieces = Regex("|".join([*(re.escape(word) for word in longest_first), "[0-9]+"]))

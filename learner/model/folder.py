@@ -1,4 +1,4 @@
-"""Write a Hugging Face folder, and tell of a disk that refuses as Python does."""
+"""Write a Hugging Face folder, and raise OSError for errors of the disk."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from accelerate.utils import other
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 OS_ERROR = re.compile(r"\(os error ([0-9]+)\)")
-"""How an error of the operating system ends in the words of a library that is written in Rust."""
+"""The end of an operating system's error in messages of libraries that are written in Rust."""
 
 
 @contextmanager
 def disk_errors(folder: Path) -> Iterator[None]:
-    """Raise OSError where safetensors or tokenizers, writing to ``folder``, raise an exception of their own for it."""
+    """Raise OSError if safetensors or tokenizers cannot write to ``folder``; they raise their own exceptions."""
     try:
         yield
     except Exception as error:
-        found = OS_ERROR.search(str(error))
-        if isinstance(error, OSError) or found is None:
+        match = OS_ERROR.search(str(error))
+        if isinstance(error, OSError) or match is None:
             raise
-        raise OSError(int(found[1]), os.strerror(int(found[1])), str(folder)) from error
+        raise OSError(int(match[1]), os.strerror(int(match[1])), str(folder)) from error
 
 
 def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Write a model that was not in training, and its tokenizer. Raises OSError when the disk refuses."""
+    """Write a model that DeepSpeed does not wrap, and its tokenizer. Raises OSError if writing fails."""
     with disk_errors(folder), _without_deepspeed():
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
@@ -36,10 +36,10 @@ def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folde
 
 @contextmanager
 def _without_deepspeed() -> Iterator[None]:
-    """Keep accelerate from importing DeepSpeed to see whether it wraps a model: on the driver, where it is no use."""
-    asked = other.is_deepspeed_available
+    """Keep accelerate from importing DeepSpeed to check for its wrapper: the driver does not need DeepSpeed."""
+    original = other.is_deepspeed_available
     other.is_deepspeed_available = lambda: False
     try:
         yield
     finally:
-        other.is_deepspeed_available = asked
+        other.is_deepspeed_available = original

@@ -30,40 +30,41 @@ from learner.model.folder import save_model
 
 MAGIC = b"GGUF"
 MEND = "Download the file again, or give the model's Hugging Face folder"
+OTHER = "This project cannot convert it: give the model's Hugging Face folder"
 TEXT = "What is 7 + 5? It is 12, naïvely (n² − 4)."
-"""What the converted model is compared on."""
+"""The text on which the converted model is compared with the original."""
 ARCHITECTURES = {*GGUF_SUPPORTED_ARCHITECTURES, *GGUF_CONFIG_ARCHS} - {"general", "tokenizer"}
 MAX_DIFFERENCE = 1e-4
-"""Largest difference of two logits. The weights are the same, so that only the order of sums may differ."""
+"""Largest difference of two logits. The weights are the same; only the order of sums may differ."""
 BLOCK = re.compile(r"(?:^|\.)blk\.(\d+)\.")
 MAX_WEIGHTS_PER_BYTE = 8
-"""No format stores a weight in less than a bit. A file that claims more is damaged, or meant to fill the memory."""
+"""Every format stores a weight in at least one bit. A file that claims more is damaged, or meant to fill the memory."""
 SPLIT_EXPERTS = ("_exps.", "_projs.")
-"""Parts of tensor names that transformers splits up under other names."""
+"""Parts of the names of tensors that transformers splits into several with other names."""
 NAMED = 3
 """Number of names that a message lists."""
 
 
 class GgufError(ValueError):
-    """The file cannot be converted; the message names the file and what to do."""
+    """The file cannot be converted; the message names the file and the fix."""
 
 
 def convert_gguf(file: Path, folder: Path) -> None:
     """Write the model and the tokenizer of a GGUF file to `folder`, dequantized to float32.
 
-    The folder's model is proven to compute the logits that transformers computes from the file itself, and its
-    tokenizer to make the same tokens. Quantized weights stay what quantization left of them: this is not the model that
-    was quantized.
+    It checks that the folder's model computes the same logits as the file's model in transformers, and that its
+    tokenizer makes the same tokens. Quantized weights keep their rounding errors: the model is not the one before
+    quantization.
 
     Raises:
         GgufError: the file is not GGUF, is truncated, is one part of a split file, lacks weights, has weights that
             transformers ignores, or has an architecture that transformers cannot read.
-        OSError: the disk refuses.
+        OSError: writing failed.
     """
     config = gguf_config(file)
     with alone(file) as only, refused(file):
         check_size(file, config)
-        # Typed by its other call, which returns the model alone.
+        # Any, because its type is that of a call without output_loading_info, which returns only the model.
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             only.parent, config=config, gguf_file=str(only), dtype=torch.float32, output_loading_info=True
         )
@@ -81,7 +82,7 @@ def gguf_config(file: Path) -> PreTrainedConfig:
     """
     check_header(file)
     with alone(file) as only, refused(file):
-        # This refuses counts that are larger than the file. The reader that AutoConfig uses would loop over them.
+        # This reader refuses counts that are larger than the file. AutoConfig's reader would loop over them.
         metadata, names = read_gguf_metadata(str(only))
         check_claims(file, metadata, names)
         return AutoConfig.from_pretrained(only.parent, gguf_file=str(only))
@@ -89,10 +90,10 @@ def gguf_config(file: Path) -> PreTrainedConfig:
 
 @contextmanager
 def alone(file: Path) -> Iterator[Path]:
-    """Yield the file's path in a temporary folder that holds nothing else.
+    """Yield a path to the file in a temporary folder without other files.
 
-    Given a file's name alone, transformers takes the weights from a file of that name in the working directory, if
-    there is one, and settings of the tokenizer from other files next to it.
+    Otherwise transformers reads the weights from a file of the same name in the working directory, if there is one, and
+    tokenizer settings from other files next to it.
     """
     with TemporaryDirectory() as folder:
         only = Path(folder) / file.name
@@ -102,28 +103,28 @@ def alone(file: Path) -> Iterator[Path]:
 
 @contextmanager
 def refused(file: Path) -> Iterator[None]:
-    """Raise GgufError when a library cannot read the file, whatever it raises."""
+    """Raise GgufError if a library raises any exception for the file."""
     try:
         yield
     except GgufError:
         raise
     except Exception as error:
         raise GgufError(
-            f"{file} cannot be read ({_first_line(error)}): it is cut off, or of a kind that transformers does not "
-            f"read. Architectures that it reads are {', '.join(sorted(ARCHITECTURES))}. {MEND}"
+            f"{file} cannot be read ({_first_line(error)}): it is cut off, or transformers does not support it. "
+            f"Architectures that transformers reads are {', '.join(sorted(ARCHITECTURES))}. {MEND}"
         ) from error
 
 
 def check_header(file: Path) -> None:
-    """Raise GgufError where the file does not begin as GGUF does."""
-    with file.open("rb") as opened:
-        start = opened.read(len(MAGIC))
+    """Raise GgufError if the file does not start with GGUF's magic bytes."""
+    with file.open("rb") as stream:
+        start = stream.read(len(MAGIC))
     if start != MAGIC:
         raise GgufError(f"{file} is not a GGUF file: it starts with {start!r}, not {MAGIC!r}. Download it again")
 
 
 def check_claims(file: Path, metadata: Mapping[str, Any], names: Collection[str]) -> None:
-    """Raise GgufError for a part of a split file, missing blocks, or positions that transformers would get wrong."""
+    """Raise GgufError for a part of a split file, missing blocks, or scaled positions, which transformers ignores."""
     architecture = metadata["general.architecture"]
     if (parts := metadata.get("split.count", 1)) > 1:
         raise GgufError(
@@ -134,7 +135,7 @@ def check_claims(file: Path, metadata: Mapping[str, Any], names: Collection[str]
         raise GgufError(f"{file} has no weights: it is truncated, or only a vocabulary. {MEND}")
     blocks = {found[1] for name in names if (found := BLOCK.search(name))}
     if (claimed := metadata.get(f"{architecture}.block_count", 0)) > len(blocks):
-        raise GgufError(f"{file} claims {claimed:,} blocks and has {len(blocks)}: it is incomplete. {MEND}")
+        raise GgufError(f"{file} claims {claimed:,} blocks but has {len(blocks)}: it is incomplete. {MEND}")
     scaling = metadata.get(f"{architecture}.rope.scaling.type", "none")
     if scaling != "none" and metadata.get(f"{architecture}.rope.scaling.factor", 1.0) != 1.0:
         raise GgufError(
@@ -144,7 +145,7 @@ def check_claims(file: Path, metadata: Mapping[str, Any], names: Collection[str]
 
 
 def check_size(file: Path, config: PreTrainedConfig) -> None:
-    """Raise GgufError where the file is too small for the model that it claims to hold."""
+    """Raise GgufError if the file is too small for the model that its header claims."""
     with torch.device("meta"):
         claimed = sum(weights.numel() for weights in AutoModelForCausalLM.from_config(config).parameters())
     if claimed > MAX_WEIGHTS_PER_BYTE * file.stat().st_size:
@@ -152,9 +153,9 @@ def check_size(file: Path, config: PreTrainedConfig) -> None:
 
 
 def check_weights(file: Path, model: PreTrainedModel, info: Mapping[str, Any]) -> None:
-    """Raise GgufError when the file lacks weights of the model, or has weights that the model does not.
+    """Raise GgufError if the file lacks weights of the model, or has other weights.
 
-    transformers silently makes the former at random, and ignores the latter.
+    transformers silently replaces missing weights by random ones, and ignores other weights.
     """
     if lacking := sorted(info["missing_keys"]):
         raise GgufError(f"{file} lacks {_listed(lacking)}: it is incomplete. {MEND}")
@@ -173,23 +174,25 @@ def check_weights(file: Path, model: PreTrainedModel, info: Mapping[str, Any]) -
 
 
 def check_converted(file: Path, folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Raise GgufError where the folder does not hold the model and the tokenizer that were read of the file."""
+    """Raise GgufError if the folder's model or tokenizer differs from the file's."""
     tokens = tokenizer(TEXT, return_tensors="pt")["input_ids"]
     reloaded = AutoTokenizer.from_pretrained(folder)
     if reloaded(TEXT)["input_ids"] != tokens[0].tolist() or reloaded.eos_token_id != tokenizer.eos_token_id:
-        raise GgufError(f"{file}: the tokenizer written to {folder} makes other tokens than the file's own")
+        raise GgufError(f"{file}: the tokenizer written to {folder} makes other tokens than the file's. {OTHER}")
     with torch.inference_mode():
         expected = model(tokens).logits
         if not expected.isfinite().all():
             raise GgufError(f"{file}: its weights give logits that are not finite, so it is damaged. {MEND}")
-        found = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)(tokens).logits
-    difference = (found - expected).abs().max().item()
+        converted = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)(tokens).logits
+    difference = (converted - expected).abs().max().item()
     if not difference <= MAX_DIFFERENCE:
-        raise GgufError(f"{file}: the logits of the model written to {folder} differ by {difference:.2g} from its own")
+        raise GgufError(
+            f"{file}: the logits of the model written to {folder} differ by {difference:.2g} from the file's. {OTHER}"
+        )
 
 
 def _without_quantization(model: PreTrainedModel) -> PreTrainedModel:
-    """Return a model of the same weights that does not count as quantized, which could not be saved."""
+    """Return a model of the same weights that is not marked as quantized, because transformers cannot save that."""
     settings = model.config.to_dict()
     settings.pop("quantization_config", None)
     with torch.device("meta"):

@@ -1,4 +1,4 @@
-"""The forward pass over a step's completions that comes before its first update, for policy, critic and reference."""
+"""The forward pass over a step's completions before its first update, for policy, critic and reference."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class LogprobPass:
         algorithm = config.algorithm
         self._backend = backend
         self._reference = reference if algorithm.kl_estimator != "exact" else None
-        """None for an exact KL too, which takes whole distributions during the update."""
+        """Also None for an exact KL, which needs complete distributions during the update."""
         self._uses_critic = algorithm.uses_critic
         self._runs_policy = config.updates_per_step > 1 or algorithm.advantages_need_logprobs
-        """Whether this pass computes ``old_logprobs``; else the update's own forward pass gives them."""
+        """Whether this pass computes ``old_logprobs``; otherwise the update's own forward pass computes them."""
 
     @property
     def is_needed(self) -> bool:
@@ -35,22 +35,22 @@ class LogprobPass:
     def run(
         self, sequences: Sequence[TrainingSequence], batch: Batch, stats: StatsAccumulator
     ) -> list[TrainingSequence]:
-        """Return ``sequences``, those in ``batch`` with their log-probabilities and values filled in, on every rank.
+        """Return ``sequences`` on every rank; those in ``batch`` get log-probabilities and values.
 
-        Add to ``stats`` how far the policy is from the sampler, if this pass runs the policy.
+        If this pass runs the policy, add the differences between policy and sampler to ``stats``.
         """
-        found: dict[int, dict[str, NDArray]] = {}
+        own: dict[int, dict[str, NDArray]] = {}
         for microbatch in batch.microbatches:
             lengths = [sequence.num_completion_tokens for sequence in microbatch.sequences]
             fields = self._fields(microbatch, stats)
             parts = {name: tensor.cpu().split(lengths) for name, tensor in fields.items() if lengths}
             for position, sequence in enumerate(microbatch.sequences):
-                found[sequence.index] = {name: of_each[position].numpy() for name, of_each in parts.items()}
-        known = {index: arrays for of_rank in self._backend.gather(found) for index, arrays in of_rank.items()}
+                own[sequence.index] = {name: by_sequence[position].numpy() for name, by_sequence in parts.items()}
+        known = {index: arrays for of_rank in self._backend.gather(own) for index, arrays in of_rank.items()}
         return [replace(sequence, **known.get(sequence.index, {})) for sequence in sequences]
 
     def _fields(self, microbatch: Microbatch, stats: StatsAccumulator) -> dict[str, Tensor]:
-        """Return fields of ``TrainingSequence`` by name, each of shape [T] over the microbatch's completion tokens."""
+        """Return fields of ``TrainingSequence`` by name; each has shape [T], the microbatch's completion tokens."""
         fields: dict[str, Tensor] = {}
         if self._runs_policy:
             output = self._backend.score(microbatch)

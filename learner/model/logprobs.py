@@ -1,7 +1,7 @@
-"""Log-probabilities, entropy and exact KL of tokens without ever holding the logits of all of them.
+"""Compute log-probabilities, entropy and exact KL of tokens without the logits of all tokens in memory at once.
 
-Forward goes over chunks of the tokens. Backward computes the logits again, over slices of the vocabulary: a slice's
-part of the head's gradient is then one product, which is written where it belongs.
+The forward pass iterates over chunks of tokens. The backward pass computes the logits again, over slices of the
+vocabulary: a slice's part of the head's gradient is then one product, which is written into its place.
 
 Shape legend: ``_T`` tokens, ``_C`` tokens of a chunk, ``_H`` hidden size, ``_V`` vocabulary, ``_S`` a slice of it.
 """
@@ -19,12 +19,12 @@ from learner.memory import LOGITS_PER_CHUNK
 
 
 class TokenScores(NamedTuple):
-    """Tokens under the distributions that they were drawn from. In nats, float32 (float64 for float64 inputs)."""
+    """Scores of tokens under the policy's distributions. In nats, float32 (float64 for float64 inputs)."""
 
     logprobs_T: Float[Tensor, " T"]
     entropy_T: Float[Tensor, " T"]
     reference_kl_T: Float[Tensor, " T"] | None
-    """KL(policy || reference) over the whole vocabulary; None without a reference."""
+    """KL(policy || reference) over the vocabulary; None without a reference."""
 
 
 def token_scores(
@@ -36,15 +36,15 @@ def token_scores(
     reference: tuple[Tensor, Tensor] | None = None,
     logits_per_chunk: int = LOGITS_PER_CHUNK,
 ) -> TokenScores:
-    """Return the targets' scores under ``softmax(hidden @ head.T / temperature)``, all of them differentiable.
+    """Return the targets' scores under ``softmax(hidden @ head.T / temperature)``. All scores are differentiable.
 
     Args:
         hidden_TH: the hidden state that predicts each token.
         head_weight_VH: the LM head.
-        target_ids_T: the token ids that are scored.
-        temperature: of both distributions.
+        target_ids_T: the ids of the tokens to score.
+        temperature: temperature of both distributions.
         reference: hidden states [T, H'] and LM head [V, H'] of a reference model, which gets no gradient.
-        logits_per_chunk: logits held at a time.
+        logits_per_chunk: number of logits in memory at a time.
     """
     scores = _ChunkedScores.apply(
         hidden_TH, head_weight_VH, target_ids_T, temperature, *(reference or (None, None)), logits_per_chunk
@@ -59,16 +59,16 @@ class _Softmax(NamedTuple):
     hidden_TH: Tensor
     weight_VH: Tensor
     log_normalizer_T: Tensor
-    """Filled in by ``of_tokens``, needed by ``of_vocabulary``."""
+    """Computed by ``of_tokens``, needed by ``of_vocabulary``."""
 
     @classmethod
     def new(cls, temperature: float, hidden_TH: Tensor, weight_VH: Tensor) -> _Softmax:
         return cls(temperature, hidden_TH, weight_VH, hidden_TH.new_empty(len(hidden_TH), dtype=_wide(hidden_TH)))
 
     def of_tokens(self, chunk: slice) -> tuple[Float[Tensor, "C V"], Float[Tensor, "C V"], Float[Tensor, " C"]]:
-        """Return log-probabilities of the whole vocabulary, probabilities relative to the largest one, and their sums.
+        """Return log-probabilities over the vocabulary, probabilities relative to the largest one, and their sums.
 
-        In new tensors. With relative probabilities, one exponential does for the normalizer and the expectations.
+        All are new tensors. Relative probabilities serve for the normalizer and the expectations, with one exponential.
         """
         logits_CV = self._logits(self.hidden_TH[chunk], self.weight_VH)
         largest_C = logits_CV.amax(-1)
@@ -119,7 +119,7 @@ class _ChunkedScores(torch.autograd.Function):
         reference = None if grads[2] is None else _Softmax(ctx.temperature, *tensors[3:])
         upstream = _Upstream(*(None if grad_T is None else grad_T / -ctx.temperature for grad_T in grads))
         constant_T = upstream.constant(entropy_T, kl_T)
-        # Slices add up in float32: in bfloat16 the sum of many would lose the small ones.
+        # Sum the slices in float32: a sum of many in bfloat16 would lose small ones.
         grad_hidden_TH = torch.zeros_like(hidden_TH, dtype=_wide(hidden_TH)) if ctx.needs_input_grad[0] else None
         grad_weight_VH = torch.empty_like(weight_VH) if ctx.needs_input_grad[1] else None
         for part in _slices(len(weight_VH), _aligned(ctx.logits_per_chunk // max(1, len(hidden_TH)))):
@@ -128,12 +128,12 @@ class _ChunkedScores(torch.autograd.Function):
                 grad_hidden_TH += grad_logits_TS @ weight_VH[part]
             if grad_weight_VH is not None:
                 torch.mm(grad_logits_TS.T, hidden_TH, out=grad_weight_VH[part])
-            del grad_logits_TS  # It would live on beside the next slice's.
+            del grad_logits_TS  # free it before the next slice's is computed
         return None if grad_hidden_TH is None else grad_hidden_TH.to(hidden_TH.dtype), grad_weight_VH, *[None] * 5
 
 
 class _Upstream(NamedTuple):
-    """Gradients of the loss by the scores, over minus the temperature; None for a score that the loss leaves out."""
+    """Gradients of the loss by the scores, divided by minus the temperature; None if the loss does not use a score."""
 
     logprobs_T: Tensor | None
     entropy_T: Tensor | None
@@ -152,7 +152,7 @@ def _chunk_scores(
     log_q_CV = None if reference is None else reference.of_tokens(chunk)[0]
     log_p_CV, relative_CV, total_C = policy.of_tokens(chunk)
     logprobs_C = log_p_CV.gather(1, targets_T[chunk, None])[:, 0]
-    # Subtracted before the sum: where both models agree, the KL is exactly zero.
+    # Subtract before the sum, so that the KL is exactly zero if both models agree.
     kl_C = () if log_q_CV is None else (-log_q_CV.sub_(log_p_CV).mul_(relative_CV).sum(-1) / total_C,)
     entropy_C = -log_p_CV.mul_(relative_CV).sum(-1) / total_C
     return logprobs_C, entropy_C, *kl_C
@@ -183,9 +183,9 @@ def _grad_logits(
     grad_TS = probs_TS.mul_(factor)
     if upstream.logprobs_T is not None:
         column_T = targets_T - part.start
-        # Masked rather than selected: how many targets lie in the slice is not for the host to wait for.
-        here_T = (column_T >= 0) & (column_T < grad_TS.shape[1])
-        onehot_T = -upstream.logprobs_T.where(here_T, 0)
+        # Mask instead of select: with selection the host would wait for the number of targets in the slice.
+        is_inside_T = (column_T >= 0) & (column_T < grad_TS.shape[1])
+        onehot_T = -upstream.logprobs_T.where(is_inside_T, 0)
         grad_TS.scatter_add_(1, column_T.clamp(0, grad_TS.shape[1] - 1)[:, None], onehot_T[:, None])
     return grad_TS
 
@@ -197,10 +197,10 @@ def _slices(length: int, size: int) -> list[slice]:
 
 
 def _aligned(size: int) -> int:
-    """Round ``size`` down to a multiple of 64, in which GPUs multiply matrices fast, unless it is smaller."""
+    """Round ``size`` down to a multiple of 64, which makes GPUs multiply matrices fast, unless it is smaller."""
     return size if size < 64 else size - size % 64
 
 
 def _wide(tensor: Tensor) -> torch.dtype:
-    """Return the dtype in which sums and logarithms of ``tensor`` are computed: float32 at least."""
+    """Return the dtype for sums and logarithms of ``tensor``: at least float32."""
     return torch.promote_types(tensor.dtype, torch.float32)

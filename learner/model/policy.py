@@ -1,4 +1,4 @@
-"""The policy as the learner sees it: a Hugging Face model that returns log-probabilities of chosen tokens.
+"""The learner's policy: a Hugging Face model that returns log-probabilities of chosen tokens.
 
 Shape legend: ``_R`` rows, ``_L`` positions of a row, ``_T`` completion tokens, ``_H`` hidden size, ``_V`` vocabulary.
 """
@@ -28,28 +28,28 @@ if TYPE_CHECKING:
 
 
 class PolicyOutput(NamedTuple):
-    """What a forward pass says about the completion tokens of a microbatch. In nats, temperature applied."""
+    """The output of a forward pass for the completion tokens of a microbatch, in nats, with temperature."""
 
     logprobs_T: Float[Tensor, " T"]
     entropy_T: Float[Tensor, " T"]
-    """Of the distribution that each token was drawn from."""
+    """Entropy of the policy's distribution at each token."""
     values_T: Float[Tensor, " T"]
     """The critic's estimate before each token, in units of the reward; zeros without a critic."""
     reference_kl_T: Float[Tensor, " T"]
-    """KL(policy || reference) over the vocabulary; zeros unless the reference's distribution was given."""
+    """KL(policy || reference) over the vocabulary; zeros if the reference's distribution was not given."""
 
 
 @dataclass(frozen=True, slots=True)
 class Distribution:
-    """The reference's distribution over the vocabulary, as the hidden states and LM head that give it."""
+    """The reference's distribution over the vocabulary, given by hidden states and LM head."""
 
     hidden_TH: Float[Tensor, "T H"]
     head_VH: Float[Tensor, "V H"] | None
-    """None where it is the policy's own, which adapters leave alone."""
+    """None: the policy's own LM head, which adapters never change."""
 
 
 class Policy(nn.Module):
-    """A causal language model that scores completion tokens, and the critic on its trunk where there is one."""
+    """A causal language model that scores completion tokens, with a critic on its trunk if one is used."""
 
     def __init__(self, model: PreTrainedModel, temperature: float) -> None:
         super().__init__()
@@ -57,8 +57,8 @@ class Policy(nn.Module):
         self.temperature = temperature
         self.value_head: nn.Module | None = None
         self.base_fingerprint = ""
-        """Of the frozen weights under adapters; empty without adapters."""
-        # In a tuple, which keeps it out of this module's parameters: those are ``model``'s already.
+        """Fingerprint of the frozen weights under adapters; empty without adapters."""
+        # A tuple hides it from this module's parameters, which already include those of ``model``.
         self._adapters: tuple[PeftModel, ...] = ()
 
     @property
@@ -76,14 +76,15 @@ class Policy(nn.Module):
         reference: Distribution | None = None,
         only_hidden: bool = False,
     ) -> tuple[Tensor, ...]:
-        """Return the fields of ``PolicyOutput`` as a plain tuple, which DeepSpeed's hooks can take apart.
+        """Return the fields of ``PolicyOutput`` as a plain tuple, which DeepSpeed's hooks can traverse.
 
         Args:
-            attended_R1LL: whether the token at the third index attends to that at the fourth; None: to all before it.
-            reference: what to measure the exact KL to.
-            only_hidden: return ``(hidden_TH,)`` and nothing else.
+            attended_R1LL: whether the token at the third index attends to the token at the fourth. None: each token
+                attends to all tokens before it.
+            reference: the other distribution of the exact KL.
+            only_hidden: return only ``(hidden_TH,)``.
         """
-        # Without an attention mask transformers takes position ids that restart for packed sequences.
+        # Without an attention mask, transformers treats position ids that restart as packed sequences.
         hidden_RLH = self.model.base_model(
             input_ids=token_ids_RL, position_ids=position_ids_RL, attention_mask=attended_R1LL, use_cache=False
         ).last_hidden_state
@@ -91,10 +92,10 @@ class Policy(nn.Module):
         if only_hidden:
             return (hidden_TH,)
         head_VH = self.model.lm_head.weight
-        theirs = None
+        pair = None
         if reference is not None:
-            theirs = reference.hidden_TH, head_VH if reference.head_VH is None else reference.head_VH
-        scores = token_scores(hidden_TH, head_VH, targets_T, temperature=self.temperature, reference=theirs)
+            pair = reference.hidden_TH, head_VH if reference.head_VH is None else reference.head_VH
+        scores = token_scores(hidden_TH, head_VH, targets_T, temperature=self.temperature, reference=pair)
         zeros_T = torch.zeros_like(scores.logprobs_T)
         values_T = zeros_T if self.value_head is None else self.value_head(hidden_TH)[:, 0].float()
         reference_kl_T = zeros_T if scores.reference_kl_T is None else scores.reference_kl_T
@@ -102,7 +103,7 @@ class Policy(nn.Module):
 
     @contextmanager
     def as_base(self) -> Iterator[None]:
-        """Switch the adapters off while the context lasts. Not for a policy without adapters, which has no base."""
+        """Turn the adapters off until the context ends. The policy must have adapters."""
         assert self.adapters is not None, "a policy without adapters has no base"
         with self.adapters.disable_adapter():
             yield
@@ -113,11 +114,11 @@ PolicyInputs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]
 
 
 def load_policy(folder: Path | str, config: ModelConfig, temperature: float) -> Policy:
-    """Load a Hugging Face folder or hub name, on the CPU, in ``config.dtype``, with adapters if ``config`` has a LoRA.
+    """Load a Hugging Face folder or hub name on the CPU, in ``config.dtype``, with adapters if ``config.lora`` is set.
 
     Raises:
-        ValueError: the model's logits are more than its LM head times the last hidden state, or ``config.lora`` names
-            no layer of it.
+        ValueError: the model's logits are not only its LM head times the last hidden state, or ``config.lora`` names a
+            layer that it does not have.
     """
     model = AutoModelForCausalLM.from_pretrained(
         folder, dtype=getattr(torch, config.dtype), attn_implementation=resolve_attention(config)
@@ -131,12 +132,12 @@ def load_policy(folder: Path | str, config: ModelConfig, temperature: float) -> 
 
 
 def add_value_head(policy: Policy) -> None:
-    """Put a critic on the policy's trunk: two layers, the last of which begins at zero, so that every value is 0."""
+    """Put a critic of two layers on the policy's trunk. Its last layer starts at zero, so that every value is 0."""
     hidden_size = policy.model.config.hidden_size
     first, last = nn.Linear(hidden_size, hidden_size), nn.Linear(hidden_size, 1)
     # Every rank must start with the same weights, independent of its random state.
     with torch.random.fork_rng(devices=[]):
-        # Not torch.manual_seed, which would seed the GPUs too, and those are not forked here.
+        # Not torch.manual_seed, which would also seed the GPUs, whose random state is not restored here.
         torch.default_generator.manual_seed(0)
         nn.init.normal_(first.weight, std=hidden_size**-0.5)
     for tensor in (first.bias, last.weight, last.bias):
@@ -145,12 +146,12 @@ def add_value_head(policy: Policy) -> None:
 
 
 def resolve_attention(config: ModelConfig) -> str:
-    """Return ``config.attention``, with ``auto`` decided by what this machine has."""
+    """Return ``config.attention``, with ``auto`` resolved for this machine."""
     return decide_attention(config, on_gpu=torch.cuda.is_available()).name
 
 
 def policy_inputs(microbatch: Microbatch, device: torch.device) -> PolicyInputs:
-    """Return the microbatch's arrays that ``Policy.forward`` takes, as tensors on ``device``."""
+    """Return the arguments of ``Policy.forward`` for a microbatch, as tensors on ``device``."""
     arrays = (microbatch.token_ids, microbatch.position_ids, microbatch.predictors, microbatch.targets)
     token_ids, position_ids, predictors, targets = (torch.from_numpy(array).to(device) for array in arrays)
     attended = None if microbatch.parts is None else attended_to(torch.from_numpy(microbatch.parts).to(device))
@@ -158,7 +159,7 @@ def policy_inputs(microbatch: Microbatch, device: torch.device) -> PolicyInputs:
 
 
 def attended_to(parts_RL: Int[Tensor, "R L"]) -> Bool[Tensor, "R 1 L L"]:
-    """Return which tokens each token attends to: those before it, and itself, of the prompt and of its own part."""
+    """Return the attention mask: a token attends to itself and earlier tokens, of the prompt and of its own part."""
     same_RLL = parts_RL[:, :, None] == parts_RL[:, None, :]
     is_prompt_R1L = parts_RL[:, None, :] == 0
     return (same_RLL | is_prompt_R1L).tril()[:, None]
@@ -167,11 +168,11 @@ def attended_to(parts_RL: Int[Tensor, "R L"]) -> Bool[Tensor, "R 1 L L"]:
 def break_even_length(model: PreTrainedModel) -> int:
     """Return the length of a row, in tokens, at which attention takes as long as a block's matrix products.
 
-    0 for a model that must not share prompts: one that looks back through a window counts positions, not parts, and
-    one on a GPU, where no mask was tried.
+    It is 0 for a model that must not share prompts: with a sliding window, which counts positions and ignores parts, or
+    on a GPU, where the mask has not been tested.
 
-    Of a block with attention of size A, key-value size K and feed-forward size I: ``2 H (2 A + 2 K + 3 I)`` operations
-    a token, and 4 A for each token that it attends to.
+    A block with attention size A, key-value size K and feed-forward size I takes ``2 H (2 A + 2 K + 3 I)`` operations
+    per token, and 4 A more for each token that it attends to.
     """
     config = model.config.get_text_config()
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])

@@ -1,4 +1,4 @@
-"""The frozen reference that the KL is measured to: a copy of the first policy, the base under a LoRA, or a teacher."""
+"""The frozen reference of the KL: a copy of the initial policy, the base model under LoRA, or a teacher."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from learner.model.policy import Distribution, Policy, load_policy, policy_input
 
 
 class Reference(Protocol):
-    """A policy that does not change. Its methods are collective."""
+    """A frozen policy. Its methods are collective."""
 
     def in_use(self) -> AbstractContextManager[None]:
-        """Keep the reference on the device while the context lasts; use the methods below only within it."""
+        """Keep the reference on the device until the context ends; call the other methods only inside it."""
         ...
 
     def logprobs(self, microbatch: Microbatch) -> Tensor:
@@ -30,16 +30,16 @@ class Reference(Protocol):
         ...
 
     def distribution(self, microbatch: Microbatch) -> Distribution:
-        """Return what the reference's distributions over the vocabulary are computed from, for an exact KL."""
+        """Return the reference's distributions over the vocabulary, for an exact KL."""
         ...
 
 
 def build_reference(
     config: AlgorithmConfig, model: ModelConfig, folder: Path | str, temperature: float, backend: Backend
 ) -> Reference | None:
-    """Return the reference that the settings ask for; None where ``kl_beta`` is 0 and no KL needs one.
+    """Return the reference that the settings need; None if ``kl_beta`` is 0.
 
-    Raises ValueError for a teacher of another vocabulary than the policy's.
+    Raises ValueError if a teacher's vocabulary differs in size from the policy's.
     """
     kind = reference_kind(config, model)
     if kind == "none":
@@ -51,13 +51,13 @@ def build_reference(
     if sizes[0] != sizes[1]:
         raise ValueError(
             f"model.teacher = {model.teacher!r} has a vocabulary of {sizes[0]:,} tokens, the policy one of "
-            f"{sizes[1]:,}: take a teacher of the policy's family, with the same vocabulary"
+            f"{sizes[1]:,}: use a teacher from the policy's family, with the same vocabulary"
         )
     return FrozenCopy(policy, backend.device, is_offloaded=kind == "offloaded")
 
 
 class FrozenCopy:
-    """The model that training began with, whole on every rank; in CPU memory between uses if offloaded."""
+    """A frozen model, complete on every rank; if offloaded, it is in CPU memory between uses."""
 
     def __init__(self, policy: Policy, device: torch.device, *, is_offloaded: bool) -> None:
         self._policy = policy.requires_grad_(False)

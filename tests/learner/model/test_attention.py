@@ -35,7 +35,7 @@ def installed(monkeypatch: pytest.MonkeyPatch):
         (BF16, True, None, "sdpa", "not installed"),
         (BF16, True, "2.1.0", "sdpa", "2.1.0 is older than 2.3.3"),
         (BF16, False, "2.8.3", "sdpa", "no GPU"),
-        (ModelConfig(path="model", dtype="float32"), True, "2.8.3", "sdpa", "does not compute float32"),
+        (ModelConfig(path="model", dtype="float32"), True, "2.8.3", "sdpa", "does not support float32"),
         (ModelConfig(path="model", attention="sdpa"), True, "2.8.3", "sdpa", "as the recipe says"),
         (ModelConfig(path="model", attention="flash_attention_2"), True, None, "flash_attention_2", "recipe"),
     ],

@@ -55,7 +55,7 @@ def test_plain_heads_pass_and_leave_no_trace(family: str, settings: dict, dtype:
         ("granite", {"logits_scaling": 8.0}, "logits_scaling = 8"),
         ("falcon_h1", {"lm_head_multiplier": 0.5}, r"lm_head_multiplier = 0\.5"),
         ("phi", {}, "a bias of the LM head"),
-        ("minicpm3", {}, "code of its own there"),
+        ("minicpm3", {}, "its own code for logits"),
         ("bert", {"is_decoder": True}, "without a linear lm_head"),
     ],
 )
