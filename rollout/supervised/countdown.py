@@ -1,15 +1,15 @@
-"""Synthetic search traces for Countdown: what a warm start imitates before GRPO.
+"""Synthetic search traces for Countdown, for a warm start before GRPO.
 
-A trace is the text of one completion. Each line combines two of the numbers, then tries what the result and
-the third number make, and says each time whether that is the target. Here it is 42::
+A trace is the text of one completion. Each line combines two of the numbers, then combines the result with
+the third number in several ways, and says each time whether that gives the target. Here the target is 42::
 
     9+3=12: 12-7=5 no, 12+7=19 no
     9-3=6: 7+6=13 no, 7*6=42 yes
     </think><answer>7*(9-3)</answer>
 
 The traces are imperfect on purpose. Many give up after a line or two, with an answer that is known to be
-wrong, while the others search for long. So the policy can search for longer than it usually does, and what
-reinforcement learning finds first is persistence.
+wrong; the others search for long. So the policy can search for longer than it usually does, and reinforcement
+learning first teaches it to do so.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from rollout.tasks.countdown_problems.settings import CountdownConfig
 
 
 class SearchStep(NamedTuple):
-    """Two numbers combined into one."""
+    """An operation that combines two numbers into one."""
 
     left: int
     operator: str
@@ -58,7 +58,7 @@ def traces(prompts: PromptsConfig, config: TracesConfig, seed: int) -> Iterator[
 
 
 def draw_besides(keys: set[str], source: GeneratedProblems, rng: random.Random) -> Problem:
-    """Draw a problem that has none of the keys. Raises ValueError when there seems to be none."""
+    """Draw a problem whose key is not in `keys`. Raises ValueError if many draws find none."""
     for _ in range(MAX_DRAWS):
         problem = source.draw(rng)
         if problem.key not in keys:
@@ -82,27 +82,30 @@ def search_trace(
 ) -> str:
     """Return a completion that searches for an expression of two or three ``numbers`` with the value ``target``.
 
-    The search is blind but orderly: pairs of numbers in random order, all operators on one pair, in random
-    order, before the next pair. That makes it easy to see what is left to try, so that the policy repeats
-    few lines. The same state of ``rng`` gives the same text.
+    The search is random but in order: pairs of numbers in random order, and for each pair all operators in
+    random order before the next pair. So the remaining attempts are easy to see, and the policy repeats few
+    lines. The same state of ``rng`` gives the same text.
 
     Args:
-        give_up_rate: share of the traces that give up early, after 1 to ``give_up_within`` lines, each
-            number as likely. It sets how much is left for reinforcement learning to gain.
-        give_up_within: the most lines of a trace that gives up early.
+        give_up_rate: share of the traces that give up early, after 1 to ``give_up_within`` lines; each
+            number is equally likely. A higher share leaves more to learn for reinforcement learning.
+        give_up_within: the largest number of lines in a trace that gives up early.
         oversight_rate: share of the other traces that overlook every line with a solution. They show how
-            a search without success ends: in an answer, before the limit on tokens.
-        max_lines: the most lines of the other traces. Three numbers have at most nine lines, of at most 24
-            tokens each, so 9 always finds a solution if there is one.
+            a search without success ends: with an answer, before the limit on tokens.
+        max_lines: the largest number of lines in the other traces. Three numbers have at most nine lines, of
+            at most 24 tokens each, so 9 always finds a solution if one exists.
         max_value: the largest value that a step may reach; the smallest is 0. The tokenizer needs a token
-            for each.
+            for each value.
 
     Raises:
-        ValueError: the numbers are not two or three, or nothing can be made of them within ``max_value``.
+        ValueError: there are not two or three numbers, or no expression of them stays within ``max_value``.
     """
     lines = list(_search(numbers, rng, max_value))
     if not lines:
-        raise ValueError(f"the numbers {list(numbers)} make nothing within 0..{max_value}")
+        raise ValueError(
+            f"no expression of the numbers {list(numbers)} stays within 0..{max_value}: raise "
+            "prompts.countdown.max_intermediate"
+        )
     num_lines = max_lines
     if rng.random() < give_up_rate:
         num_lines = rng.randint(1, give_up_within)
@@ -114,7 +117,7 @@ def search_trace(
     for first, attempts in lines[:num_lines]:
         verdicts = []
         for expression, step in attempts:
-            answer = expression  # the last attempt is the answer, right or wrong
+            answer = expression  # the answer is the last attempt, even if it is wrong
             verdicts.append(f"{step} {'yes' if step.value == target else 'no'}")
             if step.value == target:
                 break
@@ -127,7 +130,7 @@ def search_trace(
 def _search(
     numbers: Sequence[int], rng: random.Random, max_value: int
 ) -> Iterator[tuple[SearchStep, list[tuple[str, SearchStep]]]]:
-    """Yield first steps in the order of the search, each with its attempts: an expression and its last step."""
+    """Yield first steps in the order of the search, each with attempts: pairs of an expression and its last step."""
     if len(numbers) not in (2, 3):
         raise ValueError(f"a trace needs two or three numbers, not {len(numbers)}")
     pairs = [(0, 1)] if len(numbers) == 2 else [(0, 1), (0, 2), (1, 2)]
@@ -153,7 +156,10 @@ def _search(
 
 
 def _steps(a: int, b: int, max_value: int) -> list[SearchStep]:
-    """Return what ``a`` and ``b`` make within ``0..max_value``. The larger comes first, which halves the arithmetic."""
+    """Return the steps that combine ``a`` and ``b`` within ``0..max_value``.
+
+    The larger number is always on the left, which halves the arithmetic to learn.
+    """
     a, b = max(a, b), min(a, b)
     steps = [SearchStep(a, "+", b, a + b), SearchStep(a, "-", b, a - b), SearchStep(a, "*", b, a * b)]
     return [step for step in steps if step.value <= max_value]

@@ -1,4 +1,4 @@
-"""Endless supervised examples, in a seeded order that a resumed training continues where it stopped."""
+"""Endless supervised examples in a seeded order, which a resumed training continues."""
 
 from __future__ import annotations
 
@@ -26,35 +26,35 @@ from rollout.types.prompts import SupervisedExample
 logger = logging.getLogger(__name__)
 
 Trace = str | Sequence[str]
-"""A completion to imitate; in turns, every second text is what an environment says, and not imitated."""
+"""A completion to imitate. With turns, every second text is an environment's observation, which is not imitated."""
 
 FORMAT = 2
-"""Version of the state. Of the first, which names none, held-out questions of other entries were taught too."""
+"""Version of the state. Version 1, whose states have no version, also taught held-out questions of other entries."""
 MAX_NAMED = 5
-"""Lines that a warning names."""
+"""Number of lines that a warning names."""
 
 
 class Examples(Protocol):
-    """The examples that a supervised training learns from."""
+    """The examples of a supervised training."""
 
     num_left_out: int
-    """Examples that were not taught so far, as they ask a held-out question."""
+    """Number of examples that were left out so far because they ask a held-out question."""
 
     def take(self, count: int) -> list[SupervisedExample]:
         """Return the next `count` examples."""
         ...
 
     def state(self) -> dict[str, Any]:
-        """Return what `restore` needs to go on from here."""
+        """Return the state that `restore` needs to continue from here."""
         ...
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from that state, or begin again from it."""
+        """Continue from a state, which may be an earlier one."""
         ...
 
 
 class PairExamples:
-    """The pairs of a JSONL file that ask no held-out question, shuffled again for each epoch."""
+    """The pairs of a JSONL file that do not ask a held-out question, shuffled again in each epoch."""
 
     def __init__(
         self,
@@ -64,14 +64,14 @@ class PairExamples:
         seed: int,
         questions: HeldOutQuestions | None = None,
     ) -> None:
-        """Raise PairError for a file, or a line, that cannot be trained on. `questions` are not taught."""
+        """Read the file. Raises PairError for a file or a line that cannot be trained on. `questions` are left out."""
         pairs = read_pairs(path)
         left = left_out(pairs, questions)
         self.num_left_out = len(left)
         if len(left) == len(pairs):
             raise PairError(
-                f"warm_start.data = {path!r}: each of its {len(pairs)} pairs asks a held-out question, so there is "
-                "nothing to teach: give other pairs, or lower prompts.num_held_out"
+                f"warm_start.data = {path!r}: each of its {len(pairs)} pairs asks a held-out question, so no pair is "
+                "left to train on: give other pairs, or lower prompts.num_held_out"
             )
         if left:
             named = ", ".join(pairs[i].where.rpartition(", ")[2] for i in left[:MAX_NAMED])
@@ -110,7 +110,7 @@ class PairExamples:
 
 
 class TraceExamples:
-    """The task's synthetic traces, with prompts in the recipe's words."""
+    """The task's synthetic traces, with prompts in the recipe's format."""
 
     def __init__(
         self,
@@ -120,10 +120,10 @@ class TraceExamples:
         seed: int,
         questions: HeldOutQuestions | None = None,
     ) -> None:
-        """Raise ValueError when the task has no traces, or the tokenizer cannot encode its prompts.
+        """Start the traces. Raises ValueError if the task has none, or if the tokenizer cannot encode its prompts.
 
         Args:
-            questions: are not taught, beside those that the task itself holds out.
+            questions: held-out questions to leave out, in addition to those of the task itself.
         """
         self._prompts = prompts
         self._template = Template(prompts, tokenizer)
@@ -143,7 +143,7 @@ class TraceExamples:
         return {"format": self._format, "position": self._position}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        # Drawn again rather than saved: a random generator's state and the held-out problems would be far larger.
+        # Draw traces again: saving a random generator's state and the held-out problems would take far more space.
         self.num_left_out = 0
         self._traces = islice(self._begin(), state["position"], None)
         self._position = state["position"]
@@ -155,7 +155,8 @@ class TraceExamples:
             repeats = repeats + 1 if is_held_out else 0
             if repeats == MAX_DRAWS:
                 raise ValueError(
-                    "the questions of the warm start's traces are held out, one and all: lower prompts.num_held_out"
+                    f"{MAX_DRAWS:,} traces of the warm start in a row ask a held-out question: lower "
+                    "prompts.num_held_out"
                 )
             if not is_held_out:
                 yield problem, text
@@ -169,12 +170,12 @@ class TraceExamples:
         if opens_again(prompt.text, text):
             raise ValueError(
                 f"a trace of the warm start opens {OPENED}, which the prompt has opened at the end of "
-                f"{prompt.text[-40:]!r}: leave it out of prompts.assistant_prefix, or of the trace {text[:40]!r}"
+                f"{prompt.text[-40:]!r}: remove it from prompts.assistant_prefix, or from the trace {text[:40]!r}"
             )
-        what = "a trace of the warm start"
-        # Each for itself, as in rollouts: what an environment says is encoded by itself, behind what was sampled.
-        pieces = [encode(self._tokenizer, turn, what, add_special_tokens=False) for turn in turns]
-        pieces.append(encode_completion(self._tokenizer, last, what))
+        where = "a trace of the warm start"
+        # Encode each turn alone, as rollouts do: they encode an observation alone, and append it to the sampled tokens.
+        pieces = [encode(self._tokenizer, turn, where, add_special_tokens=False) for turn in turns]
+        pieces.append(encode_completion(self._tokenizer, last, where))
         is_taught = np.repeat(np.arange(len(pieces)) % 2 == 0, [len(piece) for piece in pieces])
         return SupervisedExample(
             prompt.token_ids, np.concatenate(pieces), np.flatnonzero(is_taught) if len(pieces) > 1 else None
@@ -184,7 +185,7 @@ class TraceExamples:
 def traces(prompts: PromptsConfig, config: TracesConfig, seed: int) -> Iterator[tuple[Problem, Trace]]:
     """Return endless problems that are not held out, each with a completion to imitate.
 
-    Raises ValueError when the task has no traces.
+    Raises ValueError if the task has no traces.
     """
     if prompts.traces is None:
         raise ValueError(

@@ -25,17 +25,17 @@ class PairError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A line of the file."""
+    """The pair of one row."""
 
     prompt: str | list[dict[str, Any]]
-    """Text as it is, or chat messages."""
+    """Plain text, or chat messages."""
     completion: str
     where: str
     """File and line, for errors."""
 
     @property
     def asked(self) -> str:
-        """All that the prompt says, as text."""
+        """The prompt's text; for messages, the text of all of them."""
         if isinstance(self.prompt, str):
             return self.prompt
         return "\n".join(str(message["content"]) for message in self.prompt)
@@ -47,23 +47,26 @@ class LengthLimit:
 
     tokens: int
     name: str
-    """The setting that it comes from, such as ``learner.max_tokens_per_microbatch``."""
+    """The setting of the limit, such as ``learner.max_tokens_per_microbatch``."""
     fix: str
-    """The advice about a longer pair."""
+    """Advice for a pair that is too long."""
 
 
 def digest_of_file(path: str) -> str:
-    """Return the SHA-256 of the file, in hexadecimal. Raises PairError when it cannot be read."""
+    """Return the SHA-256 of the file in hexadecimal. Raises PairError if it cannot be read."""
     try:
         with Path(from_home(path)).open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        what = "no such file" if isinstance(error, FileNotFoundError) else str(error.strerror)
-        raise PairError(f"warm_start.data = {path!r}: {what}. Give the path of a JSONL file") from error
+        reason = "no such file" if isinstance(error, FileNotFoundError) else str(error.strerror)
+        raise PairError(f"warm_start.data = {path!r}: {reason}. Give the path of a JSONL file") from error
 
 
 def read_pairs(path: str) -> list[Pair]:
-    """Return the pairs of a file, JSON lines unless its name says otherwise. Raises PairError for the first bad row."""
+    """Return the pairs of a file; its suffix decides the format, JSON lines by default.
+
+    Raises PairError for the first bad row.
+    """
     try:
         rows = file_rows(path, "warm_start.data", format_of(path) or "json")
         return [parse_pair(each.row, each.where) for each in rows]
@@ -74,19 +77,20 @@ def read_pairs(path: str) -> list[Pair]:
 
 
 def left_out(pairs: Sequence[Pair], questions: HeldOutQuestions | None) -> list[int]:
-    """Return the positions of the pairs that ask a held-out question. None: no question is held out."""
+    """Return the positions of the pairs that ask one of `questions`, which are held out; None: no questions."""
     return [i for i, pair in enumerate(pairs) if questions is not None and questions.is_asked_in(pair.asked)]
 
 
 def parse_pair(row: Row, where: str) -> Pair:
-    """Return the pair of a row. Raises PairError for one without a prompt and a completion."""
+    """Return the pair of a row. Raises PairError if its prompt or completion is missing, empty or not text."""
     for name in KEYS:
         if name not in row:
             raise PairError(f"{where} has no {name!r}{instead_of(name, list(row))}")
     prompt, completion = row["prompt"], row["completion"]
     if not is_text(completion):
         raise PairError(
-            f"{where}: completion = {completion!r} must be text and not empty, there is nothing to learn from it"
+            f"{where}: completion = {completion!r} must be text and not empty: write the text to learn, or remove the "
+            "row"
         )
     if not is_text(prompt) and not are_messages(prompt):
         raise PairError(
@@ -101,22 +105,23 @@ def encode_pairs(
 ) -> Iterator[SupervisedExample]:
     """Yield the pairs as token ids. Each completion ends with the end-of-sequence token.
 
-    Raises PairError for one that is too long, or that the tokenizer cannot encode.
+    Raises PairError for a pair that is too long, or that the tokenizer cannot encode.
     """
     if tokenizer.eos_token_id is None:
         raise PairError(
-            "the model's tokenizer has no eos token, with which every completion ends: set it in its folder"
+            "the model's tokenizer has no eos token, but every completion must end with it: set eos_token in the "
+            "tokenizer_config.json of the model's folder"
         )
     for pair in pairs:
-        asked, is_worded = worded_prompt(pair, tokenizer)
-        if opens_again(asked, pair.completion):
+        text, has_template = worded_prompt(pair, tokenizer)
+        if opens_again(text, pair.completion):
             raise PairError(
                 f"{pair.where}: the completion opens {OPENED}, which "
-                + ("the model's chat template" if is_worded else "the prompt")
-                + f" has opened at the end of {asked[-40:]!r}: begin the completion with what follows {OPENED}"
+                + ("the model's chat template" if has_template else "the prompt")
+                + f" has opened at the end of {text[-40:]!r}: start the completion with the text that follows {OPENED}"
             )
-        # A chat template has written its own special tokens; text gets the tokenizer's, often none.
-        prompt = encode(tokenizer, asked, pair.where, add_special_tokens=not is_worded)
+        # A chat template writes its own special tokens; plain text gets those of the tokenizer, often none.
+        prompt = encode(tokenizer, text, pair.where, add_special_tokens=not has_template)
         completion = encode_completion(tokenizer, pair.completion, pair.where)
         length = len(prompt) + len(completion)
         for limit in limits:
@@ -126,9 +131,9 @@ def encode_pairs(
 
 
 def worded_prompt(pair: Pair, tokenizer: Tokenizer) -> tuple[str, bool]:
-    """Return a pair's prompt as the model reads it, and whether a chat template worded it.
+    """Return a pair's prompt as the model reads it, and whether a chat template made its text.
 
-    Raises PairError for messages that the chat template refuses.
+    Raises PairError for messages that the chat template refuses or leaves out.
     """
     if isinstance(pair.prompt, str):
         return pair.prompt, False
@@ -138,15 +143,15 @@ def worded_prompt(pair: Pair, tokenizer: Tokenizer) -> tuple[str, bool]:
             "instead"
         )
     try:
-        opened = str(tokenizer.apply_chat_template(pair.prompt, tokenize=False, add_generation_prompt=True))
-    except Exception as error:  # templates raise what they like, about roles above all
+        text = str(tokenizer.apply_chat_template(pair.prompt, tokenize=False, add_generation_prompt=True))
+    except Exception as error:  # templates may raise any exception, mostly about roles
         raise PairError(f"{pair.where}: the chat template refuses its messages: {error}") from error
     for message in pair.prompt:
-        if message["role"] == "system" and has_lost(opened, message["content"]):
+        if message["role"] == "system" and has_lost(text, message["content"]):
             raise PairError(
                 f"{pair.where}: the chat template leaves out the system message: write its text into the user's message"
             )
-    return opened, True
+    return text, True
 
 
 def is_text(value: Any) -> bool:
@@ -164,6 +169,6 @@ def are_messages(value: Any) -> bool:
 
 
 def instead_of(name: str, names: Sequence[str]) -> str:
-    """Return what the line has instead of the key `name`: one of its keys that looks like it, or else all of them."""
+    """Return the end of an error about a missing key `name`: the most similar key of the row, or else all its keys."""
     close = closest(name, [other for other in names if other not in KEYS])
     return f", but {close!r}: rename it" if close else f": it has {', '.join(map(repr, names)) or 'no keys'}"

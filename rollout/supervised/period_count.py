@@ -1,11 +1,11 @@
-"""Synthetic completions for Period count: a few plain sentences, from a grammar of some sixty words.
+"""Synthetic completions for Period count: a few plain sentences, from a grammar of about sixty words.
 
 A trace is the text of one completion. After the opening `the old cat` it may be::
 
      sleeps quietly. my brave dog runs near the small house and waits.
 
-Traces differ in the number of sentences and in their lengths. So the policy can end a sentence early and begin another
-one. It does both now and then, and reinforcement learning finds that it pays.
+Traces differ in the number of sentences and in their lengths. So the policy can end a sentence early and start another
+one. It sometimes does both, and reinforcement learning can find that this is rewarded.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def traces(prompts: PromptsConfig, config: TracesConfig, seed: int) -> Iterator[
 
 
 def continuation(opening: str, config: PeriodCountConfig, rng: random.Random) -> str:
-    """Return the rest of the opened sentence, and up to `max_sentences` - 1 whole ones."""
+    """Return the rest of the opening's sentence, and up to `max_sentences` - 1 more sentences."""
     text = rest(opening, config, rng)
     for _ in range(rng.randint(1, config.max_sentences) - 1):
         subject = draw_opening(config.max_adjectives, rng)
@@ -45,7 +45,7 @@ def continuation(opening: str, config: PeriodCountConfig, rng: random.Random) ->
 
 
 def rest(subject: str, config: PeriodCountConfig, rng: random.Random) -> str:
-    """Return what follows `subject` in its sentence, from the space to the full stop."""
+    """Return the rest of a sentence after `subject`, from the space to the full stop."""
     num_words = len(subject.split())
     length = rng.randint(max(config.min_words, num_words + 1), config.max_words)
     return f" {' '.join([rng.choice(VERBS), *complements(length - num_words - 1, rng)])}."

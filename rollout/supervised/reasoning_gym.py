@@ -1,4 +1,4 @@
-"""Synthetic completions for reasoning_gym's chain_sum: what a warm start imitates before GRPO.
+"""Synthetic completions for reasoning_gym's chain_sum, for a warm start before GRPO.
 
 A trace is the text of one completion. Each line adds one more term to the running total. Here the sum is
 4 + 3 - 9 + 5::
@@ -8,8 +8,8 @@ A trace is the text of one completion. Each line adds one more term to the runni
     -2+5=3
     </think><answer>3</answer>
 
-Every line is right, but many traces stop after a line or two and answer with the total so far. So the policy can go on
-to the end of the sum and seldom does, and reinforcement learning finds that going on pays.
+Every line is right, but many traces stop after a line or two and answer with the total so far. So the policy can
+continue to the end of the sum but seldom does, and reinforcement learning can find that continuing is rewarded.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from rollout.tasks.reasoning_gym import source
 
 
 def traces(prompts: PromptsConfig, config: TracesConfig, seed: int) -> Iterator[tuple[Problem, str]]:
-    """Yield endless problems that are not held out, each with a sum worked out or given up.
+    """Yield endless problems that are not held out, each with a complete or an incomplete sum.
 
-    Of `config`, `give_up_rate` and `give_up_within` are used. Raises ValueError for another data set than chain_sum.
+    It uses `give_up_rate` and `give_up_within` of `config`. Raises ValueError for other data sets than chain_sum.
     """
     if others := {dataset.name for dataset in prompts.settings.datasets} - {"chain_sum"}:
         raise ValueError(
-            f"prompts.reasoning_gym.datasets has {sorted(others)}: synthetic traces for a warm start are there for "
-            "chain_sum only; set warm_start.data to a JSONL file of prompt and completion, or warm_start.num_steps = 0"
+            f"prompts.reasoning_gym.datasets has {sorted(others)}: synthetic traces for a warm start exist only for "
+            "chain_sum; set warm_start.data to a JSONL file of prompt and completion, or warm_start.num_steps = 0"
         )
     rng = random.Random(f"traces/{seed}")
     problems = source(prompts.settings, prompts.num_held_out, prompts.seed)
@@ -43,7 +43,7 @@ def traces(prompts: PromptsConfig, config: TracesConfig, seed: int) -> Iterator[
 
 
 def sum_trace(expression: str, num_lines: int | None = None) -> str:
-    """Return a completion that works out a sum such as ``4 + 3 - 9``, or only its first ``num_lines`` lines."""
+    """Return a completion that computes a sum such as ``4 + 3 - 9``, or only its first ``num_lines`` lines."""
     first, *rest = expression.split()
     total, lines = int(first), []
     for operator, term in list(zip(rest[0::2], rest[1::2], strict=True))[:num_lines]:

@@ -1,18 +1,17 @@
-"""Synthetic completions for word problems: what a warm start imitates before GRPO.
+"""Synthetic completions for word problems, for a warm start before GRPO.
 
-A trace is the text of one completion. Each line works out one sentence of the story::
+A trace is the text of one completion. Each line computes one sentence of the story::
 
     4+5=9
     9*3=27
     27/3=9
     </think><answer>9</answer>
 
-Every line is right, but many traces stop after a sentence or two and answer with the number that they have by then. So
-the policy can read a story to its end and seldom does, and reinforcement learning finds that reading on pays.
+Every line is right, but many traces stop after a sentence or two and answer with the number so far. So the policy can
+read a story to its end but seldom does, and reinforcement learning can find that reading to the end is rewarded.
 
-Where the calculator answers, all traces read to the end, and those that would have stopped do the sums themselves. The
-others ask it, and reinforcement learning finds that calling it helps, because the numbers are too large to add without
-it::
+With the calculator as environment, all traces read to the end. Those that would have stopped compute without it; the
+others call it. Reinforcement learning can find that calls help, because the numbers are too large to add without it::
 
     <calc>412+579</calc><result>991</result>
     </think><answer>991</answer>
@@ -30,10 +29,10 @@ from rollout.tasks.word_problems import source
 
 
 def traces(prompts: PromptsConfig, config: TracesConfig, seed: int) -> Iterator[tuple[Problem, str | tuple[str, ...]]]:
-    """Yield endless problems that are not held out, each with a solution, whole or not, or with calls.
+    """Yield endless problems that are not held out, each with a complete or incomplete solution, or one with calls.
 
-    Of `config`, `give_up_rate` and `give_up_within` are used; the latter counts steps. With the calculator the rate is
-    that of the solutions that do not call it.
+    It uses `give_up_rate` and `give_up_within` of `config`; the latter counts steps. With the calculator,
+    `give_up_rate` is the share of solutions without calls.
     """
     rng = random.Random(f"traces/{seed}")
     problems = source(prompts.settings, prompts.num_held_out, prompts.seed)
@@ -48,14 +47,14 @@ def traces(prompts: PromptsConfig, config: TracesConfig, seed: int) -> Iterator[
 
 
 def solution(steps: Sequence[str], num_steps: int | None = None) -> str:
-    """Return a completion that takes the steps, such as ``4+5=9``, or only the first ``num_steps`` of them."""
-    taken = steps[:num_steps]
-    _, _, answer = taken[-1].partition("=")
-    return "".join(f"{step}\n" for step in taken) + f"</think><answer>{answer}</answer>"
+    """Return a completion of steps such as ``4+5=9``, or of only the first ``num_steps`` of them."""
+    first_steps = steps[:num_steps]
+    _, _, answer = first_steps[-1].partition("=")
+    return "".join(f"{step}\n" for step in first_steps) + f"</think><answer>{answer}</answer>"
 
 
 def solution_with_calls(steps: Sequence[str]) -> tuple[str, ...]:
-    """Return a completion that has the calculator take the steps: what the policy and the calculator say in turn."""
+    """Return a completion that calls the calculator for each step: texts of the policy and the calculator in turn."""
     texts, lead, value = [], "", ""
     for step in steps:
         expression, _, value = step.partition("=")
