@@ -16,6 +16,7 @@ import aiohttp
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 from ray.util.state import list_nodes
+from ray.util.state.exception import RayStateApiException
 from rich.console import Console
 
 from orchestrator.config.recipe import ConfigError
@@ -71,8 +72,7 @@ def submit_run(
         raise ConfigError(f"--working-dir {working_dir}: there is no such folder, choose the folder with your code")
     address = (address or os.environ.get("RAY_API_SERVER_ADDRESS") or DEFAULT_ADDRESS).rstrip("/")
     cluster = connect(address)
-    nodes = list_nodes(address=address, filters=[("state", "=", "ALIVE")], raise_on_missing_output=False)
-    job = build_job(config, recipe, overrides, folder, len(nodes), os.environ, also_send)
+    job = build_job(config, recipe, overrides, folder, count_nodes(address), os.environ, also_send)
     submission_id = send(job, config.name, cluster)
     print_submission(job, submission_id, address, console)
     return follow(cluster, submission_id, address) if follow_it else 0
@@ -103,9 +103,28 @@ def connect(address: str) -> JobSubmissionClient:
         ) from error
 
 
+def count_nodes(address: str) -> int:
+    """Return the number of the cluster's live nodes. Raises SubmissionError if the dashboard cannot list them."""
+    try:
+        return len(list_nodes(address=address, filters=[("state", "=", "ALIVE")], raise_on_missing_output=False))
+    except RayStateApiException as error:
+        raise cannot_list("nodes", error) from error
+
+
+def cannot_list(kind: str, error: Exception) -> SubmissionError:
+    return SubmissionError(
+        f"the cluster's dashboard answers, but cannot list {kind}: try again if the cluster has just started, "
+        f"otherwise read dashboard.log and gcs_server.out in Ray's log folder on the head node ({first_line(error)})"
+    )
+
+
 def send(job: Job, name: str, cluster: JobCluster) -> str:
     """Submit the job and return its id. Raises SubmissionError while an earlier job of run `name` is running."""
-    submission_id = next_id(name, cluster.list_jobs())
+    try:
+        jobs = cluster.list_jobs()
+    except (OSError, RuntimeError) as error:
+        raise cannot_list("jobs", error) from error
+    submission_id = next_id(name, jobs)
     deadline = time.monotonic() + START_TIMEOUT_S
     while True:
         try:

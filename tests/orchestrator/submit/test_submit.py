@@ -1,6 +1,9 @@
 """Submitting a job: under which id, how it is followed, and which exit code comes back."""
 
+import json
 from collections.abc import AsyncIterator, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 
 import pytest
 from ray.job_submission import JobDetails, JobStatus
@@ -154,6 +157,45 @@ def test_a_cluster_that_does_not_answer_is_an_error_of_one_line(capsys, monkeypa
     assert main(["submit", "--address", "http://127.0.0.1:1"]) == 1
     assert "no Ray cluster answers at http://127.0.0.1:1" in (said := capsys.readouterr().err)
     assert "Traceback" not in said and "127.0.0.1:2" not in said and "127.0.0.1:3" not in said
+
+
+class HalfDashboard(BaseHTTPRequestHandler):
+    """A dashboard whose cluster has lost its control store: it knows its version, and fails at everything else."""
+
+    lists_nodes = False
+
+    def do_GET(self) -> None:
+        answers = {"/api/version": {"ray_version": "2.60.0"}}
+        if self.lists_nodes:
+            nodes = {
+                "result": [],
+                "total": 0,
+                "num_after_truncation": 0,
+                "num_filtered": 0,
+                "partial_failure_warning": "",
+            }
+            answers["/api/v0/nodes"] = {"result": True, "msg": "", "data": {"result": nodes}}
+        content = answers.get(self.path.partition("?")[0])
+        self.send_response(200 if content else 500)
+        self.send_header("Content-Type", "application/json" if content else "text/plain")
+        self.end_headers()
+        self.wfile.write(json.dumps(content).encode() if content else b"GcsClient failed\nand a long log")
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize(("lists_nodes", "kind"), [(False, "nodes"), (True, "jobs")])
+def test_a_dashboard_that_cannot_list_is_an_error_without_a_traceback(lists_nodes, kind, capsys, monkeypatch) -> None:
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "")
+    monkeypatch.setattr(HalfDashboard, "lists_nodes", lists_nodes)
+    with ThreadingHTTPServer(("127.0.0.1", 0), HalfDashboard) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        assert main(["submit", "--address", f"http://127.0.0.1:{server.server_port}"]) == 1
+        server.shutdown()
+    said = capsys.readouterr().err
+    assert f"error: the cluster's dashboard answers, but cannot list {kind}: " in said and "dashboard.log" in said
+    assert "Traceback" not in said and "long log" not in said
 
 
 def test_options_and_settings_may_stand_anywhere_on_the_line() -> None:
