@@ -1,26 +1,27 @@
-"""Grade programs by running them, in a box, against a problem's tests (rewards/sandbox).
+"""Grade programs by running them in a sandbox against a problem's tests (rewards/sandbox).
 
-The answer to a prompt is a mapping of
+The answer to a prompt is a mapping with these keys:
 
 - ``kind``: ``function`` or ``stdio``.
-- ``tests``: of functions Python source whose statements assert (HumanEval's ``check`` with its call, MBPP's asserts),
-  of programs a list of pairs ``[input, output]``. The output must be equal but for white space (sandbox/judge.py).
-- ``functions``: the names that the tests call, and ``context``: source that comes before the program and before the
-  tests, such as HumanEval's prompt. Of functions only.
-- optionally ``time_limit_s`` of a call or run, ``total_time_limit_s`` of all tests, and ``memory_mib``.
-- ``answer``: a reference solution, for people. It is not looked at, and no box is told.
+- ``tests``: for functions, Python source with assertions (HumanEval's ``check`` with its call, MBPP's asserts); for
+  programs, a list of pairs ``[input, output]``. Outputs are compared without white space (sandbox/judge.py).
+- ``functions``: the names that the tests call; ``context``: source that comes before the program and before the tests,
+  such as HumanEval's prompt. Both are only for functions.
+- optionally ``time_limit_s`` for one call or run, ``total_time_limit_s`` for all tests, and ``memory_mib``.
+- ``answer``: a reference solution, for people. It is not used, and no sandbox sees it.
 
-The parameter ``require`` says what must be protected for anything to run: all of ``network``, ``files`` and
+The parameter ``require`` names the protections without which nothing runs: all of ``network``, ``files`` and
 ``processes``, unless ``rewards.parameters.code.require`` names fewer.
 
 Two parts:
 
-- ``correctness``: 1 when every test passes, else 0.
-- ``tests_passed``: the share that passes. After a call that takes too long, or ends its process, the rest has failed.
+- ``correctness``: 1 if every test passes, else 0.
+- ``tests_passed``: the share of tests that pass. If a call takes too long, or ends its process, it and all later tests
+  have failed.
 
-The candidate and the tests run in two boxes. Only plain data passes between them, so the program cannot touch what
-decides: not by leaving early, nor by patching, nor by objects that claim to be equal. What it can still do is to treat
-the cases that it was shown as special cases.
+The program and the tests run in two separate sandboxes. Only plain data passes between them, so the program cannot
+change the verdict by exiting early, by patching the tests, or with objects that claim to be equal. It can still treat
+the cases in the prompt as special cases.
 """
 
 from __future__ import annotations
@@ -37,9 +38,9 @@ from rewards.sandbox.trial import run_trial
 PARTS = ("correctness", "tests_passed")
 
 TIME_LIMIT_S = 2.0
-"""Seconds of processor time for one call, or one run of a program. A test has three times as long by the clock."""
+"""Seconds of processor time for one call, or one run of a program. The wall-clock limit is three times as long."""
 TOTAL_TIME_LIMIT_S = 8.0
-"""Seconds by the clock for all tests of a completion: below the 10 that rewards.deadline_s allows by default."""
+"""Seconds of wall-clock time for all tests of a completion: below the default rewards.deadline_s of 10."""
 MEMORY_MIB = 512
 MAX_PROGRAM_CHARACTERS = 100_000
 _FENCE = "```"
@@ -48,7 +49,7 @@ _STATEMENT = re.compile(
     r"(?:return|if|for|while|with|try|raise|assert|yield|pass|from|import|def)\b|[\w.]{1,80}\("
     r"|[\w.,* \[\]'\"]{1,80}[-+*/%|&^@<>]{0,2}=(?!=)"
 )
-"""The beginning of a line that may be Python, so that no box is started for prose."""
+"""The beginning of a line that may be Python, so that no sandbox is started for prose."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,7 @@ class ProgramVerdict:
     passed: int
     total: int
     reason: str
-    """For people: the first thing that went wrong; empty when all tests pass."""
+    """For people: the first failure; empty if all tests pass."""
 
     @property
     def is_correct(self) -> bool:
@@ -66,10 +67,10 @@ class ProgramVerdict:
 
 
 def score(text: str, answer: Mapping[str, Any], *, require: Sequence[str] = REQUIRED) -> dict[str, float]:
-    """Return the parts of a completion's reward. ``require`` says what must be protected for anything to run.
+    """Return the parts of a completion's reward. ``require`` names the protections without which nothing runs.
 
-    Raises KeyError and ValueError when the answer cannot be judged for any text, and SandboxError when this machine
-    cannot protect what it must.
+    Raises KeyError or ValueError if the answer cannot be used for any text, and SandboxError if this machine lacks a
+    required protection.
     """
     may_be_bare = is_natural(answer) and answer["kind"] == "function"
     program = extract_program(text, may_be_bare, answer.get("functions", ()))
@@ -80,22 +81,25 @@ def score(text: str, answer: Mapping[str, Any], *, require: Sequence[str] = REQU
 
 
 def check_reference(answer: Mapping[str, Any]) -> str | None:
-    """Return what is wrong when no program could pass: there are no tests. Nothing is run."""
+    """Return what is wrong if no program could pass, because there are no tests. Run nothing."""
     return None if answer["tests"] else "tests is empty: there is nothing that a program could pass"
 
 
 def prepare(*, require: Sequence[str] = REQUIRED) -> None:
-    """Raise SandboxError, with the fix, when programs cannot be run safely on this machine."""
+    """Raise SandboxError, with the fix, if programs cannot run safely on this machine."""
     check_protections(tuple(require))
 
 
 def extract_program(text: str, may_be_bare: bool = False, functions: Sequence[str] = ()) -> str | None:
-    """Return the program in a completion, or None.
+    """Return the program in a completion; None if there is none.
 
-    It is what the last complete pair of answer tags holds, without a fence around it; where there is no such pair, a
-    closed block: the last that defines one of the ``functions`` that are wanted, or else the last fenced as Python, or
-    else the last fenced as no language; with ``may_be_bare`` and neither, the text itself up to the first line that is
-    not indented: a function's body that goes on where the prompt ended, be it behind the first line's indent.
+    The first of these that exists is the program:
+
+    1. the content of the last complete pair of answer tags, without a fence around it;
+    2. the last closed block that defines one of ``functions``, else the last one fenced as Python, else the last one
+       fenced without a language;
+    3. with ``may_be_bare``, and without any fence, the text up to the first line that is not indented: the body of a
+       function that the prompt began, also if the prompt ended with the first line's indent.
     """
     program = _answer(text, functions)
     if program is None:
@@ -109,13 +113,13 @@ def _answer(text: str, functions: Sequence[str]) -> str | None:
     answer = tagged(text)
     if answer is None or _FENCE not in answer:
         return answer
-    # The closing tag closes a fence too, and one at the end of the last line of code is no line of its own.
+    # The closing tag also closes an open fence. A fence may end the last line of code instead of its own line.
     return _chosen(_blocks(answer.rstrip().removesuffix(_FENCE).rstrip() + f"\n{_FENCE}"), functions)
 
 
 def _chosen(blocks: Sequence[tuple[str, str]], functions: Sequence[str]) -> str | None:
-    """Return the block that is the program; samples of use and of output may stand around it."""
-    # Not \s, which goes on over line breaks: quadratic in a program of empty lines.
+    """Return the block that is the program; other blocks may show examples of use or output."""
+    # Not \s, which also matches line breaks: that takes quadratic time in a program of empty lines.
     defines = re.compile(rf"^[ \t]*(?:async[ \t]+)?def[ \t]+(?:{'|'.join(map(re.escape, functions))})\b", re.MULTILINE)
     wanted = [block for _, block in blocks if functions and defines.search(block)]
     labelled = [block for language, block in blocks if language]
@@ -124,9 +128,9 @@ def _chosen(blocks: Sequence[tuple[str, str]], functions: Sequence[str]) -> str 
 
 
 def _blocks(text: str) -> list[tuple[str, str]]:
-    """Return language and inside of the closed fences of a language that will do. A fence begins its line."""
+    """Return language and content of each closed fenced block in Python or no language. A fence begins its line."""
     block: list[str] | None = None
-    found: list[tuple[str, str]] = []
+    blocks: list[tuple[str, str]] = []
     language = ""
     indent = 0
     for line in text.split("\n"):
@@ -139,9 +143,9 @@ def _blocks(text: str) -> list[tuple[str, str]]:
             language = line.strip().removeprefix(_FENCE).strip().lower()
         elif is_fence:
             if language in _LANGUAGES:
-                found.append((language, "\n".join(block or [])))
+                blocks.append((language, "\n".join(block or [])))
             block = None
-    return found
+    return blocks
 
 
 def _body(text: str) -> str:
@@ -153,7 +157,7 @@ def _body(text: str) -> str:
 
 
 def judge(program: str, answer: Mapping[str, Any], require: Sequence[str] = REQUIRED) -> ProgramVerdict:
-    """Run the tests. Raises as ``score`` does."""
+    """Run the tests and return the verdict. Raises the same errors as ``score``."""
     problem = {
         "kind": answer["kind"],
         "tests": answer["tests"],
@@ -168,7 +172,7 @@ def judge(program: str, answer: Mapping[str, Any], require: Sequence[str] = REQU
     job = {"program": program, **{name: problem[name] for name in ("context", "functions", "time_limit_s")}}
     limits = Limits(problem["total_time_limit_s"], answer.get("memory_mib", MEMORY_MIB))
     result = run_trial(role, job, problem, limits, require)
-    if result is None:  # the values that it was given cost the judge all of its time or memory
+    if result is None:  # the program's values used up the judge's time or memory
         return ProgramVerdict(0, 1, "the tests did not come to an end")
     if "invalid" in result:
         raise ValueError(f"this problem cannot be judged: {result['invalid']}")

@@ -1,26 +1,28 @@
-r"""Grade Countdown: combine the given numbers by + - * / to hit the target exactly.
+r"""Grade Countdown: combine the given numbers with + - * / to reach the target exactly.
 
 The answer to a prompt is ``{"numbers": [3, 7, 9], "target": 33}``, and optionally ``"must_use_all"`` (default True),
 ``"exact_division"`` (default False: fractions are allowed, and exact) and ``"extraction": "natural"``. Two parts:
 
-- ``correctness``: 1 when the answer is an expression, uses each number once and equals the target exactly; else 0.
-- ``closeness``: how near an expression over the right numbers comes: 1 at the target, 0.5 when 10% off, 0 without one.
+- ``correctness``: 1 if the answer is an expression, uses each number once and equals the target exactly; else 0.
+- ``closeness``: how close an expression with the right numbers comes: 1 at the target, 0.5 if 10% off; 0 if there is no
+  such expression.
 
-The answer is what the last ``<answer>…</answer>`` holds. Together with the general part ``answer_tags`` weights of
-0.9 and 0.1 pay 1.0, 0.1 or 0.0, as TinyZero does: an answer that is not an expression still earns 0.1. What TinyZero
-does otherwise:
+The answer is the content of the last ``<answer>…</answer>``. With weights of 0.9 for ``correctness`` and 0.1 for the
+general part ``answer_tags`` the reward is 1.0, 0.1 or 0.0, as in TinyZero: an answer that is not an expression still
+earns 0.1. TinyZero differs in these points:
 
-- It reads the last line only. Here an answer counts wherever it stands, the reasoning before it closed or not.
-- It pays 0.1 for empty tags. Here they hold no answer, nor does an empty box inside them.
-- It refuses an ``=``, yet its prompt asks for an equation: of 316 real tagged answers 6 are one, two of them right.
-  Here a true one (``91 - 76 + 66 = 81``, ``81 = 91 - 76 + 66``) counts like its expression, a false one is wrong.
-- It calls eval: signs, decimals and powers pass, and floats within 1e-5 of the target. Here arithmetic.py says what is
-  an expression, and fractions are exact.
+- It reads only the last line. Here the answer may be anywhere, and the reasoning before it need not be closed.
+- It gives 0.1 for empty tags. Here empty tags, or tags with an empty box, are not an answer.
+- It refuses an ``=``, although its prompt asks for an equation: of 316 real tagged answers 6 are equations, two of them
+  right. Here a true equation (``91 - 76 + 66 = 81``, ``81 = 91 - 76 + 66``) counts like its expression, and a false
+  equation is wrong.
+- It calls eval, so it accepts signs, decimals and powers, and floats within 1e-5 of the target. Here arithmetic.py
+  defines what an expression is, and fractions are exact.
 
-In the natural format nothing is asked for, so the answer must be found. It is the last expression over the right
-numbers; not simply the last expression, which is often a check of it (``9 + 3 = 12, 12 * 7 = 84``). Where the text
-states an answer all the same (tags, ``\boxed``, ``the answer is …``), an expression there, or a number other than the
-target, decides alone. The target may stand on either side: ``33 = …``.
+In the natural format the prompt asks for no tags, so the answer must be found in the text. It is the last expression
+with the right numbers. It is not simply the last expression, which is often a check (``9 + 3 = 12, 12 * 7 = 84``). If
+the text still states an answer (tags, ``\boxed``, ``the answer is …``) that is an expression, or a number other than
+the target, only that counts. The target may be on either side: ``33 = …``.
 """
 
 from __future__ import annotations
@@ -44,36 +46,36 @@ _EQUALS = re.compile("==?")
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """One problem: what may be used, and what must come out."""
+    """One problem: the given numbers, the target, and what is allowed."""
 
     numbers: Sequence[int]
     target: int
     must_use_all: bool = True
-    """False lets an expression leave numbers out."""
+    """If False, an expression may leave out numbers."""
     exact_division: bool = False
-    """True forbids quotients that are not whole, on the way too."""
+    """If True, every quotient must be a whole number, also in intermediate results."""
 
     @classmethod
     def of(cls, answer: Mapping[str, Any]) -> Rules:
-        """Read a problem. Raises KeyError when ``answer`` lacks the numbers or the target."""
+        """Read a problem. Raises KeyError if ``answer`` lacks the numbers or the target."""
         options = {name: answer[name] for name in ("must_use_all", "exact_division") if name in answer}
         return cls(tuple(int(number) for number in answer["numbers"]), int(answer["target"]), **options)
 
 
 @dataclass(frozen=True, slots=True)
 class CountdownVerdict:
-    """The finding about one answer."""
+    """The verdict on one answer."""
 
     is_correct: bool
     reason: str
-    """For people: ``correct``, or the first thing that is wrong, such as ``uses 7 twice``."""
+    """For people: ``correct``, or the first mistake, such as ``uses 7 twice``."""
     value: Fraction | None = None
-    """None when the expression has no value."""
+    """None if the expression has no value."""
     has_right_numbers: bool = False
 
 
 def score(text: str, answer: Mapping[str, Any]) -> dict[str, float]:
-    """Return the parts of a completion's reward. Raises KeyError when ``answer`` lacks the numbers or the target."""
+    """Return the parts of a completion's reward. Raises KeyError if ``answer`` lacks the numbers or the target."""
     verdict = grade(text, answer)
     return {
         "correctness": float(verdict.is_correct),
@@ -82,12 +84,12 @@ def score(text: str, answer: Mapping[str, Any]) -> dict[str, float]:
 
 
 def explain(text: str, answer: Mapping[str, Any]) -> str:
-    """Return the first thing that is wrong with a completion, for people."""
+    """Return the first mistake in a completion, for people."""
     return grade(text, answer).reason
 
 
 def grade(text: str, answer: Mapping[str, Any]) -> CountdownVerdict:
-    """Return whether the text's answer solves the problem, and why not. Raises KeyError as ``score`` does."""
+    """Return whether the text's answer solves the problem, and why not. Raises the same KeyError as ``score``."""
     rules = Rules.of(answer)
     if is_natural(answer):
         return _grade_prose(text, rules)
@@ -100,14 +102,14 @@ def grade(text: str, answer: Mapping[str, Any]) -> CountdownVerdict:
 def check(
     expression: str, numbers: Sequence[int], target: int, must_use_all: bool = True, exact_division: bool = False
 ) -> CountdownVerdict:
-    """Return whether ``expression`` solves the problem, and why not. Never raises on any text."""
+    """Return whether ``expression`` solves the problem, and why not. Never raises, whatever the text."""
     return _grade_expression(expression, Rules(numbers, target, must_use_all, exact_division))
 
 
 def closeness(value: Fraction | None, target: Fraction | int) -> float:
     """Return ``1 / (1 + 10 e)`` with the relative error ``e = |value - target| / |target|``; 0.0 without a value.
 
-    For a target of 0 the error is ``|value|``. It is 1 at the target, 0.5 when 10% off, 0.09 when 100% off.
+    For a target of 0 the error is ``|value|``. The result is 1 at the target, 0.5 if 10% off, 0.09 if 100% off.
     """
     if value is None:
         return 0.0
@@ -136,7 +138,7 @@ def _grade_prose(text: str, rules: Rules) -> CountdownVerdict:
     number = stated.strip(" .*_$")
     if result(number) not in (None, rules.target):
         return _grade_expression(number, rules)
-    # Where an answer is announced the reasons come after it, elsewhere before it.
+    # A stated answer is followed by its explanation, so its first equation counts; elsewhere the last one counts.
     equation = _best(reversed(list(equations(stated))), rules) or _best(equations(text), rules)
     if equation is None:
         return CountdownVerdict(False, "no expression in the text")
@@ -145,10 +147,10 @@ def _grade_prose(text: str, rules: Rules) -> CountdownVerdict:
     return _judge(answer, [side for side in equation if side is not answer], rules)
 
 
-def _best(found: Iterable[Equation], rules: Rules) -> Equation | None:
-    """Return the first found with a side over the right numbers, or else the first found."""
+def _best(candidates: Iterable[Equation], rules: Rules) -> Equation | None:
+    """Return the first equation with a side over the right numbers, or else the first equation."""
     first = None
-    for equation in found:
+    for equation in candidates:
         if any(_fits(side, rules) for side in equation):
             return equation
         first = first or equation
@@ -160,7 +162,7 @@ def _fits(expression: Expression, rules: Rules) -> bool:
 
 
 def _judge(answer: Expression, claims: Sequence[Expression], rules: Rules) -> CountdownVerdict:
-    """Return the verdict on ``answer``; ``claims`` are what the text says that it equals."""
+    """Return the verdict on ``answer``; ``claims`` are the values that the text gives for it."""
     wrong = _wrong_numbers(answer.numbers, rules)
     try:
         value = answer.value(rules.exact_division)

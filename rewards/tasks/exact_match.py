@@ -1,19 +1,19 @@
-"""Grade questions whose answer is a word, a few words or a list of them, such as bAbI's.
+"""Grade questions whose answer is a word, a few words or a list of words, such as bAbI's.
 
-The answer to a prompt is ``{"answer": "kitchen"}``, or with aliases, any of which is right, ``{"answer": ["s,e",
-"south, east"]}``; and optionally ``"ordered": true``, when the order of a list matters, as for bAbI's paths.
+The answer to a prompt is ``{"answer": "kitchen"}``. A list such as ``{"answer": ["s,e", "south, east"]}`` gives aliases
+that are all right. ``"ordered": true`` is optional: the order of a list then matters, as for bAbI's paths.
 
-The answer of a text is, in this order: what its last pair of answer tags holds; or else whichever stands last of
-``Answer: kitchen``, ``The answer is the kitchen`` and a box. In the natural format, and without one of those, it is the
-end of the text: ``So Mary is in the kitchen.`` answers ``kitchen``, unless that sentence denies (``not``, ``never``).
+The answer of a text is the content of its last pair of answer tags. Without tags it is the last of these: ``Answer:
+kitchen``, ``The answer is the kitchen``, a box. Without those, in the natural format only, it is the end of the text:
+``So Mary is in the kitchen.`` answers ``kitchen``, unless the sentence is negated (``not``, ``never``).
 
-Two answers are the same when their words, operators and signs are (rewards/parsing/words.py): case, punctuation, spaces
-and the articles a, an, the do not count, but ``C`` is not ``C++``, ``x - y`` not ``x + y``, ``1/2`` not ``1 2`` and
-``50%`` not ``50``. A currency may be left out, but not be another one.
+Two answers are the same if their words, operators and signs are the same (rewards/parsing/words.py). Case, punctuation,
+spaces and the articles a, an, the do not count, but ``C`` is not ``C++``, ``x - y`` is not ``x + y``, ``1/2`` is not
+``1 2`` and ``50%`` is not ``50``. A currency may be missing, but it must not be a different one.
 
-A reference with commas is a list (``apple,football``); the parts of a given list may be separated by commas,
-semicolons, line breaks, or ``and``, and may come in any order. Of ``Garden? No, kitchen`` the last counts, and where
-another answer follows the first, as in ``Kitchen. Or the garden.``, there is none.
+A reference with commas is a list (``apple,football``). The items of a completion's list may be separated by commas,
+semicolons, line breaks, or ``and``, in any order. In ``Garden? No, kitchen`` the last answer counts. If another answer
+follows the first, as in ``Kitchen. Or the garden.``, there is no answer.
 
 - ``correctness``: 1 if the answer is the reference or one of its aliases, otherwise 0.
 """
@@ -31,18 +31,18 @@ from rewards.parsing.words import without_bullets, words_of
 PARTS = ("correctness",)
 
 MAX_CHARACTERS = 1_000
-"""Longest answer that is looked at; a longer one is wrong."""
+"""Longest answer that is compared; a longer answer is wrong."""
 
 _BEFORE_OPERAND = frozenset(["<=", ">=", "!=", *"-+*/^<>√~±"])
-"""What stands right before an operand belongs to it: ``-5`` does not end in 5."""
+"""A sign right before an operand belongs to it: ``-5`` does not end in 5."""
 _ANOTHER = re.compile(
     r"\W{0,4}(?:(?:or|and|also|maybe|perhaps|possibly|alternatively|either|no)\b|(?:(?:an?|the)\s)?[^\s]{1,40}\s{0,4}\Z)",
     re.I,
 )
-"""Another answer behind the first: a word alone, or what begins with ``or``."""
+"""Another answer after the first: a single word, or text that begins with ``or`` and the like."""
 _CURRENCY = re.compile(r"[€£¥₹$](?=\s?[0-9.])|(?<=[0-9])\s?[€£¥₹$]")
 _COMMA = re.compile(r",(?!(?<=[0-9],)[0-9]{3}(?![0-9]))")
-"""But not that of ``1,200``."""
+"""A comma that is not a thousands separator, as in ``1,200``."""
 _SEPARATOR = re.compile(rf"{_COMMA.pattern}|[;\n]|\band\b|\s&\s", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"[.!?](?=\s)")
 _DENIAL = re.compile(r"\b(?:not|no longer|never|neither|nor)\b|n['’]t\b", re.IGNORECASE)
@@ -66,7 +66,7 @@ def score(text: str, answer: Mapping[str, Any]) -> dict[str, float]:
 
 
 def is_same(given: str, reference: str, ordered: bool) -> bool:
-    """Return whether two answers are the same. Raises ValueError when the reference has no words."""
+    """Return whether two answers are the same. Raises ValueError if the reference has no words."""
     expected = _expected(reference)
     if not expected:
         raise ValueError(f"answer = {reference!r}: the reference is empty")
@@ -74,16 +74,16 @@ def is_same(given: str, reference: str, ordered: bool) -> bool:
         return False
     for stated in _readings(given):
         for separator in _separators(expected):
-            found = parts(stated, separator)
-            if found == expected or (len(found) > 1 and not ordered and sorted(found) == sorted(expected)):
+            items = parts(stated, separator)
+            if items == expected or (len(items) > 1 and not ordered and sorted(items) == sorted(expected)):
                 return not _has_another_currency(given, reference)
     return False
 
 
 def _readings(given: str) -> Iterator[str]:
-    r"""Yield what a stated answer may mean: all of it, a box in it, or its first sentence if no other answer follows.
+    r"""Yield the readings of a stated answer: all of it, a box in it, or its first sentence if no other answer follows.
 
-    ``The kitchen. Mary went there.`` answers in its first sentence, ``Kitchen? No, garden`` does not.
+    ``The kitchen. Mary went there.`` answers in its first sentence, but ``Kitchen? No, garden`` does not.
     """
     yield given
     stated = after_retraction(from_box(given))
@@ -97,13 +97,13 @@ def _readings(given: str) -> Iterator[str]:
 
 
 def _has_another_currency(given: str, reference: str) -> bool:
-    """Return whether both name a currency, and not the same: one that is left out does no harm."""
+    """Return whether both name a currency, but different ones."""
     ours, theirs = ({sign.strip() for sign in _CURRENCY.findall(text)} for text in (given, reference))
     return bool(ours and theirs and ours != theirs)
 
 
 def ends_in(text: str, reference: str, ordered: bool) -> bool:
-    """Return whether the last sentence of a text ends in the reference, and neither denies it nor leaves a choice."""
+    """Return whether the last sentence of a text ends in the reference, without a negation or an ``or`` before it."""
     end = text.rstrip()[-MAX_CHARACTERS:]
     sentence = _SENTENCE_END.split(end.rpartition("\n")[2])[-1]
     expected = _expected(reference)
@@ -117,10 +117,9 @@ def ends_in(text: str, reference: str, ordered: bool) -> bool:
 
 
 def _may_hold(sentence: str, expected: Parts) -> bool:
-    """Return False, at little cost, where the words cannot be in the sentence: mostly it ends in something else.
+    """Return False if the expected words cannot be in the sentence. This cheap check answers most cases.
 
-    Reading a sentence leaves out signs and spaces, and adds letters and digits only for ``&``, LaTeX and what is no
-    ASCII.
+    ``parts`` drops signs and spaces, and adds letters and digits only for ``&``, LaTeX and characters outside ASCII.
     """
     if not sentence.isascii() or "\\" in sentence or "&" in sentence:
         return True
@@ -129,22 +128,22 @@ def _may_hold(sentence: str, expected: Parts) -> bool:
 
 
 def _end_in(last: Parts, expected: Parts, ordered: bool) -> bool:
-    """Return whether the last parts of a sentence are the expected ones, but for what stands before the first."""
+    """Return whether the last parts of a sentence are the expected ones; the first may have more words before it."""
     first, *others = last
     for begun in expected[:1] if ordered else expected:
         rest = list(expected)
         rest.remove(begun)
-        before, found = first[: -len(begun)], first[-len(begun) :]
+        before, ending = first[: -len(begun)], first[-len(begun) :]
         is_operand = begun[0][0].isdigit() or len(begun[0]) == 1
         is_partial = before[-1:] == ("or",) or (is_operand and not _BEFORE_OPERAND.isdisjoint(before[-1:]))
-        if found == begun and not is_partial and (others == rest or (not ordered and sorted(others) == sorted(rest))):
+        if ending == begun and not is_partial and (others == rest or (not ordered and sorted(others) == sorted(rest))):
             return True
     return False
 
 
 @lru_cache(maxsize=1024)
 def _expected(reference: str) -> Parts:
-    """Return the parts of a reference, which a whole group of completions is compared with."""
+    """Return the parts of a reference. It is cached, because all completions of a group are compared with it."""
     return parts(reference, _COMMA)
 
 
@@ -153,7 +152,7 @@ def _separators(expected: Parts) -> tuple[re.Pattern[str] | None, ...]:
 
 
 def parts(answer: str, separator: re.Pattern[str] | None) -> Parts:
-    """Return the words of the answer, or of each of its parts; parts without words are left out."""
+    """Return the words of each part of the answer, without empty parts. Without a separator the answer is one part."""
     plain = without_bullets(answer)
     if separator is None:
         words = words_of(plain)

@@ -1,4 +1,4 @@
-"""Grade games whose environment gives all the parts itself, such as those of OpenEnv."""
+"""Grade games whose environment computes all parts itself, such as games of OpenEnv."""
 
 from __future__ import annotations
 

@@ -1,15 +1,15 @@
 r"""Grade mathematics whose answer is an expression: a number, a formula, a set, an interval, a matrix, a word.
 
-The answer to a prompt is ``{"answer": "\\frac{1}{2}"}``: the reference in LaTeX or plain, boxed or not.
+The answer to a prompt is ``{"answer": "\\frac{1}{2}"}``: the reference in LaTeX or plain text, boxed or not.
 
-The answer of a text is, in this order: what its last pair of answer tags holds; or else whichever stands last of
-``\boxed{…}``, ``Answer: …`` and ``The answer is …``, of which words alone do not override a box. In the natural format,
-and where none of those can be read, it is the last expression near the end of the text.
+The answer of a text is the content of its last pair of answer tags. Without tags it is the last of these:
+``\boxed{…}``, ``Answer: …``, ``The answer is …``; words alone do not override a box. In the natural format, if that
+answer is missing or cannot be read, it is the last expression near the end of the text.
 
 A verbatim copy of the reference is always right. Otherwise both sides are rewritten into plain LaTeX
-(rewards/parsing/latex.py), units are dropped (units.py), and both are parsed whole by the parser of math-verify
-(Hugging Face) and compared (equality.py). What cannot be read to its end, and what is sure to take long (costs.py), is
-right only where it is spelled as the reference.
+(rewards/parsing/latex.py), units are dropped (units.py), and math-verify's parser (Hugging Face) parses both completely
+to compare them (equality.py). An answer that cannot be parsed completely, or that is sure to take long (costs.py), is
+right only if it has the same spelling as the reference.
 
 - ``correctness``: 1 if the answer equals the reference, otherwise 0.
 """
@@ -31,7 +31,7 @@ PARTS = ("correctness",)
 
 _NUMBER = re.compile(r"[0-9]")
 _ANNOUNCED = re.compile(rf"{ANNOUNCED.pattern}(?=\s{{0,8}}[^\n]{{0,200}}[0-9$\\^=])", re.IGNORECASE)
-"""An announcement of more than words: only such a one overrides a box."""
+"""An announcement of an answer that is not only words: only this kind overrides a box."""
 _IN_DOLLARS = r"\$(?:[^$\\]|\\.){1,300}\$"
 _LEADING_MATH = re.compile(
     rf"{_IN_DOLLARS}(?:\s{{0,3}}(?:, ?and|, ?or|,|and|or)\s{{0,3}}{_IN_DOLLARS}){{0,5}}", re.DOTALL
@@ -46,7 +46,7 @@ _RUN = re.compile(
     r"(?:[^\s]*[0-9\\][^\s]*|(?<![A-Za-z'’])[A-Za-z(\[-])(?:\s{1,2}(?:[-+*/=×·÷−^(]|\\[a-z]+|[^\s]*[0-9\\)\]][^\s]*|[a-z])(?=\s|\Z))*"
 )
 _PROSE = re.compile(r"(?<![A-Za-z\\{])[A-Za-z]{3,}[ ,]")
-"""A word that is followed by more: the parser reads it as a product of letters."""
+"""A word with text after it: the parser would read it as a product of letters."""
 _DECIMAL_COMMA = re.compile(r"-?[0-9]+,[0-9]+")
 _BASE = re.compile(r"[0-9A-F]_\{?\s*([0-9]{1,2})")
 _JOINED_BY = re.compile(r"(?<![A-Za-z])(and|or)(?![A-Za-z])")
@@ -55,7 +55,7 @@ _BOTH_CASES = re.compile(r"([a-z])(?=.*(?!\1)(?i:\1))|([A-Z])(?=.*(?!\2)(?i:\2))
 
 
 def score(text: str, answer: Mapping[str, Any]) -> dict[str, float]:
-    """Return the part of a completion's reward. Raises KeyError without a reference, ValueError when it is empty."""
+    """Return the part of a completion's reward. Raises KeyError without a reference, ValueError if it is empty."""
     written = str(answer["answer"])
     expected = reference(written)
     if is_copy(text, written):
@@ -68,7 +68,7 @@ def score(text: str, answer: Mapping[str, Any]) -> dict[str, float]:
 
 
 def is_copy(text: str, written: str) -> bool:
-    """Return whether the text's answer, in tags or a box, is the reference as it is written."""
+    """Return whether the text's answer, in tags or a box, is a verbatim copy of the reference."""
     inside = tagged(text)
     if inside is None:
         box = last_box(text)
@@ -77,14 +77,14 @@ def is_copy(text: str, written: str) -> bool:
 
 
 def stated_expression(text: str) -> str | None:
-    """Return the expression that the text states as its answer; None when it states none."""
+    """Return the expression that the text states as its answer; None if it states no answer."""
     stated = stated_answer(text, _ANNOUNCED)
     if stated is None:
         stated = stated_answer(text)
     if stated is None:
         return None
     if len(stated) > MAX_CHARACTERS:
-        stated = stated[: 2 * MAX_CHARACTERS]  # still too long, and cheap
+        stated = stated[: 2 * MAX_CHARACTERS]  # still too long to be parsed, but cheap to search
     box = last_box(stated)
     if box is not None:
         return box.text
@@ -98,7 +98,7 @@ def stated_expression(text: str) -> str | None:
 
 @lru_cache(maxsize=1024)
 def reference(text: str) -> str:
-    """Return the expression of a reference: its last box's, or else all of it. Raises ValueError when it is empty."""
+    """Return the expression in the last box of a reference, or else all of it. Raises ValueError if it is empty."""
     box = last_box(text)
     plain_box = None if box is not None else _PLAIN_BOX.search(text)
     expression = box.text if box is not None else plain_box[1] if plain_box is not None else text
@@ -132,9 +132,9 @@ def is_equal(given: str, expected: str) -> bool:
 
 
 def contradicts(latex: str, wanted: str) -> bool:
-    """Return whether two answers differ in what their expressions do not show.
+    """Return whether two answers differ in something that their parsed expressions do not show.
 
-    That is a base, ``and`` against ``or`` between relations, and a set against a pair.
+    These are the base of a number, ``and`` against ``or`` between relations, and a set against a pair.
     """
     bases = [set(_BASE.findall(side)) for side in (latex, wanted)]
     joined = [set(_JOINED_BY.findall(side)) if re.search(r"[<>]|\\[lg]e ", side) else set() for side in (latex, wanted)]
@@ -143,7 +143,7 @@ def contradicts(latex: str, wanted: str) -> bool:
 
 
 def readings(latex: str, fold_case: bool, is_share: bool) -> Iterator[Any]:
-    r"""Yield what a rewritten answer may stand for: as it is, without its unit, ``10\%`` also as a tenth."""
+    r"""Yield the possible meanings of a rewritten answer: unchanged, without its unit, ``10\%`` also as a tenth."""
     bare, has_percent = without_percent(latex)
     whole = _equality().parsed(bare, fold_case)
     if whole is not None:
@@ -160,7 +160,7 @@ def readings(latex: str, fold_case: bool, is_share: bool) -> Iterator[Any]:
 def _is_same(expected: Any, given: Any) -> bool:
     try:
         return bool(_equality().is_same(expected, given))
-    except Exception:  # noqa: BLE001  SymPy raises many things on nonsense: an answer that cannot be compared is wrong
+    except Exception:  # noqa: BLE001  SymPy raises many errors on nonsense: an answer that cannot be compared is wrong
         return False
 
 
@@ -174,12 +174,12 @@ def _is_readable(expression: str) -> bool:
 def ends_in(text: str, expected: str) -> bool:
     """Return whether the last expression near the end of the text equals the reference."""
     last = last_expression(text)
-    # Of ``$\\sum_{k=1}^4 k = 10$`` the result may be read.
+    # In ``$\\sum_{k=1}^4 k = 10$`` the result counts too.
     return bool(last) and (is_equal(last, expected) or ("=" in last and is_equal(last.rpartition("=")[2], expected)))
 
 
 def last_expression(text: str) -> str:
-    """Return what is in mathematical mode last, unless numbers follow it; or else the last numbers of a sentence."""
+    """Return the last text in mathematical mode, unless numbers follow it; or else the last numbers of a sentence."""
     end = text.rstrip()[-MAX_CHARACTERS:]
     in_math_mode = list(_IN_MATH_MODE.finditer(end))
     if in_math_mode and not _NUMBER.search(end, in_math_mode[-1].end()):

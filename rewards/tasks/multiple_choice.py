@@ -3,17 +3,17 @@ r"""Grade questions with options, such as AQuA's, ARC's and LogiQA's.
 The answer to a prompt is ``{"answer": "B", "options": ["32400", "6000", …]}``: the letter of the right option, and the
 options' texts in the order of their letters.
 
-The answer of a text is, in this order: what its last pair of answer tags holds; or else whichever stands last of
-``\boxed{B}``, ``Answer: (B)``, ``Ans B``, ``The correct option is B``, ``B is the correct answer``, and a last line
-that is ``B`` or ``Option B`` and nothing else. In the natural format it is the last letter of an option in the text,
-unless it is denied (``not C``) or one of several (``A or C``), and without any the text of an option in such a place.
+The answer of a text is the content of its last pair of answer tags. Without tags it is the last of these:
+``\boxed{B}``, ``Answer: (B)``, ``Ans B``, ``The correct option is B``, ``B is the correct answer``, or a last line that
+is only ``B`` or ``Option B``. In the natural format the last option's letter in the text comes before all of these,
+unless it is denied (``not C``) or one of several (``A or C``).
 
 An answer names an option by its letter, first (``B``, ``(b)``, ``**B**. 6000``) or in brackets later (``6000 (B)``), or
-by its whole text where no other option reads the same. ``B or C``, ``B C`` and a copied list of options name none, nor
-does a letter with the text of another option, or one that is denied (``B isn't right``). Of ``B, no wait, C`` the last
-counts. ``A`` before a word in lower case is the article: ``A train needs 5 hours`` names no option.
+by its complete text if no other option has the same text. ``B or C``, ``B C`` and a copied list of options name no
+option; nor does a letter with the text of another option, or a denied letter (``B isn't right``). In ``B, no wait, C``
+the last letter counts. ``A`` before a word in lower case is the article: ``A train needs 5 hours`` names no option.
 
-- ``correctness``: 1 if the option is the right one, otherwise 0.
+- ``correctness``: 1 if the option is right, otherwise 0.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from rewards.parsing.extraction import (
 PARTS = ("correctness",)
 LETTERS = "ABCDEFGHIJ"
 TAIL_CHARACTERS = 200
-"""The last letter is looked for in so much of a text's end first."""
+"""The last letter is first searched in this many characters at the end of a text."""
 
 _LETTER = r"(?-i:[A-J])(?![A-Za-z0-9'’])"
 _NAMED = r"(?:correct |right |best )?(?:option|choice)"
@@ -67,7 +67,7 @@ _DENIAL = (
     rf"|(?:{_VERB}[ \t]+)?(?:be[ \t]+)?(?:(?:also|clearly|definitely|obviously|both)[ \t]+)?(?:wrong|incorrect|false"
     r"|impossible|eliminated|excluded|ruled out|invalid|out\b|too (?:small|large|big|low|high|long|short)))"
 )
-"""It stands after a letter that is denied."""
+"""Words that deny the letter before them."""
 _OTHER = rf"(?!(?-i:{_ARTICLE}))(?:[(\[*\"]{{0,3}}(?P<other>{_LETTER})|[(\[]?(?P<small>[a-j])[)\]])"
 _REMARKED = rf"[)\]*]{{0,3}}[ \t]+{_VERB}\b(?![ \t]+(?:also|correct|right|possible|fine))"
 _CLOSED = r"[)\]}*_$.\"]{0,4}"
@@ -77,14 +77,14 @@ _ANOTHER_AFTER = re.compile(
     rf"{_OTHER}(?!{_REMARKED})|{_CLOSED}\s{{0,4}}\n\s{{0,4}}(?P<next>{_LETTER})[)\]*.\s]{{0,4}}(?:\n|\Z)",
     re.IGNORECASE,
 )
-"""Another letter after one, with no word between them but such as ``or``: it is one of several."""
+"""Another letter after a letter, with only words such as ``or`` between them: the first is one of several."""
 _ANOTHER_BEFORE = re.compile(rf"({_LETTER})[)\]*]{{0,3}}[ \t]*[,;/&|+]?[ \t]*[(\[*]{{0,3}}\Z")
 _NOT_CHOSEN = re.compile(
     r"(?:\bor|\bnot|\bneither|\bnor|\bnever|\bexcept|\bthan|\binstead of|\banything but|n['’]t"
     rf"|{_LETTER}[)\]*.,]{{0,3}} and)[ \t]+(?:be[ \t]+)?(?:the[ \t]+)?(?:{_NAMED}[ \t]+)?[(\[*]{{0,3}}\Z",
     re.IGNORECASE,
 )
-"""It stands before a letter that is denied, or one of several."""
+"""Words that deny the letter after them, or make it one of several."""
 _NEGATION = re.compile(r"\b(?:not|neither|never|except|anything but)\b|n['’]t\b", re.IGNORECASE)
 _DENIED_BEFORE = re.compile(
     rf"\b(?:not|rather than|instead of)[ \t]+(?:\$?\\boxed\{{)?(?:{_NAMED}[ \t]+)?{_OTHER}[)\]}}*]{{0,3}}"
@@ -99,7 +99,7 @@ _DROPPED = re.compile(r"\{,\}|(?<=[0-9]),(?=[0-9]{3})|[\s$*_\\{}()\[\]]|(?:mathr
 def score(text: str, answer: Mapping[str, Any]) -> dict[str, float]:
     """Return the part of a completion's reward.
 
-    Raises KeyError without letter or options, ValueError when they do not fit each other.
+    Raises KeyError without the letter or the options, ValueError if the letter is not the letter of an option.
     """
     options = [str(option) for option in answer["options"]]
     letter = str(answer["answer"]).strip().upper()
@@ -112,15 +112,15 @@ def score(text: str, answer: Mapping[str, Any]) -> dict[str, float]:
 
 
 def stated_letter(text: str, options: Sequence[str]) -> str | None:
-    """Return the letter of the option that the text states as its answer; None when it states none, or several."""
+    """Return the letter of the option that the text states as its answer; None if it states none, or several."""
     stated = stated_answer(text, _STATED)
     return None if stated is None else named_option(stated, options)
 
 
 def last_letter(text: str, options: Sequence[str]) -> str | None:
-    """Return the last letter in the text that is an option's and stands alone, the article ``A`` left out.
+    """Return the last separate letter of an option in the text; the article ``A`` does not count.
 
-    None when that letter is denied or taken back, or one of several.
+    None if that letter is denied or taken back, or one of several.
     """
     known = LETTERS[: len(options)]
     last = _last_standing(text, known, max(0, len(text) - TAIL_CHARACTERS)) or _last_standing(text, known, 0)
@@ -144,13 +144,13 @@ def _last_standing(text: str, known: str, start: int) -> re.Match[str] | None:
 
 
 def named_option(stated: str, options: Sequence[str]) -> str | None:
-    """Return the letter of the option that a stated answer names; None unless it is exactly one."""
+    """Return the letter of the option that a stated answer names; None unless it names exactly one."""
     stated = unwrapped(stated)
     texts = _normalized(tuple(options))
     known = LETTERS[: len(options)]
     whole = normalize(stated)
     same = [letter for letter, text in zip(known, texts, strict=True) if text == whole]
-    if len(same) == 1 and len(whole) > 1:  # ``B cells`` is what option A says, not option B
+    if len(same) == 1 and len(whole) > 1:  # ``B cells`` may be the text of option A, and then it is not option B
         return same[0]
     if (copied := _copied_option(stated.strip(), known, texts)) is not None:
         return copied
@@ -175,7 +175,7 @@ def named_option(stated: str, options: Sequence[str]) -> str | None:
 
 
 def _copied_option(stated: str, known: str, texts: Sequence[str]) -> str | None:
-    """Return the letter of an answer that is a letter, alone or with its option's text, which may read ``No``."""
+    """Return the letter of an answer that is a letter, alone or with its option's text (which may be ``No``)."""
     leading = _LEADING.match(stated)
     if leading is None or (letter := leading["letter"].upper()) not in known:
         return None
@@ -189,13 +189,13 @@ def _pieces(rest: str) -> list[str]:
 
 
 def _other_letter(stated: str, end: int) -> str | None:
-    """Return the letter that stands beside the one that ends there, if any does."""
+    """Return another letter right after the letter that ends at ``end``; None if there is none."""
     match = _ANOTHER_AFTER.match(stated, end)
-    return None if match is None else next(found for found in match.groups() if found).upper()
+    return None if match is None else next(letter for letter in match.groups() if letter).upper()
 
 
 def _lists_another(rest: str, letter: str, texts: Sequence[str]) -> bool:
-    """Return whether the rest of an answer holds another option, letter and text, as a copy of the list does."""
+    """Return whether the rest of an answer contains another option's letter and text, as a copied list does."""
     for match in _LISTED.finditer(rest):
         other = match[1]
         own = texts[LETTERS.index(other)] if other != letter and other in LETTERS[: len(texts)] else ""
@@ -210,5 +210,5 @@ def _normalized(options: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def normalize(text: str) -> str:
-    """Return an option's text without case, spaces, brackets, dollars, thousands commas and the full stop."""
+    """Return an option's text in lower case, without spaces, brackets, dollars, thousands commas and full stop."""
     return _DROPPED.sub("", text.strip()).casefold()

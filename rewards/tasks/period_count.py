@@ -1,9 +1,9 @@
-"""Grade Period count: how many full stops a completion has.
+"""Grade Period count: count the full stops of a completion.
 
-The one part, ``periods``, is the plain count of ``.`` in the assistant's turn; the prompt's text is not in it. It is
-bounded by the turn's length and has no other ceiling, so the weight sets its scale: ``rewards.weights = { periods = 0.3
-}`` pays 1.2 for four of them. ``...`` counts as three. The KL to the reference keeps a policy from writing nothing but
-full stops, which is the point of the demonstration.
+The only part, ``periods``, is the number of ``.`` in the assistant's turn, without the prompt's text. Only the turn's
+length limits it, so the weight sets its scale: ``rewards.weights = { periods = 0.3 }`` gives 1.2 for four full stops.
+``...`` counts as three. The task demonstrates the KL to the reference: it prevents the policy from writing only full
+stops.
 """
 
 from __future__ import annotations
@@ -15,5 +15,5 @@ PARTS = ("periods",)
 
 
 def score(text: str, answer: Mapping[str, Any]) -> dict[str, float]:
-    """Return the parts of a completion's reward. ``answer`` is not looked at. Never raises."""
+    """Return the parts of a completion's reward. ``answer`` is ignored. Never raises."""
     return {"periods": float(text.count("."))}

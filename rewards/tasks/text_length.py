@@ -1,9 +1,9 @@
-"""Grade Text length: how near the length of a completion comes to a wanted number of words.
+"""Grade Text length: compare the length of a completion with a target number of words.
 
-The one part, ``words``, is ``1 - |n - target| / target`` for a turn of n words, at least 0: it rises from 0 for an
-empty turn to 1 at the target and falls again to 0 at twice the target. The target is ``answer["target_words"]``. L1
-trains models to keep to a length by a penalty on the same difference (LCPO-Exact, arXiv:2503.04697), besides being
-right.
+The only part, ``words``, is ``1 - |n - target| / target`` for a turn of n words, at least 0: it rises from 0 for an
+empty turn to 1 at the target, and falls again to 0 at twice the target. The target is ``answer["target_words"]``. L1
+uses a penalty on the same difference, together with correctness, to train models to keep to a length (LCPO-Exact,
+arXiv:2503.04697).
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ PARTS = ("words",)
 
 
 def score(text: str, answer: Mapping[str, Any]) -> dict[str, float]:
-    """Return the parts of a completion's reward. Raises KeyError without a target, ValueError for one below 1."""
+    """Return the parts of a completion's reward. Raises KeyError without a target, ValueError if it is below 1."""
     target = int(answer["target_words"])
     if target < 1:
-        raise ValueError(f"answer['target_words'] = {target}: a text of no words cannot be wanted; set at least 1")
+        raise ValueError(f"answer['target_words'] = {target}: the target must be at least one word; set 1 or more")
     return {"words": max(0.0, 1 - abs(num_words(text) - target) / target)}
