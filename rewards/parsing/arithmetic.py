@@ -1,8 +1,8 @@
-r"""Parse expressions out of untrusted text, and evaluate arithmetic exactly.
+r"""Parse expressions in untrusted text, and evaluate arithmetic exactly.
 
-This is the only parser of expressions: a recursive descent whose recursion is bounded, over tokens.py. A Grammar says
-what an expression may hold; Countdown's is ARITHMETIC, and rewards/parsing/formulas.py has a wider one.
-rewards/parsing/equations.py finds the expressions in running prose.
+This is the only parser of expressions: a recursive descent parser with bounded recursion, over tokens.py. A Grammar
+defines what an expression may contain; Countdown uses ARITHMETIC, and rewards/parsing/formulas.py has a larger grammar.
+rewards/parsing/equations.py finds the expressions in running text.
 
     expression = term    (("+" | "-") term)*
     term       = operand (("*" | "/") operand)*
@@ -10,15 +10,15 @@ rewards/parsing/equations.py finds the expressions in running prose.
                | ("+" | "-") operand | atom ["**" operand]   with signs
     atom       = number | name | function "(" expression ")" | "(" expression ")"
 
-A number is a run of ASCII digits. ARITHMETIC has no unary minus: Countdown combines the given numbers by binary
-operations, and with a sign -7 would be a number that was not given, a free "- -" a filler. It has no power, no decimals
-and no implicit multiplication.
+A number is a sequence of ASCII digits. ARITHMETIC has no unary minus: Countdown combines the given numbers by binary
+operations. With signs, -7 would be a number that is not given, and "- -" could be inserted freely. It has no powers, no
+decimals and no implicit multiplication.
 
-Spellings. Of the 384 real completions this was checked on, 52 write ``\times`` and 42 ``\div`` (six of them in a
-tagged answer); models that write plain prose use × ÷ and − (13, 7 and 8 of 1,200 GSM8K solutions). ``\cdot``, · and
-``\left(`` are what other models write, as are the signs that look like those (⋅ ∙ ∗ ∕ –) and Markdown's escapes
-(``\*``). All of them have one meaning only and are accepted. ``\frac`` (two answers, both wrong) would need a grammar
-of braces, and ``x`` is a letter: not accepted.
+Spellings. In the 384 real completions that this was checked on, 52 write ``\times`` and 42 ``\div`` (six of them in a
+tagged answer); models that write plain text use × ÷ and − (13, 7 and 8 of 1,200 GSM8K solutions). Other models write
+``\cdot``, · and ``\left(``, similar signs (⋅ ∙ ∗ ∕ –) and Markdown's escapes (``\*``). Each of them has only one
+meaning and is accepted. ``\frac`` (two answers, both wrong) would need a grammar with braces, and ``x`` is a letter, so
+they are not accepted.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from fractions import Fraction
 from rewards.parsing.tokens import ExpressionError, Grammar, Token, tokenize
 
 MAX_DEPTH = 32
-"""Parentheses, signs and powers inside one another."""
+"""Largest nesting of parentheses, signs and powers."""
 MAX_EXPONENT = 20
 MAX_MAGNITUDE = 10**30
-"""Largest numerator or denominator of a value on the way. Six numbers of up to 100 stay below 10**12."""
+"""Largest numerator or denominator of an intermediate value. Six numbers up to 100 stay below 10**12."""
 
 NEGATE = "negate"
-"""The sign of a parsed expression, among its tokens."""
+"""The token for a minus sign in a parsed expression."""
 
 _EXPONENT = re.compile(rf"n(?:{NEGATE})?(?:n(?:{NEGATE})?/)?")
 
@@ -60,7 +60,7 @@ CALCULATIONS = Grammar(
     {**ARITHMETIC.spellings, "^": "**"},
     has_signs=True,
 )
-"""What a calculator reads besides: signs, decimals and powers."""
+"""Countdown's expressions with signs, decimals and powers, for calculators."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,25 +68,25 @@ class Expression:
     """A parsed expression."""
 
     postfix: tuple[Token, ...]
-    """In the order of a stack machine, so that nothing recurses over the depth of a tree."""
+    """The tokens in postfix order, so that evaluation uses a stack and needs no recursion."""
 
     @property
     def numbers(self) -> tuple[int, ...]:
-        """The whole numbers in the order they were written."""
+        """The whole numbers, in the order of the text."""
         return tuple(token for token in self.postfix if isinstance(token, int))
 
     def value(self, exact_division: bool = False) -> Fraction:
         """Return the exact value of an expression without names or functions.
 
-        Raises ExpressionError on division by zero, past MAX_MAGNITUDE, and with ``exact_division`` also where a
-        quotient is not whole, as in the game's rules on television.
+        Raises ExpressionError on division by zero and for values past MAX_MAGNITUDE. With ``exact_division``, the rule
+        of the television game, it also raises if a quotient is not whole.
         """
         stack: list[Fraction] = []
         for token in self.postfix:
             if isinstance(token, int):
                 stack.append(Fraction(token))
             elif isinstance(token, float):
-                stack.append(Fraction(repr(token)))  # of the decimals as they were written
+                stack.append(Fraction(repr(token)))  # the exact decimal number in the text
             elif token == NEGATE:
                 stack.append(-stack.pop())
             else:
@@ -99,12 +99,12 @@ class Expression:
 
 
 def parse(text: str, grammar: Grammar = ARITHMETIC) -> Expression:
-    """Parse one expression that spans the whole text. Raises ExpressionError on anything else, and past the limits."""
+    """Parse a text that is one expression. Raises ExpressionError for any other text, and past the limits."""
     return _Parser(tokenize(text, grammar), grammar).parse()
 
 
 class _Parser:
-    """Recursive descent over tokens; the recursion is bounded by MAX_DEPTH."""
+    """A recursive descent parser; MAX_DEPTH bounds the recursion."""
 
     def __init__(self, tokens: list[Token], grammar: Grammar) -> None:
         self._tokens = tokens
@@ -201,7 +201,7 @@ class _Parser:
 
 
 def _check_exponent(postfix: Sequence[Token]) -> None:
-    """Raise ExpressionError unless an exponent is a whole number up to MAX_EXPONENT, or a fraction of two."""
+    """Raise ExpressionError unless an exponent is a whole number up to MAX_EXPONENT, or a fraction of two such ones."""
     shape = "".join(
         token if isinstance(token, str) else "n" if isinstance(token, int) and token <= MAX_EXPONENT else "x"
         for token in postfix
@@ -233,4 +233,4 @@ def _raised(base: Fraction, exponent: Fraction) -> Fraction:
         raise ExpressionError("a power whose exponent is not whole")
     if base == 0 and exponent < 0:
         raise ExpressionError("division by zero")
-    return base ** int(exponent)  # which _check_exponent has bounded
+    return base ** int(exponent)  # _check_exponent has limited the exponent

@@ -1,7 +1,7 @@
-r"""Say which mathematical answers are sure to be slow to parse or to compare, from their rewritten text alone.
+r"""Find mathematical answers that are sure to be slow to parse or compare, from their rewritten text alone.
 
-They are compared by their spelling only. What passes is bounded: a number has at most 30,000 digits, and
-rewards/parsing/equality.py evaluates expressions instead of transforming them.
+Only the spelling of such answers is compared. All other answers have a bounded cost: a number has at most 30,000
+digits, and rewards/parsing/equality.py evaluates expressions instead of transforming them.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ import math
 import re
 
 MAX_CHARACTERS = 300
-"""Longest answer that is parsed. The longest reference of MATH-500 has under 150."""
+"""Longest answer that is parsed. The longest reference of MATH-500 has fewer than 150 characters."""
 MAX_NESTING = 16
 MAX_ROUND_NESTING = 7
-"""The parser's time doubles with every few round brackets inside each other: 8 take most of a second."""
+"""The parser's time doubles with every few levels of nested round brackets: 8 levels take most of a second."""
 MAX_DIGITS = 50
 MAX_POWER = 10_000
-"""Largest exponent, exponents of exponents multiplied: ``2^{2010}`` is parsed, ``9^{9^9}``, ``(x^{999})^{999}`` not."""
+"""Largest exponent, or product of nested ones: ``2^{2010}`` is parsed; ``9^{9^9}`` and ``(x^{999})^{999}`` are not."""
 MAX_FACTORIAL = 1_000
 
 _NUMBER = re.compile(r"[0-9]+")
@@ -31,7 +31,7 @@ _RAISED_AGAIN = re.compile(r"[})]?\s*(?:\^|!)")
 
 
 def is_costly(latex: str) -> bool:
-    """Return whether parsing or comparing is sure to be slow: too long or nested, or too large powers or factorials."""
+    """Return whether parsing or comparing is sure to be slow: too long, too nested, too large powers or factorials."""
     if len(latex) > MAX_CHARACTERS or _COSTLY.search(latex) or nesting(latex) > MAX_NESTING:
         return True
     if nesting(latex, "(", ")") > MAX_ROUND_NESTING:
@@ -44,7 +44,7 @@ def is_costly(latex: str) -> bool:
 
 
 def nesting(latex: str, opening: str = "{[(", closing: str = "}])") -> int:
-    """Return how deep brackets of any kind, or of those given, are nested, whether they match or not."""
+    """Return how deep the brackets are nested, whether they match or not."""
     depth = deepest = 0
     for character in latex:
         depth += (character in opening) - (character in closing)
@@ -53,9 +53,9 @@ def nesting(latex: str, opening: str = "{[(", closing: str = "}])") -> int:
 
 
 def largest_power(latex: str) -> float:
-    """Return the largest exponent, those of a bracket multiplied by the largest inside it.
+    """Return the largest exponent. The exponent of a bracket is multiplied by the largest exponent inside it.
 
-    It is infinite where an exponent is itself a power of a number or a factorial, and where a bracket with powers,
+    The result is infinite if an exponent is itself a power of a number or a factorial, or if a bracket with powers,
     factorials or large products has a factorial.
     """
     levels, closed, position = [1.0], 1.0, 0
@@ -90,7 +90,7 @@ def _product(text: str) -> int:
 
 
 def _inside(latex: str, closing: int) -> str:
-    """Return what stands in the bracket that ends at a position."""
+    """Return the content of the bracket that ends at a position."""
     depth = 0
     for position in range(closing, -1, -1):
         depth += (latex[position] in "}])") - (latex[position] in "{[(")
@@ -100,7 +100,7 @@ def _inside(latex: str, closing: int) -> str:
 
 
 def _exponent(latex: str, match: re.Match[str]) -> tuple[str, int]:
-    """Return an exponent and where it ends: a number, a letter, or what reaches to the end of its braces."""
+    """Return an exponent and its end position. It is a number, a letter, or the text up to its closing brace."""
     start = match.end()
     if match["number"]:
         return match["number"], start

@@ -1,8 +1,8 @@
-r"""Parse rewritten LaTeX as math-verify does, and decide whether two expressions are equal in bounded time.
+r"""Parse rewritten LaTeX like math-verify, and decide in bounded time whether two expressions are equal.
 
-latex2sympy, the parser behind math-verify, reads the whole text or nothing, and evaluates nothing. Numbers and formulas
+latex2sympy, the parser of math-verify, parses the complete text or nothing, and evaluates nothing. Numbers and formulas
 are compared by their values (values.py). Lists, tuples, intervals, unions, matrices and relations are compared part by
-part. What is left, such as a set against an inequality, is math-verify's to decide, if it is small.
+part. Other pairs, such as a set and an inequality, are left to math-verify if they are small.
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ from sympy.core.relational import Relational
 
 from rewards.parsing.values import NUM_POINTS, agree, same_values, values_at_points
 
-logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns that it has no time limit of its own: meant
+# Hide its warning that it has no time limit: the worker's deadline limits the time.
+logging.getLogger("math_verify").setLevel(logging.ERROR)
 
 MAX_SMALL = 40
-"""Operations of what is left to math-verify, which solves and simplifies."""
+"""Most operations in an expression that is left to math-verify, which solves and simplifies."""
 MAX_ELEMENTS = 40
 
 _NORMALIZATION = NormalizationConfig(
@@ -42,7 +43,7 @@ _FLIPPED = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}
 
 @lru_cache(maxsize=2048)
 def parsed(latex: str, fold_case: bool = True) -> Any:
-    """Return the SymPy object that the whole text stands for; None when it cannot be read."""
+    """Return the SymPy object for the complete text; None if it cannot be parsed."""
     latex = _THOUSANDS.sub(lambda match: match[0].replace(" ", ""), latex)
     if not latex or _UNREADABLE.search(latex):
         return None
@@ -53,12 +54,12 @@ def parsed(latex: str, fold_case: bool = True) -> Any:
             normalization_config=None,
             conversion_config=ConversionConfig(lowercase_symbols=fold_case),
         )
-    except Exception:  # noqa: BLE001  the parser's only way to say so, and what it raises is not documented
+    except Exception:  # noqa: BLE001  the parser reports failures only by exceptions, which are not documented
         return None
 
 
 def is_same(expected: Any, given: Any) -> bool:
-    """Return whether a given expression equals the expected one. May raise what SymPy raises on nonsense."""
+    """Return whether a given expression equals the expected one. May raise any error of SymPy on nonsense."""
     expected, given = _without_names(expected, given)
     if sympy.nan in (expected, given) or sympy.zoo in (expected, given):
         return False
@@ -82,7 +83,7 @@ def is_same(expected: Any, given: Any) -> bool:
 
 
 def _without_names(expected: Any, given: Any) -> tuple[Any, Any]:
-    """Return both sides, of ``x = 5`` only 5 where the other side is no equation: as math-verify reads it."""
+    """Return both sides. If one is ``x = 5`` and the other is not an equation, use 5, as math-verify does."""
     if _is_named(expected) and not _has_relation(given):
         return take_last_relation(expected).rhs, given
     if not _has_relation(expected) and (_is_named(given) or _is_calculation(given)):
@@ -101,7 +102,7 @@ def _is_named(side: Any) -> bool:
 
 
 def _is_calculation(side: Any) -> bool:
-    """Return whether the side is ``48 + 24 = 72``, or ``x = 3 + 4 = 7``."""
+    """Return whether the side is a calculation such as ``48 + 24 = 72``."""
     relations = side.args if isinstance(side, And) else (side,)
     return all(isinstance(each, sympy.Eq) and not each.lhs.free_symbols for each in relations)
 
@@ -111,7 +112,7 @@ def _has_relation(side: Any) -> bool:
 
 
 def _parts(side: Any) -> Sequence[Any] | None:
-    """Return the elements of a list or a tuple, as they were written; an open interval may be a pair."""
+    """Return the elements of a list or a tuple, in the order of the text; an open interval may be a pair."""
     if isinstance(side, sympy.FiniteSet):
         return getattr(side, "_unsorted_args", side.args)
     if isinstance(side, sympy.Tuple):
@@ -128,7 +129,7 @@ def _same_parts(expected: Sequence[Any], given: Sequence[Any], is_ordered: bool)
         return False
     names = [{take_first_relation(each).lhs for each in side if _is_named(each)} for side in (expected, given)]
     is_named = [len(names) == len(side) for names, side in zip(names, (expected, given), strict=True)]
-    # ``a = 1, b = 2`` is 1, 2 in this order; ``x = 1, x = 2`` in any.
+    # ``a = 1, b = 2`` equals 1, 2 only in this order; ``x = 1, x = 2`` equals 1, 2 in any order.
     if is_ordered or (is_named[0] != is_named[1] and max(map(len, names)) == len(expected)):
         return all(map(is_same, expected, given))
     left = list(given)
@@ -150,7 +151,7 @@ def _same_intervals(expected: sympy.Interval, given: sympy.Interval) -> bool:
 
 
 def _same_names(expected: sympy.Expr, given: sympy.Expr) -> bool:
-    r"""Return whether both are one word, as ``\text{ab}`` and ``ab`` are, or Euler's number and the letter e."""
+    r"""Return whether both are the same word, such as ``\text{ab}`` and ``ab``, or Euler's number and the letter e."""
     if not (isinstance(expected, sympy.Symbol) or isinstance(given, sympy.Symbol)):
         return False
     return bool(math_verify.verify(expected, given, timeout_seconds=None))
@@ -170,7 +171,7 @@ def _same_relations(expected: Any, given: Any) -> bool:
 
 
 def _same_ratio(expected: Relational, given: Relational) -> bool:
-    """Return whether ``lhs - rhs`` of both differ by a constant factor, positive where the relations point one way."""
+    """Return whether ``lhs - rhs`` of both differ by a constant factor, positive if they point the same way."""
     signs = _RELATIONS.get(type(expected)), _RELATIONS.get(type(given))
     if signs[0] not in (signs[1], _FLIPPED.get(str(signs[1]))):
         return False
@@ -184,7 +185,7 @@ def _same_ratio(expected: Relational, given: Relational) -> bool:
 
 
 def _small_verify(expected: Any, given: Any) -> bool:
-    """Return math-verify's verdict on two expressions, of which it may have to solve or simplify small ones only."""
+    """Return math-verify's verdict on two small expressions, else False: it may need to solve or simplify them."""
     if not (_is_small(expected) and _is_small(given)):
         return False
     return bool(math_verify.verify(expected, given, timeout_seconds=None))

@@ -1,9 +1,9 @@
-r"""Find the arithmetic in running prose: ``So \(3 \times 9 + 7 = 34\) works.`` holds one equation of two sides.
+r"""Find arithmetic in running text: ``So \(3 \times 9 + 7 = 34\) works.`` contains one equation with two sides.
 
-Prose is full of signs that mean something else, so the text beside a piece of arithmetic is looked at. Dropped are the
-``5 + 3`` of ``1.5 + 3``, ``x^5 + 3``, ``5 + 3y``, ``5 + 3.25`` and ``2 x 5 + 3``. Understood are a bullet
-(``- 5 + 3``), an item's number (``2) 5 + 3``), bold type (``**5 + 3**``), LaTeX's ``$ \( \[`` and a sentence in
-brackets (``(as 5 + 3 = 8)``).
+In running text, signs often have other meanings, so the characters around a piece of arithmetic are checked. The
+``5 + 3`` of ``1.5 + 3``, ``x^5 + 3``, ``5 + 3y``, ``5 + 3.25`` and ``2 x 5 + 3`` is dropped. A bullet (``- 5 + 3``),
+the number of an item (``2) 5 + 3``), bold type (``**5 + 3**``), LaTeX's ``$ \( \[`` and a sentence in brackets
+(``(as 5 + 3 = 8)``) are understood.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from rewards.parsing.arithmetic import OPERATOR_COMMANDS, OPERATOR_SIGNS, Expres
 from rewards.parsing.tokens import MAX_CHARACTERS, MAX_DIGITS, ExpressionError
 
 MAX_TAIL_CHARACTERS = 20_000
-"""Only so much of a text's end is searched, about 5,000 tokens: an answer stands at the end."""
+"""Only the last characters of a text are searched, about 5,000 tokens: an answer is at the end."""
 
 Equation = tuple[Expression, ...]
-"""The sides between the ``=`` that are expressions; at least one of them has an operation. Usually one or two."""
+"""The sides of ``=`` that are expressions, usually one or two; at least one of them has an operation."""
 
 _DECORATION = re.compile(r"\\[()\[\],;:! ]|\\q?quad|[$`]|^[ \t]*(?:[-+*•·∙–]|[0-9]{1,3}[.)])[ \t]+", re.MULTILINE)
 _ARITHMETIC = re.compile(rf"(?:[{OPERATOR_SIGNS}0-9 \t()=]|{OPERATOR_COMMANDS})+")
@@ -29,7 +29,7 @@ _GLUED_BEFORE = re.compile(
 _GLUED_AFTER = re.compile(
     r"[\d_^%{√²³]|[A-Za-z](?![A-Za-z])|[.,][0-9]|[ \t]*(?:[xX](?![A-Za-z])|\\(?:%|d?frac|sqrt|binom))"
 )
-"""A word of two letters or more may touch a number: models forget the space, ``using14 + 32``."""
+"""A word of two or more letters may touch a number, because models forget spaces: ``using14 + 32``."""
 _LOOK_BACK = 16
 _MINUS = ("-", "−", "–", "\\-")
 _RESULT = re.compile(rf"\s*(?P<minus>\\?-|−|–)?\s*(?P<whole>[0-9]{{1,{MAX_DIGITS}}})(?:\.0{{1,{MAX_DIGITS}}})?\s*")
@@ -38,9 +38,9 @@ _RESULT = re.compile(rf"\s*(?P<minus>\\?-|−|–)?\s*(?P<whole>[0-9]{{1,{MAX_DI
 def equations(text: str) -> Iterator[Equation]:
     """Yield the equations, and expressions without ``=``, in the text's last MAX_TAIL_CHARACTERS, from last to first.
 
-    None spans two lines. Takes time linear in the tail, never raises.
+    An equation never continues on the next line. Takes linear time, and never raises.
     """
-    # The sign in front of a cut tail makes sure that half a number is not read as a whole one.
+    # The underscore before a cut tail prevents that the rest of a cut number is read as a number.
     tail = text if len(text) <= MAX_TAIL_CHARACTERS else "_" + text[-MAX_TAIL_CHARACTERS:]
     prose = _DECORATION.sub(" ", tail)
     for match in reversed(list(_ARITHMETIC.finditer(prose))):
@@ -50,7 +50,7 @@ def equations(text: str) -> Iterator[Equation]:
 
 
 def result(side: str) -> int | None:
-    """Return the whole number that a side is, negative or not, also as ``-10.0`` or ``(-10)``; None for another."""
+    """Return the value of a side that is only a whole number, such as ``10``, ``-10.0`` or ``(-10)``; else None."""
     side = side.strip()
     match = _RESULT.fullmatch(side[1:-1] if side.startswith("(") and side.endswith(")") else side)
     return None if match is None else int(match["whole"]) * (-1 if match["minus"] else 1)
@@ -79,7 +79,7 @@ def _expression(side: str) -> Expression | None:
 
 
 def _undecorated(side: str) -> str:
-    """Return a side without bold type, and without a remark's bracket such as that of ``(9 + 7 = 16)``."""
+    """Return a side without bold type, and without the single bracket of a remark such as ``(9 + 7 = 16)``."""
     side = side.lstrip(") ").rstrip("( ").removeprefix("**").removesuffix("**").strip()
     surplus = side.count("(") - side.count(")")
     while surplus > 0 and side.startswith("("):

@@ -1,7 +1,7 @@
-r"""Find where an answer stands in a text: in tags, in a LaTeX box, or after words that announce one.
+r"""Find the answer in a text: in tags, in a LaTeX box, or after words that announce it.
 
-Every function is linear in the text, which is untrusted and may be long: tags are found by plain string search, boxes
-in one pass, and a pattern's quantifiers are not nested.
+Every function takes time linear in the text, which is untrusted and may be long: tags are found by plain string search,
+boxes in one pass, and no pattern has nested quantifiers.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ ANNOUNCED = re.compile(
 r"""``The answer is``, ``**Final answer:**``, ``The answer to the question is``: the answer is the rest of the line.
 Under a heading, ``## Answer``, it is the next line."""
 _HEADING = re.compile(r"[ \t]{0,3}(?:#{1,6}[ \t]{1,3})?[*_]{0,3}(?:(?:the|my|final|correct)[ \t]){0,3}", re.IGNORECASE)
-"""The beginning of a line whose end may be a heading."""
+"""The beginning of a line that may be a heading."""
 
 _REMARK = re.compile(
     r"(?:(?:indeed|also|then|therefore|clearly) )?"
     r"(?:correct|right|wrong|incorrect|reasonable|plausible|sensible|consistent|valid|verified|supported|confirmed|accurate|clear)\b",
     re.IGNORECASE,
 )
-"""Said of an answer, but not the answer: ``So the answer is correct.``"""
+"""A remark on an answer, not an answer: ``So the answer is correct.``"""
 _WRAPPINGS = (
     *(("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"), ("**", "**"), ("```", "```"), ("`", "`")),
     *(('"', '"'), ("'", "'"), ("“", "”"), ("‘", "’")),
@@ -39,14 +39,14 @@ _JOINT = re.compile(
     rf"(?:{_APART}(?:,|;|&|,? ?\band\b|,? ?\bor\b|\\text\{{ ?(?:for [^{{}}]{{1,30}} )?(?:and|or) ?\}}"
     rf"|(?!not?\b|wait\b|wrong\b|now\b)[a-z]{{2,12}} and ){_APART}(?:[A-Za-z](?:_\{{?[A-Za-z0-9]\}}?)? ?= ?)?)"
 )
-"""The text between two boxes that are one answer."""
+"""The text between two boxes that together are one answer."""
 _BRACE = re.compile(r"\\boxed[ \t]?\{|\\fbox[ \t]?\{|\\[\\{}]|[{}]")
 _DENIED = re.compile(
     r"(?:\b(?:not|never|neither|nor|other than|instead of|rather than|anything but|except)|n['’]t)"
     r"\s{1,3}(?:be\s{1,3}|equal\s{1,3}|to\s{1,3}|the\s{1,3}|just\s{1,3}){0,3}[$\s*]{0,4}\Z|(?:\\neq?|≠)[$\s]{0,4}\Z",
     re.IGNORECASE,
 )
-"""It stands before a box that is no answer: ``\\boxed{2}, not \\boxed{3}``."""
+"""Words before a box that is not an answer: ``\\boxed{2}, not \\boxed{3}``."""
 _ANOTHER = r"[-−$(\[*\\\"]{0,4}(?:[0-9]|(?-i:[A-J])\b|boxed)"
 _RETRACTION = (
     r"(?:(?:oh|ah|but|hmm+)\b[\s,.]{1,3})?(?:no\b[\s,.:;!—–-]{1,3}(?:wait|actually|sorry)\b|wait\b[\s,.—–-]{1,3}no\b"
@@ -65,11 +65,11 @@ _RETRACTED_NEXT = re.compile(rf"[\s.,;:?!)\]}}$*_—–-]{{1,6}}{_RETRACTION}([^
 _ANSWER_BEFORE = re.compile(r"(?:[0-9$)}]|\b[A-J])\s{0,3}(?:\bor\b|\band\b|,|;|/)[\s$]{0,4}\Z")
 MAX_JOINED = 20
 _LINE = re.compile(r"\s*(\$\$[^$\n]{0,300}\n[^$]{0,300}\$\$|\\\[\s{0,9}\n[^\]]{0,300}\\\]|[^\n]*)")
-r"""The rest of a line, or a formula in a display of its own: ``\[``, the formula and ``\]`` on three lines."""
+r"""The rest of a line, or a displayed formula: ``\[``, the formula and ``\]`` on three lines."""
 
 
 class StatedAnswer(NamedTuple):
-    """An answer and where it stands, with its box or the words that announce it."""
+    """An answer and its position, which includes its box or the words that announce it."""
 
     start: int
     end: int
@@ -77,32 +77,32 @@ class StatedAnswer(NamedTuple):
 
 
 def extract_answer(text: str) -> str | None:
-    """Return what ``tagged`` returns, stripped and without the box."""
+    """Return the result of ``tagged``, stripped and without a box."""
     inside = tagged(text)
     return None if inside is None else unboxed(inside.strip())
 
 
 def tagged(text: str) -> str | None:
-    """Return what the last complete pair of answer tags holds; None when there is no such pair.
+    """Return the content of the last complete pair of answer tags; None if there is no such pair.
 
-    A later ``<answer>`` that is never closed does not count, as for TinyZero's pattern: what a completion that was cut
-    off would have answered is not known. Of nested tags the innermost pair counts.
+    A later ``<answer>`` that is never closed does not count, as in TinyZero's pattern: the final answer of a truncated
+    completion is unknown. Of nested tags, the innermost pair counts.
     """
     before_last_closing, _, _ = text.rpartition("</answer>")
     _, opening, rest = before_last_closing.rpartition("<answer>")
-    # `rest` is more than the answer when stray closing tags follow the pair.
+    # `rest` is longer than the answer if additional closing tags follow the pair.
     return rest.partition("</answer>")[0] if opening else None
 
 
 def unboxed(answer: str) -> str:
-    """Return the answer without a LaTeX box around all of it: 312 of 316 real tagged Countdown answers have one."""
+    """Return the answer without a LaTeX box around all of it: 312 of 316 real tagged Countdown answers have a box."""
     bare = unwrapped(answer)
     box = last_box(bare)
     return box.text if box is not None and (box.start, box.end) == (0, len(bare)) else answer
 
 
 def unwrapped(answer: str) -> str:
-    """Return the answer without mathematical mode, bold type, code or quotes around all of it, and a final stop."""
+    """Return the answer without a final full stop, and without math mode, bold type, code or quotes around it."""
     for _ in range(2 * len(_WRAPPINGS)):
         before = answer = answer.strip()
         answer = answer.removesuffix(".")
@@ -118,14 +118,14 @@ def unwrapped(answer: str) -> str:
 
 
 def last_box(text: str) -> StatedAnswer | None:
-    r"""Return the last ``\boxed{…}`` (or ``\fbox{…}``) whose braces balance, of nested ones the outermost; or None.
+    r"""Return the last ``\boxed{…}`` (or ``\fbox{…}``) with balanced braces; None if there is none.
 
-    A box that was cut off or denied does not count, nor do escaped braces. Boxes that are joined to it, as in
-    ``\boxed{1} and \boxed{2}``, belong to it: its text then has them all, with commas.
+    Of nested boxes, the outermost counts. A truncated or denied box and escaped braces do not count. Boxes that are
+    joined to it, as in ``\boxed{1} and \boxed{2}``, belong to it: the text then has all of them, with commas.
     """
     if "box" not in text:
         return None
-    found: list[tuple[int, int, int, int]] = []  # positions: only these boxes are cut out of the text
+    boxes: list[tuple[int, int, int, int]] = []  # positions, so that only the last boxes are cut out of the text
     opened: list[tuple[bool, int, int]] = []
     for match in _BRACE.finditer(text):
         brace = match[0]
@@ -136,18 +136,19 @@ def last_box(text: str) -> StatedAnswer | None:
         elif opened:
             is_box, start, inside = opened.pop()
             if is_box and not _DENIED.search(text[max(0, start - 40) : start]):
-                is_joined = bool(found) and found[-1][1] <= start and _JOINT.fullmatch(text, found[-1][1], start)
-                found = [*(found[-MAX_JOINED:] if is_joined else ()), (start, match.end(), inside, match.start())]
-    if not found:
+                is_joined = bool(boxes) and boxes[-1][1] <= start and _JOINT.fullmatch(text, boxes[-1][1], start)
+                boxes = [*(boxes[-MAX_JOINED:] if is_joined else ()), (start, match.end(), inside, match.start())]
+    if not boxes:
         return None
-    insides = dict.fromkeys(text[start:end].strip() for _, _, start, end in found)
-    return StatedAnswer(found[0][0], found[-1][1], ", ".join(insides))
+    insides = dict.fromkeys(text[start:end].strip() for _, _, start, end in boxes)
+    return StatedAnswer(boxes[0][0], boxes[-1][1], ", ".join(insides))
 
 
 def last_announced(text: str, announced: re.Pattern[str] = ANNOUNCED, remarks: bool = False) -> StatedAnswer | None:
-    """Return what follows the last announcement, to the end of its line, or of the next where its own is empty.
+    """Return the text after the last announcement, up to the end of its line, or of the next line if its own is empty.
 
-    Where only a remark follows, such as ``correct``, it is none; with ``remarks`` those count, and no others.
+    An announcement with only a remark after it, such as ``correct``, does not count. With ``remarks``, only such
+    announcements count.
     """
     last = None
     for match in announced.finditer(text):
@@ -165,9 +166,9 @@ def last_announced(text: str, announced: re.Pattern[str] = ANNOUNCED, remarks: b
 
 
 def after_retraction(stated: str) -> str:
-    """Return what takes the place of an answer that is taken back; ``73`` of ``72? No, 73``, and otherwise all of it.
+    """Return the text after the last retraction, such as ``73`` of ``72? No, 73``; without a retraction, all of it.
 
-    It is empty where an answer is only taken back.
+    The result is empty if an answer is taken back without a new one.
     """
     last = None
     for match in _RETRACTED.finditer(stated):
@@ -176,15 +177,15 @@ def after_retraction(stated: str) -> str:
 
 
 def retracted(text: str, end: int) -> str | None:
-    """Return the rest of the line behind words that take back what ends there; None without such words."""
+    """Return the rest of the line after words that retract the answer ending at ``end``; None without such words."""
     match = _RETRACTED_NEXT.match(text, end)
     return None if match is None else match[1]
 
 
 def from_box(stated: str) -> str:
-    r"""Return a stated answer from its last box on, the box taken off: ``72 cm`` of ``6 + 66 is \boxed{72} cm``.
+    r"""Return a stated answer from its last box on, without the box: ``72 cm`` of ``6 + 66 is \boxed{72} cm``.
 
-    It is all of it where there is no box, or where another answer is joined to it: ``71 or \boxed{72}``.
+    Return all of it if there is no box, or if another answer is joined to the box: ``71 or \boxed{72}``.
     """
     box = last_box(stated)
     if box is None or _ANSWER_BEFORE.search(stated, max(0, box.start - 20), box.start):
@@ -193,17 +194,17 @@ def from_box(stated: str) -> str:
 
 
 def stated_answer(text: str, announced: re.Pattern[str] = ANNOUNCED) -> str | None:
-    """Return the answer that the text states as its own; None when it states none.
+    """Return the answer that the text states as its own; None if it states none.
 
-    A complete pair of tags decides alone. Without one, of the last box and the last announcement the later counts, or
-    what the text says right after it to take it back. What reads like a remark on the answer is an answer where there
-    is no other.
+    A complete pair of tags decides alone. Without tags, the last box or the last announcement counts, whichever is
+    later. If the text retracts that answer right after it, the new answer counts. An announcement that looks like a
+    remark on the answer counts only if there is nothing else.
     """
     tagged = extract_answer(text)
     if tagged is not None:
         return tagged
-    found = [answer for answer in (last_box(text), last_announced(text, announced)) if answer is not None]
-    last = max(found) if found else last_announced(text, announced, remarks=True)
+    candidates = [answer for answer in (last_box(text), last_announced(text, announced)) if answer is not None]
+    last = max(candidates) if candidates else last_announced(text, announced, remarks=True)
     if last is None:
         return None
     instead = retracted(text, last.end)
@@ -211,5 +212,5 @@ def stated_answer(text: str, announced: re.Pattern[str] = ANNOUNCED) -> str | No
 
 
 def is_natural(answer: Mapping[str, Any]) -> bool:
-    """Return whether the prompt was worded without tags, so that none can be asked for."""
+    """Return whether the prompt does not ask for tags, so that they must not be required."""
     return answer.get("extraction") == "natural"

@@ -1,8 +1,8 @@
 r"""Rewrite a mathematical answer, in plain text, unicode or LaTeX, into the LaTeX that equality.py parses.
 
-``4√2`` becomes ``4\sqrt{2}``, ``5½`` becomes ``5\frac{1}{2}``, ``x != 5`` becomes ``x\neq 5``. Nothing is dropped but
-mathematical mode, spacing and the sizes of brackets, so that what cannot be read stays visible. Every function is
-bounded by the length of its text, which callers bound.
+``4√2`` becomes ``4\sqrt{2}``, ``5½`` becomes ``5\frac{1}{2}``, ``x != 5`` becomes ``x\neq 5``. Only mathematical mode,
+spacing and the sizes of brackets are dropped, so that the parser still sees everything that it cannot read. The cost of
+every function depends on the length of its text, which callers limit.
 """
 
 from __future__ import annotations
@@ -98,12 +98,12 @@ def in_latex(text: str) -> str:
 
 
 def spelling(latex: str) -> str:
-    """Return rewritten LaTeX without spaces, but for those between two digits: ``1 2`` is not ``12``."""
+    """Return rewritten LaTeX without spaces, except between two digits: ``1 2`` is not ``12``."""
     return _ALONE.sub("", latex)
 
 
 def _trimmed(text: str) -> str:
-    """Return the text without bold type, quotes or a full stop around all of it. An exclamation mark is a factorial."""
+    """Return the text without bold type, quotes or punctuation around it. An exclamation mark stays: a factorial."""
     before = ""
     while before != text:
         before = text
@@ -160,7 +160,7 @@ def _fraction_of_repeating(match: re.Match[str]) -> str:
 
 
 def _braced(text: str) -> str:
-    r"""Return the text with braces for the parentheses of ``2^(n+1)`` and ``\sqrt(2)``."""
+    r"""Return the text with braces instead of parentheses in ``2^(n+1)`` and ``\sqrt(2)``."""
     position = 0
     while match := _OPENS.search(text, position):
         depth, start = 1, match.end()

@@ -1,9 +1,9 @@
-r"""Read numbers exactly, as people and models write them.
+r"""Read numbers exactly, in the spellings of people and models.
 
-Such as ``$1,234.50``, ``7.0``, ``-3``, ``1/2``, ``2 1/2``, ``\frac{1}{2}``, ``12{,}000``, ``1.5 million``, ``50\%``.
-Nothing is computed: ``48 + 24`` is two numbers, ``10^2`` is none. A thing that looks like a number and cannot be read
-(``1,2,3``, ``1.2.3``, ``5/0``, more than MAX_DIGITS digits) is reported as None rather than passed over, so that the
-number before it is not taken for the answer. Units, currencies and percent signs are dropped.
+Examples are ``$1,234.50``, ``7.0``, ``-3``, ``1/2``, ``2 1/2``, ``\frac{1}{2}``, ``12{,}000``, ``1.5 million`` and
+``50\%``. Nothing is computed: ``48 + 24`` is two numbers, and ``10^2`` cannot be read. Text that looks like a number
+but cannot be read (``1,2,3``, ``1.2.3``, ``5/0``, more than MAX_DIGITS digits) is returned as None and not skipped, so
+that the number before it does not become the answer. Units, currencies and percent signs are dropped.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import re
 from fractions import Fraction
 
 MAX_DIGITS = 40
-"""Longest numeral, in characters. A float that was printed in full has up to 25."""
+"""Longest numeral, in characters. A float printed with all its digits has up to 25."""
 
 _LATEX = [
     (re.compile(r"(?<=[A-Za-z])\}\s{0,3}\^\s{0,3}(?:\{[0-9]\}|[0-9])"), "} "),  # \text{cm}^2, as cm^2 is a unit
@@ -52,13 +52,13 @@ _CURRENCY = "$€£¥₹"
 
 
 def numbers(text: str) -> list[Fraction | None]:
-    """Return every number of the text, in order; None for one that cannot be read."""
+    """Return every number of the text, in order; None for a number that cannot be read."""
     plain = _plain(text)
     return [_value(match, plain) for match in _NUMERAL.finditer(plain) if match["number"]]
 
 
 def last_number(text: str) -> Fraction | None:
-    """Return the last number of the text; None when there is none, or it cannot be read. Linear in the text."""
+    """Return the last number of the text; None if there is none, or it cannot be read. Takes linear time."""
     plain = _plain(text)
     last = None
     for match in _NUMERAL.finditer(plain):
@@ -67,7 +67,7 @@ def last_number(text: str) -> Fraction | None:
 
 
 def begins_with_number(text: str) -> bool:
-    """Return whether nothing but signs, currencies and markup stands before the first number."""
+    """Return whether only signs, currencies and markup come before the first number."""
     plain = _plain(text).lstrip(f" \t*_([{{~≈{_MINUS}{_CURRENCY}")
     match = _NUMERAL.match(plain)
     return match is not None and bool(match["number"])
@@ -82,10 +82,10 @@ def _plain(text: str) -> str:
 
 def _value(match: re.Match[str], text: str) -> Fraction | None:
     end = match.end()
-    # A digit of another script, or a superscript, is part of a number that this is not.
+    # A digit of another script, or a superscript, right after it makes it a different number.
     if match["power"] or (text[end : end + 1].isnumeric() and not text[end].isascii()):
         return None
-    # Nor is the square root of 72 or 72π the number 72.
+    # The square root of 72, and 72π, are not the number 72.
     if _TIMES_PI.match(text, end) or _FUNCTION.search(text, max(0, match.start() - 12), match.start()):
         return None
     value = _decimal(match["digits"] + (match["exponent"] or ""))
@@ -107,12 +107,12 @@ def _decimal(numeral: str) -> Fraction | None:
     if len(mantissa) > MAX_DIGITS or not _DECIMAL.fullmatch(mantissa):
         return None
     digits = _SEPARATORS.sub("", mantissa)
-    value = Fraction(digits) if "." in digits else Fraction(int(digits))  # several times as fast
+    value = Fraction(digits) if "." in digits else Fraction(int(digits))  # several times faster for whole numbers
     return value * Fraction(10) ** int(exponent) if exponent else value
 
 
 def _is_negative(text: str, start: int) -> bool:
-    """Return whether a minus before the number is a sign: not one between two operands, of a range, or a bullet."""
+    """Return whether a minus before the number is its sign, and not an operator, part of a range, or a bullet."""
     before = text[max(0, start - 20) : start].rstrip(_CURRENCY)
     if before.rstrip().lower().endswith(("negative", "minus")):
         return True

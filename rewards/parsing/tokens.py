@@ -1,4 +1,4 @@
-"""Cut an expression into numbers, names and operators, by a grammar that says which there are."""
+"""Split an expression into numbers, names and operators, as its grammar defines them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 MAX_CHARACTERS = 500
 MAX_TOKENS = 100
 MAX_DIGITS = 10
-"""Digits of a whole number."""
+"""Most digits of a whole number."""
 
 Token = int | float | str
 """A number, a name, or one of ``+ - * / ** ( )``."""
@@ -23,10 +23,11 @@ class ExpressionError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Grammar:
-    """What an expression may hold besides whole numbers, the four operations and parentheses."""
+    """The tokens that an expression may contain."""
 
     token: re.Pattern[str]
-    """Its groups ``whole``, ``decimal`` and ``name``, if any; a match of none is an operator or a parenthesis."""
+    """Matches one token. It may have the groups ``whole``, ``decimal`` and ``name``; a match of none of these groups is
+    an operator or a parenthesis."""
     spellings: Mapping[str, str] = field(default_factory=dict)
     """Other spellings of operators and parentheses."""
     names: Set[str] = frozenset()
@@ -37,7 +38,7 @@ class Grammar:
 
 
 def tokenize(text: str, grammar: Grammar) -> list[Token]:
-    """Return the tokens of the whole text. Raises ExpressionError for anything else in it, and past the limits."""
+    """Return the tokens of a text. Raises ExpressionError if it contains anything else, and past the limits."""
     if len(text) > MAX_CHARACTERS:
         raise ExpressionError(f"{len(text)} characters, more than {MAX_CHARACTERS}")
     tokens: list[Token] = []

@@ -1,7 +1,7 @@
-r"""Take units, currencies and percent signs off a rewritten answer, and find the words of one that is words.
+r"""Remove units, currencies and percent signs from a rewritten answer, and find the words of an answer in words.
 
-A unit is what follows a number in words: ``3 people``, ``5\text{ cm}^2``, ``3 km/h``. Words that belong to mathematics,
-such as ``3 thirds``, ``5 or more`` or ``2 squared``, are none, nor is a letter that touches its number: ``3t``.
+A unit consists of words after a number: ``3 people``, ``5\text{ cm}^2``, ``3 km/h``. Words of mathematics are not units
+(``3 thirds``, ``5 or more``, ``2 squared``), and a letter that touches its number is not a unit either: ``3t``.
 """
 
 from __future__ import annotations
@@ -42,24 +42,24 @@ _TEXT = re.compile(r"\\text\s*\{([^{}]*)\}")
 
 
 def without_currency(text: str) -> str:
-    """Return the answer as it was written without signs of currencies, and without the unit of ``5m²``."""
+    """Return an answer, before it is rewritten, without currency signs, and without the unit of ``5m²``."""
     text = _CURRENCY.sub("", text)
     return text.strip()[:-2] if _SMALL_GLUED.search(text) and text.strip()[-2] == "m" else text
 
 
 def without_percent(latex: str) -> tuple[str, bool]:
-    """Return a rewritten answer without a percent sign at its end, and whether there was one."""
+    """Return a rewritten answer without a percent sign at its end, and whether it had a percent sign."""
     bare = _PERCENT.sub("", latex)
     return bare, bare != latex
 
 
 def without_unit(latex: str) -> str:
-    """Return a rewritten answer without the unit at its end, or as it is."""
+    """Return a rewritten answer without the unit at its end, if it has a unit."""
     match = _TAIL.search(latex)
     if match is None or not match[0].strip():
         return latex
     body, tail = latex[: match.start()], match[0]
-    if body.endswith("\\"):  # the tail began inside of a command: \pi m
+    if body.endswith("\\"):  # the tail began inside a command: \pi m
         command = _WORD.match(tail)
         assert command is not None
         body, tail = body + command[0], tail[command.end() :]
@@ -80,12 +80,12 @@ def _is_unit(word: str, is_apart: bool, in_block: bool) -> bool:
 
 
 def words(latex: str) -> str | None:
-    """Return the words of an answer that is nothing else, in lower case; None for any other answer."""
+    """Return the words of an answer that consists only of words, in lower case; None for any other answer."""
     plain, blocks = _TEXT.subn(r" \1 ", latex)
     plain = plain.strip(" ().,;:'\"")
     if not _WORDS.fullmatch(plain):
         return None
-    found = _WORD.findall(plain)
-    if len("".join(found)) < 2 or not (blocks or any(len(word) > 2 for word in found)):
+    single = _WORD.findall(plain)
+    if len("".join(single)) < 2 or not (blocks or any(len(word) > 2 for word in single)):
         return None
-    return "".join(found).lower()
+    return "".join(single).lower()

@@ -1,7 +1,7 @@
 """Decide whether two numbers or formulas are equal by their values at a few points, never by transforming them.
 
-What is equal there is equal, but for a chance far below that of a wrong reference (Schwartz, "Fast probabilistic
-algorithms for verification of polynomial identities", 1980), and no expansion can take long.
+Formulas that agree at these points are equal, except with a probability far below that of a wrong reference (Schwartz,
+"Fast probabilistic algorithms for verification of polynomial identities", 1980). No expansion can take long.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import sympy
 
 NUM_POINTS = 4
 DIGITS = 20
-"""Digits to which two formulas must agree at a point. Decimals are rounded: see ROUNDING."""
+"""Number of digits in which two formulas must agree at a point. For decimals, which are rounded, see ROUNDING."""
 ROUNDING = sympy.Float("5e-7")
-"""Decimals agree with what rounds to the same six places (0.333333 is 1/3), and to five digits."""
+"""A decimal equals a value that rounds to the same six decimal places (0.333333 is 1/3) and agrees in five digits."""
 
 
 def same_values(expected: sympy.Expr, given: sympy.Expr) -> bool:
-    """Return whether two expressions agree at every point where both have a value, and have one somewhere."""
+    """Return whether two expressions agree at every point at which both have a value, and whether such points exist."""
     is_rounded = expected.has(sympy.Float) or given.has(sympy.Float)
     if not (expected.free_symbols or given.free_symbols):
         values = _value(expected, {}), _value(given, {})
@@ -34,14 +34,14 @@ def same_values(expected: sympy.Expr, given: sympy.Expr) -> bool:
 
 
 def values_at_points(*expressions: sympy.Expr) -> Iterator[tuple[Any, ...]]:
-    """Yield the values of expressions at the same points, real ones unless they hold the imaginary unit."""
+    """Yield the values of the expressions at common points; only real values unless one contains the imaginary unit."""
     names = sorted({str(symbol) for expression in expressions for symbol in expression.free_symbols})
     is_complex = any(expression.has(sympy.I) for expression in expressions) or "i" in names
     for number in range(NUM_POINTS):
-        drawn = random.Random(number)
-        values = {name: sympy.Rational(drawn.randint(100, 3000), 997) for name in names}
+        generator = random.Random(number)
+        values = {name: sympy.Rational(generator.randint(100, 3000), 997) for name in names}
         if number % 2:
-            values = {name: value * drawn.choice((1, -1, -1)) for name, value in values.items()}
+            values = {name: value * generator.choice((1, -1, -1)) for name, value in values.items()}
         values["i"] = sympy.I
         at_point = [_value(expression, values) for expression in expressions]
         if None not in at_point and (is_complex or all(value.is_real for value in at_point)):
@@ -49,7 +49,7 @@ def values_at_points(*expressions: sympy.Expr) -> Iterator[tuple[Any, ...]]:
 
 
 def _value(expression: sympy.Expr, values: dict[str, Any]) -> Any:
-    """Return the number that an expression is at a point; None where it is none."""
+    """Return the value of an expression at a point; None if it is not a number there."""
     point = {symbol: values[str(symbol)] for symbol in expression.free_symbols}
     try:
         value = sympy.N(expression, DIGITS + 10, subs=point, maxn=200, chop=False)
@@ -66,7 +66,7 @@ def agree(a: Any, b: Any, is_rounded: bool, digits: int = DIGITS) -> bool:
     if not (a.is_finite and b.is_finite):
         return False
     difference, size = abs(a - b), max(abs(a), abs(b))
-    if getattr(size, "_prec", 2) == 1:  # both are zero, as far as can be told
+    if getattr(size, "_prec", 2) == 1:  # both are zero within the precision
         return True
     if is_rounded:
         return bool(difference <= ROUNDING and difference <= size * sympy.Float("1e-5"))

@@ -1,9 +1,9 @@
-r"""Split short answers into words, operators and signs, which are equal where two answers say the same.
+r"""Split short answers into words, operators and signs, so that answers with the same meaning become equal.
 
-Case, punctuation, spaces and the articles a, an, the do not count (as in SQuAD's exact match), nor do accents'
-encodings, bold type, bullets, the commas of thousands, the full stops of initials and the hyphens of words. Operators
-and signs do, however they are written: ``−`` is ``-``, ``×`` and ``\times`` are ``*``, ``≤`` is ``<=``, ``**`` and the
-2 of ``x²`` are ``^`` and ``^2``. Brackets count where they group the operands of an expression.
+Case, punctuation, spaces and the articles a, an, the do not count (as in SQuAD's exact match). Encodings of accents,
+bold type, bullets, thousands commas, full stops in initials and hyphens in words do not count either. Operators and
+signs count, in any spelling: ``−`` is ``-``, ``×`` and ``\times`` are ``*``, ``≤`` is ``<=``, ``**`` is ``^``, and the
+2 of ``x²`` is ``^2``. Brackets count if they group the operands of an expression.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from itertools import accumulate
 _ARTICLES = frozenset({"a", "an", "the"})
 _ALL = [(character, unicodedata.category(character)) for character in map(chr, range(0xA0, 0x10000))]
 _COMBINING = "".join(re.escape(character) for character, category in _ALL if category in ("Mn", "Mc"))
-"""Characters that stand with a letter, such as the vowels of Hindi and Thai; they are no letters to ``\\w``."""
+"""Characters that combine with a letter, such as the vowels of Hindi and Thai. ``\\w`` does not match them."""
 _MATHEMATICAL = "".join(re.escape(character) for character, category in _ALL if category == "Sm")
 _LETTERS = rf"(?:[^\W_][{_COMBINING}]*)+"
 _WORD = re.compile(
@@ -28,24 +28,24 @@ _WORD = re.compile(
     rf"|[-+*/=<>^%|~&()\[\]{_MATHEMATICAL}←-⇿♔-♯]"  # arrows, chess, cards, music; no emoji, which decorate
 )
 _ONLY_WORDS = re.compile("[A-Za-z0-9 ]+")
-"""Most answers, read without all that follows."""
+"""Most answers match this, and need none of the rewriting below."""
 _BULLET = re.compile(
     r"^[ \t]*(?:[*•]|#{1,6}|[-+−–—](?=[ \t]+[^\W\d_])|[-+](?=[^\n]*\n)|(?<=\n)[-+])[ \t]+(?=[^\W_])", re.MULTILINE
 )
-"""Or the sign of a heading. A lone ``- 5`` is a number."""
+"""A bullet, or the sign of a heading. ``- 5`` alone is a number."""
 _REWRITES = (
-    # Bold type, and what of it begins or ends outside of the answer; the powers that are left.
+    # Bold type, also if it begins or ends outside the answer. The remaining ``**`` are powers.
     ("*", re.compile(r"(?<![\w*)])(\*{1,3})(?=\S)([^*]+\*?)(?<=\S)\1(?![\w*(])"), r"\2"),
     ("**", re.compile(r"\A\s*\*\*(?=\w)|\*\*[\s.,;:!?]*\Z"), ""),
     ("**", re.compile(r"(?<=[\w)])\s?\*\*\s?(?=[\w(-])"), "^"),
     ("<", re.compile(r"<(?=[^\W\d_])([\w ]+)>"), r"\1"),
     (".", re.compile(r"(?<![^\W_][^\W\d_])(?<=[^\W\d_])\. ?(?=[^\W\d_]\.)"), ""),  # initials
     (",", re.compile(r"(?<=[0-9]),(?=[0-9]{3}(?![0-9]))"), ""),
-    # Between words, not between the operands of a minus; or a dash.
+    # A hyphen between words, not a minus between operands; then a dash.
     ("-", re.compile(r"(?<=[^\W\d_]{2})-(?=[^\W_])|(?<=[^\W_])-(?=[^\W\d_]{2})"), " "),
     ("-", re.compile(r"(?<=[^\W\d_]{2}) -{1,2} (?=[^\W\d_]{2})"), " "),
 )
-"""What a text must hold for the rewriting to apply, what is rewritten, and into what; in this order."""
+"""For each rewriting: a sign that the text must contain, the pattern, and its replacement."""
 _SUPERSCRIPT = re.compile("[⁺⁻⁰¹²³⁴⁵⁶⁷⁸⁹ⁿ]*[⁰¹²³⁴⁵⁶⁷⁸⁹ⁿ]")
 _VULGAR = re.compile("(?<=[0-9])(?=[¼½¾⅐-⅞])")
 _SPELLINGS = {
@@ -83,7 +83,7 @@ def words_of(text: str) -> tuple[str, ...]:
         return _without_articles(text.casefold().split())
     if "\\" in text:
         text = _FRACTION.sub(r"\1/\2", text)
-        text = _COMMAND.sub(" ", _LATEX_OPERATOR.sub(lambda found: found[2] or _LATEX[found[1]], text))
+        text = _COMMAND.sub(" ", _LATEX_OPERATOR.sub(lambda match: match[2] or _LATEX[match[1]], text))
     plain = text
     if not plain.isascii():
         plain = _SUPERSCRIPT.sub(r"^\g<0>", _VULGAR.sub(" ", plain)).translate(_TRANSLATION)
@@ -98,7 +98,7 @@ def words_of(text: str) -> tuple[str, ...]:
 
 
 def _without_articles(words: list[str]) -> tuple[str, ...]:
-    """Return the words without articles; ``A`` is a name where no word follows it: vitamin A, A+, a - b."""
+    """Return the words without articles; ``A`` is a name if no word follows it: vitamin A, A+, a - b."""
     followed = zip(words, [*words[1:], ""], strict=False)
     return tuple(
         "and" if word == "&" else word
@@ -108,7 +108,7 @@ def _without_articles(words: list[str]) -> tuple[str, ...]:
 
 
 def _without_brackets(words: list[str]) -> list[str]:
-    """Return the words without brackets, but for those that group operands, as in ``(a+b)*c``."""
+    """Return the words without brackets, except brackets that group operands, as in ``(a+b)*c``."""
     if _BRACKETS.isdisjoint(words):
         return words
     bare = [word for word in words if word not in _BRACKETS]
