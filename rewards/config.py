@@ -1,4 +1,4 @@
-"""Settings of how completions are graded."""
+"""Settings for grading completions."""
 
 from __future__ import annotations
 

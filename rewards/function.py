@@ -1,4 +1,4 @@
-"""A function that grades a text, and what came of calling it. Standard library only: grading processes import this."""
+"""A function that grades a text, and the outcome of a call. Standard library only: grading processes import this."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MAX_REASON_CHARACTERS = 500
 JUDGE = "rewards.judge.judge:judge"
 """The function of every judge of the recipe."""
 MAX_IN_FLIGHT = 64
-"""Calls of functions that are ``async def``, at a time in one worker."""
+"""Largest number of concurrent calls of ``async def`` functions in one worker."""
 
 RIGHT_UNTAGGED = "right_untagged"
 """Part of some completions without an answer in tags: 1 if their text contains the right answer elsewhere. It is logged
@@ -78,10 +78,10 @@ class RewardFunction:
     deadline_s: float = 10.0
 
     def load(self) -> Callable[..., Any]:
-        """Import it and return it. Calls ``prepare`` of a task's or a judge's module; no deadline applies.
+        """Import the function and return it. Calls ``prepare`` of a task's or a judge's module; no deadline applies.
 
-        Raises SignatureError when it holds no such function or the function does not take the parameters, what its
-        import raises, and what ``prepare`` raises when nothing can be graded here.
+        Raises SignatureError if the module has no such function or the function does not take the parameters. Errors of
+        the import pass through, and errors of ``prepare``, which raises if nothing can be graded on this machine.
         """
         function = import_function(self.path)
         check_parameters(self, function)
@@ -92,7 +92,7 @@ class RewardFunction:
 
 
 def import_function(path: str) -> Callable[..., Any]:
-    """Return the object at ``module:function``. Raises SignatureError, and what the import raises."""
+    """Return the object at ``module:function``. Raises SignatureError, and any error of the import."""
     module, _, name = path.partition(":")
     function = getattr(importlib.import_module(module), name, None)
     if not callable(function):
@@ -119,7 +119,7 @@ class LoadedFunction:
         return cls(declared, function, kind, keywords, keywords.named & {*OFFERED})
 
     def call(self, subject: Subject) -> Outcome:
-        """Call it and return the outcome. Never raises an Exception; the function may end the process or not return."""
+        """Call it and return the outcome. Never raises an Exception, but the function may end the process or hang."""
         log = FigureLog()
         try:
             value = self._begin(subject, log)
@@ -130,11 +130,11 @@ class LoadedFunction:
             return _failed(error, log)
 
     async def call_async(self, subject: Subject) -> Outcome:
-        """Do the same with an ``async def`` function, concurrently with others in one event loop."""
+        """Call an ``async def`` function like ``call``, concurrently with others in one event loop."""
         log = FigureLog()
         try:
             return self._outcome(subject, await self._begin(subject, log), log)
-        except (Exception, SystemExit) as error:  # noqa: BLE001  as above; the latter would end the calls beside it
+        except (Exception, SystemExit) as error:  # noqa: BLE001  as above; SystemExit would end concurrent calls too
             return _failed(error, log)
 
     def _begin(self, subject: Subject, log: FigureLog) -> Any:
@@ -150,15 +150,15 @@ class LoadedFunction:
 
     def _begin_on_columns(self, subject: Subject, log: FigureLog) -> Any:
         keywords, columns = self.keywords, subject.columns()
-        there = {**columns, **log.offered}
-        given = {name: value for name, value in there.items() if keywords.takes_any or name in keywords.named}
-        given |= self.declared.parameters
-        if missing := [name for name in keywords.required if name not in given]:
+        available = {**columns, **log.offered}
+        arguments = {name: value for name, value in available.items() if keywords.takes_any or name in keywords.named}
+        arguments |= self.declared.parameters
+        if missing := [name for name in keywords.required if name not in arguments]:
             raise TypeError(
                 f"{self.declared.path} needs {', '.join(missing)}, and a group has {', '.join(columns)}: add a column "
                 "of the data with answer_columns, or set a parameter"
             )
-        return self.function(**given)
+        return self.function(**arguments)
 
     def _outcome(self, subject: Subject, value: Any, log: FigureLog) -> Outcome:
         declared = self.declared
@@ -188,7 +188,7 @@ def check_parameters(declared: RewardFunction, function: Callable[..., Any]) -> 
 def missing_column(
     functions: Mapping[str, RewardFunction], kinds: Mapping[str, Kind], columns: Mapping[str, Collection[str]]
 ) -> str | None:
-    """Return a message that says what a function needs and the answers of a source lack; None: nothing.
+    """Return an error message if a function needs a column that the answers of a source do not have; else None.
 
     ``columns`` are the entries of the answers, by source.
     """
@@ -207,7 +207,7 @@ def missing_column(
 def call(
     declared: RewardFunction, function: Callable[..., Any], text: str, answer: Mapping[str, Any], prompt: str = ""
 ) -> Outcome:
-    """Call ``function`` on one text, as LoadedFunction.call does."""
+    """Call ``function`` with one text, like LoadedFunction.call."""
     return LoadedFunction.of(declared, function).call(Subject((text,), answer, prompt))
 
 
@@ -216,7 +216,7 @@ def _failed(error: Exception | SystemExit, log: FigureLog) -> Outcome:
 
 
 def is_untagged(text: str) -> bool:
-    """Return whether the text has no answer in tags, and is one of those that are read a second time."""
+    """Return whether the text has no answer in tags, and is among those that are read a second time."""
     return not extract_answer(text) and zlib.crc32(text.encode("utf-8", "replace")) % UNTAGGED_ONE_IN == 0
 
 
@@ -227,5 +227,5 @@ def is_right_untagged(
     try:
         grades = function(text[-UNTAGGED_CHARACTERS:], {**answer, "extraction": "natural"}, **declared.parameters)
         return bool(grades["correctness"] == 1.0)
-    except Exception:  # noqa: BLE001  untrusted text; the grade itself is known, and this only tells more
+    except Exception:  # noqa: BLE001  the text is untrusted; the grade is known already, and this only adds a metric
         return False

@@ -1,14 +1,14 @@
 """Find references that no answer could match, before anything is sampled.
 
-A grader of this package is given a verbatim copy of the reference as the answer of a completion, in its tags: it must
-read the reference, and find the copy right. Where that is not the way to tell, because the reference is no text or
-grading is slow, the grader's module holds a function of its own, as may the module of a user's grader:
+A grader of this package grades a completion whose answer, in tags, is a verbatim copy of the reference: it must read
+the reference, and grade the copy as right. If this check does not fit, because the reference is not text or grading is
+slow, the grader's module has its own function. The module of a user's grader may have it too:
 
     def check_reference(answer: Mapping[str, Any]) -> str | None:
-        '''Return why no completion could be graded right, such as `tests is empty`; None where nothing is wrong.'''
+        '''Return why no completion could be graded right, such as `tests is empty`; None if nothing is wrong.'''
 
-It should take under 50 µs, since it is called for every row of a data set, and may raise instead of returning what is
-wrong.
+It should take under 50 µs, because it is called for every row of a data set. It may also raise an exception that says
+what is wrong.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ CheckReference = Callable[[Mapping[str, Any]], str | None]
 """(the data that verifies answers to a problem) -> why no answer could be right; None if nothing is wrong."""
 
 MAX_SHOWN = 200
-"""Characters of a reference that a message shows."""
+"""Most characters of a reference that a message shows."""
 STEPS = "steps"
-"""The entry that only the general part `process` reads: problems that differ in nothing else have one reference."""
+"""The entry that only the general part `process` reads. Problems that differ only in it share one check."""
 
 
 def reference_check(
     grader: str, config: RewardsConfig, environment_parts: Collection[str] = ()
 ) -> CheckReference | None:
-    """Return the function that checks the references of a grader; None for a user's grader without one.
+    """Return the function that checks the references of a grader; None for a user's grader without such a function.
 
-    ``environment_parts`` are those of ``functions_of``. Raises UnknownTaskError when the grader cannot be imported.
+    ``environment_parts`` are as in ``functions_of``. Raises UnknownTaskError if the grader cannot be imported.
     """
-    function = next((found for found in functions_of(grader, config, environment_parts) if found.grades_task), None)
+    function = next((each for each in functions_of(grader, config, environment_parts) if each.grades_task), None)
     if function is None or not function.path.startswith(("rewards.", f"{grader}:")):
         return None
     module = load_grader(grader)
@@ -49,13 +49,13 @@ def reference_check(
     names_right = "correctness" in module.PARTS
     if own:
         return partial(fault_found, own)
-    found: dict[str, str | None] = {}
+    faults: dict[str, str | None] = {}
 
     def check(answer: Mapping[str, Any]) -> str | None:
         reference = json.dumps({name: value for name, value in answer.items() if name != STEPS}, default=str)
-        if reference not in found:
-            found[reference] = fault_of_copy(function, module.score, answer, names_right)
-        return found[reference]
+        if reference not in faults:
+            faults[reference] = fault_of_copy(function, module.score, answer, names_right)
+        return faults[reference]
 
     return check
 
@@ -73,7 +73,7 @@ def fault_found(check: CheckReference, answer: Mapping[str, Any]) -> str | None:
     """Return the problem that a grader's own check reports, or its exception."""
     try:
         return check(answer)
-    except Exception as error:  # noqa: BLE001  what a file holds is untrusted, and what a user's check does with it
+    except Exception as error:  # noqa: BLE001  the content of a file is untrusted, and so is a user's check
         return f"{type(error).__name__}: {error}"
 
 

@@ -1,8 +1,8 @@
-"""Find the functions that grade: a task's own, this package's general parts, the user's.
+"""Find the functions that grade: the task's own, this package's general parts, and the user's.
 
-A grader is a module with a function ``score`` and ``PARTS``, the names of the parts that it returns. Those of
-rewards/tasks are found by their file names, those of a user by their dotted paths, such as ``my_package.my_grader``. So
-a new task touches one file here, and nothing is imported before it is needed.
+A grader is a module with a function ``score`` and ``PARTS``, the names of the parts that it returns. Graders in
+rewards/tasks are found by their file names, a user's graders by their dotted paths, such as ``my_package.my_grader``.
+So a new task needs only one file here, and nothing is imported before it is needed.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ TRIAL_TEXT, TRIAL_ANSWER = "<think>" + "one 1 " * 1000 + "</think>\n<answer>1</a
 """A long, repetitive text with which parameters are tested before the start."""
 
 COSTLY = ("code",)
-"""Graders that run programs: they are not called a second time to find answers outside of tags."""
+"""Graders that run programs: they are not called a second time to find answers outside tags."""
 
 
 class UnknownTaskError(RewardConfigError):
@@ -55,9 +55,9 @@ def tasks() -> tuple[str, ...]:
 
 
 def load_grader(grader: str) -> ModuleType:
-    """Import the module of a grader: one of rewards/tasks by its name, or a user's by its dotted path.
+    """Import the module of a grader: from rewards/tasks by its name, or a user's by its dotted path.
 
-    Raises UnknownTaskError when it cannot be imported, or has no ``PARTS`` and ``score``.
+    Raises UnknownTaskError if it cannot be imported, or lacks ``PARTS`` or ``score``.
     """
     if "." not in grader:
         return importlib.import_module(f"rewards.tasks.{grader}")
@@ -67,8 +67,8 @@ def load_grader(grader: str) -> ModuleType:
         module = importlib.import_module(grader)
     except ImportError as error:
         raise UnknownTaskError(
-            f"the grader {grader!r} cannot be imported ({error}): install its package, or put the folder that holds it "
-            "on PYTHONPATH, on every machine"
+            f"the grader {grader!r} cannot be imported ({error}): install its package, or put the folder that contains "
+            "it on PYTHONPATH, on every machine"
         ) from error
     if missing := [name for name in ("PARTS", "score") if not hasattr(module, name)]:
         raise UnknownTaskError(
@@ -81,11 +81,11 @@ def load_grader(grader: str) -> ModuleType:
 def check(
     grader: str, config: RewardsConfig, others: Iterable[str] = (), environment_parts: Collection[str] = ()
 ) -> None:
-    """Check that the settings can grade a task, before anything starts. Nothing of `rewards.functions` is imported.
+    """Check that the settings can grade a task, before anything starts, without importing `rewards.functions`.
 
-    What only those functions could tell, such as their parameters, is checked by the workers. ``others`` are the other
-    graders of the run, which may have parameters too; ``environment_parts`` the parts that what answers the task's
-    completions gives. Raises RewardConfigError.
+    The workers check what needs those imports, such as the functions' parameters. ``others`` are the other graders of
+    the run, which may have parameters too; ``environment_parts`` are the parts from the task's environment. Raises
+    RewardConfigError.
     """
     functions = functions_of(grader, config, environment_parts)
     _check_parameter_names(config, {*tasks(), *map(short_name, (grader, *others))})
@@ -100,7 +100,7 @@ def check(
 
 
 def _check_values(function: RewardFunction) -> None:
-    """Grade a text with a general part. Raise RewardConfigError for parameters that it cannot compute with."""
+    """Grade a text with a general part. Raise RewardConfigError if its parameters do not work."""
     outcome = call(function, import_function(function.path), TRIAL_TEXT, TRIAL_ANSWER)
     (part,) = parts_of(function, outcome)
     if part.status != "ok":
@@ -113,10 +113,10 @@ def functions_of(
 ) -> tuple[RewardFunction, ...]:
     """Return the functions for each completion: the grader's ``score``, general parts in use, the user's functions.
 
-    ``environment_parts`` are there without being computed: an environment gives them.
+    ``environment_parts`` need no function: an environment gives them.
 
-    Raises UnknownTaskError when there is no such grader, and UnknownPartError when a name is unknown or ambiguous, each
-    with the nearest right name.
+    Raises UnknownTaskError if there is no such grader, and UnknownPartError if a name is unknown or ambiguous. The
+    message has the nearest right name.
     """
     task = short_name(grader)
     own = {path.partition(":")[2]: path for path in config.functions} | dict.fromkeys(config.judges, JUDGE)
@@ -151,7 +151,7 @@ def functions_of(
 
 
 def _judge_parameters(name: str, config: RewardsConfig) -> dict[str, Any]:
-    """Return the arguments of a judge; nothing for other functions."""
+    """Return the arguments of a judge; empty for other functions."""
     if name not in config.judges:
         return {}
     own = {"name": name, "num_workers": config.num_workers, "deadline_s": config.deadline_of(name)}
@@ -171,7 +171,7 @@ def _exists(grader: str, config: RewardsConfig) -> bool:
 
 
 def _task_parts(grader: str, config: RewardsConfig, single: Iterable[str]) -> tuple[str, ...]:
-    """Return the parts of the task's ``score``. Those of a user's function are taken to be what nothing else gives."""
+    """Return the parts of the task's ``score``. A user's function is assumed to return all parts without a source."""
     if short_name(grader) in config.tasks:
         return tuple(name for name in _wanted(config) if name not in single)
     return tuple(load_grader(grader).PARTS) if _exists(grader, config) else ()

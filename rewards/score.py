@@ -1,13 +1,12 @@
 """Compose the reward that is trained on from named parts, ensembles and weights.
 
-    function outcomes, what an environment gave -> parts -> ensembles of parts -> total = sum of weight x value
+    function outcomes, parts from an environment -> parts -> ensembles of parts -> total = sum of weight x value
 
-A part that failed has the value 0, wherever it is used: in the weighted sum, and as one of an ensemble's members. An
-ensemble has the status of its first member that failed, so ``ok`` says that all of it was graded; its value is that of
-the other members.
+A failed part has the value 0 everywhere: in the weighted sum, and as a member of an ensemble. An ensemble has the
+status of its first failed member, so ``ok`` means that all its members were graded.
 
-A function that returned None does not apply to the completion: its part is left out, of ensembles too. Where that
-leaves nothing of what is weighed, the weighed parts failed: a completion that nobody graded is not worth 0.
+If a function returned None, it does not apply to the completion: its part is left out, also of ensembles. If no part
+with a weight applies, these parts count as failed, because a completion that nothing graded must not count as 0.
 """
 
 from __future__ import annotations
@@ -22,12 +21,12 @@ from rollout.types.completions import Reward, RewardPart
 from rollout.types.names import nearest
 
 MAX_VALUE = 1e12
-"""Largest value of a part, by its size: sums of weighted parts and their squares stay finite."""
+"""Largest absolute value of a part, so that sums of weighted parts and their squares stay finite."""
 COMBINE: dict[str, Callable[[list[float]], float]] = {"max": max, "min": min, "sum": math.fsum}
 
 
 class Given(NamedTuple):
-    """What the environment of a completion gave."""
+    """The parts that a completion's environment gave."""
 
     parts: tuple[RewardPart, ...] = ()
     environment: str = ""
@@ -40,19 +39,19 @@ def compose(
     functions: Sequence[RewardFunction],
     outcomes: Sequence[Outcome],
     config: RewardsConfig,
-    given: Given = Given(),  # noqa: B008  it cannot be changed
+    given: Given = Given(),  # noqa: B008  it is immutable
 ) -> Reward:
     """Return the reward of a completion from the outcome of each function. Weighted parts come first.
 
-    A function of a whole group has its outcome for this completion here (``Outcome.of_completion``). Raises
-    RewardConfigError when a weighted part is missing, or two functions returned the same.
+    For a function of a whole group, pass its outcome for this completion (``Outcome.of_completion``). Raises
+    RewardConfigError if a weighted part is missing, or two functions returned the same part.
     """
     weights, ensembles = config.weights, config.ensembles
     parts = _given_parts(functions, config, given) if given.parts else {}
     for function, outcome in zip(functions, outcomes, strict=True):
         for part in parts_of(function, outcome):
             name = part.name
-            is_reserved = name in RESERVED and name != RIGHT_UNTAGGED  # which is our own
+            is_reserved = name in RESERVED and name != RIGHT_UNTAGGED  # our own function returns that one
             if is_reserved or name in parts or name in ensembles:
                 other = "a metric of the whole reward has" if is_reserved else "another gives"
                 if any(each.name == name for each in given.parts):

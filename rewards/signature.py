@@ -1,7 +1,7 @@
-"""Read off a reward function's signature what it is called with. Standard library only.
+"""Find the arguments of a reward function from its signature. Standard library only.
 
-A function of one completion takes ``(text, answer)``; one of a whole group ``(texts, answer)``, or, as in TRL, columns
-by keyword: ``(prompts, completions, completion_ids, ...)``. Any of them may be ``async def``.
+A function for one completion takes ``(text, answer)``. A function for a whole group takes ``(texts, answer)`` or, as in
+TRL, columns by keyword: ``(prompts, completions, completion_ids, ...)``. Each of them may be ``async def``.
 """
 
 from __future__ import annotations
@@ -13,18 +13,19 @@ from typing import Any, Literal, NamedTuple
 from rollout.types.names import nearest
 
 COLUMNS = ("prompts", "completions", "completion_ids", "completions_ids")
-"""Columns that each group has, beside the entries of its answer. TRL's documentation spells the last one both ways."""
+"""Columns that each group has, in addition to the entries of its answer. TRL's documentation has both spellings of the
+last column."""
 OFFERED = ("prompt", "log_metric", "log_extra")
-"""What a function of texts is given when it names it: the prompt's text, and what to log with."""
+"""Optional arguments of a function of texts: the prompt's text, and functions for logging."""
 UNKNOWN_HERE = ("trainer_state", "environments")
-"""What TRL gives to functions and no worker has: a reward that depends on the step would not be the same again."""
+"""Arguments that TRL passes and workers do not have: a reward that depends on the step could not be reproduced."""
 
 FORMS = "(text, answer), (texts, answer) of a whole group, or (completions, **columns), its parameters by keyword"
-"""What a function may look like."""
+"""The possible forms of a function, for messages."""
 
 
 class SignatureError(TypeError):
-    """A function does not exist, or cannot be called with what it would be given. The message says what to do."""
+    """A function does not exist, or cannot be called with its arguments. The message says what to do."""
 
 
 class Kind(NamedTuple):
@@ -34,7 +35,7 @@ class Kind(NamedTuple):
     """One text; the texts of a group; the columns of a group, as in TRL."""
     is_async: bool = False
     needs: tuple[str, ...] = ()
-    """Columns without which it cannot be called, beside those that each group has; a parameter may stand for one."""
+    """Required columns, in addition to those that each group has; a parameter may replace a column."""
 
     @property
     def is_whole(self) -> bool:
@@ -43,7 +44,7 @@ class Kind(NamedTuple):
 
 
 def kind_of(function: Callable[..., Any]) -> Kind:
-    """Return how ``function`` is called. Without a signature it is called on one completion."""
+    """Return how ``function`` is called. A function without a signature is called with one completion."""
     is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
     parameters = list(parameters_of(function).values())
     asked = {each.name for each in parameters if each.default is each.empty or each is parameters[0]}
@@ -56,7 +57,7 @@ def kind_of(function: Callable[..., Any]) -> Kind:
 
 
 def signature_of(function: Callable[..., Any]) -> inspect.Signature | None:
-    """Return the signature; None for a function in C that does not say."""
+    """Return the signature; None for a function in C without one."""
     try:
         return inspect.signature(function)
     except (ValueError, TypeError):
@@ -64,13 +65,13 @@ def signature_of(function: Callable[..., Any]) -> inspect.Signature | None:
 
 
 def parameters_of(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
-    """Return the parameters by name; none for a function in C that does not say."""
+    """Return the parameters by name; empty for a function in C without a signature."""
     signature = signature_of(function)
     return {} if signature is None else signature.parameters
 
 
 class Keywords(NamedTuple):
-    """What a function can be given by keyword, beside its text and answer."""
+    """The arguments that a function takes by keyword, in addition to its text and answer."""
 
     named: frozenset[str]
     takes_any: bool
@@ -79,7 +80,7 @@ class Keywords(NamedTuple):
 
 
 def keywords_of(function: Callable[..., Any], kind: Kind) -> Keywords:
-    """Return what the function can be given by keyword."""
+    """Return the arguments that the function takes by keyword."""
     parameters = list(parameters_of(function).values())[0 if kind.takes == "columns" else 2 :]
     own = [each for each in parameters if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)]
     return Keywords(
@@ -90,7 +91,7 @@ def keywords_of(function: Callable[..., Any], kind: Kind) -> Keywords:
 
 
 def check_signature(where: str, path: str, given: Iterable[str], function: Callable[..., Any]) -> None:
-    """Raise SignatureError, with the nearest right name, unless the recipe's parameters fit.
+    """Raise SignatureError, with the nearest right name, unless the function takes the recipe's parameters.
 
     Args:
         where: the recipe's key of the parameters, such as ``rewards.parameters.style``.
@@ -107,7 +108,7 @@ def check_signature(where: str, path: str, given: Iterable[str], function: Calla
     for name in given:
         if name not in keywords.named and not keywords.takes_any:
             raise SignatureError(f"{where}.{name}: {path} has no such parameter; {nearest(name, keywords.named)}")
-    if kind.takes == "columns":  # what it lacks may be a column, which only the prompts know
+    if kind.takes == "columns":  # a missing argument may be a column, which is known only with the prompts
         given = {*given, *keywords.named}
     else:
         for name in keywords.required:

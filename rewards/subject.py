@@ -1,4 +1,4 @@
-"""What a reward function reads: one completion, or a whole group; and what it may log with. Standard library only."""
+"""The input of a reward function, one completion or a whole group, and its log. Standard library only."""
 
 from __future__ import annotations
 
@@ -9,50 +9,50 @@ from typing import Any, NamedTuple
 from rewards.signature import COLUMNS
 
 MAX_LOGGED, MAX_NAME_CHARACTERS = 32, 80
-"""Figures that a call may log, and the length of their names."""
+"""Largest number of names that a call may log, and the largest length of a name."""
 
 
 class Subject(NamedTuple):
-    """What is graded: one completion, or a whole group."""
+    """The input of a grader: one completion, or a whole group."""
 
     texts: tuple[str, ...]
-    """What the assistant says in each; nothing of an environment."""
+    """The assistant's text of each completion, without an environment's text."""
     answer: Mapping[str, Any]
     prompt: str = ""
     """The prompt's text."""
     messages: tuple[Mapping[str, str], ...] = ()
-    """The conversation that a chat template made it of; none for bare text."""
+    """The conversation from which a chat template made the prompt; empty for bare text."""
     token_ids: tuple[list[int], ...] = ()
-    """What the policy wrote in each, of a whole group."""
+    """The policy's tokens of each completion; only for a whole group."""
     prefix_characters: int | None = None
     """Length of the assistant prefix, after which markers are searched for. None: do not search."""
 
     def columns(self) -> dict[str, list[Any]]:
-        """Return the columns of a whole group, as TRL gives them: messages where there was a chat template."""
+        """Return the columns of a whole group in TRL's format: messages if there is a chat template, else texts."""
         size = len(self.texts)
-        said: list[Any] = list(self.texts)
-        asked: list[Any] = [self.prompt] * size
+        completions: list[Any] = list(self.texts)
+        prompts: list[Any] = [self.prompt] * size
         if self.messages:
-            said = [[{"role": "assistant", "content": text}] for text in self.texts]
-            asked = [[dict(message) for message in self.messages] for _ in range(size)]
+            completions = [[{"role": "assistant", "content": text}] for text in self.texts]
+            prompts = [[dict(message) for message in self.messages] for _ in range(size)]
         ids = list(self.token_ids)
-        found = {str(name): [value] * size for name, value in self.answer.items()}
-        return found | dict(zip(COLUMNS, (asked, said, ids, ids), strict=True))
+        entries = {str(name): [value] * size for name, value in self.answer.items()}
+        return entries | dict(zip(COLUMNS, (prompts, completions, ids, ids), strict=True))
 
 
 class FigureLog:
-    """Figures that one call logs, by ``log_metric``, TRL's name for it."""
+    """Collects the values that one call logs with ``log_metric``, which is TRL's name."""
 
     def __init__(self) -> None:
         self._values: dict[str, list[float]] | None = None  # most functions log nothing
 
     @property
     def offered(self) -> dict[str, Callable[..., None]]:
-        """What a function is given to log with. TRL shows what ``log_extra`` gets in a table; here it is ignored."""
+        """The functions for logging. TRL shows the values of ``log_extra`` in a table; here they are ignored."""
         return {"log_metric": self.add, "log_extra": lambda column, values: None}
 
     def add(self, name: str, value: float) -> None:
-        """Take note of a figure. Raises ValueError for a value that is not finite, and for too many names."""
+        """Add a value. Raises ValueError if the value is not finite, or there are too many names."""
         name, figure = str(name)[:MAX_NAME_CHARACTERS], float(value)
         if not math.isfinite(figure):
             raise ValueError(f"log_metric({name!r}, {value}): a figure must be finite")
@@ -62,5 +62,5 @@ class FigureLog:
         values.setdefault(name, []).append(figure)
 
     def means(self) -> dict[str, float]:
-        """Return the mean of each figure."""
+        """Return the mean of the values of each name."""
         return {name: sum(values) / len(values) for name, values in self._values.items()} if self._values else {}

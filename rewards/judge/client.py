@@ -1,7 +1,8 @@
-"""A connection to an OpenAI-compatible endpoint that keeps a rate, and does not trust what comes back.
+"""A connection to an OpenAI-compatible endpoint that keeps a rate limit and does not trust the replies.
 
-What the library leaves open is closed here: bodies of any size, compressed ones, redirections to elsewhere. Its retries
-are off: it gives up where an endpoint asks for a pause of more than two minutes (reply.py has ours).
+The library accepts bodies of any size, compressed bodies, and redirections to other hosts; this client refuses them.
+The library's retries are off, because it gives up if an endpoint asks for a pause of more than two minutes. reply.py
+has our own rules.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ from rewards.judge.config import JudgeConfig
 MAX_BODY_BYTES = 2**20
 """Largest body of a reply."""
 NO_KEY = "none"
-"""The key that is sent to an endpoint without keys, because the library refuses to send none."""
+"""The key that is sent to an endpoint that needs no key, because the library requires one."""
 
 REQUESTS: ContextVar[list[int] | None] = ContextVar("requests", default=None)
-"""Where requests of this judgement are counted: a list of one number."""
+"""Counter of this judgement's requests: a list with one number."""
 
 
 class GuardedClient(httpx2.AsyncClient):
-    """Sends requests no faster than it may, counts them, and refuses bodies that are too large or compressed."""
+    """Keeps the rate limit, counts requests, and refuses bodies that are too large or compressed."""
 
     def __init__(self, limiter: AsyncLimiter | None, timeout_s: float) -> None:
         super().__init__(timeout=timeout_s, follow_redirects=False)
@@ -40,7 +41,7 @@ class GuardedClient(httpx2.AsyncClient):
         response = await super().send(request, stream=True, **options)
         try:
             if response.headers.get("content-encoding", "identity") != "identity":
-                raise httpx2.DecodingError("it answered compressed, and was asked not to", request=request)
+                raise httpx2.DecodingError("the reply is compressed, but the request did not allow it", request=request)
             assert isinstance(response.stream, httpx2.AsyncByteStream)
             response.stream = _Bounded(response.stream, request)
             if not stream:
@@ -52,7 +53,7 @@ class GuardedClient(httpx2.AsyncClient):
 
 
 class _Bounded(httpx2.AsyncByteStream):
-    """A body that ends with an error where it grows too large."""
+    """A body that raises an error if it grows too large."""
 
     def __init__(self, stream: httpx2.AsyncByteStream, request: httpx2.Request) -> None:
         self._stream = stream
@@ -73,7 +74,7 @@ class _Bounded(httpx2.AsyncByteStream):
 
 
 def connect(config: JudgeConfig, key: str, requests_per_minute: float | None) -> AsyncOpenAI:
-    """Return a client of the endpoint. ``requests_per_minute`` is this process's share; None: no limit."""
+    """Return a client for the endpoint. ``requests_per_minute`` is this process's share of the limit, None for none."""
     limiter = None if requests_per_minute is None else AsyncLimiter(1, 60.0 / requests_per_minute)
     return AsyncOpenAI(
         api_key=key or NO_KEY,

@@ -1,4 +1,4 @@
-"""Settings of a model that judges completions. Pydantic alone is imported."""
+"""Settings of a model that judges completions. Imports nothing but pydantic."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class JudgeConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrin
         return self
 
     def rate_conflict(self, name: str, num_workers: int, max_in_flight: int, deadline_s: float) -> str | None:
-        """Return in a sentence why calls must pass their deadline waiting for the rate limit; None: they need not."""
+        """Return why calls would miss their deadline while they wait for the rate limit; None if they need not."""
         rate = self.requests_per_minute
         if rate is None or (wait_s := 60 * max_in_flight * num_workers / rate) < deadline_s:
             return None
@@ -86,7 +86,7 @@ class JudgeConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstrin
         )
 
     def schema_of_answer(self) -> dict[str, object]:
-        """Return the JSON schema of what the judge must answer."""
+        """Return the JSON schema of the judge's reply."""
         return {
             "type": "object",
             "properties": {

@@ -1,4 +1,4 @@
-"""A reward function that asks a model: ``rewards.judges`` names and describes such judges."""
+"""A reward function that asks a language model to judge; ``rewards.judges`` describes the judges."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class JudgementError(RuntimeError):
 
 
 def prepare(*, name: str, **settings: Any) -> None:
-    """Check before anything starts that the judge can be asked: called as the function is loaded.
+    """Check that the judge has a usable key; called when the function is loaded, before the run starts.
 
-    Raises RewardConfigError where the key is missing, or is none that a header can hold.
+    Raises RewardConfigError if the key is missing, or has characters that are not allowed in an HTTP header.
     """
     from rewards.config import RewardConfigError
 
@@ -43,10 +43,10 @@ def prepare(*, name: str, **settings: Any) -> None:
         )
     if not (key.isascii() and key.isprintable()):  # the key itself is not shown
         raise RewardConfigError(
-            f"{where} holds no key: there are control characters or characters beyond ASCII in it. Set it to the key "
-            "alone, in one line"
+            f"{where} does not contain a valid key: it has control characters or characters beyond ASCII. Set it to "
+            "the key alone, in one line"
         )
-    from rewards.judge import client  # noqa: F401  it takes a second, for which no deadline should run
+    from rewards.judge import client  # noqa: F401  the import takes a second, which must not count against a deadline
 
 
 async def judge(
@@ -60,17 +60,18 @@ async def judge(
     deadline_s: float,
     **settings: Any,
 ) -> float:
-    """Return the share of the best score that the judge gives the text.
+    """Return the judge's score for the text, divided by the best score: from 0 to 1.
 
-    Raises JudgementError when the endpoint or its answers stay wrong, ValueError for a rubric that does not fit.
+    Raises JudgementError if the endpoint keeps failing or its replies stay invalid, ValueError if the rubric names an
+    entry that the answer does not have.
     """
-    asked = _Judge.here(_config(settings), name, num_workers, deadline_s)
-    return await asked.score(messages(asked.config, text, prompt, answer), log_metric)
+    here = _Judge.here(_config(settings), name, num_workers, deadline_s)
+    return await here.score(messages(here.config, text, prompt, answer), log_metric)
 
 
 @dataclass
-class _Spent:
-    """What a judgement has cost so far."""
+class _Usage:
+    """The requests and tokens of a judgement so far."""
 
     requests: list[int] = field(default_factory=lambda: [0])
     read: float = 0
@@ -98,19 +99,19 @@ class _Judge:
 
     @classmethod
     def here(cls, config: JudgeConfig, name: str, num_workers: int, deadline_s: float) -> _Judge:
-        """Return the judge of this event loop, whose connections belong to it."""
+        """Return the judge for this event loop, because its connections belong to the loop."""
         known = cls._known.setdefault(asyncio.get_running_loop(), {})
         if (name, config) not in known:
             known[name, config] = cls(config, name, num_workers, deadline_s)
         return known[name, config]
 
-    async def score(self, asked: Messages, log_metric: LogMetric) -> float:
-        request = self._request(asked)
+    async def score(self, question: Messages, log_metric: LogMetric) -> float:
+        request = self._request(question)
         content = {"url": self.config.base_url, "best": self.config.best, **request}
         if self._cache is not None and (said := self._cache.get(content)) is not None:
             try:
                 score = score_of(self.config, said)
-            except WrongAnswerError:  # somebody wrote into the file: ask again
+            except WrongAnswerError:  # somebody changed the file: ask again
                 pass
             else:
                 log_metric(f"{self._name}_cached", 1)
@@ -120,22 +121,22 @@ class _Judge:
         if self._cache is not None:
             try:
                 self._cache.put(content, said)
-            except OSError:  # the judgement is good all the same
+            except OSError:  # the judgement is valid even if it cannot be stored
                 log_metric(f"{self._name}_not_kept", 1)
         return score
 
     async def _ask(self, request: dict[str, Any], log_metric: LogMetric) -> tuple[str, float]:
-        """Return what the judge said, and its score; ask again after what passes, as often as it may."""
+        """Return the judge's reply and score. Repeat the request after a temporary failure, within the limits."""
         from rewards.judge.client import REQUESTS
 
-        spent = _Spent()
-        token = REQUESTS.set(spent.requests)
+        usage = _Usage()
+        token = REQUESTS.set(usage.requests)
         end, attempt = time.monotonic() + self._deadline_s, 0
         try:
             while True:
                 attempt += 1
                 try:
-                    return await self._try(request, spent)
+                    return await self._try(request, usage)
                 except Exception as error:
                     pause = pause_s(error, attempt) if attempt < self.config.attempts else None
                     if pause is None:
@@ -147,19 +148,19 @@ class _Judge:
                         ) from None
                     await asyncio.sleep(pause)
         except Exception as error:  # noqa: BLE001  an endpoint may send anything
-            raise self._failure(error, spent.requests[0]) from None
+            raise self._failure(error, usage.requests[0]) from None
         finally:
             REQUESTS.reset(token)
             prices = self.config.usd_per_million_tokens
-            log_metric(f"{self._name}_requests", spent.requests[0])
-            log_metric(f"{self._name}_tokens", spent.read + spent.written)
-            log_metric(f"{self._name}_usd", (spent.read * prices[0] + spent.written * prices[1]) / 1e6)
+            log_metric(f"{self._name}_requests", usage.requests[0])
+            log_metric(f"{self._name}_tokens", usage.read + usage.written)
+            log_metric(f"{self._name}_usd", (usage.read * prices[0] + usage.written * prices[1]) / 1e6)
 
-    async def _try(self, request: dict[str, Any], spent: _Spent) -> tuple[str, float]:
+    async def _try(self, request: dict[str, Any], usage: _Usage) -> tuple[str, float]:
         completion = parsed(await self._send(request))
         read, written = tokens_of(completion)
-        spent.read += read
-        spent.written += written
+        usage.read += read
+        usage.written += written
         try:
             said = said_in(completion)
             return said, score_of(self.config, said)
@@ -170,7 +171,7 @@ class _Judge:
             raise WrongAnswerError(f"the judge was cut off at max_answer_tokens = {limit}: raise it; {error}") from None
 
     async def _send(self, request: dict[str, Any]) -> bytes:
-        """Return the body of an answer. An endpoint that refuses ``max_tokens`` gets its newer name from then on."""
+        """Return the body of the reply. If the endpoint refuses ``max_tokens``, use the newer name from then on."""
         create = self._client.chat.completions.with_raw_response.create
         if not self._takes_max_tokens:
             request = dict(request)
@@ -187,14 +188,14 @@ class _Judge:
         cause = f" ({error.__cause__})" if error.__cause__ is not None else ""
         is_ours = isinstance(error, WrongAnswerError | JudgementError)
         message = f"{error}{cause}" if is_ours else f"{type(error).__name__}: {error}{cause}"
-        for shown in {self._key, repr(self._key)[1:-1]} - {""}:  # an endpoint may say it back
+        for shown in {self._key, repr(self._key)[1:-1]} - {""}:  # an endpoint may repeat the key in its error
             message = message.replace(shown, "***")
         return JudgementError(f"{self._name} at {self.config.base_url}, after {num_requests} requests: {message}")
 
-    def _request(self, asked: Messages) -> dict[str, Any]:
+    def _request(self, question: Messages) -> dict[str, Any]:
         request: dict[str, Any] = {
             "model": self.config.model,
-            "messages": asked,
+            "messages": question,
             "temperature": self.config.temperature,
             "max_tokens": self.config.max_answer_tokens,
         }
@@ -207,7 +208,7 @@ class _Judge:
 
 
 def key_of(config: JudgeConfig) -> str:
-    """Return the endpoint's key, without the line break that a mounted secret ends with; empty where there is none."""
+    """Return the endpoint's key, without the final line break of a mounted secret; empty if there is no key."""
     return os.environ.get(config.key_variable, "").strip() if config.key_variable else ""
 
 

@@ -1,4 +1,4 @@
-"""What an endpoint sent back, and when to ask it again. Whatever it sends ends in one of three errors, or in a text."""
+"""Read an endpoint's reply, and decide when to repeat a request. Every invalid reply raises one of three errors."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from typing import Any
 from rewards.judge.question import MAX_SHOWN, WrongAnswerError
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 8.0
-"""Pauses where the endpoint asks for none: they double from the first to the longest, less up to a quarter."""
+"""Pauses if the endpoint asks for none: they double up to the longest, and are shortened by a random part up to a
+quarter."""
 PASSING = (408, 409, 429)
-"""Statuses that pass, besides those from 500 on."""
+"""Statuses of temporary failures, in addition to those from 500 on."""
 MAX_TOKENS = 10**9
-"""A request with more tokens than this was counted by nobody."""
+"""A larger token count in a reply is not plausible, and counts as 0."""
 
 
 def parsed(body: bytes) -> Mapping[str, Any]:
-    """Return the object that a body holds. Raises WrongAnswerError for another body."""
+    """Return the JSON object in a body. Raises WrongAnswerError if it is not a JSON object."""
     with suppress(ValueError, RecursionError):
         if isinstance(found := json.loads(body), dict):
             return found
@@ -29,7 +30,7 @@ def parsed(body: bytes) -> Mapping[str, Any]:
 
 
 def tokens_of(completion: Mapping[str, Any]) -> tuple[float, float]:
-    """Return the tokens that were read and written; 0 where the endpoint does not say it in a number."""
+    """Return the numbers of tokens read and written; 0 if the endpoint does not report a number."""
     usage = completion.get("usage")
     counts = [usage.get(f"{which}_tokens") if isinstance(usage, dict) else 0 for which in ("prompt", "completion")]
     read, written = (count if isinstance(count, int | float) and 0 <= count <= MAX_TOKENS else 0 for count in counts)
@@ -37,7 +38,7 @@ def tokens_of(completion: Mapping[str, Any]) -> tuple[float, float]:
 
 
 def said_in(completion: Mapping[str, Any]) -> str:
-    """Return what the judge said. Raises WrongAnswerError where it said nothing."""
+    """Return the text of the judge's reply. Raises WrongAnswerError if there is no text."""
     choices = completion.get("choices")
     choice = choices[0] if isinstance(choices, list) and choices else None
     message = choice.get("message") if isinstance(choice, dict) else None
@@ -50,7 +51,7 @@ def said_in(completion: Mapping[str, Any]) -> str:
 
 
 def was_cut(completion: Mapping[str, Any]) -> bool:
-    """Return whether the answer ends because it had no more tokens."""
+    """Return whether the reply was cut off at the limit of tokens."""
     try:
         return bool(completion["choices"][0]["finish_reason"] == "length")
     except (LookupError, TypeError):
@@ -64,7 +65,7 @@ def _no_completion(body: bytes) -> WrongAnswerError:
 
 
 def pause_s(error: Exception, num_attempts: int) -> float | None:
-    """Return the seconds to wait after a failed attempt before the next; None: the same would come again."""
+    """Return the seconds to wait after a failed attempt; None if another attempt would fail in the same way."""
     from openai import APIConnectionError, APIStatusError
 
     doubled = min(FIRST_PAUSE_S * 2 ** (num_attempts - 1), LONGEST_PAUSE_S) * (1 - random() / 4)
@@ -74,15 +75,15 @@ def pause_s(error: Exception, num_attempts: int) -> float | None:
         return None
     headers = error.response.headers
     passes = error.status_code in PASSING or error.status_code >= 500
-    # OpenAI's own header: of a quota that is used up it says that waiting does not help.
+    # OpenAI's own header: it says for example that waiting does not help if a quota is used up.
     if headers.get("x-should-retry") == "false" or not (passes or headers.get("x-should-retry") == "true"):
         return None
-    asked = asked_pause_s(headers)
-    return asked if asked is not None and asked > 0 else doubled
+    requested = requested_pause_s(headers)
+    return requested if requested is not None and requested > 0 else doubled
 
 
-def asked_pause_s(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds that Retry-After asks for, as a number or a date; None where it does not."""
+def requested_pause_s(headers: Mapping[str, str]) -> float | None:
+    """Return the seconds in the header Retry-After, which may be a number or a date; None without the header."""
     for name, unit in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
         with suppress(LookupError, ValueError):
             return float(headers[name]) * unit
@@ -92,7 +93,7 @@ def asked_pause_s(headers: Mapping[str, str]) -> float | None:
 
 
 def wants_other_name(error: Exception) -> bool:
-    """Return whether the endpoint refuses ``max_tokens`` and names what it takes instead, as OpenAI's reasoning do."""
+    """Return whether the endpoint refuses ``max_tokens`` and names its replacement, as OpenAI's reasoning models do."""
     from openai import BadRequestError
 
     said = str(error)

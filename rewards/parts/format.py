@@ -1,7 +1,7 @@
-"""General parts about tags: whether a turn thinks in ``<think>`` and answers in ``<answer>``.
+"""General parts about tags: they check that a turn thinks in ``<think>`` and answers in ``<answer>``.
 
-In the natural format the prompt requires no tags, so ``strict`` and ``answer_tags`` give 1.0 to every text that says
-anything, and ``tag_pairs`` counts on as always.
+In the natural format the prompt requires no tags, so ``strict`` and ``answer_tags`` give 1.0 to every text that is not
+empty; ``tag_pairs`` does not change.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 from rewards.parsing.extraction import extract_answer, is_natural, unboxed
 
 LEAD_IN = "Let me solve this step by step."
-"""TinyZero's and nano-aha-moment's prompts write this before ``<think>``, in the assistant's name."""
+"""The beginning of the assistant's turn, before ``<think>``, in the prompts of TinyZero and nano-aha-moment."""
 
 _TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 _END_OF_TURN = re.compile(r"(?:\s|<\|[A-Za-z_]{1,40}\|>|</s>)*")
@@ -21,16 +21,17 @@ _WORD = re.compile(r"\\[A-Za-z]+|[^\W\d_]+")
 
 
 def strict(text: str, answer: Mapping[str, Any], *, lead_in: str = LEAD_IN, answer_characters: str = "") -> float:
-    """Return 1.0 when the whole turn is ``<think>…</think>``, a line break and ``<answer>…</answer>``, each tag once.
+    """Return 1.0 if the whole turn is ``<think>…</think>``, a line break and ``<answer>…</answer>``, each tag once.
 
-    It is 0.5 when the answer has words around it instead of being bare, and 0.0 for all else, an answer that says
-    nothing included. Before ``<think>`` nothing may stand but ``lead_in``, after ``</answer>`` nothing but space and
-    the tokens that end a turn. The rule is nano-aha-moment's format reward.
+    It is 0.5 if the answer is not bare, that is, has words around it, and 0.0 in all other cases, also for an empty
+    answer. Only ``lead_in`` may come before ``<think>``, and only space and end-of-turn tokens after ``</answer>``. The
+    rule is nano-aha-moment's format reward.
 
-    An answer is bare when it has no more words than the reference answer (``answer["answer"]``, or
-    ``answer["target"]``): none for a number or an expression, one for a letter. LaTeX commands are no words. Without a
-    reference, or with one of several lines such as a program, 0.5 does not occur. ``answer_characters``, when given,
-    are the only characters, besides space, of a bare answer instead: ``"0123456789+-*/()."`` is nano-aha-moment's rule.
+    An answer is bare if it has no more words than the reference answer (``answer["answer"]``, or
+    ``answer["target"]``): none for a number or an expression, one for a letter. LaTeX commands do not count as words.
+    Without a reference, or with several lines in it, such as a program, every answer is bare. If ``answer_characters``
+    are given, an answer is bare if it has only these characters and space: ``"0123456789+-*/()."`` is nano-aha-moment's
+    rule.
     """
     if is_natural(answer):
         return float(_says_something(text))
@@ -46,9 +47,9 @@ def strict(text: str, answer: Mapping[str, Any], *, lead_in: str = LEAD_IN, answ
 
 
 def answer_tags(text: str, answer: Mapping[str, Any]) -> float:
-    """Return 1.0 when the turn holds a complete pair of answer tags with anything in it, wherever it stands; else 0.0.
+    """Return 1.0 if the turn contains, anywhere, a complete pair of answer tags with content; else 0.0.
 
-    TinyZero's lenient format reward, and Logic-RL's and others' starting point. An empty box is nothing.
+    This is TinyZero's lenient format reward, and the starting point of Logic-RL and others. An empty box is no content.
     """
     return float(_says_something(text) if is_natural(answer) else bool(extract_answer(text)))
 
@@ -56,8 +57,8 @@ def answer_tags(text: str, answer: Mapping[str, Any]) -> float:
 def tag_pairs(text: str, answer: Mapping[str, Any]) -> float:
     """Return how many of the pairs ``<think>…</think>`` and ``<answer>…</answer>`` are right: 0, 1 or 2.
 
-    A pair is right when each of its tags stands once, in order. Of two pairs that overlap, or stand the wrong way
-    round, only one is right. Similar: open-r1's ``tag_count_reward``, a quarter for each of the four tags.
+    A pair is right if each of its tags occurs once, in order. If two pairs overlap, or are in the wrong order, only one
+    counts. open-r1's ``tag_count_reward`` is similar: a quarter for each of the four tags.
     """
     places = [text.find(tag) if text.count(tag) == 1 else -1 for tag in _TAGS]
     thinks, answers = (0 <= opening < closing for opening, closing in (places[:2], places[2:]))

@@ -1,7 +1,7 @@
 r"""A general part that penalizes length.
 
-Lengths are counted in words as this module defines them: a run of up to 16 letters and digits, or one other sign that
-is not space. That is roughly a token, and gluing words together or writing without spaces does not make a text shorter.
+Lengths are counted in words. Here a word is a sequence of up to 16 letters and digits, or one other character that is
+not space. That is roughly a token, and joining words or leaving out spaces does not make a text shorter.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ _WORD = re.compile(r"\w{1,16}|[^\w\s]")
 def length(text: str, answer: Mapping[str, Any], *, max_words: int = 1000, buffer_words: int = 200) -> float:
     """Return the soft overlong punishment of DAPO (arXiv:2503.14476, equation 13), in words instead of tokens.
 
-    With n words it is 0 up to ``max_words - buffer_words``, then falls linearly, ``(max_words - buffer_words - n) /
-    buffer_words``, to -1 at ``max_words`` and beyond. It punishes a completion before it is cut off, and leaves short
-    ones alone. DAPO adds it to a correctness of 1 or -1 with a weight of 1, with 20,480 tokens, the last 4,096 of them
-    the buffer.
+    For n words it is 0 up to ``max_words - buffer_words``, then falls linearly, ``(max_words - buffer_words - n) /
+    buffer_words``, to -1 at ``max_words`` and beyond. It penalizes a completion before it is truncated, and never
+    penalizes a short one. DAPO adds it to a correctness of 1 or -1 with a weight of 1. Its limit is 20,480 tokens, and
+    the last 4,096 of them are the buffer.
 
-    Raises ValueError for a buffer that is not within 1 and ``max_words``.
+    Raises ValueError unless ``buffer_words`` is between 1 and ``max_words``.
     """
     if not 1 <= buffer_words <= max_words:
         raise ValueError(

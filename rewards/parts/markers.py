@@ -84,7 +84,7 @@ def markers(text: str) -> tuple[str, ...]:
 def marker_shares(shown: Iterable[Collection[str] | None]) -> dict[str, float]:
     """Return for each behaviour the share of completions that show it, from 0 to 1; empty if none was searched.
 
-    ``shown`` has what ``markers`` returned for each completion, or None for one that was not looked at.
+    ``shown`` has the result of ``markers`` for each completion, or None if the completion was not searched.
     """
     known = [names for names in shown if names is not None]
     return {name: sum(name in names for names in known) / len(known) for name in BEHAVIOURS} if known else {}

@@ -19,14 +19,15 @@ _NUMBER = re.compile(
 def process(text: str, answer: Mapping[str, Any]) -> float:
     """Return the share of the steps in ``answer["steps"]`` whose results the text writes in order, from 0 to 1.
 
-    A step is a number, or text such as ``"48/2=24"`` or ``"$1,200.00"``, of which the last number is the result:
-    GSM8K's ``<<48/2=24>>``. Numbers are compared by value, without sign. Steps may be missing, and anything may stand
-    between: the share is the longest common subsequence's. Without steps it is 0.0 for every text.
+    A step is a number, or text such as ``"48/2=24"`` or ``"$1,200.00"`` (from GSM8K's ``<<48/2=24>>``), whose last
+    number is the result. Numbers are compared by value, without sign. The text may skip steps and write other numbers
+    between them: the share is that of the longest common subsequence. If the list of steps is empty, it is 0.0 for
+    every text.
 
-    It follows the step-wise reasoning accuracy reward of R1-VL (arXiv:2503.12937), the share of key steps that are
-    found in the reasoning. A policy can learn to list numbers for it: give it a small weight.
+    It follows the step-wise reasoning accuracy reward of R1-VL (arXiv:2503.12937), the share of key steps that occur
+    in the reasoning. A policy can learn to list numbers for it, so use a small weight.
 
-    Raises KeyError when the task gives no steps, ValueError for a step without a number.
+    Raises KeyError if the task gives no steps, ValueError for a step without a number.
     """
     if "steps" not in answer:
         raise KeyError(
@@ -37,10 +38,10 @@ def process(text: str, answer: Mapping[str, Any]) -> float:
 
 
 def _result(step: Any) -> Decimal:
-    found = list(_numbers(str(step)))
-    if not found:
+    numbers = list(_numbers(str(step)))
+    if not numbers:
         raise ValueError(f"answer['steps'] holds {step!r}: a step must have a number, its result")
-    return found[-1]
+    return numbers[-1]
 
 
 def _numbers(text: str) -> Iterator[Decimal]:

@@ -18,9 +18,9 @@ def repetition(text: str, answer: Mapping[str, Any], *, ngram_size: int = 20, ma
     """Return ``-max_penalty * (1 - distinct / all)`` over the n-grams of words; 0 for a text that is too short.
 
     Words are split at space and compared in lower case. This is open-r1's ``get_repetition_penalty_reward``, one number
-    for a completion, after the n-gram penalty of Yeo et al. 2025 (arXiv:2502.03373, appendix C.2). open-r1's default
-    n-gram is 3 words, which also punishes honest search: it says ``let's try`` often. About a sentence, the default
-    here, catches loops only.
+    per completion, after the n-gram penalty of Yeo et al. 2025 (arXiv:2502.03373, appendix C.2). open-r1's default
+    n-gram has 3 words, which also penalizes real search, because it often says ``let's try``. The default here is about
+    a sentence, which only finds loops.
 
     Raises ValueError unless ``ngram_size`` is at least 1 and ``max_penalty`` at least 0.
     """

@@ -267,7 +267,7 @@ def test_a_key_that_is_shown_with_escapes_is_blanked_too(monkeypatch: pytest.Mon
 @pytest.mark.parametrize("wrong", ["sk-secret\nsk-other", "sk-secret\x1b[0m", "sk-sécret"])
 def test_a_key_that_no_header_can_hold_is_refused_and_not_shown(monkeypatch: pytest.MonkeyPatch, wrong: str) -> None:
     monkeypatch.setenv("JUDGE_KEY", wrong)
-    with pytest.raises(RewardConfigError, match=r"clarity\.key_variable: the variable JUDGE_KEY holds no key") as error:
+    with pytest.raises(RewardConfigError, match=r"clarity\.key_variable: the variable JUDGE_KEY does not") as error:
         judged("http://127.0.0.1:9/v1", "a")
     assert "sk-" not in str(error.value)
 
