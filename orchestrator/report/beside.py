@@ -1,4 +1,4 @@
-"""A run's report is written beside the run: in a process of its own, of the lowest priority, one at a time."""
+"""Write a run's report beside the run, in a separate process with the lowest priority, one at a time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from orchestrator.report.report import FILE, write_report
 
 MAX_SAID = 2_000
-"""Characters of an error that are passed on."""
+"""Largest number of characters of an error that are passed on."""
 
 
 class ReportProcess:
@@ -21,13 +21,13 @@ class ReportProcess:
         self._process: subprocess.Popen[str] | None = None
 
     def start(self) -> str | None:
-        """Start to write the report, unless the last one is still being written. Return why the last one failed."""
+        """Start writing the report, unless the last one is still being written. Return why the last one failed."""
         if self._process is not None and self._process.poll() is None:
             return None
         failure = self.failure()
         self._process = subprocess.Popen(
             [sys.executable, "-m", "orchestrator.report.beside", str(self._run)],
-            # A worker of Ray finds the project by its own search path.
+            # Inside a Ray worker only sys.path leads to the project.
             env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -36,12 +36,12 @@ class ReportProcess:
         return failure
 
     def failure(self) -> str | None:
-        """Wait for the last process, and return why it failed; None where it did not, or there was none."""
+        """Wait for the last process, and return why it failed; None if it did not fail, or there was none."""
         if self._process is None:
             return None
-        said = self._process.communicate()[1]
+        errors = self._process.communicate()[1]
         failed, self._process = self._process.returncode != 0, None
-        return f"{self._run / FILE} cannot be written: {said.strip()[-MAX_SAID:]}" if failed else None
+        return f"{self._run / FILE} cannot be written: {errors.strip()[-MAX_SAID:]}" if failed else None
 
 
 def main(run: str) -> None:

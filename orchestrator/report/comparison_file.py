@@ -1,4 +1,4 @@
-"""Write a comparison for programs: its figures as JSON, with every completion that they were computed from."""
+"""Write a comparison for programs: its figures as JSON, with all completions from which they were computed."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from rollout.types.paths import from_home
 
 
 def comparison_file(given: str | None, config: RunConfig) -> Path:
-    """Return the file for the JSON: the given one, or else a new one under `runs_dir`.
+    """Return the file for the JSON: `given`, or else a new file under `runs_dir`.
 
-    Raises ConfigError when it cannot be written: that must not be found out after the sampling.
+    Raises ConfigError if it cannot be written. This is checked now, so that it does not fail after the sampling.
     """
     now = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     try:
@@ -43,7 +43,7 @@ def comparison_file(given: str | None, config: RunConfig) -> Path:
 
 
 def write_comparison(results: Sequence[ModelResult], config: RunConfig, file: Path) -> None:
-    """Write the figures and the records. Figures that are not known are null."""
+    """Write the figures and the records. Unknown figures are null."""
     content = {
         "config": config.model_dump(mode="json"),
         "models": {result.model.name: result.model.path for result in results},
@@ -72,7 +72,7 @@ def result_record(result: ModelResult, config: RunConfig) -> dict[str, Any]:
 
 
 def figures(evaluation: Evaluation) -> dict[str, Any]:
-    """Return the figures; estimates have a mean, a low and a high."""
+    """Return the figures; an estimate has a mean, and the ends of its interval as low and high."""
     return {
         **{f"pass_at_{k}": asdict(estimate) for k, estimate in evaluation.pass_at.items()},
         "greedy_pass_at_1": asdict(evaluation.greedy) if evaluation.greedy else None,
@@ -88,11 +88,11 @@ def figures(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def breakdown(evaluation: Evaluation, label: str) -> dict[str, Any]:
-    """Return pass@1 by a label of the prompts; empty where answers are not right or wrong."""
+    """Return pass@1 by a label of the prompts; empty if answers are not right or wrong."""
     if not evaluation.pass_at:
         return {}
-    found = by_label(evaluation.groups, LABELS[label])
-    return {name: {"num_prompts": count, "pass_at_1": asdict(estimate)} for name, (count, estimate) in found.items()}
+    labelled = by_label(evaluation.groups, LABELS[label])
+    return {name: {"num_prompts": count, "pass_at_1": asdict(estimate)} for name, (count, estimate) in labelled.items()}
 
 
 def prompt_record(group: Group, greedy: Group | None) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a run cost: who was there, for how long, and what that held."""
+"""Compute the cost of a run: its actors, their time, and the resources that they held."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from math import isfinite
 from orchestrator.report.reading.recorded_run import RecordedRun, Row
 
 ACTORS = {"generator": "rollout.num_generators", "learner": "learner.num_ranks", "reward": "rewards.num_workers"}
-"""The settings with their numbers, by what their names begin with."""
+"""The settings with the numbers of actors, by the beginnings of the actors' names."""
 
 
 def cost(run: RecordedRun) -> str:
-    """Return for how long a run held GPUs, or cores, and the memory of its processes, as far as they are known.
+    """Return the GPU-hours or core-hours of a run, and the memory of its processes, as far as they are known.
 
-    Of generators and learner, which take turns unless a policy may be stale, the cores of those with more count.
+    If generators and learner take turns (without staleness), only the larger number of cores counts.
     """
     counts = num_actors(run)
     generators, ranks, workers = (counts.get(kind, 0) for kind in ACTORS)
@@ -35,9 +35,9 @@ def cost(run: RecordedRun) -> str:
 
 
 def num_actors(run: RecordedRun) -> dict[str, int]:
-    """Return how many processes of each kind a run had: as its log counts them, else as its recipe names them.
+    """Return the number of processes of each kind, from the run's log if it has them, else from its recipe.
 
-    A machine with few GPUs gets fewer than the recipe names. A supervised run has learner ranks alone.
+    A machine with few GPUs may get fewer than the recipe asks for. A supervised run has only learner ranks.
     """
     seen = Counter(name.partition("-")[0] for name in run.peak_gib)
     kinds = ["learner"] if run.is_supervised else list(ACTORS)
@@ -45,13 +45,13 @@ def num_actors(run: RecordedRun) -> dict[str, int]:
 
 
 def cores(run: RecordedRun, cpus: str, threads: str) -> float:
-    """Return the cores of one process: what Ray reserves may be less than it uses, where others wait meanwhile."""
+    """Return the cores of one process. Ray may reserve fewer than it uses, because other processes wait meanwhile."""
     held: float = max(run.setting(cpus, 1), run.setting(threads) or 1)
     return held
 
 
 def training_seconds(rows: Sequence[Row]) -> float:
-    """Return for how long the steps took, without their evaluations."""
+    """Return the seconds of all steps, without their evaluations."""
     return total(rows, "time/step_s") - evaluating([row for row in rows if "time/step_s" in row])
 
 

@@ -1,4 +1,4 @@
-"""What the policy wrote about some held-out problems before and after training, for the end of a run."""
+"""Show completions of some held-out problems before and after training, at the end of a run."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from rich.text import Text
 from orchestrator.watch.printable import printable
 
 Records = Sequence[Mapping[str, Any]]
-"""The completions of an evaluation, as the run directory keeps them."""
+"""The completions of an evaluation, as records of the run directory."""
 
 NUM_SHOWN = 3
 LONGEST_SHOWN = 400
-"""Characters of a question or a completion; the rest is cut off."""
+"""Most characters of a question or a completion; the rest is cut off."""
 
 
 def examples_table(before: Records, after: Records) -> Table:
     """Return a table of the first problems, each with its first completion before and after training.
 
-    They are not picked by how good they are.
+    They are not selected by quality.
     """
     firsts = [first_completions(records) for records in (before, after)]
     shared = shared_beginning([record["prompt"] for record in firsts[0].values()])
@@ -32,7 +32,7 @@ def examples_table(before: Records, after: Records) -> Table:
         table.add_column(title, overflow="fold")
     for prompt_id in [each for each in firsts[0] if each in firsts[1]][:NUM_SHOWN]:
         question = firsts[0][prompt_id]["prompt"][shared:]
-        # Not read as markup: a model may write square brackets.
+        # Text, because a model may write square brackets, which rich would read as markup.
         table.add_row(Text(shortened(question)), *(Text(graded(each[prompt_id])) for each in firsts))
     return table
 
@@ -46,10 +46,10 @@ def first_completions(records: Records) -> dict[str, Mapping[str, Any]]:
 
 
 def shared_beginning(prompts: Sequence[str]) -> int:
-    """Return how many characters of whole lines all prompts begin with, such as those of a worked example."""
+    """Return the number of characters in the complete lines with which all prompts begin, such as a worked example."""
     if len(prompts) < 2:
         return 0
-    # What the first and the last in order share, all share.
+    # In alphabetical order, all prompts share the common beginning of the first and the last one.
     pairs = zip(min(prompts), max(prompts), strict=False)
     same = itertools.takewhile(lambda pair: pair[0] == pair[1], pairs)
     return "".join(character for character, _ in same).rfind("\n") + 1

@@ -1,4 +1,4 @@
-"""`rayzero plot RUN`: draw a run's curve, or any of its metrics, from what it has saved."""
+"""`rayzero plot RUN`: draw a run's learning curve, or any of its metrics, from its files."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from orchestrator.report.plots import PICTURES, draw_curve, draw_metrics
 from rollout.types.paths import from_home
 
 
-def plot_run(given: str, keys: Sequence[str], smooth: int, output: str | None) -> Path:
-    """Draw the metrics, or the run's curve where none is named, and return the file.
+def plot_run(directory: str, keys: Sequence[str], smooth: int, output: str | None) -> Path:
+    """Draw the metrics `keys`, or the run's curve if there are none, and return the file.
 
-    Raises ConfigError for a metric that no step has, a file that is no picture, and a run without a step.
+    Raises ConfigError for a metric that no step has, an output file that is not a picture, and a run without steps.
     """
-    run = RunFiles(given)
+    run = RunFiles(directory)
     file = Path(from_home(output)) if output else run.path / "plot.png"
     if file.suffix.lower() not in PICTURES:
         raise ConfigError(f"--output {file}: only {' or '.join(PICTURES)} can be drawn; change the end of the name")
@@ -39,11 +39,12 @@ def plot_run(given: str, keys: Sequence[str], smooth: int, output: str | None) -
 
 
 def check_known(keys: Iterable[str], known: set[str]) -> None:
-    """Raise ConfigError for a key that no step has, with the nearest that some step has."""
+    """Raise ConfigError, with the nearest known keys, for a key that no step has."""
     for key in keys:
         if key not in known:
             near = get_close_matches(key, sorted(known), n=3, cutoff=0.5)
-            # A part of a name is the commonest mistake: `total`, or `pass_at_1`.
+            # The most frequent mistake is a part of a name: `total`, or `pass_at_1`.
             near = near or sorted(name for name in known if key.lower() in name.lower())[:3]
-            said = f"did you mean {' or '.join(near)}?" if near else f"it has {', '.join(sorted(known)[:8])} and others"
-            raise ConfigError(f"--metric {key}: no step of the run has it; {said} docs/metrics.md explains them all")
+            has = f"it has {', '.join(sorted(known)[:8])} and others."
+            hint = f"did you mean {' or '.join(near)}?" if near else has
+            raise ConfigError(f"--metric {key}: no step of the run has it; {hint} docs/metrics.md explains them all")

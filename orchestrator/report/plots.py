@@ -1,4 +1,4 @@
-"""Pictures of a run, from its metrics.jsonl alone: its curve, and any metrics by step."""
+"""Draw pictures of a run from its metrics.jsonl alone: its learning curve, and any metrics by step."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ TRAINING = "training prompts, each step"
 
 
 def draw_curve(lines: Lines, path: Path, title: str, smooth: int = 1) -> None:
-    """Draw the course of a run: right answers while training and on held-out problems, and completion length.
+    """Draw the learning curve of a run: right answers in training and on held-out problems, and completion length.
 
-    Where answers are not right or wrong, the mean reward takes the place of right answers.
+    If answers are not right or wrong, the mean reward replaces the share of right answers.
 
     Args:
-        lines: those of metrics.jsonl.
-        path: the file, a PNG or an SVG by its ending. It is replaced as a whole.
-        title: stands above; the run's name.
-        smooth: steps that a running mean is taken over; 1 draws the values themselves.
+        lines: the lines of metrics.jsonl.
+        path: the file, a PNG or an SVG by its ending. It is replaced atomically.
+        title: the title of the picture, such as the run's name.
+        smooth: number of steps of the running mean; 1 draws the values themselves.
 
-    Raises OSError when the disk refuses.
+    Raises OSError if the disk refuses.
     """
     figure, (top, bottom) = new_figure(2, (2, 1))
     steps = [line for line in lines if "reward/total" in line]
@@ -52,7 +52,7 @@ def draw_curve(lines: Lines, path: Path, title: str, smooth: int = 1) -> None:
 
 
 def draw_metrics(lines: Lines, keys: Sequence[str], path: Path, title: str, smooth: int = 1) -> None:
-    """Draw metrics by step, one below the other, with the intervals that are known. Otherwise as `draw_curve`."""
+    """Draw metrics by step, one below the other, with their intervals if known. Arguments are as in `draw_curve`."""
     figure, panels = new_figure(len(keys), (1,) * len(keys))
     for axes, key in zip(panels, keys, strict=True):
         draw_metric(axes, lines, key, smooth)
@@ -62,10 +62,10 @@ def draw_metrics(lines: Lines, keys: Sequence[str], path: Path, title: str, smoo
 
 
 def new_figure(count: int, heights: Sequence[float]) -> tuple[Any, Sequence[Any]]:
-    """Return a figure and its panels from top to bottom, which share their steps."""
-    from matplotlib.figure import Figure  # half a second, which no other command needs
+    """Return a figure and its panels from top to bottom, which share the axis of steps."""
+    from matplotlib.figure import Figure  # takes half a second, and no other command needs it
 
-    # No pyplot: it keeps figures, and is not for several threads.
+    # Not pyplot: it keeps all figures in memory, and is not thread-safe.
     figure = Figure(figsize=(8, max(3.0, 2.0 * sum(heights))))
     panels = list(figure.subplots(count, 1, sharex=True, height_ratios=heights, squeeze=False)[:, 0])
     panels[-1].set(xlabel="step")
@@ -73,7 +73,7 @@ def new_figure(count: int, heights: Sequence[float]) -> tuple[Any, Sequence[Any]
 
 
 def save(figure: Any, path: Path, title: str) -> None:
-    """Write the figure under that title, as its file's ending says."""
+    """Write the figure with a title, in the format of the file's ending."""
     figure.suptitle(literal(title))
     for axes in figure.axes:
         axes.grid(alpha=0.3)
@@ -84,14 +84,14 @@ def save(figure: Any, path: Path, title: str) -> None:
 
 
 def draw_metric(axes: Any, lines: Lines, key: str, smooth: int, color: str = "tab:blue", label: str = "") -> None:
-    """Draw one metric: its running mean over the pale values, or its values with their intervals."""
+    """Draw one metric: its values with their intervals, or a running mean on top of the values in a light colour."""
     steps, values = series(lines, key)
     name = literal(label or key)
     if any(f"{key}_ci95" in line for line in lines):
         widths = [line.get(f"{key}_ci95", 0.0) for line in lines if key in line]
         axes.errorbar(steps, values, widths, color=color, marker="o", capsize=4, label=name)
         return
-    # A line of one point shows nothing.
+    # A line with a single point is invisible.
     marker = "o" if len(steps) == 1 else ""
     if smooth > 1:
         axes.plot(steps, values, color=color, linewidth=0.8, alpha=0.3, marker=marker)
@@ -115,7 +115,7 @@ def series(lines: Lines, key: str) -> tuple[list[float], list[float]]:
 
 
 def running_mean(values: Sequence[float], steps: int) -> list[float]:
-    """Return the mean of each value and up to `steps - 1` before it. Values that are not finite are left out."""
+    """Return the mean of each value and up to `steps - 1` values before it. Values that are not finite are ignored."""
     means = []
     for end in range(1, len(values) + 1):
         known = [value for value in values[max(0, end - steps) : end] if isfinite(value)]
@@ -124,5 +124,5 @@ def running_mean(values: Sequence[float], steps: int) -> list[float]:
 
 
 def literal(text: str) -> str:
-    """Return the text so that matplotlib reads no formula in it."""
+    """Return the text so that matplotlib does not read a formula in it."""
     return text.replace("$", r"\$")

@@ -1,4 +1,4 @@
-"""`rayzero report`: one HTML file made from run directories alone."""
+"""`rayzero report`: write one HTML file from run directories alone."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ def write_report(runs: Sequence[Path], output: Path | None = None, steps: Sequen
 
     Args:
         runs: run directories; the first is shown first.
-        output: the file, or a folder for it; by default that of the run, or for several runs the one above the first.
-        steps: steps of which every completion is kept, as far as there is room.
+        output: the file, or a folder for it. Default: the run's folder, or for several runs the parent of the first.
+        steps: steps whose completions are all included, as far as there is room.
 
-    Raises ConfigError where there is no such run, or the file cannot be written.
+    Raises ConfigError if there is no such run, or the file cannot be written.
     """
-    found = [read_run(run) for run in runs]
-    check_steps(found, steps)
+    recorded = [read_run(run) for run in runs]
+    check_steps(recorded, steps)
     file = page_file(output or (runs[0] if len(runs) == 1 else runs[0].parent))
-    return write_page(" · ".join([run.name for run in found]), report_data(found, steps), file)
+    return write_page(" · ".join([run.name for run in recorded]), report_data(recorded, steps), file)
 
 
 def write_evaluation_report(evaluation: Path, output: Path | None = None) -> Path:
-    """Write the report of a JSON file of `rayzero eval`, by default beside it, and return its file.
+    """Write the report of a JSON file from `rayzero eval`, by default beside it, and return the report's file.
 
-    Raises ConfigError where that is no such file, or the report cannot be written.
+    Raises ConfigError if the file is not from `rayzero eval`, or the report cannot be written.
     """
     content = read_evaluation(evaluation)
     file = page_file(output or evaluation.with_suffix(".html"))
@@ -47,7 +47,7 @@ def write_evaluation_report(evaluation: Path, output: Path | None = None) -> Pat
 
 
 def check_steps(runs: Sequence[RecordedRun], steps: Sequence[int]) -> None:
-    """Raise ConfigError for a step of which no run has completions, with those that there are."""
+    """Raise ConfigError, with the available steps, for a step without completions in any run."""
     known = sorted({step for run in runs for step in (*run.rollouts, *run.held_out)})
     if missing := [step for step in steps if step not in known]:
         there = f"steps {known[0]} to {known[-1]} have completions" if known else "no step has completions"
@@ -55,9 +55,9 @@ def check_steps(runs: Sequence[RecordedRun], steps: Sequence[int]) -> None:
 
 
 def page_file(output: Path) -> Path:
-    """Return the file of a page, report.html in a folder, and make the folder that it goes to.
+    """Return the file of a page (report.html if `output` is a folder), and create its folder.
 
-    Raises ConfigError where that cannot be made: before all the work, not after it.
+    Raises ConfigError if the folder cannot be created: before all the work, not after it.
     """
     file = output / FILE if output.is_dir() else output
     try:
@@ -68,10 +68,10 @@ def page_file(output: Path) -> Path:
 
 
 def write_page(title: str, data: Mapping[str, Any], file: Path) -> Path:
-    """Write a page. Raises ConfigError where the disk refuses."""
+    """Write a page. Raises ConfigError if the disk refuses."""
     made = {"made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"), "version": rayzero_version()}
     page = document(f"{title} · Rayzero report", {**data, **made})
-    aside = file.with_name(f".{file.name}.{os.getpid()}")  # of its own: a run's last report may meet one before
+    aside = file.with_name(f".{file.name}.{os.getpid()}")  # unique: an earlier report may be written at the same time
     try:
         write_atomically(aside, page)
         aside.replace(file)
@@ -81,13 +81,13 @@ def write_page(title: str, data: Mapping[str, Any], file: Path) -> Path:
 
 
 def write_last_report(run: Path) -> str | None:
-    """Write the report of a run that its command has ended or left. Return why it could not be written."""
+    """Write the report at the end of a run's command. Return why it could not be written; None if it was written."""
     try:
-        found = read_run(run)
-        if found.state == "going on":  # its lock is this command's own
-            found = replace(found, state="ended early")
-        write_page(found.name, report_data([found]), page_file(run))
-    except Exception as error:  # noqa: BLE001  for any reason: the run is complete without it
+        recorded = read_run(run)
+        if recorded.state == "going on":  # this command itself holds the lock
+            recorded = replace(recorded, state="ended early")
+        write_page(recorded.name, report_data([recorded]), page_file(run))
+    except Exception as error:  # noqa: BLE001  a run is complete without its report
         return f"{run / FILE} cannot be written: {error}"
     return None
 

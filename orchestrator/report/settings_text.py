@@ -1,4 +1,4 @@
-"""The settings of a run as a recipe: those that differ from the defaults, in TOML."""
+"""Write the settings of a run as a recipe: the settings that differ from the defaults, in TOML."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from orchestrator.report.reading.privacy import shareable
 
 
 def changed(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings that differ from the defaults; all of them, where this version does not know them all."""
+    """Return the settings that differ from the defaults; all settings if this version does not know some of them."""
     given: Mapping[str, Any] = settings
     with suppress(ValidationError):
         config = RunConfig.model_validate(settings)
@@ -25,7 +25,7 @@ def changed(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def difference(section: BaseModel, default: BaseModel) -> dict[str, Any]:
-    """Return what differs, section by section. A mapping is one value: a recipe's replaces the default's as a whole."""
+    """Return the differences, section by section. A mapping is one value: a recipe's mapping replaces the default's."""
     usual = default.model_dump(mode="json", warnings=False)
     found: dict[str, Any] = {}
     for name, value in section.model_dump(mode="json").items():
@@ -38,7 +38,7 @@ def difference(section: BaseModel, default: BaseModel) -> dict[str, Any]:
 
 
 def to_toml(settings: Mapping[str, Any]) -> str:
-    """Return the settings as TOML. Unset ones are left out: TOML has no null."""
+    """Return the settings as TOML. Unset settings are left out, because TOML has no null."""
     return "\n".join(lines(settings)).strip() + "\n"
 
 
@@ -71,12 +71,12 @@ def key(name: str) -> str:
 
 
 def quoted(text: str) -> str:
-    """Return a string of TOML: JSON's, but for characters beyond 16 bits and DEL, which they escape otherwise."""
+    """Return a TOML string. JSON's is the same except for DEL and for characters beyond 16 bits, which stay as text."""
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Yield each setting by its dotted key."""
+    """Yield the dotted key of each setting, and its value as TOML."""
     for name, value in settings.items():
         if isinstance(value, Mapping) and value:
             yield from flat(value, f"{prefix}{name}.")

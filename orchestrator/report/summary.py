@@ -1,4 +1,4 @@
-"""The table at the end of a run, from its metrics.jsonl."""
+"""Build the table at the end of a run, from its metrics.jsonl."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ ROWS = {
     "mean reward": "reward",
     "mean completion, tokens": "completion_tokens",
 }
-"""The rows of a table by their titles. A task without right answers has no pass@1, an old run no mean reward."""
+"""The figures of the rows, by title. A task without right answers has no pass@1, an old run no mean reward."""
 RATES = ("pass_at_", "greedy_pass_at_1", "format_rate")
-"""Beginnings of the figures that are shown in percent."""
+"""Beginnings of the names of figures that are shown in percent."""
 OWN = "eval/"
-"""Prefix of the figures in the recipe's own format; those of another are under `eval/<format>/`."""
+"""Prefix of the figures in the recipe's own format; figures of another format are under `eval/<format>/`."""
 
 
 def evaluations(lines: Lines) -> list[Mapping[str, float]]:
-    """Return the lines that hold an evaluation."""
+    """Return the lines that contain an evaluation."""
     return [line for line in lines if f"{OWN}completion_tokens" in line]
 
 
 def prefixes(line: Mapping[str, float]) -> dict[str, str]:
-    """Return the formats that the line has figures of, by the prefix of their keys; the recipe's own comes first."""
+    """Return the evaluated formats of a line, by the prefix of their keys; the recipe's own comes first."""
     others = [format for format in get_args(PromptFormat) if f"{OWN}{format}/completion_tokens" in line]
     return {OWN: "the recipe's format"} | {f"{OWN}{format}/": format for format in others}
 
 
 def summary_table(lines: Lines, caption: str | None = None) -> Table:
-    """Return the held-out figures before, after, and their change, with 95% intervals; several formats side by side.
+    """Return the held-out figures before and after, and their change, with 95% intervals; formats side by side.
 
-    `caption` stands below it, such as that the run learned nothing.
+    `caption` is a text below the table, such as that the run learned nothing.
     """
     first, last = evaluations(lines)[0], evaluations(lines)[-1]
     formats = prefixes(last)
@@ -59,15 +59,15 @@ def summary_table(lines: Lines, caption: str | None = None) -> Table:
 
 
 def columns(caption: str | None, *titles: str) -> Table:
-    said = None if caption is None else Text(caption)  # not read as markup
-    table = Table(title="held-out problems", title_justify="left", caption=said, caption_justify="left")
+    below = None if caption is None else Text(caption)  # not read as markup
+    table = Table(title="held-out problems", title_justify="left", caption=below, caption_justify="left")
     for title in titles:
         table.add_column(title, justify="right" if title else "left")
     return table
 
 
 def rows(line: Mapping[str, float]) -> dict[str, str]:
-    """Return titles and names of the figures that the line has, pass@k for the largest k among them."""
+    """Return titles and names of the figures in the line, with pass@k for the largest k."""
     titles = [(title, name) for title, name in ROWS.items() if f"{OWN}{name}" in line]
     sizes = [
         int(key.removeprefix(f"{OWN}pass_at_"))
@@ -80,7 +80,7 @@ def rows(line: Mapping[str, float]) -> dict[str, str]:
 
 
 def cells(first: Mapping[str, float], last: Mapping[str, float], key: str) -> tuple[str, str, str]:
-    """Return the figure before, after, and its change; empty where it was not measured."""
+    """Return the figure before, after, and its change; empty text for a figure that was not measured."""
     if key not in first or key not in last:
         return shown(first, key), shown(last, key), ""
     return shown(first, key), shown(last, key), change(first, last, key)
@@ -89,7 +89,7 @@ def cells(first: Mapping[str, float], last: Mapping[str, float], key: str) -> tu
 def shown(line: Mapping[str, float], key: str) -> str:
     if key not in line:
         return ""
-    half_width = line.get(f"{key}_ci95")  # not known of one prompt's reward
+    half_width = line.get(f"{key}_ci95")  # the reward of a single prompt has no interval
     if is_rate(key):
         return f"{100 * line[key]:.1f}% ± {100 * line[f'{key}_ci95']:.1f}"
     return f"{line[key]:.1f}" if half_width is None else f"{line[key]:.3f} ± {half_width:.3f}"

@@ -1,4 +1,4 @@
-"""Print a comparison for people: models × formats in one table, breakdowns, the outlook of training, completions."""
+"""Print a comparison for people: models × formats in one table, breakdowns, trainability, and completions."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from rollout.types.completions import Completion, Group, Reward
 from rollout.types.prompts import Prompt
 
 LONGEST_SHOWN = 2000
-"""Characters of a completion that are printed, half of them from its end."""
+"""Most characters of a completion that are printed, half of them from its end."""
 
 Cells = list[str]
 LABELS: Mapping[str, Callable[[Prompt], str]] = {
     "difficulty": lambda prompt: prompt.difficulty,
     "source": lambda prompt: prompt.source,
 }
-"""The labels of prompts that pass@1 is broken down by."""
+"""The labels of prompts by which pass@1 is broken down."""
 
 
 def print_comparison(results: Sequence[ModelResult], config: RunConfig, console: Console) -> None:
-    """Print the tables, the outlook of training, and some completions of a comparison."""
+    """Print the tables of a comparison, whether each model can be trained, and some completions."""
     console.print(comparison_table(results, config))
     figures = "; ".join(f"{name} {agreement}" for name, agreement in AGREEMENT.items())
     console.print(f"Behaviours shown, against hand-made labels: {figures}", highlight=False, soft_wrap=True)
@@ -41,16 +41,16 @@ def print_comparison(results: Sequence[ModelResult], config: RunConfig, console:
     for result in results:
         if result.evaluation.pass_at:
             console.print()
-            found = judge_trainability(result.evaluation, config)
-            title = Text(f"Training {result.model.name}, {result.format}: {found.verdict}.", "bold")
-            for line in (title, *(f"  {sentence}" for sentence in sentences(found))):
+            judgement = judge_trainability(result.evaluation, config)
+            title = Text(f"Training {result.model.name}, {result.format}: {judgement.verdict}.", "bold")
+            for line in (title, *(f"  {sentence}" for sentence in sentences(judgement))):
                 console.print(line, highlight=False, soft_wrap=True)
     for result in results:
         print_completions(result, console)
 
 
 def comparison_table(results: Sequence[ModelResult], config: RunConfig) -> Table:
-    """Return figures by row, models × formats by column. A row without any value is left out."""
+    """Return a table with a row for each figure and a column for each model and format, without empty rows."""
     groups = results[0].evaluation.groups
     title = (
         f"{len(groups)} held-out prompts × {config.evaluation.completions_per_prompt} completions, temperature "
@@ -125,7 +125,7 @@ def share(value: float | None) -> str:
 
 
 def breakdown_table(results: Sequence[ModelResult], label: str) -> Table | None:
-    """Return pass@1 by a label of the prompts; None when there is only one label, or no right answers."""
+    """Return pass@1 by a label of the prompts; None if there is only one label, or answers are not right or wrong."""
     if not results[0].evaluation.pass_at:
         return None
     broken_down = [by_label(result.evaluation.groups, LABELS[label]) for result in results]
@@ -138,7 +138,7 @@ def breakdown_table(results: Sequence[ModelResult], label: str) -> Table | None:
 
 
 def print_completions(result: ModelResult, console: Console) -> None:
-    """Print the first right completion and the first wrong one; or the first, where they are neither."""
+    """Print the first right and the first wrong completion; or just the first one if they are neither."""
     for group, completion, scored in shown(result.evaluation):
         title = f"{result.model.name}, {result.format}, {group.prompt.id}, reward {scored.total:g}"
         console.rule(Text(title, "rule.text"), align="left")

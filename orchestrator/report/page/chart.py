@@ -1,4 +1,4 @@
-"""A chart as data: what it shows, in which unit, and what is healthy. The page draws it."""
+"""A chart as data: its lines, its unit, and what is healthy. The page draws it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from orchestrator.records.meanings.metric import MetricMeaning
 from orchestrator.records.meanings.table import find_metric
 
 Role = Literal["main", "second", "third", "muted", "right", "wrong", "run3", "run4"]
-"""What a line is to the reader; the page gives each a colour and a dash. `run3`, `run4`: colours that no other has."""
+"""The role of a line. The page gives each role its colour and dash; `run3` and `run4` are two more colours."""
 Values = Sequence[float | None]
 Places = Sequence[float | str]
 """Steps, or the names of bars."""
@@ -25,13 +25,13 @@ class Line:
 
     label: str
     key: str = ""
-    """A metric of the run, or a mean that was counted of its completions (`figures.step_figures`), with an interval
-    where one is known: as `<key>_ci95` in metrics, or as counted."""
+    """A metric of the run, or a mean over its completions (`figures.step_figures`). If its interval is known, it is
+    `<key>_ci95` among the metrics, or comes with the mean."""
     role: Role = "main"
     x: Places = ()
     y: Values = ()
     low: Values = ()
-    """Lower ends of the intervals, where there are any."""
+    """Lower ends of the intervals; empty without intervals."""
     high: Values = ()
 
 
@@ -43,12 +43,12 @@ class Chart:
     unit: str
     lines: Sequence[Line]
     note: str = ""
-    """A sentence: what is healthy, or how to read it."""
+    """A sentence on what is healthy, or on how to read the chart."""
     kind: Literal["lines", "stack", "areas", "bars", "groups", "timeline"] = "lines"
-    """`stack`: shares that add up to 1, as areas. `areas`, `bars`: added up. `groups`: bars side by side, with
-    intervals. `timeline`: spans from `low` to `high` in the rows that `x` names."""
+    """`stack`: areas of shares that add up to 1. `areas`, `bars`: stacked values. `groups`: bars side by side, with
+    intervals. `timeline`: spans from `low` to `high`, in rows named by `x`."""
     rest: str = ""
-    """Of a stack: what the shares leave, between its lines."""
+    """For a stack: the name of the remaining share, between its lines."""
     log: bool = False
     x_title: str = "step"
 
@@ -57,13 +57,13 @@ class Chart:
 
 
 def shown(of: Chart | Line, always: Sequence[str] = ()) -> dict[str, Any]:
-    """Return the fields that say something."""
-    found = {each.name: getattr(of, each.name) for each in fields(of)}
-    return {name: value for name, value in found.items() if value or name in always}
+    """Return the fields that are not empty, and the fields named in `always`."""
+    values = {each.name: getattr(of, each.name) for each in fields(of)}
+    return {name: value for name, value in values.items() if value or name in always}
 
 
 def metric_chart(title: str, keys: Collection[str], *lines: Line, note: str = "", log: bool = False) -> Chart | None:
-    """Return a chart of those lines whose metrics the run has, described by the first; None where it has none."""
+    """Return a chart of the lines whose metrics the run has, described by the first; None if it has none of them."""
     shown = [line for line in lines if line.y or line.key in keys]
     if not shown:
         return None
@@ -72,7 +72,7 @@ def metric_chart(title: str, keys: Collection[str], *lines: Line, note: str = ""
 
 
 def unit_of(key: str) -> str:
-    """Return the unit of a metric, or of what was counted of completions or groups, as a reader says it."""
+    """Return the unit of a metric, or of a mean over completions or groups, in words for a reader."""
     if key.startswith("group/"):
         return "share"
     metric = documented(key)
@@ -81,7 +81,7 @@ def unit_of(key: str) -> str:
 
 
 def healthy(key: str) -> str:
-    """Return what the documentation of a metric says is healthy, and what to do otherwise, in plain text."""
+    """Return the healthy values of a metric and the advice for others, from its documentation, as plain text."""
     metric = documented(key)
     if metric is None:
         return ""
@@ -94,20 +94,20 @@ def healthy(key: str) -> str:
 
 
 def healthy_each(lines: Iterable[Line]) -> str:
-    """Return what the documentation says is healthy of each line, in one sentence; empty where it says nothing."""
+    """Return the healthy values of all lines in one sentence, from the documentation; empty if it names none."""
     metrics = [(line.label, documented(line.key)) for line in lines]
-    said = [f"{label} {metric.healthy}" for label, metric in metrics if metric is not None and metric.healthy]
-    return plain(f"Healthy: {'; '.join(said)}.") if said else ""
+    values = [f"{label} {metric.healthy}" for label, metric in metrics if metric is not None and metric.healthy]
+    return plain(f"Healthy: {'; '.join(values)}.") if values else ""
 
 
 def documented(key: str) -> MetricMeaning | None:
-    """Return the documentation of a metric, also where it was counted of right or of wrong completions."""
+    """Return the documentation of a metric, also for its mean over right or wrong completions."""
     key = key.removeprefix("right/").removeprefix("wrong/")
     return find_metric(key) if key else None
 
 
 def plain(text: str) -> str:
-    """Return what stands in Markdown without its marks and links."""
+    """Return the text of Markdown, without its marks and links."""
     return LINK.sub("", text).replace("`", "")
 
 

@@ -1,4 +1,4 @@
-"""The page Compare: what differs between runs, in their settings and on the problems that all of them were asked."""
+"""The page Compare: the differences between runs, in their settings and on their common held-out problems."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class ComparedRun:
 
     run: RecordedRun
     last: StepDigest | None
-    """None where no completions of an evaluation were kept."""
+    """None if the run kept no completions of an evaluation."""
 
 
 def comparison(runs: Sequence[ComparedRun]) -> dict[str, Any]:
-    """Return the settings that differ, and each run's difference in pass@1 to the first."""
+    """Return the settings that differ, and each run's difference in pass@1 to the first run."""
     return {"settings": differing([each.run for each in runs]), "pairs": [pair(runs[0], each) for each in runs[1:]]}
 
 
@@ -48,11 +48,11 @@ def pair(first: ComparedRun, other: ComparedRun) -> dict[str, Any]:
 
 
 def paired(right: Mapping[str, Sequence[int]], baseline: Mapping[str, Sequence[int]]) -> Difference | None:
-    """Return the difference in pass@1 over the same problems; None where they, or the completions of each, differ.
+    """Return the paired difference in pass@1; None if the problems, or the numbers of completions, are not the same.
 
     Args:
-        right: by problem: right completions, and completions.
-        baseline: the same for what it is compared with.
+        right: by problem, the number of right completions and of all completions.
+        baseline: the same for the baseline.
     """
     sizes = {of for counts in (right, baseline) for _, of in counts.values()}
     if not right or right.keys() != baseline.keys() or len(sizes) != 1:
@@ -62,17 +62,18 @@ def paired(right: Mapping[str, Sequence[int]], baseline: Mapping[str, Sequence[i
 
 
 def paired_means(means: Mapping[str, float], baseline: Mapping[str, float]) -> Estimate | None:
-    """Return the difference in a mean over the same problems; None where they differ, or there is only one.
+    """Return the paired difference of means; None if the problems are not the same, or there is only one.
 
     Args:
-        means: by problem, over its completions.
-        baseline: the same for what it is compared with.
+        means: by problem, the mean over its completions.
+        baseline: the same for the baseline.
     """
     if len(means) < 2 or means.keys() != baseline.keys():
         return None
     return paired_mean([means[problem] for problem in baseline], [*baseline.values()])
 
 
-def difference_figures(found: Estimate) -> list[float | None]:
-    """Return the difference, its interval, and its p-value where that is known."""
-    return [found.mean, found.low, found.high, found.p_value if isinstance(found, Difference) else None]
+def difference_figures(estimate: Estimate) -> list[float | None]:
+    """Return the difference, the ends of its interval, and its p-value (None if unknown)."""
+    p_value = estimate.p_value if isinstance(estimate, Difference) else None
+    return [estimate.mean, estimate.low, estimate.high, p_value]

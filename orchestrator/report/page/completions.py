@@ -1,4 +1,4 @@
-"""Completions as the page holds them: text, reward, and the tokens with their logprobs, as small as they can be."""
+"""Convert completions into the page's format: text, reward, and tokens with logprobs, as compact as possible."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from orchestrator.report.reading.tokens import MAX_TOKENS, TokenTexts
 from rollout.types.completions import FAILED, TRUNCATED
 
 FORMAT = 2
-"""Version of a group as the page has it. Those that another version has kept are made again."""
+"""Version of the page's format of a group. Stored groups of another version are converted again."""
 LONGEST_TEXT = 20_000
-"""Characters of a prompt or completion; of a longer one the beginning and the end are kept."""
+"""Most characters of a prompt or completion. Only the beginning and the end of a longer text are kept."""
 LONGEST_ANSWER = 2_000
 
 
 def group_json(group: KeptGroup, texts: TokenTexts) -> dict[str, Any]:
-    """Return a group: what its completions share, and each of them."""
+    """Return a group: its prompt, and its completions."""
     first, place = group.records[0], group.place
     made = {
         "step": place.step,
@@ -37,7 +37,7 @@ def group_json(group: KeptGroup, texts: TokenTexts) -> dict[str, Any]:
 
 
 def completion_json(record: Record, texts: TokenTexts) -> dict[str, Any]:
-    """Return a completion. Logprobs are in hundredths of a nat, without their sign; `-1` where none is known.
+    """Return a completion. Logprobs are in hundredths of a nat, without their sign; `-1` means unknown.
 
     Gaps between sampler and learner, changes by the update, and advantages of tokens are in ten-thousandths.
     """
@@ -67,7 +67,7 @@ def completion_json(record: Record, texts: TokenTexts) -> dict[str, Any]:
 
 
 def token_json(record: Record, texts: TokenTexts, token_ids: Sequence[int], text: str) -> dict[str, Any]:
-    """Return the tokens' texts and logprobs; lengths of the texts where together they are the completion's own."""
+    """Return the tokens' texts and logprobs. If the texts together are the completion's text, return their lengths."""
     if len(text) > 2 * LONGEST_TEXT:
         return {}
     pieces = texts.of(token_ids)
@@ -98,7 +98,7 @@ def number(value: Any) -> float | None:
 
 
 def shortened(text: str, longest: int = LONGEST_TEXT) -> str:
-    """Return the text, or its beginning and its end where it is longer."""
+    """Return the text, or the beginning and the end of a longer text."""
     if len(text) <= longest:
         return text
     half = longest // 2

@@ -1,4 +1,4 @@
-"""One HTML file that needs nothing else: style, scripts, charts library and data, under a strict content policy."""
+"""Write one self-contained HTML file: style, scripts, charts library and data, under a strict content policy."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ MODULES = (
     *("dom.js", "columns.js", "plots.js", "charts.js", "summary.js", "learning.js", "tokens.js", "rollouts.js"),
     *("emergence.js", "credit.js", "compare.js", "evaluation.js", "main.js"),
 )
-"""In the order in which they need each other; each may import from those before it."""
+"""In the order of their imports: each may import from the modules before it."""
 MAX_PAGE = 15_000_000
-"""Bytes of a report, which people send to each other."""
+"""Largest size of a report in bytes, because people send reports to each other."""
 MAX_GROUPS = 8 * 2**20
-"""Bytes of the completions in it, so that the page stays quick."""
+"""Largest size of its completions in bytes, so that the page stays fast."""
 EXAMPLES = 100_000
-"""Bytes of what is made of a run's completions once they are chosen: the groups that are explained."""
+"""Bytes reserved for data that depends on the chosen completions: the groups that the page explains."""
 IMPORT = re.compile(r"^import\b[^;]*;\n", re.MULTILINE)
 EXPORT = re.compile(r"^export ", re.MULTILINE)
 
@@ -54,10 +54,10 @@ PAGE = """\
 
 
 def document(title: str, data: Mapping[str, Any]) -> str:
-    """Return the page as HTML. Only these very scripts may run in it, and nothing may be loaded or sent."""
+    """Return the page as HTML. Its policy allows only its own scripts, and no loading or sending."""
     script, library = bundled(), charts_library()
     allowed = " ".join(f"'sha256-{digest(each)}'" for each in (script, library))
-    # The charts library writes its own style sheet, so that styles cannot be named by their hashes.
+    # The charts library creates its own style sheet, so the policy cannot list styles by their hashes.
     policy = (
         f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data: blob:; font-src data:; "
         "base-uri 'none'; form-action 'none'"
@@ -69,25 +69,25 @@ def document(title: str, data: Mapping[str, Any]) -> str:
 
 
 def room_beside(data: Mapping[str, Any]) -> int:
-    """Return how many bytes a page that shows this data has left for completions."""
+    """Return the number of bytes that a page with this data has left for completions."""
     taken = empty_page() + len(embedded(data)) + EXAMPLES * len(data.get("runs", ["an evaluation"]))
     return min(MAX_GROUPS, max(0, MAX_PAGE - taken))
 
 
 @cache
 def empty_page() -> int:
-    """Return the bytes of a page without data."""
+    """Return the size in bytes of a page without data."""
     return len(document("", {}).encode())
 
 
 def bundled() -> str:
-    """Return the page's modules as one script: what they import from each other stands in one scope."""
+    """Return the page's modules as one script with one scope, so that they need no imports."""
     parts = [EXPORT.sub("", IMPORT.sub("", (ASSETS / name).read_text("utf-8"))) for name in MODULES]
     return '(() => {\n"use strict";\n' + "\n".join(parts) + "})();"
 
 
 def charts_library() -> str:
-    """Return plotly.js, as the Python package ships it. Nothing of the package is imported."""
+    """Return plotly.js from the Python package, without importing the package."""
     spec = find_spec("plotly")
     if spec is None or spec.origin is None:
         raise ModuleNotFoundError("the report's charts need plotly: `make install` installs it")

@@ -1,4 +1,4 @@
-"""The page Emergence: which reasoning behaviours came, stayed or went, and in which completions."""
+"""The page Emergence: which reasoning behaviours emerged, stayed or faded, and in which completions."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from orchestrator.report.reading.kept import ends_and_middle
 from rewards.parts.markers import AGREEMENT, BEHAVIOURS
 
 SEEN = 0.05
-"""Share below which a behaviour is hardly seen."""
+"""A behaviour with a smaller share is hardly seen."""
 CRITERION = (
-    "A behaviour has emerged where the 95% interval of its share over the last fifth of the steps lies above that over "
-    "the first fifth, and the share was below 5% and no longer is; it grew where it was above that already, and faded "
-    "where the last interval lies below the first. Intervals are over prompts. A behaviour shows that the words "
-    "are there, not that they are true."
+    "Compare the 95% interval of a behaviour's share over the last fifth of the steps with the interval over the first "
+    "fifth. If the last interval is above the first, the behaviour has emerged if its share was below 5% and no longer "
+    "is, and it grew if its share was above 5% before. If the last interval is below the first, it faded. Intervals "
+    "are over prompts. A behaviour shows that the words are there, not that they are true."
 )
 
 
 def emergence(keys: Collection[str], train: Digests, held_out: Digests) -> dict[str, Any]:
-    """Return the page's summary in words, its charts, and the steps at which the same questions are shown."""
+    """Return the page's summary in words, its charts, and the steps whose answers to the same questions are shown."""
     return {
         "behaviours": [behaviour(name, train) for name in BEHAVIOURS] if train else [],
         "criterion": CRITERION,
@@ -45,7 +45,7 @@ def length_chart(keys: Collection[str]) -> Chart | None:
 
 
 def fifths(train: Digests, side: str, figure: str) -> tuple[Clusters, Clusters]:
-    """Return the sums of a figure over the first fifth of the steps, and over the last."""
+    """Return the sums of a figure over the first fifth of the steps, and over the last fifth."""
     steps = list(train.values())
     count = max(1, len(steps) // 5)
     return pooled(steps[:count], side, figure), pooled(steps[-count:], side, figure)
@@ -57,7 +57,7 @@ def pooled(steps: Sequence[StepDigest], side: str, figure: str) -> Clusters:
 
 
 def behaviour(name: str, train: Digests) -> dict[str, Any]:
-    """Return a row of the summary: the share at the start and the end, and what is to be said of it."""
+    """Return a row of the summary: the share at the start and at the end, and a verdict."""
     figure = f"marker/{name}"
     first, last = (each.rate() for each in fifths(train, "all", figure))
     right, wrong = (fifths(train, side, figure)[1].rate() for side in ("right", "wrong"))
@@ -88,6 +88,6 @@ def verdict(first: Estimate | None, last: Estimate | None) -> str:
 
 
 def lengths(train: Digests) -> list[float | None]:
-    """Return the mean length over the first fifth of the steps and over the last, tokens."""
-    found = [each.average() for each in fifths(train, "all", "tokens")]
-    return [None if each is None else round(each.mean, 2) for each in found]
+    """Return the mean length in tokens over the first fifth of the steps, and over the last fifth."""
+    means = [each.average() for each in fifths(train, "all", "tokens")]
+    return [None if each is None else round(each.mean, 2) for each in means]

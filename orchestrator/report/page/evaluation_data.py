@@ -1,4 +1,4 @@
-"""The report of a comparison by `rayzero eval`: models × formats, and what each of them answered."""
+"""The report of a comparison by `rayzero eval`: models × formats, and their answers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from orchestrator.report.reading.kept import MAX_COMPLETIONS
 from orchestrator.report.reading.privacy import without_places
 from rollout.types.completions import TRUNCATED
 
-RULE = "Kept are the first questions with all of their completions, until there are {limit:,}, or the page is full."
+RULE = "The first questions are kept with all their completions, up to {limit:,} or until the page is full."
 ROLES: tuple[Role, ...] = ("muted", "main", "second", "wrong", "third")
 PLAIN = {
     "completion_tokens": "mean completion, tokens",
@@ -27,7 +27,7 @@ SHARES = {"truncated": "cut off at the limit", "unmarked": "could not be graded"
 
 
 def read_evaluation(file: Path) -> Mapping[str, Any]:
-    """Return what `rayzero eval` wrote. Raises ConfigError for a file that it did not write."""
+    """Return the content of a file from `rayzero eval`. Raises ConfigError for any other file."""
     try:
         content = json.loads(file.read_text("utf-8"))
         results = content["results"]
@@ -36,13 +36,13 @@ def read_evaluation(file: Path) -> Mapping[str, Any]:
     except OSError as error:
         raise ConfigError(f"{file} cannot be read ({error.strerror}): name the JSON file of `rayzero eval`") from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ConfigError(f"{file} is no JSON file of `rayzero eval` ({error})") from error
-    found: Mapping[str, Any] = content
-    return found
+        raise ConfigError(f"{file} is not a JSON file of `rayzero eval` ({error})") from error
+    evaluation: Mapping[str, Any] = content
+    return evaluation
 
 
 def evaluation_data(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the page shows: a column for each model and format, and questions with their answers."""
+    """Return the page's data: a column for each model and format, and questions with their answers."""
     results = content["results"]
     shown = {
         "columns": [[str(without_places(each["model"])), str(each["format"]).replace("_", " ")] for each in results],
@@ -53,7 +53,7 @@ def evaluation_data(content: Mapping[str, Any]) -> dict[str, Any]:
         "charts": present([chart for label in ("difficulty", "source") if (chart := by_label(results, label))]),
         "rule": RULE.format(limit=MAX_COMPLETIONS),
     }
-    questions, kept, total = asked(results, room_beside(shown))
+    questions, kept, total = shown_questions(results, room_beside(shown))
     return shown | {"questions": questions, "kept": kept, "of": total}
 
 
@@ -85,7 +85,7 @@ def title(name: str) -> str:
 
 
 def by_label(results: Sequence[Mapping[str, Any]], label: str) -> Chart | None:
-    """Return pass@1 by a label of the prompts; None where there is one label only."""
+    """Return pass@1 by a label of the prompts; None if there is only one label."""
     found = [result.get(f"by_{label}") or {} for result in results]
     names = list(dict.fromkeys(name for each in found for name in each))
     if len(names) < 2:
@@ -109,8 +109,8 @@ def by_label(results: Sequence[Mapping[str, Any]], label: str) -> Chart | None:
     return Chart(f"pass@1 by {label}", "share", lines, note, kind="groups", x_title="")
 
 
-def asked(results: Sequence[Mapping[str, Any]], room: int) -> tuple[list[dict[str, Any]], int, int]:
-    """Return the questions that `room` bytes hold, how many completions they have, and how many there are."""
+def shown_questions(results: Sequence[Mapping[str, Any]], room: int) -> tuple[list[dict[str, Any]], int, int]:
+    """Return the questions that fit into `room` bytes, the number of their completions, and of all completions."""
     total = sum(len(prompt["completions"]) for result in results for prompt in result["prompts"])
     by_id = [{prompt["id"]: prompt for prompt in result["prompts"]} for result in results]
     questions: list[dict[str, Any]] = []

@@ -1,4 +1,4 @@
-"""What happened to a run besides learning, and the alarms of its health checks, each with its step."""
+"""List the faults and restarts of a run, and the alarms of its health checks, each with its step."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ COUNTED = {
     "system/learner_restarts": "the learner was lost and began again",
     "system/reward_worker_restarts": "a reward worker was replaced",
 }
-"""Metrics that count what happened since a command began."""
+"""Metrics that count events since the command began."""
 HAPPENED = {
     "optim/skipped_updates": "an update was skipped: its gradient was not finite",
     "reward/timeouts": "gradings passed their deadline",
     "reward/errors": "gradings failed",
 }
-"""Metrics that count what happened in a step."""
+"""Metrics that count events in a step."""
 
 
 def events(run: RecordedRun) -> list[dict[str, Any]]:
@@ -46,9 +46,9 @@ def events(run: RecordedRun) -> list[dict[str, Any]]:
 
 
 def verdicts(run: RecordedRun) -> list[dict[str, Any]]:
-    """Return each alarm of the health checks: when it was first said, whether it holds at the end, and its sentence."""
+    """Return each alarm of the health checks: its first step, whether it holds at the end, and its message."""
     said = sentences(run)
-    raised = [row for row in run.rows if row.get("health/alarms", 1.0)]  # rows of earlier versions do not say
+    raised = [row for row in run.rows if row.get("health/alarms", 1.0)]  # rows of earlier versions lack the key
     held = {name: steps for name in ALARMS if (steps := list(steps_of(name, raised)))}
     return [alarm(name, run.rows, held.get(name, []), said) for name in ALARMS if name in held or name in said]
 
@@ -64,7 +64,7 @@ def steps_of(name: str, rows: Sequence[Row]) -> Iterator[int]:
 
 
 def sentences(run: RecordedRun) -> dict[str, tuple[int, str]]:
-    """Return the sentences of the alarms by this version's checks; none where it does not know the settings."""
+    """Return the messages of the alarms by this version's checks; empty if it does not know the settings."""
     try:
         return recall(run.rows, validate(run.settings))
     except ConfigError:

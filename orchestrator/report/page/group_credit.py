@@ -1,4 +1,4 @@
-"""The page GRPO: from the rewards of a group to the advantages of its tokens, by the learner's own formulas."""
+"""The page GRPO: from the rewards of a group to the advantages of its tokens, with the learner's own formulas."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from orchestrator.report.reading.digest import StepDigest
 from rewards.function import RIGHT_UNTAGGED
 
 MAX_EXAMPLES, MAX_EQUAL = 24, 4
-"""Groups with spread that the page explains, and groups without."""
+"""Most groups with spread that the page explains, and most groups without spread."""
 LARGEST = 32
-"""Completions of a group that can be read side by side."""
+"""Most completions of a group that can be read side by side."""
 RIGHT_OR_WRONG = "correctness"
 MAX_PARTS = 6
-"""Distributions that are shown, that of the reward too."""
+"""Most distributions that are shown, with the distribution of the reward itself."""
 SPREAD = "group/spread/"
-"""Beginning of the keys of how many groups differ in a part of the reward."""
+"""Beginning of the keys for the share of groups that differ in a reward part."""
 
 
 def credit(
     run_settings: Mapping[str, Any], groups: Sequence[dict[str, Any]], train: Digests, keys: Collection[str] = ()
 ) -> dict[str, Any]:
-    """Return the groups that are explained, and how sparse the rewards are.
+    """Return the groups that the page explains, and charts of the rewards.
 
     Args:
-        run_settings: of the run, as they are.
-        groups: those that the report keeps.
+        run_settings: the run's settings, unchanged.
+        groups: the groups in the report.
         train: digests of the training completions, by step.
-        keys: what was counted of them.
+        keys: the keys of the means over them.
     """
     algorithm = (run_settings.get("learner") or {}).get("algorithm") or {}
     is_distilled = learns_without_rewards(run_settings)
@@ -50,12 +50,12 @@ def credit(
 
 
 def learns_without_rewards(run_settings: Mapping[str, Any]) -> bool:
-    """Return whether a teacher's KL is all that the run learns from: its advantages move nothing."""
+    """Return whether the run learns only from a teacher's KL, so that advantages have no effect."""
     return ((run_settings.get("learner") or {}).get("algorithm") or {}).get("surrogate") == "none"
 
 
 def examples(groups: Sequence[dict[str, Any]]) -> list[int]:
-    """Return the places of groups to explain, evenly over the run: first those with spread, then a few without."""
+    """Return the indices of groups to explain, evenly over the run: first groups with spread, then a few without."""
     sized = [
         index for index, group in enumerate(groups)
         if group["split"] == "train" and 1 < len(group["completions"]) <= LARGEST
@@ -67,13 +67,13 @@ def examples(groups: Sequence[dict[str, Any]]) -> list[int]:
 
 
 def evenly(places: Sequence[int], most: int) -> list[int]:
-    """Return `most` of the places, or all where there are fewer."""
+    """Return `most` of the places, evenly spaced, or all if there are fewer."""
     chosen = np.linspace(0, len(places) - 1, min(most, len(places))).astype(int)
     return [places[index] for index in chosen.tolist()]
 
 
 def explained(group: Mapping[str, Any], index: int, max_tokens: int | None) -> dict[str, Any]:
-    """Return what the formulas make of a group's rewards. Nothing of it was recorded, but for the run's advantages."""
+    """Return the results of the formulas for a group's rewards; only the run's own advantages were recorded."""
     completions = group["completions"]
     rewards = np.array([each["reward"] for each in completions], dtype=float)
     lengths = np.array([max(1, each["length"]) for each in completions], dtype=float)
@@ -100,7 +100,7 @@ def short(values: np.ndarray) -> list[float]:
 
 
 def distributions(train: Digests) -> list[Chart]:
-    """Return the distribution of the reward and of each part, over the first fifth of the steps and the last."""
+    """Return the distribution of the reward and of each part, over the first and the last fifth of the steps."""
     steps = list(train.values())
     count = max(1, len(steps) // 5)
     ends: list[tuple[str, Sequence[StepDigest], Role]] = [
@@ -131,7 +131,7 @@ def shares(steps: Sequence[StepDigest], name: str, values: Sequence[float]) -> l
 
 
 def spread_chart(keys: Collection[str]) -> Chart | None:
-    """Return the share of groups with spread by what is rewarded: what right or wrong alone would teach, and more."""
+    """Return a chart of the share of groups with spread in the reward, in correctness alone, and in each other part."""
     names = [key.removeprefix(SPREAD) for key in keys if key.startswith(SPREAD)]
     if not names:
         return None
@@ -144,7 +144,7 @@ def spread_chart(keys: Collection[str]) -> Chart | None:
         )
         lines.append(Line(label, f"{SPREAD}{name}", role))
     note = (
-        "Share of groups that teach something if this alone were rewarded. Where partial credit lies above right or "
-        "wrong, it would teach from more groups, though not what is right."
+        "Share of groups that would teach something if only this were rewarded. If partial credit is above right or "
+        "wrong, it would teach from more groups, but it does not teach what is right."
     )
     return Chart("What each reward would teach from" + of_all(len(lines), len(names)), "share", lines, note)

@@ -1,4 +1,4 @@
-"""The charts of the page Learning: whether the policy gets better, from what, and whether the update is sound."""
+"""The charts of the page Learning: whether the policy gets better, what it learns from, and if the update is sound."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from rollout.types.prompts import PromptFormat
 
 Digests = Mapping[int, StepDigest]
 OWN_PARTS = ("timeouts", "errors", "right_untagged", "total")
-"""Metrics under reward/ that are no part of the reward."""
+"""Metrics under reward/ that are not parts of the reward."""
 ROLES: tuple[Role, ...] = ("main", "second", "third", "muted", "run3", "run4", "wrong")
-"""Of a chart that has a line for each part or entry: no two look the same, and no more are shown."""
+"""Roles for the lines of a chart with a line for each part or entry. All look different. Further lines are left out."""
 
 
 def learning_sections(
     keys: Collection[str], held_out: Digests, reference: str = "the reference"
 ) -> list[dict[str, Any]]:
-    """Return the sections of the page, each with its charts; those without any are left out.
+    """Return the sections of the page with their charts, without empty sections.
 
     Args:
-        keys: the metrics that the run has, and what was counted of its completions.
+        keys: the keys of the run's metrics, and of the means over its completions.
         held_out: digests of the evaluations, by step.
-        reference: what the policy is held to, or taught by.
+        reference: the name of the model in the KL: the reference or the teacher.
     """
     sections = {
         "Does it get better?": [*results(keys), *by_difficulty(held_out)],
@@ -69,7 +69,7 @@ def results(keys: Collection[str]) -> list[Chart | None]:
 
 
 def by_entry(keys: Collection[str], title: str, metric: str) -> Chart | None:
-    """Return a chart of a metric with a line for each entry of a mixture; None where there is no mixture."""
+    """Return a chart of a metric with a line for each entry of a mixture; None if there is no mixture."""
     prefix = metric.removesuffix("<source>")
     found = sorted((key for key in keys if key.startswith(prefix)), key=natural_order)
     lines = [Line(key.removeprefix(prefix), key, role) for key, role in zip(found, ROLES, strict=False)]
@@ -77,12 +77,12 @@ def by_entry(keys: Collection[str], title: str, metric: str) -> Chart | None:
 
 
 def of_all(shown: int, known: int) -> str:
-    """Return what a title says where not all are shown."""
+    """Return the end of a title if not all lines are shown, such as ` (7 of 9)`; else an empty text."""
     return f" ({shown} of {known})" if shown < known else ""
 
 
 def by_difficulty(held_out: Digests) -> list[Chart]:
-    """Return pass@1 of each difficulty in the first evaluation and the last."""
+    """Return pass@1 for each difficulty in the first and the last evaluation."""
     steps = [step for step in held_out if held_out[step].difficulties]
     if not steps:
         return []
@@ -134,7 +134,7 @@ def groups(keys: Collection[str]) -> list[Chart | None]:
         lines = [Line("none right", wrong, "wrong"), Line("all right", right, "right")]
         note = f"Only mixed groups teach what is right. {healthy_each(lines)}"
         outcome = Chart("Groups by outcome", "share", lines, note, kind="stack", rest="mixed")
-    note = f"What {wrong} leaves: the most that the step can learn. Of that one: {healthy(wrong)}"
+    note = f"The rest of {wrong}: the most that the step can learn. For {wrong}: {healthy(wrong)}"
     return [
         outcome,
         metric_chart("Groups without spread", keys, Line("without spread", share)),

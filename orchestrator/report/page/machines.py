@@ -1,4 +1,4 @@
-"""The page Time: where the seconds went, who worked when, and what was lost and replaced."""
+"""The page Time: the seconds of each phase, the work of the actors over time, and restarts."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ PHASES: dict[str, tuple[str, Role]] = {
     "evaluation": ("evaluation", "muted"),
     "other": ("other", "run4"),
 }
-"""Phases of a step: what each is called, and its role in a chart."""
+"""Phases of a step: the name of each, and its role in a chart."""
 TIMED = PHASES | {"reward_wait": ("grading, after the last completion", "run4")}
-"""What the timeline shows."""
+"""The phases in the timeline."""
 GENERATORS, LEARNER, REWARD_WORKERS = "generators", "learner", "reward workers"
 WORKERS = {
     "rollout": (GENERATORS,),
@@ -29,9 +29,9 @@ WORKERS = {
     "publish": (GENERATORS, LEARNER),
 }
 SHOWN = 12
-"""Steps in the timeline: the last ones."""
+"""Number of steps in the timeline: the last ones."""
 MANY = 60
-"""Steps from which on a chart has areas in place of bars."""
+"""With more steps, a chart has areas instead of bars."""
 
 
 def machines(run: RecordedRun, keys: Collection[str]) -> dict[str, Any]:
@@ -51,9 +51,9 @@ def seconds(row: Row, phase: str) -> float:
 
 
 def totals(timed: Sequence[Row]) -> dict[str, float]:
-    """Return the seconds of each phase that took any."""
-    found = {phase: total(timed, f"time/{phase}_s") for phase in PHASES}
-    return {phase: spent for phase, spent in found.items() if spent > 0}
+    """Return the seconds of each phase, without phases that took no time."""
+    sums = {phase: total(timed, f"time/{phase}_s") for phase in PHASES}
+    return {phase: spent for phase, spent in sums.items() if spent > 0}
 
 
 def times(spent: Iterable[str], num_steps: int) -> list[Chart]:
@@ -65,31 +65,31 @@ def times(spent: Iterable[str], num_steps: int) -> list[Chart]:
 
 
 def timeline(run: RecordedRun, timed: Sequence[Row]) -> Chart | None:
-    """Return who worked when in the last steps. Phases follow one another; what runs beside them is not recorded."""
-    found: dict[str, list[tuple[str, float, float]]] = {}
+    """Return a timeline of the last steps. Phases follow one another; parallel work is not recorded."""
+    spans_of: dict[str, list[tuple[str, float, float]]] = {}
     clock = 0.0
     for row in timed[-SHOWN:]:
         for phase in ("rollout", "update", "score_again", "publish", "evaluation"):
             took = seconds(row, phase)
             alone = min(took, seconds(row, "reward_wait")) if phase == "rollout" else 0.0
             for worker in WORKERS[phase] if took > alone else ():
-                found.setdefault(phase, []).append((worker, round(clock, 3), round(clock + took - alone, 3)))
+                spans_of.setdefault(phase, []).append((worker, round(clock, 3), round(clock + took - alone, 3)))
             clock += took
             if alone > 0:
                 span = (REWARD_WORKERS, round(clock - alone, 3), round(clock, 3))
-                found.setdefault("reward_wait", []).append(span)
+                spans_of.setdefault("reward_wait", []).append(span)
         clock += seconds(row, "other")
-    if not found:
+    if not spans_of:
         return None
     shown = []
-    for phase, spans in found.items():
+    for phase, spans in spans_of.items():
         (name, role), (x, low, high) = TIMED[phase], zip(*spans, strict=True)
         shown.append(Line(name, role=role, x=x, low=low, high=high))
-    note = "Both waiting at once is time lost, above all where only reward workers are busy. "
+    note = "Time is lost when generators and learner both wait, mostly when only reward workers are busy. "
     if run.setting("max_staleness"):
-        note += "Generators sample during the update too; that time is not recorded, only what the loop waited for."
+        note += "Generators also sample during the update; only the time that the loop waited is recorded."
     else:
-        note += "With max_staleness = 0 they take turns, unless generators are left with work of the next step."
+        note += "With max_staleness = 0 they take turns, unless generators already work for the next step."
     count = min(SHOWN, len(timed))
     title = f"Who worked when, the last {count} steps" if count > 1 else "Who worked when"
     return Chart(title, "s", shown, note, kind="timeline", x_title="seconds")
@@ -103,7 +103,7 @@ def throughput(keys: Collection[str]) -> list[Chart | None]:
 
 
 def peaks(keys: Collection[str]) -> Chart | None:
-    """Return the memory of the largest process of each kind so far, step by step."""
+    """Return a chart of the memory of the largest process of each kind so far, by step."""
     return metric_chart(
         "Peak memory so far, the largest of each kind", keys,
         Line("generator", "system/generator_peak_gib"), Line("learner rank", "system/learner_peak_gib", "second"),
@@ -112,7 +112,7 @@ def peaks(keys: Collection[str]) -> Chart | None:
 
 
 def memory(run: RecordedRun) -> Chart | None:
-    """Return the peak memory of each process, as the run's log has it."""
+    """Return a chart of the peak memory of each process, from the run's log."""
     if not run.peak_gib:
         return None
     names = sorted(run.peak_gib)

@@ -1,4 +1,4 @@
-"""The page Summary: what was trained, on what, for how long, and what came of it."""
+"""The page Summary: the model, its task, the time and cost of training, and the result."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ QUANTIZED = re.compile(r"(?:[.-](?:I?Q\d\w*|B?F16|F32))?\.gguf$")
 AROUND = 10
 """A run without evaluations is compared with itself over the first and the last tenth of its steps."""
 NAMES = {"generator": "generator", "learner": "learner rank", "reward": "reward worker"}
-"""Of actors, by what their names begin with."""
+"""Names of the kinds of actors, by the beginnings of the actors' names."""
 
 
 def overview(run: RecordedRun, held_out: Mapping[int, StepDigest]) -> dict[str, Any]:
-    """Return what the page shows."""
+    """Return the page's data."""
     evaluated = evaluations(run.rows)
     table = figures(evaluated, held_out)
     return {
@@ -51,31 +51,31 @@ def overview(run: RecordedRun, held_out: Mapping[int, StepDigest]) -> dict[str, 
 
 
 def figures(evaluated: Sequence[Mapping[str, float]], held_out: Mapping[int, StepDigest]) -> list[dict[str, Any]]:
-    """Return each held-out figure before, after, and its change, as `rayzero train` prints them at its end."""
+    """Return each held-out figure before and after, and its change, as `rayzero train` prints them at its end."""
     if not evaluated:
         return []
     first, last = evaluated[0], evaluated[-1]
-    asked = held_out.get(int(first["step"])), held_out.get(int(last["step"]))
+    digests = held_out.get(int(first["step"])), held_out.get(int(last["step"]))
     made = []
     for title, name in rows(first).items():
-        before, after = (estimate(*each, name) for each in zip((first, last), asked, strict=True))
+        before, after = (estimate(*each, name) for each in zip((first, last), digests, strict=True))
         each = {"title": title, "is_rate": is_rate(f"eval/{name}"), "before": before, "after": after}
         if first is not last:
-            each["change"] = change(*asked, name)
+            each["change"] = change(*digests, name)
             if each["change"] is None and before[1] is not None and after[1] is not None:
-                # As of two sets of problems: of the same ones, which most often go the same way, it is too wide.
+                # This is the interval for two different sets of problems. They are the same here, so it is too wide.
                 each["change_half"] = hypot(before[1], after[1])
         made.append(each)
     return made
 
 
-def estimate(line: Mapping[str, float], asked: StepDigest | None, name: str) -> list[float | None]:
-    """Return a figure and the half width of its interval; None for what was not measured.
+def estimate(line: Mapping[str, float], digest: StepDigest | None, name: str) -> list[float | None]:
+    """Return a figure and the half width of its interval; None for a value that was not measured.
 
-    Where the run logs no interval, it is that of the problems that were `asked`, if their completions were kept.
+    If the run logs no interval, it is computed from the `digest` of the evaluation, if completions were kept.
     """
     half = line.get(f"eval/{name}_ci95")
-    if half is None and asked is not None and (means := means_of(asked, name)):
+    if half is None and digest is not None and (means := means_of(digest, name)):
         half = average([*means.values()]).half_width
     return [known(line.get(f"eval/{name}")), known(half)]
 
@@ -85,38 +85,38 @@ def known(value: float | None) -> float | None:
 
 
 def change(before: StepDigest | None, after: StepDigest | None, name: str) -> list[float | None] | None:
-    """Return the change in a figure, its interval and its p-value if one is known, problem by problem.
+    """Return the change in a figure with its interval and p-value (if known), paired by problem.
 
-    None where completions were not kept, and for what they do not tell: greedy ones are not kept.
+    None if completions were not kept, or do not determine the figure: greedy completions are never kept.
     """
     if before is None or after is None:
         return None
-    found: Estimate | None = paired(counts_of(after, name), counts_of(before, name))
-    found = found or paired_means(means_of(after, name), means_of(before, name))
-    return None if found is None else difference_figures(found)
+    difference: Estimate | None = paired(counts_of(after, name), counts_of(before, name))
+    difference = difference or paired_means(means_of(after, name), means_of(before, name))
+    return None if difference is None else difference_figures(difference)
 
 
-def counts_of(asked: StepDigest, name: str) -> Mapping[str, Sequence[int]]:
-    """Return by problem how many completions a share counts, and of how many; nothing for what is no such share."""
+def counts_of(digest: StepDigest, name: str) -> Mapping[str, Sequence[int]]:
+    """Return, by problem, the number of completions that a share counts, and of all; empty if `name` is not a share."""
     if name == "format_rate":
-        return asked.formatted
-    return solved(asked.right, int(name.removeprefix("pass_at_"))) if name.startswith("pass_at_") else {}
+        return digest.formatted
+    return solved(digest.right, int(name.removeprefix("pass_at_"))) if name.startswith("pass_at_") else {}
 
 
-def means_of(asked: StepDigest, name: str) -> Mapping[str, float]:
-    """Return by problem the mean over its completions; nothing for what is no such mean."""
-    return {problem: means[MEANS.index(name)] for problem, means in asked.means.items()} if name in MEANS else {}
+def means_of(digest: StepDigest, name: str) -> Mapping[str, float]:
+    """Return, by problem, the mean over its completions; empty if `name` is not in MEANS."""
+    return {problem: means[MEANS.index(name)] for problem, means in digest.means.items()} if name in MEANS else {}
 
 
 def solved(right: Mapping[str, Sequence[int]], k: int) -> Mapping[str, Sequence[int]]:
-    """Return by problem how often pass@k counts it as solved, and how often it was asked for that."""
+    """Return, by problem, how often pass@k counts it as solved, and the number of attempts."""
     if k == 1:
         return right
     return {problem: [int(count > 0), 1] for problem, (count, of) in right.items() if of == k}
 
 
 def training_outcome(lines: Sequence[Row]) -> dict[str, Any] | None:
-    """Return the training prompts' figure over the first and the last tenth, for a run without evaluations."""
+    """Return a figure of the training prompts over the first and the last tenth, for a run without evaluations."""
     for key, title in (("reward/correctness", "right on training prompts"), ("reward/total", "mean reward, training")):
         values = [line[key] for line in lines if key in line and isfinite(line[key])]
         if values:
@@ -130,7 +130,7 @@ def training_outcome(lines: Sequence[Row]) -> dict[str, Any] | None:
 
 
 def facts(run: RecordedRun) -> list[tuple[str, str]]:
-    """Return what there is to know of a run at a glance."""
+    """Return the most important facts about a run, each with a label."""
     tokens, completions = total(run.rows, "rollout/sampled_tokens"), batch(run)
     algorithm = run.setting("learner.algorithm.preset")
     lora, pairs = run.setting("model.lora"), run.setting("warm_start.sequences_per_step")
@@ -177,7 +177,7 @@ def model_name(run: RecordedRun) -> str:
 
 
 def teacher_name(run: RecordedRun) -> str:
-    """Return the name of the model that teaches the policy; empty where none does. A run's own is named after it."""
+    """Return the name of the teacher; empty without a teacher. A run's final model has the name of the run."""
     if run.setting("learner.algorithm.surrogate") != "none":
         return ""
     teacher = run.setting("model.teacher")
@@ -187,7 +187,7 @@ def teacher_name(run: RecordedRun) -> str:
 
 
 def task_name(run: RecordedRun) -> str:
-    """Return what was practised, in words."""
+    """Return the names of the tasks, in words."""
     mixture = run.setting("prompts.mixture") or {}
     names = [str(each.get("task", name)) for name, each in mixture.items() if isinstance(each, dict)]
     names = names or [str(run.setting("prompts.task") or run.setting("task.name") or "")]

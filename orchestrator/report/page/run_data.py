@@ -1,4 +1,4 @@
-"""All that the report's page knows of one run, as JSON."""
+"""Collect all data of the report's page, as JSON."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ from orchestrator.report.reading.tokens import token_texts
 
 
 def report_data(runs: Sequence[RecordedRun], steps: Sequence[int] = ()) -> dict[str, Any]:
-    """Read the files of one run, or of several, and return all that the page knows; see `run_data`."""
-    found: list[Digested] = []
+    """Read the files of one run, or of several, and return all data of the page; see `run_data`."""
+    digested: list[Digested] = []
     for run in runs:
         digests = KeptDigests(run.path)
-        found.append({"train": digests.of(run.rollouts), "held_out": digests.of(run.held_out)})
+        digested.append({"train": digests.of(run.rollouts), "held_out": digests.of(run.held_out)})
     data: dict[str, Any] = {
-        "runs": [run_data(run, each["train"], each["held_out"]) for run, each in zip(runs, found, strict=True)]
+        "runs": [run_data(run, each["train"], each["held_out"]) for run, each in zip(runs, digested, strict=True)]
     }
     if len(runs) > 1:
-        last = [each["held_out"][max(each["held_out"])] if each["held_out"] else None for each in found]
+        last = [each["held_out"][max(each["held_out"])] if each["held_out"] else None for each in digested]
         data["compare"] = comparison([ComparedRun(*each) for each in zip(runs, last, strict=True)])
     room = room_beside(data)
-    for run, each, made in zip(runs, found, data["runs"], strict=True):
+    for run, each, made in zip(runs, digested, data["runs"], strict=True):
         kept = rollouts(run, each, steps, 1 / len(runs), room)
         made["rollouts"] = kept
         counted = dict.fromkeys(key for keys in made["counted"]["keys"] for key in keys)
@@ -49,7 +49,7 @@ def report_data(runs: Sequence[RecordedRun], steps: Sequence[int] = ()) -> dict[
 
 
 def run_data(run: RecordedRun, train: Digests, held_out: Digests) -> dict[str, Any]:
-    """Return what the page shows of a run, but for completions and what is made of them.
+    """Return the page's data of a run, without completions and the data that depends on them.
 
     Args:
         train: digests of the training completions, by step.
@@ -74,7 +74,7 @@ def run_data(run: RecordedRun, train: Digests, held_out: Digests) -> dict[str, A
 
 
 def sampled(run: RecordedRun) -> list[int]:
-    """Return for each row of the metrics how many training completions were sampled up to it, replaced groups too."""
+    """Return, for each row of the metrics, the training completions sampled so far, with those of replaced groups."""
     prompts, size = (0 if run.is_supervised else run.setting(key) or 0 for key in ("prompts_per_step", "group_size"))
     replaced = [row.get("rollout/replaced_groups", 0.0) for row in run.rows]
     groups = [
@@ -85,7 +85,7 @@ def sampled(run: RecordedRun) -> list[int]:
 
 
 def meanings(keys: Collection[str]) -> dict[str, list[str]]:
-    """Return unit, meaning, what is healthy and what to do otherwise, of each metric that is documented."""
+    """Return, for each documented metric, its unit, its meaning, what is healthy, and what to do otherwise."""
     found = {key: find_metric(key) for key in keys if not key.endswith("_ci95")}
     return {
         key: [plain(text) for text in (each.unit, each.meaning, each.healthy, each.otherwise)]
@@ -95,12 +95,12 @@ def meanings(keys: Collection[str]) -> dict[str, list[str]]:
 
 
 def rollouts(run: RecordedRun, digests: Digested, steps: Sequence[int], share: float, room: int) -> dict[str, Any]:
-    """Return the completions that the page holds, and how many there are.
+    """Return the completions in the page, and the number of all completions.
 
     Args:
-        steps: steps of which every group is kept, as far as there is room.
-        share: of the report's completions that this run may have.
-        room: bytes that the completions of all runs may take.
+        steps: steps whose groups are all kept, as far as there is room.
+        share: this run's share of the report's completions, from 0 to 1.
+        room: bytes available for the completions of all runs.
     """
     limit, texts = int(MAX_COMPLETIONS * share), token_texts(run)
     made_by = json.dumps([FORMAT, texts.made_by])

@@ -1,4 +1,4 @@
-"""The metrics of all steps as the page gets them: texts, which take a fraction of the time and room of lists."""
+"""The metrics of all steps for the page, as texts, which take a fraction of the time and space of lists."""
 
 from __future__ import annotations
 
@@ -10,20 +10,21 @@ from typing import Any
 from orchestrator.report.reading.digest import StepDigest
 
 DIGITS = "%.6g"
-"""A metric has six significant digits."""
+"""Metrics have six significant digits."""
 
 
 @dataclass(slots=True)
 class StepTable:
-    """The values of each step, as `0.25,nan,3`, with the keys that they belong to. Most steps have the same keys."""
+    """The values of each step, such as `0.25,nan,3`, and their keys. Most steps have the same keys."""
 
     keys: list[Sequence[str]] = field(default_factory=list)
     rows: list[tuple[int, int, str]] = field(default_factory=list)
-    """Each step, which keys it has, and their values. A key may have several values: the page knows how many."""
+    """For each step: the step, the index of its keys in `keys`, and the values. A key may have several values; the page
+    knows how many."""
     _places: dict[Any, int] = field(default_factory=dict)
 
     def add(self, step: int, name: Any, keys: Sequence[str], values: str) -> None:
-        """Add a step; `name` tells its keys from others."""
+        """Add a step; `name` identifies its set of keys."""
         place = self._places.get(name)
         if place is None:
             place = self._places[name] = len(self.keys)
@@ -38,23 +39,23 @@ class StepTable:
 
 
 def metrics_table(rows: Iterable[Mapping[str, float]]) -> StepTable:
-    """Return the metrics of the rows of metrics.jsonl, `nan` for what is none."""
+    """Return the metrics of the rows of metrics.jsonl, with `nan` for a value that is not a number."""
     table, formats = StepTable(), dict[int, str]()
     for row in rows:
         form = formats.setdefault(len(row), ",".join([DIGITS] * len(row)))
         keys = tuple(row)
         try:
             values = form % tuple(row.values())
-        except TypeError:  # a line that this project did not write
+        except TypeError:  # another program wrote this line
             values = form % tuple(value if isinstance(value, int | float) else nan for value in row.values())
         table.add(int(row["step"]), keys, keys, values)
     return table
 
 
 def counted_table(*found: Mapping[int, StepDigest]) -> StepTable:
-    """Return the means that were counted of each step's completions: three values a key, see `figures.step_figures`.
+    """Return the means over each step's completions, three values for each key (see `figures.step_figures`).
 
-    `found`: training completions, and held-out ones, by step.
+    `found` are the digests of training completions, and of held-out completions, by step.
     """
     table = StepTable()
     for step, each in (pair for digests in found for pair in digests.items()):

@@ -1,4 +1,4 @@
-"""What a report needs to know of all completions of a step: counts, and where the remarkable groups stand."""
+"""Summarize all completions of a step for a report: counts, and the numbers of the remarkable groups."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from orchestrator.report.reading.record_stream import Record, RecordGroup
 from rollout.types.completions import FAILED
 
 FORMAT = 6
-"""Version of a digest. One of another version is made again."""
+"""Version of a digest. Digests of other versions are computed again."""
 MAX_VALUES = 12
-"""Distinct values of a reward part that are counted apart; of more, values are rounded to tenths."""
+"""Most distinct values of a reward part that are counted separately. Of more, the values are rounded to tenths."""
 MEANS = ("completion_tokens", "reward")
-"""Figures of an evaluation that are means over completions, of which each problem's are kept."""
+"""Figures of an evaluation that are means over completions. The digest has them for each problem."""
 MAX_LABELS = 20
-"""Difficulties that are told apart in one evaluation; the rest are `other`."""
+"""Most difficulties that are distinguished in one evaluation; the rest are `other`."""
 
 
 @dataclass(slots=True)
@@ -44,29 +44,29 @@ class StepDigest:
     step: int
     completions: int = 0
     sides: dict[str, Figures] = field(default_factory=lambda: {side: {} for side in SIDES})
-    """Sums over all completions, over the right ones and over the wrong ones: by figure, six numbers of `Clusters`."""
+    """Sums over all, right, and wrong completions: for each figure the six numbers of `Clusters`."""
     estimates: list[str] = field(default_factory=list)
-    """Means with their intervals, as the page has them: see `step_figures`."""
+    """Means with their intervals, in the page's format: see `step_figures`."""
     runs: list[list[int]] = field(default_factory=list)
-    """Groups of one size that follow one another: first line, lines of each group, groups."""
+    """Consecutive groups of the same size: first line, lines of each group, number of groups."""
     right: dict[str, list[int]] = field(default_factory=dict)
     """By held-out problem: number of right completions, and of all completions."""
     formatted: dict[str, list[int]] = field(default_factory=dict)
-    """The same for completions in the format that was asked for; empty where the recipe asks for none."""
+    """The same for completions in the required format; empty if the recipe requires none."""
     means: dict[str, list[float]] = field(default_factory=dict)
-    """By held-out problem: the means over its completions that `MEANS` names."""
+    """By held-out problem: the means in `MEANS` over its completions."""
     parts: dict[str, list[list[float]]] = field(default_factory=dict)
-    """By reward part: values, each with the number of completions that have it."""
+    """By reward part: the values, each with the number of completions that have it."""
     difficulties: dict[str, list[list[int]]] = field(default_factory=dict)
-    """By difficulty of held-out problems: right completions and completions of each."""
+    """By difficulty of held-out problems: for each problem, number of right completions and of all completions."""
     faults: list[int] = field(default_factory=list)
-    """Numbers of the groups with a reward, or an environment, that timed out or failed."""
+    """Numbers of the groups in which a reward or an environment timed out or failed."""
     first_shown: dict[str, int] = field(default_factory=dict)
-    """By behaviour the number of the first group that shows it."""
+    """By behaviour: number of the first group that shows it."""
     largest_advantage: list[float] = field(default_factory=list)
-    """The number of the group with the largest advantage in size, and that advantage."""
+    """The number of the group with the largest absolute advantage, and that advantage."""
     largest_gap: list[float] = field(default_factory=list)
-    """The same for the gap between sampler and learner, nats, where records hold it."""
+    """The same for the gap between sampler and learner in nats, if the records have it."""
 
     @property
     def num_groups(self) -> int:
@@ -85,12 +85,12 @@ class StepDigest:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Self | None:
-        """Return the digest; None where another version made it."""
+        """Return the digest; None if another version wrote it."""
         return cls(**value) if value.pop("format", None) == FORMAT else None
 
 
 def digest(step: int, groups: Iterable[RecordGroup], is_training: bool = True) -> StepDigest:
-    """Count what a report shows of all completions, one group at a time."""
+    """Compute the digest of a step, one group at a time."""
     made, values = StepDigest(step), dict[str, Counter[float]]()
     found: dict[str, dict[str, Clusters]] = {side: {} for side in SIDES}
     for number, group in enumerate(groups):
@@ -124,7 +124,7 @@ def note_lines(made: StepDigest, group: RecordGroup) -> None:
 
 
 def count_problem(made: StepDigest, records: Sequence[Record]) -> None:
-    """Count the completions of a held-out problem, by which two evaluations are compared."""
+    """Count the completions of a held-out problem, for the paired comparison of two evaluations."""
     problem = problem_key(records[0])
     rewards: list[Any] = [record.get("reward") for record in records]
     if all(isinstance(reward, int | float) and isfinite(reward) for reward in rewards):
@@ -145,7 +145,7 @@ def count_problem(made: StepDigest, records: Sequence[Record]) -> None:
 
 
 def problem_key(record: Record) -> str:
-    """Return the same key for the same problem in another run, and another for another problem of the same id."""
+    """Return a key that is equal for the same problem in other runs, but not for another problem with the same id."""
     content = json.dumps([record.get("prompt"), record.get("answer")], sort_keys=True)
     return f"{record.get('prompt_id')} {hashlib.blake2s(content.encode(), digest_size=6).hexdigest()}"
 
@@ -156,14 +156,14 @@ def count_parts(values: dict[str, Counter[float]], records: Sequence[Record]) ->
             values.setdefault(name, Counter())[round(value, 3)] += 1
 
 
-def counted(found: Counter[float]) -> list[list[float]]:
-    """Return values with their counts, in order; of many values those rounded to tenths."""
-    if len(found) > MAX_VALUES:
+def counted(counts: Counter[float]) -> list[list[float]]:
+    """Return the sorted values with their counts. If there are many, round the values to tenths."""
+    if len(counts) > MAX_VALUES:
         rounded = Counter[float]()
-        for value, count in found.items():
+        for value, count in counts.items():
             rounded[round(value, 1)] += count
-        found = rounded
-    return [[value, count] for value, count in sorted(found.items())]
+        counts = rounded
+    return [[value, count] for value, count in sorted(counts.items())]
 
 
 def note_remarkable(made: StepDigest, number: int, records: Sequence[Record]) -> None:
@@ -178,12 +178,12 @@ def note_remarkable(made: StepDigest, number: int, records: Sequence[Record]) ->
 
 
 def has_fault(record: Record) -> bool:
-    """Return whether a reward, or the environment, timed out or failed."""
+    """Return whether a reward part or the environment timed out or failed."""
     failed = any(part.get("status") != "ok" for part in record.get("parts", {}).values())
     return failed or record.get("finish_reason") in FAILED
 
 
 def largest_gap(record: Record) -> float:
-    """Return the largest gap between the logprobs of sampler and learner, nats; 0 where none is recorded."""
+    """Return the largest gap between the logprobs of sampler and learner in nats; 0 if none is recorded."""
     gaps = record.get("logprob_gaps") or ()
     return max((abs(gap) for gap in gaps if isinstance(gap, int | float) and isfinite(gap)), default=0.0)

@@ -1,4 +1,4 @@
-"""The digests of a run's files, kept beside them, so that each file is read through once however often one reports."""
+"""The digests of a run's files, stored beside them, so that each file is read completely only for the first report."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ from orchestrator.report.reading.record_stream import groups_of
 logger = logging.getLogger(__name__)
 
 KEPT = ".report-digests.jsonl"
-"""In the run directory: a line for each file that was read."""
+"""File in the run directory with a line for each file that was read."""
 
 Key = tuple[str, int, int]
-"""A file's name within the run, size and time: a file that a resumed run wrote again has another."""
+"""A file's name in the run, its size and its time. A file that a resumed run wrote again has another key."""
 
 
 def key_of(file: Path, stat: os.stat_result) -> Key:
-    """Return what tells a file of completions from those that have, or had, its name."""
+    """Return a key that distinguishes a file of completions from earlier files with the same name."""
     return f"{file.parent.name}/{file.name}", stat.st_size, stat.st_mtime_ns
 
 
 class KeptDigests:
-    """Gives the digest of a file: the kept one, or one made now and kept."""
+    """Gives the digest of a file: the stored one, or a new one that is then stored."""
 
     def __init__(self, run: Path) -> None:
         self._run = run
         self._kept = read_kept(run / KEPT)
 
     def of(self, files: Mapping[int, Path]) -> dict[int, StepDigest]:
-        """Return the digests of such files, by step. A file that is gone meanwhile is left out."""
-        found: dict[int, StepDigest] = {}
+        """Return the digests of the files, by step, without files that were removed meanwhile."""
+        digests: dict[int, StepDigest] = {}
         for step, file in files.items():
             try:
-                found[step] = self._digest(step, file)
-            except FileNotFoundError:  # a resumed run does the step again
+                digests[step] = self._digest(step, file)
+            except FileNotFoundError:  # a resumed run repeats the step
                 continue
-        return found
+        return digests
 
     def _digest(self, step: int, file: Path) -> StepDigest:
         key = key_of(file, file.stat())
@@ -60,10 +60,10 @@ class KeptDigests:
 
 
 def read_kept(file: Path) -> dict[Key, StepDigest]:
-    """Return what was kept; a torn line, or one of another version, is left out."""
-    found: dict[Key, StepDigest] = {}
+    """Return the stored digests, without partial lines and lines of another version."""
+    digests: dict[Key, StepDigest] = {}
     if not file.is_file():
-        return found
+        return digests
     with file.open(encoding="utf-8", errors="replace") as lines:
         for line in lines:
             try:
@@ -73,5 +73,5 @@ def read_kept(file: Path) -> dict[Key, StepDigest]:
             except (ValueError, KeyError, TypeError):
                 continue
             if made is not None:
-                found[(name, size, time)] = made
-    return found
+                digests[(name, size, time)] = made
+    return digests

@@ -1,4 +1,4 @@
-"""Data as it stands in the page, which is what its size is measured by."""
+"""Data in the form in which it is embedded in the page; the limits on the page's size apply to this form."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 
 
 def embedded(data: Any) -> str:
-    """Return the data as JSON, ASCII only, that cannot end the element that contains it, whatever a model wrote.
+    """Return the data as ASCII JSON that cannot end the HTML element around it, whatever a model wrote.
 
-    It may be far longer than the JSON itself: each `<`, `>` and `&` takes six bytes.
+    It may be much longer than the JSON itself: each `<`, `>` and `&` takes six bytes.
     """
     text = json.dumps(data, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

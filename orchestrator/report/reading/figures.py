@@ -1,7 +1,7 @@
-"""The figures that are means over completions: what each completion, or each group, adds to them.
+"""The figures that are means over completions: the contribution of each completion, or each group.
 
-Those of all completions have the keys of the metrics that they are. The interval of a metric comes from here, for the
-metrics alone do not say how far the groups of a step were apart.
+Figures over all completions have the keys of the corresponding metrics. They give a metric its interval, because the
+metrics alone do not show how much the groups of a step differ.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from rewards.parts.markers import BEHAVIOURS, markers
 from rollout.types.completions import TRUNCATED
 
 Figures = dict[str, list[float]]
-"""By figure, the six sums of `Clusters`."""
+"""The six sums of `Clusters`, by figure."""
 SIDES = ("all", "right", "wrong")
 RIGHT = "correctness"
 KEYS = {
@@ -25,21 +25,21 @@ KEYS = {
     "solved": "group/solved",
     "spread": "rollout/groups_without_spread",
 }
-"""By figure, the key of its mean over all completions; others have one by their own name."""
+"""The key of a figure's mean over all completions, by figure; other figures have a key with their own name."""
 HELD_OUT = {f"{side}/rollout/completion_tokens": f"eval/{side}_completion_tokens" for side in ("right", "wrong")} | {
     "rollout/completion_tokens": "eval/completion_tokens"
 }
-"""Means of an evaluation for which the run logs no interval, by what they are called of training completions."""
+"""Means of an evaluation for which the run logs no interval, by their key for training completions."""
 POOLED = ("tokens", "marker/")
-"""Figures of which the page shows means over several steps, or the beginning of their names."""
+"""Figures whose means over several steps the page shows, or beginnings of their names."""
 SHARES = ("truncated", "solved", "spread", "marker/", "reward/correctness", "group/spread/")
-"""Figures between 0 and 1, or the beginning of their names."""
+"""Figures between 0 and 1, or beginnings of their names."""
 
 
 def figures_of(records: Sequence[Record], shown: Sequence[Sequence[str]]) -> Iterator[tuple[str, str, list[float]]]:
-    """Yield of a group for each side and figure the values of its completions.
+    """Yield each side and figure of a group, with the values of its completions.
 
-    What is counted by groups has one value a group.
+    Figures about groups have one value per group.
     """
     rights = [is_right(record) for record in records]
     for side, wanted in zip(SIDES, (None, True, False), strict=True):
@@ -54,7 +54,7 @@ def figures_of(records: Sequence[Record], shown: Sequence[Sequence[str]]) -> Ite
     for name, value in (pair for record in records for pair in parts_of(record)):
         by_part.setdefault(name, []).append(value)
     for name, values in by_part.items():
-        if name != RIGHT_UNTAGGED:  # counted of a few completions
+        if name != RIGHT_UNTAGGED:  # only a few completions have it
             yield "all", f"reward/{name}", values
             yield "all", f"group/spread/{name}", [float(max(values) > min(values))]
     if "total" in by_part:
@@ -68,11 +68,11 @@ def figures_of(records: Sequence[Record], shown: Sequence[Sequence[str]]) -> Ite
 def step_figures(
     sides: Mapping[str, Mapping[str, Clusters]], renamed: Mapping[str, str] | None = None
 ) -> tuple[str, str]:
-    """Return the keys of a step's means, a line each, and each mean with the ends of its interval: `0.25,0.2,0.31`.
+    """Return the keys of a step's means, one per line, and each mean with the ends of its interval: `0.25,0.2,0.31`.
 
-    They are texts because a report writes those of all steps each time, and makes none of them again. The keys of right
-    and of wrong completions begin with the side. A single entry of a mixture is not told apart. With `renamed`, only
-    its keys are told, by other names.
+    They are texts because every report writes them for all steps, without computing them again. Keys for right and
+    wrong completions begin with the side. If a mixture has only one entry, it gets no key of its own. With `renamed`,
+    only its keys are returned, under their new names.
     """
     sources = [figure for figure in sides["all"] if figure.startswith(f"reward/{RIGHT}/")]
     made = {}
@@ -80,7 +80,7 @@ def step_figures(
         for figure, clusters in figures.items():
             if [figure] != sources:
                 key = KEYS.get(figure, figure)
-                made[key if side == "all" else f"{side}/{key}"] = told(estimate(figure, clusters))
+                made[key if side == "all" else f"{side}/{key}"] = as_text(estimate(figure, clusters))
     if renamed is not None:
         made = {name: made[key] for key, name in renamed.items() if key in made}
     return "\n".join(made), ",".join(made.values())
@@ -90,17 +90,17 @@ def estimate(figure: str, clusters: Clusters) -> Estimate | None:
     return clusters.rate() if figure.startswith(SHARES) else clusters.average()
 
 
-def told(found: Estimate | None) -> str:
-    return "nan,nan,nan" if found is None else f"{found.mean:.6g},{found.low:.6g},{found.high:.6g}"
+def as_text(mean: Estimate | None) -> str:
+    return "nan,nan,nan" if mean is None else f"{mean.mean:.6g},{mean.low:.6g},{mean.high:.6g}"
 
 
 def length(record: Record) -> int:
-    """Return how many tokens the policy wrote."""
+    """Return the number of tokens that the policy wrote."""
     return int(record.get("num_tokens", len(record.get("token_ids", ()))))
 
 
 def shown_in(record: Record) -> Sequence[str]:
-    """Return the behaviours that a completion shows: as recorded, or found now in a record of an earlier version."""
+    """Return the behaviours that a completion shows: as recorded, or detected now for records of earlier versions."""
     recorded = record.get("markers")
     if isinstance(recorded, list):
         return recorded
@@ -110,15 +110,15 @@ def shown_in(record: Record) -> Sequence[str]:
 
 
 def is_right(record: Record) -> bool | None:
-    """Return whether a completion is right; None where answers are neither right nor wrong."""
+    """Return whether a completion is right; None if answers are neither right nor wrong."""
     part = record.get("parts", {}).get(RIGHT)
     return None if part is None else part["value"] == 1.0
 
 
 def parts_of(record: Record) -> Iterator[tuple[str, float]]:
-    """Yield the reward as `total`, and each of its parts, as far as they are numbers."""
-    found = {"total": record.get("reward")}
-    found |= {name: part.get("value") for name, part in record.get("parts", {}).items()}
-    for name, value in found.items():
+    """Yield the reward as `total`, and each of its parts, if they are numbers."""
+    values = {"total": record.get("reward")}
+    values |= {name: part.get("value") for name, part in record.get("parts", {}).items()}
+    for name, value in values.items():
         if isinstance(value, int | float) and isfinite(value):
             yield name, float(value)

@@ -1,4 +1,4 @@
-"""Which completions a report holds: whole groups, by a rule that is said in the report, within two limits."""
+"""Choose the completions of a report: complete groups, by a rule that the report states, within two limits."""
 
 from __future__ import annotations
 
@@ -13,38 +13,38 @@ from orchestrator.report.reading.record_stream import Record, records_of
 
 MAX_COMPLETIONS = 2_000
 QUESTIONS = 8
-"""Held-out questions that are kept of the first evaluation, the middle one and the last."""
+"""Number of held-out questions that are kept from the first, the middle and the last evaluation."""
 EACH_STEP = 4
-"""Groups that are kept of a step with an evaluation before others are filled up."""
+"""Number of groups that are kept from each step with an evaluation, before other groups fill the space."""
 MAX_FAULTS = 40
-"""Groups that are kept for a fault alone."""
+"""Largest number of groups that are kept only because of a fault."""
 RULE = (
-    "Kept are whole groups, in this order until there are {limit:,} completions or the page is full: the first group "
-    "that shows each behaviour; up to {faults} groups with a fault, evenly over the run; the first questions of the "
-    "first, the middle and the last evaluation; groups of steps with an evaluation, in turn with the group of the "
-    "largest advantage and of the largest gap of each step; then others, evenly over the run. `rayzero report RUN "
-    "--steps N` keeps those of step N first."
+    "Complete groups are kept, in this order, up to {limit:,} completions or until the page is full: the first group "
+    "that shows each behaviour; up to {faults} groups with a fault, spread over the run; the first questions of the "
+    "first, the middle and the last evaluation; groups of steps with an evaluation, alternating with the groups that "
+    "have the largest advantage and the largest gap of each step; then other groups, spread over the run. `rayzero "
+    "report RUN --steps N` keeps the groups of step N first."
 )
 
 MAX_MISSES = 200
-"""Groups that are tried in vain before nothing more is expected to fit."""
+"""After this number of groups that did not fit, no more are tried."""
 
 Split = Literal["train", "held_out"]
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a group stands."""
+    """The position of a group."""
 
     split: Split
     step: int
     number: int
-    """Among the groups of its file."""
+    """Number of the group in its file."""
 
 
 @dataclass(slots=True)
 class KeptGroup:
-    """A group that the report holds."""
+    """A group that the report contains."""
 
     place: Place
     records: list[Record] = field(default_factory=list)
@@ -54,15 +54,15 @@ Digested = Mapping[Split, Mapping[int, StepDigest]]
 
 
 def choose(digests: Digested, steps: Sequence[int] = (), limit: int = MAX_COMPLETIONS) -> dict[Place, list[str]]:
-    """Return the places of the groups to keep, the most wanted first, with the reasons of each.
+    """Return the places of the groups to keep, the most important first, with the reasons for each.
 
     Args:
-        steps: steps of which all groups come first.
+        steps: steps whose groups all come first.
     """
     chosen: dict[Place, list[str]] = {}
     count = misses = 0
     for place, reason in wanted(digests, steps):
-        if misses > MAX_MISSES:  # it is as full as it gets
+        if misses > MAX_MISSES:  # hardly anything more would fit
             break
         if place in chosen:
             if reason and reason not in chosen[place]:
@@ -78,7 +78,7 @@ def choose(digests: Digested, steps: Sequence[int] = (), limit: int = MAX_COMPLE
 
 
 def wanted(digests: Digested, steps: Sequence[int]) -> Iterator[tuple[Place, str]]:
-    """Yield groups with the reason to keep each, the most wanted first; empty where others had better reasons."""
+    """Yield groups, the most important first, with the reason to keep each; the reason is empty for filling groups."""
     train, held_out = digests["train"], digests["held_out"]
     for step in steps:
         for split in ("train", "held_out"):
@@ -99,7 +99,7 @@ def wanted(digests: Digested, steps: Sequence[int]) -> Iterator[tuple[Place, str
     evaluated = [(step, train[step]) for step in held_out if step in train]
     firsts = (places("train", step, range(min(EACH_STEP, each.num_groups))) for step, each in evaluated)
     for pair in zip_longest(((place, "step of an evaluation") for place in in_turn(firsts)), largest(train)):
-        yield from (found for found in pair if found is not None)
+        yield from (each for each in pair if each is not None)
     others = (places("train", step, range(each.num_groups)) for step, each in spread(train))
     yield from ((place, "") for place in in_turn(others))
     rest = (places("held_out", step, range(each.num_groups)) for step, each in spread(held_out))
@@ -107,7 +107,7 @@ def wanted(digests: Digested, steps: Sequence[int]) -> Iterator[tuple[Place, str
 
 
 def largest(train: Mapping[int, StepDigest]) -> Iterator[tuple[Place, str]]:
-    """Yield of each step the group with the largest advantage, and that with the largest gap."""
+    """Yield, for each step, the group with the largest advantage, and the group with the largest gap."""
     for step, each in spread(train):
         for found, reason in ((each.largest_advantage, "largest advantage"), (each.largest_gap, "largest gap")):
             if found:
@@ -119,19 +119,19 @@ def places(split: Split, step: int, numbers: Iterable[int]) -> Iterator[Place]:
 
 
 def in_turn(lists: Iterable[Iterable[Place]]) -> Iterator[Place]:
-    """Yield the first of each list, then the second of each, and so on."""
+    """Yield the first item of each list, then the second item of each, and so on."""
     for row in zip_longest(*lists):
         yield from (place for place in row if place is not None)
 
 
-def spread(found: Mapping[int, StepDigest]) -> list[tuple[int, StepDigest]]:
-    """Return steps in an order in which every beginning lies evenly over the run: last, first, then round numbers.
+def spread(digests: Mapping[int, StepDigest]) -> list[tuple[int, StepDigest]]:
+    """Return the steps in an order whose first items are always spread over the run: last, first, then round numbers.
 
-    Rounder in binary comes first, so that with each new step nearly the same ones come first as before.
+    Numbers with more trailing zeros in binary come first, so that a new step changes the order only a little.
     """
-    steps = list(found)
+    steps = list(digests)
     order = list(dict.fromkeys([*steps[-1:], *steps[:1], *sorted(steps, key=reversed_bits)]))
-    return [(step, found[step]) for step in order]
+    return [(step, digests[step]) for step in order]
 
 
 def reversed_bits(step: int) -> int:
@@ -139,14 +139,14 @@ def reversed_bits(step: int) -> int:
 
 
 def ends_and_middle(steps: Sequence[int]) -> list[int]:
-    """Return the first, the last and the middle one, fewer where there are fewer."""
+    """Return the first, the last and the middle step, without repeats."""
     return list(dict.fromkeys([steps[0], steps[-1], steps[len(steps) // 2]])) if steps else []
 
 
 def read_groups(file: Path, places: Sequence[Place], digest: StepDigest) -> Iterator[KeptGroup]:
-    """Yield groups of a file with their records; without those that were rewritten meanwhile.
+    """Yield groups of a file with their records, without groups that were rewritten meanwhile.
 
-    Raises FileNotFoundError where a resumed run has removed it.
+    Raises FileNotFoundError if a resumed run has removed the file.
     """
     lines = {line: place for place in places for line in digest.lines(place.number)}
     groups = {place: KeptGroup(place) for place in places}

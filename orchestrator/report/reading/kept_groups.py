@@ -1,6 +1,6 @@
-"""The groups that a report holds, as its page has them, kept beside the run: the next report makes only new ones.
+"""The groups of a report in the page's format, stored beside the run, so that the next report adds only new ones.
 
-What is kept is never needed: a report without it reads the same groups from the files of completions.
+These files are only a cache: a report without them reads the same groups from the files of completions.
 """
 
 from __future__ import annotations
@@ -20,53 +20,54 @@ from orchestrator.report.reading.kept import Digested, KeptGroup, Place, Split, 
 logger = logging.getLogger(__name__)
 
 FILE = ".report-groups.jsonl"
-"""In the run directory: how its groups were made, and a line for each group, its place, a tab, and the group."""
+"""File in the run directory. Its first line identifies the format; then each line has a group's place, a tab, and the
+group."""
 Files = Mapping[Split, Mapping[int, Path]]
 
 
 class PageGroup(NamedTuple):
-    """A group as the page has it."""
+    """A group in the page's format."""
 
     size: int
     """Bytes in the page."""
     text: str = ""
-    """The group as it stands in the page; empty where there was no room for it."""
+    """The embedded text of the group; empty if there was no room for it."""
     group: dict[str, Any] | None = None
-    """What the text says."""
+    """The content of the text."""
 
 
 @dataclass(slots=True)
 class GroupShelf:
-    """Puts groups into a report until it is as large as it may be."""
+    """Adds groups to a report until it reaches its largest size."""
 
     make: Callable[[KeptGroup], dict[str, Any]]
-    """Makes a group of the page from its records."""
+    """Converts a group into the page's format."""
     made_by: str
-    """What tells groups that another version, or tokenizer, made."""
+    """Identifies the version of the format and the tokenizer. Stored groups with another value are not used."""
     max_bytes: int
     groups: list[dict[str, Any]] = field(default_factory=list)
     num_completions: int = 0
     num_bytes: int = 0
     _before: dict[tuple[Key, int], PageGroup] = field(default_factory=dict)
-    """Groups of the report before, by file and number."""
+    """Groups of the previous report, by file and number."""
     _now: dict[tuple[Key, int], PageGroup] = field(default_factory=dict)
 
     def recall(self, run: Path) -> None:
-        """Take up the groups of the report before. A torn line is left out."""
+        """Read the groups of the previous report. Skip partial lines."""
         self._before = dict(read_lines(run / FILE, self.made_by))
 
     def keep(self, run: Path) -> None:
-        """Keep the groups of this report for the next one, where they are not those of the one before."""
+        """Store the groups of this report for the next one, if they differ from those of the previous report."""
         if self._now == self._before:
             return
         lines = (f"{json.dumps([*place, each.size])}\t{each.text}\n" for place, each in self._now.items())
         try:
             write_atomically(run / FILE, "".join([self.made_by + "\n", *lines]))
-        except OSError as error:  # the next report makes them again
+        except OSError as error:  # the next report computes them again
             logger.info("%s: the groups of the report cannot be written (%s)", run / FILE, error.strerror)
 
     def add(self, chosen: Mapping[Place, list[str]], digests: Digested, files: Files) -> None:
-        """Add groups, file by file, in the order in which they are wanted; what was rewritten meanwhile is left out."""
+        """Add the chosen groups, file by file, in their order, without groups that were rewritten meanwhile."""
         by_file: dict[tuple[Split, int], list[Place]] = {}
         for place in chosen:
             by_file.setdefault((place.split, place.step), []).append(place)
@@ -75,11 +76,11 @@ class GroupShelf:
             try:
                 key = key_of(file, file.stat())
                 missing = [place for place in places if self._is_to_be_read(key, place.number)]
-                found = {each.place: each for each in read_groups(file, missing, digests[split][step])}
+                read = {each.place: each for each in read_groups(file, missing, digests[split][step])}
             except FileNotFoundError:
                 continue
             for place in places:
-                self._put(key, place, chosen[place], found.get(place))
+                self._put(key, place, chosen[place], read.get(place))
 
     def _is_to_be_read(self, key: Key, number: int) -> bool:
         before = self._before.get((key, number))
@@ -101,7 +102,7 @@ class GroupShelf:
 
 
 def read_lines(file: Path, made_by: str) -> Iterator[tuple[tuple[Key, int], PageGroup]]:
-    """Yield what a report has kept, if `made_by` made it."""
+    """Yield the stored groups of a report, if the file has the same `made_by`."""
     if not file.is_file():
         return
     with file.open(encoding="utf-8", errors="replace") as lines:

@@ -1,4 +1,4 @@
-"""The records of a compressed file, one after the other: a report never holds a whole step's completions."""
+"""Read the records of a compressed file one by one, so that a report never holds all completions of a step."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from typing import Any, NamedTuple
 import zstandard
 
 Record = dict[str, Any]
-"""A completion as the run directory keeps it."""
+"""A completion's record in the run directory."""
 
 LONGEST_LINE = 32 * 2**20
-"""Characters of a line beyond which it is passed over: a completion takes kilobytes."""
+"""Longer lines, in characters, are skipped; a completion takes kilobytes."""
 
 
 class RecordGroup(NamedTuple):
-    """The completions of a prompt, which stand one after the other."""
+    """The completions of a prompt, which are consecutive in the file."""
 
     first_line: int
-    """In the file, counted from 0."""
+    """Number of the first line in the file, counted from 0."""
     num_lines: int
     records: list[Record]
 
 
 def lines_of(file: Path) -> Iterator[tuple[int, str]]:
-    """Yield the whole lines of a file with their numbers. One that a kill tore ends where it was torn."""
+    """Yield the complete lines of a file with their numbers. A truncated file ends at its last complete line."""
     with file.open("rb") as compressed, zstandard.ZstdDecompressor().stream_reader(compressed) as stream:
         text = io.TextIOWrapper(stream, "utf-8", "replace", newline="\n")
         number = 0
@@ -45,14 +45,14 @@ def lines_of(file: Path) -> Iterator[tuple[int, str]]:
 
 
 def groups_of(file: Path) -> Iterator[RecordGroup]:
-    """Yield a file's groups of completions, each whole."""
-    for _, found in groupby(records_of(file), key=lambda pair: pair[1].get("prompt_id")):
-        numbers, records = zip(*found, strict=True)
+    """Yield a file's complete groups of completions."""
+    for _, pairs in groupby(records_of(file), key=lambda pair: pair[1].get("prompt_id")):
+        numbers, records = zip(*pairs, strict=True)
         yield RecordGroup(numbers[0], numbers[-1] - numbers[0] + 1, list(records))
 
 
 def records_of(file: Path, wanted: Collection[int] | None = None) -> Iterator[tuple[int, Record]]:
-    """Yield a file's records with the numbers of their lines; of `wanted` lines only, where they are given."""
+    """Yield a file's records with the numbers of their lines; only the lines `wanted`, if given."""
     last = max(wanted, default=-1) if wanted is not None else None
     for number, line in lines_of(file):
         if last is not None and number > last:

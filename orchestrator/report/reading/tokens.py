@@ -1,4 +1,4 @@
-"""The text of each token of a completion, by the run's own tokenizer."""
+"""Split a completion into the texts of its tokens, with the run's own tokenizer."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from orchestrator.records.files.atomic_file import write_atomically
 from orchestrator.report.reading.recorded_run import RecordedRun
 
 MAX_TOKENS = 4_096
-"""Tokens of a completion that are shown one by one."""
+"""Most tokens of a completion that are shown one by one."""
 FILE = "tokenizer.json"
 
 
@@ -18,7 +18,7 @@ class TokenTexts:
     """Splits completions into the texts of their tokens."""
 
     def __init__(self, tokenizer: Any = None, files: Sequence[Path] = ()) -> None:
-        """Without a tokenizer the first of the files that can be read is one; without any tokens are named by numbers.
+        """Use `tokenizer`, or else the first readable tokenizer in `files`; without any, show the tokens' numbers.
 
         Files are read when the first completion is split.
         """
@@ -26,11 +26,11 @@ class TokenTexts:
 
     @property
     def made_by(self) -> list[list[int]]:
-        """Return what tells the files from others of the same names: size and time of each."""
+        """Return size and time of each file, which identify the tokenizer."""
         return [[stat.st_size, stat.st_mtime_ns] for stat in (file.stat() for file in self._files)]
 
     def of(self, token_ids: Sequence[int]) -> list[str]:
-        """Return the text of each token. Bytes of a character that is not whole yet come with its last token."""
+        """Return the text of each token. If several tokens form one character, the last of them has its text."""
         if self._tokenizer is None:
             self._tokenizer, self._files = read_tokenizer(self._files), ()
         if self._tokenizer is None:
@@ -42,9 +42,9 @@ class TokenTexts:
 
 
 def keep_tokenizer(tokenizer: Any, run: Path) -> None:
-    """Keep the tokenizer in a run's directory: the model that it came with may be elsewhere, or not exported yet.
+    """Save the tokenizer in a run's directory, because the model may be elsewhere, or not exported yet.
 
-    Raises OSError where the disk refuses.
+    Raises OSError if the disk refuses.
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is not None and not (run / FILE).exists():
@@ -52,7 +52,7 @@ def keep_tokenizer(tokenizer: Any, run: Path) -> None:
 
 
 def token_texts(run: RecordedRun) -> TokenTexts:
-    """Return what splits the completions of a run, by the first tokenizer that can be read."""
+    """Return the object that splits a run's completions, with the first readable tokenizer."""
     model = run.setting("model.path")
     folders = [run.path, run.path / "final", *([Path(model)] if isinstance(model, str) else [])]
     return TokenTexts(files=[file for folder in folders if (file := folder / FILE).is_file()])

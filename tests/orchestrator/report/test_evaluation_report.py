@@ -66,7 +66,7 @@ def test_completions_of_markup_are_left_out_where_the_page_would_grow_too_large(
 def test_another_file_is_refused_in_one_line(text: str, tmp_path: Path, capsys) -> None:
     (tmp_path / "found.json").write_text(text)
     assert main(["report", "--evaluation", str(tmp_path / "found.json")]) == 2
-    assert "no JSON file of `rayzero eval`" in capsys.readouterr().err
+    assert "is not a JSON file of `rayzero eval`" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("arguments", [[], ["runs/one", "--evaluation", "two.json"]])

@@ -70,7 +70,7 @@ def test_plot_draws_the_curve_and_any_metrics_smoothed(run: Path, capsys) -> Non
     [
         (["--metric", "reward/totl"], r"--metric reward/totl: no step of the run has it; did you mean reward/total"),
         (["--metric", "pass_at_1"], r"did you mean .*eval/pass_at_1"),
-        (["--metric", "zzz"], r"it has eval/.* and others docs/metrics.md"),
+        (["--metric", "zzz"], r"it has eval/.* and others. docs/metrics.md"),
         (["--smooth", "0"], r"--smooth 0: the number of steps"),
         (["--output", "a.pdf"], r"--output a.pdf: only .png or .svg can be drawn"),
         (
