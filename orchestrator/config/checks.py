@@ -1,4 +1,4 @@
-"""Settings that are right each by itself and wrong together. Every message names the key, the value and the fix."""
+"""Find settings that are valid one by one but wrong together. Every message names the key, the value and the fix."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from rollout.types.names import short_name
 from rollout.types.publishing import TransportName
 
 BEST_TRANSPORT: dict[Mode, TransportName] = {"cpu": "ray", "colocated": "ipc", "pods": "nccl"}
-"""What `rollout.publish_backend = "auto"` means where."""
+"""The transport of `rollout.publish_backend = "auto"`, by placement."""
 UNFIT = {
     "ipc": "it passes buffers within a GPU that generator and learner share",
     "nccl": "it joins processes that have a GPU each",
 }
-"""Why a transport does not work elsewhere."""
+"""Why a transport does not work in other placements."""
 
 
 def conflicts(config: RunConfig) -> Iterator[str]:
-    """Yield the errors for which a run with these settings cannot be trained, found without starting anything."""
+    """Yield the errors because of which these settings cannot be trained. Start nothing."""
     yield from supervised_conflicts(config)
     yield from batch_conflicts(config)
     yield from environment_conflicts(config)
@@ -48,7 +48,7 @@ def conflicts(config: RunConfig) -> Iterator[str]:
 
 
 def deadline_conflicts(config: RunConfig) -> Iterator[str]:
-    """Yield which reward functions may take so long that the run stops before they are given up."""
+    """Yield an error for each reward function whose deadline is so long that the run would stop before it."""
     rewards, stall_s = config.rewards, config.rollout.stall_timeout_s
     deadlines = {f"rewards.deadlines_s.{name}": rewards.deadline_of(name) for name in rewards.judges}
     deadlines |= {f"rewards.deadlines_s.{name}": deadline_s for name, deadline_s in rewards.deadlines_s.items()}
@@ -67,9 +67,9 @@ def supervised_conflicts(config: RunConfig) -> Iterator[str]:
 
 
 def resolve_transport(setting: Literal["auto", "ray", "ipc", "nccl"], mode: Mode) -> TransportName:
-    """Return the transport that `rollout.publish_backend` means where generators and learner are placed as `mode` says.
+    """Return the transport for `rollout.publish_backend = setting` in the placement `mode`.
 
-    Raises ValueError for one that cannot work there.
+    Raises ValueError for a transport that cannot work in that placement.
     """
     best = BEST_TRANSPORT[mode]
     if setting in ("auto", "ray", best):
@@ -81,20 +81,20 @@ def resolve_transport(setting: Literal["auto", "ray", "ipc", "nccl"], mode: Mode
 
 
 def doubts(config: RunConfig, *, supervised_only: bool = False) -> Iterator[str]:
-    """Yield what may well be meant, and is most likely a mistake."""
+    """Yield warnings about settings that are valid but most likely a mistake."""
     phases: list[tuple[str, OptimizerConfig, int]] = [("warm_start", config.warm_start, config.warm_start.num_steps)]
     if not supervised_only:
         phases.append(("learner", config.learner, config.num_steps * config.learner.updates_per_step))
     for key, optimizer, steps in phases:
         if 0 < steps < optimizer.warmup_steps:
             yield (
-                f"{key}.warmup_steps = {optimizer.warmup_steps} are more than the {steps} optimizer steps there are: "
+                f"{key}.warmup_steps = {optimizer.warmup_steps} is more than the {steps} optimizer steps of the run: "
                 f"the learning rate ends at {steps / optimizer.warmup_steps:.0%} of {key}.learning_rate; lower it"
             )
 
 
 def warm_start_conflicts(config: RunConfig) -> Iterator[str]:
-    """Yield why no traces can be made for the warm start."""
+    """Yield the errors because of which no traces can be made for the warm start."""
     if config.warm_start.num_steps == 0 or config.warm_start.data is not None:
         return
     if config.model.build is None and not config.warm_start.pretrained:
@@ -107,7 +107,7 @@ def warm_start_conflicts(config: RunConfig) -> Iterator[str]:
 
 
 def batch_conflicts(config: RunConfig) -> Iterator[str]:
-    """Yield why nothing could be learned from a batch, or why it does not divide into updates."""
+    """Yield an error if nothing can be learned from a batch, or if it cannot be divided into the updates."""
     if config.sampling.temperature == 0:
         yield (
             "sampling.temperature = 0: every completion of a group would be the same and nothing could be learned; "
@@ -128,22 +128,22 @@ def batch_conflicts(config: RunConfig) -> Iterator[str]:
 
 
 def length_conflicts(config: RunConfig) -> Iterator[str]:
-    """Yield which sequences do not fit where they have to."""
+    """Yield an error for each limit that is too low for the longest sequence."""
     overlong = config.learner.algorithm.overlong_buffer_tokens
     if overlong >= config.sampling.max_completion_tokens:
         yield (
-            f"learner.algorithm.overlong_buffer_tokens = {overlong} leaves nothing of "
-            f"sampling.max_completion_tokens = {config.sampling.max_completion_tokens} unpunished: lower it"
+            f"learner.algorithm.overlong_buffer_tokens = {overlong} is not below sampling.max_completion_tokens = "
+            f"{config.sampling.max_completion_tokens}: every completion would be penalized; lower it"
         )
     if config.max_model_len > config.learner.max_tokens_per_microbatch:
         yield (
-            f"learner.max_tokens_per_microbatch = {config.learner.max_tokens_per_microbatch} does not hold the longest "
+            f"learner.max_tokens_per_microbatch = {config.learner.max_tokens_per_microbatch} is below the longest "
             f"sequence, {config.longest_sequence} = {config.max_model_len}: raise it"
         )
 
 
 def build_conflicts(config: RunConfig) -> Iterator[str]:
-    """Yield which questions a built policy cannot read."""
+    """Yield an error for each setting of the prompts that does not fit a policy from `model.build`."""
     build = config.model.build
     if build is None:
         return
@@ -159,7 +159,7 @@ def build_conflicts(config: RunConfig) -> Iterator[str]:
 
 
 def colocated_conflicts(config: RunConfig) -> Iterator[str]:
-    """Yield the errors for which generator i and learner rank i cannot take turns on GPU i."""
+    """Yield the errors because of which generator i and learner rank i cannot take turns on GPU i."""
     generators, ranks = config.rollout.num_generators, config.learner.num_ranks
     if generators != ranks:
         yield (
@@ -179,9 +179,9 @@ def colocated_conflicts(config: RunConfig) -> Iterator[str]:
 
 
 def reward_conflicts(config: RunConfig) -> Iterator[str]:
-    """Yield which rewards do not fit the tasks, or the way in which these are asked."""
+    """Yield an error for each reward setting that does not fit the tasks, or the format of the prompts."""
     parts: dict[str, set[str]] = {}
-    entries = config.prompts.tasks  # by their names: two entries of one task may have different graders
+    entries = config.prompts.tasks  # by name, because two entries of one task may have different graders
     graders, own = {task.grader for task in entries.values()}, entry_parts(config)
     given = {part for given in own.values() for part in given}
     if doubled := [name for name, count in Counter(map(short_name, graders)).items() if count > 1]:
@@ -200,27 +200,27 @@ def reward_conflicts(config: RunConfig) -> Iterator[str]:
     for name in entries:
         if paid <= given - {*own[name]}:
             yield (
-                f"rewards.weights = {rewards.weights}: {', '.join(sorted(paid))} are given by environments of other "
-                f"entries, so all completions of prompts.mixture.{name} would fail: give a weight "
-                "to a part that these have too"
+                f"rewards.weights = {rewards.weights}: {', '.join(sorted(paid))} come from environments of other "
+                f"entries, so all completions of prompts.mixture.{name} would fail: also give a weight "
+                "to a part that these completions have"
             )
     weighed = {*rewards.weights, *(name for each in rewards.ensembles.values() for name in each.weights)}
     lead_in = config.prompts.assistant_prefix.partition("<think>")[0].strip()
     allowed = str(rewards.parameters.get("format", {}).get("lead_in", LEAD_IN)).strip()
     if "format" in weighed and lead_in not in ("", allowed):
         yield (
-            f"prompts.assistant_prefix begins with {lead_in!r}, which the part format would take for a mistake of "
+            f"prompts.assistant_prefix begins with {lead_in!r}, which the part format would count as a mistake in "
             f"every completion: set rewards.parameters.format.lead_in = {lead_in!r}"
         )
 
 
 def members_of(name: str, rewards: RewardsConfig) -> Collection[str]:
-    """Return the parts that a part which is weighed is made of: those of an ensemble, else itself."""
+    """Return the members of the ensemble `name`; if it is not an ensemble but a part, only its own name."""
     return rewards.ensembles[name].weights if name in rewards.ensembles else (name,)
 
 
 def correctness_conflicts(config: RunConfig, parts: Mapping[str, set[str]]) -> Iterator[str]:
-    """Yield which pass rates are asked for and cannot be known; `parts` are the reward parts by the entries' names."""
+    """Yield an error for each pass rate that is required but unknown; `parts` are the reward parts by entry name."""
     ungraded = sorted(name for name, names in parts.items() if "correctness" not in names)
     answers = [f"answers of {name!r}, graded by {config.prompts.tasks[name].grader}," for name in ungraded]
     rates = [stage.pass_rate for stage in config.prompts.curriculum.stages if stage.pass_rate is not None]

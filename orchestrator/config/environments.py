@@ -1,4 +1,4 @@
-"""The environments of a run: where their classes are, and how completions are made of turns with them."""
+"""The environments of a run: their classes, their reward parts, and the rules for turns."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def environment_specs(config: RunConfig) -> dict[str, EnvironmentSpec]:
 
 
 def turn_rules(config: RunConfig) -> TurnRules | None:
-    """Return how completions are made of turns; None where each is one. Raises EnvironmentConfigError."""
+    """Return the rules for completions of several turns; None without environments. Raises EnvironmentConfigError."""
     if not config.environments:
         return None
     settings = config.environment
@@ -35,14 +35,14 @@ def environment_parts(config: RunConfig) -> set[str]:
 
 
 def entry_parts(config: RunConfig) -> dict[str, tuple[str, ...]]:
-    """Return the parts that the environment of each entry of the mixture gives, by the entry's name."""
+    """Return the parts from the environment of each entry of the mixture, by the entry's name."""
     specs = environment_specs(config)
     entries = config.prompts.tasks.items()
     return {name: specs[task.environment].parts if task.environment else () for name, task in entries}
 
 
 def environment_conflicts(config: RunConfig) -> Iterator[str]:
-    """Yield which environments cannot answer, and parameters that none of them takes."""
+    """Yield an error for each environment that cannot be used, and for parameters of unknown environments."""
     try:
         environment_specs(config)
     except ValueError as error:
@@ -60,5 +60,5 @@ def environment_conflicts(config: RunConfig) -> Iterator[str]:
 
 
 def class_of(name: str) -> str:
-    """Return the name that an environment's parameters stand under: its own, or the class's of `module:Class`."""
+    """Return the name under which an environment has its parameters: its own, or the class name of `module:Class`."""
     return name.rpartition(":")[2]

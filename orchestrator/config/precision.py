@@ -1,4 +1,4 @@
-"""bfloat16 or float32: what `model.dtype = "auto"` means on this machine, and where bfloat16 is slow."""
+"""Choose bfloat16 or float32 for `model.dtype = "auto"` on this machine, and warn if bfloat16 is slow."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from orchestrator.doctor.host_facts import cpu_flags
 from orchestrator.doctor.libraries import VLLM, installed_vllms
 
 UNITS = ("avx512_bf16", "amx_bf16", "bf16")
-"""Units that multiply in bfloat16, as /proc/cpuinfo calls them: two of x86, one of Arm."""
+"""Hardware units for bfloat16 by their names in /proc/cpuinfo: two of x86, one of Arm."""
 
 
 def has_units() -> bool:
@@ -18,12 +18,12 @@ def has_units() -> bool:
 
 
 def with_dtype(settings: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the settings of a recipe with `model.dtype = "auto"` decided.
+    """Return the settings of a recipe with `model.dtype = "auto"` replaced by a type.
 
-    It is bfloat16, and float32 where the run is on cores and the CPU has no units for bfloat16. With `placement.mode`
-    "auto" a run is on cores where the vLLM that is installed is built for them.
+    It is bfloat16, or float32 if the run is on a CPU without units for bfloat16. With `placement.mode` "auto" a run is
+    on the CPU if the installed vLLM is built for CPUs.
 
-    Raises ValueError for settings that would be right on one machine only.
+    Raises ValueError for settings that would be valid only on some machines.
     """
     model, placement, learner = (section(settings, name) for name in ("model", "placement", "learner"))
     if model.get("dtype") != "auto":
@@ -40,21 +40,21 @@ def with_dtype(settings: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def section(settings: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """Return a section of a recipe; an empty one where there is none, or something else in its place."""
-    found = settings.get(name)
-    return found if isinstance(found, Mapping) else {}
+    """Return a section of a recipe; empty if it is missing, or not a table."""
+    value = settings.get(name)
+    return value if isinstance(value, Mapping) else {}
 
 
 def slow_bfloat16(dtype: str, mode: str) -> str | None:
-    """Return a notice of bfloat16 that this machine's CPU computes slowly; None where it does not, or a GPU computes.
+    """Return a warning if the run uses bfloat16 on a CPU that computes it slowly; else None.
 
     Args:
-        dtype: of the policy.
-        mode: the placement, as far as it is known.
+        dtype: the policy's type.
+        mode: the placement, if it is known.
     """
     if dtype != "bfloat16" or mode != "cpu" or has_units():
         return None
     return (
         f"model.dtype bfloat16 on a CPU without hardware support for it ({' or '.join(UNITS[:2])}): it works, but is "
-        'slower than float32; set model.dtype to float32, or to "auto", which takes bfloat16 where it is fast'
+        'slower than float32; set model.dtype to float32, or to "auto", which uses bfloat16 only if it is fast'
     )

@@ -1,4 +1,4 @@
-"""From a recipe file and command-line overrides to a RunConfig; every mistake with its key, value and fix."""
+"""Read a recipe file and command-line overrides into a RunConfig; report every mistake with key, value and fix."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ PRESET_KEY = "learner.algorithm.preset"
 
 
 class ConfigError(ValueError):
-    """A recipe or an override that cannot be run; the message names key, value and fix, a line each."""
+    """A recipe or an override is invalid. The message has a line for each mistake, with key, value and fix."""
 
 
 def load(recipe: str | None, overrides: Sequence[str] = (), *, supervised_only: bool = False) -> RunConfig:
-    """Return the run that a recipe (a file, or a name in deploy/recipes) and `key=value` overrides describe.
+    """Return the configuration from a recipe (a file, or a name in deploy/recipes) and `key=value` overrides.
 
-    With `supervised_only`, as `rayzero sft` runs it, sections that it does not use need not fit each other.
+    With `supervised_only`, for `rayzero sft`, sections that it does not use need not fit together.
 
     Raises ConfigError.
     """
@@ -39,13 +39,13 @@ def load(recipe: str | None, overrides: Sequence[str] = (), *, supervised_only: 
     try:
         settings = tomllib.loads(path.read_bytes().decode("utf-8-sig"))
     except OSError as error:
-        raise ConfigError(f"{path} cannot be read ({error.strerror}): give a file that can") from error
+        raise ConfigError(f"{path} cannot be read ({error.strerror}): name a readable file") from error
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         raise ConfigError(
             f"{path}, line {line} is not UTF-8 (byte 0x{error.object[error.start]:02x}): save the recipe as UTF-8"
         ) from error
-    except ValueError as error:  # not TOML, or more digits than Python reads
+    except ValueError as error:  # not TOML, or a number with more digits than Python accepts
         raise ConfigError(f"{path} is not valid TOML: {error}") from error
     settings.setdefault("name", path.stem)
     apply_overrides(settings, overrides)
@@ -53,7 +53,7 @@ def load(recipe: str | None, overrides: Sequence[str] = (), *, supervised_only: 
 
 
 def find(recipe: str) -> Path:
-    """Return the recipe's file. Raises ConfigError with the nearest recipe's name."""
+    """Return the recipe's file. Raises ConfigError, with the nearest recipe's name, if there is none."""
     try:
         own = Path(from_home(recipe))
     except ValueError as error:
@@ -66,9 +66,9 @@ def find(recipe: str) -> Path:
 
 
 def apply_overrides(settings: dict[str, Any], overrides: Sequence[str]) -> None:
-    """Set what the command line says. A preset there replaces the settings' whole algorithm section.
+    """Apply the overrides. A preset among them replaces the complete algorithm section of the settings.
 
-    Otherwise it would lose against knobs that the recipe chose for another algorithm.
+    Otherwise the recipe's values, which were chosen for another algorithm, would take precedence over the preset's.
     """
     presets = [override for override in overrides if override.startswith(PRESET_KEY + "=")]
     if presets and isinstance(settings.get("learner"), dict):
@@ -78,12 +78,12 @@ def apply_overrides(settings: dict[str, Any], overrides: Sequence[str]) -> None:
 
 
 def apply_override(settings: dict[str, Any], override: str) -> None:
-    """Set one dotted key, as `learner.learning_rate=2e-6`. The value is TOML; what is not TOML is text."""
+    """Set one dotted key, such as `learner.learning_rate=2e-6`. The value is TOML, or text if it is not valid TOML."""
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise ConfigError(f"{override!r} is not an override: write key=value, such as learner.learning_rate=2e-6")
     if not is_text(override):
-        raise ConfigError(f"{override!r} is not UTF-8: write it in a terminal, or a file, of that encoding")
+        raise ConfigError(f"{override!r} is not UTF-8: write it in a terminal, or a file, with that encoding")
     *sections, last = key.split(".")
     table = settings
     for section in sections:
@@ -94,7 +94,7 @@ def apply_override(settings: dict[str, Any], override: str) -> None:
 
 
 def is_text(override: str) -> bool:
-    """Return whether the command line gave text. Bytes that are none reach Python as halves of characters."""
+    """Return whether an override is valid text. Python represents invalid bytes as surrogates, halves of characters."""
     try:
         override.encode()
     except UnicodeEncodeError:
@@ -105,12 +105,12 @@ def is_text(override: str) -> bool:
 def parse_value(text: str) -> Any:
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except ValueError:  # not TOML, or more digits than Python reads
+    except ValueError:  # not TOML, or a number with more digits than Python accepts
         return text
 
 
 def validate(settings: Mapping[str, Any], *, supervised_only: bool = False) -> RunConfig:
-    """Check settings each by itself, then all together. Raises ConfigError with a line for each mistake."""
+    """Check the settings one by one, then together. Raises ConfigError with a line for each mistake."""
     if mistakes := list(too_large(settings)):
         raise ConfigError("\n".join(mistakes))
     try:
@@ -121,16 +121,16 @@ def validate(settings: Mapping[str, Any], *, supervised_only: bool = False) -> R
         config = RunConfig.model_validate(settings)
     except ValidationError as error:
         raise ConfigError("\n".join(describe(mistake, settings) for mistake in error.errors())) from None
-    if mistakes := list(truths_for_numbers(settings, config)):
+    if mistakes := list(booleans_for_numbers(settings, config)):
         raise ConfigError("\n".join(mistakes))
-    # `rayzero sft` neither samples nor grades: what only those need must not stop it.
+    # `rayzero sft` neither samples nor grades: mistakes in settings for these must not stop it.
     for conflict in supervised_conflicts(config) if supervised_only else conflicts(config):
         raise ConfigError(conflict)
     return config
 
 
 def too_large(value: Any, key: str = "") -> Iterator[str]:
-    """Yield a line for each whole number that does not fit 64 bits, which TOML and the libraries require."""
+    """Yield a line for each whole number that does not fit into 64 bits, which TOML and the libraries require."""
     if isinstance(value, Mapping | list):
         for name, inner in value.items() if isinstance(value, Mapping) else enumerate(value):
             yield from too_large(inner, f"{key}.{name}" if key else str(name))
@@ -138,21 +138,21 @@ def too_large(value: Any, key: str = "") -> Iterator[str]:
         yield f"{key} has about {value.bit_length() * 3 // 10} digits: whole numbers end at 2**63 - 1; lower it"
 
 
-def truths_for_numbers(given: Any, made: Any, key: str = "") -> Iterator[str]:
-    """Yield a line for each `true` or `false` that became a number, as pydantic lets it: a learning rate of 1.0."""
-    if isinstance(given, bool) and isinstance(made, int | float) and not isinstance(made, bool):
-        yield f"{key} = {str(given).lower()}: input should be a number"
-    elif isinstance(given, Mapping):
-        for name, inner in given.items():
-            found = made.get(name) if isinstance(made, Mapping) else getattr(made, str(name), None)
-            yield from truths_for_numbers(inner, found, f"{key}.{name}" if key else str(name))
-    elif isinstance(given, list) and isinstance(made, list | tuple):
-        for index, (inner, found) in enumerate(zip(given, made, strict=False)):
-            yield from truths_for_numbers(inner, found, f"{key}.{index}")
+def booleans_for_numbers(raw: Any, parsed: Any, key: str = "") -> Iterator[str]:
+    """Yield a line for each `true` or `false` that pydantic converted to a number, such as a learning rate of 1.0."""
+    if isinstance(raw, bool) and isinstance(parsed, int | float) and not isinstance(parsed, bool):
+        yield f"{key} = {str(raw).lower()}: input should be a number"
+    elif isinstance(raw, Mapping):
+        for name, inner in raw.items():
+            value = parsed.get(name) if isinstance(parsed, Mapping) else getattr(parsed, str(name), None)
+            yield from booleans_for_numbers(inner, value, f"{key}.{name}" if key else str(name))
+    elif isinstance(raw, list) and isinstance(parsed, list | tuple):
+        for index, (inner, value) in enumerate(zip(raw, parsed, strict=False)):
+            yield from booleans_for_numbers(inner, value, f"{key}.{index}")
 
 
 def describe(mistake: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
-    """Return one line: key, value, what is wrong, what would be right."""
+    """Return one line for a mistake: key, value, what is wrong, and what would be right."""
     location = [str(part) for part in mistake["loc"]]
     key = ".".join(location)
     match mistake["type"]:
@@ -171,7 +171,7 @@ def describe(mistake: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
 
 
 def fields_of(location: Sequence[str], settings: Mapping[str, Any]) -> list[str]:
-    """Return the keys that the section at `location` may have in such settings."""
+    """Return the keys that the section at `location` may have; the settings decide which tasks have sections."""
     tasks = PromptsConfig.sections(settings.get("prompts", {}))
     model: Any = RunConfig
     parts = iter(location)
@@ -181,7 +181,7 @@ def fields_of(location: Sequence[str], settings: Mapping[str, Any]) -> list[str]
             continue
         annotation = model.model_fields[part].annotation
         if get_origin(annotation) in (dict, tuple):
-            next(parts, None)  # a name of the user's own, or a position
+            next(parts, None)  # a name that the user chose, or an index
         candidates = [annotation, *getattr(annotation, "__args__", ())]
         model = next(each for each in candidates if isinstance(each, type) and issubclass(each, BaseModel))
     return [*model.model_fields, *(tasks if issubclass(model, TaskConfig) else ())]

@@ -1,4 +1,4 @@
-"""From what the user said to what will happen: every setting that a recipe leaves open is decided here, once."""
+"""Decide every setting that a recipe leaves open, once: from the user's configuration to what will happen."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ResolvedRun:
-    """What will happen in a run. Made by `resolve` before any actor starts, and never changed."""
+    """The final settings of a run. `resolve` creates them before any actor starts, and nothing changes them."""
 
     config: RunConfig
-    """What the user said. Where a setting was left open, its resolved value is in one of the fields below."""
+    """The user's settings. If a setting was left open, its resolved value is in one of the fields below."""
     layout: Layout
-    """Which actors there are, where, and whether two of them share a GPU."""
+    """The actors, their places, and whether two of them share a GPU."""
     engine: EngineSpec
-    """What each generator's engine is built from, with its share of the GPU and its transport."""
+    """The settings of each generator's engine, with its share of the GPU and its transport."""
     learner: LearnerConfig
-    """The settings that each learner rank trains with: mismatch correction, share of the GPU and number decided."""
+    """The settings of each learner rank, with mismatch correction, share of the GPU and number of ranks decided."""
     model: ModelConfig
-    """What the learner's models are and how they compute, with the teacher where it was found."""
+    """The settings of the learner's models, with the path of the teacher."""
 
     @property
     def fixes_kernels(self) -> bool:
-        """Whether actors compute by deterministic kernels: what runs on cores has no others."""
+        """Whether actors must select deterministic kernels. On the CPU all kernels are deterministic."""
         return self.config.deterministic and self.layout.mode != "cpu"
 
 
@@ -54,24 +54,24 @@ def resolve(
     rank_cores: Callable[[], int] = lambda: 1,
     teacher: str | None = None,
 ) -> ResolvedRun:
-    """Decide what `config` leaves open, for actors placed as `layout` says.
+    """Decide what `config` leaves open, for actors in the given `layout`.
 
     Args:
-        model: folder or hub name of the policy that generators and learner begin with.
-        gpu_gib: measures the memory of the smallest GPU, GiB; called only where a share of it has to be planned.
-        free_share: measures the share of a GPU that is free; called only where nothing is trained.
-        rank_cores: counts the cores that each learner rank can have; called only where the optimizer is stepped there.
-        teacher: folder or hub name of the model that `model.teacher` names; None where nothing is trained by it.
+        model: folder or hub name of the policy with which generators and learner begin.
+        gpu_gib: measures the memory of the smallest GPU in GiB; called only if a share of it has to be planned.
+        free_share: measures the free share of a GPU; called only if nothing is trained.
+        rank_cores: counts the cores for each learner rank; called only if the optimizer runs on the CPU.
+        teacher: folder or hub name of the model in `model.teacher`; None without a teacher.
 
-    Raises ConfigError for a shared GPU and a model whose memory cannot be planned, ValueError for a transport that does
-    not work where the actors are.
+    Raises ConfigError if the memory of a shared GPU cannot be planned for the model, ValueError if the transport does
+    not work in the layout.
     """
     if config.placement.mode == "auto" and (slow := slow_bfloat16(config.model.dtype, layout.mode)):
-        logger.warning("%s", slow)  # where the mode is named, the plan has said so
+        logger.warning("%s", slow)  # for other modes the plan has warned already
     is_training = bool(layout.generators and layout.ranks)
     laid_out = with_counts(config, len(layout.generators), len(layout.ranks))
     generator_fraction, learner_fraction = config.rollout.gpu_memory_fraction, config.learner.gpu_memory_fraction
-    transport: TransportName = "ray"  # where nothing is published, the one that needs nothing
+    transport: TransportName = "ray"  # if nothing is published, any transport will do, and this one needs no setup
     if is_training:
         transport = resolve_transport(config.rollout.publish_backend, layout.mode)
         generator_fraction, learner_fraction = plan_fractions(laid_out, layout, gpu_gib)
@@ -97,7 +97,7 @@ def resolve(
 
 
 def engine_spec(config: RunConfig, model: str, *, load_weights: bool, fraction: float | None = None) -> EngineSpec:
-    """Return what an engine for `model` is built from. `fraction`: its share of the GPU, if one is given or planned."""
+    """Return the settings of an engine for `model`. `fraction` is its share of the GPU, if it is set or planned."""
     turns = turn_rules(config)
     return EngineSpec(
         model,
@@ -111,7 +111,7 @@ def engine_spec(config: RunConfig, model: str, *, load_weights: bool, fraction: 
 
 
 def fraction_of_free(share: float) -> float:
-    """Return vLLM's share of a GPU of which others leave `share` free. It refuses to start with more than is free."""
+    """Return vLLM's share of a GPU whose free share is `share`. vLLM refuses to start with more than is free."""
     fraction = max(0.01, math.floor(100 * UNSHARED_FRACTION * share + 1e-6) / 100)
     if share < UNSHARED_FRACTION:
         logger.warning("others hold %.0f%% of the GPU: rollout.gpu_memory_fraction = %g", 100 * (1 - share), fraction)
@@ -119,7 +119,7 @@ def fraction_of_free(share: float) -> float:
 
 
 def num_threads(learner: LearnerConfig, layout: Layout, rank_cores: Callable[[], int]) -> int:
-    """Return a rank's threads: with one a 1.5B model's optimizer would take 15 s a step in host memory."""
+    """Return a rank's threads. With one thread, a 1.5B model's optimizer in host memory would take 15 s per step."""
     if learner.threads_per_rank is not None:
         return learner.threads_per_rank
     if not (learner.offload_optimizer and layout.ranks and layout.gpus):
@@ -130,7 +130,7 @@ def num_threads(learner: LearnerConfig, layout: Layout, rank_cores: Callable[[],
 
 
 def corrected_algorithm(config: RunConfig) -> AlgorithmConfig:
-    """Return the algorithm to train with: `mismatch_correction = "auto"` corrects where sampling runs ahead."""
+    """Return the algorithm, with `mismatch_correction = "auto"` decided: it is on if sampling runs ahead."""
     algorithm = config.learner.algorithm
     if config.max_staleness == 0 or algorithm.mismatch_correction != "auto":
         return algorithm
@@ -140,10 +140,10 @@ def corrected_algorithm(config: RunConfig) -> AlgorithmConfig:
 def plan_fractions(
     config: RunConfig, layout: Layout, gpu_gib: Callable[[], float]
 ) -> tuple[float | None, float | None]:
-    """Return the generator's and the learner's share of a GPU's memory; None where nothing limits it.
+    """Return the generator's and the learner's share of a GPU's memory; None for no limit.
 
-    A share that the recipe gives stands, and the others come from the memory plan. Raises ConfigError for a shared GPU
-    and a model whose memory cannot be planned.
+    Shares in the recipe are kept; the others come from the memory plan. Raises ConfigError if the memory of a shared
+    GPU cannot be planned for the model.
     """
     generator, learner = config.rollout.gpu_memory_fraction, config.learner.gpu_memory_fraction
     plans_learner = layout.mode == "colocated" and learner is None

@@ -1,4 +1,4 @@
-"""RunConfig: the settings of a recipe file with the command line's overrides. Imports nothing heavy."""
+"""RunConfig: the settings of a recipe file with the command line's overrides. Imports no slow libraries."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rollout.types.sampling import MAX_TEMPERATURE, check_temperature
 
 
 class Section(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False):
-    """Frozen; unknown keys and numbers that are not finite are refused."""
+    """A frozen section of settings, which refuses unknown keys and numbers that are not finite."""
 
 
 class EvaluationConfig(Section, frozen=True):
@@ -63,8 +63,8 @@ class CheckpointConfig(Section, frozen=True):
     keep: int = Field(default=2, ge=1)
     """Number of checkpoints to keep. Two, so that one is left if a full disk damages the other."""
     allow_changes: bool = False
-    """Resume although the data, the base model or the reference have changed since the run was started; the log says
-    what changed. Use it on the command line: it applies to one command and is not kept in the run's config.json."""
+    """Resume although the data, the base model or the reference have changed since the start of the run; the log lists
+    the changes. Use it on the command line: it applies to one command and is not stored in the run's config.json."""
 
 
 class PlacementConfig(Section, frozen=True):
@@ -106,7 +106,7 @@ class TrackingConfig(Section, frozen=True):
 
     @property
     def programs(self) -> tuple[str, ...]:
-        """The names in `to`, each once, with that of `wandb`."""
+        """The names in `to`, each once, and `wandb` if it is switched on."""
         return tuple(dict.fromkeys((*self.to, *(["wandb"] if self.wandb else []))))
 
 
@@ -175,7 +175,7 @@ class RunConfig(Section, frozen=True):
 
     @property
     def max_model_len(self) -> int:
-        """Longest prompt plus longest completion plus longest observations, in tokens."""
+        """Longest prompt, plus longest completion, plus longest observations, in tokens."""
         observed = self.environment.max_observed_tokens if self.environments else 0
         return self.prompts.max_prompt_tokens + self.sampling.max_completion_tokens + observed
 
@@ -192,7 +192,7 @@ class RunConfig(Section, frozen=True):
 
     @property
     def measured_formats(self) -> tuple[PromptFormat, ...]:
-        """The formats that the run is evaluated in: the recipe's own, then those that it names."""
+        """The formats of the evaluations: the recipe's own, then those in `evaluation.formats`."""
         return tuple(dict.fromkeys((self.prompts.format, *self.evaluation.formats)))
 
     @property
@@ -210,4 +210,4 @@ class RunConfig(Section, frozen=True):
     @classmethod
     def _is_in_a_home_that_is_known(cls, runs_dir: str) -> str:
         from_home(runs_dir)
-        return runs_dir  # as it is: `rayzero submit` means the home folder of the cluster
+        return runs_dir  # unchanged, because with `rayzero submit` `~` is the home folder on the cluster
