@@ -1,4 +1,4 @@
-"""The policy that a run starts from: loaded or built. A warm-started policy is cached for the next run."""
+"""Load or build the policy with which a run starts. A warm-started policy is cached for the next run."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ class ModelFolderError(RuntimeError):
 
 
 class Exporting(Protocol):
-    """The methods of the learner that write a model folder."""
+    """The learner's interface for writing a model folder."""
 
     def export(self, folder: Path) -> None: ...
 
 
 def cache_folder() -> Path:
-    """Return where built and warm-started policies are kept: RAYZERO_CACHE, or ~/.cache/rayzero."""
+    """Return the folder that caches built and warm-started policies: RAYZERO_CACHE, or ~/.cache/rayzero."""
     return Path(from_home(os.environ.get("RAYZERO_CACHE", "~/.cache/rayzero")))
 
 
 def written_folders(config: RunConfig) -> dict[str, Path]:
-    """Return the folders that learner ranks write to, by the setting that names each."""
+    """Return the folders to which learner ranks write, by the setting that names each."""
     folders = {"runs_dir": config.directory.resolve()}
     return folders | ({"RAYZERO_CACHE": cache_folder()} if config.warm_start.num_steps else {})
 
 
 def base_model(config: RunConfig) -> str:
-    """Return folder or hub name of the policy before any training; build or convert it if the recipe says so.
+    """Return folder or hub name of the policy before any training; build or convert it if the recipe requires that.
 
-    Raises PolicyError for a folder that holds no model.
+    Raises PolicyError for a folder without a model.
     """
     if config.model.build is None:
         assert config.model.path is not None
@@ -101,20 +101,20 @@ def load_tokenizer(model: str) -> Any:
 
 
 def max_positions(model: str) -> int | None:
-    """Return the longest sequence that the model has positions for, tokens. None when its config names none."""
+    """Return the longest sequence, in tokens, for which the model has positions; None if its config has no limit."""
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(model).get_text_config()
-    found: int | None = getattr(config, "max_position_embeddings", None)
+    positions: int | None = getattr(config, "max_position_embeddings", None)
     rope = getattr(config, "rope_parameters", None) or {}
-    # Of the scalings of rotary embeddings these two leave the number of positions as it was before.
-    if found is not None and rope.get("rope_type") in ("linear", "dynamic"):
-        return int(found * (rope.get("factor") or 1))
-    return found
+    # With these two scalings of rotary embeddings, max_position_embeddings is the number before scaling.
+    if positions is not None and rope.get("rope_type") in ("linear", "dynamic"):
+        return int(positions * (rope.get("factor") or 1))
+    return positions
 
 
 def check_model_fits(config: RunConfig, base: str) -> None:
-    """Check early what engines and learner would refuse only after minutes: context, adapters, tensor parallelism.
+    """Check context, adapters and tensor parallelism now; engines and learner would refuse them only after minutes.
 
     Raises PolicyError or ConfigError.
     """
@@ -125,12 +125,12 @@ def check_model_fits(config: RunConfig, base: str) -> None:
     sizes = {key: getattr(model_config, key, None) for key in CONFIG_KEYS}
     check_split(sizes, config.rollout.tensor_parallel_size, base)
     if config.model.lora is not None:
-        with suppress(UnknownShapeError):  # of other architectures peft says which layers they have
+        with suppress(UnknownShapeError):  # for other architectures only peft knows the layers
             check_adapters(shape_of(config.model), config.model.lora)
 
 
 def check_context(config: RunConfig, model: str) -> None:
-    """Raise PolicyError when the model has no positions for the longest prompt with the longest completion."""
+    """Raise PolicyError if the model does not have enough positions for the longest prompt and completion."""
     positions = max_positions(model)
     if positions is not None and config.max_model_len > positions:
         observed = config.environment.max_observed_tokens
@@ -139,23 +139,23 @@ def check_context(config: RunConfig, model: str) -> None:
             f"{model!r} has positions for {positions} tokens (max_position_embeddings), but a prompt of up to "
             f"{config.prompts.max_prompt_tokens} and sampling.max_completion_tokens = "
             f"{config.sampling.max_completion_tokens}{and_observed} take {config.max_model_len}: lower "
-            "sampling.max_completion_tokens, shorten the prompts (and prompts.max_prompt_tokens), or choose a model of "
-            "longer context"
+            "sampling.max_completion_tokens, shorten the prompts (and prompts.max_prompt_tokens), or choose a model "
+            "with a longer context"
         )
 
 
 def warm_start_folder(config: RunConfig, left_out: str = "") -> Path:
-    """Return where the cache keeps this recipe's warm-started policy. Raises PairError when its data cannot be read.
+    """Return the cache's folder for this recipe's warm-started policy. Raises PairError if its data cannot be read.
 
     Args:
-        left_out: tells which examples are not taught, as their questions are held out.
+        left_out: identifies the examples that are left out because their questions are held out.
     """
     settings = warm_start_cache_key(config) | ({"left_out": left_out} if left_out else {})
     return cache_folder() / f"warm-{key(settings)}"
 
 
 def base_cache_key(config: RunConfig) -> dict[str, Any]:
-    """Return every setting that decides the policy before any training."""
+    """Return all settings on which the policy before any training depends."""
     if config.model.build is not None:
         return {"build": config.model.build.model_dump(mode="json"), "seed": config.warm_start.seed}
     assert config.model.path is not None
@@ -163,13 +163,13 @@ def base_cache_key(config: RunConfig) -> dict[str, Any]:
     folder = Path(path)
     if is_gguf(path) and folder.is_file():
         return {"gguf": file_digest(folder)}
-    # A local folder may be trained again under the same name; sizes and times show it, without reading gigabytes.
+    # A local folder may be replaced by a newer model. Sizes and times show that, without reading gigabytes.
     files = {file.name: (file.stat().st_size, file.stat().st_mtime_ns) for file in folder.glob("*") if file.is_file()}
     return {"path": str(folder.resolve()) if files else config.model.path, "files": files}
 
 
 def warm_start_cache_key(config: RunConfig) -> dict[str, Any]:
-    """Return every setting that decides the warm-started policy."""
+    """Return all settings on which the warm-started policy depends."""
     learner = ("num_ranks", "zero_stage", "optimizer")
     warm = config.warm_start
     taught = (
@@ -195,9 +195,9 @@ def key(settings: dict[str, Any]) -> str:
 
 @contextmanager
 def cached_model(folder: Path) -> Iterator[Path]:
-    """Yield a folder to write a model to, which then becomes `folder`; if another run was faster, that one's is kept.
+    """Yield a temporary folder for a model, and rename it to `folder` at the end, unless another run was faster.
 
-    Raises ModelFolderError when the disk refuses.
+    Raises ModelFolderError if the disk refuses.
     """
     aside = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
     with nothing_torn(aside, folder, "or set RAYZERO_CACHE to another folder, and start the same command again"):
@@ -210,12 +210,12 @@ def cached_model(folder: Path) -> Iterator[Path]:
 
 
 def export_whole(learner: Exporting, folder: Path) -> None:
-    """Export beside `folder`, then rename in place of an older one: a folder of that name is never half a model.
+    """Export to a temporary folder, then replace `folder` by it, so that `folder` never has a part of a model.
 
-    Raises ModelFolderError when the disk refuses.
+    Raises ModelFolderError if the disk refuses.
     """
     aside = folder.with_name(f"{folder.name}.tmp")
-    advice = "and start the same command again: it exports the last checkpoint, which is whole"
+    advice = "and start the same command again: it exports the last checkpoint, which is complete"
     with nothing_torn(aside, folder, advice):
         learner.export(aside)
         shutil.rmtree(folder, ignore_errors=True)
@@ -224,12 +224,12 @@ def export_whole(learner: Exporting, folder: Path) -> None:
 
 @contextmanager
 def nothing_torn(aside: Path, folder: Path, advice: str) -> Iterator[None]:
-    """Let a model be written to `aside` and renamed to `folder`. Nothing stays in `aside` in any case."""
+    """Let the context write a model to `aside` and rename it to `folder`. Always remove `aside` afterwards."""
     shutil.rmtree(aside, ignore_errors=True)
     try:
         yield
     except OSError as error:
-        if error.errno is None:  # nothing that the disk said
+        if error.errno is None:  # not an error of the disk
             raise
         raise ModelFolderError(
             f"cannot write the model to {folder}: {error.strerror}. Free space or fix permissions there {advice}"

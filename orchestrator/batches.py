@@ -1,8 +1,8 @@
-"""The groups of each step, in a fixed order: sampled ahead if the recipe allows it; groups without spread are replaced.
+"""Sample the groups of each step in a fixed order, ahead if the recipe allows it, and replace groups without spread.
 
-At `max_staleness` s, the prompts of a step are asked once the weights of the step s + 1 before it are published, so
-those that sample them are at most s steps older than those that the step updates. Which prompts a step trains on is
-decided when they are taken, never by who was faster: that is what makes a resumed run go on with the same ones.
+With `max_staleness` s, the prompts of step t are requested when the weights of step t - s - 1 are published. So the
+weights that sample them are at most s steps older than the weights that step t updates. The prompts of a step are fixed
+when they are taken from the stream, never by the speed of generators. So a resumed run continues with the same prompts.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from rollout.types.prompts import Prompt
 from rollout.types.sampling import SamplingRequest
 
 AHEAD = "ahead"
-"""Where a checkpoint keeps the prompts that were asked for later steps; absent when there are none, as after the last
-step, and in those of earlier versions without staleness."""
+"""Key of a checkpoint's prompts that were requested for later steps. It is absent if there are none, for example after
+the last step, and in checkpoints of earlier versions without staleness."""
 
 
 class StaleGroupError(RuntimeError):
@@ -37,18 +37,18 @@ class StepBatch:
     """The groups that were sampled for one step."""
 
     groups: list[RemoteGroup]
-    """Those to train on, ``prompts_per_step`` of them."""
+    """The ``prompts_per_step`` groups to train on."""
     replaced: list[RemoteGroup]
-    """Those without spread, which others replace."""
+    """Groups without spread that were replaced."""
     num_rounds: int
-    """How often new prompts were sampled."""
+    """Number of rounds that sampled new prompts."""
 
     @property
     def everything(self) -> list[RemoteGroup]:
         return self.groups + self.replaced
 
     def learned(self, update: Update) -> list[LearnedGroup]:
-        """Return every group with its advantages: the update's of the groups trained on, and zeros for the others."""
+        """Return every group with its advantages: the update's for trained groups, and zeros for replaced groups."""
         lengths = (group.num_completion_tokens for group in self.groups)
         logprobs = update.logprobs.split(lengths) if update.logprobs else repeat(None)
         trained = map(LearnedGroup, self.groups, update.advantages, logprobs)
@@ -63,7 +63,7 @@ class StepBatch:
 
 
 class StepBatches:
-    """Samples the groups of each step, and keeps groups of later steps in flight, as far as `max_staleness` allows."""
+    """Samples the groups of each step, and keeps groups of later steps in flight if `max_staleness` allows it."""
 
     def __init__(self, rollouts: Rollouts, prompts: PromptStream, config: RunConfig) -> None:
         self._rollouts = rollouts
@@ -73,30 +73,31 @@ class StepBatches:
         """Requested prompts, by step."""
 
     def ask(self, step: int) -> None:
-        """Have the prompts of `step` sampled, and those of steps that may be sampled together with it. Returns at once.
+        """Request the prompts of `step`, and of later steps that may be sampled now. Return at once.
 
-        Asks for none a second time, and for none of a step beyond the last.
+        No prompt is requested twice, and none for a step after the last.
         """
         for later in range(step, min(step + self._config.max_staleness, self._config.num_steps) + 1):
             if later not in self._ahead:
                 self._ahead[later] = self._ask(self._config.prompts_per_step)
 
     def sample(self, step: int) -> StepBatch:
-        """Sample and score the groups of `step`, where that was not asked before.
+        """Return the sampled and graded groups of `step`; request them if that was not done before.
 
-        While some have no spread, as many fresh prompts are sampled, in at most ``resample_rounds`` further rounds
-        (arXiv:2503.14476, equation 11). What then is still missing is made up of groups without spread.
+        While some groups have no spread, the same number of new prompts is sampled, in at most ``resample_rounds``
+        further rounds (arXiv:2503.14476, equation 11). Groups without spread fill the places that are then still
+        empty.
 
         Raises:
-            StaleGroupError: a generator runs other weights than it should.
+            StaleGroupError: a generator has other weights than it should.
         """
         self.ask(step)
-        asked = self._ahead.pop(step)
+        requested = self._ahead.pop(step)
         groups: list[RemoteGroup] = []
         replaced: list[RemoteGroup] = []
         num_rounds = 0
         while True:
-            gathered = self._rollouts.gather(asked)
+            gathered = self._rollouts.gather(requested)
             check_staleness(gathered, step, self._config.max_staleness)
             if num_rounds == self._config.learner.algorithm.resample_rounds:
                 groups += gathered
@@ -106,11 +107,11 @@ class StepBatches:
             if len(groups) == self._config.prompts_per_step:
                 break
             num_rounds += 1
-            asked = self._ask(self._config.prompts_per_step - len(groups))
+            requested = self._ask(self._config.prompts_per_step - len(groups))
         return StepBatch(groups, replaced, num_rounds)
 
     def state(self) -> dict[str, Any]:
-        """Return what `restore` needs to go on after the last step: the prompts taken, not their completions."""
+        """Return the state that `restore` needs to continue after the last step: the taken prompts, not completions."""
         ahead = {step: [as_json(prompt) for prompt in prompts] for step, prompts in self._ahead.items()}
         return self._prompts.state() | ({AHEAD: ahead} if ahead else {})
 
@@ -132,14 +133,14 @@ class StepBatches:
 
 
 def check_staleness(groups: Sequence[RemoteGroup], step: int, max_staleness: int) -> None:
-    """Raise StaleGroupError where a policy version is not among those that may sample for `step`."""
+    """Raise StaleGroupError if a group was sampled by a policy version that is not allowed for `step`."""
     allowed = range(step - 1 - max_staleness, step)
     for group in groups:
-        found = {version for completion in group.completions for version in completion.policy_versions}
-        if not found <= {*allowed}:
+        versions = {version for completion in group.completions for version in completion.policy_versions}
+        if not versions <= {*allowed}:
             raise StaleGroupError(
-                f"step {step} trains on what policy versions {allowed[0]} to {allowed[-1]} sample, but "
-                f"{group.prompt.id} was sampled by {sorted(found)}: a publish did not arrive, look at the "
+                f"step {step} trains on samples of policy versions {allowed[0]} to {allowed[-1]}, but "
+                f"{group.prompt.id} was sampled by {sorted(versions)}: a publish did not arrive, look at the "
                 "generators' logs"
             )
 
@@ -150,6 +151,6 @@ def as_json(prompt: Prompt) -> dict[str, Any]:
 
 def from_json(row: Mapping[str, Any]) -> Prompt:
     fields = dict(row) | {"token_ids": np.array(row["token_ids"], dtype=np.int32)}
-    if "task" in fields:  # how checkpoints called the grader before format 2
+    if "task" in fields:  # the name of the grader in checkpoints before format 2
         fields["grader"] = fields.pop("task")
     return Prompt(**fields)

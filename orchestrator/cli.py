@@ -1,4 +1,4 @@
-"""The command line. Nothing heavy is imported before a command is known to be right."""
+"""The command line. Slow libraries are imported only after the command has been checked."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command. Exit codes: 0 done, 1 failed, 2 wrong input, 3 stopped as hopeless, 130 interrupted.
 
-    After 130 the same command resumes; after 3, which `health.stop_after` asks for, it does not go on.
+    After 130 the same command resumes. After 3, which only occurs with `health.stop_after`, it does not continue.
     """
     given = parse(arguments)
-    if given.command == "doctor":  # it has to answer where the imports below fail
+    if given.command == "doctor":  # it must work even if the imports below fail
         return run_doctor(given)
     quiet_libraries(shows_progress=given.command == "push" and sys.stderr.isatty())
     from rich.console import Console
 
     from orchestrator.config.recipe import ConfigError
 
-    # A pipe has no width: let its lines be as long as they are.
+    # A pipe has no width, so allow long lines.
     console = Console(width=None if sys.stdout.isatty() else 200)
     try:
         return COMMANDS[given.command](given, console)
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted; the same command resumes from the last checkpoint", file=sys.stderr)
         return 130
-    except Exception as error:  # noqa: BLE001  the end of the line: say it, log it, set the exit code
+    except Exception as error:  # noqa: BLE001  the outermost level: report and log the error, and set the exit code
         return failed(error)
 
 
@@ -108,7 +108,7 @@ def run_eval(given: argparse.Namespace, console: Console) -> int:
     prompts = {model.name: prompts_of(model, config, problems) for model in models}
     file = comparison_file(given.json, config)
     results = compare(models, prompts, with_room_for(prompts, config), console)
-    print_comparison(results, config, console)  # first: they are known, even where the disk is full
+    print_comparison(results, config, console)  # before writing, so that a full disk does not lose the results
     write_comparison(results, config, file)
     console.print(f"\nfigures and every completion: {file}", highlight=False, markup=False, soft_wrap=True)
     return 0
@@ -200,7 +200,7 @@ COMMANDS = {
 
 
 def recipe_and_overrides(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
-    """Return the recipe, if one is named, and the `key=value` pairs. Raises ConfigError for a second recipe."""
+    """Return the recipe (None if none is named) and the `key=value` pairs. Raises ConfigError for a second recipe."""
     from orchestrator.config.recipe import ConfigError
 
     recipes = [argument for argument in arguments if "=" not in argument]
@@ -210,7 +210,7 @@ def recipe_and_overrides(arguments: Sequence[str]) -> tuple[str | None, list[str
 
 
 def failed(error: Exception) -> int:
-    """Say what went wrong: our own errors in their own words, anything else with its traceback. Both go to log.txt."""
+    """Print the error: only the message of our own errors, other errors with their traceback. Both go to log.txt."""
     import logging
 
     logging.getLogger("rayzero").info("the run failed", exc_info=error)
@@ -224,7 +224,7 @@ def failed(error: Exception) -> int:
 
 
 def quiet_libraries(*, shows_progress: bool = False) -> None:
-    """Keep libraries' chatter out of the terminal; what matters is logged by the run itself."""
+    """Turn off the terminal output of libraries; the run logs what matters."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     if not shows_progress:
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

@@ -1,4 +1,4 @@
-"""Look at every problem before anything starts: whether it can be asked, and an answer to it be graded right."""
+"""Check every problem before anything starts: can it be asked, and can an answer to it be graded right."""
 
 from __future__ import annotations
 
@@ -29,69 +29,69 @@ from rollout.types.prompts import PromptFormat
 logger = logging.getLogger(__name__)
 
 MAX_NAMED = 10
-"""Rows that a message names."""
+"""Largest number of rows that a message names."""
 NUMBER = re.compile(r"([0-9]{1,15})")
 MAX_PLACE = 200
-"""Characters of a sentence within which its row is named."""
+"""The row is named within this number of characters at the beginning of a sentence."""
 MIN_CACHED = 1_000
-"""Problems from which on what was found is kept: fewer are looked at faster than a file is read."""
+"""Results are cached for at least this number of problems: fewer are checked faster than a file is read."""
 
 
 class BadRowsError(ConfigError):
-    """Rows cannot be used, and the recipe does not say to leave them out."""
+    """Rows cannot be used, and the recipe does not allow to leave them out."""
 
 
 class Fault(NamedTuple):
-    """Why a row is of no use."""
+    """The reason why a row cannot be used."""
 
     entry: str
-    """Of `prompts.mixture`, or the only task."""
+    """The entry of `prompts.mixture`, or the only task."""
     key: str | None
-    """Of the problem; None for a row that makes none."""
+    """The problem's key; None for a row that cannot become a problem."""
     said: str
-    """A sentence that begins with the place of the row."""
+    """A sentence that begins with the row's place."""
 
 
 def leave_out_bad_rows(
     config: RunConfig, problems: Mixture, tokenizer: Any, *, only_held_out: bool = False
 ) -> list[Fault]:
-    """Take the problems that cannot be used out of the mixture, and return what is wrong with them.
+    """Remove the problems that cannot be used from the mixture, and return what is wrong with them.
 
     Args:
-        only_held_out: look at the held-out problems alone, where nothing is trained.
+        only_held_out: check only the held-out problems, because nothing is trained.
 
-    Drawn problems that cannot be used are drawn again. Raises BadRowsError with `prompts.on_bad_rows = "refuse"`, and
-    where none is left, and ConfigError for a rubric that shows what no answer has.
+    Drawn problems that cannot be used are drawn again. Raises BadRowsError with `prompts.on_bad_rows = "refuse"`, or if
+    no problem is left, and ConfigError for a rubric with an entry that no answer has.
     """
     check_rubrics(config, problems)
-    look = Inspection(config, tokenizer)
-    found: list[Fault] = []
+    inspection = Inspection(config, tokenizer)
+    faults: list[Fault] = []
     for entry, source in problems.sources.items():
         if isinstance(source, ListedProblems):
-            found += look.faults(entry, source, only_held_out=only_held_out)
+            faults += inspection.faults(entry, source, only_held_out=only_held_out)
         else:
-            replaced = list(problems.hold_out_others(entry, partial(look.fault_of, entry)))
+            replaced = list(problems.hold_out_others(entry, partial(inspection.fault_of, entry)))
             if replaced:
                 logger.info("%s: %d held-out problems cannot be used and were drawn again", entry, len(replaced))
-    if not found:
-        return found
+    if not faults:
+        return faults
     if config.prompts.on_bad_rows == "refuse":
         raise BadRowsError(
-            f"{summary(found)}\nFix or remove them, or set prompts.on_bad_rows=drop to continue without them"
+            f"{summary(faults)}\nFix or remove them, or set prompts.on_bad_rows=drop to continue without them"
         )
-    unusable = {entry: {fault.key for fault in found if fault.entry == entry} for entry in problems.sources}
+    unusable = {entry: {fault.key for fault in faults if fault.entry == entry} for entry in problems.sources}
     for entry, source in problems.sources.items():
         if isinstance(source, ListedProblems):
-            check_enough_left(entry, source, unusable[entry], found)
+            check_enough_left(entry, source, unusable[entry], faults)
     problems.leave_out({entry: {key for key in keys if key is not None} for entry, keys in unusable.items()})
-    logger.warning("%s\nprompts.on_bad_rows = 'drop': they are left out", summary(found))
-    return found
+    logger.warning("%s\nprompts.on_bad_rows = 'drop': they are left out", summary(faults))
+    return faults
 
 
-def record_left_out(found: Sequence[Fault], file: Path) -> None:
-    """Write the rows that a run leaves out, one a line, and say when they are others than before."""
+def record_left_out(faults: Sequence[Fault], file: Path) -> None:
+    """Write the rows that a run leaves out, one per line, and warn if they have changed."""
     before = {json.loads(line)["row"] for line in file.read_text().splitlines()} if file.is_file() else None
-    now = {fault.said for fault in found}
+    now = {fault.said for fault in faults}
     if before is not None and before != now:
         logger.warning(
             "other rows are left out than before: %d that were used before, while %d that were left out are used "
@@ -100,42 +100,42 @@ def record_left_out(found: Sequence[Fault], file: Path) -> None:
             len(before - now),
             "; ".join([*sorted(now - before), *sorted(before - now)][:MAX_NAMED]),
         )
-    if before or found:
-        write_atomically(file, "".join(json.dumps({"entry": each.entry, "row": each.said}) + "\n" for each in found))
+    if before or faults:
+        write_atomically(file, "".join(json.dumps({"entry": each.entry, "row": each.said}) + "\n" for each in faults))
 
 
 class Inspection:
-    """Tells which problems a run cannot use."""
+    """Finds the problems that a run cannot use."""
 
     def __init__(self, config: RunConfig, tokenizer: Any) -> None:
         self._config = config
         self._tokenizer = tokenizer
         self._template = Template(config.prompts, tokenizer)
         shown: tuple[PromptFormat, ...] = ("one_shot",) if config.prompts.one_shot_steps else ()
-        self._asked = tuple(dict.fromkeys((config.prompts.format, *shown)))
+        self._trained = tuple(dict.fromkeys((config.prompts.format, *shown)))
         self._measured = tuple(dict.fromkeys((*config.measured_formats, *shown)))
         self._checks = reference_checks(config)
 
     def faults(self, entry: str, source: ListedProblems, *, only_held_out: bool = False) -> list[Fault]:
-        """Return what is wrong with the rows of a source. Of the rows that are one problem only one is looked at."""
+        """Return what is wrong with the rows of a source. If several rows are the same problem, only one is checked."""
         file = None if only_held_out else self._cache_file(entry, source)
         if file is not None and file.is_file():
-            found = [Fault(*each) for each in json.loads(file.read_text())]
+            faults = [Fault(*each) for each in json.loads(file.read_text())]
         else:
-            found = [
-                *self._listed(entry, () if only_held_out else source.different, self._asked),
+            faults = [
+                *self._listed(entry, () if only_held_out else source.different, self._trained),
                 *self._listed(entry, source.held_out, self._measured),
             ]
             if file is not None:
                 try:
                     file.parent.mkdir(parents=True, exist_ok=True)
-                    write_atomically(file, json.dumps(found))
-                except OSError as error:  # the next run looks again
+                    write_atomically(file, json.dumps(faults))
+                except OSError as error:  # the next run checks again
                     logger.warning("the list of left-out rows cannot be written to %s: %s", file, error.strerror)
-        return sorted([*(Fault(entry, None, fault.said) for fault in source.faults), *found], key=place)
+        return sorted([*(Fault(entry, None, fault.said) for fault in source.faults), *faults], key=place)
 
     def fault_of(self, entry: str, problem: Problem) -> str | None:
-        """Return why a problem that was drawn cannot be held out; None where it can."""
+        """Return why a drawn problem cannot be held out; None if it can."""
         return next((fault.said for fault in self._listed(entry, [problem], self._measured)), None)
 
     def _listed(self, entry: str, problems: Sequence[Problem], formats: Iterable[PromptFormat]) -> Iterator[Fault]:
@@ -145,12 +145,12 @@ class Inspection:
             reasons = [reason or fault for reason, fault in zip(reasons, faults, strict=True)]
         check = self._checks.get(entry, nothing_wrong)
         for problem, reason in zip(problems, reasons, strict=True):
-            said = reason or check(problem.answer)
-            if said:
-                yield Fault(entry, problem.key, f"{problem.where or problem.key}: {said}")
+            wrong = reason or check(problem.answer)
+            if wrong:
+                yield Fault(entry, problem.key, f"{problem.where or problem.key}: {wrong}")
 
     def _cache_file(self, entry: str, source: ListedProblems) -> Path | None:
-        """Return where the cache keeps what was found; None where nothing proves that it would be found again."""
+        """Return the file that caches the result; None if nothing proves that a later check would find the same."""
         task, tokens = self._config.prompts.tasks[entry], getattr(self._tokenizer, "backend_tokenizer", None)
         if source.num_problems < MIN_CACHED or "." in task.grader or tokens is None:
             return None
@@ -166,14 +166,14 @@ class Inspection:
 
 
 def reference_checks(config: RunConfig) -> dict[str, CheckReference]:
-    """Return what checks the references of each entry, without those whose grader does not say how."""
+    """Return the function that checks the references of each entry, without entries whose grader has no such check."""
     tasks, given = config.prompts.tasks, environment_parts(config)
     checks = {name: reference_check(task.grader, config.rewards, given) for name, task in tasks.items()}
     return {name: check for name, check in checks.items() if check is not None}
 
 
 def check_rubrics(config: RunConfig, problems: Mixture) -> None:
-    """Raise ConfigError when a judge's rubric shows an entry that no answer of a task has."""
+    """Raise ConfigError if a judge's rubric names an entry that no answer of a task has."""
     for key, field in shown_fields(config.rewards):
         for entry, source in problems.sources.items():
             listed = source.different if isinstance(source, ListedProblems) else [source.train(0)]
@@ -187,27 +187,27 @@ def check_rubrics(config: RunConfig, problems: Mixture) -> None:
 
 
 def place(fault: Fault) -> list[tuple[int, str]]:
-    """Return what sorts faults as their rows stand: `line 9` before `line 10`."""
+    """Return a key that sorts faults in the order of their rows: `line 9` before `line 10`."""
     return [(int(part), "") if part.isdecimal() else (0, part) for part in NUMBER.split(fault.said[:MAX_PLACE])]
 
 
 def nothing_wrong(answer: Mapping[str, Any]) -> None:
-    """Check nothing, for a grader of the user's that does not say how."""
+    """Check nothing, for a user's grader without a check of references."""
 
 
-def check_enough_left(entry: str, source: ListedProblems, unusable: set[str | None], found: list[Fault]) -> None:
-    """Raise BadRowsError when no problem of a source is left to train on, or none is left of those held out."""
+def check_enough_left(entry: str, source: ListedProblems, unusable: set[str | None], faults: list[Fault]) -> None:
+    """Raise BadRowsError if a source has no training problem left, or no held-out problem."""
     for what, listed in (("to train on", source.different), ("of those held out", source.held_out)):
         if listed and all(problem.key in unusable for problem in listed):
-            raise BadRowsError(f"{summary(found)}\nNo problem of {entry} is left {what}")
+            raise BadRowsError(f"{summary(faults)}\nNo problem of {entry} is left {what}")
 
 
-def summary(found: Sequence[Fault]) -> str:
-    """Return how many rows cannot be used, and the first of each entry."""
-    counts = Counter(fault.entry for fault in found)
+def summary(faults: Sequence[Fault]) -> str:
+    """Return the number of rows that cannot be used, and the first of them, for each entry."""
+    counts = Counter(fault.entry for fault in faults)
     lines = []
     for entry, count in counts.items():
-        said = [fault.said for fault in found if fault.entry == entry]
+        said = [fault.said for fault in faults if fault.entry == entry]
         lines.append(f"{count} rows of {entry} cannot be used:" if count > 1 else f"a row of {entry} cannot be used:")
         lines += [f"  {each}" for each in said[:MAX_NAMED]]
         if count > MAX_NAMED:

@@ -1,4 +1,7 @@
-"""Ctrl-C and SIGTERM: finish the step, save a checkpoint, leave. Twice, or before there is a step: leave at once."""
+"""Handle Ctrl-C and SIGTERM: finish the step, save a checkpoint, exit.
+
+The second signal, or a signal before training, exits at once.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupt:
-    """Handles signals while entered. After `begin` the first only sets `requested`; others raise KeyboardInterrupt."""
+    """Handles signals in its context. After `begin` the first only sets `requested`; others raise KeyboardInterrupt."""
 
     def __init__(self, console: Console) -> None:
         self.requested = False
@@ -31,16 +34,16 @@ class Interrupt:
             signal.signal(number, handler)
 
     def begin(self) -> None:
-        """Note that there is something to save from now on."""
+        """Declare that from now on there is something to save."""
         self._has_begun = True
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self.requested or not self._has_begun:
             raise KeyboardInterrupt
         self.requested = True
-        said = (
+        message = (
             f"{signal.Signals(number).name}: finishing this step, then saving a checkpoint. "
-            "Another signal exits at once, without one."
+            "Another signal exits at once, without saving."
         )
-        self._console.print(said, style="yellow")
-        logger.warning("%s", said)  # where a view of the run looks
+        self._console.print(message, style="yellow")
+        logger.warning("%s", message)  # views of the run read the log

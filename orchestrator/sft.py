@@ -1,4 +1,4 @@
-"""`rayzero sft`: the supervised training of a recipe as a run of its own, which resumes as any other run does."""
+"""`rayzero sft`: the supervised training of a recipe as a separate run, which resumes like any other run."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def run_supervised(config: RunConfig, console: Console) -> Ending:
 
 @dataclass(frozen=True, slots=True)
 class SupervisedInputs:
-    """What a supervised run starts from."""
+    """The inputs of a supervised run."""
 
     base: str
     """Folder or hub name of the policy before any training."""
@@ -53,7 +53,7 @@ class SupervisedInputs:
 
 
 class SupervisedCommand(Command[SupervisedInputs]):
-    """Supervised training, on a learner alone."""
+    """Supervised training, which needs only a learner."""
 
     name = "sft"
     steps_key = "warm_start.num_steps"
@@ -86,19 +86,19 @@ class SupervisedCommand(Command[SupervisedInputs]):
         return SupervisedInputs(base, examples)
 
     def _refuse_other_pairs(self, latest: Checkpoint | None) -> None:
-        """Compare the file of pairs with that of then, of which earlier versions kept one hash alone."""
-        data, told = self.config.warm_start.data, latest.prompts[SUPERVISED_STATE].get("data") if latest else None
-        if data is not None and told not in (None, digest_of_file(data)):
+        """Refuse to resume if the file of pairs has changed. Earlier versions stored only one hash of the file."""
+        data, before = self.config.warm_start.data, latest.prompts[SUPERVISED_STATE].get("data") if latest else None
+        if data is not None and before not in (None, digest_of_file(data)):
             settle(
                 [f"warm_start.data = {data!r}"],
-                f"the run {self.config.name!r} would go on from other pairs than it was started with",
+                f"the run {self.config.name!r} would continue with other pairs than it was started with",
                 is_allowed=self.config.checkpoint.allow_changes,
             )
 
     def train(self, inputs: SupervisedInputs, latest: Checkpoint | None, interrupt: Interrupt) -> Ending:
-        """Start the learner, train from its latest checkpoint on, and export.
+        """Start the learner, train from its latest checkpoint on, and export the model.
 
-        Raises PlacementError when the cluster is too small, before anything is started.
+        Raises PlacementError if the cluster is too small, before anything is started.
         """
         with Placement.of(self.config, SUPERVISED) as placement:
             gpu_gib, rank_cores = placement.gpu_gib, placement.rank_cores
@@ -119,7 +119,7 @@ class SupervisedCommand(Command[SupervisedInputs]):
                 learner.close()
 
     def _persist(self, learner: LearnerGroup, inputs: SupervisedInputs, tracker: Tracker, interrupt: Interrupt) -> int:
-        """Train from the latest checkpoint on, and export; the same again where the learner is lost meanwhile."""
+        """Train from the latest checkpoint on, and export. If the learner is lost, do the same again."""
         beginning = inputs.examples.state()
 
         def attempt() -> int:
@@ -153,25 +153,25 @@ class SupervisedCommand(Command[SupervisedInputs]):
     def report(self, seconds: float) -> None:
         final = self.directory.final
         files = "report.html, metrics.jsonl" if self.write_report() else "metrics.jsonl"
-        said = f"the trained model is in {final}, next to {files} and log.txt"
-        self.console.print(said, highlight=False, markup=False)
+        message = f"the trained model is in {final}, next to {files} and log.txt"
+        self.console.print(message, highlight=False, markup=False)
         self.console.print(f"train it on:  rayzero train RECIPE model.path={final}", highlight=False, markup=False)
 
 
 def held_out_problems(config: RunConfig) -> Mixture | None:
-    """Return the problems that a later `rayzero train` of the recipe asks; None where it asks none."""
+    """Return the problems of a later `rayzero train` with the recipe; None if the recipe has none."""
     if config.warm_start.data is not None and "prompts" not in config.model_fields_set:
         return None
     return Mixture(config.prompts)
 
 
 def state_format(latest: Checkpoint | None) -> int:
-    """Return the version of the examples' state in a checkpoint; that of this version where there is none."""
+    """Return the version of the examples' state in a checkpoint; without a checkpoint, the current version."""
     return FORMAT if latest is None else int(latest.prompts[SUPERVISED_STATE].get("format", 1))
 
 
 def restore(latest: Checkpoint | None, learner: LearnerGroup, inputs: SupervisedInputs) -> int:
-    """Take up a checkpoint. Return its step, 0 where there is none."""
+    """Load a checkpoint. Return its step; 0 without a checkpoint."""
     if latest is None:
         return 0
     inputs.examples.restore(latest.prompts[SUPERVISED_STATE])

@@ -1,4 +1,4 @@
-"""The frozen model that a policy is taught by, `model.teacher`: found, and proven to speak the policy's tokens."""
+"""Find the frozen model that teaches the policy, `model.teacher`, and check that both have the same tokens."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from orchestrator.config.schema import RunConfig
 from orchestrator.model_source import PolicyError
 
 SHOWN = 3
-"""Tokens that a message names."""
+"""Largest number of tokens that a message names."""
 
 
 def teacher_model(config: RunConfig, tokenizer: Any) -> str | None:
-    """Return folder or hub name of the teacher; None where the recipe names none.
+    """Return folder or hub name of the teacher; None if the recipe names none.
 
-    Raises PolicyError when there is no such model, or its tokens are not those of the policy's `tokenizer`.
+    Raises PolicyError if there is no such model, or its tokens differ from those of the policy's `tokenizer`.
     """
     if config.model.teacher is None:
         return None
@@ -29,6 +29,6 @@ def teacher_model(config: RunConfig, tokenizer: Any) -> str | None:
         shown = ", ".join(repr(token) for token in differing[:SHOWN])
         raise PolicyError(
             f"model.teacher = {config.model.teacher!r} has another tokenizer than the policy: {len(differing):,} "
-            f"tokens differ, such as {shown}. A teacher must know the policy's own tokens: use one of its family"
+            f"tokens differ, such as {shown}. A teacher must have the policy's tokens: use a model of the same family"
         )
     return folder

@@ -27,7 +27,7 @@ def train(
     health: Health,
     interrupt: Interrupt,
 ) -> int:
-    """Sample, grade, learn, publish: once per step. Return the last step, an earlier one when asked to stop."""
+    """Sample, grade, learn and publish in each step. Return the last step; it is an earlier one after an interrupt."""
 
     def held_out() -> list[Evaluation]:
         with fleet.generating():
@@ -60,14 +60,14 @@ def train(
             with clock("evaluation"):
                 evaluations = held_out()
             metrics |= held_out_metrics(evaluations, config)
-        # Before the bookkeeping begins, so that generators work meanwhile.
+        # Before metrics and records, so that generators work meanwhile.
         with fleet.generating():
             batches.ask(step + 1)
         metrics |= rollout_metrics(sampled.everything) | staleness_metrics(step, sampled.everything) | sampled.metrics()
         metrics |= health.observe(step, metrics | clock.seconds())
-        asked = evaluations[0].groups if evaluations else ()
-        tracker.log(step, metrics | clock.seconds(), sampled.learned(update), asked)
-        # Asked once: a signal that comes while the step is saved is for the next step.
+        evaluated = evaluations[0].groups if evaluations else ()
+        tracker.log(step, metrics | clock.seconds(), sampled.learned(update), evaluated)
+        # Read only once: a signal during the save belongs to the next step.
         is_leaving = interrupt.requested or health.is_hopeless
         if is_leaving or is_due(step, config.checkpoint.every_steps, config.num_steps):
             checkpoints.save(step, fleet.learner, batches.state(), tracker.flush)
@@ -78,7 +78,7 @@ def train(
 
 
 def restore(checkpoints: Checkpoints, fleet: Fleet, batches: StepBatches) -> int:
-    """Take up the newest whole checkpoint, and publish its weights. Return its step, 0 on a fresh run."""
+    """Load the newest undamaged checkpoint, and publish its weights. Return its step; 0 for a new run."""
     checkpoint = checkpoints.verify_latest()
     if checkpoint is not None:
         fleet.learner.load(checkpoint.learner_folder)
@@ -86,10 +86,10 @@ def restore(checkpoints: Checkpoints, fleet: Fleet, batches: StepBatches) -> int
     with fleet.generating():
         fleet.publish(version=last_step)
     if checkpoint is not None:
-        batches.restore(checkpoint.prompts)  # asks for what was in flight, of generators that have the weights
+        batches.restore(checkpoint.prompts)  # requests what was in flight, after the generators have the weights
     return last_step
 
 
 def is_due(step: int, every_steps: int, num_steps: int) -> bool:
-    """Return whether something is done after this step: after the last, and every so many steps unless that is 0."""
+    """Return whether something is done after this step: after the last, and after every `every_steps` unless 0."""
     return step == num_steps or (every_steps > 0 and step % every_steps == 0)

@@ -1,4 +1,4 @@
-"""Supervised training: its loop, its examples, and the warm start of a run, which is this loop and a cache."""
+"""Supervised training: its loop and its examples, and the warm start of a run, which uses the loop and a cache."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ from rollout.types.prompts import SupervisedExample
 logger = logging.getLogger(__name__)
 
 AfterStep = Callable[[int, Mapping[str, float], bool], None]
-"""(step, its metrics, whether the training leaves after it)."""
+"""(step, its metrics, whether training ends after it)."""
 Show = Callable[[int, Mapping[str, float]], None]
 
 LINES = 15
-"""Progress lines of a whole training where the terminal is a file or a pipe."""
+"""Number of progress lines per training if the output is a file or a pipe."""
 
 
 class SupervisedLearner(Protocol):
-    """The group of learner ranks, as far as the loop knows it."""
+    """The interface of the learner ranks for the loop."""
 
     def supervised_update(self, step: int, examples: Sequence[SupervisedExample]) -> dict[str, float]: ...
 
@@ -48,12 +48,12 @@ def fit(
     after_step: AfterStep,
     last_step: int = 0,
 ) -> int:
-    """Teach `examples`, from the step after `last_step`. Return the last step done, fewer than all when interrupted."""
+    """Train on `examples`, from the step after `last_step`. Return the last step; it is earlier after an interrupt."""
     for step in range(last_step + 1, warm.num_steps + 1):
         clock = Clock()
         with clock("update"):
             metrics = learner.supervised_update(step, examples.take(warm.sequences_per_step))
-        # Asked once: a signal that comes while the step is saved is for the next step.
+        # Read only once: a signal during the save belongs to the next step.
         is_leaving = interrupt.requested or step == warm.num_steps
         after_step(step, metrics | clock.seconds(), is_leaving)
         last_step = step
@@ -65,7 +65,7 @@ def fit(
 
 
 def check_data(config: RunConfig) -> None:
-    """Raise PairError for data that is not pairs, before the model is looked for, which may have to be downloaded."""
+    """Raise PairError if the data is not pairs. Call this before the model is loaded, which may need a download."""
     if config.warm_start.num_steps and config.warm_start.data is not None:
         read_pairs(config.warm_start.data)
 
@@ -73,7 +73,7 @@ def check_data(config: RunConfig) -> None:
 def supervised_examples(
     config: RunConfig, base: str, tokenizer: Any, questions: HeldOutQuestions | None = None
 ) -> PairExamples | TraceExamples:
-    """Return the pairs of `warm_start.data`, or else the task's traces, without those that ask one of the `questions`.
+    """Return the pairs of `warm_start.data`, or else the task's traces, without examples that ask held-out `questions`.
 
     Raises ValueError, or PairError for a line of the file.
     """
@@ -84,7 +84,7 @@ def supervised_examples(
 
 
 def length_limits(config: RunConfig, base: str) -> list[LengthLimit]:
-    """Return what bounds the tokens of prompt and completion together."""
+    """Return the limits on the tokens of prompt and completion together."""
     key = "learner.max_tokens_per_microbatch"
     limits = [LengthLimit(config.learner.max_tokens_per_microbatch, key, "raise it, or shorten the pair")]
     positions = max_positions(base)
@@ -92,37 +92,37 @@ def length_limits(config: RunConfig, base: str) -> list[LengthLimit]:
         return limits
     if config.model.build is not None:
         return [*limits, LengthLimit(positions, "model.build.max_position_embeddings", "raise it, or shorten the pair")]
-    fix = "shorten the pair, or choose a model.path of longer context"
+    fix = "shorten the pair, or choose a model.path with a longer context"
     return [*limits, LengthLimit(positions, "the model's max_position_embeddings", fix)]
 
 
 @dataclass(frozen=True, slots=True)
 class WarmStart:
-    """What a run learns before its first step."""
+    """The supervised training of a run before its first step."""
 
     folder: Path
-    """Where its result is, or will be."""
+    """The folder of its result, which may not exist yet."""
     examples: Examples | None
-    """What is taught; None when `folder` is there."""
+    """The examples to train on; None if `folder` exists."""
 
 
 def prepare_warm_start(
     config: RunConfig, base: str, tokenizer: Any, questions: HeldOutQuestions | None
 ) -> WarmStart | None:
-    """Return the warm start, its examples checked; None when the recipe asks for none. `questions` are not taught."""
+    """Return the warm start with checked examples, without `questions`; None if the recipe has no warm start."""
     if config.warm_start.num_steps == 0:
         return None
-    folder = warm_start_folder(config, told_apart(config, questions))
+    folder = warm_start_folder(config, left_out_key(config, questions))
     return WarmStart(folder, None if folder.exists() else supervised_examples(config, base, tokenizer, questions))
 
 
-def told_apart(config: RunConfig, questions: HeldOutQuestions | None) -> str:
-    """Return what tells this warm start from others of the same settings and data: the examples that it leaves out."""
+def left_out_key(config: RunConfig, questions: HeldOutQuestions | None) -> str:
+    """Return a text that identifies the examples that are left out, for the cache."""
     data = config.warm_start.data
     if data is not None:
         left = left_out(read_pairs(data), questions)
         return str(left) if left else ""
-    # Without a mixture the settings of the prompts say which are held out.
+    # Without a mixture the settings of the prompts, which are in the cache's key, determine the held-out questions.
     return questions.digest if questions is not None and config.prompts.mixture else ""
 
 
@@ -133,9 +133,9 @@ def warm_started_model(
     console: Console,
     interrupt: Interrupt,
 ) -> str | None:
-    """Return the folder that reinforcement learning starts from; train it now where there are examples.
+    """Return the model folder with which reinforcement learning starts; train it now if there are examples.
 
-    None when the user interrupted the training, which is then done from the start the next time.
+    None if the user interrupted the training; the next run then starts it again from the beginning.
     """
     if warm_start is None:
         return run.engine.model_folder
@@ -143,7 +143,7 @@ def warm_started_model(
     if examples is None:
         console.print(f"warm start: cached in {folder}", markup=False)
         return str(folder)
-    # All the weights are trained, with adapters or without: a LoRA of the run then has the result as its base.
+    # The warm start trains all weights. If the run trains a LoRA, the result is its base model.
     start_supervised(learner, run.config.model.model_copy(update={"lora": None}))
     beginning = examples.state()
 
@@ -160,16 +160,16 @@ def warm_started_model(
 
 
 def start_supervised(learner: LearnerGroup, model: ModelConfig) -> None:
-    """Give each rank the run's policy before any training, as `model` computes it, and the warm start's optimizer."""
+    """Load the policy before any training on each rank, with the settings `model` and the warm start's optimizer."""
     run = learner.run
     warm = run.config.warm_start
-    model = model.model_copy(update={"teacher": None})  # examples teach
+    model = model.model_copy(update={"teacher": None})  # examples take the place of a teacher
     learner.start(run.engine.model_folder, warm.applied_to(run.learner), warm.num_steps, temperature=1.0, model=model)
 
 
 @contextmanager
 def progress(console: Console, title: str, num_steps: int, last_step: int = 0) -> Iterator[Show]:
-    """Show a bar with the loss; where nobody watches, print some lines instead."""
+    """Show a bar with the loss; if the output is not a terminal, print some lines instead."""
     every = max(1, num_steps // LINES)
     with Progress(console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task(title, total=num_steps, completed=last_step)

@@ -104,5 +104,5 @@ def test_a_generator_with_other_weights_than_allowed_stops_the_run() -> None:
     rollouts = FakeRollouts()
     behind = sampler(rollouts, FakePrompts(), staleness=1)
     behind.sample(1)
-    with pytest.raises(StaleGroupError, match=r"step 3 trains on what policy versions 1 to 2 sample.*by \[0\]"):
+    with pytest.raises(StaleGroupError, match=r"step 3 trains on samples of policy versions 1 to 2.*by \[0\]"):
         behind.sample(3)

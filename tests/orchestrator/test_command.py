@@ -107,7 +107,7 @@ def test_a_model_of_fewer_steps_than_were_done_since_is_exported_anew(tmp_path: 
 def test_a_warmup_that_is_longer_than_the_run_is_warned_of(tmp_path: Path, capsys) -> None:
     for num_steps, is_said in ((2, True), (3, False)):
         assert of(tmp_path / str(num_steps), num_steps).run() is Ending.COMPLETE
-        said = "learner.warmup_steps = 3 are more than the 2 optimizer steps there are: the learning rate ends at 67%"
+        said = "learner.warmup_steps = 3 is more than the 2 optimizer steps of the run: the learning rate ends at 67%"
         assert (said in capsys.readouterr().err) is is_said
         assert (said in (tmp_path / str(num_steps) / "run" / "log.txt").read_text()) is is_said
 
