@@ -32,9 +32,7 @@ def parser() -> argparse.ArgumentParser:
         "--address", help="URL of the dashboard; default: RAY_API_SERVER_ADDRESS or http://127.0.0.1:8265"
     )
     submit.add_argument("--follow", action="store_true", help="print the job's log; exit with the job's exit code")
-    submit.add_argument(
-        "--working-dir", default=".", help="folder to upload for the job (default: the current one)"
-    )
+    submit.add_argument("--working-dir", default=".", help="folder to upload for the job (default: the current one)")
     submit.add_argument(
         "--env", action="append", default=[], metavar="NAME", help="also send this environment variable to the job"
     )

@@ -153,7 +153,7 @@ class OpenEnvironments:
         self._specs |= {spec.name: spec for spec in new}
 
     async def answer(self, request: EnvironmentRequest, turns: Sequence[SampledTurn]) -> EnvironmentAnswer:
-        """Start a completion's environment, or have it answer the last of ``turns``, which are all turns so far.
+        """Start a completion's environment, or let it answer the last of ``turns``, which are all turns so far.
 
         If no process has answered the turns before, because its worker died, a new one is started and answers all of
         them again. It is an error if the observations then differ.

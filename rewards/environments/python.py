@@ -51,7 +51,7 @@ class Python:
             memory_mib: MiB of memory, about 30 of them Python's own.
             max_output_characters: a longer output is cut at the end.
             stateful: whether a program can use what earlier programs defined.
-            require: what must be protected for anything to run, as in `rewards.parameters.code.require`.
+            require: the required protections, as in `rewards.parameters.code.require`.
         """
         self._max_output_characters = max_output_characters
         self._stateful = stateful
@@ -61,7 +61,7 @@ class Python:
 
     @staticmethod
     def prepare(*, require: Sequence[str] = REQUIRED, **_: object) -> None:
-        """Raise SandboxError, with the fix, when programs cannot be run safely on this machine."""
+        """Raise SandboxError, with the fix, if programs cannot run safely on this machine."""
         check_protections(tuple(require))
 
     @staticmethod

@@ -52,7 +52,8 @@ class EnvironmentSpec:
     def load(self) -> Callable[..., Environment]:
         """Import the class, call its ``prepare`` if it has one, and return it. No deadline applies.
 
-        Raises EnvironmentConfigError if there is no such class, and what ``prepare`` raises if it cannot run here.
+        Raises EnvironmentConfigError if there is no such class, and any error of ``prepare``, which raises if the
+        environment cannot run on this machine.
         """
         environment = import_class(self.path)
         prepare = getattr(environment, "prepare", None)
@@ -145,7 +146,7 @@ def check_parameters(name: str, environment: type, parameters: Mapping[str, Any]
 
 
 def check_values(name: str, environment: type, parameters: Mapping[str, Any]) -> None:
-    """Raise EnvironmentConfigError for a parameter of another type than the class says, or outside its ``ranges``.
+    """Raise EnvironmentConfigError for a parameter that has another type than in the class, or is outside ``ranges``.
 
     Whole numbers are numbers too. The message names the parameter's key and value, and the default.
     """

@@ -31,20 +31,20 @@ REQUIRED = tuple(GUARDS)
 
 _FLAGS = ("-s", "-S", "-P", "-X", "utf8")  # no site-packages, nothing on the path but the standard library
 _ENVIRONMENT = {"PYTHONHASHSEED": "0", "MALLOC_ARENA_MAX": "1", "LANG": "C.UTF-8"}
-"""All of it. A fixed hash seed gives the same program the same reward each time."""
+"""The complete environment. A fixed hash seed gives the same program the same reward each time."""
 _SYSTEM_LIBRARIES = ("libc.", "libpython", "ld-", "libm.")
 
 
 class SandboxError(RuntimeError):
-    """Untrusted code cannot be run here; the message says what is missing, and the fix."""
+    """Untrusted code cannot be run on this machine; the message says what is missing, and the fix."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a box may use."""
+    """The limits of a box."""
 
     time_s: float
-    """Seconds by the clock, and of each process's processor time."""
+    """Seconds of wall-clock time, and of processor time for each process."""
     memory_mib: int = 512
     """MiB of address space of each process, about 30 of them Python's own."""
     files_mib: int = 16
@@ -52,7 +52,7 @@ class Limits:
     output_mib: int = 2
     """MiB that a program may print."""
     stands_s: float | None = None
-    """Seconds by the clock that the box may stand, for one that waits in between; None: as `time_s`."""
+    """Seconds of wall-clock time that the box may exist, for a box that waits between programs; None: like `time_s`."""
 
 
 class Box:
@@ -66,12 +66,12 @@ class Box:
         require: Sequence[str] = REQUIRED,
         channel: Mapping[str, int] | None = None,
     ) -> None:
-        """Start it; ``active`` says whether that went well.
+        """Start the box; ``active`` reports whether the start succeeded.
 
         Args:
-            role: what it does: probe, functions, programs (candidate.py), session (interpreter.py) or judge (judge.py).
-            job: what it is told, JSON-able. The code that runs inside can see all of it.
-            channel: descriptors that it inherits, by the names that its role knows them by.
+            role: its task: probe, functions, programs (candidate.py), session (interpreter.py) or judge (judge.py).
+            job: its input, JSON-able. The code inside the box can see all of it.
+            channel: descriptors that it inherits, by their names in its role.
         """
         self._require = tuple(require)
         self._limits = limits
@@ -87,9 +87,9 @@ class Box:
         self._status, self._control = status_end, control_end
 
     def active(self) -> frozenset[str]:
-        """Return the steps of confinement.py that hold. Call it once, first.
+        """Return the steps of confinement.py that are in effect. Call it once, first.
 
-        Raises SandboxError when what is required is not protected, and when the box could not start.
+        Raises SandboxError if a required protection is missing, or the box could not start.
         """
         try:
             active = frozenset(plain.read(self._status.fileno(), self._deadline))
@@ -101,9 +101,9 @@ class Box:
         return active
 
     def result(self) -> dict[str, Any] | None:
-        """Return what the box says in the end; None when it ended, or ran out of time, without a word.
+        """Return the box's final message; None if it ended, or ran out of time, without a message.
 
-        Raises SandboxError when it could not set itself up.
+        Raises SandboxError if the box could not set itself up.
         """
         try:
             result = plain.read(self._status.fileno(), self._deadline)
@@ -114,13 +114,13 @@ class Box:
         return dict(result)
 
     def close(self) -> None:
-        """End all that runs in the box, and wait until it has."""
+        """End everything that runs in the box, and wait for its end."""
         self._control.close()
         self._status.close()
         try:
             self._process.wait(START_S)
         except subprocess.TimeoutExpired:
-            self._process.kill()  # the kernel then kills what is inside
+            self._process.kill()  # the kernel then kills everything inside
             self._process.wait()
         if self._process.stderr:
             self._process.stderr.close()
@@ -151,10 +151,10 @@ class Box:
 
 
 def protections() -> dict[str, tuple[str, ...]]:
-    """Return what a box protects on this machine, and by which steps of confinement.py.
+    """Return the protections of a box on this machine, each with the steps of confinement.py that provide it.
 
-    An example is ``network: namespaces, seccomp``; nothing protects what has no steps. Starts one box. Raises
-    SandboxError when none can be started at all.
+    An example is ``network: namespaces, seccomp``; an entry without steps is not protected. Starts one box. Raises
+    SandboxError if no box can be started.
     """
     with Box("probe", {}, Limits(time_s=10), require=()) as box:
         active = box.active()
@@ -210,9 +210,9 @@ def _start(job: Mapping[str, Any], inherited: tuple[int, ...]) -> subprocess.Pop
 
 @functools.cache
 def readable() -> tuple[str, ...]:
-    """Return the files that a Python in a box needs: the standard library, its shared libraries' folders, /dev/null.
+    """Return the files that Python needs in a box: the standard library, its shared libraries' folders, /dev/null.
 
-    The worker looks for them once: that costs more than starting a box.
+    The result is cached, because finding them takes longer than starting a box.
     """
     mapped = {Path(line.split()[-1]) for line in Path("/proc/self/maps").read_text().splitlines() if ".so" in line}
     libraries = {str(file.parent) for file in mapped if file.name.startswith(_SYSTEM_LIBRARIES)}
@@ -223,6 +223,6 @@ def readable() -> tuple[str, ...]:
 
 @functools.cache
 def hidden() -> tuple[str, ...]:
-    """Return the folders in those that stay hidden: installed packages, of which one may hold a data set's answers."""
+    """Return the folders inside them that stay hidden: installed packages may contain the answers of a data set."""
     patterns = [f"{deeper}{name}-packages" for deeper in ("", "*/") for name in ("site", "dist")]
     return tuple(str(found) for path in readable() for pattern in patterns for found in Path(path).glob(pattern))

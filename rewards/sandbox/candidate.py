@@ -1,6 +1,6 @@
-"""The side of a box that runs untrusted code. It answers calls and decides nothing: its replies are only data.
+"""The box that runs untrusted code. It answers calls and decides nothing: its replies are only data.
 
-It is told the program and the arguments of each call, never a test and never an expected value.
+It gets the program and the arguments of each call, never a test and never an expected value.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 Lock = Callable[[], None]
-"""Takes the last rights away; to be called right before untrusted code runs."""
+"""Removes the last permissions; call it right before untrusted code runs."""
 
 _STREAMS = {
     name: number
@@ -40,7 +40,7 @@ builtins.exit = builtins.quit = sys.exit  # type: ignore[assignment]
 
 
 def probe(job: dict[str, Any], lock: Lock) -> None:
-    """Prove that the last step can be taken too."""
+    """Prove that the last step of the confinement works too."""
     lock()
 
 
@@ -149,7 +149,7 @@ def _lock_below(parent: int, lock: Lock) -> None:
 
 
 def _finish() -> None:
-    """Do what Python does when a program ends: programs of contests count on it."""
+    """Do the same as Python at the end of a program, because contest programs rely on it."""
     if "threading" in sys.modules:
         sys.modules["threading"]._shutdown()
     atexit._run_exitfuncs()
@@ -159,7 +159,7 @@ def _finish() -> None:
 
 
 def _wait(process: int, time_limit_s: float) -> tuple[bool, int | None]:
-    """Return whether it was late, and its exit code; None for one that a signal ended."""
+    """Return whether the program was late, and its exit code; the code is None if a signal ended the program."""
     descriptor = os.pidfd_open(process)
     events = select.poll()
     events.register(descriptor, select.POLLIN)

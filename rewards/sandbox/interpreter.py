@@ -21,17 +21,16 @@ MAX_ERROR_CHARACTERS = 500
 
 
 def run_session(job: dict[str, Any], lock: Callable[[], None]) -> None:
-    """Run the programs of requests ``{"program": text}``, whose variables stay. Show the value of a last expression.
+    """Run the programs of requests ``{"program": text}`` and keep their variables. Show the value of a last expression.
 
-    The answers are ``{"ready": true}`` first, and then ``{"output": text, "error": text}``; the error is empty where
-    there was none. The box's supervisor ends the process in a program that takes longer than ``time_limit_s`` of
-    processor time.
+    The answers are ``{"ready": true}`` first, and then ``{"output": text, "error": text}``; the error is empty if there
+    was none. The box's supervisor ends the process if a program takes longer than ``time_limit_s`` of processor time.
     """
     requests, replies = job["requests"], job["replies"]
     plain.write(replies, {"ready": True})
     module = types.ModuleType("__main__")
     sys.modules["__main__"] = module
-    random.seed(job["seed"])  # so that a program that draws prints the same when the completion is made again
+    random.seed(job["seed"])  # so that random programs print the same if the completion is sampled again
     printed = os.memfd_create("output")
     os.dup2(printed, 1)
     lock()
@@ -74,7 +73,7 @@ def _described(error: BaseException) -> str:
 
 
 def _lines(error: BaseException) -> list[int]:
-    """Return the lines of the program through which an exception came."""
+    """Return the lines of the program in an exception's traceback."""
     lines, trace = [], error.__traceback__
     while trace is not None:
         if trace.tb_frame.f_code.co_filename == FILE:

@@ -1,7 +1,7 @@
-"""The side of a box that gives the verdict. It runs the tests, in which the candidate's functions are proxies.
+"""The box that gives the verdict. It runs the tests, in which the candidate's functions are proxies.
 
-What was found out leaves by the status pipe: ``{"passed": n, "total": n, "reason": text}``, or ``{"invalid": reason}``
-when no program whatsoever could pass, because the problem itself is broken.
+It sends the verdict through the status pipe: ``{"passed": n, "total": n, "reason": text}``, or ``{"invalid": reason}``
+if no program could pass, because the problem itself is broken.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from typing import Any
 
 FLOAT_TOLERANCE = 1e-6
-"""Absolute or relative, whichever is more, between printed numbers of which the expected one has a decimal point."""
+"""Absolute or relative tolerance (the larger one counts) for printed numbers, if the expected one has a decimal point.
+"""
 
 
 class Invalid(Exception):
@@ -56,7 +57,7 @@ def judge(job: dict[str, Any], lock: Callable[[], None]) -> None:
 
 
 class Tests:
-    """Which tests were entered, and which failed. What takes too long is ended by a signal."""
+    """Records which tests started, and which failed. A signal ends a test that takes too long."""
 
     def __init__(self, total: int, candidate: Candidate, limit_s: float) -> None:
         self.total = total
@@ -81,10 +82,10 @@ class Tests:
         try:
             with self.in_time():
                 yield
-        except BaseException as error:  # noqa: BLE001  a test may do anything with what a candidate returned
+        except BaseException as error:  # noqa: BLE001  a test may do anything with a candidate's result
             self._failed.add(index)
             self.fail(f"test {index + 1}: {describe(error)}")
-        if self._candidate.failure:  # a test that swallowed it has not seen an answer all the same
+        if self._candidate.failure:  # also if the test caught the exception: it got no answer
             self._failed.add(index)
 
     @contextlib.contextmanager
@@ -113,7 +114,7 @@ def _functions(problem: dict[str, Any], candidate: Candidate) -> tuple[int, Call
 
         random.seed(0)  # every completion gets the same cases
     try:
-        exec(problem["context"], scope)  # noqa: S102  the question's own code, in a box that holds nothing
+        exec(problem["context"], scope)  # noqa: S102  the question's own code, in a box without anything of value
     except Exception as error:
         raise Invalid(f"its context raises {describe(error)}") from error
     scope.update({name: candidate.function(name) for name in problem["functions"]})
@@ -151,15 +152,15 @@ def _programs(problem: dict[str, Any], candidate: Candidate) -> tuple[int, Calla
 
 
 def _separate(source: str) -> tuple[Any, int]:
-    """Return the tests, each of their statements wrapped so that it fails alone, and how many there are.
+    """Return the tests, with each statement wrapped so that it fails alone, and the number of tests.
 
-    A statement is a test when it asserts something, at the top or directly in a function at the top such as HumanEval's
-    ``check``. ``assert True`` is none. Raises Invalid when there is no test.
+    A statement is a test if it asserts something, at the top level or directly in a top-level function such as
+    HumanEval's ``check``. ``assert True`` is not a test. Raises Invalid if there is no test.
     """
     try:
         tree = ast.parse(source)
     except (SyntaxError, ValueError) as error:
-        raise Invalid(f"its tests are no Python: {error}") from error
+        raise Invalid(f"its tests are not Python: {error}") from error
     total = 0
     blocks = [tree.body, *(node.body for node in tree.body if isinstance(node, ast.FunctionDef))]
     for block in blocks:
@@ -182,16 +183,16 @@ def _wrapped(statement: ast.stmt, index: int) -> ast.stmt:
 
 
 def prints_the_same(printed: str, expected: str) -> bool:
-    """Return whether two outputs are equal but for white space and the last digits of numbers with a decimal point."""
-    found, wanted = printed.split(), expected.split()
-    return len(found) == len(wanted) and all(map(_is_same_token, found, wanted))
+    """Return whether two outputs are equal up to white space and the last digits of numbers with a decimal point."""
+    tokens, wanted = printed.split(), expected.split()
+    return len(tokens) == len(wanted) and all(map(_is_same_token, tokens, wanted))
 
 
-def _is_same_token(found: str, wanted: str) -> bool:
-    if found == wanted:
+def _is_same_token(token: str, wanted: str) -> bool:
+    if token == wanted:
         return True
     try:
-        value, target = float(found), float(wanted)
+        value, target = float(token), float(wanted)
     except ValueError:
         return False
     return "." in wanted and abs(value - target) <= FLOAT_TOLERANCE * max(1.0, abs(target))

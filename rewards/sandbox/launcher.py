@@ -1,4 +1,4 @@
-"""The program that a box is: confines itself, then becomes a candidate or a judge.
+"""The program of a box: it confines itself, then becomes a candidate or a judge.
 
     worker ── starts ──> supervisor ── forks ──> inside: confined, plays its role
        └─ a pipe that ends ─^   └─ kills it, and with it all of its process namespace
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 PROJECT = os.path.realpath(__file__).removesuffix("/rewards/sandbox/launcher.py")
 MAX_THREADS = 64
 WATCHED = ("functions", "session")
-"""Roles that run code in their own process, so that somebody else must end a call that is too long."""
+"""Roles that run code in their own process, so that another process must end a call that is too long."""
 
 
 def main() -> None:
-    """Run a box by the job (box.py) on standard input; its descriptors were inherited under the numbers it names."""
+    """Run a box with the job (box.py) from standard input. The job has the numbers of the inherited descriptors."""
     sys.path.insert(0, PROJECT)
     from rewards.sandbox import processor  # noqa: F401  what the supervisor imports later is loaded now
     from rewards.sandbox.kernel import confinement
@@ -64,7 +64,7 @@ def main() -> None:
 
 
 def _role(name: str) -> Any:
-    # Imported before the files are out of reach, and only what is needed.
+    # Import now, before the files become inaccessible, and only the needed modules.
     if name == "judge":
         from rewards.sandbox import judge
 
@@ -96,7 +96,7 @@ def _supervise(inside: int, job: dict[str, Any]) -> NoReturn:
 
 
 def _end_orphans() -> None:
-    """End processes whose parent died: none where the box's own process namespace ended with its first process."""
+    """End processes whose parent died. With a process namespace there are none: it ended with its first process."""
     children = f"/proc/self/task/{os.getpid()}/children"
     while True:
         if os.access(children, os.R_OK):

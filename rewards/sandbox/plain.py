@@ -26,17 +26,17 @@ if TYPE_CHECKING:
 MAX_FRAME_BYTES = 16 * 2**20
 MAX_DEPTH = 100
 _SMALL = 2**53
-"""Ints up to here are written in decimal. Beyond, in hexadecimal: Python limits and slows decimal conversion."""
+"""Larger ints are written in hexadecimal, because Python limits decimal conversion, and it is slow."""
 _COLLECTIONS: dict[str, Any] = {"tuple": tuple, "set": set, "frozenset": frozenset}
 _HEADER = struct.Struct("!I")
 
 
 class NotPlainError(TypeError):
-    """A value that cannot be sent, or a frame that is malformed or too long."""
+    """A value cannot be sent, or a frame is malformed or too long."""
 
 
 def encode(value: Any, depth: int = 0) -> Any:
-    """Return the JSON for ``value``. Raises NotPlainError for another type, and past MAX_DEPTH."""
+    """Return the JSON for ``value``. Raises NotPlainError for other types, and past MAX_DEPTH."""
     if value is None or value is True or value is False:
         return value
     if depth > MAX_DEPTH:
@@ -64,7 +64,7 @@ def encode(value: Any, depth: int = 0) -> Any:
 
 
 def decode(data: Any, depth: int = 0) -> Any:
-    """Return the value that ``encode`` wrote. Raises NotPlainError for what it could not have written."""
+    """Return the value that ``encode`` wrote. Raises NotPlainError for data that ``encode`` cannot have written."""
     if data is None or isinstance(data, bool | int | float | str):
         return data
     if depth > MAX_DEPTH:
@@ -96,7 +96,7 @@ def _decode_object(kind: str, content: Any, depth: int) -> Any:
 
 
 def write(descriptor: int, data: Any) -> None:
-    """Write one frame of JSON data. Raises NotPlainError past MAX_FRAME_BYTES, OSError when nobody reads."""
+    """Write one frame of JSON data. Raises NotPlainError past MAX_FRAME_BYTES, OSError if nobody reads."""
     body = json.dumps(data, separators=(",", ":")).encode()
     if len(body) > MAX_FRAME_BYTES:
         raise NotPlainError(f"{len(body)} bytes are more than a frame may have, {MAX_FRAME_BYTES}")

@@ -6,7 +6,7 @@ import os
 import time
 
 CHECK_S = 0.02
-"""Seconds between two checks; a limit is exceeded by at most about as much."""
+"""Seconds between two checks; a call exceeds its limit by at most about this time."""
 STRETCH = 3.0
 """Ratio of the wall-clock limit to the CPU-time limit, for busy machines and programs that sleep."""
 _CLOCK_OF_PROCESS = 2
@@ -48,7 +48,7 @@ class Calls:
 
 
 class CallWatch:
-    """Whether a call in another process has used more processor time than it may."""
+    """Checks whether a call in another process has used too much processor time."""
 
     def __init__(self, process: int, calls: Calls, limit_s: float) -> None:
         self._process = process
@@ -58,7 +58,7 @@ class CallWatch:
         self._used_before = 0.0
 
     def is_late(self) -> bool:
-        """Check the time, and tell the judge. Call it every CHECK_S; time before a call's first check is free."""
+        """Check the time, and notify the judge. Call it every CHECK_S; time before a call's first check is free."""
         number = self._calls.number
         try:
             used = seconds_used(self._process)

@@ -1,4 +1,4 @@
-"""A candidate's functions, as the judge sees them.
+"""Proxies of a candidate's functions, for the judge.
 
 A proxy sends its arguments to the candidate's process and gives back what comes: plain data, or an exception of a
 builtin type. No object of the candidate's, and so none of its methods, ever gets to the judge. Arguments are copies: a
@@ -27,22 +27,22 @@ _EXCEPTIONS: dict[str, type[Exception]] = {
 
 
 class Unanswered(BaseException):
-    """The candidate gave no answer. Not an Exception: a test must not take it for one of the candidate's."""
+    """The candidate gave no answer. It is not an Exception, so that tests do not confuse it with the candidate's."""
 
 
 class Candidate:
-    """The other process. Once it has failed to answer it is not asked again."""
+    """The candidate's process. After it has failed to answer once, it gets no more calls."""
 
     def __init__(self, requests: int, replies: int, calls: Calls) -> None:
         self._requests = requests
         self._replies = replies
         self._calls = calls
         self.failure: str | None = None
-        """Why it no longer answers."""
+        """Why it does not answer any more."""
         self.was_asked = False
         """Whether the candidate may have influenced this process."""
         self.unaskable: str | None = None
-        """What the tests tried to pass and cannot be passed, if nothing had come from the program before."""
+        """The argument of a test that cannot be sent, if nothing had come from the program before."""
 
     def function(self, name: str) -> Callable[..., Any]:
         """Return the proxy of one function. It returns or raises what the function does, or raises Unanswered."""
@@ -54,17 +54,17 @@ class Candidate:
         return proxy
 
     def wait(self) -> None:
-        """Wait until it has started. Raises Unanswered when it does not."""
+        """Wait until it has started. Raises Unanswered if it does not start."""
         self._receive("ready")
 
     def load(self) -> None:
-        """Wait until the program is loaded. Raises what loading it raised, or Unanswered."""
+        """Wait until the program is loaded. Raises the error of loading it, or Unanswered."""
         self.was_asked = True
         self._receive("loaded")
-        self.was_asked = False  # a program that was loaded has had no part in anything yet
+        self.was_asked = False  # loading alone has not influenced this process
 
     def run(self, given: str) -> tuple[str, bool]:
-        """Return what the program prints for an input, and whether it ended well. Raises Unanswered, also when late."""
+        """Return the program's output for an input, and whether it ended well. Raises Unanswered, also if late."""
         self._send({"input": given})
         output, exit_code = self._receive("ran")
         return str(output), exit_code == 0

@@ -21,7 +21,7 @@ STANDS_S = 24 * 3600.0
 
 
 class Ran(NamedTuple):
-    """What came of a program."""
+    """The result of a program."""
 
     output: str
     error: str
@@ -96,7 +96,7 @@ class Session:
             job = {"time_limit_s": self._time_limit_s, "seed": self._seed}
             box = Box("session", job, self._limits, self._require, channel)
             ours.enter_context(box)
-            theirs.close()  # so that the end of the box is the end of its answers
+            theirs.close()  # so that reading ends when the box ends
             box.active()
             if plain.read(self._answers, time.monotonic() + START_S) != {"ready": True}:
                 raise plain.NotPlainError("the session did not begin")

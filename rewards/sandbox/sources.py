@@ -1,4 +1,4 @@
-"""Read a program as its writer meant it: a whole module, or the rest of the function at whose head the prompt ended.
+"""Read a program as its writer meant it: as a complete module, or as the rest of the function that the prompt began.
 
 The indent of a first line is easily lost or changed: behind an opening tag, in a fence, where the prompt ended in it.
 """
@@ -12,12 +12,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import CodeType
 
-# What is compiled here inherits the import of annotations above: a type that was not imported is no error.
+# Code compiled here inherits the import of annotations above, so a type that was not imported is not an error.
 _UNREADABLE = (SyntaxError, ValueError, RecursionError, MemoryError)
 
 
 def compiled(context: str, program: str, functions: Sequence[str] = ()) -> list[CodeType]:
-    """Return what to run, in this order and in one namespace. Raises what compiling the program as it is raises.
+    """Return the code to run, in this order and in one namespace. Raises any error of compiling the unchanged program.
 
     Args:
         context: source that stands before the program; it may end in a function without a body of its own.
@@ -32,7 +32,7 @@ def compiled(context: str, program: str, functions: Sequence[str] = ()) -> list[
 
 
 def _readings(context: str, program: str, functions: Sequence[str]) -> Iterator[tuple[str, ...]]:
-    """Yield the sources that a program may stand for, the likeliest first."""
+    """Yield the possible sources of a program, the likeliest first."""
     text = program[len(program) - len(program.lstrip()) :]
     indent = program[: len(program) - len(text)].rpartition("\n")[2]
     wholes = [(context, text), (context, _shifted(indent + text, indent, ""))]
@@ -63,8 +63,8 @@ def _shifted(text: str, old: str, new: str) -> str:
 
 
 def _inner_indent(context: str) -> str | None:
-    """Return the indent of the last function's body; None where the context does not end in a function."""
-    import ast  # most programs do not need it, and it takes as long to import as all of a box's own modules
+    """Return the indent of the last function's body; None if the context does not end in a function."""
+    import ast  # most programs do not need it, and its import takes as long as that of all modules of a box
 
     with suppress(*_UNREADABLE):
         node: ast.AST = ast.parse(context)

@@ -20,7 +20,7 @@ def run_trial(
     limits: Limits,
     require: Sequence[str] = REQUIRED,
 ) -> dict[str, Any] | None:
-    """Run a program against its tests and return the judge's finding (judge.py); None when it came to no end.
+    """Run a program against its tests and return the judge's verdict (judge.py); None if the tests did not end.
 
     Args:
         role: the candidate's: functions or programs (candidate.py).
@@ -40,7 +40,7 @@ def run_trial(
             channel = {"requests": ask, "replies": answers, "calls": calls}
             judge = Box("judge", {"problem": problem}, limits, require, channel)
             boxes.enter_context(judge)
-        # Our ends are closed, so that each of them sees the other's end.
+        # Close our ends, so that each box notices the end of the other.
         candidate.active()
         judge.active()
         return judge.result()

@@ -186,7 +186,7 @@ def test_a_bare_body_ends_before_the_first_line_outside(text: str, program: str 
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"tests": "assert f("}, "no Python"),
+        ({"tests": "assert f("}, "not Python"),
         ({"tests": "f(1)"}, "no test"),
         ({"tests": "assert True"}, "no test"),
         ({"tests": "import no_such_module\nassert f(1) == 2"}, "its tests raise ModuleNotFoundError"),
