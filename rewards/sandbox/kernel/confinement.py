@@ -1,14 +1,14 @@
 """Confine a process before it runs untrusted code. Linux only; each step reports whether it succeeded.
 
-    namespaces     its own processes, network (without even a loopback that is up), IPC and host name
-    private_root   its own file tree, read-only but for a small /tmp in memory: Python's standard library, nothing else
-    landlock       the kernel opens no other file for it, even if it should reach one
-    unprivileged   not root; where it was started as root, a user who owns nothing on this machine
-    seccomp        system calls that computing needs, no others (seccomp.py)
+    namespaces     separate processes, network (even its loopback is down), IPC and host name
+    private_root   a private file tree with only Python's standard library, read-only except for a small /tmp in memory
+    landlock       the kernel opens no other file for the process, even if it can reach one
+    unprivileged   not root; if it was started as root, a user who owns nothing on this machine
+    seccomp        only the system calls that computing needs (seccomp.py)
     limits         memory, processor time, open files, file size, threads (setrlimit)
 
-An ordinary user gets namespaces by way of a user namespace, root directly. Containers often forbid both; Landlock and
-seccomp need no privilege and hold there too, and then no file at all can be written.
+An ordinary user gets namespaces through a user namespace, root gets them directly. Containers often forbid both.
+Landlock and seccomp need no privilege, so they also work there, and then no file at all can be written.
 """
 
 # ruff: noqa: PTH102, PTH103, PTH106, PTH112, PTH116, PTH120, PTH123, PTH208
@@ -28,7 +28,7 @@ GUARDS: dict[str, tuple[frozenset[str], ...]] = {
     "files": (frozenset({"private_root"}), frozenset({"landlock", "seccomp"})),
     "processes": (frozenset({"namespaces"}), frozenset({"seccomp"})),
 }
-"""What is protected -> sets of steps; each set is enough to protect it."""
+"""For each protection, sets of steps; each set alone is enough."""
 
 _CLONE_NEWNS, _CLONE_NEWUTS, _CLONE_NEWIPC = 0x00020000, 0x04000000, 0x08000000
 _CLONE_NEWUSER, _CLONE_NEWPID, _CLONE_NEWNET = 0x10000000, 0x20000000, 0x40000000
@@ -41,14 +41,14 @@ _SIGKILL = 9
 _READ = landlock.READ_FILE | landlock.READ_DIR
 
 _UNUSED_IDS = 0x70000000
-"""Where no machine has users: a process id is added, so that no two boxes are the same user."""
+"""User ids from here on are unused on every machine. The process id is added, so that each box has its own user."""
 _NOBODY = 65534
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def is_guarded(what: str, active: Collection[str]) -> bool:
-    """Return whether the steps that hold protect ``what``, one of GUARDS."""
+    """Return whether the active steps protect ``what``, one of GUARDS."""
     return any(steps <= set(active) for steps in GUARDS[what])
 
 
@@ -75,7 +75,7 @@ def enter_namespaces() -> bool:
 def enter_private_root(readable: Sequence[str], hidden: Sequence[str], tmp_bytes: int) -> bool:
     """Replace the machine's file tree by a private one. Needs the namespaces.
 
-    Returns False when mounting is forbidden. Raises OSError when it fails later on, and what is left is of no use.
+    Returns False if mounting is forbidden. Raises OSError if it fails later, when the process is already unusable.
     """
     try:
         _mount("none", "/", "", _MS_REC | _MS_PRIVATE)
@@ -99,7 +99,7 @@ def enter_private_root(readable: Sequence[str], hidden: Sequence[str], tmp_bytes
 
 
 def restrict_files(readable: Sequence[str], hidden: Sequence[str], has_private_root: bool) -> bool:
-    """Let it read what Python needs, and write in the private /tmp alone. False when the kernel has no Landlock."""
+    """Allow reading what Python needs, and writing only in the private /tmp. Return False without Landlock."""
     if landlock.version() == 0:
         return False
     if has_private_root:
@@ -114,9 +114,9 @@ def restrict_files(readable: Sequence[str], hidden: Sequence[str], has_private_r
 
 
 def become_unprivileged(readable: Sequence[str], has_private_root: bool) -> bool:
-    """Give up root, its groups, and every capability. True when it is not called root any more.
+    """Give up root, its groups, and every capability. Return whether the user is not root any more.
 
-    Where root's own folder holds Python and there is no private root, root stays root, without capabilities.
+    If only root can read Python's folder and there is no private root, root stays root, without capabilities.
     """
     was_root = os.geteuid() == 0
     others_reach_python = has_private_root or all(_is_open_to_all(path) for path in readable)
@@ -124,26 +124,26 @@ def become_unprivileged(readable: Sequence[str], has_private_root: bool) -> bool
         os.setgroups([])
         try:
             _become(_UNUSED_IDS + os.getpid() % 2**20)
-        except OSError:  # in a container that knows 65,536 users only
+        except OSError:  # a container may have only 65,536 user ids
             _become(_NOBODY)
     _drop_capabilities()
-    _libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)  # a crash is of no interest to the machine's handler of core dumps
+    _libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)  # so that a crash does not start the machine's handler of core dumps
     _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     return os.geteuid() != 0
 
 
 def adopt_orphans() -> None:
-    """Make this process the parent of those below it whose own parent dies, so that it can end them too."""
+    """Make this process the parent of its descendants whose own parent dies, so that it can end them too."""
     _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def die_with_parent() -> None:
-    """Have the kernel kill this process when its parent dies. A change of user undoes it: call it afterwards."""
+    """Let the kernel kill this process when its parent dies. Call it after a change of user, which would undo it."""
     _libc.prctl(_PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0)
 
 
 def limit(memory_bytes: int, cpu_s: int, file_bytes: int) -> None:
-    """Limit this process, for good."""
+    """Limit this process permanently."""
     limits = {
         resource.RLIMIT_AS: memory_bytes,
         resource.RLIMIT_CPU: cpu_s,
@@ -159,10 +159,11 @@ def limit(memory_bytes: int, cpu_s: int, file_bytes: int) -> None:
 
 
 def lock(active: frozenset[str], max_threads: int) -> None:
-    """Take the last step, right before untrusted code. Raises OSError when seccomp refuses its filter.
+    """Take the last step, right before untrusted code. Raises OSError if seccomp refuses its filter.
 
-    Threads are allowed where their number can be limited: the kernel counts them by user, so this must be a user that
-    nobody else is. Where nothing tells them from processes, whose time nobody watches, there are neither.
+    Threads are allowed if their number can be limited: the kernel counts them by user, so no other process may have
+    this user. Without seccomp, which distinguishes threads from processes, neither is allowed, because nothing limits
+    the time of a new process.
     """
     die_with_parent()
     is_own_user = "unprivileged" in active and ("namespaces" in active or os.geteuid() >= _UNUSED_IDS)
@@ -173,7 +174,7 @@ def lock(active: frozenset[str], max_threads: int) -> None:
 
 
 def _show(path: str) -> None:
-    """Bind one of the old tree's files or folders, read-only, at its own place."""
+    """Bind one of the old tree's files or folders, read-only, at the same path."""
     flags = _MS_NOSUID
     if os.path.isdir(f"/old{path}"):
         os.makedirs(path)
@@ -186,14 +187,14 @@ def _show(path: str) -> None:
 
 
 def _locked_flags(path: str) -> int:
-    """Return the flags of the mount that holds a path and that a user namespace may not take off."""
+    """Return the flags of a path's mount that a user namespace must not remove."""
     flags = os.statvfs(path).f_flag
     relative_times = _MS_RELATIME if flags & _ST_RELATIME else 0
     return flags & (_MS_RDONLY | _MS_NOSUID | _MS_NODEV | _MS_NOEXEC | _MS_NOATIME | _MS_NODIRATIME) | relative_times
 
 
 def _reading(path: str, hidden: Sequence[str]) -> list[tuple[str, int]]:
-    """Return the rules to read all below a path but what is hidden: no right can be taken away again further down."""
+    """Return the rules to read everything below a path except hidden folders. A rule cannot remove rights again."""
     if path in hidden:
         return []
     if not any(folder.startswith(f"{path}/") for folder in hidden):

@@ -1,7 +1,7 @@
 """Restrict the files that a process may open by Landlock, which needs no privilege. Linux 5.13 and later.
 
-Landlock does not hide that a file exists, its size or its times; seccomp.py refuses what changes a file otherwise (its
-mode, its owner).
+Landlock does not hide that a file exists, its size or its times. seccomp.py refuses other changes of a file (its mode,
+its owner).
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446  # the same on every 
 _RULE_PATH_BENEATH = 1
 WRITE_FILE, READ_FILE, READ_DIR = 1 << 1, 1 << 2, 1 << 3
 _FILE_RIGHTS = (1 << 0) | WRITE_FILE | READ_FILE | (1 << 14) | (1 << 15)
-"""Rights that the kernel lets a rule on a file, not a folder, have."""
+"""Rights that the kernel allows in a rule for a file, in contrast to a folder."""
 _FILES_BY_VERSION = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}
-"""Version -> how many rights over files it knows. Later ones add rights of other kinds."""
+"""Version -> number of rights over files that it knows. Later versions add rights of other kinds."""
 
 
 class _Ruleset(ctypes.Structure):
@@ -30,15 +30,15 @@ class _PathBeneath(ctypes.Structure):
 
 
 def version() -> int:
-    """Return the kernel's version of Landlock; 0 when it has none, or a container forbids it."""
+    """Return the kernel's version of Landlock; 0 if it has none, or a container forbids it."""
     return max(0, int(_libc().syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), ctypes.c_uint(1))))
 
 
 def restrict(rules: Iterable[tuple[str, int]]) -> None:
-    """Leave this thread, and what it starts, the given rights below the given paths, and no others, for good.
+    """Permanently limit this thread, and everything that it starts, to the given rights below the given paths.
 
-    Paths that do not exist are left out. TCP, abstract sockets and signals to others go too where the kernel can.
-    Raises OSError when it cannot.
+    Paths that do not exist are left out. If the kernel supports it, TCP, abstract sockets and signals to others are
+    forbidden too. Raises OSError if the limit fails.
     """
     known = version()
     handled = (1 << _FILES_BY_VERSION.get(known, 16)) - 1

@@ -1,11 +1,11 @@
 """Restrict the system calls of a process by a seccomp filter, written in the kernel's own bytecode.
 
-It is an allow-list, so a call that is not known here, or that a later kernel adds, fails. On it is what computing
-needs, and nothing that reaches another process, a network, or the machine: no fork, no exec, no sockets but pairs that
-are connected to each other (by which asyncio wakes itself), no signals to others, no ptrace, no shared memory, no
-mounts, no namespaces, no io_uring, no bpf, no change of a file's owner or mode.
+It is an allow-list, so a call that is unknown here, or that a later kernel adds, fails. It contains the calls that
+computing needs, and no call that reaches another process, a network, or the machine: no fork, no exec, no sockets
+except pairs that are connected to each other (with which asyncio wakes itself), no signals to others, no ptrace, no
+shared memory, no mounts, no namespaces, no io_uring, no bpf, no change of a file's owner or mode.
 
-A refused call fails with EPERM, one newer than Linux 5.4 with ENOSYS, so that a C library falls back to an older one.
+A refused call fails with EPERM; a call newer than Linux 5.4 fails with ENOSYS, so that a C library uses an older call.
 Numbers: arch/x86/entry/syscalls/syscall_64.tbl and include/uapi/asm-generic/unistd.h of Linux.
 """
 
