@@ -105,8 +105,9 @@ class ModelConfig(Settings, frozen=True):
     build: BuildConfig | None = None
     """A small policy to create from a config. Give this or ``path``."""
     dtype: Dtype = "bfloat16"
-    """Dtype of weights and activations; the optimizer's copy is always float32. ``auto``: bfloat16, but float32 with
-    ``placement.mode = "cpu"`` on a CPU without hardware support for bfloat16, where bfloat16 is slow."""
+    """Dtype of weights and activations; the optimizer's copy is always float32. bfloat16 needs
+    ``learner.zero_stage`` 1 or more. ``auto``: bfloat16, but float32 where the run computes on a CPU without hardware
+    support for bfloat16, where bfloat16 is slow."""
     attention: Literal["sdpa", "flash_attention_2", "auto"] = "auto"
     """Attention of the learner. ``auto`` uses flash_attention_2 if flash-attn is installed and there is a GPU."""
     lora: LoraConfig | None = None

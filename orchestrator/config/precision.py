@@ -17,11 +17,15 @@ def has_units() -> bool:
     return not cpu_flags().isdisjoint(UNITS)
 
 
+def is_on_cores(mode: str) -> bool:
+    """Return whether a run with this `placement.mode` computes on a CPU. "auto" does with the CPU build of vLLM."""
+    return mode == "cpu" or (mode == "auto" and installed_vllms() == [VLLM["cpu"]])
+
+
 def with_dtype(settings: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the settings of a recipe with `model.dtype = "auto"` replaced by a type.
 
-    It is bfloat16, or float32 if the run is on a CPU without units for bfloat16. With `placement.mode` "auto" a run is
-    on the CPU if the installed vLLM is built for CPUs.
+    It is bfloat16, but float32 if the run computes on a CPU without units for bfloat16.
 
     Raises ValueError for settings that would be valid only on some machines.
     """
@@ -33,9 +37,7 @@ def with_dtype(settings: Mapping[str, Any]) -> Mapping[str, Any]:
             'learner.zero_stage = 0 with model.dtype = "auto", which is bfloat16 on some machines, where DeepSpeed '
             "needs another stage: set learner.zero_stage=1, which costs nothing on one rank, or model.dtype=float32"
         )
-    mode = placement.get("mode", "auto")
-    is_on_cores = mode == "cpu" or (mode == "auto" and installed_vllms() == [VLLM["cpu"]])
-    is_slow = is_on_cores and not has_units()
+    is_slow = is_on_cores(placement.get("mode", "auto")) and not has_units()
     return {**settings, "model": {**model, "dtype": "float32" if is_slow else "bfloat16"}}
 
 
@@ -50,9 +52,9 @@ def slow_bfloat16(dtype: str, mode: str) -> str | None:
 
     Args:
         dtype: the policy's type.
-        mode: the placement, if it is known.
+        mode: `placement.mode`.
     """
-    if dtype != "bfloat16" or mode != "cpu" or has_units():
+    if dtype != "bfloat16" or not is_on_cores(mode) or has_units():
         return None
     return (
         f"model.dtype bfloat16 on a CPU without hardware support for it ({' or '.join(UNITS[:2])}): it works, but is "

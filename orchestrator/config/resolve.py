@@ -12,7 +12,6 @@ from learner.config import LearnerConfig, ModelConfig
 from orchestrator.cluster.layout import Layout, with_counts
 from orchestrator.config.checks import resolve_transport
 from orchestrator.config.environments import turn_rules
-from orchestrator.config.precision import slow_bfloat16
 from orchestrator.config.recipe import ConfigError
 from orchestrator.config.schema import RunConfig
 from orchestrator.plan.gpu_models import GpuModel
@@ -66,8 +65,6 @@ def resolve(
     Raises ConfigError if the memory of a shared GPU cannot be planned for the model, ValueError if the transport does
     not work in the layout.
     """
-    if config.placement.mode == "auto" and (slow := slow_bfloat16(config.model.dtype, layout.mode)):
-        logger.warning("%s", slow)  # for other modes the plan has warned already
     is_training = bool(layout.generators and layout.ranks)
     laid_out = with_counts(config, len(layout.generators), len(layout.ranks))
     generator_fraction, learner_fraction = config.rollout.gpu_memory_fraction, config.learner.gpu_memory_fraction

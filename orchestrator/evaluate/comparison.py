@@ -14,6 +14,7 @@ from orchestrator.cluster.layout import EVALUATION
 from orchestrator.cluster.placement import Placement
 from orchestrator.cluster.ray_cluster import ray_cluster
 from orchestrator.cluster.shared_folders import check_folders
+from orchestrator.config.precision import slow_bfloat16
 from orchestrator.config.recipe import ConfigError
 from orchestrator.config.resolve import resolve
 from orchestrator.config.schema import RunConfig
@@ -86,6 +87,8 @@ def compare(
     """
     for model in models:
         check_context(config, model.folder)
+    if slow := slow_bfloat16(config.model.dtype, config.placement.mode):
+        console.print(slow, style="yellow", highlight=False, markup=False)
     results: list[ModelResult] = []
     with ray_cluster(dashboard=config.placement.dashboard):
         for position, model in enumerate(models):

