@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 
 from orchestrator.config.recipe import ConfigError
 from orchestrator.records.run_files import RunFiles
 from orchestrator.report.plots import PICTURES, draw_curve, draw_metrics
+from rollout.types.names import closest
 from rollout.types.paths import from_home
 
 
@@ -42,9 +42,10 @@ def check_known(keys: Iterable[str], known: set[str]) -> None:
     """Raise ConfigError, with the nearest known keys, for a key that no step has."""
     for key in keys:
         if key not in known:
-            near = get_close_matches(key, sorted(known), n=3, cutoff=0.5)
             # The most frequent mistake is a part of a name: `total`, or `pass_at_1`.
-            near = near or sorted(name for name in known if key.lower() in name.lower())[:3]
+            near = sorted(name for name in known if key.lower() in name.lower())[:3]
+            if not near and (close := closest(key, known)):
+                near = [close]
             has = f"it has {', '.join(sorted(known)[:8])} and others."
             hint = f"did you mean {' or '.join(near)}?" if near else has
             raise ConfigError(f"--metric {key}: no step of the run has it; {hint} docs/metrics.md explains them all")
