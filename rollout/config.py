@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, Field
 
+from rollout.types.publishing import TransportName
 from rollout.types.sampling import MAX_TEMPERATURE, check_temperature
 
 MAX_SECONDS = 1e7
@@ -93,7 +94,7 @@ class RolloutConfig(BaseModel, frozen=True, extra="forbid", use_attribute_docstr
     """Largest number of generators that are replaced in one run because they died or hung; one more stops the run."""
     stall_timeout_s: float = Field(default=300.0, gt=0, le=MAX_SECONDS)
     """Seconds without any finished group, while some are in flight, after which the run stops."""
-    publish_backend: Literal["auto", "ray", "ipc", "nccl"] = "auto"
+    publish_backend: Literal["auto", TransportName] = "auto"
     """How weights travel: `ray` through the object store, anywhere; `ipc` within a GPU that generator and learner
     share; `nccl` between GPUs. `auto`: the fastest one that the placement allows. See docs/publishing.md."""
     publish_timeout_s: float = Field(default=120.0, gt=0, le=MAX_SECONDS)

@@ -66,7 +66,7 @@ def supervised_conflicts(config: RunConfig) -> Iterator[str]:
     yield from warm_start_conflicts(config)
 
 
-def resolve_transport(setting: Literal["auto", "ray", "ipc", "nccl"], mode: Mode) -> TransportName:
+def resolve_transport(setting: Literal["auto", TransportName], mode: Mode) -> TransportName:
     """Return the transport for `rollout.publish_backend = setting` in the placement `mode`.
 
     Raises ValueError for a transport that cannot work in that placement.

@@ -15,6 +15,9 @@ from rollout.types.paths import from_home
 from rollout.types.prompts import PromptFormat
 from rollout.types.sampling import MAX_TEMPERATURE, check_temperature
 
+TrackerName = Literal["wandb", "tensorboard", "trackio", "mlflow"]
+"""A module of orchestrator/records/trackers and an extra in pyproject.toml each; see PACKAGES in build.py there."""
+
 
 class Section(BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False):
     """A frozen section of settings, which refuses unknown keys and numbers that are not finite."""
@@ -91,7 +94,7 @@ class PlacementConfig(Section, frozen=True):
 class TrackingConfig(Section, frozen=True):
     """Where metrics go in addition to the run directory."""
 
-    to: tuple[Literal["wandb", "tensorboard", "trackio", "mlflow"], ...] = ()
+    to: tuple[TrackerName, ...] = ()
     """Trackers that also get metrics, settings, the curve, completions and the report; see docs/tracking.md. Each needs
     an extra to be installed, works without a network, and runs in its own process, so that the loop continues if it
     fails."""

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
+from typing import get_args
 
 from orchestrator.config.recipe import ConfigError
-from orchestrator.config.schema import RunConfig
+from orchestrator.config.schema import RunConfig, TrackerName
 from orchestrator.records.run_directory import RunDirectory
 from orchestrator.records.trackers.base import Tracker, Trackers
-from orchestrator.records.trackers.external import PACKAGES
 from orchestrator.records.trackers.files import FileTracker
 from orchestrator.records.trackers.ray_metrics import RayMetricsTracker
 from orchestrator.records.trackers.wandb import check_login
+
+PACKAGES = {name: name for name in get_args(TrackerName)} | {"tensorboard": "tensorboardX"}
+"""The package that each program in `tracking.to` needs: that of its name, or another."""
 
 
 def build_trackers(config: RunConfig, directory: RunDirectory, *others: Tracker) -> Trackers:

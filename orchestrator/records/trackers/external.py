@@ -18,8 +18,6 @@ from orchestrator.records.run_files import RunFiles
 from orchestrator.records.trackers.base import RemoteAdvantages, Tracker
 from rollout.types.completions import Group
 
-PACKAGES = {"wandb": "wandb", "tensorboard": "tensorboardX", "trackio": "trackio", "mlflow": "mlflow"}
-"""The package that each needs, by the name in `tracking.to`. The extra in pyproject.toml has the same name."""
 FOLDER = "trackers"
 """Folder in a run's directory with their logs, and the progress of each."""
 NUM_ROWS = 32

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.records.trackers.external import COLUMNS, NUM_ROWS, PACKAGES, as_code, completion_rows
+from orchestrator.records.trackers.build import PACKAGES
+from orchestrator.records.trackers.external import COLUMNS, NUM_ROWS, as_code, completion_rows
 from tests.support.run_files import WrittenRun, row
 from tests.support.tracked import PNG, Told, events, shown_by_tensorboard, state
 

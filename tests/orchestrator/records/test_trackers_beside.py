@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ import pytest
 from orchestrator.config.recipe import ConfigError, load
 from orchestrator.records.trackers import beside, build
 from orchestrator.records.trackers.beside import trackers_beside
-from orchestrator.records.trackers.build import check_trackers
+from orchestrator.records.trackers.build import PACKAGES, check_trackers
+from tests.support.paths import ROOT
 from tests.support.run_files import WrittenRun, row
 
 RECORDS = """
@@ -129,11 +131,12 @@ def test_it_outlives_a_run_that_is_killed_to_tell_the_rest(run: WrittenRun, tmp_
     assert "1" in told(run)
 
 
-@pytest.mark.parametrize("name", ["wandb", "tensorboard", "trackio", "mlflow"])
+@pytest.mark.parametrize("name", PACKAGES)
 def test_a_program_that_is_not_installed_is_named_with_its_extra_before_anything_starts(name: str, monkeypatch) -> None:
     monkeypatch.setattr(build, "find_spec", lambda package: None)
     with pytest.raises(ConfigError, match=rf"tracking.to names '{name}'.*pip install 'rayzero\[{name}\]'"):
         check_trackers(load("countdown-tiny", [f'tracking.to=["{name}"]']))
+    assert name in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     check_trackers(load("countdown-tiny"))
 
 
