@@ -93,8 +93,10 @@ class Heartbeats:
     def _reason(self, heart: _Heart) -> str:
         if heart.call is not None or heart.has_failed:
             return f"its process has not answered for {self._hang_timeout_s:g} s (rollout.hang_timeout_s)"
+        version = heart.last.policy_version
+        weights = "no whole weights" if version is None else f"weights of version {version}"
         return (
-            f"its engine has {heart.last.num_unfinished} unfinished prompts and has decoded nothing for "
+            f"its engine ({weights}) has {heart.last.num_unfinished} unfinished prompts and has decoded nothing for "
             f"{self._hang_timeout_s:g} s (rollout.hang_timeout_s)"
         )
 

@@ -93,7 +93,9 @@ def test_an_engine_that_answers_and_decodes_nothing_hangs_where_it_has_prompts(c
     _, found = clock.found(lambda: beats.hanging(actors), 300)
     assert bool(found) is hangs
     if hangs:
-        assert "3 unfinished prompts and has decoded nothing for 10 s" in found["generator-0"]
+        assert (
+            "(weights of version 1) has 3 unfinished prompts and has decoded nothing for 10 s" in found["generator-0"]
+        )
 
 
 def test_a_computer_that_slept_while_a_heartbeat_was_on_its_way_blames_nobody(clock) -> None:
