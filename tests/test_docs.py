@@ -8,6 +8,7 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from importlib import import_module
+from pathlib import Path
 from typing import Any, get_args, get_origin
 
 import pytest
@@ -31,9 +32,8 @@ OTHER_PROJECTS = {"RayJob", "PodMonitor", "ReadWriteMany", "enable_metrics_colle
 METRICS = {name for name in Page(ROOT / "docs" / "metrics.md").spans if re.fullmatch(r"[a-z]+/[\w/<>…]+", name)}
 METRIC = re.compile(r"(reward|rollout|curriculum|loss|optim|eval|marker|health|time|system)/[\w/]+")
 PLACES = "|".join((*PACKAGES, "docs"))
-FILE = re.compile(
-    rf"(?<![\w/.<-])(?:{PLACES})/(?:[\w./*-]*\.(?:py|md|toml|txt|sh|sbatch|yaml|json|png)\b|[\w./-]*/(?=[`\s]))"
-)
+KINDS = "py|md|toml|txt|sh|sbatch|ya?ml|jsonl?|png|svg|ipynb|js|css|html"
+FILE = re.compile(rf"(?<![\w/.<-])(?:{PLACES})/(?:[\w./*-]*\.(?:{KINDS})\b|[\w./-]*/(?=[`\s]))")
 EVERY_PAGE = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.path.name)
 PAGES_WITH_NAMES = pytest.mark.parametrize("page", NAMES, ids=lambda page: page.path.name)
 
@@ -92,7 +92,24 @@ def test_modules_that_are_run_exist(page: Page) -> None:
     for line in page.commands:
         for module in re.findall(r"python -m ([\w.]+)", line):
             if module.partition(".")[0] in PACKAGES:
-                assert (ROOT / f"{module.replace('.', '/')}.py").exists(), line
+                assert file_of(module).exists(), line
+
+
+@PAGES_WITH_NAMES
+def test_options_of_modules_that_are_run_exist(page: Page) -> None:
+    """They stand in the module's text, or in that of a module that it imports, such as one with shared options."""
+    for line in page.commands:
+        for module, rest in re.findall(r"python -m ([\w.]+)([^|;&]*)", line):
+            if module.partition(".")[0] in PACKAGES:
+                text = SOURCES[file_of(module)]
+                imported = re.findall(r"^from ([\w.]+) import", text, re.MULTILINE)
+                texts = [text, *(SOURCES.get(file_of(name), "") for name in imported)]
+                for option in re.findall(r"(?<=\s)--([\w-]+)", rest):
+                    assert any(re.search(f'"(?:--)?{option}"', each) for each in texts), line
+
+
+def file_of(module: str) -> Path:
+    return ROOT / f"{module.replace('.', '/')}.py"
 
 
 @PAGES_WITH_NAMES
@@ -105,9 +122,14 @@ def test_make_has_the_targets(page: Page) -> None:
 
 @PAGES_WITH_NAMES
 def test_recipes_exist(page: Page) -> None:
+    """In inline code, in commands, and as endings of such names: `countdown-4090`, `-1.5b`."""
     known = {path.stem for path in RECIPES.glob("*.toml")}
-    named = {span for span in page.spans if re.fullmatch(r"[a-z][\w-]*-(tiny|4090|80gb|\d(x\d)?gpu)[\w.-]*", span)}
+    kinds = r"(?:tiny|4090|80gb|\d(?:x\d)?gpu|135m)"
+    named = {span for span in page.spans if re.fullmatch(rf"[a-z][\w-]*-{kinds}[\w.-]*", span)}
+    endings = {span for span in page.spans if re.fullmatch(rf"-(?:\d+(?:\.\d+)?b|{kinds}|qwen[\w.-]*)", span)}
+    assert not [ending for ending in endings if not any(name.endswith(ending) for name in known)]
     for line in page.commands:
+        named |= {*re.findall(r"(?:\s--recipe |ARGS=[\"']?)([a-z][\w.-]*)(?=[\s\"']|$)", line)}
         for words in re.findall(r"\brayzero (?:train|sft|plan|submit) ([^|;&]*)", line):
             first = words.split()[0] if words.split() else ""
             if re.fullmatch(r"[a-z][\w.-]*", first):
@@ -223,8 +245,13 @@ def test_prose_is_wrapped(page: Page) -> None:
 
 @pytest.mark.parametrize("page", SHORT, ids=lambda page: page.path.name)
 def test_paragraphs_are_short(page: Page) -> None:
-    assert not [text for text in page.paragraphs if len(text.split()) > 80]
+    """Cells of tables are paragraphs too."""
+    assert not [text for text in [*page.paragraphs, *page.cells] if len(text.split()) > 80]
 
 
 def test_the_readme_is_read_in_minutes() -> None:
-    assert len(Page(ROOT / "README.md").text.splitlines()) < 120
+    """And in a terminal: its code is no wider than its prose. Rows of tables cannot be broken."""
+    lines = Page(ROOT / "README.md").text.splitlines()
+    assert len(lines) < 120
+    code = [line for _, block in Page(ROOT / "README.md").blocks for line in block.splitlines()]
+    assert not [line for line in code if len(line) > 100]

@@ -39,8 +39,9 @@ class Page:
 
     @cached_property
     def commands(self) -> list[str]:
-        """Lines of code, inline or fenced, without their comments."""
-        lines = [*self.spans, *(line for _, block in self.blocks for line in block.splitlines())]
+        """Lines of code, inline or fenced, without their comments; a line that a backslash continues is one."""
+        fenced = [re.sub(r"\\\n\s*", " ", block) for _, block in self.blocks]
+        lines = [*self.spans, *(line for block in fenced for line in block.splitlines())]
         return [re.sub(r"(^|\s)#.*", "", line) for line in lines]
 
     @cached_property
@@ -66,6 +67,12 @@ class Page:
                 paragraphs.append([])
             paragraphs[-1].append(line)
         return [" ".join(lines) for lines in paragraphs if lines]
+
+    @cached_property
+    def cells(self) -> list[str]:
+        """Texts of the cells of tables."""
+        rows = [line for line in self.prose.splitlines() if line.startswith("|")]
+        return [cell.strip() for row in rows for cell in re.split(r"(?<!\\)\|", row)]
 
     @cached_property
     def long_lines(self) -> list[str]:
