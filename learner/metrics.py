@@ -57,15 +57,15 @@ def update_metrics(
 ) -> Metrics:
     """Return the metrics that only an update from rewards has; per-token means over the trained tokens, in nats."""
     trained_tokens = _trained_tokens(batches)
-    compared = totals["compared"]
+    num_compared = totals["compared_tokens"]
     by_group = advantages_by_group(sequences, groups)
     metrics = {
         "optim/clip_fraction": totals["clipped"] / trained_tokens,
         "optim/zero_advantage_groups": sum(not any(of_group) for of_group in by_group) / len(groups),
         "optim/masked_completions": sum(sequence.is_masked for sequence in sequences) / len(sequences),
-        "rollout/logprob_gap": totals["logprob_gap"] / compared,
+        "rollout/logprob_gap": totals["logprob_gap"] / num_compared,
         "rollout/logprob_gap_max": totals["logprob_gap_max"],
-        "rollout/mismatch_kl": totals["mismatch_kl"] / compared,
+        "rollout/mismatch_kl": totals["mismatch_kl"] / num_compared,
     }
     for third in ("first_third", "last_third"):
         if totals[third]:

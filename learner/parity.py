@@ -56,7 +56,7 @@ def check_parity(totals: Mapping[str, float], limit: float, step: int, versions:
 
     ``totals`` are sums over tokens, from ``learner.algorithm.objective.mismatch_totals``.
     """
-    gaps = [(totals["logprob_gap"] / totals["compared"], max(limit, STALE_LIMIT))]
+    gaps = [(totals["logprob_gap"] / totals["compared_tokens"], max(limit, STALE_LIMIT))]
     if totals["on_policy"]:
         gaps.insert(0, (totals["on_policy_gap"] / totals["on_policy"], limit))
     for mean_gap, allowed in gaps:

@@ -21,7 +21,7 @@ from orchestrator.interrupt import Interrupt
 from orchestrator.plan.run_plan import print_rows
 from orchestrator.records.checkpoints import MANIFEST, Checkpoint, Checkpoints
 from orchestrator.records.files.log_file import kept_log
-from orchestrator.records.origin.fingerprints import Fingerprints, settle
+from orchestrator.records.origin.fingerprints import Fingerprints, check_changes
 from orchestrator.records.run_directory import RunDirectory, RunDirectoryError
 from orchestrator.records.trackers.beside import trackers_beside
 from orchestrator.records.trackers.build import check_trackers
@@ -107,7 +107,7 @@ class Command(ABC, Generic[Inputs]):
         if latest is not None and latest.fingerprints:
             changes = found.changes(latest.fingerprints, self.directory.path)
             what = f"the run {self.config.name!r} would go on from other data or models than it was started with"
-            settle(changes, what, is_allowed=self.config.checkpoint.allow_changes)
+            check_changes(changes, what, is_allowed=self.config.checkpoint.allow_changes)
         elif latest is not None and not self.fingerprints.models:  # once
             logger.warning("%s", UNKNOWN)
         self.fingerprints |= found

@@ -21,7 +21,7 @@ from orchestrator.fleet.learner_group import LearnerGroup
 from orchestrator.interrupt import Interrupt
 from orchestrator.plan.run_plan import knobs, model_line, optimizer_settings
 from orchestrator.records.checkpoints import Checkpoint
-from orchestrator.records.origin.fingerprints import BASE, Fingerprints, settle
+from orchestrator.records.origin.fingerprints import BASE, Fingerprints, check_changes
 from orchestrator.records.origin.model_files import model_files
 from orchestrator.records.trackers.base import Tracker
 from orchestrator.records.trackers.build import build_trackers
@@ -89,7 +89,7 @@ class SupervisedCommand(Command[SupervisedInputs]):
         """Refuse to resume if the file of pairs has changed. Earlier versions stored only one hash of the file."""
         data, before = self.config.warm_start.data, latest.prompts[SUPERVISED_STATE].get("data") if latest else None
         if data is not None and before not in (None, digest_of_file(data)):
-            settle(
+            check_changes(
                 [f"warm_start.data = {data!r}"],
                 f"the run {self.config.name!r} would continue with other pairs than it was started with",
                 is_allowed=self.config.checkpoint.allow_changes,

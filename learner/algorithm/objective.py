@@ -146,7 +146,7 @@ def mismatch_totals(old_logprobs_T: PerToken, microbatch: Microbatch) -> Stats:
     third_T = microbatch.thirds()
     parts = {"on_policy": microbatch.on_policy, "first_third": third_T == 0, "last_third": third_T == 2}
     stats = mismatch_stats(old_logprobs_T, rollout_logprobs_T)
-    stats["compared"] = old_logprobs_T.new_tensor(len(old_logprobs_T))
+    stats["compared_tokens"] = old_logprobs_T.new_tensor(len(old_logprobs_T))
     for name, part in parts.items():
         part_T = _like(part, old_logprobs_T)
         stats |= {name: part_T.sum(), f"{name}_gap": (gap_T * part_T).sum()}

@@ -62,14 +62,14 @@ def convert_gguf(file: Path, folder: Path) -> None:
         OSError: writing failed.
     """
     config = gguf_config(file)
-    with alone(file) as only, refused(file):
+    with link_in_own_folder(file) as link, refused(file):
         check_size(file, config)
         # Any, because its type is that of a call without output_loading_info, which returns only the model.
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            only.parent, config=config, gguf_file=str(only), dtype=torch.float32, output_loading_info=True
+            link.parent, config=config, gguf_file=str(link), dtype=torch.float32, output_loading_info=True
         )
         model, info = loaded
-        tokenizer = AutoTokenizer.from_pretrained(only.parent, gguf_file=str(only))
+        tokenizer = AutoTokenizer.from_pretrained(link.parent, gguf_file=str(link))
     check_weights(file, model, info)
     save_model(_without_quantization(model), tokenizer, folder)
     check_converted(file, folder, model, tokenizer)
@@ -81,24 +81,24 @@ def gguf_config(file: Path) -> PreTrainedConfig:
     Raises GgufError as `convert_gguf` does.
     """
     check_header(file)
-    with alone(file) as only, refused(file):
+    with link_in_own_folder(file) as link, refused(file):
         # This reader refuses counts that are larger than the file. AutoConfig's reader would loop over them.
-        metadata, names = read_gguf_metadata(str(only))
+        metadata, names = read_gguf_metadata(str(link))
         check_claims(file, metadata, names)
-        return AutoConfig.from_pretrained(only.parent, gguf_file=str(only))
+        return AutoConfig.from_pretrained(link.parent, gguf_file=str(link))
 
 
 @contextmanager
-def alone(file: Path) -> Iterator[Path]:
-    """Yield a path to the file in a temporary folder without other files.
+def link_in_own_folder(file: Path) -> Iterator[Path]:
+    """Yield a link to the file in a temporary folder without other files.
 
     Otherwise transformers reads the weights from a file of the same name in the working directory, if there is one, and
     tokenizer settings from other files next to it.
     """
     with TemporaryDirectory() as folder:
-        only = Path(folder) / file.name
-        only.symlink_to(file.resolve())
-        yield only
+        link = Path(folder) / file.name
+        link.symlink_to(file.resolve())
+        yield link
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from orchestrator.config.recipe import ConfigError
 from orchestrator.config.schema import RunConfig
 from orchestrator.evaluate.models import NamedModel, run_settings
 from orchestrator.records.checkpoints import Checkpoints
-from orchestrator.records.origin.fingerprints import Fingerprints, read_summary, settle
+from orchestrator.records.origin.fingerprints import Fingerprints, check_changes, read_summary
 from rollout.problems.listed import SplitRule
 from rollout.prompts.config import PromptsConfig
 from rollout.prompts.entry_fingerprints import fingerprints
@@ -67,7 +67,7 @@ def asked_problems(models: Sequence[NamedModel], config: RunConfig) -> Mixture:
         found = Fingerprints(fingerprints(config.prompts, problems[run.split]), {}, run.split)
         changes = found.changes(before, run.folder, only_keys=wording(run.prompts) != wording(config.prompts))
         what = f"{run.model} would be asked about other data than it was trained on"
-        settle(changes, what, is_allowed=config.checkpoint.allow_changes, error=ConfigError)
+        check_changes(changes, what, is_allowed=config.checkpoint.allow_changes, error=ConfigError)
     return next(iter(problems.values()))
 
 

@@ -77,7 +77,7 @@ class Generators:
     @property
     def standing(self) -> dict[str, Any]:
         """The generators whose engine is ready: a publish goes to all of them."""
-        self.settle()
+        self.collect_started()
         return in_order(self._serving | self._ready)
 
     @property
@@ -93,7 +93,7 @@ class Generators:
         """Return when every engine is ready. Raises RemoteCallError past the deadline, or if a generator dies."""
         starting = dict(self._starting)
         wait_for({name: start.ready for name, start in starting.items()}, "ready", self._config.start_timeout_s, ADVICE)
-        self.settle()
+        self.collect_started()
 
     def wait_for_any(self, look: Callable[[], None]) -> None:
         """Return when the engine of one generator is ready. Bounded by the deadlines of starts.
@@ -108,7 +108,7 @@ class Generators:
             ready_of(self.refs(), EVERY_S)
             look()
 
-    def settle(self) -> None:
+    def collect_started(self) -> None:
         """Handle starts that have ended; never waits. Raises RestartBudgetExceededError after too many failures."""
         ended = ready_of(self.refs(), 0.0)
         for name, start in list(self._starting.items()):

@@ -63,7 +63,7 @@ def publish(
     """Make every generator run `version`. Return those that are lost instead, and why: dead, or late twice.
 
     A transaction in two phases, stage and commit. What fails while the weights are staged changes nothing: all
-    generators drop them and sample on with what they had, and the whole is tried once more. Whoever is late then is
+    generators drop them and sample on with what they had, and the publish is repeated once. Whoever is late then is
     lost. A generator whose commit fails has no weights at all until the second attempt, and is lost if that fails too.
 
     Raises:
@@ -84,7 +84,7 @@ def publish(
         if is_last:
             progress.lose(failed)
         else:
-            logger.warning("publishing version %d failed and is tried again: %s", version, joined(failed))
+            logger.warning("publishing version %d failed and is repeated: %s", version, joined(failed))
     if generators and not progress.confirmed:
         raise PublishError(f"version {version} reached no generator: {joined(progress.lost)}")
     for reason in progress.lost.values():

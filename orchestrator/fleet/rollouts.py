@@ -121,7 +121,7 @@ class RolloutStream:
         busy = {name: self._generators.serving[name] for name, requests in self._in_flight.items() if requests}
         for name, reason in self._heartbeats.hanging(busy).items():
             self.lose(name, reason)
-        self._generators.settle()
+        self._generators.collect_started()
         self._hand_out()
 
     def lose(self, name: str, reason: str) -> None:

@@ -227,7 +227,7 @@ class RewardPool:
             self._scheduler.learn(worker.kinds)
         self.peak_gib = max(self.peak_gib, worker.peak_gib)
         for item, outcomes in graded:
-            self._scheduler.settle(item, outcomes)
+            self._scheduler.record(item, outcomes)
 
     def _expire(self, worker: WorkerHandle) -> None:
         if worker.loading is not None:

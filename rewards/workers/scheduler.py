@@ -118,7 +118,7 @@ class Scheduler:
             item = self._narrowed(self.queue[0])
             if not item.functions:
                 self.queue.popleft()
-                self.settle(item, ())
+                self.record(item, ())
                 continue
             target = self._target(item)
             room = target - num_open
@@ -155,7 +155,7 @@ class Scheduler:
         self.num_pending -= len(groups)
         return [pending.scored() for pending in groups]
 
-    def settle(self, item: WorkItem, outcomes: Sequence[Outcome]) -> None:
+    def record(self, item: WorkItem, outcomes: Sequence[Outcome]) -> None:
         """Give a completion its reward by its functions' outcomes.
 
         Raises RewardConfigError when they did not return what the settings weigh, and RewardFailure when the settings
@@ -195,13 +195,13 @@ class Scheduler:
         self.failures.record(tuple(failure for failure in failed if failure is not None) or (nobody,))
 
     def retry(self, items: Iterable[WorkItem]) -> None:
-        """Queue again, at the front, the items of a worker that died. Raises RewardFailure as ``settle`` does."""
+        """Queue again, at the front, the items of a worker that died. Raises RewardFailure as ``record`` does."""
         lost = Outcome("error", {}, "two workers in a row died while they had it")
         for item in reversed(list(items)):  # each goes to the front of the queue
             if item.may_retry:
                 self.queue.appendleft(replace(item, may_retry=False))
             else:
-                self.settle(item, [lost] * len(item.functions))
+                self.record(item, [lost] * len(item.functions))
 
 
 def _failure(function: RewardFunction, outcome: Outcome, place: str) -> Failure | None:

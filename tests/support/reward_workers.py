@@ -64,7 +64,7 @@ def rewards_of(config: RewardsConfig, *groups: Group, **settings: Any) -> list[t
                 requests = zip([item.functions for item in items], places, [item.index for item in items], strict=True)
                 tasks = [GradeRequest(*request).task(groups) for request in requests]
                 for item, outcomes in zip(items, await grade(worker, tasks), strict=True):
-                    scheduler.settle(item, outcomes)
+                    scheduler.record(item, outcomes)
         return scheduler.take(pending)
 
     return [group.rewards for group in asyncio.run(run())]

@@ -147,7 +147,7 @@ def read_summary(folder: Path) -> dict[str, Any] | None:
     return summary if isinstance(summary, dict) else None
 
 
-def settle(
+def check_changes(
     changes: list[str], what: str, *, is_allowed: bool, error: Callable[[str], Exception] = RunDirectoryError
 ) -> None:
     """Raise an error that lists the changes, or log a warning if the user allows them.

@@ -37,7 +37,7 @@ class FakeGenerators:
     def __init__(self, *peaks: float) -> None:
         self.serving = {f"generator-{index}": generator(peak) for index, peak in enumerate(peaks)}
 
-    def settle(self) -> None: ...
+    def collect_started(self) -> None: ...
 
 
 def test_generators_tell_it_with_their_heartbeats_and_reward_workers_with_their_grades(monkeypatch) -> None:

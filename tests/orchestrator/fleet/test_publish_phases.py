@@ -86,7 +86,7 @@ def test_what_fails_in_staging_changes_nothing_and_is_tried_again_as_a_whole(tro
     assert transport.staged == [["a", "b"]] * 2 and transport.committed == [["a", "b"]]
     assert transport.attempt_ids[0] < transport.attempt_ids[1]
     assert (transport.runs, lost) == ({"a": 7, "b": 7}, {})
-    assert caplog.messages == [f"publishing version 7 failed and is tried again: b is {trouble}"]
+    assert caplog.messages == [f"publishing version 7 failed and is repeated: b is {trouble}"]
 
 
 def test_weights_that_are_refused_twice_reach_nobody() -> None:

@@ -133,7 +133,7 @@ def test_all_that_has_arrived_is_taken_in_one_look_also_of_a_stream_that_ends_th
     graded: list[tuple[str, str]] = []
     pool.submit = lambda group: graded.append((group.prompt.id, group.reference))
     pool.poll = list
-    stream._generators.settle = lambda: None
+    stream._generators.collect_started = lambda: None
     stream.submit(request(0, 4))
     ended, other = Stream("a train/0", "b train/2"), Stream("c train/1")
     stream._streams = {ended: "generator-0", other: "generator-1"}

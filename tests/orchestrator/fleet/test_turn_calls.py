@@ -119,7 +119,7 @@ class FakeGenerators:
     def refs(self) -> list[Any]:
         return []
 
-    def settle(self) -> None:
+    def collect_started(self) -> None:
         """Nothing starts."""
 
     def lose(self, name: str, reason: str) -> None:

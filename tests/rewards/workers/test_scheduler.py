@@ -41,9 +41,9 @@ def take(scheduler: Scheduler, count: int = 1) -> list[WorkItem]:
     return [scheduler.queue.popleft() for _ in range(count)]
 
 
-def settle(scheduler: Scheduler, items: Sequence[WorkItem], outcomes: Sequence[tuple[Outcome, ...]]) -> None:
+def record(scheduler: Scheduler, items: Sequence[WorkItem], outcomes: Sequence[tuple[Outcome, ...]]) -> None:
     for item, made in zip(items, outcomes, strict=True):
-        scheduler.settle(item, made)
+        scheduler.record(item, made)
 
 
 def text_of(item: WorkItem) -> str:
@@ -65,7 +65,7 @@ def test_a_group_that_returns(scheduler: Scheduler, make_group: MakeGroup) -> No
     items = take(scheduler, 2)
     assert texts(items) == ["a", "b"]
     assert scheduler.num_pending == 1
-    settle(scheduler, items, [GOOD, TIDY])
+    record(scheduler, items, [GOOD, TIDY])
     (group,) = scheduler.take_finished()
     assert group.totals.tolist() == [1.0, 0.1]
     assert scheduler.num_pending == 0
@@ -89,7 +89,7 @@ def test_failures_are_counted_and_logged_with_their_reason(
     scheduler.enqueue(make_group(["a", "b", "c", "d"], prompt_id="train/000123"))
     not_a_number = (Outcome("ok", {"correctness": float("nan"), "tidy": 1.0}),)
     with caplog.at_level(logging.WARNING):
-        settle(scheduler, take(scheduler, 4), [GOOD, LATE, BROKEN, not_a_number])
+        record(scheduler, take(scheduler, 4), [GOOD, LATE, BROKEN, not_a_number])
     assert statuses(scheduler.take_finished()[0]) == ["ok", "timeout", "error", "error"]
     assert (scheduler.failures.timeouts, scheduler.failures.errors) == (1, 2)
     assert "train/000123, completion 2, hostile_rewards:act: error: ValueError: bad text" in caplog.text
@@ -115,23 +115,23 @@ def test_a_recipe_may_stop_at_a_failure(make_group: MakeGroup) -> None:
     with pytest.raises(
         RewardFailure, match=r"train/000123.*hostile_rewards:act.*within 2\.5 s.*deadlines_s.*on_timeout"
     ):
-        settle(scheduler, take(scheduler), [LATE])
+        record(scheduler, take(scheduler), [LATE])
     scheduler.enqueue(group)
     with pytest.raises(RewardFailure, match=r"train/000123.*ValueError: bad text.*rewards\.on_error = \"zero\""):
-        settle(scheduler, take(scheduler), [BROKEN])
+        record(scheduler, take(scheduler), [BROKEN])
 
 
-def settle_all(scheduler: Scheduler, make_group: MakeGroup, outcomes: Sequence[tuple[Outcome, ...]]) -> None:
+def record_all(scheduler: Scheduler, make_group: MakeGroup, outcomes: Sequence[tuple[Outcome, ...]]) -> None:
     scheduler.enqueue(make_group(["a"] * len(outcomes)))
-    settle(scheduler, take(scheduler, len(outcomes)), outcomes)
+    record(scheduler, take(scheduler, len(outcomes)), outcomes)
 
 
 def test_too_many_failures_end_the_run_and_say_what_failed(make_group: MakeGroup) -> None:
     scheduler = scheduler_of(max_failed_share=0.2)
-    settle_all(scheduler, make_group, [BROKEN] * 30)  # too few to tell
-    settle_all(scheduler, make_group, [GOOD] * 33)
+    record_all(scheduler, make_group, [BROKEN] * 30)  # too few to tell
+    record_all(scheduler, make_group, [GOOD] * 33)
     with pytest.raises(RewardFailure) as stop:
-        settle_all(scheduler, make_group, [LATE])
+        record_all(scheduler, make_group, [LATE])
     assert "31 of the last 64 completions" in str(stop.value)
     assert "rewards.max_failed_share = 0.2" in str(stop.value)
     assert "hostile_rewards:act: 30 × error, such as 'ValueError: bad text' (prompt train/7, completion 29)" in str(
@@ -142,14 +142,14 @@ def test_too_many_failures_end_the_run_and_say_what_failed(make_group: MakeGroup
 
 def test_failures_long_ago_are_forgotten(make_group: MakeGroup) -> None:
     scheduler = scheduler_of(max_failed_share=0.2)
-    settle_all(scheduler, make_group, [GOOD] * 412 + [BROKEN] * 100 + [GOOD] * 512 + [BROKEN] * 102)
+    record_all(scheduler, make_group, [GOOD] * 412 + [BROKEN] * 100 + [GOOD] * 512 + [BROKEN] * 102)
     with pytest.raises(RewardFailure, match="103 of the last 512 completions"):
-        settle_all(scheduler, make_group, [BROKEN])
+        record_all(scheduler, make_group, [BROKEN])
 
 
 def test_a_share_of_1_never_stops(make_group: MakeGroup) -> None:
     scheduler = scheduler_of(max_failed_share=1.0)
-    settle_all(scheduler, make_group, [BROKEN] * 200)
+    record_all(scheduler, make_group, [BROKEN] * 200)
     assert scheduler.failures.errors == 200
 
 
@@ -159,7 +159,7 @@ def test_mistakes_in_the_recipe_are_not_rewards(scheduler: Scheduler, make_group
     assert scheduler.num_pending == 0
     scheduler.enqueue(make_group(["a"]))
     with pytest.raises(RewardConfigError):
-        settle(scheduler, take(scheduler), [(Outcome("ok", {"correct": 1.0, "tidy": 1.0}),)])
+        record(scheduler, take(scheduler), [(Outcome("ok", {"correct": 1.0, "tidy": 1.0}),)])
 
 
 def test_a_group_without_completions_is_done_at_once(scheduler: Scheduler, make_group: MakeGroup) -> None:
@@ -169,7 +169,7 @@ def test_a_group_without_completions_is_done_at_once(scheduler: Scheduler, make_
 
 def took(scheduler: Scheduler, make_group: MakeGroup, seconds: float) -> None:
     scheduler.enqueue(make_group(["a"]))
-    settle(scheduler, take(scheduler), [(Outcome("ok", {"correctness": 1.0, "tidy": 1.0}, seconds=seconds),)])
+    record(scheduler, take(scheduler), [(Outcome("ok", {"correctness": 1.0, "tidy": 1.0}, seconds=seconds),)])
 
 
 def test_work_is_handed_out_by_how_long_it_takes(make_group: MakeGroup) -> None:
@@ -204,7 +204,7 @@ def test_each_completion_gets_exactly_one_reward_whatever_workers_do(
             continue
         item = out.pop(data.draw(st.integers(0, len(out) - 1)))
         if data.draw(st.booleans()):
-            scheduler.settle(item, (Outcome("ok", {"correctness": float(text_of(item))}, seconds=0.02),))
+            scheduler.record(item, (Outcome("ok", {"correctness": float(text_of(item))}, seconds=0.02),))
         else:
             scheduler.retry([item])
         finished += scheduler.take_finished()
@@ -228,7 +228,7 @@ def test_an_environments_parts_join_the_reward(make_group: MakeGroup) -> None:
     played = replace(group.completions[0], parts={"won": 1.0, "luck": 0.25})
     group = replace(group, prompt=replace(group.prompt, environment="game"), completions=(played, group.completions[1]))
     scheduler.enqueue(group)
-    settle(scheduler, take(scheduler, 2), [(Outcome("ok", {"correctness": 1.0}),)] * 2)
+    record(scheduler, take(scheduler, 2), [(Outcome("ok", {"correctness": 1.0}),)] * 2)
     (graded,) = scheduler.take_finished()
     assert graded.totals.tolist() == [1.0, 0.5]
     parts = [{part.name: part.value for part in reward.parts} for reward in graded.rewards]
@@ -245,14 +245,14 @@ def test_a_part_that_grader_and_environment_give_is_refused(make_group: MakeGrou
     given = replace(group.completions[0], parts={"correctness": 1.0})
     scheduler.enqueue(replace(group, prompt=replace(group.prompt, environment="game"), completions=(given,)))
     with pytest.raises(RewardConfigError, match=r"environment game gives the part correctness, which what grades"):
-        settle(scheduler, take(scheduler), [(Outcome("ok", {"correctness": 1.0}),)])
+        record(scheduler, take(scheduler), [(Outcome("ok", {"correctness": 1.0}),)])
 
 
 def graded(scheduler: Scheduler, group: Group, parts: Sequence[dict[str, float]], environment: str = "") -> Group:
     """Return a group whose environment gave these parts, graded as right."""
     played = tuple(replace(each, parts=given) for each, given in zip(group.completions, parts, strict=True))
     scheduler.enqueue(replace(group, prompt=replace(group.prompt, environment=environment), completions=played))
-    settle(scheduler, take(scheduler, len(played)), [(Outcome("ok", {"correctness": 1.0}),)] * len(played))
+    record(scheduler, take(scheduler, len(played)), [(Outcome("ok", {"correctness": 1.0}),)] * len(played))
     return scheduler.take_finished()[0]
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.records.origin.fingerprints import BASE, Fingerprints, read_summary, settle
+from orchestrator.records.origin.fingerprints import BASE, Fingerprints, check_changes, read_summary
 from orchestrator.records.run_directory import RunDirectoryError
 from rollout.problems.fingerprint import Fingerprint
 from rollout.prompts.entry_fingerprints import EntryFingerprint
@@ -81,10 +81,10 @@ def test_a_change_is_refused_unless_it_is_allowed_and_then_logged(caplog) -> Non
     with pytest.raises(
         RunDirectoryError, match=r"(?s)^the run goes on from other data:\n  a\n  b\n.*allow_changes=true"
     ):
-        settle(["a", "b"], "the run goes on from other data", is_allowed=False)
-    settle(["a", "b"], "the run goes on from other data", is_allowed=True)
+        check_changes(["a", "b"], "the run goes on from other data", is_allowed=False)
+    check_changes(["a", "b"], "the run goes on from other data", is_allowed=True)
     assert "other data:\n  a\n  b. The run continues because of checkpoint.allow_changes=true" in caplog.text
-    settle([], "nothing", is_allowed=False)
+    check_changes([], "nothing", is_allowed=False)
 
 
 def test_no_summary_is_read_where_there_is_none(tmp_path) -> None:
