@@ -43,7 +43,7 @@ def check_known(keys: Iterable[str], known: set[str]) -> None:
     for key in keys:
         if key not in known:
             # The most frequent mistake is a part of a name: `total`, or `pass_at_1`.
-            near = sorted(name for name in known if key.lower() in name.lower())[:3]
+            near = sorted((name for name in known if key.lower() in name.lower()), key=len)[:3]
             if not near and (close := closest(key, known)):
                 near = [close]
             has = f"it has {', '.join(sorted(known)[:8])} and others."
