@@ -43,7 +43,8 @@ def check_known(keys: Iterable[str], known: set[str]) -> None:
     for key in keys:
         if key not in known:
             # The most frequent mistake is a part of a name: `total`, or `pass_at_1`.
-            near = sorted((name for name in known if key.lower() in name.lower()), key=len)[:3]
+            near = [name for name in sorted(known) if key.lower() in name.lower()]
+            near = sorted(near, key=len)[:3]
             if not near and (close := closest(key, known)):
                 near = [close]
             has = f"it has {', '.join(sorted(known)[:8])} and others."
