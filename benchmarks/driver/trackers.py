@@ -13,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from orchestrator.records.trackers.external import PACKAGES
+from orchestrator.records.trackers.build import PACKAGES
 from tests.support.run_files import WrittenRun, row
 
 NUM_STEPS, NUM_METRICS = 20, 60
