@@ -100,7 +100,10 @@ class TrackerProcess:
 
     def _report_failure(self, process: subprocess.Popen[bytes]) -> None:
         if process.returncode != 0 and self._has_reported_end.acquire(blocking=False):
-            lines = self._log.read_bytes()[-MAX_SAID:].decode(errors="replace").split("\n")
+            try:
+                lines = self._log.read_bytes()[-MAX_SAID:].decode(errors="replace").split("\n")
+            except OSError as error:
+                lines = [f"{self._log.name}: {error.strerror}"]
             last = next((line.strip() for line in reversed(lines) if line.strip()), "its process ended without a word")
             self._report(f"gets no more data of the run ({last})")
 

@@ -1,5 +1,6 @@
 """Processes that tell other programs of a run: whatever becomes of them, the run neither stops nor waits."""
 
+import shutil
 import subprocess
 import sys
 import time
@@ -75,6 +76,17 @@ def test_it_follows_while_the_run_goes_on_and_tells_the_rest_at_the_end(run: Wri
         run.log(row(2))
         (run.path / "report.html").write_text("the report")
     assert told(run) == ["text settings 0", "1", "2", "text report 2", "closed"] and not said
+
+
+def test_one_that_fails_after_its_folder_was_removed_is_said_too(run: WrittenRun, tmp_path: Path) -> None:
+    program(tmp_path)
+    said: list[str] = []
+    with trackers_beside(["tensorboard"], run.path, -1, said.append):
+        run.log(row(1))
+        wait_until(lambda: "1" in told(run))
+        shutil.rmtree(run.path)
+        run.path.write_text("no folder any more")
+    assert len(said) == 1 and "tensorboard gets no more data of the run (" in said[0]
 
 
 def test_one_that_fails_is_said_at_once_and_once(run: WrittenRun, tmp_path: Path, caplog) -> None:

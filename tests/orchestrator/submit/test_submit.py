@@ -185,6 +185,23 @@ class HalfDashboard(BaseHTTPRequestHandler):
         pass
 
 
+@pytest.mark.parametrize("answer", [b'{"ok": true}', b"[]", b'{"ray_version": "nightly"}', b"<html>"])
+def test_another_web_server_is_an_error_without_a_traceback(answer, capsys, monkeypatch) -> None:
+    class OtherServer(HalfDashboard):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(answer)
+
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "")
+    with ThreadingHTTPServer(("127.0.0.1", 0), OtherServer) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        assert main(["submit", "--address", f"http://127.0.0.1:{server.server_port}"]) == 1
+        server.shutdown()
+    said = capsys.readouterr().err
+    assert "error: no Ray cluster answers at http://127.0.0.1:" in said and "Traceback" not in said
+
+
 @pytest.mark.parametrize(("lists_nodes", "kind"), [(False, "nodes"), (True, "jobs")])
 def test_a_dashboard_that_cannot_list_is_an_error_without_a_traceback(lists_nodes, kind, capsys, monkeypatch) -> None:
     monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "")
