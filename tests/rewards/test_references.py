@@ -52,7 +52,7 @@ def test_references_that_can_be_matched(grader: str, answer: dict[str, Any]) -> 
         ("exact_match", {"answer": []}, "the reference is empty"),
         ("multiple_choice", {"answer": "B"}, "options"),
         ("countdown", {"numbers": [3, 7]}, "KeyError: 'target'"),
-        ("text_length", {"target_words": 0}, "set at least 1"),
+        ("text_length", {"target_words": 0}, "set 1 or more"),
         ("code", {"kind": "stdio", "tests": []}, "tests is empty"),
     ],
 )

@@ -284,7 +284,7 @@ def test_the_first_forward_pass_compares_itself_with_the_sampler(shapes, seed: i
     thirds = [3 * t // len(row.logprobs) for row in rows for t in range(len(row.logprobs))]
     for split in splits:
         stats = computed(rows, sequences_from_groups(rows, shapes), config, split).stats
-        assert stats["compared"] == len(gaps)
+        assert stats["compared_tokens"] == len(gaps)
         for name, third in (("first_third", 0), ("last_third", 2)):
             within = [gap for gap, found in zip(gaps, thirds, strict=True) if found == third]
             assert (stats[name], stats[f"{name}_gap"]) == (len(within), pytest.approx(sum(within)))

@@ -28,7 +28,7 @@ def test_paid_for_being_near_the_target(text: str, words: float) -> None:
 def test_a_target_is_needed() -> None:
     with pytest.raises(KeyError, match="target_words"):
         text_length.score("some words", {})
-    with pytest.raises(ValueError, match="at least 1"):
+    with pytest.raises(ValueError, match="set 1 or more"):
         text_length.score("some words", {"target_words": 0})
 
 

@@ -144,5 +144,5 @@ def test_settings_that_are_not_finite_are_refused() -> None:
 
 def test_traces_of_another_data_set_are_refused() -> None:
     recipe = load("reasoning-gym-tiny", ['prompts.reasoning_gym.datasets=[{name = "maze"}]'])
-    with pytest.raises(ValueError, match=r"\['maze'\]: synthetic traces .* chain_sum only; set warm_start\.data"):
+    with pytest.raises(ValueError, match=r"\['maze'\]: synthetic traces .* only for chain_sum; set warm_start\.data"):
         next(traces(recipe.prompts, recipe.traces, 0))
