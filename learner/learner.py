@@ -49,7 +49,7 @@ class Learner:
         rank: this process's place among the ranks.
         num_steps: number of steps in the whole run; the learning rate schedule covers them.
         temperature: temperature of the sampling distribution; 1 for a warm start.
-        max_completion_tokens: the sampling limit; the denominator if ``loss_aggregation`` is ``constant``.
+        max_completion_tokens: the sampling limit; a factor of the denominator if ``loss_aggregation`` is ``constant``.
     """
 
     def __init__(

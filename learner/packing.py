@@ -19,7 +19,7 @@ from learner.sequences import TrainingSequence
 PackingLayout = Literal["rows", "flat"]
 
 SHARES_PER_RANK = 2
-"""A bundle has at most one part in this many of a rank's tokens, so that ranks can be balanced."""
+"""A bundle has at most 1 / SHARES_PER_RANK of a rank's tokens, so that ranks can be balanced."""
 
 
 def split_by_update(sequences: Sequence[TrainingSequence], updates_per_step: int) -> list[list[TrainingSequence]]:

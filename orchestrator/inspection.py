@@ -38,7 +38,7 @@ MIN_CACHED = 1_000
 
 
 class BadRowsError(ConfigError):
-    """Rows cannot be used, and the recipe does not allow to leave them out."""
+    """Rows cannot be used, and the recipe does not allow leaving them out."""
 
 
 class Fault(NamedTuple):

@@ -97,7 +97,7 @@ def install(name: str, version: str | None) -> str:
 def repair(name: str, version: str | None, outcome: ProbeOutcome) -> str:
     """Return the fix for a library that is installed but cannot be imported."""
     if name == "flash-attn":
-        return f"{sys.executable} -m pip uninstall flash-attn: it is optional, PyTorch's own attention is used without"
+        return f"{sys.executable} -m pip uninstall flash-attn: it is optional, PyTorch's own attention works"
     if outcome.status == "hung":
         return f"a disk or network file system is slow or hangs: run this again; if it still hangs, {REINSTALL}"
     if outcome.status == "crashed":

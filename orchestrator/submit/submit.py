@@ -96,7 +96,7 @@ def connect(address: str) -> JobSubmissionClient:
             f"the cluster at {address} requires a token: export RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN=… or the file "
             f"~/.ray/auth_token of its head (`ray get-auth-token` prints it there) ({first_line(error)})"
         ) from error
-    except (OSError, RuntimeError, LookupError, TypeError, ValueError) as error:  # the last from other web servers
+    except (OSError, RuntimeError, LookupError, TypeError, ValueError) as error:  # the last three: other web servers
         raise SubmissionError(
             f"no Ray cluster answers at {address}: start one with `ray start --head`, or open a tunnel to its "
             f"dashboard and give the tunnel's URL with --address ({first_line(error)})"

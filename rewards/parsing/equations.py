@@ -40,7 +40,7 @@ def equations(text: str) -> Iterator[Equation]:
 
     An equation never continues on the next line. Takes linear time, and never raises.
     """
-    # The underscore before a cut tail prevents that the rest of a cut number is read as a number.
+    # The underscore before a cut tail keeps the rest of a cut number from being read as a number.
     tail = text if len(text) <= MAX_TAIL_CHARACTERS else "_" + text[-MAX_TAIL_CHARACTERS:]
     prose = _DECORATION.sub(" ", tail)
     for match in reversed(list(_ARITHMETIC.finditer(prose))):

@@ -160,4 +160,4 @@ def check_changes(
     message = f"{what}:\n  " + "\n  ".join(changes)
     if not is_allowed:
         raise error(f"{message}\nRestore what it was, or add {ALLOW} to continue anyway")
-    logger.warning("%s. The run continues because of %s", message, ALLOW)
+    logger.warning("%s. Continuing because of %s", message, ALLOW)

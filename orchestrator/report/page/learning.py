@@ -134,7 +134,7 @@ def groups(keys: Collection[str]) -> list[Chart | None]:
         lines = [Line("none right", wrong, "wrong"), Line("all right", right, "right")]
         note = f"Only mixed groups teach what is right. {healthy_each(lines)}"
         outcome = Chart("Groups by outcome", "share", lines, note, kind="stack", rest="mixed")
-    note = f"The rest of {wrong}: the most that the step can learn. For {wrong}: {healthy(wrong)}"
+    note = f"1 - {wrong} is the most that the step can learn. For {wrong}: {healthy(wrong)}"
     return [
         outcome,
         metric_chart("Groups without spread", keys, Line("without spread", share)),

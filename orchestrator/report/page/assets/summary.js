@@ -1,4 +1,4 @@
-// The page Summary: what was trained, on what, for how long, and what came of it.
+// The page Summary: the model, its task, the time and cost of training, and the result.
 
 import { duration, fixed, h, pValue, percent, plural, short, signed, svg } from "./dom.js";
 import { chartCard } from "./charts.js";

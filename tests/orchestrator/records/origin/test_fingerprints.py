@@ -83,7 +83,7 @@ def test_a_change_is_refused_unless_it_is_allowed_and_then_logged(caplog) -> Non
     ):
         check_changes(["a", "b"], "the run goes on from other data", is_allowed=False)
     check_changes(["a", "b"], "the run goes on from other data", is_allowed=True)
-    assert "other data:\n  a\n  b. The run continues because of checkpoint.allow_changes=true" in caplog.text
+    assert "other data:\n  a\n  b. Continuing because of checkpoint.allow_changes=true" in caplog.text
     check_changes([], "nothing", is_allowed=False)
 
 
