@@ -169,7 +169,6 @@ def test_a_chat_turn_ends_with_the_models_end_and_tells_the_sum(engine, tokenize
     assert END not in completion.text
 
 
-@pytest.mark.long
 def test_a_stop_text_may_end_within_a_token(engine, tokenizer, prompts, trained: Trained) -> None:
     publish(engine, trained.base, 4)
     completions = [completion for group in sampled(engine, prompts) for completion in group.completions]
@@ -181,7 +180,6 @@ def test_a_stop_text_may_end_within_a_token(engine, tokenizer, prompts, trained:
         assert completion.finish_reason == "stop" and last.endswith(rest) and len(rest) < len(last)
 
 
-@pytest.mark.long
 def test_wild_tokens_are_streamed_as_they_are_generated(engine, prompts, trained: Trained) -> None:
     """At temperature 2 a policy writes all scripts, and parts of characters."""
     wild = SamplingConfig(temperature=2.0, max_completion_tokens=24)
@@ -208,7 +206,6 @@ def test_the_export_is_the_trained_model_and_its_own_tokenizer(trained: Trained,
         assert np.array_equal(weights[name].numpy(), array) and not np.array_equal(before[name], array), name
 
 
-@pytest.mark.long
 def test_solve_asks_the_exported_model(engine, trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
     from orchestrator.evaluate import solve
 
