@@ -1,4 +1,4 @@
-"""What `rayzero train` and `rayzero sft` have in common: a run is found, locked, resumed and left cleanly."""
+"""The common part of `rayzero train` and `rayzero sft`: find, lock and resume a run, and stop it cleanly."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ Inputs = TypeVar("Inputs")
 
 
 class Ending(Enum):
-    """How a command left its run. The values are exit codes."""
+    """How a command ended. The values are exit codes."""
 
     COMPLETE = 0
     HOPELESS = 3
-    """Stopped by `health.stop_after`: the same command does not go on."""
+    """Stopped by `health.stop_after`: the same command does not resume the run."""
     INTERRUPTED = 130
     """The same command resumes."""
 
@@ -54,11 +54,11 @@ class Measured(Protocol):
 
 
 class Command(ABC, Generic[Inputs]):
-    """A command that trains a run, or resumes it. Subclasses say what is trained, and on what."""
+    """A command that trains a run, or resumes it. Subclasses define what is trained, and on which data."""
 
     name: ClassVar[str]
     steps_key: ClassVar[str]
-    """The setting with the steps of the whole run."""
+    """The setting with the number of steps of the whole run."""
 
     def __init__(self, config: RunConfig, console: Console) -> None:
         self.config = config
@@ -74,35 +74,35 @@ class Command(ABC, Generic[Inputs]):
 
     @abstractmethod
     def plan(self) -> list[tuple[str, str]]:
-        """Return titles and lines of what will be done."""
+        """Return the plan of the run as pairs of title and text."""
 
     @abstractmethod
     def how_to_go_on(self) -> str:
-        """Return what to do with a run that is complete, to end the sentence `To train on, …`."""
+        """Return how to continue a complete run, as the end of the sentence `To train on, …`."""
 
     @abstractmethod
     def prepare(self, latest: Checkpoint | None) -> Inputs:
-        """Load what the run starts from, or goes on from. Refuse here all that can be refused without a cluster."""
+        """Load the inputs of the run. Raise here every error that can be found without a cluster."""
 
     @abstractmethod
     def train(self, inputs: Inputs, latest: Checkpoint | None, interrupt: Interrupt) -> Ending:
-        """Train on a cluster that stands, from the `latest` checkpoint on."""
+        """Train on a running cluster, from the `latest` checkpoint on."""
 
     @abstractmethod
     def report(self, seconds: float) -> None:
-        """Say what came of a run that has now ended, and how long this command took."""
+        """Print the result of the run, which has ended, and how long this command took."""
 
     def ended(self, latest: Checkpoint) -> tuple[Ending, str] | None:
-        """Return how a run whose latest model is exported has ended, and what to say; None when it can go on."""
+        """Return how a run whose latest model is exported has ended, with a message; None if it can continue."""
         if latest.step < self.num_steps:
             return None
         said = f"run {self.config.name!r} is complete at step {latest.step}. To train on, {self.how_to_go_on()}"
         return Ending.COMPLETE, said
 
     def take_up(self, found: Fingerprints, latest: Checkpoint | None) -> None:
-        """Compare what the run goes on from with what it was started from, and keep it for checkpoints to come.
+        """Compare the current data and models with those at the start of the run, and keep them for later checkpoints.
 
-        Raises RunDirectoryError where something has changed, unless `checkpoint.allow_changes` says to go on.
+        Raises RunDirectoryError if something has changed, unless `checkpoint.allow_changes` is set.
         """
         if latest is not None and latest.fingerprints:
             changes = found.changes(latest.fingerprints, self.directory.path)
@@ -140,7 +140,7 @@ class Command(ABC, Generic[Inputs]):
                 raise NonFiniteError(f"{error}. {self._last_good_checkpoint()}") from error
 
     def _train_or_resume(self, inputs: Inputs, start: float) -> Ending:
-        """Train, or resume, and say what came of it; `start` is when the command began, by the monotonic clock."""
+        """Train, or resume, and print the result. `start`: monotonic time at which the command began, s."""
         latest = self.checkpoints.verify_latest()  # another command may have ended since
         # A fresh run's step 0 is the evaluation before training: a run killed before its first checkpoint repeats it.
         last_step = latest.step if latest else -1
