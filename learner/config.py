@@ -108,8 +108,10 @@ class ModelConfig(Settings, frozen=True):
     """Dtype of weights and activations; the optimizer's copy is always float32. bfloat16 needs
     ``learner.zero_stage`` 1 or more. ``auto``: bfloat16, but float32 where the run computes on a CPU without hardware
     support for bfloat16, where bfloat16 is slow."""
-    attention: Literal["sdpa", "flash_attention_2", "auto"] = "auto"
-    """Attention of the learner. ``auto`` uses flash_attention_2 if flash-attn is installed and there is a GPU."""
+    attention: Literal["sdpa", "flash_attention_2", "flex_attention", "auto"] = "auto"
+    """Attention of the learner. ``auto`` uses flash_attention_2 if flash-attn is installed and there is a GPU.
+    ``flex_attention``, which is part of PyTorch, computes a prompt once for its completions on a GPU too; no GPU has
+    tested it yet. On the CPU it means ``sdpa``, which does the same there."""
     lora: LoraConfig | None = None
     """Train adapters instead of all weights; gradients and optimizer state are then as small as the adapters. Unset:
     train all weights."""

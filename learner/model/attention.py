@@ -16,12 +16,14 @@ OLDEST_FLASH = (2, 3, 3)
 class Attention:
     """The implementation by its name in transformers, and the reason for it."""
 
-    name: Literal["sdpa", "flash_attention_2"]
+    name: Literal["sdpa", "flash_attention_2", "flex_attention"]
     reason: str
 
 
 def decide_attention(config: ModelConfig, *, on_gpu: bool) -> Attention:
-    """Return ``model.attention``, with ``auto`` resolved for the packages that are installed here."""
+    """Return ``model.attention`` as it is used here; ``auto`` depends on the packages that are installed."""
+    if config.attention == "flex_attention" and not on_gpu:
+        return Attention("sdpa", "no GPU, and flex_attention has no backward pass on the CPU")
     if config.attention != "auto":
         return Attention(config.attention, "as the recipe says")
     if not on_gpu:

@@ -25,6 +25,11 @@ from learner.model.lora import add_adapters, base_fingerprint
 
 if TYPE_CHECKING:
     from peft import PeftModel
+    from torch.nn.attention.flex_attention import BlockMask
+
+FLEX = "flex_attention"
+NO_LIMIT = 2**40
+"""A break-even length beyond any row."""
 
 
 class PolicyOutput(NamedTuple):
@@ -72,21 +77,21 @@ class Policy(nn.Module):
         position_ids_RL: Int[Tensor, "R L"],
         predictors_T: Int[Tensor, " T"],
         targets_T: Int[Tensor, " T"],
-        attended_R1LL: Bool[Tensor, "R 1 L L"] | None = None,
+        parts_RL: Int[Tensor, "R L"] | None = None,
         reference: Distribution | None = None,
         only_hidden: bool = False,
     ) -> tuple[Tensor, ...]:
         """Return the fields of ``PolicyOutput`` as a plain tuple, which DeepSpeed's hooks can traverse.
 
         Args:
-            attended_R1LL: whether the token at the third index attends to the token at the fourth. None: each token
-                attends to all tokens before it.
+            parts_RL: as in ``Microbatch``. None: each token attends to all tokens before it.
             reference: the other distribution of the exact KL.
             only_hidden: return only ``(hidden_TH,)``.
         """
         # Without an attention mask, transformers treats position ids that restart as packed sequences.
+        mask = None if parts_RL is None else attention_mask(parts_RL, attention_of(self.model))
         hidden_RLH = self.model.base_model(
-            input_ids=token_ids_RL, position_ids=position_ids_RL, attention_mask=attended_R1LL, use_cache=False
+            input_ids=token_ids_RL, position_ids=position_ids_RL, attention_mask=mask, use_cache=False
         ).last_hidden_state
         hidden_TH = hidden_RLH.flatten(0, 1)[predictors_T]
         if only_hidden:
@@ -110,7 +115,7 @@ class Policy(nn.Module):
 
 
 PolicyInputs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]
-"""``(token_ids, position_ids, predictors, targets, attended)``, the arguments of ``Policy.forward``."""
+"""``(token_ids, position_ids, predictors, targets, parts)``, the arguments of ``Policy.forward``."""
 
 
 def load_policy(folder: Path | str, config: ModelConfig, temperature: float) -> Policy:
@@ -146,7 +151,7 @@ def add_value_head(policy: Policy) -> None:
 
 
 def resolve_attention(config: ModelConfig) -> str:
-    """Return ``config.attention``, with ``auto`` resolved for this machine."""
+    """Return the attention that ``config`` gets on this machine."""
     return decide_attention(config, on_gpu=torch.cuda.is_available()).name
 
 
@@ -154,29 +159,53 @@ def policy_inputs(microbatch: Microbatch, device: torch.device) -> PolicyInputs:
     """Return the arguments of ``Policy.forward`` for a microbatch, as tensors on ``device``."""
     arrays = (microbatch.token_ids, microbatch.position_ids, microbatch.predictors, microbatch.targets)
     token_ids, position_ids, predictors, targets = (torch.from_numpy(array).to(device) for array in arrays)
-    attended = None if microbatch.parts is None else attended_to(torch.from_numpy(microbatch.parts).to(device))
-    return token_ids, position_ids, predictors, targets, attended
+    parts = None if microbatch.parts is None else torch.from_numpy(microbatch.parts).to(device)
+    return token_ids, position_ids, predictors, targets, parts
 
 
-def attended_to(parts_RL: Int[Tensor, "R L"]) -> Bool[Tensor, "R 1 L L"]:
-    """Return the attention mask: a token attends to itself and earlier tokens, of the prompt and of its own part."""
-    same_RLL = parts_RL[:, :, None] == parts_RL[:, None, :]
-    is_prompt_R1L = parts_RL[:, None, :] == 0
-    return (same_RLL | is_prompt_R1L).tril()[:, None]
+def attention_of(model: PreTrainedModel) -> str:
+    """Return the name of the attention that the model was loaded with."""
+    return str(model.config._attn_implementation)
+
+
+def attention_mask(parts_RL: Int[Tensor, "R L"], attention: str) -> Bool[Tensor, "R 1 L L"] | BlockMask:
+    """Return which tokens each token attends to: itself and earlier ones, of the prompt and of its own part.
+
+    ``sdpa`` holds this for each pair of tokens; ``flex_attention`` only while it finds the blocks of 128 by 128 tokens
+    that it may skip, and evaluates it again in its kernels.
+    """
+
+    def attends(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        own, other = parts_RL[row, query], parts_RL[row, key]
+        return ((own == other) | (other == 0)) & (query >= key)
+
+    num_rows, length = parts_RL.shape
+    if attention == FLEX:
+        from torch.nn.attention.flex_attention import create_block_mask
+
+        return create_block_mask(attends, num_rows, None, length, length, device=parts_RL.device)
+    places_L = torch.arange(length, device=parts_RL.device)
+    rows_R11 = torch.arange(num_rows, device=parts_RL.device)[:, None, None]
+    return attends(rows_R11, rows_R11, places_L[:, None], places_L)[:, None]
 
 
 def break_even_length(model: PreTrainedModel) -> int:
     """Return the length of a row, in tokens, at which attention takes as long as a block's matrix products.
 
     It is 0 for a model that must not share prompts: with a sliding window, which counts positions and ignores parts, or
-    on a GPU, where the mask has not been tested.
+    on a GPU without flex attention, where the mask has not been tested. With flex attention it is NO_LIMIT: what no
+    token attends to is skipped, so that completions in one row cost what they cost in several.
 
     A block with attention size A, key-value size K and feed-forward size I takes ``2 H (2 A + 2 K + 3 I)`` operations
     per token, and 4 A more for each token that it attends to.
     """
     config = model.config.get_text_config()
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-    if kinds != {"full_attention"} or getattr(config, "sliding_window", None) or torch.cuda.is_available():
+    if kinds != {"full_attention"} or getattr(config, "sliding_window", None):
+        return 0
+    if attention_of(model) == FLEX:
+        return NO_LIMIT
+    if torch.cuda.is_available():
         return 0
     block = sum(weights.numel() for name, weights in model.named_parameters() if ".layers.0." in f".{name}")
     head_size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads

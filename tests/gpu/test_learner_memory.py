@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -61,6 +62,24 @@ def test_an_offloaded_reference_is_off_the_device_between_updates(
     for reference, allocated in held.items():
         measured(f"learner with a reference that is {reference}", f"{allocated / 2**20:.2f} MiB")
     assert held["offloaded"] < held["copy"] or not card.is_real
+
+
+def test_flex_attention_computes_prompts_once_and_agrees_with_rows(
+    folder: Path, groups: list[Group], measured: Callable[..., None]
+) -> None:
+    for model in (BF16, ModelConfig(build=BUILD, dtype="float32")):
+        found = {}
+        for attention in ("flex_attention", "sdpa"):
+            learner = start(folder, learner_config(), model=model.model_copy(update={"attention": attention}))
+            found[attention] = learner.update(1, groups).metrics
+            begun = time.perf_counter()
+            learner.update(2, groups)
+            measured(f"{model.dtype}, second update with {attention}", f"{time.perf_counter() - begun:.2f} s")
+        shared, rows = found["flex_attention"], found["sdpa"]
+        assert shared["optim/microbatches"] <= rows["optim/microbatches"]
+        tolerance = 0.05 if model.dtype == "bfloat16" else 1e-3
+        assert shared["optim/grad_norm"] == pytest.approx(rows["optim/grad_norm"], rel=tolerance)
+        assert shared["rollout/logprob_gap"] < 0.05
 
 
 def test_flash_attention_in_one_packed_row_agrees_with_rows(

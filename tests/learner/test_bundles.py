@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from learner.config import LoraConfig
 from learner.microbatches import Batch
-from learner.model.policy import add_value_head, break_even_length, load_policy, policy_inputs
+from learner.model.policy import NO_LIMIT, add_value_head, break_even_length, load_policy, policy_inputs
 from learner.packing import pack
 from learner.sequences import TrainingSequence
 from tests.support.tiny import MODEL, TEMPERATURE
@@ -98,9 +98,34 @@ def gradients(policy: torch.nn.Module, batch: Batch) -> tuple[dict[int, torch.Te
     return logprobs, torch.cat([p.grad.flatten() for p in policy.parameters() if p.grad is not None]).double(), total
 
 
+@pytest.fixture
+def flex_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Flex attention as its definition says: not compiled, and with the backward pass that PyTorch refuses on the CPU.
+
+    What is left for a GPU to show is PyTorch's own kernels (tests/gpu/test_learner_memory.py).
+    """
+    from torch.nn.attention import flex_attention
+    from transformers import masking_utils
+    from transformers.integrations import flex_attention as integration
+
+    def computed(query, key, value, training: bool = False, **settings):
+        return flex_attention.flex_attention(query, key, value, **settings)
+
+    def mask(*args, _compile: bool = False, **settings):
+        return flex_attention.create_block_mask(*args, **settings)
+
+    monkeypatch.setattr(flex_attention, "_validate_device", lambda *tensors: None)
+    monkeypatch.setattr(masking_utils, "create_block_mask", mask)
+    monkeypatch.setattr(integration, "compile_friendly_flex_attention", computed)
+    monkeypatch.setattr("learner.model.policy.resolve_attention", lambda config: config.attention)
+
+
+@pytest.mark.usefixtures("flex_on_the_cpu")
+@pytest.mark.parametrize("attention", ["sdpa", "flex_attention"])
 @pytest.mark.parametrize("kind", ["full", "checkpointing", "lora", "critic"])
-def test_sharing_a_prompt_changes_neither_loss_nor_gradients(kind: str, folder) -> None:
-    config = MODEL.model_copy(update={"lora": LoraConfig(rank=4)}) if kind == "lora" else MODEL
+def test_sharing_a_prompt_changes_neither_loss_nor_gradients(kind: str, attention: str, folder) -> None:
+    lora = LoraConfig(rank=4) if kind == "lora" else None
+    config = MODEL.model_copy(update={"attention": attention, "lora": lora})
     policy = load_policy(folder, config, TEMPERATURE)
     for name, weights in policy.named_parameters():
         if "lora_B" in name:  # zeros at first, of which A has no gradient
@@ -163,3 +188,20 @@ def test_a_model_that_looks_back_through_a_window_shares_nothing(folder) -> None
     assert break_even_length(model) > 50
     model.config.layer_types = ["full_attention", "sliding_attention"]
     assert break_even_length(model) == 0
+
+
+@pytest.mark.usefixtures("flex_on_the_cpu")
+@pytest.mark.parametrize("on_gpu", [False, True])
+def test_a_gpu_shares_prompts_with_flex_attention_only(folder, monkeypatch, on_gpu: bool) -> None:
+    lengths = {}
+    for attention in ("sdpa", "flex_attention"):
+        model = load_policy(folder, MODEL.model_copy(update={"attention": attention}), TEMPERATURE).model
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: on_gpu)
+        lengths[attention] = break_even_length(model)
+    assert (lengths["sdpa"] == 0) == on_gpu and lengths["flex_attention"] > 10**9
+
+
+def test_with_flex_attention_all_completions_that_fit_are_in_one_row() -> None:
+    sequences = group(np.random.default_rng(0), 1_000, [500] * 8)
+    (batch,) = packed(sequences, NO_LIMIT, 10**6)
+    assert [len(m.sequences) // len(m.token_ids) for m in batch.microbatches] == [8]

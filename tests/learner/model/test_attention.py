@@ -38,6 +38,8 @@ def installed(monkeypatch: pytest.MonkeyPatch):
         (ModelConfig(path="model", dtype="float32"), True, "2.8.3", "sdpa", "does not support float32"),
         (ModelConfig(path="model", attention="sdpa"), True, "2.8.3", "sdpa", "as the recipe says"),
         (ModelConfig(path="model", attention="flash_attention_2"), True, None, "flash_attention_2", "recipe"),
+        (ModelConfig(path="model", attention="flex_attention"), True, None, "flex_attention", "as the recipe says"),
+        (ModelConfig(path="model", attention="flex_attention"), False, None, "sdpa", "no backward pass on the CPU"),
     ],
 )
 def test_auto_takes_flash_attention_where_it_can_compute(installed, model, on_gpu, version, name, why) -> None:
