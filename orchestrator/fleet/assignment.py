@@ -82,22 +82,40 @@ def waited_for(
 
 @dataclass(frozen=True, slots=True)
 class Throughput:
-    """How fast the last groups came. Times are of the monotonic clock, in seconds."""
+    """How fast the groups of a step came, which may be gathered in several rounds. Times are monotonic, in seconds."""
 
     sampled: float = 0.0
-    """When the last of them had been sampled."""
-    tokens_per_s: float = 0.0
+    """When the last of the groups had been sampled."""
+    tokens: int = 0
+    seconds: float = 0.0
+    """How long their sampling took."""
     reward_wait_s: float = 0.0
-    """How long the caller then waited for their rewards."""
+    """How long the caller waited for rewards after everything had been sampled."""
 
-    def after(self, groups: Sequence[GroupHeader], times: Sequence[tuple[float, float]]) -> Throughput:
-        """Return the throughput of `groups`, by when each was asked for and sampled.
+    @property
+    def tokens_per_s(self) -> float:
+        return self.tokens / self.seconds if self.seconds > 0 else 0.0
 
-        Of sampling that ran ahead only the time since the groups before counts.
+    def after(self, groups: Sequence[GroupHeader], times: Sequence[tuple[float, float]], asked: float) -> Throughput:
+        """Return the throughput after one more round of `groups`.
+
+        If sampling ran ahead, only the time since the groups before counts, unless these came before those were done.
+
+        Args:
+            times: when each group was requested, and when it had been sampled.
+            asked: when the caller began to wait for them. What was graded before that was not waited for.
         """
         if not groups:
             return self
-        sampled = max(end for _, end in times)
-        seconds = sampled - max(self.sampled, min(submitted for submitted, _ in times))
-        tokens = sum(group.num_completion_tokens for group in groups)
-        return Throughput(sampled, tokens / seconds if seconds > 0 else 0.0, time.monotonic() - sampled)
+        now, first, sampled = time.monotonic(), min(start for start, _ in times), max(end for _, end in times)
+        since = first if sampled <= self.sampled else max(self.sampled, first)
+        return Throughput(
+            sampled,
+            self.tokens + sum(group.num_completion_tokens for group in groups),
+            self.seconds + sampled - since,
+            self.reward_wait_s + now - max(sampled, asked),
+        )
+
+    def next_step(self) -> Throughput:
+        """Return the throughput before the first groups of the next step."""
+        return Throughput(self.sampled)

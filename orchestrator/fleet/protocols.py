@@ -29,7 +29,7 @@ class Rollouts(Protocol):
         ...
 
     def metrics(self) -> dict[str, float]:
-        """Return metrics of the last `gather`, and of what is in flight now."""
+        """Return metrics of what was gathered since the last call, and of what is in flight now."""
         ...
 
 

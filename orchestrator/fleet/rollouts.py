@@ -73,7 +73,9 @@ class RolloutStream:
     def collect(self, request: SamplingRequest) -> list[Group]:
         """Submit, gather, and fetch tokens and texts."""
         self.submit(request)
-        gathered = self.gather(request.prompts)
+        # An evaluation is not part of a step's sampling.
+        before, gathered = self._throughput, self.gather(request.prompts)
+        self._throughput = before
         packed: list[PackedGroup] = ray.get([group.reference for group in gathered])
         return [each.unpack().scored(group.rewards) for each, group in zip(packed, gathered, strict=True)]
 
@@ -90,7 +92,7 @@ class RolloutStream:
         that happens too often, or nothing is finished for `rollout.stall_timeout_s`.
         """
         self._watchdog.moved()
-        missing = {prompt.id for prompt in prompts}
+        asked, missing = time.monotonic(), {prompt.id for prompt in prompts}
         while missing := missing - self._scored.keys():
             if not self._generators.serving and not missing <= self._sampled.keys():
                 self._wait_for_a_generator()
@@ -100,7 +102,7 @@ class RolloutStream:
             if self._watchdog.quiet_for_s > self._config.stall_timeout_s:
                 self._report_stall(missing)
         groups = [self._scored.pop(prompt.id) for prompt in prompts]
-        self._throughput = self._throughput.after(groups, [self._sampled.pop(prompt.id) for prompt in prompts])
+        self._throughput = self._throughput.after(groups, [self._sampled.pop(each.id) for each in prompts], asked)
         return groups
 
     def refs(self) -> list[Any]:
@@ -112,7 +114,8 @@ class RolloutStream:
     def advance(self, ready: Sequence[Any]) -> None:
         """Handle what is `ready`, and look after the generators. Never waits."""
         streams = [(stream, self._streams[stream]) for stream in ready if stream in self._streams]
-        self._take([(name, reference) for stream, name in streams for reference in self._arrived(stream)])
+        if streams:
+            self._take([(name, reference) for stream, name in streams for reference in self._arrived(stream)])
         if self._calls.poll(ready):
             self._watchdog.moved()
         for group in self._rewards.poll():
@@ -158,11 +161,12 @@ class RolloutStream:
         self._scored.clear()
 
     def metrics(self) -> dict[str, float]:
-        """Return how fast the last `gather` was sampled, how long it waited for rewards, and what is there now."""
+        """Return how fast groups came since the last call, how long rewards were waited for, and what is there now."""
+        throughput, self._throughput = self._throughput, self._throughput.next_step()
         peaks = {"generator": self._heartbeats.peak_gib, "reward_worker": self._rewards.peak_gib}
         return {
-            "rollout/tokens_per_s": self._throughput.tokens_per_s,
-            "time/reward_wait_s": self._throughput.reward_wait_s,
+            "rollout/tokens_per_s": throughput.tokens_per_s,
+            "time/reward_wait_s": throughput.reward_wait_s,
             "system/in_flight_groups": float(len(self._queue) + sum(map(len, self._in_flight.values()))),
             "system/generators": float(len(self._generators.serving)),
             "system/generator_restarts": float(self._generators.restarts),

@@ -25,6 +25,8 @@ class FakeGenerator:
 
 
 class FakeGenerators:
+    restarts = 0
+
     def __init__(self, count: int) -> None:
         self.serving = {f"generator-{index}": FakeGenerator() for index in range(count)}
         self.lost: list[str] = []
@@ -38,7 +40,7 @@ class FakeGenerators:
 
 
 class FakePool:
-    is_full = False
+    is_full, num_pending, restarts, peak_gib = False, 0, 0, 0.0
 
     def refs(self):
         return ["a reward worker"]
@@ -177,3 +179,22 @@ def test_a_pool_that_is_behind_is_given_nothing_more(stream, pool) -> None:
     assert len(stream.refs()) == 3
     pool.is_full = True
     assert stream.refs() == ["a reward worker"], "finished groups wait with the generators"
+
+
+def test_a_step_is_measured_without_the_evaluation_before_it(stream, monkeypatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("orchestrator.fleet.rollouts.time.monotonic", lambda: now)
+    fetched = SimpleNamespace(unpack=lambda: SimpleNamespace(scored=lambda rewards: "fetched"))
+    monkeypatch.setattr("orchestrator.fleet.rollouts.ray.get", lambda found: [fetched] * len(found))
+    stream.submit = lambda request: None
+    group = lambda prompt: SimpleNamespace(num_completion_tokens=100, reference=None, rewards=())  # noqa: E731
+    asked = request(0, 3).prompts
+    stream._scored = {prompt.id: group(prompt) for prompt in asked}
+    stream._sampled = dict(zip([prompt.id for prompt in asked], [(0.0, 10.0), (10.0, 90.0), (0.0, 20.0)], strict=True))
+    stream.gather(asked[:1])
+    assert stream.metrics()["rollout/tokens_per_s"] == 10.0
+    assert stream.collect(SimpleNamespace(prompts=asked[1:2])) == ["fetched"]
+    stream.gather(asked[2:])
+    metrics = stream.metrics()
+    assert metrics["rollout/tokens_per_s"] == 10.0 and metrics["time/reward_wait_s"] == 0.0
+    assert stream.metrics()["rollout/tokens_per_s"] == 0.0
