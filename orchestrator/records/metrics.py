@@ -33,7 +33,7 @@ def reward_metrics(rewards: Sequence[Reward]) -> dict[str, float]:
     values |= {name: [part.value for part in found] for name, found in parts.items()}
     return {
         **{f"reward/{name}": mean(found) for name, found in values.items()},
-        **{f"reward/std/{name}": float(np.std(found)) for name, found in values.items()},
+        **{f"reward/std/{name}": deviation(found) for name, found in values.items()},
         **{f"reward/failed/{name}": mean(part.status != "ok" for part in found) for name, found in parts.items()},
         f"reward/{RIGHT_UNTAGGED}": min(1.0, UNTAGGED_ONE_IN * sum(part.value for part in untagged) / len(rewards)),
         **{f"reward/logged/{name}": mean(values) for name, values in logged_figures(rewards).items()},
@@ -143,6 +143,11 @@ def mixture_metrics(groups: Sequence[GroupHeader]) -> dict[str, float]:
 
 def mean(values: Iterable[float]) -> float:
     return float(np.mean([float(value) for value in values]))
+
+
+def deviation(values: Sequence[float]) -> float:
+    """Return the standard deviation; exactly 0 for equal values, of which `np.std` may leave 1e-17."""
+    return float(np.std(values)) if max(values) > min(values) else 0.0
 
 
 class Clock:

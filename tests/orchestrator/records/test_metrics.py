@@ -4,6 +4,8 @@ from dataclasses import replace
 
 import pytest
 
+from orchestrator.config.recipe import load
+from orchestrator.records.health.replay import replay
 from orchestrator.records.metrics import Clock, rollout_metrics
 from rewards.function import RIGHT_UNTAGGED
 from rollout.types.completions import Reward, RewardPart
@@ -40,6 +42,21 @@ def test_what_never_varies_and_what_fails_is_seen_by_part() -> None:
     assert metrics["reward/std/answer_tags"] == 0.0 < metrics["reward/std/correctness"]
     assert metrics["reward/std/total"] == pytest.approx(0.9 * metrics["reward/std/correctness"])
     assert (metrics["reward/failed/correctness"], metrics["reward/failed/answer_tags"]) == (0.5, 0.0)
+
+
+def test_a_part_that_never_varies_has_no_deviation_at_all_and_is_reported() -> None:
+    """The alarms compare with 0, and np.std of 64 rewards of 0.1 is 1e-17."""
+    config = load("countdown-tiny", ["rewards.weights.correctness=1", "health.steps=1"])
+    groups = [scored_group(name, [False] * 32) for name in "ab"]
+    metrics = rollout_metrics(groups)
+    assert metrics["reward/total"] == pytest.approx(0.1) and metrics["reward/std/total"] == 0.0
+    tenth = tuple(
+        replace(each, total=each.total + 0.1, parts=(*each.parts, RewardPart("own", 0.1)))
+        for each in scored_group("a", [True, False] * 32).rewards
+    )
+    varied = rollout_metrics([scored_group("a", [True, False] * 32).scored(tenth)])
+    paid = config.model_copy(update={"rewards": config.rewards.model_copy(update={"weights": {"own": 1.0}})})
+    assert "constant_part" in replay([varied | {"step": 1.0}], paid)
 
 
 def test_right_answers_without_tags_are_estimated_as_a_share_of_all_completions() -> None:
