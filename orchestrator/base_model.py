@@ -15,6 +15,7 @@ from learner.backend.file_digests import file_digest
 from orchestrator.config.schema import RunConfig
 from orchestrator.model_source import PolicyError, is_gguf, located
 from orchestrator.plan.model_shapes import CONFIG_KEYS, UnknownShapeError, check_adapters, check_split, shape_of
+from orchestrator.records.final_model import note_step
 from rollout.supervised.pairs import digest_of_file
 from rollout.types.paths import from_home
 
@@ -209,8 +210,8 @@ def cached_model(folder: Path) -> Iterator[Path]:
                 raise
 
 
-def export_whole(learner: Exporting, folder: Path) -> None:
-    """Export to a temporary folder, then replace `folder` by it, so that `folder` never has a part of a model.
+def export_whole(learner: Exporting, folder: Path, step: int) -> None:
+    """Export the model of `step` aside, then replace `folder` by it, so that `folder` never has a part of a model.
 
     Raises ModelFolderError if the disk refuses.
     """
@@ -218,6 +219,7 @@ def export_whole(learner: Exporting, folder: Path) -> None:
     advice = "and start the same command again: it exports the last checkpoint, which is complete"
     with nothing_torn(aside, folder, advice):
         learner.export(aside)
+        note_step(aside, step)
         shutil.rmtree(folder, ignore_errors=True)
         aside.rename(folder)
 

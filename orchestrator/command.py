@@ -21,6 +21,7 @@ from orchestrator.interrupt import Interrupt
 from orchestrator.plan.run_plan import print_rows
 from orchestrator.records.checkpoints import MANIFEST, Checkpoint, Checkpoints
 from orchestrator.records.files.log_file import kept_log
+from orchestrator.records.final_model import step_of_model
 from orchestrator.records.origin.fingerprints import Fingerprints, check_changes
 from orchestrator.records.run_directory import RunDirectory, RunDirectoryError
 from orchestrator.records.trackers.beside import trackers_beside
@@ -194,6 +195,8 @@ class Command(ABC, Generic[Inputs]):
     def _is_exported(self, latest: Checkpoint) -> bool:
         """Return whether `final/` is of the `latest` checkpoint, and not of a shorter run that was trained on since."""
         final, manifest = self.directory.final, latest.folder / MANIFEST
+        if (step := step_of_model(final)) is not None:
+            return step == latest.step
         return final.exists() and final.stat().st_mtime >= manifest.stat().st_mtime
 
     def _refuse_fewer_steps(self, latest: Checkpoint | None) -> None:

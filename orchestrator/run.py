@@ -225,7 +225,7 @@ def train_and_export(
         is_complete = last_step == config.num_steps
         if not is_complete and not health.is_hopeless:
             return Ending.INTERRUPTED
-        export_whole(fleet.learner, directory.final)
+        export_whole(fleet.learner, directory.final, last_step)
         return Ending.COMPLETE if is_complete else Ending.HOPELESS
 
     def begin_again() -> None:

@@ -126,7 +126,7 @@ class SupervisedCommand(Command[SupervisedInputs]):
             last_step = restore(self.checkpoints.verify_latest(), learner, inputs)
             last_step = self._fit(learner, inputs, tracker, interrupt, last_step)
             if last_step == self.num_steps:
-                export_whole(learner, self.directory.final)
+                export_whole(learner, self.directory.final, last_step)
             return last_step
 
         def begin_again() -> None:
@@ -146,7 +146,7 @@ class SupervisedCommand(Command[SupervisedInputs]):
                 show(step, metrics)
                 tracker.log(step, metrics)
                 if is_leaving or step % self.config.checkpoint.every_steps == 0:
-                    self.checkpoints.save(step, learner, {SUPERVISED_STATE: inputs.examples.state()})
+                    self.checkpoints.save(step, learner, {SUPERVISED_STATE: inputs.examples.state()}, tracker.flush)
 
             return fit(learner, inputs.examples, self.config.warm_start, interrupt, after_step, last_step)
 

@@ -13,6 +13,7 @@ from orchestrator.config.recipe import ConfigError
 from orchestrator.push.card import card_of
 from orchestrator.push.folder import CARD, differing, files_of, write_folder
 from orchestrator.push.hub import check_name, hub_token, upload
+from orchestrator.records.final_model import has_model_of, step_of_model
 from orchestrator.records.health.replay import was_stopped
 from orchestrator.records.run_files import is_supervised
 from orchestrator.report.reading.recorded_run import RecordedRun, read_run
@@ -89,7 +90,10 @@ def finished(directory: str) -> RecordedRun:
     run, num_steps = steps_of(read_run(Path(from_home(directory))))
     if run.state != "complete":
         state = f"the run {run.name!r} is at step {run.last_step} of {num_steps}"
-        missing = "" if (run.path / "final").exists() else " and has no final/"
+        final = run.path / "final"
+        missing = "" if final.exists() else " and has no final/"
+        if not missing and not has_model_of(final, run.last_step):
+            missing = f", and final/ holds the model of step {step_of_model(final)}"
         raise ConfigError(f"{state}{missing}, so there is no finished model to upload: {what_to_do(run)}")
     names = {file.name for file in files_of(run.path / "final")}
     if "config.json" not in names or not any(name.endswith(".safetensors") for name in names):

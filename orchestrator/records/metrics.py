@@ -131,14 +131,15 @@ def solved_metrics(groups: Sequence[GroupHeader]) -> dict[str, float]:
 
 
 def mixture_metrics(groups: Sequence[GroupHeader]) -> dict[str, float]:
-    """Return the share and the pass rate of each entry of a mixture; empty if there is only one entry."""
+    """Return the share of each entry of a mixture, and its pass rate if answers are right or wrong; empty for one."""
     if len({group.prompt.source for group in groups}) == 1:
         return {}
-    rates: dict[str, list[float]] = {}
+    rates: dict[str, list[float | None]] = {}
     for group in groups:
-        rates.setdefault(group.prompt.source, []).append(group.pass_rate or 0.0)
+        rates.setdefault(group.prompt.source, []).append(group.pass_rate)
     shares = {f"rollout/share/{source}": len(found) / len(groups) for source, found in rates.items()}
-    return shares | {f"reward/correctness/{source}": mean(found) for source, found in rates.items()}
+    graded = {source: [rate for rate in found if rate is not None] for source, found in rates.items()}
+    return shares | {f"reward/correctness/{source}": mean(found) for source, found in graded.items() if found}
 
 
 def mean(values: Iterable[float]) -> float:

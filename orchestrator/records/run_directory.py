@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import logging
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import zip_longest
@@ -109,6 +110,11 @@ class RunDirectory:
         """Append one line to metrics.jsonl."""
         with self.writing(), self._metrics_file.open("a") as file:
             file.write(to_json({"step": step} | dict(metrics)) + "\n")
+
+    def sync_metrics(self) -> None:
+        """Return when metrics.jsonl is on the disk, as a checkpoint's files are: power may fail after they are."""
+        with self.writing(), self._metrics_file.open("ab") as file:
+            os.fsync(file.fileno())
 
     def metrics(self) -> list[dict[str, float]]:
         """Return the lines of metrics.jsonl, null as NaN, without a partial line that a killed process left."""

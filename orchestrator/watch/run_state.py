@@ -13,6 +13,7 @@ from typing import Any, Literal
 import zstandard
 
 from orchestrator.records.files.lock_holder import LockHolder
+from orchestrator.records.final_model import has_model_of
 from orchestrator.records.health.replay import was_stopped
 from orchestrator.records.metrics_tail import MetricsTail
 from orchestrator.records.run_files import RunFiles, asked_steps
@@ -103,7 +104,7 @@ class RunReader:
         )
 
     def _phase(self, holder: LockHolder, rows: Sequence[Mapping[str, float]], is_done: bool) -> Phase:
-        has_model = (self._run.path / "final").exists()
+        has_model = has_model_of(self._run.path / "final", int(rows[-1]["step"]) if rows else 0)
         if is_done and has_model:
             return "complete"
         if holder.is_elsewhere:

@@ -91,13 +91,19 @@ def test_fewer_steps_than_were_done_are_refused_where_their_model_is_not(tmp_pat
     assert (final / "step").read_text() == "3"
 
 
-def test_a_model_of_fewer_steps_than_were_done_since_is_exported_anew(tmp_path: Path) -> None:
-    """The run was made longer, and left before its new end: final/ is still the model of the old one."""
+@pytest.mark.parametrize("is_noted", [True, False])
+def test_a_model_of_fewer_steps_than_were_done_since_is_exported_anew(tmp_path: Path, is_noted: bool) -> None:
+    """The run was made longer, and left before its new end: final/ is still the model of the old one.
+
+    In a copy of the run's folder it may be the newer one. Earlier versions did not note its step.
+    """
     assert of(tmp_path, 3).run() is Ending.COMPLETE
     longer = of(tmp_path, 8)
     longer.checkpoints.save(5, longer, {})
-    old = longer.checkpoints.latest().folder.stat().st_mtime - 60
-    os.utime(longer.directory.final, (old, old))
+    copied = longer.checkpoints.latest().folder.stat().st_mtime + (60 if is_noted else -60)
+    if not is_noted:
+        (longer.directory.final / "step").unlink()
+    os.utime(longer.directory.final, (copied, copied))
     with pytest.raises(RunDirectoryError, match="num_steps = 4 is below step 5"):
         of(tmp_path, 4).run()
     assert of(tmp_path, 5).run() is Ending.COMPLETE

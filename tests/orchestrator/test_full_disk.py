@@ -11,6 +11,7 @@ from rich.console import Console
 from orchestrator.base_model import ModelFolderError, base_model, export_whole
 from orchestrator.config.recipe import load
 from orchestrator.interrupt import Interrupt
+from orchestrator.records.final_model import has_model_of
 from orchestrator.records.run_directory import RunDirectory
 from orchestrator.records.trackers.files import FileTracker
 from orchestrator.sft import SupervisedCommand, SupervisedInputs
@@ -85,11 +86,16 @@ def test_a_warm_start(tmp_path) -> None:
 
 def test_an_export_keeps_the_model_of_before(tmp_path) -> None:
     learner, final = Teaching(load("countdown-tiny")), tmp_path / "final"
-    export_whole(learner, final)
+    export_whole(learner, final, 1)
     (final / "of").write_text("before")
     with full_disk(500), pytest.raises(ModelFolderError, match=r"final: File too large.*exports the last checkpoint"):
-        export_whole(learner, final)
-    assert files_below(tmp_path) == {"final", "final/of", "final/config.json", "final/model.safetensors"}
+        export_whole(learner, final, 2)
+    assert files_below(tmp_path) == {
+        f"final{name}" for name in ("", "/of", "/step", "/config.json", "/model.safetensors")
+    }
+    assert not has_model_of(final, 2) and has_model_of(final, 1) and not has_model_of(tmp_path / "none", 1)
+    export_whole(learner, final, 2)
+    assert has_model_of(final, 2)
 
 
 @pytest.mark.parametrize(

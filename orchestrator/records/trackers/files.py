@@ -38,6 +38,7 @@ class FileTracker(Tracker):
     def flush(self) -> None:
         if self._recorder is not None:
             self._recorder.flush()
+        self._directory.sync_metrics()
 
     def close(self) -> None:
         if self._recorder is not None:

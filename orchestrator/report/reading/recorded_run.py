@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from orchestrator.records.files.lock_holder import LockHolder
+from orchestrator.records.final_model import has_model_of
 from orchestrator.records.run_files import RunFiles, asked_steps, is_supervised
 
 Row = dict[str, float]
@@ -114,6 +115,6 @@ def step_files(folder: Path) -> dict[int, Path]:
 def state_of(files: RunFiles, rows: Sequence[Row]) -> State:
     """Return whether a run is complete, is going on on this machine, or ended before its last step."""
     last_step = max((int(row["step"]) for row in rows), default=0)
-    if (files.path / "final").exists() and last_step == (asked_steps(files.config, rows) or last_step):
+    if has_model_of(files.path / "final", last_step) and last_step == (asked_steps(files.config, rows) or last_step):
         return "complete"
     return "going on" if LockHolder.read(read_text(files.path / ".lock")).lives else "ended early"

@@ -172,7 +172,7 @@ def test_a_learner_that_is_lost_in_the_export_is_built_anew_and_exports(events, 
     learner, exports, config = Losing(events), [], load("countdown-tiny")
     learner.begin()
 
-    def export(learner, folder) -> None:
+    def export(learner, folder, step) -> None:
         exports.append(folder)
         if len(exports) == 1:
             raise LearnerLostError("learner-0 died during export")
@@ -204,7 +204,7 @@ def test_a_run_that_is_stopped_as_hopeless_is_exported_and_one_that_is_interrupt
     rows = [{"step": step, "reward/total": 0.0, "rollout/groups_without_spread": 1.0} for step in range(num_wrong)]
     exports = []
     monkeypatch.setattr(run, "train", lambda *_: last_step)
-    monkeypatch.setattr(run, "export_whole", lambda learner, folder: exports.append(folder))
+    monkeypatch.setattr(run, "export_whole", lambda learner, folder, step: exports.append(folder))
     kept = SimpleNamespace(state=dict, metrics=lambda: rows, final=tmp_path, learner=Losing([]))
     found = run.train_and_export(config, kept, kept, kept, kept, None, Health(config), None)
     assert found is ending and exports == ([] if ending is Ending.INTERRUPTED else [tmp_path])

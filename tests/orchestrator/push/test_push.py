@@ -194,6 +194,11 @@ def test_what_cannot_be_given_away_is_said_before_anything_is_written(tmp_path: 
     (run / "config.json").write_text(json.dumps(found | {"num_steps": 9}))
     assert main(["push", str(run), "me/my-model"]) == 2
     assert "at step 4 of 9, so there is no finished model" in capsys.readouterr().err
+    (run / "config.json").write_text(json.dumps(found))
+    (run / "final" / "step").write_text("3\n")  # the run was killed before the model of step 4 was exported
+    assert main(["push", str(run), "me/my-model"]) == 2
+    assert "at step 4 of 4, and final/ holds the model of step 3, so there is no" in capsys.readouterr().err
+    (run / "config.json").write_text(json.dumps(found | {"num_steps": 9}))
     shutil.rmtree(run / "final")
     assert main(["push", str(run), "me/my-model", "--dry-run"]) == 2
     error = capsys.readouterr().err

@@ -59,6 +59,16 @@ def test_a_part_that_never_varies_has_no_deviation_at_all_and_is_reported() -> N
     assert "constant_part" in replay([varied | {"step": 1.0}], paid)
 
 
+def test_an_entry_whose_answers_are_neither_right_nor_wrong_has_no_pass_rate() -> None:
+    """A pass rate of 0 would say that all its answers are wrong."""
+    named = [scored_group(name, [True, False]) for name in ("countdown", "essays")]
+    one, other = (replace(group, prompt=replace(group.prompt, source=group.prompt.id)) for group in named)
+    other = other.scored(tuple(Reward(0.5, (RewardPart("own", 0.5),)) for _ in other.completions))
+    metrics = rollout_metrics([one, other])
+    assert metrics["reward/correctness/countdown"] == metrics["rollout/share/essays"] == 0.5
+    assert "reward/correctness/essays" not in metrics
+
+
 def test_right_answers_without_tags_are_estimated_as_a_share_of_all_completions() -> None:
     untagged = [replace(reward(False), parts=(*reward(False).parts, RewardPart(RIGHT_UNTAGGED, x))) for x in (1.0, 0.0)]
     group = scored_group("a", [False] * 32)

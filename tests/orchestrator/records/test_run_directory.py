@@ -16,6 +16,7 @@ from orchestrator.config.schema import RunConfig
 from orchestrator.evaluate.models import config_for
 from orchestrator.records.files.log_file import LogFile, kept_log
 from orchestrator.records.run_directory import RunDirectory, RunDirectoryError, read_records
+from orchestrator.records.trackers.files import FileTracker
 from tests.support.full_disk import files_below, full_disk
 from tests.support.groups import scored_group
 
@@ -48,6 +49,18 @@ def test_metrics_and_rollouts_survive_and_a_torn_line_is_left_out(config) -> Non
     record = directory.read_rollouts(2)[0]
     assert (record["prompt_id"], record["reward"], record["advantage"]) == ("p2", 1.0, 0.7)
     assert record["parts"]["correctness"] == {"value": 1.0, "status": "ok"}
+
+
+def test_a_checkpoint_is_sealed_when_the_metrics_before_it_are_on_the_disk(config, monkeypatch) -> None:
+    """After a power failure the run would resume there, with a hole in its metrics."""
+    directory, synced = RunDirectory(config).open(), []
+    monkeypatch.setattr(os, "fsync", lambda number: synced.append(Path(f"/proc/self/fd/{number}").readlink().name))
+    tracker = FileTracker(directory, config)
+    tracker.flush()  # before the first step
+    tracker.log(1, {"reward/total": 0.5})
+    synced.clear()
+    tracker.flush()
+    assert synced == ["metrics.jsonl"]
 
 
 def test_the_same_name_with_other_settings_is_refused_and_says_which(config, tmp_path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from orchestrator.records.final_model import note_step
 from orchestrator.records.run_directory import read_records
 from orchestrator.watch.printable import printable
 from orchestrator.watch.run_state import MAX_RECORD, RunReader
@@ -71,6 +72,8 @@ def test_a_run_without_a_step_yet_and_one_of_sft_are_shown_too(run: WrittenRun) 
         (lambda run: run.hold(host="elsewhere"), "trained by process .* on elsewhere; last written 0:0. ago"),
         (lambda run: run.hold(pid=finished_pid()), "stopped: the same command resumes it"),
         (lambda run: (run.path / "final").mkdir(), "complete"),
+        (lambda run: exported(run, 10), "complete"),
+        (lambda run: exported(run, 9), "stopped: the same command resumes it"),
         (lambda run: (run.path / ".lock").unlink(), "stopped"),
     ],
 )
@@ -87,6 +90,12 @@ def test_a_run_that_was_stopped_as_hopeless_is_not_said_to_be_resumed(tmp_path: 
     (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     text = " ".join(shown(run).split())
     assert "stopped as hopeless: raise health.stop_after" in text and "resumes it" not in text
+
+
+def exported(run: WrittenRun, step: int) -> None:
+    run.hold(pid=finished_pid())
+    (run.path / "final").mkdir()
+    note_step(run.path / "final", step)
 
 
 def finished_pid() -> int:
