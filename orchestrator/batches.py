@@ -7,6 +7,7 @@ when they are taken from the stream, never by the speed of generators. So a resu
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import repeat
@@ -19,7 +20,9 @@ from orchestrator.config.schema import RunConfig
 from orchestrator.fleet.protocols import Rollouts
 from orchestrator.records.trackers.base import LearnedGroup
 from rollout.prompts.stream import PromptStream
+from rollout.rows.json_text import json_text
 from rollout.types.completions import RemoteGroup
+from rollout.types.numbers import written_float
 from rollout.types.prompts import Prompt
 from rollout.types.sampling import SamplingRequest
 
@@ -146,11 +149,14 @@ def check_staleness(groups: Sequence[RemoteGroup], step: int, max_staleness: int
 
 
 def as_json(prompt: Prompt) -> dict[str, Any]:
-    return asdict(prompt) | {"token_ids": prompt.token_ids.tolist(), "answer": dict(prompt.answer)}
+    # A number of the answer keeps the digits with which it was written, by which some graders compare: 2.50.
+    return asdict(prompt) | {"token_ids": prompt.token_ids.tolist(), "answer": json_text(prompt.answer)}
 
 
 def from_json(row: Mapping[str, Any]) -> Prompt:
     fields = dict(row) | {"token_ids": np.array(row["token_ids"], dtype=np.int32)}
+    if isinstance(fields["answer"], str):  # an object in checkpoints before format 3
+        fields["answer"] = json.loads(fields["answer"], parse_float=written_float)
     if "task" in fields:  # the name of the grader in checkpoints before format 2
         fields["grader"] = fields.pop("task")
     return Prompt(**fields)

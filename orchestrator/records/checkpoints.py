@@ -19,8 +19,9 @@ from orchestrator.records.files.atomic_file import write_atomically
 logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
-FORMAT = 2
-"""Version of the manifest's content. A manifest without a version has the first one, which is read in the same way."""
+FORMAT = 3
+"""Version of the manifest's content. A manifest without a version has the first one. All are read in the same way, but
+for prompts in flight, which batches.py reads."""
 CHECKPOINT_NAME = re.compile(r"step_[0-9]{6,}")
 VISIBLE_S = 60.0
 """Seconds within which a file that another node wrote must be visible on this node."""

@@ -5,8 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from orchestrator.batches import StaleGroupError, StepBatches
+from orchestrator.batches import StaleGroupError, StepBatches, as_json, from_json
 from orchestrator.config.recipe import load
+from rewards.tasks.exact_match import score
+from rollout.types.numbers import written_float
 from rollout.types.prompts import Prompt
 from tests.support.groups import scored_group
 
@@ -98,6 +100,18 @@ def test_a_resumed_run_asks_again_for_what_was_in_flight(last: int) -> None:
         assert (before.answer, before.grader, before.text) == (now.answer, now.grader, now.text)
     assert run(resumed, again, range(last + 1, 6)) == expected
     assert trained[1] == ["train/0", "train/6"], "the prompt without spread is replaced by one beyond those in flight"
+
+
+def test_a_prompt_in_flight_is_graded_as_before_when_the_run_is_resumed() -> None:
+    """Its reference is compared as it was written in the rows; before format 3 the state had it as a number."""
+    reference = {"answer": written_float("2.50"), "options": {"a": [1, None, "ü\ud800"]}}
+    prompt = Prompt("train/0", np.arange(3, dtype=np.int32), "how much?", "exact_match", reference)
+    resumed = from_json(json.loads(json.dumps(as_json(prompt))))
+    right = "<answer>2.50</answer>"
+    assert score(right, resumed.answer) == score(right, prompt.answer) == {"correctness": 1.0}
+    assert resumed.answer == reference
+    earlier = from_json(as_json(prompt) | {"answer": {"answer": 2.5}})
+    assert earlier.answer == {"answer": 2.5}
 
 
 def test_a_generator_with_other_weights_than_allowed_stops_the_run() -> None:
