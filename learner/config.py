@@ -87,7 +87,7 @@ class LoraConfig(Settings, frozen=True):
     """The adapters' product is scaled by ``alpha / rank``. Twice the rank is a usual choice."""
     target_modules: tuple[str, ...] | Literal["all-linear"] = "all-linear"
     """Names of the linear layers that get an adapter, such as ``["q_proj", "v_proj"]``; ``all-linear``: all but the LM
-    head."""
+    head. Experts that are stored as one tensor are not linear layers, and stay frozen."""
 
     @field_validator("target_modules")
     @classmethod

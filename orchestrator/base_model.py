@@ -7,14 +7,13 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
 from learner.backend.file_digests import file_digest
 from orchestrator.config.schema import RunConfig
 from orchestrator.model_source import PolicyError, is_gguf, located
-from orchestrator.plan.model_shapes import CONFIG_KEYS, UnknownShapeError, check_adapters, check_split, shape_of
 from orchestrator.records.final_model import note_step
 from rollout.supervised.pairs import digest_of_file
 from rollout.types.paths import from_home
@@ -99,50 +98,6 @@ def load_tokenizer(model: str) -> Any:
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(model)
-
-
-def max_positions(model: str) -> int | None:
-    """Return the longest sequence, in tokens, for which the model has positions; None if its config has no limit."""
-    from transformers import AutoConfig
-
-    config = AutoConfig.from_pretrained(model).get_text_config()
-    positions: int | None = getattr(config, "max_position_embeddings", None)
-    rope = getattr(config, "rope_parameters", None) or {}
-    # With these two scalings of rotary embeddings, max_position_embeddings is the number before scaling.
-    if positions is not None and rope.get("rope_type") in ("linear", "dynamic"):
-        return int(positions * (rope.get("factor") or 1))
-    return positions
-
-
-def check_model_fits(config: RunConfig, base: str) -> None:
-    """Check context, adapters and tensor parallelism now; engines and learner would refuse them only after minutes.
-
-    Raises PolicyError or ConfigError.
-    """
-    from transformers import AutoConfig
-
-    check_context(config, base)
-    model_config = AutoConfig.from_pretrained(base).get_text_config()
-    sizes = {key: getattr(model_config, key, None) for key in CONFIG_KEYS}
-    check_split(sizes, config.rollout.tensor_parallel_size, base)
-    if config.model.lora is not None:
-        with suppress(UnknownShapeError):  # for other architectures only peft knows the layers
-            check_adapters(shape_of(config.model), config.model.lora)
-
-
-def check_context(config: RunConfig, model: str) -> None:
-    """Raise PolicyError if the model does not have enough positions for the longest prompt and completion."""
-    positions = max_positions(model)
-    if positions is not None and config.max_model_len > positions:
-        observed = config.environment.max_observed_tokens
-        and_observed = f" and environment.max_observed_tokens = {observed}" if config.environments else ""
-        raise PolicyError(
-            f"{model!r} has positions for {positions} tokens (max_position_embeddings), but a prompt of up to "
-            f"{config.prompts.max_prompt_tokens} and sampling.max_completion_tokens = "
-            f"{config.sampling.max_completion_tokens}{and_observed} take {config.max_model_len}: lower "
-            "sampling.max_completion_tokens, shorten the prompts (and prompts.max_prompt_tokens), or choose a model "
-            "with a longer context"
-        )
 
 
 def warm_start_folder(config: RunConfig, left_out: str = "") -> Path:

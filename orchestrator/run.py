@@ -12,13 +12,14 @@ from typing import Any
 from rich.console import Console
 
 from learner.memory import reference_kind
-from orchestrator.base_model import base_model, check_model_fits, export_whole, load_tokenizer
+from orchestrator.base_model import base_model, export_whole, load_tokenizer
 from orchestrator.command import Command, Ending, log_peak_memory
 from orchestrator.config.schema import RunConfig
 from orchestrator.evaluate.evaluation import check_held_out
 from orchestrator.fleet.fleet import RayFleet
 from orchestrator.inspection import Fault, leave_out_bad_rows, record_left_out, reference_checks
 from orchestrator.interrupt import Interrupt
+from orchestrator.model_fits import check_model_fits
 from orchestrator.plan.run_plan import plan
 from orchestrator.records.checkpoints import Checkpoint, Checkpoints
 from orchestrator.records.health.monitor import Health

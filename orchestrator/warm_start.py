@@ -13,11 +13,12 @@ from rich.console import Console
 from rich.progress import Progress
 
 from learner.config import ModelConfig, WarmStartConfig
-from orchestrator.base_model import cached_model, max_positions, warm_start_folder
+from orchestrator.base_model import cached_model, warm_start_folder
 from orchestrator.config.resolve import ResolvedRun
 from orchestrator.config.schema import RunConfig
 from orchestrator.fleet.learner_group import LearnerGroup
 from orchestrator.interrupt import Interrupt
+from orchestrator.model_fits import max_positions
 from orchestrator.records.metrics import Clock
 from rollout.prompts.held_out import HeldOutQuestions
 from rollout.supervised.examples import Examples, PairExamples, TraceExamples

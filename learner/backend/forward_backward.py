@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from learner.algorithm.losses import Stats
 from learner.algorithm.objective import ObjectiveFunction
@@ -34,9 +35,7 @@ class Backend:
         join_ranks(rank)
         limit_memory(config.gpu_memory_fraction)
         if config.gradient_checkpointing:
-            policy.model.gradient_checkpointing_enable({"use_reentrant": False})
-            # transformers recomputes in training mode only; from_pretrained leaves the model in evaluation mode.
-            policy.model.train()
+            recompute_activations(policy)
         self.rank = rank
         self.num_microbatches = 0
         """Number of microbatches that this rank has computed, with or without backward pass: its progress."""
@@ -145,6 +144,16 @@ class Backend:
             self._clipped_norm = float(torch.nn.utils.clip_grad_norm_(self.policy.parameters(), max_grad_norm))
 
         self.engine.optimizer.register_step_pre_hook(clip)
+
+
+def recompute_activations(policy: Policy) -> None:
+    """Let the policy's layers keep only their inputs, and compute the rest again in the backward pass."""
+    policy.model.gradient_checkpointing_enable({"use_reentrant": False})
+    for module in policy.model.modules():
+        if isinstance(module, GradientCheckpointingLayer):
+            # transformers recomputes a layer in training mode only. The modules in it stay in evaluation mode, as
+            # from_pretrained leaves them: dropout and noisy routing would make another policy than the sampler's.
+            module.training = True
 
 
 def forget(policy: Policy) -> None:

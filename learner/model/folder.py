@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from accelerate.utils import other
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 OS_ERROR = re.compile(r"\(os error ([0-9]+)\)")
 """The end of an operating system's error in messages of libraries that are written in Rust."""
@@ -29,9 +29,24 @@ def disk_errors(folder: Path) -> Iterator[None]:
 
 def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Write a model that DeepSpeed does not wrap, and its tokenizer. Raises OSError if writing fails."""
-    with disk_errors(folder), _without_deepspeed():
+    with disk_errors(folder), any_generation_config(model, folder), _without_deepspeed():
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
+
+
+@contextmanager
+def any_generation_config(model: PreTrainedModel, folder: Path) -> Iterator[None]:
+    """Write the model's generation config to ``folder`` after the context, as it is.
+
+    ``save_pretrained``, called within the context, refuses one that transformers finds contradictory. Published models
+    have such, for example a temperature without ``do_sample``, which transformers ignores but vLLM uses.
+    """
+    own, model.generation_config = model.generation_config, GenerationConfig()
+    try:
+        yield
+    finally:
+        model.generation_config = own
+    own.to_json_file(folder / "generation_config.json", keys_to_pop=["compile_config"])
 
 
 @contextmanager

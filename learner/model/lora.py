@@ -58,6 +58,11 @@ def _targets(model: PreTrainedModel, config: LoraConfig) -> list[str]:
     head = model.get_output_embeddings()
     layers = [name for name, module in model.named_modules() if isinstance(module, nn.Linear) and module is not head]
     existing = sorted({name.rpartition(".")[2] for name in layers})
+    if not existing:
+        raise ValueError(
+            f"model.lora is set, but {model.name_or_path} is a {type(model).__name__} without linear layers that can "
+            "have an adapter: leave model.lora unset, or use another model"
+        )
     if config.target_modules == "all-linear":
         return existing
     for target in config.target_modules:
@@ -91,16 +96,16 @@ def settings_of(adapters: PeftModel) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Weight:
-    """A parameter under its Hugging Face name, with its adapter if it has one."""
+    """A parameter or buffer under its Hugging Face name, with its adapter if it has one."""
 
     name: str
     """Name in the Hugging Face checkpoint."""
-    parameter: nn.Parameter
+    parameter: Tensor
     adapter: LoraLayer | None = None
     """The adapter that is added to ``parameter``, or None."""
 
     @property
-    def parts(self) -> list[nn.Parameter]:
+    def parts(self) -> list[Tensor]:
         """The parameters that ``value`` is computed from; ZeRO 3 must have gathered them."""
         if self.adapter is None:
             return [self.parameter]
@@ -118,7 +123,8 @@ class Weight:
 def merged_weights(model: PreTrainedModel) -> Iterator[Weight]:
     """Yield the parameters of ``model`` with adapters merged into them, under their names without adapters.
 
-    A tied LM head is yielded once, as the embedding.
+    A tied LM head is yielded once, as the embedding. Last come the buffers that a checkpoint contains, such as the
+    biases with which some models choose experts.
     """
     for name, parameter in model.named_parameters():
         layer, adapted, rest = name.rpartition(".base_layer.")
@@ -127,6 +133,10 @@ def merged_weights(model: PreTrainedModel) -> Iterator[Weight]:
             yield Weight(f"{layer}.{rest}", parameter, adapter)
         elif not _is_adapter(name):
             yield Weight(name, parameter)
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    for name, tensor in model.state_dict().items():
+        if name not in parameters:
+            yield Weight(name, tensor)
 
 
 def adapter_weights(model: PreTrainedModel) -> Iterator[Weight]:

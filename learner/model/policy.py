@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
 from learner.config import ModelConfig
 from learner.microbatches import Microbatch
 from learner.model.attention import decide_attention
 from learner.model.head import check_head
+from learner.model.loading import load_whole
 from learner.model.logprobs import token_scores
 from learner.model.lora import add_adapters, base_fingerprint
 
@@ -122,12 +123,10 @@ def load_policy(folder: Path | str, config: ModelConfig, temperature: float) -> 
     """Load a Hugging Face folder or hub name on the CPU, in ``config.dtype``, with adapters if ``config.lora`` is set.
 
     Raises:
-        ValueError: the model's logits are not only its LM head times the last hidden state, or ``config.lora`` names a
-            layer that it does not have.
+        ValueError: transformers would make a different model of the folder's weights; or the model's logits are not
+            only its LM head times the last hidden state; or ``config.lora`` names a layer that it does not have.
     """
-    model = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=getattr(torch, config.dtype), attn_implementation=resolve_attention(config)
-    )
+    model = load_whole(folder, dtype=getattr(torch, config.dtype), attn_implementation=resolve_attention(config))
     check_head(model, folder)
     policy = Policy(model, temperature)
     if config.lora is not None:

@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers import AutoTokenizer
 
 from learner.backend.forward_backward import Backend
-from learner.model.folder import disk_errors
+from learner.model.folder import any_generation_config, disk_errors
 from learner.model.lora import ADAPTER, Weight, adapter_weights, merged_weights
 from learner.parity import SMALLER_UPDATES
 from rollout.types.publishing import WeightBucket, WeightManifest
@@ -78,10 +78,12 @@ def export(backend: Backend, base_folder: Path | str, folder: Path) -> None:
     adapters_state = _all_tensors(backend, adapter_weights(model))
     if not backend.rank.is_first:
         return
-    if model.config.tie_word_embeddings:
-        state["lm_head.weight"] = state["model.embed_tokens.weight"]
+    embedding = model.get_input_embeddings().weight
+    if model.lm_head.weight is embedding:
+        name = next(name for name, parameter in model.named_parameters() if parameter is embedding)
+        state["lm_head.weight"] = state[name]
     tokenizer = AutoTokenizer.from_pretrained(base_folder)
-    with disk_errors(folder):
+    with disk_errors(folder), any_generation_config(model, folder):
         model.save_pretrained(folder, state_dict=state)
         tokenizer.save_pretrained(folder)
         if backend.policy.adapters is not None:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 from rich.console import Console
 
-from orchestrator.base_model import check_context
 from orchestrator.cluster.layout import EVALUATION
 from orchestrator.cluster.placement import Placement
 from orchestrator.cluster.ray_cluster import ray_cluster
@@ -23,6 +22,7 @@ from orchestrator.evaluate.models import NamedModel, tokenizer_of
 from orchestrator.evaluate.statistics import Difference, paired_difference
 from orchestrator.fleet.fleet import RolloutFleet
 from orchestrator.inspection import leave_out_bad_rows
+from orchestrator.model_fits import check_context
 from rollout.prompts.mixture import Mixture
 from rollout.prompts.stream import PromptStream
 from rollout.types.prompts import Prompt, PromptFormat

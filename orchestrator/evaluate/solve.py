@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.markup import escape
 
-from orchestrator.base_model import check_context, local_model
+from orchestrator.base_model import local_model
 from orchestrator.config.environments import environment_parts
 from orchestrator.config.recipe import ConfigError
 from orchestrator.config.schema import RunConfig
 from orchestrator.evaluate.conversation import converse
 from orchestrator.evaluate.models import config_for, tokenizer_of
+from orchestrator.model_fits import check_context
 from orchestrator.watch.printable import printable
 from rewards.registry import functions_of, load_grader
 from rollout.prompts.decoding import completion_decoder

@@ -77,13 +77,17 @@ class StagingArea:
 
 
 def expected_shapes(model_folder: Path | str) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of the weights of the model in `model_folder`, from its config alone."""
+    """Return the shapes of all weights and saved buffers of the model in `model_folder`, from its config alone.
+
+    A tied LM head is included once, as the embedding.
+    """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(model_folder))
-    return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    tied = {name for name, _ in model.named_parameters(remove_duplicate=False)} - dict(model.named_parameters()).keys()
+    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items() if name not in tied}
 
 
 def manifest_of(buckets: Sequence[WeightBucket]) -> WeightManifest:

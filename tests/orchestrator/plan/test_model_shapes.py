@@ -6,8 +6,9 @@ import pytest
 
 from learner.config import LoraConfig, ModelConfig
 from learner.memory import adapter_shapes, layer_bytes
-from orchestrator.base_model import check_model_fits
 from orchestrator.config.recipe import ConfigError, load
+from orchestrator.model_fits import check_model_fits, check_rotation
+from orchestrator.model_source import PolicyError
 from orchestrator.plan.gpu_models import gpu_model
 from orchestrator.plan.memory_plan import memory_plan
 from orchestrator.plan.model_shapes import PUBLISHED, check_split, shape_from, shape_of
@@ -152,6 +153,26 @@ def test_a_run_refuses_such_adapters_before_anything_starts() -> None:
     config = load("countdown-4090", [f"model.path={WARM_START}", lora, "learner.algorithm.reference=base", *lengths])
     with pytest.raises(ConfigError, match=r"names 'vproj'"):
         check_model_fits(config, str(WARM_START))
+
+
+FACTORS = {"short_factor": [1.0] * 16, "long_factor": [2.0] * 16}
+
+
+@pytest.mark.parametrize(
+    ("rope", "limit"),
+    [
+        ({"rope_type": "dynamic", "factor": 4.0}, 512),
+        ({"rope_type": "longrope", "original_max_position_embeddings": 96, **FACTORS}, 96),
+    ],
+)
+def test_positions_that_depend_on_other_sequences_are_refused(rope: dict, limit: int, tmp_path) -> None:
+    settings = json.loads((WARM_START / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(settings | {"rope_parameters": rope | {"rope_theta": 1e4}}))
+    lengths = [f"sampling.max_completion_tokens={limit - 32}", "model.build.max_position_embeddings=1024"]
+    check_rotation(load("countdown-tiny", [*lengths, "prompts.max_prompt_tokens=32"]), str(tmp_path))
+    lengths.append("prompts.max_prompt_tokens=33")
+    with pytest.raises(PolicyError, match=rf"beyond {limit} tokens \({rope['rope_type']}\).* take {limit + 1}: lower"):
+        check_rotation(load("countdown-tiny", lengths), str(tmp_path))
 
 
 def test_a_split_that_vllm_refuses_is_refused_by_the_plan() -> None:
