@@ -78,7 +78,7 @@ class Command(ABC, Generic[Inputs]):
         """Return the plan of the run as pairs of title and text."""
 
     @abstractmethod
-    def how_to_go_on(self) -> str:
+    def how_to_continue(self) -> str:
         """Return how to continue a complete run, as the end of the sentence `To train on, …`."""
 
     @abstractmethod
@@ -97,17 +97,17 @@ class Command(ABC, Generic[Inputs]):
         """Return how a run whose latest model is exported has ended, with a message; None if it can continue."""
         if latest.step < self.num_steps:
             return None
-        said = f"run {self.config.name!r} is complete at step {latest.step}. To train on, {self.how_to_go_on()}"
+        said = f"run {self.config.name!r} is complete at step {latest.step}. To train on, {self.how_to_continue()}"
         return Ending.COMPLETE, said
 
-    def take_up(self, found: Fingerprints, latest: Checkpoint | None) -> None:
+    def check_fingerprints(self, found: Fingerprints, latest: Checkpoint | None) -> None:
         """Compare the current data and models with those at the start of the run, and keep them for later checkpoints.
 
         Raises RunDirectoryError if something has changed, unless `checkpoint.allow_changes` is set.
         """
         if latest is not None and latest.fingerprints:
             changes = found.changes(latest.fingerprints, self.directory.path)
-            what = f"the run {self.config.name!r} would go on from other data or models than it was started with"
+            what = f"the run {self.config.name!r} would continue with other data or models than it was started with"
             check_changes(changes, what, is_allowed=self.config.checkpoint.allow_changes)
         elif latest is not None and not self.fingerprints.models:  # once
             logger.warning("%s", UNKNOWN)

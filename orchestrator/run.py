@@ -83,7 +83,7 @@ class TrainCommand(Command[RunInputs]):
     def plan(self) -> list[tuple[str, str]]:
         return plan(self.config)
 
-    def how_to_go_on(self) -> str:
+    def how_to_continue(self) -> str:
         return f"raise num_steps; to start again from step 0, choose another name (name={self.config.name}-2)."
 
     def prepare(self, latest: Checkpoint | None) -> RunInputs:
@@ -94,7 +94,8 @@ class TrainCommand(Command[RunInputs]):
         problems = Mixture(self.config.prompts, split_rule(latest.prompts) if latest else "by_key")
         teacher = teacher_model(self.config, tokenizer)
         models = {BASE: model_files(base)} | ({TEACHER: model_files(teacher)} if teacher else {})
-        self.take_up(Fingerprints(fingerprints(self.config.prompts, problems), models, problems.rule), latest)
+        found = Fingerprints(fingerprints(self.config.prompts, problems), models, problems.rule)
+        self.check_fingerprints(found, latest)
         left_out = leave_out_bad_rows(self.config, problems, tokenizer)
         prompts = PromptStream(self.config.prompts, tokenizer, problems, reference_checks(self.config))
         check_held_out(prompts, self.config)
@@ -118,7 +119,7 @@ class TrainCommand(Command[RunInputs]):
                 folder = warm_started_model(fleet.run, inputs.warm_start, fleet.learner, self.console, interrupt)
                 if folder is None:
                     return Ending.INTERRUPTED
-                self._take_up_warm_started(folder, latest)
+                self._check_warm_started(folder, latest)
                 fleet.learner.start(folder, fleet.run.learner, config.num_steps, config.sampling.temperature)
             fleet.wait_until_ready()
             tracker = build_trackers(config, self.directory, self._terminal())
@@ -140,12 +141,12 @@ class TrainCommand(Command[RunInputs]):
         lines = ConsoleTracker(self.console, self.config.num_steps)
         return LiveView(self.directory.path, lines) if self.is_live else lines
 
-    def _take_up_warm_started(self, folder: str, latest: Checkpoint | None) -> None:
+    def _check_warm_started(self, folder: str, latest: Checkpoint | None) -> None:
         """Compare the warm-started model with that of then, where a resumed run still uses it."""
         kind = reference_kind(self.config.learner.algorithm, self.config.model)
         if self.config.warm_start.num_steps == 0 or (kind == "none" and self.config.model.lora is None):
             return
-        self.take_up(Fingerprints({}, {WARM_STARTED: model_files(folder)}, self.fingerprints.split), latest)
+        self.check_fingerprints(Fingerprints({}, {WARM_STARTED: model_files(folder)}, self.fingerprints.split), latest)
         with self.directory.writing():
             self.fingerprints.write(self.directory.path)
 
@@ -229,7 +230,7 @@ def train_and_export(
         export_whole(fleet.learner, directory.final, last_step)
         return Ending.COMPLETE if is_complete else Ending.HOPELESS
 
-    def begin_again() -> None:
+    def roll_back() -> None:
         latest = checkpoints.verify_latest()
         logger.warning("training goes on after step %d", latest.step if latest else 0)
         tracker.flush()  # what is written later would stay
@@ -237,7 +238,7 @@ def train_and_export(
         prompts.restore(beginning)
         fleet.forget_learner()
 
-    return fleet.learner.persist(attempt, begin_again)
+    return fleet.learner.persist(attempt, roll_back)
 
 
 def relative(path: Path) -> Path:

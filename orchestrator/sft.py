@@ -65,7 +65,7 @@ class SupervisedCommand(Command[SupervisedInputs]):
     def plan(self) -> list[tuple[str, str]]:
         return plan(self.config)
 
-    def how_to_go_on(self) -> str:
+    def how_to_continue(self) -> str:
         name = self.config.name
         return f"start another one from its model: name={name}-2 model.path={self.directory.final}"
 
@@ -80,7 +80,7 @@ class SupervisedCommand(Command[SupervisedInputs]):
         if isinstance(examples, PairExamples):
             found["warm_start.data"] = examples.fingerprint
         self._refuse_other_pairs(latest)
-        self.take_up(Fingerprints(found, {BASE: model_files(base)}), latest)
+        self.check_fingerprints(Fingerprints(found, {BASE: model_files(base)}), latest)
         if isinstance(examples, PairExamples):
             self.console.print(f"{len(examples)} pairs in {self.config.warm_start.data}", highlight=False, markup=False)
         return SupervisedInputs(base, examples)
@@ -129,13 +129,13 @@ class SupervisedCommand(Command[SupervisedInputs]):
                 export_whole(learner, self.directory.final, last_step)
             return last_step
 
-        def begin_again() -> None:
+        def roll_back() -> None:
             latest = self.checkpoints.verify_latest()
             logger.warning("training goes on after step %d", latest.step if latest else 0)
             self.directory.truncate_after(latest.step if latest else -1)
             inputs.examples.restore(beginning)
 
-        return learner.persist(attempt, begin_again)
+        return learner.persist(attempt, roll_back)
 
     def _fit(
         self, learner: LearnerGroup, inputs: SupervisedInputs, tracker: Tracker, interrupt: Interrupt, last_step: int

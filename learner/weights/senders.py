@@ -46,7 +46,7 @@ class IpcSender:
 
         check_allocator(os.environ)
         if self._held is not None and self._backend.rank.index in lost:
-            let_go(self._held)
+            release(self._held)
         self._held = None
         torch.cuda.synchronize()  # the optimizer's last writes are on another stream
         device = torch.cuda.get_device_properties(torch.cuda.current_device())
@@ -81,7 +81,7 @@ class IpcSender:
         """
         self._held, self._exported = self._exported, None
         if self._held is not None and self._backend.rank.index not in opened:
-            let_go(self._held)
+            release(self._held)
             self._held = None
         self._buckets = None
         torch.cuda.ipc_collect()
@@ -159,7 +159,7 @@ class NcclSender:
         )
 
 
-def let_go(exported: tuple[Any, ...]) -> None:
+def release(exported: tuple[Any, ...]) -> None:
     """Decrease a buffer's reference count in place of its consumer: PyTorch frees the buffer at exactly 0."""
     counter_file, counter_offset = exported[11:13]
     torch.UntypedStorage._release_ipc_counter_cuda(counter_file, counter_offset)

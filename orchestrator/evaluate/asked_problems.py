@@ -62,7 +62,7 @@ def asked_problems(models: Sequence[NamedModel], config: RunConfig) -> Mixture:
         )
     for run in runs:
         before = read_summary(run.folder)
-        if before is None or how_many(run.prompts) != how_many(config.prompts):
+        if before is None or held_out_counts(run.prompts) != held_out_counts(config.prompts):
             continue
         found = Fingerprints(fingerprints(config.prompts, problems[run.split]), {}, run.split)
         changes = found.changes(before, run.folder, only_keys=wording(run.prompts) != wording(config.prompts))
@@ -88,7 +88,7 @@ def questions(prompts: PromptsConfig) -> Any:
     return prompts.seed, {name: (entry.task, entry.settings) for name, entry in prompts.tasks.items()}
 
 
-def how_many(prompts: PromptsConfig) -> Any:
+def held_out_counts(prompts: PromptsConfig) -> Any:
     """Return the settings that decide how many problems of each entry are held out."""
     return prompts.num_held_out, prompts.last_weights
 

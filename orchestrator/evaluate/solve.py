@@ -62,10 +62,10 @@ def answered(started: Engine, prompt: Prompt, sampling: SamplingSettings, config
     """Show the model's answer while it is sampled, and return its text. Observations are dimmed."""
     if prompt.environment:
 
-        def told(piece: str, is_observation: bool) -> None:
+        def show_piece(piece: str, is_observation: bool) -> None:
             show(piece, console, style="dim" if is_observation else "bold")
 
-        return asyncio.run(converse(started, prompt, sampling, config, told)).policy_text
+        return asyncio.run(converse(started, prompt, sampling, config, show_piece)).policy_text
     text = ""
     for piece in started.stream(prompt, sampling, config.seed):
         show(piece, console, style="bold")

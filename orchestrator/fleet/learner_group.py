@@ -70,14 +70,14 @@ class LearnerGroup:
             for rank in range(self.run.learner.num_ranks)
         }
 
-    def persist(self, attempt: Callable[[], T], begin_again: Callable[[], None]) -> T:
+    def persist(self, attempt: Callable[[], T], roll_back: Callable[[], None]) -> T:
         """Return what `attempt` returns. When a rank is lost in it, replace all ranks and attempt it again.
 
         One rank alone cannot be replaced: the others hang in a collective call with it, or hold another step's weights.
 
         Args:
             attempt: work with the policy of the last `start`, which the new ranks have too, as it was then.
-            begin_again: undoes what a lost attempt has done elsewhere.
+            roll_back: undoes what a lost attempt has done elsewhere.
 
         Raises LearnerLostError after `placement.max_learner_restarts`.
         """
@@ -85,7 +85,7 @@ class LearnerGroup:
             try:
                 return attempt()
             except LearnerLostError as error:
-                self._replace(error, begin_again)
+                self._replace(error, roll_back)
 
     def start(
         self,
@@ -156,7 +156,7 @@ class LearnerGroup:
         for rank in self._ranks.values():
             ray.kill(rank)
 
-    def _replace(self, error: LearnerLostError, begin_again: Callable[[], None] = lambda: None) -> None:
+    def _replace(self, error: LearnerLostError, roll_back: Callable[[], None] = lambda: None) -> None:
         """Replace all ranks, and give the new ones the policy of the last `start`. Ranks may be lost here, too."""
         while True:
             if self.restarts == self._config.placement.max_learner_restarts:
@@ -168,7 +168,7 @@ class LearnerGroup:
                 self.restarts,
                 self._config.placement.max_learner_restarts,
             )
-            begin_again()
+            roll_back()
             self.close()
             self._boot()
             try:

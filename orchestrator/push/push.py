@@ -70,17 +70,18 @@ def write_only(
         if changed := differing(folder, temporary):
             raise ConfigError(
                 f"{folder} has files that would be lost or changed, so nothing was written: {', '.join(changed)}. "
-                f"Delete the folder, choose another one with --output, or upload it as it is: {how(folder, repository)}"
+                "Delete the folder, choose another one with --output, or upload it as it is: "
+                f"{upload_command(folder, repository)}"
             )
         shutil.rmtree(folder, ignore_errors=True)
         temporary.replace(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     say(console, f"{folder}: {describe(folder)}, nothing was uploaded. Read {CARD}, change it if you like, then run")
-    say(console, f"  {how(folder, repository)}")
+    say(console, f"  {upload_command(folder, repository)}")
 
 
-def how(folder: Path, repository: str) -> str:
+def upload_command(folder: Path, repository: str) -> str:
     """Return the command of the hub's own tool for uploading a folder."""
     return f"hf upload {repository} {folder}"
 
@@ -94,7 +95,7 @@ def finished(directory: str) -> RecordedRun:
         missing = "" if final.exists() else " and has no final/"
         if not missing and not has_model_of(final, run.last_step):
             missing = f", and final/ holds the model of step {step_of_model(final)}"
-        raise ConfigError(f"{state}{missing}, so there is no finished model to upload: {what_to_do(run)}")
+        raise ConfigError(f"{state}{missing}, so there is no finished model to upload: {advice(run)}")
     names = {file.name for file in files_of(run.path / "final")}
     if "config.json" not in names or not any(name.endswith(".safetensors") for name in names):
         raise ConfigError(
@@ -111,7 +112,7 @@ def steps_of(run: RecordedRun) -> tuple[RecordedRun, int]:
     return replace(run, settings={**run.settings, "num_steps": 0}), run.num_steps
 
 
-def what_to_do(run: RecordedRun) -> str:
+def advice(run: RecordedRun) -> str:
     """Return the advice for a run that is not complete."""
     if run.state == "going on":
         return "wait for its end"

@@ -37,7 +37,7 @@ class Calls:
         """The calls that began so far."""
         return int.from_bytes(os.pread(self._descriptor, 8, 0), "little")
 
-    def say_late(self) -> None:
+    def mark_late(self) -> None:
         """Record that the latest call took too long."""
         os.pwrite(self._descriptor, b"\1", 8)
 
@@ -68,5 +68,5 @@ class CallWatch:
             self._number, self._used_before = number, used
         is_late = number > 0 and used - self._used_before > self._limit_s
         if is_late:
-            self._calls.say_late()
+            self._calls.mark_late()
         return is_late

@@ -35,13 +35,14 @@ def fingerprints(config: PromptsConfig, problems: Mixture) -> dict[str, EntryFin
         rows = None
         if isinstance(source, ListedProblems):
             others = ((row.content, "", row.where) for row in (*source.faults, *source.ungradable))
-            rows = Fingerprint.of([*told(source.as_read, entry), *told(source.held_out_as_read or (), entry), *others])
-        held_out = Fingerprint.of(told(source.held_out, entry))
+            read = [*source.as_read, *(source.held_out_as_read or ())]
+            rows = Fingerprint.of([*rows_of(read, entry), *others])
+        held_out = Fingerprint.of(rows_of(source.held_out, entry))
         found[where] = EntryFingerprint(str(getattr(entry.settings, "source", "")), rows, held_out)
     return found
 
 
-def told(problems: Sequence[Problem], entry: TaskConfig) -> Iterator[tuple[str, str, str]]:
+def rows_of(problems: Sequence[Problem], entry: TaskConfig) -> Iterator[tuple[str, str, str]]:
     """Yield each problem's key, its question with the reference, and its place."""
     wordings = (("template", entry.wording("zero_shot")), ("natural_template", entry.wording("natural")))
     encode = json.JSONEncoder(sort_keys=True, default=str).encode

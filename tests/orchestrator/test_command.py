@@ -36,11 +36,11 @@ class FakeCommand(Command[None]):
     def plan(self):
         return []
 
-    def how_to_go_on(self):
+    def how_to_continue(self):
         return "go on."
 
     def prepare(self, latest):
-        self.take_up(Fingerprints(models={BASE: {"config.json": self.base}}), latest)
+        self.check_fingerprints(Fingerprints(models={BASE: {"config.json": self.base}}), latest)
 
     def report(self, seconds):
         pass

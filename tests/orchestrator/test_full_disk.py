@@ -30,7 +30,7 @@ class Teaching:
 
     def start(self, *_, **__) -> None: ...
 
-    def persist(self, attempt, begin_again):
+    def persist(self, attempt, roll_back):
         return attempt()
 
     def supervised_update(self, step, examples):

@@ -53,7 +53,7 @@ def test_data_that_has_changed_is_said_and_refused_unless_told(rows, started, ca
     changed = rows.read_text().replace('"target": 7}', '"target": 8}').splitlines(keepends=True)
     rows.write_text("".join(changed[:-2]))
     with pytest.raises(
-        RunDirectoryError, match=r"(?s)the run 'one' would go on from other data .* had 49 rows and has 47"
+        RunDirectoryError, match=r"(?s)the run 'one' would continue with other data .* had 49 rows and has 47"
     ):
         command(rows).prepare(started)
     allowed = command(rows, ALLOWED)
@@ -82,7 +82,7 @@ def test_a_warm_started_model_that_has_changed_is_said_where_it_is_used(rows, tm
         config = load("countdown-tiny", [f"runs_dir={tmp_path}", "name=warm", override, *overrides])
         found = TrainCommand(config, Console(quiet=True))
         found.directory.open()
-        found._take_up_warm_started(str(folder), latest)
+        found._check_warm_started(str(folder), latest)
         return found
 
     folder = tmp_path / "warm-1"

@@ -153,7 +153,7 @@ def check_changes(
     """Raise an error that lists the changes, or log a warning if the user allows them.
 
     Args:
-        what: the beginning of the sentence, such as `the run 'one' continues from other data or models`.
+        what: the beginning of the sentence, such as `the run 'one' would continue with other data`.
     """
     if not changes:
         return

@@ -1,4 +1,4 @@
-"""What a run was started from is compared with what it would go on from, and each difference said."""
+"""What a run was started from is compared with what it would continue with, and each difference is named."""
 
 import json
 from pathlib import Path
@@ -79,10 +79,10 @@ def test_a_model_of_the_hub_is_told_by_its_commits(tmp_path) -> None:
 
 def test_a_change_is_refused_unless_it_is_allowed_and_then_logged(caplog) -> None:
     with pytest.raises(
-        RunDirectoryError, match=r"(?s)^the run goes on from other data:\n  a\n  b\n.*allow_changes=true"
+        RunDirectoryError, match=r"(?s)^the run would continue with other data:\n  a\n  b\n.*allow_changes=true"
     ):
-        check_changes(["a", "b"], "the run goes on from other data", is_allowed=False)
-    check_changes(["a", "b"], "the run goes on from other data", is_allowed=True)
+        check_changes(["a", "b"], "the run would continue with other data", is_allowed=False)
+    check_changes(["a", "b"], "the run would continue with other data", is_allowed=True)
     assert "other data:\n  a\n  b. Continuing because of checkpoint.allow_changes=true" in caplog.text
     check_changes([], "nothing", is_allowed=False)
 
