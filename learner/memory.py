@@ -18,7 +18,10 @@ from rollout.types.model_shape import ModelShape
 REDUCE_BUCKET_ELEMENTS = 50_000_000
 """Elements reduced or gathered at a time; DeepSpeed's default of 500 million takes 1 to 2 GiB of a 24 GB card."""
 LOGITS_PER_CHUNK = 2**24
-"""Logits in memory at a time: 64 MiB in float32. Two copies exist at once, or three with a reference."""
+"""Logits that are computed at a time: 64 MiB in float32."""
+CHUNK_COPIES = 4
+"""Tensors of that size that the plan counts: 3.25 were measured, in forward and backward together with their matrix
+products. The exact KL to a reference takes one more. Source: benchmarks/results/logprob-memory-cpu.txt."""
 NORM = 8
 """Bytes per element while a gradient's norm is computed: in float64, one tensor at a time."""
 PROCESS = 3 * GIB
@@ -189,7 +192,7 @@ def _activations(learner: LearnerConfig, model: ModelConfig, sizes: LearnerSizes
     kept += (8 + 4 * b) * shape.hidden_size
     formula += f"; a layer {layer:,} bytes a token"
     is_exact = reference_kind(learner.algorithm, model) != "none" and learner.algorithm.kl_estimator == "exact"
-    copies = 5 if is_exact else 4
+    copies = CHUNK_COPIES + is_exact
     chunk = copies * 4 * min(LOGITS_PER_CHUNK, tokens * shape.vocab_size)
     return [
         MemoryTerm("learner", "activations", tokens * kept, formula, ("backward",)),
