@@ -23,7 +23,7 @@ from learner.model.policy import load_policy, policy_inputs
 from learner.packing import pack
 from learner.sequences import TrainingSequence
 from orchestrator.config.recipe import load
-from orchestrator.records.run_directory import RunDirectory
+from orchestrator.records.run_directory import RunDirectory, read_records
 
 ABLATIONS = {
     "grpo-no-std": ["learner.algorithm.preset=grpo", "learner.algorithm.advantage_scale=none"],
@@ -63,7 +63,7 @@ def row(variant: str, overrides: list[str], base: str) -> str:
     config = load("countdown-tiny", overrides)
     steps = {int(line["step"]): line for line in RunDirectory(config).metrics()}
     before, after = steps[0], steps[config.num_steps]
-    rollouts = RunDirectory(config).read_rollouts(config.num_steps)
+    rollouts = read_records(RunDirectory(config).rollouts_file(config.num_steps))
     seconds = statistics.median(steps[step]["time/step_s"] for step in range(2, config.num_steps))
     clipped = statistics.mean(line["optim/clip_fraction"] for step, line in steps.items() if step)
     return " | ".join(

@@ -22,7 +22,7 @@ from benchmarks.speed.limits import Rates, group_lengths, measure_rates, rollout
 from orchestrator.base_model import load_tokenizer
 from orchestrator.config.recipe import DEFAULT_RECIPE, load
 from orchestrator.plan.model_shapes import shape_of
-from orchestrator.records.run_directory import RunDirectory
+from orchestrator.records.run_directory import RunDirectory, read_records
 from rollout.types.model_shape import ModelShape
 
 PHASES = ("rollout", "update", "publish", "other")
@@ -80,7 +80,7 @@ def report_limits(run: RunDirectory, shape: ModelShape, rates: Rates) -> None:
     count = cache(lambda text: len(tokenizer(text)["input_ids"]))
     shares: dict[str, list[float]] = {"rollout": [], "update": []}
     for step in steady_steps(run):
-        groups = group_lengths(run.read_rollouts(step["step"]), count)
+        groups = group_lengths(read_records(run.rollouts_file(step["step"])), count)
         floors = {"rollout": rollout_floor(shape, groups, rates), "update": update_floor(shape, groups, rates)}
         for phase, floor in floors.items():
             shares[phase].append(floor / step[f"time/{phase}_s"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
 from dataclasses import dataclass
 
 
@@ -30,7 +29,7 @@ def reach(host: str, port: int) -> str:
     return ""
 
 
-def check_ray_address(address: str | None, reach: Callable[[str, int], str] = reach) -> RayAddress:
+def check_ray_address(address: str | None) -> RayAddress:
     """Return the meaning of RAY_ADDRESS: runs join the cluster that it names, and fail if that is gone."""
     if not address or address == "local":
         return RayAddress("not set: each run starts its own Ray, and ends it")

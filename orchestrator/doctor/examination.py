@@ -47,9 +47,9 @@ class Host:
         return Path(self.environment.get(name) or default).expanduser()
 
 
-def examine(progress: Progress, host: Host | None = None) -> list[Finding]:
+def examine(progress: Progress) -> list[Finding]:
     """Return all findings about this machine. Takes about 20 s on two cores, most of it for importing vLLM."""
-    host = host or Host()
+    host = Host()
     first = library_checks(host)
     findings = run_checks([*first, *machine_checks(host), *service_checks(host)], progress)
     fits = run_checks(fit_checks(host), progress)

@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,13 +50,13 @@ def cpu_flags(file: Path = PROC / "cpuinfo") -> frozenset[str]:
     return frozenset(line.partition(":")[2].split())
 
 
-def memory(file: Path = PROC / "meminfo") -> tuple[int, int]:
+def memory() -> tuple[int, int]:
     """Return the total and the available memory, bytes."""
-    lines = dict(line.split(":", 1) for line in file.read_text().splitlines() if ":" in line)
+    lines = dict(line.split(":", 1) for line in (PROC / "meminfo").read_text().splitlines() if ":" in line)
     return int(lines["MemTotal"].split()[0]) * 1024, int(lines["MemAvailable"].split()[0]) * 1024
 
 
-def control_groups(root: Path = CGROUPS, own: Path = OWN_CGROUPS) -> Iterator[Path]:
+def control_groups(root: Path, own: Path) -> Iterator[Path]:
     """Yield the folders of this process's control groups, versions 1 and 2, from its own up to the container's."""
     try:
         lines = own.read_text().splitlines()
@@ -116,10 +116,10 @@ class Process:
         )
 
 
-def processes(proc: Path = PROC) -> list[Process]:
+def processes() -> list[Process]:
     """Return all visible processes. Skips processes that end during the call."""
     visible = []
-    for folder in proc.glob("[0-9]*"):
+    for folder in PROC.glob("[0-9]*"):
         try:
             command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
             stat = (folder / "stat").read_text()
@@ -129,7 +129,7 @@ def processes(proc: Path = PROC) -> list[Process]:
     return visible
 
 
-def listeners(ports: Iterable[int], proc: Path = PROC) -> dict[int, int | None]:
+def listeners(ports: Iterable[int]) -> dict[int, int | None]:
     """Return the pid of the process that listens on a port, for each such port; None if the process is not visible.
 
     Makes no connections.
@@ -137,7 +137,7 @@ def listeners(ports: Iterable[int], proc: Path = PROC) -> dict[int, int | None]:
     inodes: dict[str, int] = {}
     for table in ("net/tcp", "net/tcp6"):
         try:
-            lines = (proc / table).read_text().splitlines()[1:]
+            lines = (PROC / table).read_text().splitlines()[1:]
         except OSError:
             continue
         for cells in (line.split() for line in lines):
@@ -145,7 +145,7 @@ def listeners(ports: Iterable[int], proc: Path = PROC) -> dict[int, int | None]:
             if cells[3] == "0A" and port in ports:  # 0A: LISTEN
                 inodes[f"socket:[{cells[9]}]"] = port
     pids: dict[int, int | None] = dict.fromkeys(inodes.values())
-    for link in proc.glob("[0-9]*/fd/*") if inodes else ():
+    for link in PROC.glob("[0-9]*/fd/*") if inodes else ():
         try:
             target = str(link.readlink())
         except OSError:
@@ -194,17 +194,17 @@ def nvidia_smi(*arguments: str) -> str:
     return process.stdout
 
 
-def read_driver(ask: Callable[..., str] = nvidia_smi) -> Driver | None:
+def read_driver() -> Driver | None:
     """Return the driver; None on a machine without nvidia-smi."""
     try:
-        table = rows(ask(f"--query-gpu={GPU_FIELDS}", "--format=csv,noheader,nounits"))
-        header = ask()
+        table = rows(nvidia_smi(f"--query-gpu={GPU_FIELDS}", "--format=csv,noheader,nounits"))
+        header = nvidia_smi()
     except OSError:
         return None
     except RuntimeError as error:
         return Driver("", None, (), str(error))
     cards = [row for row in table if len(row) == 8]
-    users = read_users(ask) if cards else []
+    users = read_users() if cards else []
     cuda = re.search(r"CUDA (?:UMD )?Version: *(\d+)\.(\d+)", header)
     return Driver(
         version=cards[0][7] if cards else "",
@@ -216,10 +216,10 @@ def read_driver(ask: Callable[..., str] = nvidia_smi) -> Driver | None:
     )
 
 
-def read_users(ask: Callable[..., str]) -> list[list[str]]:
+def read_users() -> list[list[str]]:
     """Return GPU, process id, name and MiB of each process on a GPU; empty if the driver does not report them."""
     try:
-        return rows(ask("--query-compute-apps=gpu_uuid,pid,process_name,used_memory", "--format=csv,noheader,nounits"))
+        return rows(nvidia_smi("--query-compute-apps=gpu_uuid,pid,process_name,used_memory", "--format=csv,noheader,nounits"))
     except RuntimeError:
         return []
 

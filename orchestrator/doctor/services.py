@@ -24,6 +24,8 @@ PORT_OPTIONS = {6379: "--port", 8265: "--dashboard-port", 10001: "--ray-client-s
 """The option of `ray start --head` that sets another port."""
 MANY_SESSIONS = 5 * GIB
 """Bytes of old Ray sessions above which a warning is given."""
+MOST_FILES = 100_000
+"""Files of old Ray sessions that are measured at most."""
 HUB = "https://huggingface.co"
 WANDB_HOSTS = ("api.wandb.ai", "api.forge.coreweave.com")
 """Hosts under which wandb saves a login; the second since version 0.31."""
@@ -99,8 +101,8 @@ def check_left_behind(running: Sequence[Process], joins_cluster: bool) -> Findin
     return warning("left processes", shown, "none that belong to no run", fix)
 
 
-def sessions(folder: Path, most_files: int = 100_000) -> tuple[int, int]:
-    """Return the number of Ray's sessions in its folder, and their size in bytes; stop after `most_files` files."""
+def sessions(folder: Path) -> tuple[int, int]:
+    """Return the number of Ray's sessions in its folder, and their size in bytes; stop after MOST_FILES."""
     names = list(folder.glob("session_[0-9]*"))
     size = files = 0
     for name in names:
@@ -111,7 +113,7 @@ def sessions(folder: Path, most_files: int = 100_000) -> tuple[int, int]:
                     size += Path(parent, child).lstat().st_blocks * 512
                 except OSError:
                     continue
-            if files > most_files:
+            if files > MOST_FILES:
                 return len(names), size
     return len(names), size
 
@@ -177,12 +179,12 @@ def head(url: str) -> str:
     return ""
 
 
-def check_hub(environment: Mapping[str, str], ask: Callable[[str], str] = head) -> Finding:
+def check_hub(environment: Mapping[str, str]) -> Finding:
     """Check that models and data sets can be downloaded. The recipes for the CPU need no downloads."""
     if environment.get("HF_HUB_OFFLINE", "").upper() in TRUE:
         return ok("hub", "offline because of HF_HUB_OFFLINE: only earlier downloads can be used")
     url = environment.get("HF_ENDPOINT") or HUB
-    if why := ask(url):
+    if why := head(url):
         fix = (
             "countdown-tiny needs no hub; for other recipes check network and proxy, or set HF_ENDPOINT to a mirror, "
             "or copy the model here, set model.path to its folder and HF_HUB_OFFLINE=1"

@@ -122,6 +122,10 @@ class RunDirectory:
             return []
         return list(whole_lines(self._metrics_file.read_text("utf-8", "replace")))
 
+    def rollouts_file(self, step: int) -> Path:
+        """Return the file with a step's completions."""
+        return self.rollouts / f"step_{step:06d}.jsonl.zst"
+
     def write_rollouts(self, step: int, groups: GroupAdvantages, logprobs: Sequence[LogprobRecord | None] = ()) -> None:
         """Write a step's prompts, completions, rewards and advantages, compressed, as one JSON object per completion.
 
@@ -129,21 +133,17 @@ class RunDirectory:
         """
         pairs = zip_longest(groups, logprobs)
         records = (each for (group, credit), known in pairs for each in rollout_records(step, group, credit, known))
-        self._write_records(self._rollouts_file(step), records)
+        self._write_records(self.rollouts_file(step), records)
 
     def write_held_out(self, step: int, groups: Iterable[Group]) -> None:
         """Write an evaluation's prompts, completions and rewards as `write_rollouts` does."""
         records = (record for group in groups for record in rollout_records(step, group))
-        self._write_records(self.held_out / self._rollouts_file(step).name, records)
+        self._write_records(self.held_out / self.rollouts_file(step).name, records)
 
     def _write_records(self, file: Path, records: Iterable[Mapping[str, Any]]) -> None:
         lines = "".join(to_json(record) + "\n" for record in records)
         with self.writing():
             write_atomically(file, zstandard.compress(lines.encode()))
-
-    def read_rollouts(self, step: int) -> list[dict[str, Any]]:
-        """Return the records of a step, one for each completion, as `write_rollouts` wrote them."""
-        return read_records(self._rollouts_file(step))
 
     def evaluated(self) -> list[Path]:
         """Return the files with the evaluations' completions, oldest first."""
@@ -219,9 +219,6 @@ class RunDirectory:
                 "and start the same command again (it resumes from the last checkpoint), or set runs_dir to another "
                 "folder"
             ) from error
-
-    def _rollouts_file(self, step: int) -> Path:
-        return self.rollouts / f"step_{step:06d}.jsonl.zst"
 
 
 def read_records(file: Path) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.config.recipe import load
-from orchestrator.records.run_directory import RunDirectory
+from orchestrator.records.run_directory import RunDirectory, read_records
 from tests.rollout.tasks.test_word_problems_prompts import steps_told
 from tests.support.commands import Workplace
 
@@ -49,7 +49,7 @@ def train(workplace: Workplace, recipe: str, *overrides: str) -> tuple[RunDirect
 
 def check_marks(directory: RunDirectory, truth: Callable[[str], int]) -> None:
     rights = []
-    for record in (record for step in (1, 2) for record in directory.read_rollouts(step)):
+    for record in (record for step in (1, 2) for record in read_records(directory.rollouts_file(step))):
         answers = re.findall(r"<answer>(-?\d+)</answer>", record["completion"])
         rights.append(float(bool(answers) and int(answers[-1]) == truth(record["prompt"])))
         assert record["parts"]["correctness"]["value"] == rights[-1], record

@@ -4,7 +4,7 @@ import pytest
 
 from benchmarks.driver.simulated_run import config_of, run, simulation
 from orchestrator.cluster.ray_cluster import ray_cluster
-from orchestrator.records.run_directory import RunDirectory
+from orchestrator.records.run_directory import RunDirectory, read_records
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]
 
@@ -20,7 +20,7 @@ def test_more_generators_than_processes_train_on_every_prompt_once_and_in_order(
         assert [*fleet.generators.serving] == [f"generator-{index}" for index in range(num_generators)]
     run_directory = RunDirectory(config)
     for step in range(1, num_steps + 1):
-        written = run_directory.read_rollouts(step)
+        written = read_records(run_directory.rollouts_file(step))
         assert len(written) == prompts_per_step * config.group_size
         assert {version for row in written for version in row["policy_versions"]} <= {max(0, step - 2), step - 1}
         assert {row["reward"] for row in written} == {0.1, 1.0}
@@ -34,5 +34,5 @@ def test_a_turn_costs_the_driver_less_than_a_millisecond(tmp_path) -> None:
         run(config, fleet, meter, "simulated")
         assert len(set(fleet.learner.trained_on)) == len(fleet.learner.trained_on) == 4 * prompts_per_step
     assert meter.main_s / (meter.num_groups * config.group_size * turns) < 1e-3
-    written = RunDirectory(config).read_rollouts(1)
+    written = read_records(RunDirectory(config).rollouts_file(1))
     assert {(len(row["turns"]), row["finish_reason"]) for row in written} == {(turns, "stop")}

@@ -13,7 +13,7 @@ from orchestrator.cluster.calls import ready_of
 from orchestrator.config.recipe import load
 from orchestrator.records.checkpoints import Checkpoints
 from orchestrator.records.recorder import MAX_BEHIND, RecorderLostError
-from orchestrator.records.run_directory import RunDirectory, RunDirectoryError
+from orchestrator.records.run_directory import RunDirectory, RunDirectoryError, read_records
 from orchestrator.records.trackers.base import LearnedGroup
 from orchestrator.records.trackers.files import FileTracker
 from rewards.workers.pool import stored
@@ -66,7 +66,7 @@ def test_the_loop_waits_only_for_a_recorder_that_is_far_behind_and_a_flush_for_a
     assert max(waited[:MAX_BEHIND]) < BUSY_S / 3 < waited[MAX_BEHIND]
     tracker.flush()
     assert steps_written(directory) == [1, 2, 3, 4]
-    first, second = directory.read_rollouts(4)
+    first, second = read_records(directory.rollouts_file(4))
     assert [first["advantage"], second["advantage"]] == [0.7, -0.7]
     assert (first["logprob_gaps"], first["logprob_changes"]) == ([0, 0.25, -0.5], [0.125, 0, -2])
     assert not second.keys() & {"logprob_gaps", "logprob_changes"}

@@ -46,7 +46,7 @@ def test_metrics_and_rollouts_survive_and_a_torn_line_is_left_out(config) -> Non
     assert [path.name for path in directory.evaluated()] == [f"step_{step:06d}.jsonl.zst" for step in (0, 1, 2)]
     (asked,) = read_records(directory.evaluated()[-1])
     assert asked["prompt_id"] == "h2" and "advantage" not in asked
-    record = directory.read_rollouts(2)[0]
+    record = read_records(directory.rollouts_file(2))[0]
     assert (record["prompt_id"], record["reward"], record["advantage"]) == ("p2", 1.0, 0.7)
     assert record["parts"]["correctness"] == {"value": 1.0, "status": "ok"}
 
@@ -139,7 +139,7 @@ def test_what_is_not_finite_is_written_as_json_that_every_program_reads(tmp_path
     group = scored_group("a", [True])
     group.completions[0].rollout_logprobs[0] = -float("inf")
     directory.write_rollouts(1, [(group, [float("nan")])])
-    (record,) = directory.read_rollouts(1)
+    (record,) = read_records(directory.rollouts_file(1))
     assert record["rollout_logprobs"][0] is None and record["advantage"] is None
     assert strict((directory.path / "config.json").read_text())["learner"]["max_grad_norm"] == "inf"
     RunDirectory(config).check_settings()
@@ -248,7 +248,7 @@ def test_whatever_is_written_to_a_full_disk_leaves_what_there_was_and_nothing_to
     with full_disk(limit), pytest.raises(RunDirectoryError, match=r"File too large.*Free space"):
         write(directory)
     assert files_below(directory.path) == before
-    assert directory.metrics() == [{"step": 1, "reward/total": 0.5}] and directory.read_rollouts(1)
+    assert directory.metrics() == [{"step": 1, "reward/total": 0.5}] and read_records(directory.rollouts_file(1))
     directory.open().truncate_after(1)  # as the next command does
     write(directory)
 
