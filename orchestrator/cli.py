@@ -223,7 +223,7 @@ def failed(error: Exception) -> int:
     return 1
 
 
-def quiet_libraries(*, shows_progress: bool = False) -> None:
+def quiet_libraries(*, shows_progress: bool) -> None:
     """Turn off the terminal output of libraries; the run logs what matters."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     if not shows_progress:

@@ -72,7 +72,7 @@ def check_data(config: RunConfig) -> None:
 
 
 def supervised_examples(
-    config: RunConfig, base: str, tokenizer: Any, questions: HeldOutQuestions | None = None
+    config: RunConfig, base: str, tokenizer: Any, questions: HeldOutQuestions | None
 ) -> PairExamples | TraceExamples:
     """Return the pairs of `warm_start.data`, or else the task's traces, without examples that ask held-out `questions`.
 

@@ -60,7 +60,7 @@ class Backend:
         return self.engine.module
 
     def forward_backward(
-        self, microbatch: Microbatch, objective: ObjectiveFunction, reference: Distribution | None = None
+        self, microbatch: Microbatch, objective: ObjectiveFunction, reference: Distribution | None
     ) -> Stats:
         """Add the gradient of one microbatch's part of the loss, and return the objective's sums over its tokens."""
         self._watch.begin(f"prompts {', '.join(microbatch.prompt_ids)}")

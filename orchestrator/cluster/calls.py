@@ -152,8 +152,8 @@ def _answers(
     calls: Mapping[str, Any],
     call: str,
     timeout_s: float,
-    beside: Background | None = None,
-    liveness: Liveness | None = None,
+    beside: Background | None,
+    liveness: Liveness | None,
 ) -> Iterator[tuple[str, Callable[[], Any]]]:
     """Yield each actor's name when its call ends, with a function that returns or raises the outcome.
 

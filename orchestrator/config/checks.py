@@ -80,7 +80,7 @@ def resolve_transport(setting: Literal["auto", TransportName], mode: Mode) -> Tr
     )
 
 
-def doubts(config: RunConfig, *, supervised_only: bool = False) -> Iterator[str]:
+def doubts(config: RunConfig, *, supervised_only: bool) -> Iterator[str]:
     """Yield warnings about settings that are valid but most likely a mistake."""
     phases: list[tuple[str, OptimizerConfig, int]] = [("warm_start", config.warm_start, config.warm_start.num_steps)]
     if not supervised_only:

@@ -219,7 +219,9 @@ def read_driver() -> Driver | None:
 def read_users() -> list[list[str]]:
     """Return GPU, process id, name and MiB of each process on a GPU; empty if the driver does not report them."""
     try:
-        return rows(nvidia_smi("--query-compute-apps=gpu_uuid,pid,process_name,used_memory", "--format=csv,noheader,nounits"))
+        return rows(
+            nvidia_smi("--query-compute-apps=gpu_uuid,pid,process_name,used_memory", "--format=csv,noheader,nounits")
+        )
     except RuntimeError:
         return []
 

@@ -23,9 +23,7 @@ FOLDER = "push"
 """The folder in the run's directory into which a dry run writes."""
 
 
-def push(
-    directory: str, repository: str, console: Console, *, licence: str | None = None, is_private: bool = False
-) -> None:
+def push(directory: str, repository: str, console: Console, *, licence: str | None, is_private: bool) -> None:
     """Upload a run's model, adapter and card.
 
     Args:
@@ -50,9 +48,7 @@ def push(
     say(console, url)
 
 
-def write_only(
-    directory: str, repository: str, console: Console, output: str | None = None, *, licence: str | None = None
-) -> None:
+def write_only(directory: str, repository: str, console: Console, output: str | None, *, licence: str | None) -> None:
     """Write the folder that `push` would upload, by default into the run's directory. Needs no token.
 
     Also raises ConfigError if the folder exists and somebody has changed or added files there.

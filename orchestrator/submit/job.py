@@ -62,7 +62,7 @@ def build_job(
     working_dir: Path,
     num_nodes: int,
     environment: Mapping[str, str],
-    also_send: Sequence[str] = (),
+    also_send: Sequence[str],
 ) -> Job:
     """Return the job that trains `config`, which is made from `recipe` and `overrides`.
 

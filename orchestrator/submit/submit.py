@@ -58,10 +58,10 @@ def submit_run(
     overrides: Sequence[str],
     console: Console,
     *,
-    address: str | None = None,
-    working_dir: str = ".",
-    also_send: Sequence[str] = (),
-    follow_it: bool = False,
+    address: str | None,
+    working_dir: str,
+    also_send: Sequence[str],
+    follow_it: bool,
 ) -> int:
     """Submit `config`, which is made from `recipe` and `overrides`, and return the exit code; see `follow`.
 

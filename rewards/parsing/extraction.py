@@ -144,7 +144,7 @@ def last_box(text: str) -> StatedAnswer | None:
     return StatedAnswer(boxes[0][0], boxes[-1][1], ", ".join(insides))
 
 
-def last_announced(text: str, announced: re.Pattern[str] = ANNOUNCED, remarks: bool = False) -> StatedAnswer | None:
+def last_announced(text: str, announced: re.Pattern[str], remarks: bool = False) -> StatedAnswer | None:
     """Return the text after the last announcement, up to the end of its line, or of the next line if its own is empty.
 
     An announcement with only a remark after it, such as ``correct``, does not count. With ``remarks``, only such

@@ -18,9 +18,7 @@ ROLES: tuple[Role, ...] = ("main", "second", "third", "muted", "run3", "run4", "
 """Roles for the lines of a chart with a line for each part or entry. All look different. Further lines are left out."""
 
 
-def learning_sections(
-    keys: Collection[str], held_out: Digests, reference: str = "the reference"
-) -> list[dict[str, Any]]:
+def learning_sections(keys: Collection[str], held_out: Digests, reference: str) -> list[dict[str, Any]]:
     """Return the sections of the page with their charts, without empty sections.
 
     Args:

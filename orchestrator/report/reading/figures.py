@@ -65,9 +65,7 @@ def figures_of(records: Sequence[Record], shown: Sequence[Sequence[str]]) -> Ite
             yield "all", f"reward/{RIGHT}/{source}", [float(right is True) for right in rights]
 
 
-def step_figures(
-    sides: Mapping[str, Mapping[str, Clusters]], renamed: Mapping[str, str] | None = None
-) -> tuple[str, str]:
+def step_figures(sides: Mapping[str, Mapping[str, Clusters]], renamed: Mapping[str, str] | None) -> tuple[str, str]:
     """Return the keys of a step's means, one per line, and each mean with the ends of its interval: `0.25,0.2,0.31`.
 
     They are texts because every report writes them for all steps, without computing them again. Keys for right and
