@@ -9,7 +9,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.watch.printable import printable
+from orchestrator.watch.printable import shortened
 
 Records = Sequence[Mapping[str, Any]]
 """The completions of an evaluation, as records of the run directory."""
@@ -33,7 +33,8 @@ def examples_table(before: Records, after: Records) -> Table:
     for prompt_id in [each for each in firsts[0] if each in firsts[1]][:NUM_SHOWN]:
         question = firsts[0][prompt_id]["prompt"][shared:]
         # Text, because a model may write square brackets, which rich would read as markup.
-        table.add_row(Text(shortened(question)), *(Text(graded(each[prompt_id])) for each in firsts))
+        shown = shortened(question.strip(), LONGEST_SHOWN)
+        table.add_row(Text(shown), *(Text(graded(each[prompt_id])) for each in firsts))
     return table
 
 
@@ -61,9 +62,4 @@ def graded(record: Mapping[str, Any]) -> str:
         grade = f"reward {record['reward']:.2f}"
     else:
         grade = "right" if correctness["value"] == 1 else "wrong"
-    return f"{shortened(record['completion'])}\n[{grade}]"
-
-
-def shortened(text: str) -> str:
-    text = printable(text.strip())
-    return text if len(text) <= LONGEST_SHOWN else text[:LONGEST_SHOWN] + " …"
+    return f"{shortened(record['completion'].strip(), LONGEST_SHOWN)}\n[{grade}]"

@@ -13,6 +13,7 @@ from orchestrator.evaluate.comparison import ModelResult
 from orchestrator.evaluate.evaluation import Evaluation, by_label, is_right
 from orchestrator.evaluate.statistics import Difference, Estimate
 from orchestrator.evaluate.trainability import judge_trainability, sentences
+from orchestrator.report.page.completions import shortened
 from orchestrator.watch.printable import printable
 from rewards.parts.markers import AGREEMENT
 from rollout.types.completions import Completion, Group, Reward
@@ -142,9 +143,8 @@ def print_completions(result: ModelResult, console: Console) -> None:
     for group, completion, scored in shown(result.evaluation):
         title = f"{result.model.name}, {result.format}, {group.prompt.id}, reward {scored.total:g}"
         console.rule(Text(title, "rule.text"), align="left")
-        console.print(
-            Text.assemble(printable(group.prompt.text), (printable(shortened(completion.text)), "bold")), soft_wrap=True
-        )
+        said = printable(shortened(completion.text, LONGEST_SHOWN))
+        console.print(Text.assemble(printable(group.prompt.text), (said, "bold")), soft_wrap=True)
 
 
 def shown(evaluation: Evaluation) -> Iterator[tuple[Group, Completion, Reward]]:
@@ -157,10 +157,3 @@ def shown(evaluation: Evaluation) -> Iterator[tuple[Group, Completion, Reward]]:
         return
     for wanted in (True, False):
         yield from [found for found in every if is_right(found[2]) == wanted][:1]
-
-
-def shortened(text: str) -> str:
-    if len(text) <= LONGEST_SHOWN:
-        return text
-    half = LONGEST_SHOWN // 2
-    return f"{text[:half]}\n[… {len(text) - 2 * half} characters …]\n{text[-half:]}"

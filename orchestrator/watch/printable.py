@@ -23,6 +23,11 @@ def printable(text: str) -> str:
     return "".join(map(shown, text))
 
 
+def shortened(text: str, longest: int) -> str:
+    """Return the first `longest` characters of a text as `printable` shows them."""
+    return printable(text if len(text) <= longest else text[:longest] + " …")
+
+
 def shown(character: str) -> str:
     """Return the character, or a visible sign for it."""
     if character in KEPT or unicodedata.category(character) not in HIDDEN:

@@ -11,7 +11,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.watch.printable import printable
+from orchestrator.watch.printable import printable, shortened
 from orchestrator.watch.run_state import RunState
 from orchestrator.watch.sparkline import BARS, PLAIN_BARS, sparkline
 
@@ -117,7 +117,7 @@ class RunView:
         for warning in self._state.warnings:
             is_past = self._state.is_past(warning)
             yield Text(
-                f"{'no longer: ' if is_past else ''}{shortened(warning)}",
+                f"{'no longer: ' if is_past else ''}{shortened(warning, LONGEST_SHOWN)}",
                 "dim" if is_past else "yellow",
                 overflow="fold",
             )
@@ -128,8 +128,8 @@ class RunView:
             return
         question = str(record.get("prompt", "")).strip()[-LONGEST_SHOWN:]
         text = Text(overflow="fold")
-        text.append(lines_of(shortened(question)) + "\n", "dim")
-        text.append(lines_of(shortened(str(record.get("completion", "")).strip())))
+        text.append(lines_of(shortened(question, LONGEST_SHOWN)) + "\n", "dim")
+        text.append(lines_of(shortened(str(record.get("completion", "")).strip(), LONGEST_SHOWN)))
         title = Text(f"step {record.get('step')}, a completion: {grade(record)}")
         yield Panel(text, title=title, title_align="left")
 
@@ -140,11 +140,6 @@ def grade(record: Mapping[str, Any]) -> str:
     right = "right, " if value == 1 else "wrong, " if value == 0 else ""
     reward = record.get("reward")
     return f"{right}reward {reward:.3f}" if isinstance(reward, int | float) else f"{right}without a reward"
-
-
-def shortened(text: str) -> str:
-    text = text if len(text) <= LONGEST_SHOWN else text[:LONGEST_SHOWN] + " …"
-    return printable(text)
 
 
 def lines_of(text: str) -> str:
