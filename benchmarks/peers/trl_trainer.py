@@ -36,7 +36,7 @@ class Grader:
         """Return the completions' rewards; `position` is the column that says which prompt each one answers."""
         rewards = [self._reward(*pair) for pair in zip(position, completions, strict=True)]
         self.tokens = sum(map(len, completion_ids))
-        self.right = statistics.mean(reward.part("correctness").value for reward in rewards)
+        self.right = statistics.mean(reward.value("correctness") == 1.0 for reward in rewards)
         return [reward.total for reward in rewards]
 
     def _reward(self, position: int, text: str) -> Reward:

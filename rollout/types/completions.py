@@ -148,13 +148,6 @@ class Reward:
     logged: Mapping[str, float] = field(default_factory=dict, compare=False)
     """Values that reward functions logged for it, by name."""
 
-    def part(self, name: str) -> RewardPart:
-        """Return the part of that name. Raises KeyError when the reward has none."""
-        for part in self.parts:
-            if part.name == name:
-                return part
-        raise KeyError(f"no reward part {name!r}; this reward has {[part.name for part in self.parts]}")
-
     def value(self, name: str) -> float | None:
         """Return the value of the part of that name; None when the reward has none."""
         return next((part.value for part in self.parts if part.name == name), None)

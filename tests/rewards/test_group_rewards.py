@@ -13,7 +13,7 @@ from rewards.function import missing_column
 from rewards.registry import functions_of
 from rewards.signature import kind_of
 from rewards.workers.failures import RewardFailure
-from rollout.types.completions import Group, Reward
+from rollout.types.completions import Group, Reward, RewardPart
 from tests.support import trl_rewards
 from tests.support.reward_workers import rewards_of
 
@@ -57,7 +57,7 @@ def test_functions_of_a_group_pay_each_completion(make_group: MakeGroup) -> None
     """Several at once, each under its own name."""
     (rewards,) = rewards_of(recipe(*PAID), make_group(TEXTS))
     for path, expected in PAID.items():
-        assert [reward.part(path.partition(":")[2]).value for reward in rewards] == expected, path
+        assert [reward.value(path.partition(":")[2]) for reward in rewards] == expected, path
     assert statuses(rewards) == ["ok", "ok", "ok"]
 
 
@@ -95,7 +95,7 @@ def test_what_nothing_applies_to_has_failed_and_is_not_worth_0(make_group: MakeG
     config = recipe("trl_rewards:of_math", "waiting_rewards:sometimes", weights={"of_math": 1.0})
     group = make_group(["a"], answer={"task": "poetry"})
     ((reward,),) = rewards_of(config, group)
-    assert reward.part("of_math").status == "error"
+    assert reward.parts[0] == RewardPart("of_math", 0.0, "error")
     stop = config.model_copy(update={"on_error": "stop"})
     with pytest.raises(RewardFailure, match="every part that is weighed is None for it"):
         rewards_of(stop, group)
@@ -128,7 +128,7 @@ def test_a_function_that_fails_fails_for_the_whole_group_and_says_why(
     with pytest.raises(RewardFailure, match=says):
         rewards_of(config, make_group(TEXTS, answer=answer))
     ((first, second, _),) = rewards_of(recipe(function, "waiting_rewards:unique"), make_group(TEXTS, answer=answer))
-    assert (first.part("unique").status, first.status, second.total) == ("ok", "error", 1.0)
+    assert (first.parts[-1], first.status, second.total) == (RewardPart("unique", 0.0), "error", 1.0)
 
 
 def test_a_group_that_hangs_is_late_and_others_are_graded(make_group: MakeGroup) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from rewards.config import RewardConfigError, RewardsConfig
 from rewards.function import Outcome, RewardFunction
 from rewards.score import compose
-from rollout.types.completions import Reward
+from rollout.types.completions import Reward, RewardPart
 
 SCORE = RewardFunction("task", "m:score", ("correctness",), grades_task=True)
 TAGS = RewardFunction("answer_tags", "m:answer_tags", ("answer_tags",))
@@ -65,7 +65,7 @@ def test_ensembles_combine_weighted_values(by: str, value: float) -> None:
     ensemble = {"by": by, "weights": {"correctness": -0.5, "answer_tags": 0.1}}
     settings = config(weights={"both": 2.0}, ensembles={"both": ensemble})
     reward = compose([SCORE, TAGS], [ok(correctness=1), ok(answer_tags=1)], settings)
-    assert reward.part("both").value == pytest.approx(value)
+    assert reward.value("both") == pytest.approx(value)
     assert reward.total == pytest.approx(2 * value)
 
 
@@ -89,8 +89,7 @@ def test_one_function_that_failed_costs_its_own_parts_only() -> None:
 def test_a_part_that_is_no_number_is_an_error_and_not_a_score(bad: float) -> None:
     reward = compose([SCORE, TAGS], [ok(correctness=bad), ok(answer_tags=1)], config())
     assert reward.total == 0.1
-    assert (reward.part("correctness").value, reward.part("correctness").status) == (0.0, "error")
-    assert reward.part("answer_tags").status == "ok"
+    assert reward.parts == (RewardPart("correctness", 0.0, "error"), RewardPart("answer_tags", 1.0))
     assert reward.status == "error"
 
 

@@ -75,7 +75,7 @@ def test_it_is_a_part_without_weight() -> None:
     functions = functions_of("countdown", RewardsConfig())
     outcomes = [call(each, each.load(), "7*(9-3) = 42", COUNTDOWN) for each in functions]
     reward = compose(functions, outcomes, RewardsConfig())
-    assert reward.total == 0.0 and reward.part(RIGHT_UNTAGGED).value == 1.0
+    assert reward.total == 0.0 and reward.value(RIGHT_UNTAGGED) == 1.0
 
 
 def test_a_reward_carries_how_long_each_function_took() -> None:

@@ -35,7 +35,7 @@ def paid(prompt_id: str, *periods: float) -> Group:
 def with_parts(group: Group, **parts: float) -> Group:
     """The group with other parts beside the correctness of each completion."""
     added = tuple(RewardPart(name, value) for name, value in parts.items())
-    return group.scored(tuple(Reward(reward.total, (reward.part("correctness"), *added)) for reward in group.rewards))
+    return group.scored(tuple(Reward(reward.total, (*reward.parts[:1], *added)) for reward in group.rewards))
 
 
 def labelled(group: Group, difficulty: str, source: str = "") -> Group:

@@ -91,7 +91,7 @@ def test_groups_of_several_tasks_share_the_workers(start_pool: StartPool, make_g
     groups = [make_group(["3*9+7"] * 3, task, problem) for task in ("countdown", "period_count") * 20]
     for group, task in zip(pool.collect(groups), ("countdown", "period_count") * 20, strict=True):
         assert group.totals.tolist() == [2.0] * 3
-        assert group.rewards[0].part("correctness" if task == "countdown" else "periods").value == 0.0
+        assert group.rewards[0].value("correctness" if task == "countdown" else "periods") == 0.0
 
 
 def test_functions_that_wait_and_of_whole_groups(start_pool: StartPool, make_group: MakeGroup) -> None:
@@ -119,7 +119,7 @@ def test_programs_are_graded_in_boxes_that_a_worker_starts(start_pool: StartPool
 
 def test_grading_processes_are_light_and_single_threaded(shared: RewardPool, make_group: MakeGroup) -> None:
     (group,) = shared.collect([make_group(["text"], "inspect")])
-    assert (group.rewards[0].part("correctness").value, group.rewards[0].part("tidy").value) == (0.0, 1.0)
+    assert (group.rewards[0].value("correctness"), group.rewards[0].value("tidy")) == (0.0, 1.0)
 
 
 def test_a_pattern_that_holds_the_gil_costs_only_its_own_completion(

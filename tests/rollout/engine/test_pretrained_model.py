@@ -271,7 +271,7 @@ def test_eval_compares_it_with_the_base_on_the_same_problems(
     assert ids[0] == ids[1] and len(ids[0]) == 4
     for result in found:
         answered = [
-            (completion.text, group.prompt.answer["answer"], reward.part("correctness").value)
+            (completion.text, group.prompt.answer["answer"], reward.value("correctness"))
             for group in result.evaluation.groups
             for completion, reward in zip(group.completions, group.rewards, strict=True)
         ]
