@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -76,3 +77,10 @@ def fork_servers() -> dict[int, int]:
 
 def all_end(pids: list[int]) -> bool:
     return wait_until(lambda: all(is_gone(pid) for pid in pids))
+
+
+def finished_pid() -> int:
+    """Return the process id of a process that has ended."""
+    process = subprocess.Popen(["true"])
+    process.wait()
+    return process.pid

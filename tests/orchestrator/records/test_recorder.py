@@ -18,6 +18,7 @@ from orchestrator.records.trackers.base import LearnedGroup
 from orchestrator.records.trackers.files import FileTracker
 from rewards.workers.pool import stored
 from tests.support.groups import scored_group
+from tests.support.processes import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_here")]
 BUSY_S = 1.5
@@ -120,8 +121,8 @@ def test_the_report_is_written_while_the_run_goes_on_and_neither_before_nor_at_i
     for step in (0, 10, 1):
         assert not report.exists()
         tracker.log(step, evaluation)
-        wait_until(lambda: ready_of([tracker._recorder._drawing], 0.0))
-    wait_until(report.exists)
+        assert wait_until(lambda: ready_of([tracker._recorder._drawing], 0.0))
+    assert wait_until(report.exists)
 
 
 def test_the_curve_is_drawn_after_each_evaluation_and_what_keeps_it_from_there_ends_nothing(
@@ -132,26 +133,19 @@ def test_the_curve_is_drawn_after_each_evaluation_and_what_keeps_it_from_there_e
     tracker.flush()
     assert not directory.curve.exists()
     tracker.log(2, evaluation)
-    wait_until(directory.curve.exists)
+    assert wait_until(directory.curve.exists)
     drawn = directory.curve.read_bytes()
     tracker.log(3, evaluation | {"reward/total": 0.2})
-    wait_until(lambda: directory.curve.read_bytes() != drawn)
+    assert wait_until(lambda: directory.curve.read_bytes() != drawn)
     directory.curve.unlink()
     directory.curve.mkdir()
     for step in (4, 5):
         tracker.log(step, evaluation)
-        wait_until(lambda: ready_of([tracker._recorder._drawing], 0.0))
+        assert wait_until(lambda: ready_of([tracker._recorder._drawing], 0.0))
     log(tracker, 6)
     tracker.flush()
     assert "curve.png cannot be drawn" in caplog.text
     assert [line["step"] for line in directory.metrics()] == [1, 2, 3, 4, 5, 6] and steps_written(directory) == [1, 6]
-
-
-def wait_until(is_so) -> None:
-    deadline = time.monotonic() + 60
-    while not is_so():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 class Saved:

@@ -14,6 +14,7 @@ from orchestrator.records.trackers import beside, build
 from orchestrator.records.trackers.beside import trackers_beside
 from orchestrator.records.trackers.build import PACKAGES, check_trackers
 from tests.support.paths import ROOT
+from tests.support.processes import wait_until
 from tests.support.run_files import WrittenRun, row
 
 RECORDS = """
@@ -60,19 +61,12 @@ def told(run: WrittenRun) -> list[str]:
     return file.read_text().splitlines() if file.exists() else []
 
 
-def wait_until(is_so) -> None:
-    deadline = time.monotonic() + 60
-    while not is_so():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 def test_it_follows_while_the_run_goes_on_and_tells_the_rest_at_the_end(run: WrittenRun, tmp_path: Path) -> None:
     program(tmp_path)
     said: list[str] = []
     with trackers_beside(["tensorboard"], run.path, -1, said.append):
         run.log(row(1))
-        wait_until(lambda: "1" in told(run))
+        assert wait_until(lambda: "1" in told(run))
         run.log(row(2))
         (run.path / "report.html").write_text("the report")
     assert told(run) == ["text settings 0", "1", "2", "text report 2", "closed"] and not said
@@ -83,7 +77,7 @@ def test_one_that_fails_after_its_folder_was_removed_is_said_too(run: WrittenRun
     said: list[str] = []
     with trackers_beside(["tensorboard"], run.path, -1, said.append):
         run.log(row(1))
-        wait_until(lambda: "1" in told(run))
+        assert wait_until(lambda: "1" in told(run))
         shutil.rmtree(run.path)
         run.path.write_text("no folder any more")
     assert len(said) == 1 and "tensorboard gets no more data of the run (" in said[0]
@@ -94,7 +88,7 @@ def test_one_that_fails_is_said_at_once_and_once(run: WrittenRun, tmp_path: Path
     said: list[str] = []
     with trackers_beside(["tensorboard"], run.path, -1, said.append):
         run.log(row(1))
-        wait_until(lambda: said)
+        assert wait_until(lambda: said)
         begin = time.monotonic()
     assert time.monotonic() - begin < 30.0
     (sentence,) = said
@@ -112,7 +106,7 @@ def test_one_that_hangs_is_left_to_itself(run: WrittenRun, tmp_path: Path, monke
     said: list[str] = []
     with trackers_beside(["tensorboard"], run.path, -1, said.append):
         run.log(row(1))
-        wait_until((tmp_path / "hangs").exists if where != "end" else lambda: "1" in told(run))
+        assert wait_until((tmp_path / "hangs").exists if where != "end" else lambda: "1" in told(run))
         begin = time.monotonic()
     assert 1.4 < time.monotonic() - begin < 30.0
     assert len(said) == 1 and "has not taken the rest of the data within 1.5 s" in said[0]
@@ -125,7 +119,7 @@ def test_an_error_of_the_run_does_not_wait_for_it_and_the_rest_is_told_all_the_s
     with pytest.raises(KeyboardInterrupt), trackers_beside(["tensorboard"], run.path, -1, print):
         raise KeyboardInterrupt
     assert time.monotonic() - begin < 30.0
-    wait_until(lambda: told(run)[-1:] == ["closed"])
+    assert wait_until(lambda: told(run)[-1:] == ["closed"])
     assert "1" in told(run)
 
 
@@ -139,7 +133,7 @@ def test_it_outlives_a_run_that_is_killed_to_tell_the_rest(run: WrittenRun, tmp_
     )
     run.log(row(1))
     assert subprocess.run([sys.executable, "-c", script, str(run.path)], check=False).returncode == -9
-    wait_until(lambda: told(run)[-1:] == ["closed"])
+    assert wait_until(lambda: told(run)[-1:] == ["closed"])
     assert "1" in told(run)
 
 

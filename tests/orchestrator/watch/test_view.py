@@ -3,7 +3,6 @@
 import io
 import json
 import re
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from orchestrator.watch.printable import printable
 from orchestrator.watch.run_state import MAX_RECORD, RunReader
 from orchestrator.watch.sparkline import BARS, sparkline
 from orchestrator.watch.view import RunView
+from tests.support.processes import finished_pid
 from tests.support.run_directories import written_run
 from tests.support.run_files import WrittenRun, evaluation, row
 
@@ -96,12 +96,6 @@ def exported(run: WrittenRun, step: int) -> None:
     run.hold(pid=finished_pid())
     (run.path / "final").mkdir()
     note_step(run.path / "final", step)
-
-
-def finished_pid() -> int:
-    process = subprocess.Popen(["true"])
-    process.wait()
-    return process.pid
 
 
 HOSTILE = [

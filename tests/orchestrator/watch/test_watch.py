@@ -5,7 +5,6 @@ import pty
 import re
 import select
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from orchestrator.cli import main
+from tests.support.processes import finished_pid
 from tests.support.run_files import WrittenRun, evaluation, row
 
 ROOT = Path(__file__).parents[3]
@@ -155,7 +155,7 @@ def test_watch_follows_a_run_until_it_ends_and_leaves_its_last_view(tmp_path: Pa
     terminal.wait_for("step 1/10")
     run.log(row(2))
     terminal.wait_for("step 2/10")
-    run.hold(pid=finished())
+    run.hold(pid=finished_pid())
     assert terminal.close() == 0
     assert "stopped: the same command resumes it" in terminal.written.split("\x1b[?1049l")[-1]
 
@@ -172,7 +172,7 @@ def test_ctrl_c_leaves_the_watch_without_a_word_of_resuming(tmp_path: Path) -> N
 def test_in_a_pipe_watch_prints_the_lines_that_the_run_prints(tmp_path: Path, capsys) -> None:
     run = WrittenRun(tmp_path / "one")
     run.log(evaluation(0, 0.5), row(1), row(2) | evaluation(2, 0.6))
-    run.hold(pid=finished())
+    run.hold(pid=finished_pid())
     assert main(["watch", str(run.path)]) == 0
     out = capsys.readouterr().out.splitlines()
     firsts = ["held-out before training", "step   1/10", "held-out after step 2", "step   2/10"]
@@ -183,9 +183,3 @@ def test_in_a_pipe_watch_prints_the_lines_that_the_run_prints(tmp_path: Path, ca
 def test_a_folder_that_is_no_run_is_an_error(tmp_path: Path, capsys) -> None:
     assert main(["watch", str(tmp_path)]) == 2
     assert "is not a run: it has no config.json" in capsys.readouterr().err
-
-
-def finished() -> int:
-    process = subprocess.Popen(["true"])
-    process.wait()
-    return process.pid
