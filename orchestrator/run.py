@@ -19,7 +19,7 @@ from orchestrator.evaluate.evaluation import check_held_out
 from orchestrator.fleet.fleet import RayFleet
 from orchestrator.inspection import Fault, leave_out_bad_rows, record_left_out, reference_checks
 from orchestrator.interrupt import Interrupt
-from orchestrator.model_fits import check_model_fits
+from orchestrator.plan.model_fits import check_model_fits
 from orchestrator.plan.run_plan import plan
 from orchestrator.records.checkpoints import Checkpoint, Checkpoints
 from orchestrator.records.health.monitor import Health

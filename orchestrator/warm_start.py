@@ -18,7 +18,7 @@ from orchestrator.config.resolve import ResolvedRun
 from orchestrator.config.schema import RunConfig
 from orchestrator.fleet.learner_group import LearnerGroup
 from orchestrator.interrupt import Interrupt
-from orchestrator.model_fits import max_positions
+from orchestrator.plan.model_fits import max_positions
 from orchestrator.records.metrics import Clock
 from rollout.prompts.held_out import HeldOutQuestions
 from rollout.supervised.examples import Examples, PairExamples, TraceExamples

@@ -22,7 +22,7 @@ from orchestrator.evaluate.models import NamedModel, tokenizer_of
 from orchestrator.evaluate.statistics import Difference, paired_difference
 from orchestrator.fleet.fleet import RolloutFleet
 from orchestrator.inspection import leave_out_bad_rows
-from orchestrator.model_fits import check_context
+from orchestrator.plan.model_fits import check_context
 from rollout.prompts.mixture import Mixture
 from rollout.prompts.stream import PromptStream
 from rollout.types.prompts import Prompt, PromptFormat

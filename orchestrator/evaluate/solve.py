@@ -17,7 +17,7 @@ from orchestrator.config.recipe import ConfigError
 from orchestrator.config.schema import RunConfig
 from orchestrator.evaluate.conversation import converse
 from orchestrator.evaluate.models import config_for, tokenizer_of
-from orchestrator.model_fits import check_context
+from orchestrator.plan.model_fits import check_context
 from orchestrator.watch.printable import printable
 from rewards.registry import functions_of, load_grader
 from rollout.prompts.decoding import completion_decoder

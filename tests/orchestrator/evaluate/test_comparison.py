@@ -13,8 +13,8 @@ from orchestrator.config.recipe import ConfigError, load
 from orchestrator.evaluate import comparison
 from orchestrator.evaluate.comparison import compare, prompts_of, with_room_for
 from orchestrator.evaluate.models import NamedModel
-from orchestrator.model_fits import check_context, max_positions
 from orchestrator.model_source import PolicyError
+from orchestrator.plan.model_fits import check_context, max_positions
 from tests.support.groups import scored_group
 from tests.support.paths import WARM_START
 

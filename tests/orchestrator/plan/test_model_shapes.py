@@ -7,10 +7,10 @@ import pytest
 from learner.config import LoraConfig, ModelConfig
 from learner.memory import adapter_shapes, layer_bytes
 from orchestrator.config.recipe import ConfigError, load
-from orchestrator.model_fits import check_model_fits, check_rotation
 from orchestrator.model_source import PolicyError
 from orchestrator.plan.gpu_models import gpu_model
 from orchestrator.plan.memory_plan import memory_plan
+from orchestrator.plan.model_fits import check_model_fits, check_rotation
 from orchestrator.plan.model_shapes import PUBLISHED, check_split, shape_from, shape_of
 from rollout.types.model_shape import ModelShape
 from tests.support.paths import WARM_START
