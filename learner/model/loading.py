@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers.utils import find_adapter_config_file
 
 from learner.parity import first_names
 
@@ -26,13 +27,13 @@ def load_whole(folder: Path | str, **settings: Any) -> PreTrainedModel:
             f"{folder} is quantized ({_method(quantization)}), and the learner cannot update quantized weights: give "
             "the model before quantization, which the card of a quantized model names"
         )
-    loaded: Any = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **settings)
-    model, info = loaded
-    if getattr(model, "_hf_peft_config_loaded", False):
+    if find_adapter_config_file(str(folder)) is not None:
         raise ValueError(
             f"{folder} has adapters of peft (adapter_config.json), which the generators do not load: merge them into "
-            "the model with peft's merge_and_unload, save it, and give its folder"
+            "the model with peft's merge_and_unload, save it, and give its folder; or remove adapter_config.json"
         )
+    loaded: Any = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **settings)
+    model, info = loaded
     if lacking := sorted(info["missing_keys"]):
         raise ValueError(f"{folder} lacks weights of a {type(model).__name__}: {first_names(lacking)}. {OTHER}")
     if ignored := _ignored(model, info["unexpected_keys"]):

@@ -57,6 +57,9 @@ def test_adapters_beside_the_weights_are_refused(tmp_path: Path) -> None:
     get_peft_model(base, LoraConfig(r=2, target_modules=["q_proj"])).save_pretrained(tmp_path / "model")
     with pytest.raises(ValueError, match=r"adapter_config\.json.*merge_and_unload"):
         load_whole(tmp_path / "model")
+    (tmp_path / "model" / "adapter_model.safetensors").unlink()
+    with pytest.raises(ValueError, match=r"or remove adapter_config\.json"):
+        load_whole(tmp_path / "model")
 
 
 def test_quantized_weights_are_refused(tmp_path: Path) -> None:
