@@ -8,14 +8,25 @@ import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from rollout.problems.listed import ListedProblems
 from rollout.problems.problem import Problem, ProblemSource
 from rollout.prompts.task_config import TaskConfig, shown_fields
 from rollout.tasks.base import ANY_FIELD
 
-WORD = re.compile(r"\w{2,}|\d")
+WORD = re.compile(r"\w+")
+TERM = re.compile(r"\w+|[^\w\s,\"\[\]\\]")
+"""A word, or a sign that does not come from writing a list as JSON."""
+NUMBERS = re.compile(r"\b\d+(?:(?:[,\s]+|,?\s+and\s+)\d+)+")
+"""A list of numbers, such as `3, 7 and 9`."""
+LABEL = re.compile(r"[\s\"\[]*\(?\w[).:]\s+")
+"""The label of an option, such as `A) `."""
+LINE = re.compile(r"\n")
+ITEM = re.compile(r"\n|,\s")
+"""What is between the items of a list, in lines or in JSON."""
+
+Pieces = frozenset[tuple[str, ...]]
 
 
 class HeldOutQuestions:
@@ -23,8 +34,8 @@ class HeldOutQuestions:
 
     A problem is the same as a held-out one when it asks the same question, or has the same key in the same file. Where
     an entry has one question with several keys, such as "Which of these is a mineral?" with other options, the same
-    question must show the same words besides. Problems without a text of their own, such as Countdown's, are told
-    apart by their keys.
+    question must show the same lines besides, in any order; in another entry, the same items of a list. Problems
+    without a text of their own, such as Countdown's, are told apart by their keys.
     """
 
     def __init__(
@@ -40,18 +51,20 @@ class HeldOutQuestions:
 
     def holds(self, task: TaskConfig, problem: Problem) -> bool:
         """Return whether a problem of `task` is held out."""
-        return (
-            question_of(problem) in self._questions
-            or (scope(task), problem.key) in self._keys
-            or bool(self._words and words_of(shown_texts(task, problem)) in self._words)
-        )
+        if question_of(problem) in self._questions or (scope(task), problem.key) in self._keys:
+            return True
+        texts = shown_texts(task, problem) if self._shown else []
+        # In a line of the same entry the order counts: `3 - 2` is not `2 - 3`. Other entries may write lists otherwise.
+        ends = [(LINE if entry is task else ITEM, shown) for entry, shown in self._shown]
+        return any(pieces_of(texts, end) in shown[end] for end, shown in ends)
 
     def is_asked_in(self, text: str) -> bool:
         """Return whether a text, such as the prompt of a pair, asks a held-out question, in any wording."""
         text = normal(text)
+        lists = {numbers_of(found) for found in NUMBERS.findall(text)}
         for word in set(WORD.findall(text)):
             for groups in self._texts.get(word, ()):
-                if all(any(contains(text, found) for found in group) for group in groups):
+                if all(any(contains(text, found) or numbers_of(found) in lists for found in group) for group in groups):
                     return True
         return False
 
@@ -81,11 +94,15 @@ class HeldOutQuestions:
         return {(scope(task, is_held_out=True), problem.key) for task, problem, _ in self._held_out()}
 
     @cached_property
-    def _words(self) -> set[tuple[str, ...]]:
-        found = (
-            words_of(shown_texts(task, problem)) for task, problem, is_ambiguous in self._held_out() if is_ambiguous
-        )
-        return {words for words in found if words}
+    def _shown(self) -> list[tuple[TaskConfig, dict[re.Pattern[str], set[Pieces]]]]:
+        """What each entry shows of the held-out problems that their question alone does not tell apart."""
+        found = []
+        for name, task in self._entries.items():
+            ambiguous = self._ambiguous[name]
+            texts = [shown_texts(task, each) for each in self._problems[name] if question_of(each) in ambiguous]
+            if texts:
+                found.append((task, {end: {pieces_of(each, end) for each in texts} for end in (LINE, ITEM)}))
+        return found
 
     @cached_property
     def _texts(self) -> Mapping[str, list[list[list[str]]]]:
@@ -134,14 +151,27 @@ def question_of(problem: Problem) -> str:
 
 
 def shown_texts(task: TaskConfig, problem: Problem) -> Sequence[str]:
-    """Return the texts of the problem that the task's template shows."""
-    shown = shown_fields("template", task.wording("zero_shot"))
-    return [problem.fields[name] for name in sorted(shown - {ANY_FIELD}) if name in problem.fields]
+    """Return the texts of the problem that one of the task's templates shows."""
+    shown = fields_of(task.wording("zero_shot"), task.wording("natural"))
+    return [problem.fields[name] for name in shown if name in problem.fields]
 
 
-def words_of(texts: Sequence[str]) -> tuple[str, ...]:
-    """Return the different words of texts, sorted, without single letters, such as labels of options."""
-    return tuple(sorted(set(WORD.findall(normal(" ".join(texts))))))
+@lru_cache
+def fields_of(template: str, natural_template: str) -> Sequence[str]:
+    """Return the sorted names of the fields in two templates."""
+    shown = shown_fields("template", template) | shown_fields("natural_template", natural_template)
+    return sorted(shown - {ANY_FIELD})
+
+
+def pieces_of(texts: Sequence[str], end: re.Pattern[str]) -> Pieces:
+    """Return the words and signs of each piece of the texts, without labels such as `A) `. `end` ends a piece."""
+    pieces = (LABEL.sub("", piece, count=1) for text in texts for piece in end.split(text))
+    return frozenset(tuple(TERM.findall(normal(piece))) for piece in pieces) - {()}
+
+
+def numbers_of(text: str) -> tuple[str, ...] | None:
+    """Return the numbers of a text that is a list of numbers, sorted; None for any other text."""
+    return tuple(sorted(WORD.findall(text.replace("and", "")))) if NUMBERS.fullmatch(text.strip("[]")) else None
 
 
 def normal(text: str) -> str:

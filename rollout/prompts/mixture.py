@@ -134,9 +134,8 @@ class NothingLeftError(ValueError):
 
     def __init__(self, name: str) -> None:
         super().__init__(
-            f"no problem of {name!r} is left to train on: those that are not held out for another entry of the mixture "
-            "were dropped as solved, or cannot be used. Lower prompts.num_held_out, raise "
-            "prompts.curriculum.drop_solved_after, or add problems"
+            f"no problem of {name!r} is left to train on: those that ask no held-out question were dropped as solved "
+            "or cannot be used. Lower prompts.num_held_out, raise prompts.curriculum.drop_solved_after, or add problems"
         )
         self.name = name
 

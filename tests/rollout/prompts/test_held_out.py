@@ -117,6 +117,35 @@ def test_one_question_with_other_options_is_another_problem(tmp_path: Path) -> N
     assert len(numbers) >= 5 and not numbers & trained and len(numbers | trained) == 40
 
 
+@pytest.mark.parametrize("format", ["zero_shot", "natural"])
+def test_one_question_about_other_expressions_of_the_same_numbers_is_many_problems(tmp_path: Path, format) -> None:
+    rows = [
+        {"question": "Compute it.", "sum": f"{a} {sign} {b}", "answer": "1"}
+        for a in range(1, 7)
+        for b in range(1, 7)
+        for sign in "+-"
+    ]
+    file = write(tmp_path / "rows.jsonl", rows)
+    key = "template" if format == "zero_shot" else "natural_template"
+    entry = {"task": "jsonl", "format": format, key: "{question} {sum}", "jsonl": {"source": file}}
+    stream = PromptStream(PromptsConfig.model_validate({"chat": False, "num_held_out": 24, **entry}), Bytes())
+    held_out, trained = ({prompt.text for prompt in each} for each in (stream.held_out(), stream.take(200)))
+    assert len(held_out) == 24 and len(trained) == 48 and not held_out & trained
+
+
+def test_the_same_options_in_another_order_are_the_same_problem(tmp_path: Path) -> None:
+    rows = [
+        {"question": "Which is a mineral?", "options": options, "answer": "A"}
+        for n in range(20)
+        for options in ([f"stone {n}", f"wood {n}"], [f"wood {n}", f"stone {n}"])
+    ]
+    file = write(tmp_path / "rows.jsonl", rows)
+    asked = {"task": "multiple_choice", "chat": False, "num_held_out": 5, "multiple_choice": {"source": file}}
+    stream = PromptStream(PromptsConfig.model_validate(asked), Bytes())
+    numbers = [{p.text.partition("stone")[2].split()[0] for p in each} for each in (stream.held_out(), stream.take(99))]
+    assert len(numbers[1]) >= 15 and not numbers[0] & numbers[1]
+
+
 def test_a_run_that_began_by_position_compares_task_and_key_only(sums) -> None:
     entries = {
         "a": {"task": "gsm8k", "gsm8k": {"source": sums}},
@@ -143,6 +172,8 @@ def test_a_run_that_began_by_position_tells_rows_apart_by_their_question_alone(t
         ("sums", "A worked example. What is 7 plus 7? It is 14. And now: What is 2000 plus 1?"),
         ("countdown", "Make 33 of these: 3 7 9. Go."),
         ("countdown", "Using the numbers [3, 7, 9], create an equation that equals 33."),
+        ("countdown", "Using the numbers [9, 3, 7], create an equation that equals 33."),
+        ("countdown", "Make 33 of 7, 9 and 3."),
     ],
 )
 def test_a_text_that_asks_a_held_out_question_in_other_words(task, text, tmp_path) -> None:
