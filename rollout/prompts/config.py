@@ -109,7 +109,7 @@ class PromptsConfig(TaskConfig, frozen=True):
     @model_validator(mode="before")
     @classmethod
     def _inherit(cls, settings: Any) -> Any:
-        """Fill in what an entry of the mixture omits: its task's section and, for the same task, the templates."""
+        """Fill in what an entry of the mixture omits: environment and section, and for the same task the templates."""
         if not isinstance(settings, dict) or not isinstance(settings.get("mixture"), dict):
             return settings
         own_task = settings.get("task", cls.model_fields["task"].default)
@@ -117,7 +117,7 @@ class PromptsConfig(TaskConfig, frozen=True):
         for name, entry in settings["mixture"].items():
             if isinstance(entry, dict):
                 task = entry.get("task", own_task)
-                keys = ["task", short_name(str(task)), *(WORDING if task == own_task else ())]
+                keys = ["task", "environment", short_name(str(task)), *(WORDING if task == own_task else ())]
                 entry = merged({key: settings[key] for key in keys if key in settings}, entry)
             mixture[name] = entry
         return settings | {"mixture": mixture}

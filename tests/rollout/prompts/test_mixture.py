@@ -143,6 +143,17 @@ def test_an_entry_of_another_task_inherits_settings_but_no_wording() -> None:
     assert PromptsConfig.model_validate(settings).model_dump(mode="json") == settings
 
 
+def test_an_entry_that_names_no_environment_has_the_one_of_prompts() -> None:
+    entries = {
+        "plain": {},
+        "talk": {"task": "period_count"},
+        "none": {"environment": ""},
+        "other": {"environment": "guess"},
+    }
+    config = prompts_config(environment="calculator", mixture=entries)
+    assert [task.environment for task in config.tasks.values()] == ["calculator", "calculator", "", "guess"]
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
