@@ -123,15 +123,48 @@ def _batch_rows(batch: Any) -> list[Any]:
             if batch.num_rows == 1
             else [row for number in range(batch.num_rows) for row in _batch_rows(batch.slice(number, 1))]
         )
-    # As a float of 64 bits 0.1 of 32 would be 0.10000000149011612.
-    for name, narrow in ((field.name, NARROW.get(str(field.type))) for field in batch.schema):
-        if narrow is not None:
-            for row in rows:
-                row[name] = None if row[name] is None else float(str(narrow(row[name])))
+    for name, values in numbers_of(batch).items():
+        for row, value in zip(rows, values, strict=True):
+            row[name] = value
     return rows
 
 
-NARROW = {"halffloat": np.float16, "float": np.float32}
+def numbers_of(table: Any) -> dict[str, list[Any]]:
+    """Return the columns of an Arrow table that hold floats, each number with its own digits. NaN is a missing value.
+
+    As a float of 64 bits 0.1 of 32 would be 0.10000000149011612.
+    """
+    import pyarrow
+
+    found = {}
+    for name, kind in zip(table.schema.names, table.schema.types, strict=True):
+        values, as_text = table[name], with_floats(kind, pyarrow.string())
+        if as_text != kind:
+            values = values.cast(as_text).cast(with_floats(kind, pyarrow.float64()))
+        elif not pyarrow.types.is_floating(kind):
+            continue
+        numbers = values.to_pylist()
+        if pyarrow.types.is_float16(kind):
+            numbers = [None if each is None else float(str(np.float16(each))) for each in numbers]
+        found[name] = [None if each != each else each for each in numbers]
+    return found
+
+
+def with_floats(kind: Any, other: Any) -> Any:
+    """Return an Arrow type with `other` in place of floats of 32 bits, in lists and structs too."""
+    import pyarrow
+
+    if pyarrow.types.is_float32(kind):
+        return other
+    if pyarrow.types.is_struct(kind):
+        return pyarrow.struct([field.with_type(with_floats(field.type, other)) for field in kind])
+    if pyarrow.types.is_fixed_size_list(kind):
+        return pyarrow.list_(with_floats(kind.value_type, other), kind.list_size)
+    if pyarrow.types.is_list(kind):
+        return pyarrow.list_(with_floats(kind.value_type, other))
+    return kind
+
+
 READERS: Mapping[str, Callable[[Path, str], Iterator[LocatedRow]]] = {"json": _json, "csv": _csv, "parquet": _parquet}
 TEXTS = {".jsonl": "json", ".json": "json", ".csv": "csv"}
 ENDINGS = TEXTS | {f"{ending}.gz": format for ending, format in TEXTS.items()} | {".parquet": "parquet"}

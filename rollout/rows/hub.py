@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rollout.rows.files import READERS
+from rollout.rows.files import READERS, ROWS_PER_BATCH, numbers_of
 from rollout.rows.row import LocatedRow
 
 GUESSED = ("json", "csv")
@@ -50,8 +50,13 @@ def _filled(rows: Iterator[LocatedRow], where: str) -> Iterator[LocatedRow]:
 
 
 def _typed_rows(rows: Any, source: str) -> Iterator[LocatedRow]:
+    arrow = rows.with_format("arrow")
+    numbers: dict[str, list[Any]] = {}
     for number, row in enumerate(rows):
-        yield LocatedRow(f"{source}, row {number}", row)
+        place = number % ROWS_PER_BATCH
+        if place == 0:
+            numbers = numbers_of(arrow[number : number + ROWS_PER_BATCH])
+        yield LocatedRow(f"{source}, row {number}", row | {name: values[place] for name, values in numbers.items()})
 
 
 def _files_of(builder: Any, split: str) -> list[tuple[str, str]]:

@@ -95,9 +95,13 @@ def problem(row: Row, where: str, config: JsonlConfig, shown: Collection[str] = 
     Raises RowError, beginning with `where`, for a missing, empty or nested column.
     """
     question = text_at(row, config.question_column, where)
+    if not question.strip():
+        raise empty_column(config.question_column, where)
     references = {"answer": config.answer_column, **config.answer_columns}
     fields = {**{column: as_text(value) for column, value in row.items()}, "question": question}
     others = sorted({*shown} - {"question", config.question_column})
+    for name in others:
+        refuse_bytes(row.get(name), name, where)
     asked = [same_question(question), *(f"{name} = {same_question(fields.get(name, ''))}" for name in others)]
     return Problem(
         fields=fields,
@@ -126,8 +130,19 @@ def value_at(row: Row, column: str, where: str) -> Any:
             raise RowError(f"{where}: no column {column!r}; {columns_of(row, column)}")
         found = found[part]
     if found is None or found == "":
-        raise RowError(f"{where}: column {column!r} is empty; leave the row out, or name another column")
+        raise empty_column(column, where)
+    refuse_bytes(found, column, where)
     return found
+
+
+def empty_column(column: str, where: str) -> RowError:
+    return RowError(f"{where}: column {column!r} is empty; leave the row out, or name another column")
+
+
+def refuse_bytes(value: Any, column: str, where: str) -> None:
+    """Raise RowError for bytes, which are not known to be text."""
+    if isinstance(value, bytes):
+        raise RowError(f"{where}: column {column!r} holds bytes: save it as text, in Parquet with the type string")
 
 
 def columns_of(row: Row, column: str) -> str:
@@ -140,7 +155,8 @@ def as_text(value: Any) -> str:
     """Return the text that a template shows for a value."""
     if value is None:
         return ""
-    return value if isinstance(value, str) else json_text(plain(value))
+    value = plain(value)
+    return value if isinstance(value, str) else json_text(value)
 
 
 def plain(value: Any) -> Any:

@@ -9,6 +9,7 @@ import pickle
 from pathlib import Path
 from typing import Any
 
+import numpy
 import pyarrow
 import pyarrow.parquet
 import pytest
@@ -65,6 +66,32 @@ def test_parquet_holds_the_same_rows_by_its_own_types(tmp_path: Path) -> None:
     assert read(path) == [
         {"text": "007", "day": day, "half": 0.1, "whole": 2**64 - 1},
         {"text": "2024-01-01", "day": None, "half": None, "whole": 7},
+    ]
+
+
+def test_floats_of_parquet_have_their_own_digits_and_nan_is_a_missing_value(tmp_path: Path) -> None:
+    path, single = tmp_path / "rows.parquet", pyarrow.float32()
+    columns = {
+        "quarter": pyarrow.array(numpy.array([0.1, 0.25], numpy.float16)),
+        "list": pyarrow.array([[0.1, None], None], pyarrow.list_(single)),
+        "pair": pyarrow.array([[0.1, 1e20], [1 / 3, 7]], pyarrow.list_(single, 2)),
+        "struct": pyarrow.array(
+            [{"a": {"b": [0.1]}}, None], pyarrow.struct({"a": pyarrow.struct({"b": pyarrow.list_(single)})})
+        ),
+        "single": pyarrow.array([numpy.nan, 2.5], single),
+        "double": pyarrow.array([0.1, numpy.nan]),
+    }
+    pyarrow.parquet.write_table(pyarrow.table(columns), path)
+    assert read(path) == [
+        {
+            "quarter": 0.1,
+            "list": [0.1, None],
+            "pair": [0.1, 1e20],
+            "struct": {"a": {"b": [0.1]}},
+            "single": None,
+            "double": 0.1,
+        },
+        {"quarter": 0.25, "list": None, "pair": [0.33333334, 7.0], "struct": None, "single": 2.5, "double": None},
     ]
 
 

@@ -10,6 +10,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from rollout.rows.files import file_rows
 from rollout.rows.hub import hub_rows
 
 ROWS = [{"q": "2024-01-01", "a": "007"}, {"q": "x", "a": "2024-01-02"}]
@@ -43,6 +44,18 @@ def test_parquet_has_types_of_its_own(tmp_path: Path, monkeypatch: pytest.Monkey
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(ROWS), folder / "train.parquet")
     first, second = hub_rows(str(folder), "prompts.x.source")
     assert [first.row, second.row] == ROWS and second.where == f"{folder}, row 1"
+
+
+def test_floats_of_parquet_are_those_of_a_local_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    file = tmp_path / "data" / "train.parquet"
+    file.parent.mkdir()
+    numbers = [number / 10 for number in range(1500)]
+    values = pyarrow.array([float("nan"), *numbers], pyarrow.float32())
+    pyarrow.parquet.write_table(pyarrow.table({"q": ["x", *map(str, numbers)], "a": values}), file)
+    found = [each.row for each in hub_rows(str(file.parent), "prompts.x.source")]
+    assert found == [each.row for each in file_rows(str(file), "prompts.x.source")]
+    assert [row["a"] for row in found] == [None, *numbers]
 
 
 def test_a_split_that_is_not_there_names_those_that_are(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """Questions of one's own: files of any columns, graded by any grader; what is missing is named."""
 
+import datetime
 import json
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -88,6 +90,43 @@ def test_every_column_is_a_field_of_the_template(tmp_path) -> None:
         assert question == again and level == str(number % 3) and note == ("" if number % 2 else "ä")
         assert json.loads(hints) == {"first": "C", "last": str(number)}
         assert prompt.grader == "exact_match" and prompt.source == "jsonl"
+
+
+def parquet_of(tmp_path: Path, **columns: list) -> str:
+    import pyarrow
+    import pyarrow.parquet
+
+    pyarrow.parquet.write_table(pyarrow.table(columns), tmp_path / "rows.parquet")
+    return str(tmp_path / "rows.parquet")
+
+
+def test_dates_and_decimals_are_shown_as_they_are_written(tmp_path) -> None:
+    days = [datetime.date(2024, 1, day) for day in (30, 31)]
+    path = parquet_of(tmp_path, q=["a?", "b?"], a=days, price=[Decimal("2.50"), Decimal("3.00")])
+    stream = PromptStream(asked_of(path, "{q} {a} costs {price}").model_copy(update={"num_held_out": 1}), Bytes())
+    texts = [prompt.text for prompt in (*stream.held_out(), *stream.take(1))]
+    assert sorted(texts) == ["a? 2024-01-30 costs 2.50", "b? 2024-01-31 costs 3.00"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"q": [b"a?", b"b?"], "a": ["1", "2"]}, "row 0: column 'q' holds bytes: save it as text"),
+        ({"q": ["a?", "b?"], "a": [b"1", b"2"]}, "row 0: column 'a' holds bytes: save it as text"),
+        ({"q": ["a?", "b?"], "a": ["1", "2"], "hint": [b"x", b"y"]}, "row 0: column 'hint' holds bytes: save it"),
+        ({"q": ["a?", "b?"], "a": [float("nan")] * 2}, "row 0: column 'a' is empty; leave the row out"),
+        ({"q": ["  ", "\n"], "a": ["1", "2"]}, "row 0: column 'q' is empty; leave the row out"),
+    ],
+)
+def test_values_that_are_no_text_or_number_name_row_and_column(tmp_path, columns, message) -> None:
+    hint = " {hint}" if "hint" in columns else ""
+    with pytest.raises(ValueError, match=message):
+        asked_of(parquet_of(tmp_path, **columns), "{q}" + hint).source(1, 0)
+
+
+def test_bytes_that_nobody_asks_for_do_not_matter(tmp_path) -> None:
+    path = parquet_of(tmp_path, q=["a?", "b?"], a=["1", "2"], image=[b"\x89PNG", b"\x89PNG"])
+    assert asked_of(path, "{q}").source(1, 0).num_problems == 1
 
 
 def test_a_template_must_show_the_question(tmp_path) -> None:
