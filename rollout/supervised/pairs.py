@@ -17,6 +17,8 @@ from rollout.types.paths import from_home
 from rollout.types.prompts import SupervisedExample
 
 KEYS = ("prompt", "completion")
+REWRITTEN = ("assistant", "tool", "function", "ipython")
+"""Roles whose messages chat templates may shorten or write otherwise: reasoning is left out, results become JSON."""
 
 
 class PairError(ValueError):
@@ -38,7 +40,7 @@ class Pair:
         """The prompt's text; for messages, the text of all of them."""
         if isinstance(self.prompt, str):
             return self.prompt
-        return "\n".join(str(message["content"]) for message in self.prompt)
+        return "\n".join(text for message in self.prompt for text in texts_of(message["content"]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +97,7 @@ def parse_pair(row: Row, where: str) -> Pair:
     if not is_text(prompt) and not are_messages(prompt):
         raise PairError(
             f"{where}: prompt = {repr(prompt)[:200]} must be text, or a list of messages "
-            '{"role": "user", "content": …}, and not empty'
+            '{"role": "user", "content": "…"} with text, and not empty'
         )
     return Pair(prompt, completion, where)
 
@@ -147,11 +149,22 @@ def worded_prompt(pair: Pair, tokenizer: Tokenizer) -> tuple[str, bool]:
     except Exception as error:  # templates may raise any exception, mostly about roles
         raise PairError(f"{pair.where}: the chat template refuses its messages: {error}") from error
     for message in pair.prompt:
-        if message["role"] == "system" and has_lost(text, message["content"]):
+        role, content = message["role"], message["content"]
+        if role not in REWRITTEN and any(has_lost(text, each) for each in texts_of(content)):
+            fix = "write its text into the user's message" if role == "system" else "name the role as it does"
+            raise PairError(f"{pair.where}: the chat template leaves out the {role} message: {fix}")
+        if isinstance(content, list) and str(content) in text:
             raise PairError(
-                f"{pair.where}: the chat template leaves out the system message: write its text into the user's message"
+                f"{pair.where}: the chat template reads no list as content, and would show its brackets: write one text"
             )
     return text, True
+
+
+def texts_of(content: Any) -> list[str]:
+    """Return the texts of a message's content: itself, or those of its parts."""
+    if isinstance(content, str):
+        return [content]
+    return [str(part["text"]) for part in content or () if part.get("text")]
 
 
 def is_text(value: Any) -> bool:
@@ -159,13 +172,17 @@ def is_text(value: Any) -> bool:
 
 
 def are_messages(value: Any) -> bool:
-    return (
-        isinstance(value, list)
-        and bool(value)
-        and all(
-            isinstance(message, dict) and is_text(message.get("role")) and "content" in message for message in value
-        )
-    )
+    return isinstance(value, list) and bool(value) and all(map(is_message, value))
+
+
+def is_message(value: Any) -> bool:
+    """Return whether a value is a message: of text, of a list of parts, or of calls of tools alone."""
+    if not isinstance(value, dict) or not is_text(value.get("role")) or "content" not in value:
+        return False
+    content = value["content"]
+    if isinstance(content, list):
+        return all(isinstance(part, dict) for part in content)
+    return isinstance(content, str) or (content is None and bool(value.get("tool_calls")))
 
 
 def instead_of(name: str, names: Sequence[str]) -> str:

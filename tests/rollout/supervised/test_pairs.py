@@ -152,6 +152,49 @@ def test_thinking_that_nobody_opened_is_opened_by_the_completion(tmp_path) -> No
     assert len(list(encode_pairs(read_pairs(file_of(tmp_path, *map(json.dumps, lines))), tokenizer(), []))) == 2
 
 
+ROLES_OF_ITS_OWN = (
+    "{% for message in messages %}{% if message.role in ('system', 'user', 'assistant') %}<|im_start|>"
+    "{{ message.role }}\n{{ message.content | trim }}<|im_end|>\n{% endif %}{% endfor %}"
+)
+"""A chat template that leaves out unknown roles, as Qwen2.5's does, and makes any content a text, as Llama 3's does."""
+
+
+@pytest.mark.parametrize(
+    ("message", "error"),
+    [
+        ({"role": "human", "content": "How?"}, "line 1: the chat template leaves out the human message: name the role"),
+        ({"role": "user", "content": [{"type": "text", "text": "How?"}]}, "line 1: .* reads no list as content"),
+        ({"role": "user", "content": None}, "line 1: prompt = .* must be text, or a list of messages .* with text"),
+        ({"role": "user", "content": 7}, "line 1: prompt = .* must be text, or a list of messages .* with text"),
+    ],
+    ids=["role", "parts", "none", "number"],
+)
+def test_a_question_that_the_chat_template_loses_or_garbles_is_refused(tmp_path, message, error) -> None:
+    def encoded(*messages: dict):
+        path = file_of(tmp_path, json.dumps({"prompt": messages, "completion": "ho"}))
+        return list(encode_pairs(read_pairs(path), tokenizer(ROLES_OF_ITS_OWN), []))
+
+    assert encoded({"role": "user", "content": " hi\n"})
+    with pytest.raises(PairError, match=error):
+        encoded({"role": "user", "content": "hi"}, message)
+
+
+def test_templates_may_read_parts_and_write_calls_and_results_their_own_way(tmp_path) -> None:
+    reads_parts = (
+        "{% for message in messages %}{{ message.role }}: {% if message.content is string %}"
+        "{{ message.content | tojson }}{% elif message.content %}{{ message.content[0].text }}{% endif %}\n{% endfor %}"
+    )
+    messages = [
+        {"role": "user", "content": [{"type": "text", "text": "How much?\nSay it."}]},
+        {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "sum", "arguments": {}}}]},
+        {"role": "tool", "content": "7\n8"},
+    ]
+    path = file_of(tmp_path, json.dumps({"prompt": messages, "completion": "ho"}))
+    (pair,) = read_pairs(path)
+    assert pair.asked == "How much?\nSay it.\n7\n8"
+    assert len(list(encode_pairs([pair], tokenizer(reads_parts), []))) == 1
+
+
 @pytest.fixture
 def held_out(tmp_path):
     """Questions of which one is held out, by a recipe of two questions."""
