@@ -82,12 +82,19 @@ def encode(tokenizer: Tokenizer, text: str, what: str, *, add_special_tokens: bo
     Raises ValueError, which names `what`, for text that a tokenizer of whole words does not know.
     """
     try:
-        return np.array(tokenizer.encode(text, add_special_tokens=add_special_tokens), dtype=np.int32)
+        token_ids = tokenizer.encode(text, add_special_tokens=add_special_tokens)
+        return np.array(with_one_beginning(tokenizer, token_ids), dtype=np.int32)
     except Exception as error:
         raise ValueError(
             f"{what}: the model's tokenizer cannot encode {text[:200]!r} ({error}). A built one knows the numbers up "
             "to model.build.max_integer and the text of model.build.words: add what is missing"
         ) from error
+
+
+def with_one_beginning(tokenizer: Tokenizer, token_ids: list[int]) -> list[int]:
+    """Return the tokens without a second token for the beginning of a text, which some texts name themselves."""
+    begins = getattr(tokenizer, "bos_token_id", None)
+    return token_ids[1:] if begins is not None and token_ids[:2] == [begins, begins] else token_ids
 
 
 def encode_completion(tokenizer: Tokenizer, text: str, what: str) -> Tokens:

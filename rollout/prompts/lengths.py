@@ -6,6 +6,8 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from rollout.prompts.chat import with_one_beginning
+
 WORD = re.compile(r"\s*\S+|\s+\Z")
 MAX_ADDED = 32
 """More special tokens than any tokenizer adds around a text."""
@@ -14,6 +16,17 @@ MARGIN = 1.1
 NUM_PROVEN = 200
 """Texts on which such counts are compared with exact ones."""
 MAX_KNOWN = 1_000_000
+ODD = "zqx"
+"""A word that no vocabulary of whole words has."""
+
+
+def reads_any_text(tokenizer: Any) -> bool:
+    """Return whether the tokenizer has tokens for any text; one of whole words has none for a word it does not know."""
+    try:
+        tokenizer([ODD], add_special_tokens=False)
+    except Exception:  # noqa: BLE001  tokenizers raise what they like about a text they do not know
+        return False
+    return True
 
 
 class PromptLengths:
@@ -21,7 +34,7 @@ class PromptLengths:
 
     Else the parts are counted word by word, which is quicker: tokenizers make tokens within words, so that counts of
     words, which come again and again, add up. This is proven on the first prompts; where it does not hold every prompt
-    is counted exactly.
+    is counted exactly, and so with a tokenizer that does not know every word.
 
     Args:
         frame: a whole prompt whose part is empty.
@@ -33,7 +46,7 @@ class PromptLengths:
         self._add_special_tokens = add_special_tokens
         self._known: dict[str, int] = {}
         self._num_proven = 0
-        self._adds_up = True
+        self._adds_up = self._reads_any_text = reads_any_text(tokenizer)
         (self._frame,) = self._exact([frame])
 
     def __call__(self, parts: Sequence[str], whole: Callable[[Sequence[int]], list[str]]) -> list[int]:
@@ -46,7 +59,8 @@ class PromptLengths:
         """
         # An ASCII character is at most one token.
         lengths = [self._frame + MAX_ADDED + len(part) for part in parts]
-        unsure = [i for i, part in enumerate(parts) if lengths[i] > self._limit or not part.isascii()]
+        is_sure = [self._reads_any_text and part.isascii() for part in parts]
+        unsure = [i for i, length in enumerate(lengths) if length > self._limit or not is_sure[i]]
         proven = unsure[: NUM_PROVEN - self._num_proven]
         if self._adds_up:
             for i, found in zip(unsure, self._by_words([parts[i] for i in unsure]), strict=True):
@@ -62,7 +76,8 @@ class PromptLengths:
         """Return the number of tokens of each text."""
         if not texts:
             return []
-        return [len(each) for each in self._tokenizer(texts, add_special_tokens=self._add_special_tokens)["input_ids"]]
+        encoded = self._tokenizer(texts, add_special_tokens=self._add_special_tokens)["input_ids"]
+        return [len(with_one_beginning(self._tokenizer, each)) for each in encoded]
 
     def _by_words(self, texts: list[str]) -> list[int]:
         """Return the sum of the tokens of each text's words."""

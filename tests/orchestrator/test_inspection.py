@@ -128,7 +128,7 @@ def test_what_was_found_is_kept_and_found_again_only_for_the_same_rows_and_setti
     tmp_path, cache, monkeypatch, tiny_model, caplog
 ) -> None:
     monkeypatch.setattr(inspection, "MIN_CACHED", 1)
-    rows = [{"question": f"Using the numbers {n}", "answer": str(n)} for n in range(1, 15)]
+    rows = [{"question": f"Numbers: {n}\n", "answer": str(n)} for n in range(1, 15)]
     looks: list[int] = []
     listed = Inspection._listed
     monkeypatch.setattr(
