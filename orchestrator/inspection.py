@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import rewards
+import rollout.prompts
 from orchestrator.base_model import cache_folder
 from orchestrator.config.environments import environment_parts
 from orchestrator.config.recipe import ConfigError
@@ -22,6 +23,7 @@ from orchestrator.records.files.atomic_file import write_atomically
 from rewards.references import CheckReference, reference_check, shown_fields
 from rollout.problems.listed import ListedProblems, content
 from rollout.problems.problem import Problem
+from rollout.prompts.held_out import fields_of
 from rollout.prompts.mixture import Mixture
 from rollout.prompts.template import Template
 from rollout.types.prompts import PromptFormat
@@ -69,6 +71,8 @@ def leave_out_bad_rows(
     for entry, source in problems.sources.items():
         if isinstance(source, ListedProblems):
             faults += inspection.faults(entry, source, only_held_out=only_held_out)
+            if not only_held_out:
+                warn_of_special_tokens(config, entry, source, tokenizer)
         else:
             replaced = list(problems.hold_out_others(entry, partial(inspection.fault_of, entry)))
             if replaced:
@@ -86,6 +90,29 @@ def leave_out_bad_rows(
     problems.leave_out({entry: {key for key in keys if key is not None} for entry, keys in unusable.items()})
     logger.warning("%s\nprompts.on_bad_rows = 'drop': they are left out", summary(faults))
     return faults
+
+
+def warn_of_special_tokens(config: RunConfig, entry: str, source: ListedProblems, tokenizer: Any) -> None:
+    """Warn of rows with special tokens, such as `<|im_end|>`, inside the words of a chat template."""
+    tokens = getattr(tokenizer, "added_tokens_decoder", {}).values()
+    special = [str(token.content) for token in tokens if token.special] if config.prompts.chat else []
+    firsts, task = {token[0] for token in special}, config.prompts.tasks[entry]
+    shown = fields_of(task.wording("zero_shot"), task.wording("natural"))
+    found: list[tuple[str, str]] = []
+    for problem in (*source.different, *source.held_out):
+        text = "\n".join([problem.fields.get(name, "") for name in shown])
+        if any(first in text for first in firsts):
+            found += [(problem.where, token) for token in special if token in text][:1]
+    if found:
+        where, token = min(found, key=lambda each: place(Fault(entry, None, each[0])))
+        logger.warning(
+            "%s: %d rows hold special tokens, such as %s in %s, and the model reads them as such: remove them, or set "
+            "prompts.chat = false if the rows are in the words of a chat template already",
+            entry,
+            len(found),
+            token,
+            where,
+        )
 
 
 def record_left_out(faults: Sequence[Fault], file: Path) -> None:
@@ -158,8 +185,9 @@ class Inspection:
         settings |= {"rewards": self._config.rewards.model_dump(mode="json"), "formats": self._measured}
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
         digest.update(f"{tokens.to_str()}{self._tokenizer.chat_template}".encode())
-        for file in sorted(Path(rewards.__path__[0]).rglob("*.py")):
-            digest.update(file.read_bytes())
+        for package in (rewards, rollout.prompts):
+            for file in sorted(Path(package.__path__[0]).rglob("*.py")):
+                digest.update(file.read_bytes())
         for problem in (*source.different, *source.held_out):
             digest.update(f"{problem.where}{content(problem)}".encode("utf-8", "surrogatepass"))
         return cache_folder() / f"inspected-{digest.hexdigest()[:16]}.json"

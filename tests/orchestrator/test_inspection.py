@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from rollout.prompts.config import PromptsConfig
 from rollout.prompts.mixture import Mixture
 from rollout.prompts.stream import PromptStream
 from tests.support.byte_tokenizer import Bytes
+from tests.support.chatml_tokenizer import tokenizer
 
 GOOD = [{"question": f"How many is {n} and 1?", "answer": str(n + 1)} for n in range(20)]
 BAD = {
@@ -93,6 +95,15 @@ def test_good_rows_are_all_asked_and_nothing_is_said(tmp_path, caplog) -> None:
     with caplog.at_level(logging.WARNING):
         assert leave_out_bad_rows(config, Mixture(config.prompts), Bytes()) == []
     assert not caplog.text
+
+
+@pytest.mark.parametrize("chat", ["true", "false"])
+def test_rows_in_the_words_of_a_chat_template_are_warned_of_where_it_is_written_again(tmp_path, caplog, chat) -> None:
+    rows = [{"question": f"<|im_start|>user\n{n}?<|im_end|>", "answer": "1"} if n > 7 else GOOD[n] for n in range(20)]
+    config = recipe(tmp_path, rows, prompts__chat=chat)
+    assert leave_out_bad_rows(config, Mixture(config.prompts), tokenizer()) == []
+    said = r"jsonl: 12 rows hold special tokens, such as <\|im_start\|> in .*rows\.jsonl, line 9, and .*chat = false if"
+    assert bool(re.search(said, caplog.text)) == (chat == "true") == bool(caplog.text)
 
 
 def test_a_rubric_that_shows_what_no_answer_has_is_refused_by_its_key_before_anything_starts(tmp_path) -> None:
