@@ -18,7 +18,8 @@ from rollout.prompts.chat import OPENED, Tokenizer, encode, encode_completion, o
 from rollout.prompts.config import PromptsConfig
 from rollout.prompts.entry_fingerprints import EntryFingerprint
 from rollout.prompts.held_out import HeldOutQuestions
-from rollout.prompts.template import Template
+from rollout.prompts.mixture import MAX_REDRAWS, NoneFitsError
+from rollout.prompts.template import OverlongPromptError, Template
 from rollout.supervised.pairs import LengthLimit, PairError, encode_pairs, left_out, read_pairs
 from rollout.tasks.base import MAX_DRAWS, Problem
 from rollout.types.prompts import SupervisedExample
@@ -136,8 +137,24 @@ class TraceExamples:
         self.num_left_out = 0
 
     def take(self, count: int) -> list[SupervisedExample]:
-        self._position += count
-        return [self._example(problem, text) for problem, text in islice(self._traces, count)]
+        """Return the next examples, without those whose prompts are too long.
+
+        Raises NoneFitsError for MAX_REDRAWS of these in a row.
+        """
+        found: list[SupervisedExample] = []
+        repeats = 0
+        while len(found) < count:
+            problem, text = next(self._traces)
+            self._position += 1
+            try:
+                found.append(self._example(problem, text))
+                repeats = 0
+            except OverlongPromptError as error:
+                repeats += 1
+                if repeats == MAX_REDRAWS:
+                    raise NoneFitsError(self._prompts.name, str(error)) from error
+                logger.info("another trace is taught in its place: %s", error)
+        return found
 
     def state(self) -> dict[str, Any]:
         return {"format": self._format, "position": self._position}

@@ -105,6 +105,19 @@ def test_a_resumed_warm_start_goes_on_behind_what_it_left_out() -> None:
     assert whole.num_left_out and [example.prompt_ids.tolist() for example in second.take(300)] == expected[300:]
 
 
+def test_a_trace_whose_prompt_is_too_long_is_drawn_anew_and_a_resumed_warm_start_teaches_the_same() -> None:
+    asked = {"task": "word_problems", "chat": False, "num_held_out": 2, "template": "{question}"}
+    prompts = PromptsConfig.model_validate({**asked, "max_prompt_tokens": 140})
+    whole, first, second = (TraceExamples(prompts, TracesConfig(), Bytes(), 0) for _ in range(3))
+    expected = [example.prompt_ids.tolist() for example in whole.take(100)]
+    assert max(map(len, expected)) <= 140 and whole.state()["position"] > 100
+    first.take(37)
+    second.restore(first.state())
+    assert [example.prompt_ids.tolist() for example in second.take(63)] == expected[37:]
+    with pytest.raises(ValueError, match=r"1000 problems of 'word_problems' .*max_prompt_tokens = 5"):
+        TraceExamples(prompts.model_copy(update={"max_prompt_tokens": 5}), TracesConfig(), Bytes(), 0).take(1)
+
+
 def test_a_trace_does_not_open_thinking_twice(monkeypatch) -> None:
     prompts = PromptsConfig.model_validate({"chat": False, "max_prompt_tokens": 1000, "assistant_prefix": "<think>"})
     problem, text = next(task_traces(prompts, TracesConfig(), 0))
