@@ -150,7 +150,12 @@ class Template:
             return [question]
         example = task.worked_example
         answered = self._opening + self.prefix(format) + example.completion
-        return [wording.format(**example.fields), answered, question]
+        try:
+            return [wording.format(**example.fields), answered, question]
+        except KeyError as error:  # the task's own example knows no column of a file
+            raise ValueError(
+                f"the template shows {{{error.args[0]}}}, which the worked example lacks: set prompts.example"
+            ) from None
 
     def prefix(self, format: PromptFormat) -> str:
         """Return the text that the assistant's turn starts with, after what a chat template writes there."""

@@ -11,7 +11,7 @@ from rollout.prompts.config import PromptsConfig
 from rollout.prompts.stream import PromptStream
 from rollout.prompts.template import Template
 from rollout.tasks import countdown
-from rollout.tasks.base import WorkedExample, load_task
+from rollout.tasks.base import Problem, WorkedExample, load_task
 from tests.support.byte_tokenizer import Bytes
 from tests.support.chatml_tokenizer import (
     ALTERNATING,
@@ -276,3 +276,10 @@ def test_a_chat_template_without_a_system_role_is_named_and_the_fix_works(templa
     with pytest.raises(ValueError, match=rf"prompts\.system is set, but .*{reason}.*leave prompts\.system empty"):
         prompt(settings(system="Be brief."), "zero_shot", of)
     assert "Be brief. Make 21" in prompt(settings(template="Be brief. Make {target} of {numbers}."), None, of).text
+
+
+def test_an_example_without_a_field_of_the_template_is_named() -> None:
+    asked = PromptsConfig(task="jsonl", chat=False, template="{question} {hint}")
+    problem = Problem({"question": "How many?", "hint": "Count."}, {"answer": "1"}, "1")
+    (fault,) = Template(asked, Bytes()).faults([problem], "one_shot")
+    assert fault == "the template shows {hint}, which the worked example lacks: set prompts.example"
