@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from orchestrator.config.checks import conflicts, supervised_conflicts
 from orchestrator.config.precision import with_dtype
 from orchestrator.config.schema import RunConfig
+from rewards.config import RewardsConfig
 from rollout.prompts.config import PromptsConfig
 from rollout.prompts.task_config import TaskConfig
 from rollout.tasks.base import load_task
@@ -78,7 +79,10 @@ def apply_overrides(settings: dict[str, Any], overrides: Sequence[str]) -> None:
 
 
 def apply_override(settings: dict[str, Any], override: str) -> None:
-    """Set one dotted key, such as `learner.learning_rate=2e-6`. The value is TOML, or text if it is not valid TOML."""
+    """Set one dotted key, such as `learner.learning_rate=2e-6`. The value is TOML, or text if it is not valid TOML.
+
+    One weight is set beside the others: in a recipe without weights, beside the default ones.
+    """
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise ConfigError(f"{override!r} is not an override: write key=value, such as learner.learning_rate=2e-6")
@@ -90,6 +94,8 @@ def apply_override(settings: dict[str, Any], override: str) -> None:
         table = table.setdefault(section, {})
         if not isinstance(table, dict):
             raise ConfigError(f"{key}: {section!r} is a value, not a section")
+    if sections == ["rewards", "weights"] and not table:  # alone it would take the place of correctness
+        table.update(RewardsConfig().weights)
     table[last] = parse_value(text)
 
 

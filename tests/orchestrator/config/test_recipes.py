@@ -216,6 +216,21 @@ def test_a_preset_on_the_command_line_replaces_the_recipes_algorithm_and_other_o
     assert algorithm.loss_aggregation == "constant"
 
 
+@pytest.mark.parametrize(
+    ("recipe", "overrides", "weights"),
+    [
+        ("countdown-4090", ["repetition=0.1"], {"correctness": 0.9, "answer_tags": 0.1, "repetition": 0.1}),
+        ("countdown-4090", ["answer_tags=0"], {"correctness": 0.9, "answer_tags": 0.0}),
+        ("countdown-tiny", ["repetition=0.1"], {"correctness": 0.7, "answer_tags": 0.3, "repetition": 0.1}),
+    ],
+)
+def test_one_weight_on_the_command_line_leaves_the_others(recipe, overrides, weights) -> None:
+    """The first recipe has no weights, so that the default ones hold."""
+    assert load(recipe, [f"rewards.weights.{each}" for each in overrides]).rewards.weights == weights
+    alone = load(recipe, ["rewards.weights={correctness=1}"]).rewards.weights
+    assert alone == {"correctness": 1.0}
+
+
 def test_the_plan_warns_of_what_runs_have_come_to_grief_with() -> None:
     rloo = ["learner.algorithm.preset=rloo"]
     assert not notices(load("countdown-tiny", rloo)) and not notices(load("countdown-tiny"))
