@@ -11,7 +11,7 @@ from orchestrator.config.schema import RunConfig
 from orchestrator.plan.gpu_models import GpuModel
 from orchestrator.plan.memory_plan import MemoryPlan, memory_plan, planned_fraction
 from orchestrator.plan.model_shapes import PUBLISHED, shape_of
-from rollout.types.memory_terms import ALWAYS, GIB
+from rollout.types.memory_terms import ALWAYS, GIB, LEARNING
 
 SMALLEST_SAVING = GIB / 10
 """Bytes; a change that saves less is not proposed."""
@@ -40,7 +40,14 @@ class AdviceStep:
 
         The KV cache does not count, because it takes all free memory.
         """
-        return {phase: (self.before.needed_bytes(phase) - self.after.needed_bytes(phase)) / GIB for phase in ALWAYS}
+        before, after = (_needed_bytes(plan) for plan in (self.before, self.after))
+        return {phase: (before[phase] - after[phase]) / GIB for phase in before}
+
+
+def _needed_bytes(plan: MemoryPlan) -> dict[str, float]:
+    """Return the bytes that each phase needs, and the warm start in its largest."""
+    needed: dict[str, float] = {phase: plan.needed_bytes(phase) for phase in ALWAYS}
+    return needed | {"warm start": max(map(plan.warm_start_bytes, LEARNING))}
 
 
 def advice(config: RunConfig, gpu: GpuModel) -> list[AdviceStep]:
@@ -120,6 +127,12 @@ def _offloaded_reference(config: RunConfig) -> Iterator[Change]:
         yield Change(overrides, "host memory, and two copies of the reference per step")
 
 
+def _no_warm_start(config: RunConfig) -> Iterator[Change]:
+    """With LoRA `rayzero sft` trains the adapters, but a warm start all weights."""
+    if config.model.lora is not None and config.warm_start.num_steps:
+        yield Change(("warm_start.num_steps=0",), "a run of `rayzero sft` before, whose final/ is then model.path")
+
+
 def _optimizer(config: RunConfig) -> Iterator[Change]:
     learner = config.learner
     if learner.offload_optimizer or config.model.lora is not None:
@@ -157,6 +170,7 @@ CANDIDATES = (
     _checkpointing,
     _concurrency,
     _offloaded_reference,
+    _no_warm_start,
     _optimizer,
     _no_reference,
     _lora,

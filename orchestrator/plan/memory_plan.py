@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from learner.config import WarmStartConfig
 from learner.memory import LearnerSizes, learner_host_terms, learner_terms
 from orchestrator.cluster.layout import can_share
 from orchestrator.config.checks import BEST_TRANSPORT
@@ -25,7 +26,7 @@ from rollout.memory import (
     publish_terms,
     share_bytes,
 )
-from rollout.types.memory_terms import ALWAYS, CUDA_CONTEXT, GIB, MemoryTerm, Phase
+from rollout.types.memory_terms import ALWAYS, CUDA_CONTEXT, GIB, LEARNING, MemoryTerm, Phase
 from rollout.types.model_shape import ModelShape
 
 MARGIN = 0.05
@@ -55,6 +56,8 @@ class MemoryPlan:
     kv_cache: KvCache
     host: tuple[MemoryTerm, ...]
     """The terms in host memory, of all actors together."""
+    warm_start: MemoryPlan | None = None
+    """The plan of the warm start if it needs more than the run: before a run with LoRA it trains all weights."""
 
     @property
     def usable_bytes(self) -> float:
@@ -74,10 +77,15 @@ class MemoryPlan:
             return self.num_bytes(phase)
         return self.num_bytes(phase) - max(0.0, self.kv_cache.num_bytes) + self.kv_cache.bytes_of_one
 
+    def warm_start_bytes(self, phase: Phase) -> float:
+        """Return the memory in use in a phase of the warm start; 0 if it needs no more than the run."""
+        return 0.0 if self.warm_start is None else self.warm_start.num_bytes(phase)
+
     @property
     def excess_bytes(self) -> float:
         """The bytes by which the phases exceed the usable memory, summed over the phases."""
-        return sum(max(0.0, self.needed_bytes(phase) - self.usable_bytes) for phase in ALWAYS)
+        needed = [*map(self.needed_bytes, ALWAYS), *map(self.warm_start_bytes, LEARNING)]
+        return sum(max(0.0, num_bytes - self.usable_bytes) for num_bytes in needed)
 
     @property
     def host_bytes(self) -> float:
@@ -94,6 +102,10 @@ class MemoryPlan:
             over = self.num_bytes(phase) - self.usable_bytes
             if over > 0:
                 yield f"{phase}: {over / GIB:.2f} GiB too much"
+        for phase in LEARNING:
+            over = self.warm_start_bytes(phase) - self.usable_bytes
+            if over > 0:
+                yield f"warm start, which trains all weights, {phase}: {over / GIB:.2f} GiB too much"
 
     @property
     def fits(self) -> bool:
@@ -133,8 +145,32 @@ def memory_plan(
     formula = f"fraction {fraction.value:g} × {gpu.gib:g} GiB - weights - forward pass{graphs}"
     generator.append(MemoryTerm("generator", "KV cache", max(0.0, cache.num_bytes), formula, ("generating",)))
     return MemoryPlan(
-        gpu, sizes, is_colocated(config), fraction, (*learner, *generator), cache, tuple(_host_terms(config, sizes))
+        gpu,
+        sizes,
+        is_colocated(config),
+        fraction,
+        (*learner, *generator),
+        cache,
+        tuple(_host_terms(config, sizes)),
+        _warm_start_plan(config, shape, gpu, fraction),
     )
+
+
+def _warm_start_plan(
+    config: RunConfig, shape: ModelShape, gpu: GpuModel, fraction: MemoryFraction
+) -> MemoryPlan | None:
+    """Plan the warm start of a run with LoRA; None for other runs, which need as much themselves.
+
+    A recipe without steps is one of `rayzero sft`, which trains the adapters.
+    """
+    if config.model.lora is None or not (config.num_steps and config.warm_start.num_steps):
+        return None
+    settings = {
+        "model": config.model.model_copy(update={"lora": None, "teacher": None}),
+        "learner": config.warm_start.applied_to(config.learner),
+        "warm_start": WarmStartConfig(),
+    }
+    return memory_plan(config.model_copy(update=settings), shape, gpu, fraction)
 
 
 def planned_fraction(config: RunConfig, shape: ModelShape, gpu_gib: float) -> MemoryFraction:

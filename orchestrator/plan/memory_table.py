@@ -12,7 +12,7 @@ from orchestrator.plan.advice import AdviceStep, advice, overrides_of
 from orchestrator.plan.gpu_models import GpuModel
 from orchestrator.plan.memory_plan import MARGIN, MemoryPlan, memory_plan
 from orchestrator.plan.model_shapes import shape_of
-from rollout.types.memory_terms import ALWAYS, GIB
+from rollout.types.memory_terms import ALWAYS, GIB, LEARNING
 
 
 def print_memory(config: RunConfig, gpu: GpuModel, console: Console) -> None:
@@ -68,7 +68,7 @@ def host_table(plan: MemoryPlan) -> Table:
 
 
 def summary(plan: MemoryPlan) -> list[str]:
-    """Return the lines about the KV cache and vLLM's share."""
+    """Return the lines about the KV cache, vLLM's share, and a warm start that needs more than the run."""
     cache = plan.kv_cache
     lines = [
         f"KV cache: {cache.num_tokens:,} tokens of {cache.bytes_per_token:,} bytes, so {cache.num_completions} "
@@ -78,6 +78,9 @@ def summary(plan: MemoryPlan) -> list[str]:
     ]
     if 1 <= cache.num_completions < cache.wanted_completions:
         lines.append("warning: if completions get that long, vLLM preempts some of them and computes them again")
+    if plan.warm_start is not None:
+        needed = ", ".join(f"{phase} {plan.warm_start_bytes(phase) / GIB:.2f} GiB" for phase in LEARNING)
+        lines.append(f"the warm start trains all weights, not a LoRA: {needed}")
     return lines
 
 

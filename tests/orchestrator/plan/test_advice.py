@@ -8,6 +8,8 @@ from orchestrator.plan.memory_plan import memory_plan, planned_fraction
 from orchestrator.plan.model_shapes import shape_of
 from tests.orchestrator.plan.test_memory import CARD, GIB, QWEN_05, QWEN_3, QWEN_15, QWEN_17, plan_of, run
 
+LORA_AFTER_A_WARM_START = ("model.lora={rank=16}", "warm_start.num_steps=10", "warm_start.data=pairs.jsonl")
+
 
 @pytest.mark.parametrize(
     "overrides",
@@ -18,6 +20,7 @@ from tests.orchestrator.plan.test_memory import CARD, GIB, QWEN_05, QWEN_3, QWEN
         (QWEN_05, "rollout.gpu_memory_fraction=0.9"),
         (QWEN_05, "rollout.gpu_memory_fraction=0.05"),
         (QWEN_05, "learner.gradient_checkpointing=false", "learner.max_tokens_per_microbatch=16384"),
+        (QWEN_3, *LORA_AFTER_A_WARM_START),
     ],
 )
 def test_advice_that_is_followed_makes_a_run_fit(overrides) -> None:
@@ -38,6 +41,12 @@ def test_cheap_changes_come_before_dear_ones() -> None:
     (step,) = advice(run(QWEN_05, *large), CARD)
     assert step.change.overrides == ("learner.max_tokens_per_microbatch=8192",)
     assert step.saved_gib["backward"] == pytest.approx(8192 * (25 * 62_208 + 16 * 896) / GIB)
+
+
+def test_a_warm_start_that_is_too_large_is_done_by_sft_before() -> None:
+    (step,) = advice(run(QWEN_3, *LORA_AFTER_A_WARM_START), CARD)
+    assert step.change.overrides == ("warm_start.num_steps=0",) and "rayzero sft" in step.change.cost
+    assert step.saved_gib["warm start"] > 60 and step.saved_gib["optimizer step"] == 0
 
 
 def test_a_run_that_fits_needs_no_advice_and_one_on_a_tiny_card_cannot_be_helped() -> None:

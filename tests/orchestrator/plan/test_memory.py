@@ -86,6 +86,19 @@ def test_kv_heads_and_layers_decide_what_a_token_costs() -> None:
     }
 
 
+def test_the_warm_start_of_a_lora_trains_all_weights() -> None:
+    lora, warm = "model.lora={rank=16}", ("warm_start.num_steps=10", "warm_start.data=pairs.jsonl")
+    assert plan_of(QWEN_3, lora).fits and plan_of(QWEN_05, lora, *warm).fits
+    plan = plan_of(QWEN_3, lora, *warm)
+    # Weights 2, master weights 4, moments 8, and 8 in the step, without a reference; 2 contexts, graphs and a bucket.
+    needed = 22 * P_3 + 2 * 800 * MIB + 512 * MIB + 2 * 50_000_000
+    assert plan.warm_start_bytes("optimizer step") == pytest.approx(needed)
+    assert f"optimizer step: {needed / GIB - 0.95 * 24:.2f} GiB too much" in "\n".join(plan.problems())
+    # `rayzero sft` trains the adapters, and a run without LoRA needs as much itself.
+    assert plan_of(QWEN_3, lora, *warm, "num_steps=0").fits
+    assert plan_of(QWEN_05, *warm).warm_start is None
+
+
 @pytest.mark.parametrize(
     ("model", "parameters", "too_much_gib"),
     # weights 2, reference 2, master weights 4, moments 8, and 8 in the step: 24 bytes a parameter, 2 contexts, graphs
