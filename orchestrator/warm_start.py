@@ -144,6 +144,7 @@ def warm_started_model(
     if examples is None:
         console.print(f"warm start: cached in {folder}", markup=False)
         return str(folder)
+    interrupt.begin(saves=False)
     # The warm start trains all weights. If the run trains a LoRA, the result is its base model.
     start_supervised(learner, run.config.model.model_copy(update={"lora": None}))
     beginning = examples.state()
@@ -157,6 +158,7 @@ def warm_started_model(
         return last_step
 
     last_step = learner.persist(attempt, lambda: examples.restore(beginning))
+    interrupt.begin()
     return str(folder) if last_step == warm.num_steps else None
 
 
