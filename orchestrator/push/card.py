@@ -9,12 +9,13 @@ from typing import Any
 from orchestrator.push.ingredients import LICENCE, PAIRS, QUESTIONS, UNKNOWN, Ingredient, base_of, data_of, teacher_of
 from orchestrator.push.limits import limits
 from orchestrator.report.cost import training_seconds
+from orchestrator.report.page.group_credit import learns_without_rewards
 from orchestrator.report.page.overview import overview
 from orchestrator.report.reading.digests import KeptDigests
 from orchestrator.report.reading.recorded_run import RecordedRun
 from orchestrator.report.report import rayzero_version
 
-TAGS = ("rayzero", "reinforcement-learning", "grpo", "reasoning")
+TAGS = ("rayzero", "reasoning")
 LEFT_OUT = ("Model", "Task", "Actors")
 """Facts that are in other parts of a card, or that describe the machine."""
 OF_REINFORCEMENT = ("A step", "Algorithm", "Learning rate", "Cost")
@@ -54,11 +55,22 @@ def card_of(run: RecordedRun, repository: str, licence: str | None = None) -> Ca
         ["## Repeat it", *repetition(run, shown)],
     ]
     body = "\n\n".join(text for part in parts for text in part)
-    meta = front_matter(base, data, licence, is_adapted=bool(run.setting("model.lora")))
+    meta = front_matter(run, base, data, licence)
     return Card(title, f"---\n{meta}\n---\n\n{body}\n", shown["recipe"], base)
 
 
-def front_matter(base: Ingredient, data: list[Ingredient], licence: str | None, *, is_adapted: bool) -> str:
+def method_of(run: RecordedRun) -> tuple[str, list[str]]:
+    """Return what trained the model, in words, and its tags on the hub."""
+    if not run.setting("num_steps"):
+        return "supervised training", ["sft"]
+    if learns_without_rewards(run.settings):
+        return "distillation from a teacher", ["distillation"]
+    algorithm = str(run.setting("learner.algorithm.preset") or "")
+    tags = ["reinforcement-learning", *([algorithm.replace("_", "-")] if algorithm else [])]
+    return f"reinforcement learning ({algorithm.upper()})", tags
+
+
+def front_matter(run: RecordedRun, base: Ingredient, data: list[Ingredient], licence: str | None) -> str:
     """Return the metadata that the hub's programs read, as YAML."""
     from huggingface_hub import ModelCardData
 
@@ -69,15 +81,14 @@ def front_matter(base: Ingredient, data: list[Ingredient], licence: str | None, 
         datasets=sorted({each.hub for each in data if each.hub}) or None,
         library_name="transformers",
         pipeline_tag="text-generation",
-        tags=[*TAGS, *(["lora"] if is_adapted else [])],
+        tags=[*TAGS, *method_of(run)[1], *(["lora"] if run.setting("model.lora") else [])],
     ).to_yaml()
 
 
 def headline(run: RecordedRun, shown: Mapping[str, Any]) -> str:
     model = plain(shown["model"])
-    algorithm = str(run.setting("learner.algorithm.preset") or "").upper()
-    how = f"by reinforcement learning ({algorithm})" if run.setting("num_steps") else "by supervised training"
-    return f"{model[:1].upper()}{model[1:]}, trained on {plain(shown['task'])} {how} with Rayzero {rayzero_version()}."
+    how, _ = method_of(run)
+    return f"{model[:1].upper()}{model[1:]}, trained on {plain(shown['task'])} by {how} with Rayzero {rayzero_version()}."
 
 
 def results(shown: Mapping[str, Any]) -> Iterator[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from orchestrator.report.page.group_credit import learns_without_rewards
 from orchestrator.report.reading.privacy import without_places
 from orchestrator.report.reading.recorded_run import RecordedRun
 
@@ -30,15 +31,7 @@ def limits(run: RecordedRun, shown: Mapping[str, Any]) -> Iterator[str]:
     )
     yield from learned_little(figures.get("pass@1 (sampled)"))
     if run.setting("num_steps"):
-        yield (
-            "An answer counts as right if the grading program accepts it. A model learns to get rewards, even where "
-            "the rewards do not measure exactly what was intended."
-        )
-        if num_supervised := run.setting("warm_start.num_steps"):
-            yield (
-                f"Reinforcement learning followed {num_supervised:,} steps of supervised training, so not all of the "
-                "model's behavior comes from rewards."
-            )
+        yield from learned_from(run)
     cut_off = run.rows[-1].get("rollout/truncated", 0.0) if run.rows else 0.0
     if cut_off > MANY_CUT_OFF:
         tokens = run.setting("sampling.max_completion_tokens")
@@ -47,6 +40,22 @@ def limits(run: RecordedRun, shown: Mapping[str, Any]) -> Iterator[str]:
         if verdict["holds"]:
             yield f"At its end the run gave a warning ({verdict['name']}): {without_places(verdict['text'])}"
     yield "There was no safety training; the base model's faults and biases remain."
+
+
+def learned_from(run: RecordedRun) -> Iterator[str]:
+    """Yield what a model learned from, and what that does not prove."""
+    is_distilled, supervised = learns_without_rewards(run.settings), run.setting("warm_start.num_steps")
+    yield "An answer counts as right if the grading program accepts it. " + (
+        "The model learned from its teacher's probabilities, with the teacher's faults, not from rewards."
+        if is_distilled
+        else "A model learns to get rewards, even where the rewards do not measure exactly what was intended."
+    )
+    if supervised:
+        what, source = ("Distillation", "its teacher") if is_distilled else ("Reinforcement learning", "rewards")
+        yield (
+            f"{what} followed {supervised:,} steps of supervised training, so not all of the model's behavior comes "
+            f"from {source}."
+        )
 
 
 def learned_little(figure: Mapping[str, Any] | None) -> Iterator[str]:

@@ -40,7 +40,7 @@ def overview(run: RecordedRun, held_out: Mapping[int, StepDigest]) -> dict[str, 
         "outcome": table[0] if table else training_outcome(run.rows),
         "figures": table,
         "evaluated": [int(evaluated[0]["step"]), int(evaluated[-1]["step"])] if evaluated else [],
-        "problems": run.setting("evaluation.num_prompts") or run.setting("prompts.num_held_out") or 0,
+        "problems": num_problems(run, held_out),
         "facts": facts(run),
         "seconds": total(run.rows, "time/step_s"),
         "outlook": run.outlook,
@@ -48,6 +48,16 @@ def overview(run: RecordedRun, held_out: Mapping[int, StepDigest]) -> dict[str, 
         "verdicts": verdicts(run),
         "recipe": to_toml(changed(run.settings)) if run.settings else "",
     }
+
+
+def num_problems(run: RecordedRun, held_out: Mapping[int, StepDigest]) -> int:
+    """Return the number of held-out problems of the last evaluation; the recipe's if no completions were kept.
+
+    The recipe's may be larger: rows that cannot be used are left out, also of the held-out ones.
+    """
+    if held_out:
+        return held_out[max(held_out)].num_groups
+    return run.setting("evaluation.num_prompts") or run.setting("prompts.num_held_out") or 0
 
 
 def figures(evaluated: Sequence[Mapping[str, float]], held_out: Mapping[int, StepDigest]) -> list[dict[str, Any]]:

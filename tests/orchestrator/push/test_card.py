@@ -35,10 +35,29 @@ def test_results_have_intervals_and_the_change_its_p_value(tmp_path: Path) -> No
     assert change == "+100.0 points (95% interval +36.3 to +100.0, p = 0.031)"
     assert "![the run's curve](curve.png)" in card.text
     assert "```toml\n" + card.recipe.strip() in card.text
-    assert "Measured on 256 held-out problems of countdown" in card.text
+    assert card.text.count("Measured on 6 held-out problems") == 2  # so many were asked; the recipe's are 256
     assert "followed 1,500 steps of supervised training" in card.text
     assert ModelCard(card.text).data.to_dict()["license"] == "unknown"
     assert ModelCard(card_of(read_run(tmp_path / "one"), "me/m", "mit").text).data.license == "mit"
+
+
+def test_without_completions_the_recipe_tells_how_many_problems_were_asked(tmp_path: Path) -> None:
+    run = written_run(tmp_path)
+    for file in (run / "held_out").iterdir():
+        file.unlink()
+    assert "Measured on 256 held-out problems of countdown" in card_of(read_run(run), "me/my-model").text
+
+
+def test_a_card_says_what_trained_the_model(tmp_path: Path) -> None:
+    run = written_run(tmp_path)
+    for algorithm, tags, words in (
+        ({"preset": "dr_grpo"}, ["reinforcement-learning", "dr-grpo"], "by reinforcement learning (DR_GRPO)"),
+        ({"preset": "distill", "surrogate": "none"}, ["distillation"], "by distillation from a teacher"),
+    ):
+        set_in(run, "learner", algorithm=algorithm)
+        card = card_of(read_run(run), "me/my-model")
+        assert ModelCard(card.text).data.tags == ["rayzero", "reasoning", *tags] and words in card.text
+    assert "from rewards" in card.text and "A model learns to get rewards" not in card.text
 
 
 def test_a_run_without_evaluations_claims_none(tmp_path: Path) -> None:
@@ -64,6 +83,7 @@ def test_supervised_training_is_called_that(tmp_path: Path) -> None:
     assert (found.state, found.num_steps) == ("complete", 300)
     text = card_of(found, "me/my-model").text
     assert "by supervised training" in text and "$ rayzero sft recipe.toml" in text
+    assert ModelCard(text).data.tags == ["rayzero", "reasoning", "sft"]
     assert table(text, "What it was made from")[1] == ["supervised pairs", "pairs.jsonl", "unknown"]
 
 
