@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from learner.parity import SMALLER_UPDATES
 from orchestrator.config.schema import RunConfig
 from orchestrator.records.health.grading import FAILED
 from orchestrator.records.health.history import History, Row, mean, mean_of, named
@@ -23,19 +24,22 @@ BEST = {
     "score": 1.0,
     "tests_passed": 1.0,
     "words": 1.0,
+    "tool_called": 1.0,
+    "tool_used": 1.0,
+    "guessed": 1.0,
     "tag_pairs": 2.0,
     "length": 0.0,
     "repetition": 0.0,
+    "tool_failures": 0.0,
+    "env_refused": 0.0,
 }
-"""The best value of each built-in part. If all completions have the best value, the part is learned, not broken."""
+"""The best value of each built-in part that has one. If all completions have it, the part is learned, not broken."""
 
 
 def share_without_signal(row: Row, config: RunConfig) -> float:
     """Return the share of a step's training that teaches nothing; 0 if the row does not show it."""
     algorithm = config.learner.algorithm
-    if row.get("optim/masked_completions") == 1.0 or row.get("optim/skipped_updates", 0.0) >= (
-        config.learner.updates_per_step
-    ):
+    if is_masked(row) or is_skipped(row, config):
         return 1.0
     if not algorithm.learns_from_rewards:
         return 0.0
@@ -44,6 +48,16 @@ def share_without_signal(row: Row, config: RunConfig) -> float:
     sampled = config.prompts_per_step + row.get("rollout/replaced_groups", 0.0)
     with_spread = sampled * (1.0 - row.get("rollout/groups_without_spread", 0.0))
     return round(1.0 - with_spread / config.prompts_per_step, 9)
+
+
+def is_masked(row: Row) -> bool:
+    """Return whether every completion was left out of the loss because it was truncated."""
+    return row.get("optim/masked_completions") == 1.0
+
+
+def is_skipped(row: Row, config: RunConfig) -> bool:
+    """Return whether every update was skipped because a gradient was not finite."""
+    return row.get("optim/skipped_updates", 0.0) >= config.learner.updates_per_step
 
 
 def no_spread(history: History, config: RunConfig, limits: HealthLimits) -> str | None:
@@ -56,6 +70,18 @@ def no_spread(history: History, config: RunConfig, limits: HealthLimits) -> str 
 
 def without_signal(rows: list[Row], history: History, config: RunConfig, limits: HealthLimits) -> str:
     """Return a message for `rows`, steps that taught nothing: the observation, the cause, and what to change."""
+    skipped, masked = sum(is_skipped(row, config) for row in rows), sum(map(is_masked, rows))
+    if 2 * skipped > len(rows):
+        return (
+            f"In {skipped} of the last {len(rows)} steps every update was skipped, because its gradient was not "
+            "finite; log.txt names the microbatches. Likely cause: updates are too large, or the precision is too low. "
+            f"{SMALLER_UPDATES}."
+        )
+    if 2 * masked > len(rows):
+        return (
+            f"In {masked} of the last {len(rows)} steps every completion was truncated, and left out of the loss "
+            f'(learner.algorithm.overlong = "mask"). {cause(rows, history, config, limits)}'
+        )
     share = mean([share_without_signal(row, config) for row in rows])
     right, wrong = (mean_of(rows, f"rollout/groups_all_{how}") for how in ("right", "wrong"))
     how = f"; {percent(wrong)} of the groups are all wrong, {percent(right)} all right" if right or wrong else ""
@@ -74,7 +100,7 @@ def cause(rows: list[Row], history: History, config: RunConfig, limits: HealthLi
     if broken is not None:
         return broken
     if mean_of(rows, "optim/masked_completions") == 1.0 or mean_of(rows, "rollout/truncated") >= limits.truncated:
-        return cut_off_advice(config)
+        return cut_off_advice(rows, config)
     if "reward/correctness" not in rows[-1]:
         return (
             f"Likely cause: every completion gets the same reward, {mean_of(rows, 'reward/total'):.3g}. Look at the "
@@ -114,11 +140,17 @@ def cut_off(history: History, config: RunConfig, limits: HealthLimits) -> str | 
         return None
     return (
         f"{percent(mean(shares))} of the completions were truncated over the last {len(shares)} steps. "
-        f"{broken_advice(history.last, history, config) or cut_off_advice(config)}"
+        f"{broken_advice(history.last, history, config) or cut_off_advice(history.last, config)}"
     )
 
 
-def cut_off_advice(config: RunConfig) -> str:
+def cut_off_advice(rows: Sequence[Row], config: RunConfig) -> str:
+    """Return the limit that most of the truncated completions reached, and what to do."""
+    if 2 * mean_of(rows, "rollout/out_of_turns") > mean_of(rows, "rollout/truncated"):
+        return (
+            f"Likely cause: environment.max_turns = {config.environment.max_turns} is too few to come to an end: raise "
+            "it, or show in the prompt how to end."
+        )
     return (
         f"Likely cause: sampling.max_completion_tokens = {config.sampling.max_completion_tokens} is too few to reach "
         "an answer: raise it. If completions continue after their answer, set sampling.stop."
@@ -172,9 +204,10 @@ def constant_part(history: History, config: RunConfig, limits: HealthLimits) -> 
         return None
     shown = ", ".join(f"{name} = {value:.3g}" for name, value in constant.items())
     first = next(iter(constant))
+    how, fix = ("always", "Fix") if constant[first] else ("never", "Make the problems easier, fix")
     advice = (
-        "Likely cause: the model never earns it, or its function does not read what the model writes (see rollouts/). "
-        f"Make the problems easier, fix the function, or remove rewards.weights.{first}."
+        f"Likely cause: the model {how} earns it, or its function does not read what the model writes (see rollouts/). "
+        f"{fix} the function, or remove rewards.weights.{first}."
     )
     return (
         f"Reward parts that are the same for every completion of the last {limits.steps} steps: {shown}. Nothing is "

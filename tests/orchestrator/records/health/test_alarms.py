@@ -79,6 +79,16 @@ FROM_THE_START = {
     ),
     "too easy": (RIGHT, "no_spread", ["100% all right", "too easy", "end the run"]),
     "limit too short": (WRONG | {"rollout/truncated": 1.0}, "no_spread", ["sampling.max_completion_tokens = 448"]),
+    "skipped": (
+        {"optim/skipped_updates": 1.0},
+        "no_spread",
+        ["In 5 of the last 5 steps every update was skipped", "gradient was not finite", "learner.learning_rate"],
+    ),
+    "masked": (
+        {"optim/masked_completions": 1.0, "rollout/truncated": 1.0},
+        "no_spread",
+        ['left out of the loss (learner.algorithm.overlong = "mask")', "sampling.max_completion_tokens = 448"],
+    ),
     "failing": (
         WRONG | {"reward/failed/correctness": 0.9},
         "no_spread",
@@ -88,6 +98,11 @@ FROM_THE_START = {
         {"rollout/truncated": 0.6},
         "cut_off",
         ["60%", "sampling.max_completion_tokens = 448", "sampling.stop"],
+    ),
+    "out of turns": (
+        {"rollout/truncated": 0.6, "rollout/out_of_turns": 0.5},
+        "cut_off",
+        ["60%", "environment.max_turns = 8"],
     ),
     "wrong tags": (
         {"reward/answer_tags": 0.01, "reward/correctness": 0.01, "reward/right_untagged": 0.4},
@@ -225,9 +240,14 @@ def test_a_policy_that_is_sure_or_brief_and_right_has_not_collapsed(change: dict
 
 def test_a_part_that_all_have_in_full_is_learned_and_not_broken() -> None:
     assert alarms(*[{"reward/answer_tags": 1.0}] * 20) == {}
+    for name, best in (("tool_called", 1.0), ("tool_used", 1.0), ("tool_failures", 0.0)):
+        config = load("calculator-tiny", [f"rewards.weights.{name}=0.1"])
+        constant = {f"reward/{name}": best, f"reward/std/{name}": 0.0}
+        assert "constant_part" not in replay(rows(*[constant] * 20), config)
     own = ("rewards.weights={correctness=1.0,mine=0.5}", 'rewards.functions=["tests.support.hostile_rewards:mine"]')
     constant = {"reward/mine": 1.0, "reward/std/mine": 0.0}
-    assert "mine = 1" in alarms(*[constant] * 5, overrides=own)["constant_part"][1]
+    sentence = alarms(*[constant] * 5, overrides=own)["constant_part"][1]
+    assert "mine = 1" in sentence and "the model always earns it" in sentence
 
 
 def test_with_staleness_a_gap_is_held_against_the_limit_of_stale_tokens() -> None:
