@@ -123,11 +123,18 @@ def advice(verdict: Verdict, evaluation: Evaluation, config: RunConfig) -> Itera
             '(prompts.format = "natural").'
         )
     if evaluation.truncated > MANY_TRUNCATED:
-        yield (
-            f"{100 * evaluation.truncated:.0f}% of the completions are truncated at sampling.max_completion_tokens = "
-            f"{config.sampling.max_completion_tokens}: raise it, unless the model goes on after its answer; then set "
-            "sampling.stop."
-        )
+        yield f"{100 * evaluation.truncated:.0f}% of the completions are truncated at {limit_reached(evaluation, config)}"
+
+
+def limit_reached(evaluation: Evaluation, config: RunConfig) -> str:
+    """Return the limit that most of the truncated completions reached, and what to do."""
+    reasons = [completion.finish_reason for group in evaluation.groups for completion in group.completions]
+    if 2 * reasons.count("turns") > evaluation.truncated * len(reasons):
+        return f"environment.max_turns = {config.environment.max_turns}: raise it, or show in the prompt how to end."
+    return (
+        f"sampling.max_completion_tokens = {config.sampling.max_completion_tokens}: raise it, unless the model goes on "
+        "after its answer; then set sampling.stop."
+    )
 
 
 def larger_groups(groups: Sequence[Group], size: int) -> Iterator[str]:

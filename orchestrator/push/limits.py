@@ -32,10 +32,12 @@ def limits(run: RecordedRun, shown: Mapping[str, Any]) -> Iterator[str]:
     yield from learned_little(figures.get("pass@1 (sampled)"))
     if run.setting("num_steps"):
         yield from learned_from(run)
-    cut_off = run.rows[-1].get("rollout/truncated", 0.0) if run.rows else 0.0
-    if cut_off > MANY_CUT_OFF:
-        tokens = run.setting("sampling.max_completion_tokens")
-        yield f"{100 * cut_off:.0f}% of the last step's completions were truncated at {tokens} tokens."
+    last = run.rows[-1] if run.rows else {}
+    if (cut_off := last.get("rollout/truncated", 0.0)) > MANY_CUT_OFF:
+        is_of_turns = 2 * last.get("rollout/out_of_turns", 0.0) > cut_off
+        limit = f"{run.setting('sampling.max_completion_tokens')} tokens"
+        limit = f"{run.setting('environment.max_turns')} turns" if is_of_turns else limit
+        yield f"{100 * cut_off:.0f}% of the last step's completions were truncated at {limit}."
     for verdict in shown["verdicts"]:
         if verdict["holds"]:
             yield f"At its end the run gave a warning ({verdict['name']}): {without_places(verdict['text'])}"

@@ -1,6 +1,7 @@
 """Whether a model can be trained: what the words say for known distributions of pass rates."""
 
 import math
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -81,12 +82,11 @@ def test_a_group_size_that_would_do_is_named() -> None:
 def test_formats_and_limits_that_hide_answers_are_named() -> None:
     assert "Only 0% of the completions are in the required format" in " ".join(judged([8] * 20, answer_tags=0.0).advice)
     assert "in the required format" not in " ".join(judged([8] * 20, answer_tags=1.0).advice)
-    cut = [scored_group("a", [True, False])]
-    from dataclasses import replace
-
-    cut = [replace(cut[0], completions=tuple(replace(done, finish_reason="length") for done in cut[0].completions))]
-    said = " ".join(judge_trainability(summarize(cut), load("countdown-tiny")).advice)
-    assert "100% of the completions are truncated at sampling.max_completion_tokens = 448: raise it" in said
+    group = scored_group("a", [True, False])
+    for reason, limit in (("length", "sampling.max_completion_tokens = 448"), ("turns", "environment.max_turns = 8")):
+        cut = replace(group, completions=tuple(replace(done, finish_reason=reason) for done in group.completions))
+        said = " ".join(judge_trainability(summarize([cut]), load("countdown-tiny")).advice)
+        assert f"100% of the completions are truncated at {limit}: raise it" in said
 
 
 def test_a_group_of_one_is_judged_as_one_of_two() -> None:

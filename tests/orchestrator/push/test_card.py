@@ -60,6 +60,15 @@ def test_a_card_says_what_trained_the_model(tmp_path: Path) -> None:
     assert "from rewards" in card.text and "A model learns to get rewards" not in card.text
 
 
+def test_a_card_names_the_limit_that_truncated_completions_reached(tmp_path: Path) -> None:
+    run = written_run(tmp_path)
+    *_, last = (run / "metrics.jsonl").read_text().splitlines()
+    for turns, limit in ((0.1, "448 tokens"), (0.4, "8 turns")):
+        row = json.loads(last) | {"rollout/truncated": 0.5, "rollout/out_of_turns": turns}
+        (run / "metrics.jsonl").write_text(json.dumps(row) + "\n")
+        assert f"50% of the last step's completions were truncated at {limit}." in card_of(read_run(run), "me/m").text
+
+
 def test_a_run_without_evaluations_claims_none(tmp_path: Path) -> None:
     text = card_of(read_run(written_run(tmp_path, steps=30, every=0)), "me/my-model").text
     assert "Not measured on held-out problems. Right on training prompts, over the first" in text
