@@ -13,7 +13,7 @@ from functools import partial
 from importlib import metadata
 from pathlib import Path
 
-from orchestrator.doctor import host_facts, libraries, machine, services
+from orchestrator.doctor import container, host_facts, libraries, machine, services
 from orchestrator.doctor.runner import Check, Finding, ProbeOutcome, Progress, ok, probe, run_checks
 
 IMPORT_TIMEOUT_S = 60.0
@@ -153,17 +153,17 @@ def machine_checks(host: Host) -> list[Check]:
 
 def check_cpu(host: Host) -> Finding:
     return machine.check_cpu(
-        len(os.sched_getaffinity(0)), host_facts.container_cores(), host_facts.cpu_flags(), host.platform
+        len(os.sched_getaffinity(0)), container.container_cores(), host_facts.cpu_flags(), host.platform
     )
 
 
 def check_memory() -> list[Finding]:
     total, available = host_facts.memory()
-    limit = host_facts.container_limit("memory.max", "memory.limit_in_bytes")
+    limit = container.container_limit("memory.max", "memory.limit_in_bytes")
     shm = Path("/dev/shm")
     usable = min(total, limit or total)
     return [
-        machine.check_memory(total, available, limit),
+        machine.check_memory(total, available, limit, container.free_memory()),
         machine.check_shared_memory(host_facts.space(shm) if shm.is_dir() else None, usable),
     ]
 
@@ -181,7 +181,7 @@ def check_limits() -> list[Finding]:
     processes, _ = resource.getrlimit(resource.RLIMIT_NPROC)
     return [
         machine.check_descriptors(*resource.getrlimit(resource.RLIMIT_NOFILE)),
-        machine.check_processes(processes, host_facts.container_limit("pids.max")),
+        machine.check_processes(processes, container.container_limit("pids.max")),
     ]
 
 

@@ -7,13 +7,11 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 GIB = 2**30
-CGROUPS = Path("/sys/fs/cgroup")
-OWN_CGROUPS = Path("/proc/self/cgroup")
 PROC = Path("/proc")
 GPU_FIELDS = "index,uuid,name,memory.total,memory.free,compute_cap,compute_mode,driver_version"
 
@@ -54,41 +52,6 @@ def memory() -> tuple[int, int]:
     """Return the total and the available memory, bytes."""
     lines = dict(line.split(":", 1) for line in (PROC / "meminfo").read_text().splitlines() if ":" in line)
     return int(lines["MemTotal"].split()[0]) * 1024, int(lines["MemAvailable"].split()[0]) * 1024
-
-
-def control_groups(root: Path, own: Path) -> Iterator[Path]:
-    """Yield the folders of this process's control groups, versions 1 and 2, from its own up to the container's."""
-    try:
-        lines = own.read_text().splitlines()
-    except OSError:
-        return
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        top = root / controllers if controllers else root
-        group = top / path.strip("/")
-        while group != top:
-            yield group
-            group = group.parent
-        yield top
-
-
-def container_limit(*names: str, root: Path = CGROUPS, own: Path = OWN_CGROUPS) -> int | None:
-    """Return the lowest limit in files with these names, such as ``memory.max``; None without a limit."""
-    files = (group / name for group in control_groups(root, own) for name in names)
-    values = [file.read_text().strip() for file in files if file.is_file()]
-    # For "no limit" version 1 has a huge number, version 2 "max".
-    return min((int(value) for value in values if value.isdecimal() and int(value) < 2**60), default=None)
-
-
-def container_cores(root: Path = CGROUPS, own: Path = OWN_CGROUPS) -> float | None:
-    """Return the container's limit in cores; None without a limit."""
-    quotas = []
-    for group in control_groups(root, own):
-        if (group / "cpu.max").is_file():
-            quotas.append((group / "cpu.max").read_text().split())
-        elif (group / "cpu.cfs_quota_us").is_file():
-            quotas.append([(group / f"cpu.cfs_{what}_us").read_text().strip() for what in ("quota", "period")])
-    return min((int(quota) / int(period) for quota, period in quotas if quota.isdecimal()), default=None)
 
 
 @dataclass(frozen=True)

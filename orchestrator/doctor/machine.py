@@ -46,10 +46,11 @@ def check_cpu(cores: int, quota: float | None, flags: frozenset[str], kind: Plat
     return ok("cpu", found)
 
 
-def check_memory(total: int, available: int, limit: int | None) -> Finding:
-    """Check the memory, in bytes; `limit` is the container's limit."""
+def check_memory(total: int, available: int, limit: int | None, free: int | None = None) -> Finding:
+    """Check the memory, in bytes; `limit` is the container's limit, and `free` what is left of it, if known."""
+    usable = min(each for each in (available, limit, free) if each is not None)
     shown = f"{gib(available)} of {gib(total)} available" + (f", this container may use {gib(limit)}" if limit else "")
-    usable = min(available, limit or available)
+    shown += f" and has {gib(free)} left" if free is not None else ""
     expected = f"{GOOD_MEMORY // GIB} GiB for the smallest recipe, 64 GiB with the optimizer in host memory"
     fix = "end processes that use memory (ps aux --sort=-rss | head), or give the container more (docker run --memory)"
     if usable < MIN_MEMORY:

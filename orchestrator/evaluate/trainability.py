@@ -123,7 +123,8 @@ def advice(verdict: Verdict, evaluation: Evaluation, config: RunConfig) -> Itera
             '(prompts.format = "natural").'
         )
     if evaluation.truncated > MANY_TRUNCATED:
-        yield f"{100 * evaluation.truncated:.0f}% of the completions are truncated at {limit_reached(evaluation, config)}"
+        share = f"{100 * evaluation.truncated:.0f}%"
+        yield f"{share} of the completions are truncated at {limit_reached(evaluation, config)}"
 
 
 def limit_reached(evaluation: Evaluation, config: RunConfig) -> str:

@@ -87,8 +87,8 @@ def front_matter(run: RecordedRun, base: Ingredient, data: list[Ingredient], lic
 
 def headline(run: RecordedRun, shown: Mapping[str, Any]) -> str:
     model = plain(shown["model"])
-    how, _ = method_of(run)
-    return f"{model[:1].upper()}{model[1:]}, trained on {plain(shown['task'])} by {how} with Rayzero {rayzero_version()}."
+    task, (how, _) = plain(shown["task"]), method_of(run)
+    return f"{model[:1].upper()}{model[1:]}, trained on {task} by {how} with Rayzero {rayzero_version()}."
 
 
 def results(shown: Mapping[str, Any]) -> Iterator[str]:

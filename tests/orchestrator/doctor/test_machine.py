@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.doctor import host_facts, machine
+from orchestrator.doctor import container, host_facts, machine
 from orchestrator.doctor.host_facts import GIB, Space
 from orchestrator.doctor.runner import ProbeOutcome
 from tests.support.doctor import NVIDIA_SMI, status_and_fix
@@ -29,6 +29,9 @@ def test_memory() -> None:
     status_and_fix(machine.check_memory(64 * GIB, 2 * GIB, None), "broken", "ps aux")
     status_and_fix(machine.check_memory(64 * GIB, 60 * GIB, 4 * GIB), "warning", "--memory")
     assert machine.check_memory(64 * GIB, 60 * GIB, 32 * GIB).status == "ok"
+    full = machine.check_memory(64 * GIB, 60 * GIB, 32 * GIB, 2 * GIB)
+    status_and_fix(full, "broken", "--memory")
+    assert "may use 32.0 GiB and has 2.0 GiB left" in full.found
     total, available = host_facts.memory()
     assert 0 < available <= total
 
@@ -73,20 +76,28 @@ def test_limits_of_containers_and_jobs(tmp_path) -> None:
     job = root / "slurm" / "job_7"
     job.mkdir(parents=True)
     own.write_text("0::/slurm/job_7\n")
-    assert host_facts.container_limit("memory.max", root=root, own=own) is None
+    assert container.container_limit("memory.max", root=root, own=own) is None
     (job / "memory.max").write_text("max\n")
     (root / "slurm" / "memory.max").write_text(f"{8 * GIB}\n")
     (job / "cpu.max").write_text("150000 100000\n")
-    assert host_facts.container_limit("memory.max", root=root, own=own) == 8 * GIB
-    assert host_facts.container_cores(root, own) == 1.5
+    assert container.container_limit("memory.max", root=root, own=own) == 8 * GIB
+    assert container.container_cores(root, own) == 1.5
+
+    assert container.free_memory(root, own) is None
+    (root / "slurm" / "memory.current").write_text(f"{7 * GIB}\n")
+    (root / "slurm" / "memory.stat").write_text(f"anon {5 * GIB}\ninactive_file {GIB}\n")
+    assert container.free_memory(root, own) == 2 * GIB
 
     old = tmp_path / "old" / "memory"
     old.mkdir(parents=True)
     own.write_text("4:memory:/docker/abc\n")  # a path of the host, not seen in the container
     (old / "memory.limit_in_bytes").write_text(str(2**63 - 4096))
-    assert host_facts.container_limit("memory.limit_in_bytes", root=tmp_path / "old", own=own) is None
+    assert container.container_limit("memory.limit_in_bytes", root=tmp_path / "old", own=own) is None
     (old / "memory.limit_in_bytes").write_text(str(GIB))
-    assert host_facts.container_limit("memory.limit_in_bytes", root=tmp_path / "old", own=own) == GIB
+    assert container.container_limit("memory.limit_in_bytes", root=tmp_path / "old", own=own) == GIB
+    (old / "memory.usage_in_bytes").write_text(str(GIB // 2))
+    (old / "memory.stat").write_text("inactive_file 4096\ntotal_inactive_file 8192\n")
+    assert container.free_memory(tmp_path / "old", own) == GIB // 2 + 8192
 
 
 @pytest.fixture
