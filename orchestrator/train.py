@@ -63,7 +63,8 @@ def train(
         # Before metrics and records, so that generators work meanwhile.
         with fleet.generating():
             batches.ask(step + 1)
-        metrics |= rollout_metrics(sampled.everything) | staleness_metrics(step, sampled.everything) | sampled.metrics()
+        metrics |= rollout_metrics(sampled.everything, config.prompts.mixture)
+        metrics |= staleness_metrics(step, sampled.everything) | sampled.metrics()
         metrics |= health.observe(step, metrics | clock.seconds())
         evaluated = evaluations[0].groups if evaluations else ()
         tracker.log(step, metrics | clock.seconds(), sampled.learned(update), evaluated)

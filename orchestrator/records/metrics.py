@@ -13,14 +13,15 @@ from rewards.parts.markers import marker_shares
 from rollout.types.completions import Completion, CompletionHeader, GroupHeader, Reward, RewardPart
 
 
-def rollout_metrics(groups: Sequence[GroupHeader]) -> dict[str, float]:
-    """Return `reward/`, `rollout/` and `marker/` metrics of graded groups."""
+def rollout_metrics(groups: Sequence[GroupHeader], mixture: Iterable[str] = ()) -> dict[str, float]:
+    """Return `reward/`, `rollout/` and `marker/` metrics of graded groups; `mixture` has the names of its entries."""
     completions = [completion for group in groups for completion in group.completions]
     rewards = [reward for group in groups for reward in group.rewards]
     spread = {"rollout/groups_without_spread": mean(not group.has_spread for group in groups)} | solved_metrics(groups)
     markers = {f"marker/{name}": share for name, share in marker_shares(reward.markers for reward in rewards).items()}
-    metrics = reward_metrics(rewards) | length_metrics(completions) | markers | spread | mixture_metrics(groups)
-    return metrics | turn_metrics(groups) | call_metrics(groups) | grading_metrics(groups)
+    metrics = reward_metrics(rewards) | length_metrics(completions) | markers | spread
+    metrics |= mixture_metrics(groups, mixture) | turn_metrics(groups)
+    return metrics | call_metrics(groups) | grading_metrics(groups)
 
 
 def reward_metrics(rewards: Sequence[Reward]) -> dict[str, float]:
@@ -130,13 +131,16 @@ def solved_metrics(groups: Sequence[GroupHeader]) -> dict[str, float]:
     }
 
 
-def mixture_metrics(groups: Sequence[GroupHeader]) -> dict[str, float]:
-    """Return the share of each entry of a mixture, and its pass rate if answers are right or wrong; empty for one."""
-    if len({group.prompt.source for group in groups}) == 1:
-        return {}
-    rates: dict[str, list[float | None]] = {}
+def mixture_metrics(groups: Sequence[GroupHeader], mixture: Iterable[str]) -> dict[str, float]:
+    """Return the share of each entry of a mixture, and its pass rate if answers are right or wrong; empty for one.
+
+    A small step may have prompts of one entry only: the others' shares are 0 then, and not unknown.
+    """
+    rates: dict[str, list[float | None]] = {name: [] for name in mixture}
     for group in groups:
         rates.setdefault(group.prompt.source, []).append(group.pass_rate)
+    if len(rates) == 1:
+        return {}
     shares = {f"rollout/share/{source}": len(found) / len(groups) for source, found in rates.items()}
     graded = {source: [rate for rate in found if rate is not None] for source, found in rates.items()}
     return shares | {f"reward/correctness/{source}": mean(found) for source, found in graded.items() if found}

@@ -69,6 +69,16 @@ def test_an_entry_whose_answers_are_neither_right_nor_wrong_has_no_pass_rate() -
     assert "reward/correctness/essays" not in metrics
 
 
+def test_an_entry_that_a_step_has_no_prompts_of_has_the_share_0() -> None:
+    """Left out, its mean over the steps would be that of the steps that have some."""
+    group = scored_group("a", [True, False])
+    group = replace(group, prompt=replace(group.prompt, source="countdown"))
+    metrics = rollout_metrics([group], ("countdown", "essays"))
+    assert (metrics["rollout/share/countdown"], metrics["rollout/share/essays"]) == (1.0, 0.0)
+    assert metrics["reward/correctness/countdown"] == 0.5 and "reward/correctness/essays" not in metrics
+    assert "rollout/share/countdown" not in rollout_metrics([group], ("countdown",))
+
+
 def test_right_answers_without_tags_are_estimated_as_a_share_of_all_completions() -> None:
     untagged = [replace(reward(False), parts=(*reward(False).parts, RewardPart(RIGHT_UNTAGGED, x))) for x in (1.0, 0.0)]
     group = scored_group("a", [False] * 32)
