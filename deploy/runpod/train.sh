@@ -9,8 +9,8 @@ set -euo pipefail
 
 VOLUME=${VOLUME:-/workspace}
 RAYZERO_HOME=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
-RECIPE=${1:-countdown-4090}
-shift || true
+RECIPE=countdown-4090
+if (($# > 0)) && [[ $1 != *=* ]]; then RECIPE=$1 && shift; fi    # settings may come without a recipe
 DRY_RUN=${DRY_RUN:-0}
 STOP_POD=${STOP_POD:-0}
 

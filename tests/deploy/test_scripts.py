@@ -145,6 +145,9 @@ def test_runpod_installs_trains_on_the_volume_and_stops_the_pod_if_told() -> Non
         "+ runpodctl stop pod abc",
     ]
     assert "runpodctl" not in bash(RUNPOD, **told).stdout
+    for arguments in ((), ("num_steps=5",)):
+        said = bash(RUNPOD, *arguments, **told).stdout.replace("'", "")
+        assert " ".join(("train countdown-4090 runs_dir=/volume/runs", *arguments)) in said
 
 
 def test_the_pod_is_stopped_after_a_failure_too_and_the_failure_is_told(tmp_path) -> None:
