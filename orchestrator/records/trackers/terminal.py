@@ -57,7 +57,7 @@ def step_line(step: int, num_steps: int, metrics: Mapping[str, float]) -> str:
         f"step [bold]{step:>3}[/]/{num_steps}  reward [bold green]{metrics['reward/total']:.3f}[/]  {right}"
         f"tokens {metrics['rollout/completion_tokens']:.0f}  {metrics['rollout/tokens_per_s'] / 1000:.1f}k tok/s  "
         f"gap {metrics['rollout/logprob_gap']:.1e}  [dim]{metrics['time/step_s']:.1f} s ({phases})  "
-        f"ETA {left // 60:.0f}:{left % 60:02.0f}[/]"
+        f"ETA {left // 60:.0f}:{left // 1 % 60:02.0f}[/]"
     )
 
 

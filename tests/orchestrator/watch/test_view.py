@@ -10,6 +10,7 @@ from rich.console import Console
 
 from orchestrator.records.final_model import note_step
 from orchestrator.records.run_directory import read_records
+from orchestrator.records.trackers.terminal import step_line
 from orchestrator.watch.printable import printable
 from orchestrator.watch.run_state import MAX_RECORD, RunReader
 from orchestrator.watch.sparkline import BARS, sparkline
@@ -166,3 +167,9 @@ def test_a_terminal_without_unicode_or_width_gets_a_view_too(run: WrittenRun) ->
 )
 def test_a_sparkline_has_a_bar_for_each_value_or_their_means(values, bars: str) -> None:
     assert sparkline(values, 8) == bars
+
+
+def test_the_time_left_has_at_most_59_seconds() -> None:
+    times = dict.fromkeys(("time/rollout_s", "time/update_s", "time/publish_s"), 1.0) | {"time/step_s": 119.7}
+    others = ("reward/total", "rollout/completion_tokens", "rollout/tokens_per_s", "rollout/logprob_gap")
+    assert "ETA 1:59" in step_line(1, 2, times | dict.fromkeys(others, 1.0))
