@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from orchestrator.config.recipe import ConfigError
-from orchestrator.records.run_files import RunFiles
+from orchestrator.records.run_files import RunFiles, is_supervised
 from orchestrator.report.plots import PICTURES, draw_curve, draw_metrics
 from rollout.types.names import closest
 from rollout.types.paths import from_home
@@ -14,6 +14,8 @@ from rollout.types.paths import from_home
 
 def plot_run(directory: str, keys: Sequence[str], smooth: int, output: str | None) -> Path:
     """Draw the metrics `keys`, or the run's curve if there are none, and return the file.
+
+    The curve of supervised training is its loss.
 
     Raises ConfigError for a metric that no step has, an output file that is not a picture, and a run without steps.
     """
@@ -26,6 +28,7 @@ def plot_run(directory: str, keys: Sequence[str], smooth: int, output: str | Non
     lines = run.metrics()
     if not lines:
         raise ConfigError(f"{run.path} has no step to draw yet: its metrics.jsonl is empty or missing")
+    keys = keys or (["optim/loss"] if is_supervised(lines) else [])
     check_known(keys, {key for line in lines for key in line} - {"step"})
     try:
         file.parent.mkdir(parents=True, exist_ok=True)

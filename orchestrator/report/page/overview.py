@@ -14,7 +14,7 @@ from orchestrator.report.cost import cost, num_actors, total
 from orchestrator.report.page.comparison import difference_figures, paired, paired_means
 from orchestrator.report.page.events import verdicts
 from orchestrator.report.reading.digest import MEANS, StepDigest
-from orchestrator.report.reading.privacy import HIDDEN, without_places
+from orchestrator.report.reading.privacy import HIDDEN, last_part, without_places
 from orchestrator.report.reading.recorded_run import RecordedRun, Row
 from orchestrator.report.settings_text import changed, to_toml
 from orchestrator.report.summary import evaluations, is_rate, rows
@@ -44,7 +44,7 @@ def overview(run: RecordedRun, held_out: Mapping[int, StepDigest]) -> dict[str, 
         "facts": facts(run),
         "seconds": total(run.rows, "time/step_s"),
         "outlook": run.outlook,
-        "checks": len(ALARMS),
+        "checks": 0 if run.is_supervised else len(ALARMS),
         "verdicts": verdicts(run),
         "recipe": to_toml(changed(run.settings)) if run.settings else "",
     }
@@ -197,7 +197,10 @@ def teacher_name(run: RecordedRun) -> str:
 
 
 def task_name(run: RecordedRun) -> str:
-    """Return the names of the tasks, in words."""
+    """Return the names of the tasks, in words; of supervised training on a file of pairs, the name of the file."""
+    if run.is_supervised and isinstance(data := run.setting("warm_start.data"), str):
+        file = last_part(without_places(data, "path"))
+        return "pairs of its own" if file == HIDDEN else file
     mixture = run.setting("prompts.mixture") or {}
     names = [str(each.get("task", name)) for name, each in mixture.items() if isinstance(each, dict)]
     names = names or [str(run.setting("prompts.task") or run.setting("task.name") or "")]

@@ -91,7 +91,7 @@ def test_supervised_training_is_called_that(tmp_path: Path) -> None:
     found = read_run(run)
     assert (found.state, found.num_steps) == ("complete", 300)
     text = card_of(found, "me/my-model").text
-    assert "by supervised training" in text and "$ rayzero sft recipe.toml" in text
+    assert "trained on pairs.jsonl by supervised training" in text and "$ rayzero sft recipe.toml" in text
     assert ModelCard(text).data.tags == ["rayzero", "reasoning", "sft"]
     assert table(text, "What it was made from")[1] == ["supervised pairs", "pairs.jsonl", "unknown"]
 

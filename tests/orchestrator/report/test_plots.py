@@ -65,6 +65,13 @@ def test_plot_draws_the_curve_and_any_metrics_smoothed(run: Path, capsys) -> Non
     assert {"mine", "reward/total", "eval/pass_at_1", "rollout/truncated", "[reward]", "step"} <= texts(picture)
 
 
+def test_the_curve_of_supervised_training_is_its_loss(run: Path) -> None:
+    (run / "metrics.jsonl").write_text("".join(f'{{"step": {n}, "optim/loss": {1 / n}}}\n' for n in range(1, 5)))
+    picture = run / "curve.svg"
+    assert main(["plot", str(run), "--output", str(picture)]) == 0
+    assert "optim/loss" in texts(picture) and "mean reward" not in texts(picture)
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -24,7 +24,7 @@ from orchestrator.report.report import write_report
 from tests.support.groups import scored_group
 from tests.support.paths import ROOT
 from tests.support.planted import planted_run
-from tests.support.run_directories import data_of, written_run
+from tests.support.run_directories import data_of, set_in, written_run
 
 pytest.importorskip("plotly", reason="`make install` installs plotly")
 
@@ -178,6 +178,11 @@ def test_a_run_of_sft_has_the_steps_of_its_warm_start(tmp_path: Path) -> None:
     assert (summary["state"], summary["steps"], summary["command"]) == ("complete", [15, 15], "sft")
     assert facts["Steps"] == "15 of 15" and facts["Algorithm"] == "supervised, by rayzero sft"
     assert facts["A step"].endswith(" examples")
+    assert summary["checks"] == 0  # the health checks are of rewards and groups
+    assert facts["Task"] == "countdown"  # whose traces it was taught
+    set_in(run, "warm_start", data="/home/someone/pairs.jsonl")
+    (found,) = data_of(write_report([run]))["runs"]
+    assert dict(found["summary"]["facts"])["Task"] == "pairs.jsonl" == found["summary"]["task"]
     assert data_of(write_report([written_run(tmp_path, "two")]))["runs"][0]["summary"]["command"] == "train"
 
 

@@ -157,7 +157,7 @@ function health({ summary, events }) {
   };
   const happened = events.map((/** @type {any} */ event) => h("li", {}, h("b", {}, `step ${event.step}`), " ", event.text));
   return [
-    h("p", {}, alarms.length ? `${plural(alarms.length, "alarm")} of ${summary.checks} health checks:` : summary.steps[0] ? quiet : "No step was checked."),
+    h("p", {}, alarms.length ? `${plural(alarms.length, "alarm")} of ${summary.checks} health checks:` : summary.checks && summary.steps[0] ? quiet : "No step was checked."),
     alarms.length > 0 && h("ul", { class: "plainlist" }, list),
     outlooks[summary.outlook] && h("p", {}, outlooks[summary.outlook]),
     happened.length > 0 && h("details", {}, h("summary", {}, plural(happened.length, "event")), h("ul", { class: "plainlist" }, happened)),
