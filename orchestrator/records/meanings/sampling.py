@@ -158,7 +158,8 @@ ROLLOUT = MetricSection(
 CURRICULUM = MetricSection(
     "curriculum",
     """Only with `prompts.curriculum` or `prompts.one_shot_steps`. These are the values that were in effect
-when the step's prompts were drawn.""",
+when the step's prompts were drawn; with `max_staleness` above 0 prompts are drawn up to so many
+steps before.""",
     (
         Metric("curriculum/stage", "number", "the current stage, counted from 1", "rises",
                "stays: its `pass_rate` is too high; lower it, or give the stage `num_steps` too"),

@@ -87,7 +87,7 @@ TIME = MetricSection(
                "set `evaluation.every_steps` higher; `tracking.save_rollouts = false` records no completions at all"),
         Metric("time/publish_s", "s", "new weights to every generator", "below 2 s on the default"),
         Metric("time/evaluation_s", "s", "the evaluation, if one was due; at step 0 the evaluation before training"),
-        Metric("time/step_s", "s", "the whole step"),
+        Metric("time/step_s", "s", "the whole step, without the checkpoint that is saved after it"),
         Metric("time/other_s", "s", "time outside all phases: orchestration, logging", "below 5% of the step"),
     ),
 )  # fmt: skip
