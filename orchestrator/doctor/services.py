@@ -27,6 +27,8 @@ MANY_SESSIONS = 5 * GIB
 MOST_FILES = 100_000
 """Files of old Ray sessions that are measured at most."""
 HUB = "https://huggingface.co"
+HUB_FREE = 7 * GIB
+"""Bytes that the largest model of the recipes for one card takes, of 3 billion parameters."""
 WANDB_HOSTS = ("api.wandb.ai", "api.forge.coreweave.com")
 """Hosts under which wandb saves a login; the second since version 0.31."""
 TRUE = {"1", "ON", "YES", "TRUE"}
@@ -165,7 +167,11 @@ def check_hub_folder(folder: Path, disk: Space) -> Finding:
     if not disk.writable:
         fix = "export HF_HOME=/a/folder/that/you/own"
         return warning("hub folder", f"{folder} cannot be written", "a folder for downloads", fix)
-    return ok("hub folder", str(folder))
+    found = f"{gib(disk.free)} free in {folder}"
+    if disk.free < HUB_FREE:
+        fix = "free space there, or export HF_HOME=/another/folder"
+        return warning("hub folder", found, f"{gib(HUB_FREE)} for a download; recipes for the CPU need none", fix)
+    return ok("hub folder", found)
 
 
 def head(url: str) -> str:

@@ -173,6 +173,8 @@ def test_hub_folder(tmp_path) -> None:
     assert services.hub_folder({"HF_HOME": "/models"}) == Path("/models")
     assert services.hub_folder({"XDG_CACHE_HOME": "/cache"}) == Path("/cache/huggingface")
     status_and_fix(services.check_hub_folder(tmp_path, Space(9, 9, False)), "warning", "HF_HOME")
+    status_and_fix(services.check_hub_folder(tmp_path, Space(64 * GIB, GIB)), "warning", "HF_HOME=/another/folder")
+    assert services.check_hub_folder(tmp_path, Space(64 * GIB, 8 * GIB)).status == "ok"
 
 
 def test_sandbox() -> None:
