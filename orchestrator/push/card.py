@@ -166,11 +166,16 @@ def link(each: Ingredient) -> str:
 
 def usage(run: RecordedRun, repository: str, base: Ingredient) -> Iterator[str]:
     """Yield how to use the model, and its adapter if it has one."""
-    yield (
-        "Use prompts of the same form as in training: `recipe.toml` has the templates (`prompts`), the sampling "
-        "settings and the stop texts."
-    )
-    yield block("console", f'$ rayzero solve {repository} "QUESTION" --recipe recipe.toml\n$ vllm serve {repository}')
+    serve = f"$ vllm serve {repository}"
+    if isinstance(run.setting("warm_start.data"), str) and not run.setting("num_steps"):
+        yield "Use prompts of the same form as those of the supervised pairs."
+    else:
+        yield (
+            "Use prompts of the same form as in training: `recipe.toml` has the templates (`prompts`), the sampling "
+            "settings and the stop texts."
+        )
+        serve = f'$ rayzero solve {repository} "QUESTION" --recipe recipe.toml\n{serve}'
+    yield block("console", serve)
     yield block(
         "python",
         "from transformers import pipeline\n\n"

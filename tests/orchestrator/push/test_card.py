@@ -93,6 +93,7 @@ def test_supervised_training_is_called_that(tmp_path: Path) -> None:
     text = card_of(found, "me/my-model").text
     assert "trained on pairs.jsonl by supervised training" in text and "$ rayzero sft recipe.toml" in text
     assert ModelCard(text).data.tags == ["rayzero", "reasoning", "sft"]
+    assert "those of the supervised pairs" in text and "rayzero solve" not in text and "vllm serve me/my-model" in text
     assert table(text, "What it was made from")[1] == ["supervised pairs", "pairs.jsonl", "unknown"]
 
 
