@@ -22,7 +22,7 @@ class _Heart:
 
     moved: float
     """When it last made progress; seconds of the monotonic clock."""
-    asked: float = 0.0
+    asked: float
     answered: float = 0.0
     call: Any = None
     last: Any = None
@@ -43,30 +43,37 @@ class Heartbeats:
         self._hang_timeout_s = hang_timeout_s
         self._must_decode = must_decode
         self._hearts: dict[str, _Heart] = {}
+        self._begun = self._looked = time.monotonic()
+        self._asked: dict[str, float] = {}
+        """When each actor was last asked, busy or not."""
         self.peak_gib = 0.0
         """Largest memory that a generator has told, GiB; 0 before one has."""
-        self._looked = time.monotonic()
 
     def hanging(self, busy: Mapping[str, Any]) -> dict[str, str]:
         """Return which of the `busy` actors, by name, hang, each with the reason. Never waits."""
         now = time.monotonic()
         gap, self._looked = now - self._looked, now
-        self._hearts = {name: self._hearts.get(name) or _Heart(now) for name in busy}
+        self._hearts = {name: self._hearts.get(name) or self._new_heart(name, now) for name in busy}
         # One look at all of them: at 256 generators a look at each costs a pass more than all else.
         answered = {*ready_of([heart.call for heart in self._hearts.values() if heart.call is not None], 0.0)}
         for name, heart in self._hearts.items():
             if gap > 2 * EVERY_S:  # nobody looked: what it did meanwhile is not known
                 heart.moved = min(now, heart.moved + gap)
-                heart.asked = min(now, heart.asked + gap)
+                heart.asked = min(now, heart.asked + gap) if heart.call is not None else heart.asked
             if heart.call in answered:
                 self._listen(name, heart, now)
             if heart.call is None and now - heart.asked >= EVERY_S:
                 heart.call, heart.asked = busy[name].heartbeat.remote(), now
+                self._asked[name] = now
         return {name: self._reason(heart) for name, heart in self._hearts.items() if self._is_late(heart, now)}
 
     def last(self, name: str) -> Any:
         """Return the actor's last answer; None before the first."""
         return self._hearts[name].last if name in self._hearts else None
+
+    def _new_heart(self, name: str, now: float) -> _Heart:
+        # Not asked at once: most calls are answered before a heartbeat would be.
+        return _Heart(now, self._asked.get(name, self._begun))
 
     def _listen(self, name: str, heart: _Heart, now: float) -> None:
         call, heart.call = heart.call, None

@@ -101,8 +101,22 @@ def test_an_engine_that_answers_and_decodes_nothing_hangs_where_it_has_prompts(c
 def test_a_computer_that_slept_while_a_heartbeat_was_on_its_way_blames_nobody(clock) -> None:
     actors = {"learner-0": clock.actor(7, delay_s=3602)}
     listener = Listener(actors, 10)
+    clock.now += heartbeats.EVERY_S
     listener.hanging(actors)
     clock.now += 3600
     assert listener.hanging(actors) == {}
     clock.now += 2
     assert listener.hanging(actors) == {} and listener.progress("learner-0") == "7 microbatches done"
+
+
+def test_a_short_call_costs_no_heartbeat_and_one_who_is_often_busy_only_one_in_two_seconds(clock) -> None:
+    asked = []
+    actor = SimpleNamespace(heartbeat=SimpleNamespace(remote=lambda: asked.append(clock.now) or Ref(clock.now, 7)))
+    Listener({"generator-0": actor}, 10).hanging(["generator-0"])
+    assert asked == []
+    beats = Heartbeats(10, must_decode=False)
+    for _ in range(100):
+        clock.now += 0.1
+        beats.hanging({"generator-0": actor})
+        beats.hanging({})
+    assert len(asked) == pytest.approx(10 / heartbeats.EVERY_S, abs=1)

@@ -43,6 +43,7 @@ class FakeGenerators:
 def test_generators_tell_it_with_their_heartbeats_and_reward_workers_with_their_grades(monkeypatch) -> None:
     monkeypatch.setattr(heartbeats, "ready_of", lambda refs, _: list(refs))
     monkeypatch.setattr(heartbeats, "result_of", lambda ref, *_: ref)
+    monkeypatch.setattr(heartbeats, "EVERY_S", 0.0)
     generators, pool = FakeGenerators(1.5, 2.5), FakePool()
     stream = RolloutStream(generators, pool, RolloutConfig(), serve_restarted=lambda: None)
     assert not [key for key in stream.metrics() if key.endswith("_gib")]  # nobody told: 0 would be a lie
