@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from unittest.mock import patch
 
+import gguf
 import torch
 from transformers import (
     AutoConfig,
@@ -61,16 +64,17 @@ def convert_gguf(file: Path, folder: Path) -> None:
             transformers ignores, or has an architecture that transformers cannot read.
         OSError: writing failed.
     """
-    config = gguf_config(file)
-    with link_in_own_folder(file) as link, refused(file):
-        check_size(file, config)
-        # Any, because its type is that of a call without output_loading_info, which returns only the model.
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            link.parent, config=config, gguf_file=str(link), dtype=torch.float32, output_loading_info=True
-        )
-        model, info = loaded
-        tokenizer = AutoTokenizer.from_pretrained(link.parent, gguf_file=str(link))
-    check_weights(file, model, info)
+    with parsed_once():
+        config = gguf_config(file)
+        with link_in_own_folder(file) as link, refused(file):
+            check_size(file, config)
+            # Any, because its type is that of a call without output_loading_info, which returns only the model.
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                link.parent, config=config, gguf_file=str(link), dtype=torch.float32, output_loading_info=True
+            )
+            model, info = loaded
+            tokenizer = AutoTokenizer.from_pretrained(link.parent, gguf_file=str(link))
+        check_weights(file, model, info)
     save_model(_without_quantization(model), tokenizer, folder)
     check_converted(file, folder, model, tokenizer)
 
@@ -99,6 +103,17 @@ def link_in_own_folder(file: Path) -> Iterator[Path]:
         link = Path(folder) / file.name
         link.symlink_to(file.resolve())
         yield link
+
+
+@contextmanager
+def parsed_once() -> Iterator[None]:
+    """Let transformers parse a file once. It would parse it for each step, and list all names for each module."""
+    reader_of = functools.cache(gguf.GGUFReader)
+    with (
+        patch.object(gguf, "GGUFReader", lambda path: reader_of(Path(path).resolve())),
+        patch.object(gguf, "get_tensor_name_map", functools.cache(gguf.get_tensor_name_map)),
+    ):
+        yield
 
 
 @contextmanager
