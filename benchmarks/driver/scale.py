@@ -33,6 +33,7 @@ from rollout.types.sampling import SamplingRequest
 PASSES, PUBLISHES = 200, 20
 RECORDED, REPEATS = 64, 5
 WATCH_S = 10.0
+REWARDS = ("at once", "pool")
 
 
 def main() -> None:
@@ -48,6 +49,9 @@ def main() -> None:
     arguments.add_argument("--staleness", type=int, nargs="+", default=[0, 1], help="max_staleness (0 1)")
     arguments.add_argument(
         "--engine-s", type=float, default=0.0, help="median seconds of a group; 0: engines never limit (0)"
+    )
+    arguments.add_argument(
+        "--rewards", nargs="+", choices=REWARDS, default=REWARDS, help="a stand-in for the pool, and the pool (both)"
     )
     arguments.add_argument("--turns", type=int, default=1, help="turns of a completion, with an environment (1)")
     arguments.add_argument("--profile", action="store_true", help="profile the driver's main thread in each loop")
@@ -96,7 +100,7 @@ def loops(given: argparse.Namespace, folder: str) -> None:
         "kB on disk",
     )
     table = Table(title, *columns)
-    for rewards, staleness, count in itertools.product(("at once", "pool"), given.staleness, given.generators):
+    for rewards, staleness, count in itertools.product(given.rewards, given.staleness, given.generators):
         settings = (f"max_staleness={staleness}", f"prompts_per_step={given.prompts}", f"num_steps={given.steps}")
         config = config_of(count, folder, *settings)
         simulated = simulation(config, real_rewards=rewards == "pool", engine_s=given.engine_s, num_turns=given.turns)

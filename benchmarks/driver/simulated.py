@@ -108,8 +108,8 @@ class ScoredAtOnce:
     def __init__(self) -> None:
         self._scored: list[RemoteGroup] = []
 
-    def submit(self, group: RemoteGroup) -> None:
-        self._scored.append(graded(group))
+    def submit(self, *groups: RemoteGroup) -> None:
+        self._scored += map(graded, groups)
 
     def poll(self) -> list[RemoteGroup]:
         scored, self._scored = self._scored, []

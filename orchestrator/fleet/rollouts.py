@@ -205,6 +205,7 @@ class RolloutStream:
         except Exception:  # noqa: BLE001  one of them has failed: it is found when each is asked for by itself
             groups = [None] * len(arrived)
         failed: set[str] = set()
+        sampled: list[RemoteGroup] = []
         for (name, reference), group in zip(arrived, groups, strict=True):
             if name in failed:  # its prompts are in the queue again
                 continue
@@ -221,14 +222,13 @@ class RolloutStream:
             else:
                 self._watchdog.moved()
                 if isinstance(group, PackedGroup):
-                    self._grade(group, reference, self._in_flight[name].pop(group.prompt_id))
+                    request = self._in_flight[name].pop(group.prompt_id)
+                    self._calls.forget(group.prompt_id)
+                    self._sampled[group.prompt_id] = (request.submitted, time.monotonic())
+                    sampled.append(group.remote(request.prompt, reference))
                 else:
                     self._calls.took(group.header, reference)
-
-    def _grade(self, group: PackedGroup, reference: Any, request: PromptRequest) -> None:
-        self._calls.forget(group.prompt_id)
-        self._sampled[group.prompt_id] = (request.submitted, time.monotonic())
-        self._rewards.submit(group.remote(request.prompt, reference))
+        self._rewards.submit(*sampled)
 
     def _wait_for_a_generator(self) -> None:
         """Wait until a generator samples again. Bounded by the deadlines of starting one."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 from rewards.environments.registry import EnvironmentSpec
 from rewards.score import Given
@@ -13,7 +13,6 @@ logger = logging.getLogger(__name__)
 
 MAX_UNDECLARED = 32
 """Largest number of undeclared names that are logged. Each name makes metrics."""
-NOTHING = Given()
 
 
 class GivenParts:
@@ -27,13 +26,15 @@ class GivenParts:
         self.names = frozenset(part for parts in self._declared.values() for part in parts)
         """The parts that any environment declares."""
 
-    def of(self, environment: str, given: Mapping[str, float]) -> Given:
-        """Return a completion's parts; a part that its environment declares and did not give is 0.
+    def of_group(self, environment: str, given: Sequence[Mapping[str, float]]) -> tuple[Given, ...]:
+        """Return the parts of each completion of a group; nothing if no environment gives any.
 
-        Parts that only environments of other entries of a mixture declare do not apply to it.
+        A part that their environment declares and did not give is 0. Parts that only environments of other entries of a
+        mixture declare do not apply.
         """
-        if not given and not self._declared:
-            return NOTHING
+        return tuple(self._of(environment, each) for each in given) if self._declared or any(given) else ()
+
+    def _of(self, environment: str, given: Mapping[str, float]) -> Given:
         declared = self._declared.get(environment, ())
         parts = {**dict.fromkeys(declared, 0.0), **self._bounded(environment, declared, given)}
         values = tuple(RewardPart(name, value) for name, value in parts.items())

@@ -21,7 +21,7 @@ import ray
 from ray.actor import ActorHandle
 from ray.exceptions import ObjectLostError, RayError, RayTaskError
 
-from rewards.config import RewardsConfig
+from rewards.config import RewardConfigError, RewardsConfig
 from rewards.environments.registry import EnvironmentSpec
 from rewards.function import missing_column
 from rewards.workers import worker_handle
@@ -100,9 +100,10 @@ class RewardPool:
             if missing := missing_column(self._functions, worker.kinds, columns):
                 raise RewardFailure(missing)
 
-    def submit(self, group: RemoteGroup) -> None:
-        """Queue a group and return at once. Raises RewardConfigError when the settings cannot grade its task."""
-        self._enqueue(group)
+    def submit(self, *groups: RemoteGroup) -> None:
+        """Queue groups and return at once. Raises RewardConfigError when the settings cannot grade a group's task."""
+        for group in groups:
+            self._enqueue(group)
         self._assign()
 
     def refs(self) -> list[Any]:
@@ -136,8 +137,7 @@ class RewardPool:
     def peak_memory_gib(self) -> dict[str, float]:
         """Return the largest resident memory of each worker and its processes so far, GiB, by a name like ``reward-0``.
 
-        Waits PEAK_MEMORY_WAIT_S at most; workers that are dead or starting are left out. A worker that was replaced
-        reports its new processes.
+        Waits PEAK_MEMORY_WAIT_S at most, leaves out workers that are dead or starting, and forgets replaced ones.
         """
         return peak_memory_gib(self._name_prefix.rpartition("/")[2], self.workers)
 
@@ -147,7 +147,7 @@ class RewardPool:
         logger.warning(
             "%s died and is replaced; %d completions that it had are graded again: %s",
             worker.name,
-            len(worker.items),
+            sum(len(item.ungraded) for item in worker.items),
             reason,
         )
         ray.kill(worker.actor)
@@ -195,7 +195,7 @@ class RewardPool:
             if worker.loading is not None or not self._scheduler.queue:
                 continue
             if not self._functions.keys() <= worker.functions.keys():
-                worker.load(self._functions, self._environments)
+                worker.load(self._functions, self._environments, self._config)
             elif items := self._scheduler.next_items(worker.num_open):
                 worker.send(items)
 
@@ -205,7 +205,7 @@ class RewardPool:
         options = {"name": name, "num_cpus": self._config.cpus_per_worker, **self._place(index)}
         actor = RewardActor.options(**options).remote(self._config.memory_gib, name, self._config.max_in_flight)
         worker = WorkerHandle(index, name, cast("ActorHandle[RewardWorker]", actor))
-        worker.load(self._functions, self._environments)
+        worker.load(self._functions, self._environments, self._config)
         return worker
 
     def _receive(self, worker: WorkerHandle, ref: Any) -> None:
@@ -213,7 +213,8 @@ class RewardPool:
         try:
             graded = worker.receive(ref)
         except RayTaskError as error:
-            raise RewardFailure(f"{worker.name}: {error.cause}") from error
+            is_config = isinstance(error.cause, RewardConfigError)
+            raise error.cause if is_config else RewardFailure(f"{worker.name}: {error.cause}") from error
         except ObjectLostError as error:  # the worker is well
             raise RewardFailure(
                 f"groups that {worker.name} was to grade are lost, as a node of the cluster is: {error}. Start the "
@@ -226,8 +227,8 @@ class RewardPool:
             self._failed_starts = 0
             self._scheduler.learn(worker.kinds)
         self.peak_gib = max(self.peak_gib, worker.peak_gib)
-        for item, outcomes in graded:
-            self._scheduler.record(item, outcomes)
+        for item, found in graded:
+            self._scheduler.record(item, found)
 
     def _expire(self, worker: WorkerHandle) -> None:
         if worker.loading is not None:

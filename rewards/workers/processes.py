@@ -5,42 +5,15 @@ from __future__ import annotations
 import os
 import socket
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
 
 from rewards.function import Outcome, RewardFunction
 from rewards.subject import Subject
 from rewards.workers.children import grading
 from rewards.workers.children.channel import Channel
 from rewards.workers.children.kernel_counts import CallClock
-
-if TYPE_CHECKING:
-    from rollout.types.completions import Group
-
-
-class GradeRequest(NamedTuple):
-    """A request to grade one completion, which is given by its position in a group that has the text."""
-
-    functions: tuple[RewardFunction, ...]
-    group: int
-    """Position among the groups that the worker is given in the same call."""
-    completion: int | None
-    """Position of the completion in its group; None: the whole group."""
-
-    def task(self, groups: Sequence[Group]) -> GradeTask:
-        """Return the task; its texts are the assistant's whole turns."""
-        group = groups[self.group]
-        prompt, prefix = group.prompt, group.prompt.assistant_prefix
-        if self.completion is not None:
-            text = prefix + group.completions[self.completion].policy_text
-            return GradeTask(
-                self.functions, Subject((text,), prompt.answer, prompt.text, prefix_characters=len(prefix))
-            )
-        texts = tuple(prefix + completion.policy_text for completion in group.completions)
-        ids = tuple(completion.token_ids[completion.policy_tokens].tolist() for completion in group.completions)
-        return GradeTask(self.functions, Subject(texts, prompt.answer, prompt.text, prompt.messages, ids))
 
 
 @dataclass(eq=False)

@@ -1,24 +1,26 @@
 """The queue of completions to be graded, and their rewards. No Ray here: pool.py decides which worker grades.
 
-The forms of a completion on its way: a RemoteGroup is submitted and becomes a PendingGroup; each of its completions,
-and the whole for functions of groups, is a WorkItem here, a GradeRequest on its way to a worker, a GradeTask there
-(processes.py), an Outcome of each function (rewards/function.py), and in the end a Reward (rewards/score.py).
+The forms of a group on its way: a RemoteGroup is submitted and becomes a PendingGroup; some or all of its completions
+are a WorkItem here, a GradeRequest on their way to a worker (requests.py), a GradeTask each there (processes.py), an
+Outcome of each function (rewards/function.py), and in the end a Reward each (rewards/score.py), which comes back.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from rewards.config import RewardsConfig
 from rewards.environments.given_parts import GivenParts
 from rewards.environments.registry import EnvironmentSpec
 from rewards.function import Outcome, RewardFunction
 from rewards.registry import functions_of
-from rewards.score import compose, parts_of
+from rewards.score import Given
 from rewards.signature import Kind
-from rewards.workers.failures import Failure, Failures
+from rewards.workers.failures import Failures
+from rewards.workers.requests import GradedCompletion, GradeRequest, graded
 from rewards.workers.running_means import RunningMeans
 from rollout.types.completions import RemoteGroup, Reward
 
@@ -35,10 +37,10 @@ class PendingGroup:
 
     group: RemoteGroup
     functions: tuple[RewardFunction, ...]
+    given: tuple[Given, ...] = ()
+    """Each completion's parts from its environment; empty: no environment gave any."""
     rewards: dict[int, Reward] = field(default_factory=dict)
     """Rewards by the completion's index."""
-    found: dict[int | None, dict[str, Outcome]] = field(default_factory=dict)
-    """What functions made of a completion, by its index, and of the whole group; by the functions' names."""
 
     @property
     def is_done(self) -> bool:
@@ -49,23 +51,29 @@ class PendingGroup:
         return self.group.scored(tuple(self.rewards[index] for index in range(len(self.rewards))))
 
 
-@dataclass(frozen=True, eq=False)
-class WorkItem:
-    """One completion of a pending group, or the group as a whole, to be graded by one worker."""
+class WorkItem(NamedTuple):
+    """Completions of a pending group, to be graded by one worker."""
 
     pending: PendingGroup
-    index: int | None
-    """Index of the completion; None: the whole group."""
-    functions: tuple[RewardFunction, ...]
-    """What is called. Until a worker has imported them, nobody knows which are for whole groups: all of them."""
+    completions: tuple[int, ...]
+    """Their positions in the group."""
     may_retry: bool = True
-    """Whether it is given to another worker if its worker dies."""
+    """Whether they are given to another worker if their worker dies."""
 
     @property
     def work(self) -> str:
-        """Key of items that take about as long."""
-        grader = self.pending.group.prompt.grader
-        return grader if self.index is not None else f"groups of {grader}"
+        """Key of completions that take about as long."""
+        return self.pending.group.prompt.grader
+
+    @property
+    def ungraded(self) -> tuple[int, ...]:
+        return tuple(index for index in self.completions if index not in self.pending.rewards)
+
+    def request(self, place: int) -> GradeRequest:
+        """Return what a worker is asked; ``place`` is the group's position among those that it is given."""
+        pending, completions = self.pending, self.completions
+        given = tuple(pending.given[index] for index in completions) if pending.given else ()
+        return GradeRequest(pending.functions, place, completions, given)
 
 
 class Scheduler:
@@ -87,13 +95,13 @@ class Scheduler:
 
     def enqueue(self, group: RemoteGroup) -> PendingGroup:
         """Queue a group. Raises RewardConfigError when the settings cannot grade its task."""
-        pending = PendingGroup(group, self.functions_of(group.prompt.grader))
+        prompt = group.prompt
+        given = self._given.of_group(prompt.environment, [completion.parts for completion in group.completions])
+        pending = PendingGroup(group, self.functions_of(prompt.grader), given)
         self.num_pending += 1
-        indices: list[int | None] = [*range(len(group.completions))]
-        if self._config.functions and indices:
-            indices.append(None)  # for nothing, unless one of these turns out to be for whole groups
-        self.queue.extend(WorkItem(pending, index, pending.functions) for index in indices)
-        if pending.is_done:  # a group without completions
+        if group.completions:
+            self.queue.append(WorkItem(pending, tuple(range(len(group.completions)))))
+        else:
             self.finished.append(pending)
         return pending
 
@@ -111,38 +119,34 @@ class Scheduler:
     def next_items(self, num_open: int) -> list[WorkItem]:
         """Take from the queue what a worker with ``num_open`` unfinished completions gets.
 
-        That is AHEAD_S of work by the means so far; nothing, unless there is room for half of it.
+        That is AHEAD_S of work by the means so far; nothing, unless there is room for half of it. A group is shared
+        among workers, unless a function is for whole groups.
         """
         items: list[WorkItem] = []
         while self.queue:
-            item = self._narrowed(self.queue[0])
-            if not item.functions:
-                self.queue.popleft()
-                self.record(item, ())
-                continue
+            item = self.queue[0]
             target = self._target(item)
             room = target - num_open
             if room <= 0 or (not items and 2 * room < target):
                 break
             self.queue.popleft()
+            if len(item.completions) > room and not self._calls_any(item, self._whole):
+                self.queue.appendleft(item._replace(completions=item.completions[room:]))
+                item = item._replace(completions=item.completions[:room])
             items.append(item)
-            num_open += 1
+            num_open += len(item.completions)
         return items
 
-    def _narrowed(self, item: WorkItem) -> WorkItem:
-        """Return the item with the functions that are called for it: those of one completion, or of whole groups."""
-        if not self._whole and item.index is not None:
-            return item
-        functions = tuple(each for each in item.functions if (each.name in self._whole) == (item.index is None))
-        return replace(item, functions=functions)
-
     def _target(self, item: WorkItem) -> int:
-        """Return how many such items a worker may have queued."""
+        """Return how many such completions a worker may have queued."""
         target = self._means.count_within(item.work, AHEAD_S, MAX_AHEAD)
-        if not any(each.name in self._waiting for each in item.functions):
+        if not self._calls_any(item, self._waiting):
             return target
         most = 2 * self._config.max_in_flight
         return most if self._means.mean(item.work) is None else min(target, most)
+
+    def _calls_any(self, item: WorkItem, names: Collection[str]) -> bool:
+        return bool(names) and any(function.name in names for function in item.pending.functions)
 
     def take_finished(self) -> list[RemoteGroup]:
         """Return the groups that are done, each once."""
@@ -155,57 +159,31 @@ class Scheduler:
         self.num_pending -= len(groups)
         return [pending.scored() for pending in groups]
 
-    def record(self, item: WorkItem, outcomes: Sequence[Outcome]) -> None:
-        """Give a completion its reward by its functions' outcomes.
-
-        Raises RewardConfigError when they did not return what the settings weigh, and RewardFailure when the settings
-        want the run to stop.
-        """
-        pending = item.pending
-        assert item.index not in pending.found, "a completion was graded twice"
-        found = {function.name: outcome for function, outcome in zip(item.functions, outcomes, strict=True)}
-        pending.found[item.index] = found
-        if "timeout" not in [outcome.status for outcome in outcomes]:
-            # While a function waits, its worker goes on with others.
-            busy = [outcome.seconds for name, outcome in found.items() if name not in self._waiting]
-            self._means.record(item.work, sum(busy))
-        if item.index is None:
-            for index in [index for index in pending.found if index is not None]:
-                self._reward(pending, index)
-        elif None in pending.found or not self._config.functions:
-            self._reward(pending, item.index)
-
-    def _reward(self, pending: PendingGroup, index: int) -> None:
-        """Give a completion its reward, when all outcomes are known."""
-        found, group = pending.found[index], pending.group
-        if whole := pending.found.get(None):
-            size = len(group.completions)
-            found = found | {name: each.of_completion(name, index, size) for name, each in whole.items()}
-        outcomes = [found[function.name] for function in pending.functions]
-        given = self._given.of(group.prompt.environment, group.completions[index].parts)
-        reward = pending.rewards[index] = compose(pending.functions, outcomes, self._config, given)
+    def record(self, item: WorkItem, found: Iterable[GradedCompletion]) -> None:
+        """Give completions of an item their rewards. Raises RewardFailure when the settings want the run to stop."""
+        pending, work = item.pending, item.work
+        for index, reward, failures in found:
+            assert index not in pending.rewards, "a completion was graded twice"
+            pending.rewards[index] = reward
+            if not failures or all(failure.status != "timeout" for failure in failures):
+                # While a function waits, its worker goes on with others.
+                busy = [seconds for name, seconds in reward.seconds.items() if name not in self._waiting]
+                self._means.record(work, sum(busy))
+            self.failures.record(failures)
         if pending.is_done:
             self.finished.append(pending)
-        if reward.status == "ok" and all(outcome.status == "ok" for outcome in outcomes):
-            self.failures.record(())
-            return
-        place = f"prompt {pending.group.prompt.id}, completion {index}"
-        failed = [_failure(*each, place) for each in zip(pending.functions, outcomes, strict=True)]
-        nobody = Failure("rewards.weights", "error", "every part that is weighed is None for it", place)
-        self.failures.record(tuple(failure for failure in failed if failure is not None) or (nobody,))
 
     def retry(self, items: Iterable[WorkItem]) -> None:
         """Queue again, at the front, the items of a worker that died. Raises RewardFailure as ``record`` does."""
-        lost = Outcome("error", {}, "two workers in a row died while they had it")
         for item in reversed(list(items)):  # each goes to the front of the queue
+            if not item.ungraded:
+                continue
             if item.may_retry:
-                self.queue.appendleft(replace(item, may_retry=False))
+                self.queue.appendleft(WorkItem(item.pending, item.ungraded, may_retry=False))
             else:
-                self.record(item, [lost] * len(item.functions))
+                self.record(item, [self._lost(item.pending, index) for index in item.ungraded])
 
-
-def _failure(function: RewardFunction, outcome: Outcome, place: str) -> Failure | None:
-    if outcome.status != "ok":
-        return Failure(function.path, outcome.status, outcome.reason, place)
-    broken = [part.name for part in parts_of(function, outcome) if part.status != "ok"]
-    return Failure(function.path, "error", f"returned {dict(outcome.grades)}", place) if broken else None
+    def _lost(self, pending: PendingGroup, index: int) -> GradedCompletion:
+        outcomes = [Outcome("error", {}, "two workers in a row died while they had it")] * len(pending.functions)
+        given = pending.given[index] if pending.given else Given()
+        return graded(pending.functions, outcomes, self._config, given, pending.group.prompt.id, index)

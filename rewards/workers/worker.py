@@ -1,8 +1,8 @@
-"""The part of a reward worker in its own process: it takes tasks and reports their functions' outcomes.
+"""The part of a reward worker in its own process: it takes groups and reports their completions' rewards.
 
 No Ray here, pool.py makes an actor of it; and no reward function either, they run in grading processes (supervisor.py).
-It imports nothing but the standard library, so that it boots in a fraction of a second; numpy comes with the first
-group.
+It imports nothing but the standard library, so that it boots in a fraction of a second; pydantic comes with the
+settings, numpy with the first group.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any
 from rewards.function import MAX_IN_FLIGHT, Outcome, RewardFunction
 from rewards.signature import Kind
 from rewards.workers.children.kernel_counts import peak_memory_gib
-from rewards.workers.processes import GradeRequest, GradeTask
+from rewards.workers.processes import GradeTask
 from rewards.workers.supervisor import Supervisor
 
 if TYPE_CHECKING:
+    from rewards.config import RewardsConfig
     from rewards.environments.processes import OpenEnvironments
     from rewards.environments.registry import EnvironmentSpec
     from rollout.types.packed import PackedGroup
@@ -31,7 +32,7 @@ HEARTBEAT_S = 5.0
 """Seconds after which a worker sends a sign of life if it has nothing else to send."""
 GATHER_S = 0.01
 """Seconds to wait for more once something is done: what Ray needs to carry it is about as much."""
-MAX_GATHERS = 5
+MAX_GATHERS = 10
 """How often it waits for that, unless all is done: a report costs the driver as much as reading ten completions."""
 
 
@@ -63,30 +64,54 @@ class RewardWorker:
         self._memory_gib = memory_gib
         self._environments: OpenEnvironments | None = None
         self._name = name
+        self._config: RewardsConfig | None = None
+        self._whole: frozenset[str] = frozenset()
+        """Names of the functions that are called once for a whole group."""
 
     def __repr__(self) -> str:
         return self._name
 
     async def load(
-        self, functions: Sequence[RewardFunction], environments: Sequence[EnvironmentSpec] = ()
+        self,
+        functions: Sequence[RewardFunction],
+        environments: Sequence[EnvironmentSpec] = (),
+        config: RewardsConfig | None = None,
     ) -> dict[str, Kind]:
         """Import functions before any deadline starts; return how each is called.
 
-        Raises LoadError, also for an environment that cannot be made.
+        ``config`` says how rewards are composed, which only ``grade_groups`` needs. Raises LoadError, also for an
+        environment that cannot be made.
         """
         kinds = self._supervisor.load(functions)
+        self._config = config
+        self._whole = frozenset(name for name, kind in kinds.items() if kind.is_whole)
         if environments:
             await self._opened().load(environments)
         return kinds
 
-    async def grade_groups(self, pickled: bytes, *packed: PackedGroup) -> AsyncIterator[GradingProgress]:
+    async def grade_groups(self, pickled: bytes, *packed: PackedGroup) -> AsyncIterator[tuple[bytes, int, float]]:
         """Grade completions of groups that are arguments so that Ray fetches them, and report as ``grade`` does.
 
-        ``pickled`` holds the fields of each GradeRequest: Ray itself would pickle every function of every request.
+        ``pickled`` holds the fields of each GradeRequest. A report has, pickled, (position of the request, its new
+        GradedCompletions) for each request that has any, then ``num_open`` and ``peak_gib`` of a GradingProgress. Ray
+        itself would take much longer to pickle every function and every reward. Raises RewardConfigError.
         """
+        from rewards.workers.requests import GradeRequest, GroupGrading  # with pydantic and numpy
+
+        assert self._config is not None, "load was not given the settings"
         groups = [each.unpack() for each in packed]
-        async for progress in self.grade([GradeRequest(*fields).task(groups) for fields in pickle.loads(pickled)]):
-            yield progress
+        requests = [GradeRequest(*fields) for fields in pickle.loads(pickled)]
+        gradings = [GroupGrading(request, groups, self._whole, self._config) for request in requests]
+
+        def report(progress: GradingProgress) -> tuple[bytes, int, float]:
+            graded = [(place, found) for place, grading in enumerate(gradings) if (found := grading.take_ready())]
+            return pickle.dumps(graded), progress.num_open, progress.peak_gib
+
+        tasks = [task for grading in gradings for task in grading.tasks]
+        if not tasks:  # environments alone gave the parts
+            yield report(GradingProgress((), 0))
+        async for progress in self.grade(tasks):
+            yield report(progress)
 
     async def grade(self, tasks: Sequence[GradeTask]) -> AsyncIterator[GradingProgress]:
         """Report until all tasks are done; those that hang come last. Their functions must have been loaded.

@@ -14,11 +14,13 @@ from ray import ObjectRefGenerator
 from ray.actor import ActorHandle
 from ray.exceptions import RayError
 
+from rewards.config import RewardsConfig
 from rewards.environments.registry import EnvironmentSpec
-from rewards.function import Outcome, RewardFunction
+from rewards.function import RewardFunction
 from rewards.signature import Kind
+from rewards.workers.requests import GradedCompletion
 from rewards.workers.scheduler import WorkItem
-from rewards.workers.worker import GradingProgress, RewardWorker
+from rewards.workers.worker import RewardWorker
 
 START_DEADLINE_S = 120.0
 """Seconds a worker may take to boot and to import its reward functions: generous, a cold machine reads from disk."""
@@ -28,22 +30,16 @@ SILENCE_S = 60.0
 PEAK_MEMORY_WAIT_S = 3.0
 """Seconds that workers have to report their memory. They need milliseconds."""
 
-Graded = list[tuple[WorkItem, tuple[Outcome, ...]]]
+Graded = list[tuple[WorkItem, list[GradedCompletion]]]
 
 
 @dataclass(eq=False)
 class WorkBatch:
-    """Work items of one call to a worker, by position."""
+    """Work items of one call to a worker."""
 
-    items: dict[int, WorkItem]
-    """The items that it has not reported yet."""
+    items: Sequence[WorkItem]
     num_open: int
-    """How many of them still cost it time, as far as it has reported."""
-
-    def take(self, progress: GradingProgress) -> Graded:
-        """Return the items that a report finishes."""
-        self.num_open = progress.num_open
-        return [(self.items.pop(position), outcomes) for position, outcomes in progress.done]
+    """How many of their completions still cost it time, as far as it has reported."""
 
 
 @dataclass(eq=False)
@@ -73,8 +69,8 @@ class WorkerHandle:
 
     @property
     def items(self) -> list[WorkItem]:
-        """The items that it has not reported yet."""
-        return [item for batch in self.batches.values() for item in batch.items.values()]
+        """The items of its calls in flight."""
+        return [item for batch in self.batches.values() for item in batch.items]
 
     @property
     def refs(self) -> list[Any]:
@@ -86,30 +82,34 @@ class WorkerHandle:
         """The locations of its functions."""
         return sorted(function.path for function in self.functions.values())
 
-    def load(self, functions: Mapping[str, RewardFunction], environments: Sequence[EnvironmentSpec]) -> None:
+    def load(
+        self, functions: Mapping[str, RewardFunction], environments: Sequence[EnvironmentSpec], config: RewardsConfig
+    ) -> None:
         """Have it import functions, and the classes of environments. It gets no work before that is done."""
         self.functions = dict(functions)
-        self.loading = self.actor.load.remote(list(self.functions.values()), environments)
+        self.loading = self.actor.load.remote(list(self.functions.values()), environments, config)
         self.deadline = time.monotonic() + START_DEADLINE_S
 
     def send(self, items: Sequence[WorkItem]) -> None:
         """Have it grade items."""
         references = list(dict.fromkeys(item.pending.group.reference for item in items))
         places = {reference: place for place, reference in enumerate(references)}
-        requests = [(item.functions, places[item.pending.group.reference], item.index) for item in items]
+        requests = [tuple(item.request(places[item.pending.group.reference])) for item in items]
         reports: ObjectRefGenerator = self._grade.remote(pickle.dumps(requests), *references)
         if not self.batches:
             self.deadline = time.monotonic() + SILENCE_S
-        self.batches[reports] = WorkBatch(dict(enumerate(items)), len(items))
+        self.batches[reports] = WorkBatch(items, sum(len(item.completions) for item in items))
 
     def receive(self, ref: Any) -> Graded:
         """Handle what is ready at one of ``refs``; return what was graded. Raises RayError if the worker failed."""
         graded: Graded = []
         if isinstance(ref, ObjectRefGenerator):
             try:
-                progress: GradingProgress = ray.get(next(ref))
-                self.peak_gib = max(self.peak_gib, progress.peak_gib)
-                graded = self.batches[ref].take(progress)
+                pickled, num_open, peak_gib = ray.get(next(ref))
+                self.peak_gib = max(self.peak_gib, peak_gib)
+                batch = self.batches[ref]
+                batch.num_open = num_open
+                graded = [(batch.items[place], found) for place, found in pickle.loads(pickled)]
             except StopIteration:
                 del self.batches[ref]
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import pickle
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -10,10 +11,11 @@ from typing import Any
 from rewards.config import RewardsConfig
 from rewards.function import MAX_IN_FLIGHT, Outcome, RewardFunction
 from rewards.subject import Subject
-from rewards.workers.processes import GradeRequest, GradeTask
+from rewards.workers.processes import GradeTask
 from rewards.workers.scheduler import Scheduler
 from rewards.workers.worker import RewardWorker
 from rollout.types.completions import Group, RemoteGroup, Reward
+from rollout.types.packed import PackedGroup
 
 DEADLINE_S = 0.5
 GUARDED = RewardFunction("guarded", "hostile_rewards:guarded", ("guarded",), deadline_s=DEADLINE_S)
@@ -57,14 +59,15 @@ def rewards_of(config: RewardsConfig, *groups: Group, **settings: Any) -> list[t
         pending = [scheduler.enqueue(group) for group in groups]
         functions = {function.name: function for each in pending for function in each.functions}
         async with working(*functions.values(), **settings) as worker:
-            scheduler.learn(await worker.load([*functions.values()]))
+            kinds = await worker.load([*functions.values()], config=config)
+            scheduler.learn(kinds)
+            packed = [PackedGroup.of(group) for group in groups]
             while scheduler.queue:
                 items = scheduler.next_items(0)
-                places = [groups.index(item.pending.group) for item in items]
-                requests = zip([item.functions for item in items], places, [item.index for item in items], strict=True)
-                tasks = [GradeRequest(*request).task(groups) for request in requests]
-                for item, outcomes in zip(items, await grade(worker, tasks), strict=True):
-                    scheduler.record(item, outcomes)
+                requests = [tuple(item.request(groups.index(item.pending.group))) for item in items]
+                async for report, _, _ in worker.grade_groups(pickle.dumps(requests), *packed):
+                    for place, found in pickle.loads(report):
+                        scheduler.record(items[place], found)
         return scheduler.take(pending)
 
     return [group.rewards for group in asyncio.run(run())]

@@ -133,7 +133,7 @@ def test_all_that_has_arrived_is_taken_in_one_look_also_of_a_stream_that_ends_th
     stream, generators, pool, monkeypatch
 ) -> None:
     graded: list[tuple[str, str]] = []
-    pool.submit = lambda group: graded.append((group.prompt.id, group.reference))
+    pool.submit = lambda *groups: graded.extend((group.prompt.id, group.reference) for group in groups)
     pool.poll = list
     stream._generators.collect_started = lambda: None
     stream.submit(request(0, 4))
@@ -156,7 +156,7 @@ def test_what_arrived_before_a_generator_failed_is_kept_and_nothing_after_it(
         return PackedGroup(references, (), None)
 
     graded: list[str] = []
-    pool.submit = lambda group: graded.append(group.prompt.id)
+    pool.submit = lambda *groups: graded.extend(group.prompt.id for group in groups)
     stream.submit(request(0, 6))
     monkeypatch.setattr("orchestrator.fleet.rollouts.ray.get", found)
     monkeypatch.setattr("orchestrator.fleet.rollouts.result_of", found)

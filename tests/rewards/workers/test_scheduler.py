@@ -14,8 +14,9 @@ from rewards.environments.given_parts import MAX_UNDECLARED
 from rewards.environments.registry import EnvironmentSpec
 from rewards.function import Outcome
 from rewards.registry import UnknownTaskError
+from rewards.signature import Kind
 from rewards.workers.failures import RewardFailure
-from rewards.workers.processes import GradeRequest
+from rewards.workers.requests import GroupGrading
 from rewards.workers.scheduler import AHEAD_S, MAX_AHEAD, Scheduler, WorkItem
 from rollout.types.completions import Group
 from tests.support.groups import in_turns
@@ -37,23 +38,25 @@ def scheduler() -> Scheduler:
     return scheduler_of()
 
 
-def take(scheduler: Scheduler, count: int = 1) -> list[WorkItem]:
-    return [scheduler.queue.popleft() for _ in range(count)]
+def take(scheduler: Scheduler) -> WorkItem:
+    return scheduler.queue.popleft()
 
 
-def record(scheduler: Scheduler, items: Sequence[WorkItem], outcomes: Sequence[tuple[Outcome, ...]]) -> None:
-    for item, made in zip(items, outcomes, strict=True):
-        scheduler.record(item, made)
+def grading(scheduler: Scheduler, item: WorkItem) -> GroupGrading:
+    """Return what a worker makes of an item."""
+    return GroupGrading(item.request(0), [item.pending.group], frozenset(), scheduler._config)
 
 
-def text_of(item: WorkItem) -> str:
-    """Return what a worker grades that is asked for an item."""
-    (text,) = GradeRequest(item.functions, 0, item.index).task([item.pending.group]).subject.texts
-    return text
+def record(scheduler: Scheduler, item: WorkItem, outcomes: Sequence[tuple[Outcome, ...]]) -> None:
+    """Let a worker answer with these outcomes of each completion's functions."""
+    asked = grading(scheduler, item)
+    for task, made in zip(asked.tasks, outcomes, strict=True):
+        task.found.update({function.name: outcome for function, outcome in zip(task.functions, made, strict=True)})
+    scheduler.record(item, asked.take_ready())
 
 
-def texts(items: Sequence[WorkItem]) -> list[str]:
-    return [text_of(item) for item in items]
+def texts(scheduler: Scheduler, item: WorkItem) -> list[str]:
+    return [text for task in grading(scheduler, item).tasks for text in task.subject.texts]
 
 
 def statuses(group: Group) -> list[str]:
@@ -62,10 +65,10 @@ def statuses(group: Group) -> list[str]:
 
 def test_a_group_that_returns(scheduler: Scheduler, make_group: MakeGroup) -> None:
     scheduler.enqueue(make_group(["a", "b"]))
-    items = take(scheduler, 2)
-    assert texts(items) == ["a", "b"]
+    item = take(scheduler)
+    assert texts(scheduler, item) == ["a", "b"]
     assert scheduler.num_pending == 1
-    record(scheduler, items, [GOOD, TIDY])
+    record(scheduler, item, [GOOD, TIDY])
     (group,) = scheduler.take_finished()
     assert group.totals.tolist() == [1.0, 0.1]
     assert scheduler.num_pending == 0
@@ -74,13 +77,13 @@ def test_a_group_that_returns(scheduler: Scheduler, make_group: MakeGroup) -> No
 
 def test_functions_get_the_assistants_whole_turn(scheduler: Scheduler, make_group: MakeGroup) -> None:
     scheduler.enqueue(make_group(["a", "b"], assistant_prefix="<think>"))
-    assert texts(take(scheduler, 2)) == ["<think>a", "<think>b"]
+    assert texts(scheduler, take(scheduler)) == ["<think>a", "<think>b"]
 
 
 def test_functions_get_nothing_that_an_environment_said(scheduler: Scheduler, make_group: MakeGroup) -> None:
     spoken = in_turns(make_group(["a"], assistant_prefix="<think>"), "3*4", "<answer>12</answer>", "so what?")
     scheduler.enqueue(spoken)
-    assert texts(take(scheduler, 1)) == ["<think>3*4\nso what?"]
+    assert texts(scheduler, take(scheduler)) == ["<think>3*4\nso what?"]
 
 
 def test_failures_are_counted_and_logged_with_their_reason(
@@ -89,7 +92,7 @@ def test_failures_are_counted_and_logged_with_their_reason(
     scheduler.enqueue(make_group(["a", "b", "c", "d"], prompt_id="train/000123"))
     not_a_number = (Outcome("ok", {"correctness": float("nan"), "tidy": 1.0}),)
     with caplog.at_level(logging.WARNING):
-        record(scheduler, take(scheduler, 4), [GOOD, LATE, BROKEN, not_a_number])
+        record(scheduler, take(scheduler), [GOOD, LATE, BROKEN, not_a_number])
     assert statuses(scheduler.take_finished()[0]) == ["ok", "timeout", "error", "error"]
     assert (scheduler.failures.timeouts, scheduler.failures.errors) == (1, 2)
     assert "train/000123, completion 2, hostile_rewards:act: error: ValueError: bad text" in caplog.text
@@ -97,15 +100,19 @@ def test_failures_are_counted_and_logged_with_their_reason(
 
 
 def test_what_a_dead_worker_had_is_given_once_more(scheduler: Scheduler, make_group: MakeGroup) -> None:
-    scheduler.enqueue(make_group(["a", "b"]))
+    scheduler.enqueue(make_group(["a", "b", "c"]))
     scheduler.enqueue(make_group(["other"]))
-    scheduler.retry(take(scheduler, 2))
-    again = take(scheduler, 2)
-    assert texts(again) == ["a", "b"]
-    scheduler.retry(again)
-    assert statuses(scheduler.take_finished()[0]) == ["error", "error"]
+    item = take(scheduler)
+    record(scheduler, item._replace(completions=(1,)), [GOOD])
+    scheduler.retry([item])
+    again = take(scheduler)
+    assert texts(scheduler, again) == ["a", "c"]
+    scheduler.retry([again])
+    assert statuses(scheduler.take_finished()[0]) == ["error", "ok", "error"]
     assert (scheduler.failures.errors, scheduler.failures.timeouts) == (2, 0)
-    assert texts(take(scheduler)) == ["other"]
+    assert texts(scheduler, take(scheduler)) == ["other"]
+    scheduler.retry([again])
+    assert scheduler.num_pending == 1, "a batch whose last report came is not asked for again"
 
 
 def test_a_recipe_may_stop_at_a_failure(make_group: MakeGroup) -> None:
@@ -123,7 +130,7 @@ def test_a_recipe_may_stop_at_a_failure(make_group: MakeGroup) -> None:
 
 def record_all(scheduler: Scheduler, make_group: MakeGroup, outcomes: Sequence[tuple[Outcome, ...]]) -> None:
     scheduler.enqueue(make_group(["a"] * len(outcomes)))
-    record(scheduler, take(scheduler, len(outcomes)), outcomes)
+    record(scheduler, take(scheduler), outcomes)
 
 
 def test_too_many_failures_end_the_run_and_say_what_failed(make_group: MakeGroup) -> None:
@@ -179,12 +186,22 @@ def test_work_is_handed_out_by_how_long_it_takes(make_group: MakeGroup) -> None:
     for scheduler in (unknown, fast, slow):
         for _ in range(200):
             scheduler.enqueue(make_group(["a"] * 8))
-    assert [item.index for item in unknown.next_items(0)] == [0]
+    assert [item.completions for item in unknown.next_items(0)] == [(0,)]
     assert unknown.next_items(1) == []
-    assert len(fast.next_items(0)) == MAX_AHEAD
-    assert [item.index for item in slow.next_items(0)] == [0, 1, 2, 3, 4]
-    assert [item.index for item in slow.next_items(2)] == [5, 6, 7]
+    assert sum(len(item.completions) for item in fast.next_items(0)) == MAX_AHEAD
+    assert [item.completions for item in slow.next_items(0)] == [(0, 1, 2, 3, 4)]
+    assert [item.completions for item in slow.next_items(2)] == [(5, 6, 7)]
+    assert [item.completions for item in slow.next_items(0)] == [(0, 1, 2, 3, 4)]
     assert slow.next_items(3) == []
+
+
+def test_a_group_with_functions_of_whole_groups_goes_to_one_worker(make_group: MakeGroup) -> None:
+    own = {"functions": ("waiting_rewards:unique",), "weights": {"unique": 1.0}}
+    scheduler = scheduler_of(**own)
+    scheduler.learn({"unique": Kind("group")})
+    for _ in range(2):
+        scheduler.enqueue(make_group(["a"] * 8))
+    assert [item.completions for item in scheduler.next_items(0)] == [tuple(range(8))]
 
 
 @given(data=st.data())
@@ -203,8 +220,9 @@ def test_each_completion_gets_exactly_one_reward_whatever_workers_do(
             out += scheduler.next_items(0)
             continue
         item = out.pop(data.draw(st.integers(0, len(out) - 1)))
+        said = [float(text) for text in texts(scheduler, item)]
         if data.draw(st.booleans()):
-            scheduler.record(item, (Outcome("ok", {"correctness": float(text_of(item))}, seconds=0.02),))
+            record(scheduler, item, [(Outcome("ok", {"correctness": grade}, seconds=0.02),) for grade in said])
         else:
             scheduler.retry([item])
         finished += scheduler.take_finished()
@@ -228,7 +246,7 @@ def test_an_environments_parts_join_the_reward(make_group: MakeGroup) -> None:
     played = replace(group.completions[0], parts={"won": 1.0, "luck": 0.25})
     group = replace(group, prompt=replace(group.prompt, environment="game"), completions=(played, group.completions[1]))
     scheduler.enqueue(group)
-    record(scheduler, take(scheduler, 2), [(Outcome("ok", {"correctness": 1.0}),)] * 2)
+    record(scheduler, take(scheduler), [(Outcome("ok", {"correctness": 1.0}),)] * 2)
     (graded,) = scheduler.take_finished()
     assert graded.totals.tolist() == [1.0, 0.5]
     parts = [{part.name: part.value for part in reward.parts} for reward in graded.rewards]
@@ -252,7 +270,7 @@ def graded(scheduler: Scheduler, group: Group, parts: Sequence[dict[str, float]]
     """Return a group whose environment gave these parts, graded as right."""
     played = tuple(replace(each, parts=given) for each, given in zip(group.completions, parts, strict=True))
     scheduler.enqueue(replace(group, prompt=replace(group.prompt, environment=environment), completions=played))
-    record(scheduler, take(scheduler, len(played)), [(Outcome("ok", {"correctness": 1.0}),)] * len(played))
+    record(scheduler, take(scheduler), [(Outcome("ok", {"correctness": 1.0}),)] * len(played))
     return scheduler.take_finished()[0]
 
 
