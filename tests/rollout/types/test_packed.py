@@ -4,6 +4,7 @@ import pickle
 
 import numpy as np
 
+from rollout.types.completions import Reward, RewardPart
 from rollout.types.packed import PackedGroup
 from tests.support.groups import scored_group
 
@@ -32,3 +33,11 @@ def test_what_is_kept_of_it_has_rewards_and_a_reference_and_neither_tokens_nor_t
         1000,
     )
     assert len(pickle.dumps(kept)) < 2000
+
+
+def test_a_reward_that_was_sent_is_the_same() -> None:
+    parts = (RewardPart("correctness", 1.0), RewardPart("near", 0.0, "timeout"))
+    reward = Reward(0.9, parts, {"countdown": 0.25}, ("backtracking",), {"letters": 3.0})
+    sent = pickle.loads(pickle.dumps(reward))
+    assert vars(sent) == vars(reward) and sent == reward and hash(sent.parts) == hash(parts)
+    assert [type(part) for part in sent.parts] == [RewardPart, RewardPart] and sent.status == "timeout"
