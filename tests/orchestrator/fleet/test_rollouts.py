@@ -45,6 +45,9 @@ class FakePool:
     def refs(self):
         return ["a reward worker"]
 
+    def submit(self, *groups):
+        assert not groups, "nothing was sampled"
+
 
 def request(first: int, count: int, temperature: float = 1.0) -> SamplingRequest:
     prompts = tuple(SimpleNamespace(id=f"train/{number}") for number in range(first, first + count))
