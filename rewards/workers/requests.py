@@ -29,8 +29,8 @@ class GradeRequest(NamedTuple):
 class GradedCompletion(NamedTuple):
     """A completion's reward, and why functions failed on it."""
 
-    index: int
-    """Position in its group."""
+    position: int
+    """In its group."""
     reward: Reward
     failures: tuple[Failure, ...] = ()
 

@@ -27,11 +27,11 @@ def test_completions_wait_for_the_function_of_their_whole_group_and_come_once(ma
     assert grading.take_ready() == []
     whole.found["unique"] = Outcome("ok", {}, each=(None, 0.5), seconds=2.0)
     (second,) = grading.take_ready()
-    assert (second.index, second.reward.total, second.failures) == (1, 1.5, ())
+    assert (second.position, second.reward.total, second.failures) == (1, 1.5, ())
     assert second.reward.seconds == {"hostile": 0.0, "unique": 1.0}
     alone[0].found["hostile"] = Outcome("timeout", {}, "too late")
     (first,) = grading.take_ready()
-    assert (first.index, first.reward.total, first.reward.status) == (0, 0.0, "timeout")
+    assert (first.position, first.reward.total, first.reward.status) == (0, 0.0, "timeout")
     assert [(failure.function, failure.reason, failure.place) for failure in first.failures] == [
         ("hostile_rewards:act", "too late", "prompt train/3, completion 0")
     ]
@@ -48,4 +48,4 @@ def test_parts_that_an_environment_gives_need_no_function(make_group: MakeGroup)
             reports = [pickle.loads(report) async for report, _, _ in worker.grade_groups(requests, packed)]
             return [found for report in reports for _, group in report for found in group]
 
-    assert [(each.index, each.reward.total) for each in asyncio.run(graded())] == [(1, 2.0), (2, 1.0)]
+    assert [(each.position, each.reward.total) for each in asyncio.run(graded())] == [(1, 2.0), (2, 1.0)]
