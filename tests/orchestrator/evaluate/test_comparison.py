@@ -22,7 +22,10 @@ from tests.support.paths import WARM_START
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (['prompts.natural_template="Make {target} of {numbers}, please"'], "none of them can be used.* cannot encode 'Make"),
+        (
+            ['prompts.natural_template="Make {target} of {numbers}, please"'],
+            "none of them can be used.* cannot encode 'Make",
+        ),
         (["evaluation.num_prompts=999"], "999, but 256 problems are held out"),
     ],
 )
