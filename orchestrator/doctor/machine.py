@@ -53,9 +53,9 @@ def check_memory(total: int, available: int, limit: int | None, free: int | None
     shown += f" and has {gib(free)} left" if free is not None else ""
     expected = f"{GOOD_MEMORY // GIB} GiB for the smallest recipe, 64 GiB with the optimizer in host memory"
     fix = "end processes that use memory (ps aux --sort=-rss | head), or give the container more (docker run --memory)"
-    if usable < MIN_MEMORY:
-        return broken("memory", shown, expected, fix)
-    return warning("memory", shown, expected, fix) if usable < GOOD_MEMORY else ok("memory", shown)
+    if usable >= GOOD_MEMORY:
+        return ok("memory", shown)
+    return (broken if usable < MIN_MEMORY else warning)("memory", shown, expected, fix)
 
 
 def check_shared_memory(shm: Space | None, total: int) -> Finding:

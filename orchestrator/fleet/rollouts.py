@@ -30,7 +30,6 @@ from rollout.types.completions import Group, RemoteGroup
 from rollout.types.packed import PackedGroup
 from rollout.types.prompts import Prompt
 from rollout.types.sampling import SamplingRequest
-from rollout.types.turns import PackedTurns
 from rollout.weights.staging import UnpublishedError
 
 ABANDON_TIMEOUT_S = 60.0
@@ -200,8 +199,7 @@ class RolloutStream:
     def _take(self, arrived: Sequence[tuple[str, Any]]) -> None:
         """Pass groups on to the rewards, given by generator and reference. A generator that has failed is lost."""
         try:
-            found = ray.get([reference for _, reference in arrived], timeout=FETCH_TIMEOUT_S)
-            groups: list[PackedGroup | PackedTurns | None] = found
+            groups: list[Any] = ray.get([reference for _, reference in arrived], timeout=FETCH_TIMEOUT_S)
         except Exception:  # noqa: BLE001  one of them has failed: it is found when each is asked for by itself
             groups = [None] * len(arrived)
         failed: set[str] = set()

@@ -178,8 +178,7 @@ class RewardPool:
         return max(0.0, min(deadlines) - time.monotonic()) if deadlines else None
 
     def _advance(self) -> None:
-        # All that is ready is taken before deadlines are looked at: a driver that comes late must not punish a worker
-        # that was in time.
+        # All that is ready is taken first: a driver that comes late must not punish a worker that was in time.
         while (refs := self.refs()) and (ready := ray.wait(refs, num_returns=len(refs), timeout=0)[0]):
             for worker in list(self.workers):
                 for ref in [ref for ref in worker.refs if ref in ready]:
