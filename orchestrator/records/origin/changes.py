@@ -12,7 +12,9 @@ from orchestrator.config.schema import RunConfig
 from orchestrator.records.files.strict_json import without_infinities
 
 MAY_CHANGE = (
-    *("num_steps", "runs_dir", "evaluation", "checkpoint", "tracking", "placement", "health"),
+    *("num_steps", "runs_dir", "checkpoint", "tracking", "placement", "health"),
+    # Not which problems are asked, nor at which temperature: the run's evaluations are compared with one another.
+    *("evaluation.every_steps", "evaluation.completions_per_prompt", "evaluation.pass_at", "evaluation.formats"),
     *("rollout.num_generators", "rollout.cpus_per_generator", "rollout.gpu_memory_fraction", "rollout.max_restarts"),
     *("rollout.start_timeout_s", "rollout.hang_timeout_s", "rollout.stall_timeout_s", "rollout.publish_timeout_s"),
     *("rollout.publish_backend", "rollout.publish_bucket_mib", "rollout.tensor_parallel_size", "rollout.compile"),

@@ -81,6 +81,15 @@ def test_what_a_run_needs_of_a_machine_may_change_when_it_is_resumed(config, tmp
         RunDirectory(load("countdown-tiny", [f"runs_dir={tmp_path}", "name=one", "learner.updates_per_step=2"])).open()
 
 
+def test_a_resumed_run_is_evaluated_on_the_same_problems_at_the_same_temperature(config, tmp_path) -> None:
+    RunDirectory(config).open().log_metrics(0, {})
+    same = [f"runs_dir={tmp_path}", "name=one"]
+    RunDirectory(load("countdown-tiny", [*same, "evaluation.every_steps=3", "evaluation.pass_at=[1,2]"])).open()
+    for setting in ("num_prompts=20", "temperature=0.5", "seed=1"):
+        with pytest.raises(RunDirectoryError, match=rf"evaluation\.{setting.partition('=')[0]} was .*, now"):
+            RunDirectory(load("countdown-tiny", [*same, f"evaluation.{setting}"])).open()
+
+
 def test_a_setting_that_an_older_version_did_not_know_had_its_default(config, tmp_path) -> None:
     directory = RunDirectory(config).open()
     directory.log_metrics(0, {})
