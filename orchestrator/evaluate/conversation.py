@@ -45,9 +45,9 @@ async def converse(
         (found,) = (EnvironmentAnswer(*each) for report in reports for each in report)
         return found
 
-    batch = SamplingRequest((prompt,), sampling, group_size=1, seed=config.seed)
+    settings = SamplingRequest((), sampling, group_size=1, seed=config.seed)
     num_told = 0
-    router.begin(ENGINE, [PromptRequest(prompt, batch, 0.0)])
+    router.begin(ENGINE, [PromptRequest(prompt, settings, 0.0)])
     try:
         while not (ended := list(router.to_assemble())):
             for call in router.to_ask():

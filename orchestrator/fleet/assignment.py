@@ -19,15 +19,10 @@ class PromptRequest:
     """A prompt whose group is requested and not finished: it waits for a generator, or a generator has it."""
 
     prompt: Prompt
-    batch: SamplingRequest
-    """The request that it was submitted with. Other prompts of the batch may be with other generators."""
+    settings: SamplingRequest
+    """How it is sampled, without prompts: equal for prompts that one call can sample."""
     submitted: float
     """Seconds of the monotonic clock."""
-
-    @property
-    def settings(self) -> SamplingRequest:
-        """Its sampling settings: equal for prompts that one call can sample."""
-        return replace(self.batch, prompts=())
 
 
 def assign_requests(requests: Sequence[PromptRequest], in_flight: Mapping[str, int]) -> dict[str, list[PromptRequest]]:

@@ -104,12 +104,12 @@ def turn_call(generator: str, ready: Sequence[OpenCompletion]) -> TurnCall:
         NextTurn(each.group.request.prompt, each.index, None if each.turns is None else next(places), each.said)
         for each in ready
     )
-    batch = ready[0].group.request.batch
-    return TurnCall(generator, TurnRequest(turns, batch.sampling, batch.seed), past)
+    settings = ready[0].group.request.settings
+    return TurnCall(generator, TurnRequest(turns, settings.sampling, settings.seed), past)
 
 
 def environment_call(each: OpenCompletion) -> EnvironmentCall:
     """Return the call for an environment, whose seed depends on nothing but the run and the completion."""
-    prompt, seed = each.group.request.prompt, each.group.request.batch.seed
+    prompt, seed = each.group.request.prompt, each.group.request.settings.seed
     request = EnvironmentRequest(each.key, prompt, prompt_seed(seed, f"{prompt.id}/{each.index}/environment"), None)
     return EnvironmentCall(request, each.turns)

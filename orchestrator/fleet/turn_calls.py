@@ -104,7 +104,8 @@ class TurnCalls(GroupCalls):
         Where batches are to repeat, what does not fit waits until nothing is open, whenever that is.
         """
         router = self._router
-        needs = [each.batch.group_size if each.prompt.environment and not router.knows(each) else 0 for each in queue]
+        new = [bool(each.prompt.environment) and not router.knows(each) for each in queue]
+        needs = [each.settings.group_size if is_new else 0 for each, is_new in zip(queue, new, strict=True)]
         room = self._environments.max_open - router.num_open
         if router.in_rounds and router.num_open and (self._is_holding or sum(needs) > room):
             room = 0

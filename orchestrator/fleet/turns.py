@@ -107,7 +107,7 @@ class TurnRouter:
             self._end(each, "stop", answer.parts)
         elif each.num_turns >= self._max_turns:
             self._end(each, "turns", answer.parts, closes=True)
-        elif each.num_tokens >= each.group.request.batch.sampling.max_completion_tokens:
+        elif each.num_tokens >= each.group.request.settings.sampling.max_completion_tokens:
             self._end(each, "length", answer.parts, closes=True)
         else:
             each.said, each.parts = answer.text, answer.parts
@@ -176,7 +176,7 @@ class TurnRouter:
 
     def _new(self, request: PromptRequest) -> OpenGroup:
         group = self._groups[request.prompt.id] = OpenGroup(request)
-        group.completions = [OpenCompletion(group, index) for index in range(request.batch.group_size)]
+        group.completions = [OpenCompletion(group, index) for index in range(request.settings.group_size)]
         if request.prompt.environment:
             for each in group.completions:
                 each.stage = "asked"

@@ -13,7 +13,7 @@ PROMPTS_PER_STEP, NUM_STEPS = 12, 100
 
 def request(number: int) -> PromptRequest:
     prompt = SimpleNamespace(id=f"train/{number}")
-    return PromptRequest(prompt, SamplingRequest((prompt,), SamplingConfig(), 4, 0), 0.0)
+    return PromptRequest(prompt, SamplingRequest((), SamplingConfig(), 4, 0), 0.0)
 
 
 def seconds_per_step(groups_per_s: dict[str, float], max_staleness: int) -> float:

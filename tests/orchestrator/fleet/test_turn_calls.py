@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -154,7 +155,7 @@ def test_a_turn_goes_on_with_another_generator_when_its_own_is_lost_and_the_grou
     monkeypatch.setattr("orchestrator.fleet.rollouts.ray.get", lambda found, timeout: found)
     monkeypatch.setattr("orchestrator.fleet.rollouts.Heartbeats.hanging", lambda *_: {})
     (asked,) = requests(1, group_size=1)
-    stream.submit(asked.batch)
+    stream.submit(replace(asked.settings, prompts=(asked.prompt,)))
     first, second = generators.serving.values()
     key = ("train/0", 0)
 

@@ -26,8 +26,8 @@ def requests(count: int, group_size: int = 2, environment: str = "guess") -> lis
         Prompt(f"train/{number}", np.zeros(1, np.int32), "", "countdown", {}, environment=environment)
         for number in range(count)
     )
-    batch = SamplingRequest(prompts, SamplingConfig(max_completion_tokens=MAX_TOKENS), group_size, seed=0)
-    return [PromptRequest(prompt, batch, 0.0) for prompt in prompts]
+    settings = SamplingRequest((), SamplingConfig(max_completion_tokens=MAX_TOKENS), group_size, seed=0)
+    return [PromptRequest(prompt, settings, 0.0) for prompt in prompts]
 
 
 class World:
@@ -64,7 +64,7 @@ class World:
             self.assembling.append(
                 (group.generator, group.request.prompt.id, [each.finish_reason for each in group.endings])
             )
-            assert len(group.turns) == len(group.endings) == group.request.batch.group_size
+            assert len(group.turns) == len(group.endings) == group.request.settings.group_size
             assert all(turns is not None for turns in group.turns)
 
     def sample(self, position: int, end: Any = "observation") -> None:
