@@ -13,8 +13,8 @@ from typing import ClassVar, Generic, Protocol, TypeVar
 from rich.console import Console
 
 from learner.parity import NonFiniteError
-from orchestrator.cluster.calls import RemoteCallError
 from orchestrator.cluster.ray_cluster import ray_cluster
+from orchestrator.cluster.results import RemoteCallError
 from orchestrator.config.checks import doubts
 from orchestrator.config.schema import RunConfig
 from orchestrator.interrupt import Interrupt

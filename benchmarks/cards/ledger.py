@@ -20,8 +20,9 @@ from typing import Any
 from unittest.mock import patch
 
 from benchmarks.cards.paper_card import CACHE, Ledger, PaperGenerator, PaperLearner
-from orchestrator.cluster.calls import Outcomes, RemoteCallError
+from orchestrator.cluster.calls import Outcomes
 from orchestrator.cluster.layout import Mode
+from orchestrator.cluster.results import RemoteCallError
 from orchestrator.config.checks import resolve_transport
 from orchestrator.config.recipe import RECIPES, load
 from orchestrator.config.schema import RunConfig

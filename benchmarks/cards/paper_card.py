@@ -9,7 +9,7 @@ from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
-from orchestrator.cluster.calls import RemoteCallError
+from orchestrator.cluster.results import RemoteCallError
 from orchestrator.plan.memory_plan import MemoryPlan
 from rollout.types.memory_terms import ALWAYS, GIB, LEARNING, MemoryTerm, Phase
 from rollout.types.publishing import IpcBucket, WeightManifest

@@ -10,46 +10,18 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import dropwhile
-from textwrap import shorten
 from typing import Any, NoReturn, Protocol
 
 import ray
-from ray.exceptions import (
-    ActorPlacementGroupRemoved,
-    ActorUnschedulableError,
-    GetTimeoutError,
-    ObjectLostError,
-    OutOfMemoryError,
-    RayActorError,
-    RayError,
-    RayTaskError,
-    RuntimeEnvSetupError,
-)
 
+from orchestrator.cluster.results import RemoteCallError, result_of, results_at_once
 from orchestrator.cluster.watchdog import Watchdog
 
-DEATHS = (
-    RayActorError,
-    OutOfMemoryError,  # killed by Ray, as the node's memory ran out
-    RuntimeEnvSetupError,
-    ActorUnschedulableError,
-    ActorPlacementGroupRemoved,
-)
-"""Errors that Ray raises for an actor that is dead or will never start; most are not a RayActorError."""
-FETCH_TIMEOUT_S = 60.0
-"""Deadline in seconds for fetching a result that is ready, possibly on another node."""
 PAUSE_S, MAX_PAUSE_S, BESIDE_PAUSE_S = 0.0005, 0.05, 0.01
 """Seconds that more is waited for once something is ready: for each thing that is missing, and at most; and for what
 goes on beside a call."""
 TICK_S = 1.0
 """Longest wait in seconds before other work is looked after."""
-MAX_REASON_CHARS = 600
-"""Of an exception's text; the whole of it, and its traceback, are in log.txt."""
-
-
-class RemoteCallError(RuntimeError):
-    """An actor did not answer in time, or died."""
 
 
 class Background(Protocol):
@@ -173,9 +145,10 @@ def _answers(
         if beside is not None:
             beside.advance(ready)
         ended = [ref for ref in ready if ref in pending]
+        values = results_at_once(ended)
         for ref in ended:
             name = pending.pop(ref)
-            yield name, partial(result_of, ref, name, call)
+            yield name, partial(values.__getitem__, ref) if ref in values else partial(result_of, ref, name, call)
             watchdog.moved()
         hanging = liveness.hanging(pending.values()) if liveness else {}
         before, waited_for = waited_for, waiting_for()
@@ -219,31 +192,3 @@ def ready_of(refs: Sequence[Any], timeout_s: float, pause_s: float = 0.0) -> lis
         time.sleep(pause_s)
     # Without this a ref that is always ready, at the front, would keep those behind it waiting.
     return [*ready, *(ray.wait(others, num_returns=len(others), timeout=0)[0] if ready and others else ())]
-
-
-def result_of(ref: Any, name: str, call: str) -> Any:
-    """Return the value of a finished call of the actor `name`. Raises RemoteCallError when the actor died."""
-    try:
-        return ray.get(ref, timeout=FETCH_TIMEOUT_S)
-    except (RayTaskError, ObjectLostError) as error:
-        # The cause alone is what a person should read; the remote traceback stays attached to it, for the log.
-        cause = getattr(error, "cause", None)
-        if isinstance(error, ObjectLostError) or isinstance(cause, ObjectLostError):
-            raise RemoteCallError(f"what {name} needs for {call} is lost with the node that had it: {error}") from error
-        raise (cause if isinstance(cause, Exception) else error) from error
-    except DEATHS as error:
-        raise RemoteCallError(f"{name} died during {call}: {reason_of(error)}") from error
-    except GetTimeoutError as error:
-        late = f"{name} finished {call}, but its result did not arrive within {FETCH_TIMEOUT_S:g} s"
-        raise RemoteCallError(late) from error
-
-
-def reason_of(error: RayError) -> str:
-    """Return in one line why an actor is dead: its constructor's error, or else the first line of Ray's message."""
-    lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    if not getattr(error, "actor_init_failed", False):
-        return lines[0]
-    # Ray keeps the text of the traceback only. Below its last frame, which is indented, stands the exception.
-    last_frame = max((index for index, line in enumerate(lines) if line.startswith('  File "')), default=0)
-    raised = list(dropwhile(lambda line: line.startswith(" "), lines[last_frame + 1 :]))
-    return shorten(" ".join(raised), MAX_REASON_CHARS) if raised else lines[0]

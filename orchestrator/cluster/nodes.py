@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 import ray
 
-from orchestrator.cluster.calls import RemoteCallError
 from orchestrator.cluster.layout import Actor, Bundle, Layout, Node, choose
 from orchestrator.cluster.preflight import shortage, wrong_build
+from orchestrator.cluster.results import RemoteCallError
 from orchestrator.config.schema import RunConfig
 
 logger = logging.getLogger(__name__)

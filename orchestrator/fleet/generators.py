@@ -15,7 +15,8 @@ from typing import Any
 
 import ray
 
-from orchestrator.cluster.calls import RemoteCallError, ready_of, result_of, wait_for
+from orchestrator.cluster.calls import ready_of, wait_for
+from orchestrator.cluster.results import RemoteCallError, result_of
 from orchestrator.fleet.heartbeats import EVERY_S
 from rollout.config import RolloutConfig
 

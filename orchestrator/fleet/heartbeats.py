@@ -9,7 +9,8 @@ from typing import Any
 
 from ray.exceptions import RayError
 
-from orchestrator.cluster.calls import ready_of, result_of
+from orchestrator.cluster.calls import ready_of
+from orchestrator.cluster.results import result_of
 from rollout.types.sampling import Heartbeat
 
 EVERY_S = 2.0

@@ -14,8 +14,9 @@ import ray
 from learner.actor import LearnerActor, actor_options
 from learner.config import LearnerConfig, ModelConfig
 from learner.metrics import Update
-from orchestrator.cluster.calls import Background, RemoteCallError, gather_calls, wait_for
+from orchestrator.cluster.calls import Background, gather_calls, wait_for
 from orchestrator.cluster.placement import Placement
+from orchestrator.cluster.results import RemoteCallError
 from orchestrator.config.resolve import ResolvedRun
 from orchestrator.fleet.generators import RestartBudgetExceededError
 from orchestrator.fleet.heartbeats import Listener

@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, NoReturn
 
 import ray
 from ray.exceptions import RayError
 
-from orchestrator.cluster.calls import FETCH_TIMEOUT_S, RemoteCallError, gather_calls, pause_s, ready_of, result_of
+from orchestrator.cluster.calls import gather_calls, pause_s, ready_of
+from orchestrator.cluster.results import RemoteCallError, result_of, results_at_once
 from orchestrator.cluster.watchdog import Watchdog
 from orchestrator.fleet.assignment import PromptRequest, Throughput, assign_requests, waited_for
 from orchestrator.fleet.generators import Generators
@@ -80,8 +82,8 @@ class RolloutStream:
 
     def submit(self, request: SamplingRequest) -> None:
         """Have a group of completions of each prompt sampled and graded from now on. Returns at once."""
-        now = time.monotonic()
-        self._queue += [PromptRequest(prompt, request, now) for prompt in request.prompts]
+        settings, now = replace(request, prompts=()), time.monotonic()
+        self._queue += [PromptRequest(prompt, settings, now) for prompt in request.prompts]
         self._hand_out()
 
     def gather(self, prompts: Sequence[Prompt]) -> list[RemoteGroup]:
@@ -198,17 +200,14 @@ class RolloutStream:
 
     def _take(self, arrived: Sequence[tuple[str, Any]]) -> None:
         """Pass groups on to the rewards, given by generator and reference. A generator that has failed is lost."""
-        try:
-            groups: list[Any] = ray.get([reference for _, reference in arrived], timeout=FETCH_TIMEOUT_S)
-        except Exception:  # noqa: BLE001  one of them has failed: it is found when each is asked for by itself
-            groups = [None] * len(arrived)
+        groups = results_at_once([reference for _, reference in arrived])
         failed: set[str] = set()
         sampled: list[RemoteGroup] = []
-        for (name, reference), group in zip(arrived, groups, strict=True):
+        for name, reference in arrived:
             if name in failed:  # its prompts are in the queue again
                 continue
             try:
-                group = group or result_of(reference, name, "generate")
+                group = groups.get(reference) or result_of(reference, name, "generate")
             except UnpublishedError:
                 # A commit failed half way and dropped them; if it fails again the publish loses the generator.
                 failed.add(name)

@@ -10,7 +10,8 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from orchestrator.cluster.calls import RemoteCallError, ready_of, wait_for
+from orchestrator.cluster.calls import ready_of, wait_for
+from orchestrator.cluster.results import RemoteCallError
 from orchestrator.records.run_directory import RunDirectory
 from orchestrator.records.trackers.base import RemoteAdvantages
 from orchestrator.report.beside import ReportProcess

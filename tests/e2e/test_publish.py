@@ -15,8 +15,8 @@ import ray
 
 from learner.parity import ParityError
 from orchestrator.base_model import base_model
-from orchestrator.cluster.calls import RemoteCallError
 from orchestrator.cluster.ray_cluster import ray_cluster
+from orchestrator.cluster.results import RemoteCallError
 from orchestrator.config.recipe import load
 from orchestrator.fleet.fleet import RayFleet
 from orchestrator.fleet.generators import Generators

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from orchestrator.cluster import calls
-from orchestrator.cluster.calls import RemoteCallError, gather_calls, wait_for
+from orchestrator.cluster.calls import gather_calls, wait_for
+from orchestrator.cluster.results import RemoteCallError
 
 
 class Ref:
@@ -33,7 +34,12 @@ def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
             raise ref.result
         return ref.result
 
+    def results_at_once(refs: Sequence[Ref]) -> dict[Ref, Any]:
+        failed = any(isinstance(ref.result, Exception) for ref in refs)
+        return {} if failed else {ref: ref.result for ref in refs}
+
     monkeypatch.setattr(calls, "ready_of", ready_of)
+    monkeypatch.setattr(calls, "results_at_once", results_at_once)
     monkeypatch.setattr(calls, "result_of", result_of)
     monkeypatch.setattr("orchestrator.cluster.calls.time.monotonic", lambda: now[0])
     return now

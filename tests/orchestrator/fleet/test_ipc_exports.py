@@ -16,7 +16,8 @@ import torch
 
 from learner.weights import senders
 from learner.weights.senders import IpcSender
-from orchestrator.cluster.calls import Outcomes, RemoteCallError
+from orchestrator.cluster.calls import Outcomes
+from orchestrator.cluster.results import RemoteCallError
 from orchestrator.fleet import learner_group, transports
 from orchestrator.fleet.transports import Attempt, IpcTransport
 from rollout.types.publishing import IpcBucket

@@ -11,7 +11,7 @@ import ray
 from ray.exceptions import OutOfMemoryError
 
 from learner.actor import CONCURRENCY
-from orchestrator.cluster.calls import RemoteCallError, result_of
+from orchestrator.cluster.results import RemoteCallError, result_of
 from orchestrator.config.recipe import load
 from orchestrator.fleet import learner_group
 from orchestrator.fleet.generators import Generators, RestartBudgetExceededError

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.cluster.calls import Outcomes, RemoteCallError
+from orchestrator.cluster.calls import Outcomes
+from orchestrator.cluster.results import RemoteCallError
 from orchestrator.fleet import learner_group, transports
 from orchestrator.fleet.learner_group import LearnerLostError
 from orchestrator.fleet.transports import Attempt, IpcTransport, NcclTransport, RayTransport, make_transport, nccl_ranks

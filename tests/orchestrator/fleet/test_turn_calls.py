@@ -152,7 +152,8 @@ def test_a_turn_goes_on_with_another_generator_when_its_own_is_lost_and_the_grou
         serve_restarted=lambda: None,
         calls=calls(environments),  # type: ignore[arg-type]
     )
-    monkeypatch.setattr("orchestrator.fleet.rollouts.ray.get", lambda found, timeout: found)
+    sent: dict[str, Any] = {}  # by its reference
+    monkeypatch.setattr("orchestrator.fleet.rollouts.ray.get", lambda found, timeout: [sent[each] for each in found])
     monkeypatch.setattr("orchestrator.fleet.rollouts.Heartbeats.hanging", lambda *_: {})
     (asked,) = requests(1, group_size=1)
     stream.submit(replace(asked.settings, prompts=(asked.prompt,)))
@@ -165,7 +166,9 @@ def test_a_turn_goes_on_with_another_generator_when_its_own_is_lost_and_the_grou
 
     def arrives(what: Any) -> None:
         whose = [*stream._streams.values()][-1]
-        arrived = Arrived([what])
+        reference = f"what arrived {len(sent)}"
+        sent[reference] = what
+        arrived = Arrived([reference])
         stream._streams[arrived] = whose
         stream.advance([arrived])
 
@@ -175,7 +178,7 @@ def test_a_turn_goes_on_with_another_generator_when_its_own_is_lost_and_the_grou
     answer(text="go on")
     stream.lose("generator-0", "it died")
     (name, (request, past)) = second.asked[-1]
-    assert name == "sample_turns" and request.turns[0].said == "go on" and past.header.num_turns == 1
+    assert name == "sample_turns" and request.turns[0].said == "go on" and sent[past].header.num_turns == 1
     arrives(SimpleNamespace(header=TurnHeader(key, 2, 9, "end_token")))
     answer(is_over=True, parts={"moves": 2.0})
     name, (_, endings, _) = second.asked[-1]
