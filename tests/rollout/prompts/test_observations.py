@@ -64,6 +64,7 @@ def test_turns_are_the_tokens_of_the_whole_conversation(name: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_real_models_too() -> None:
     file = gguf_file()
     model = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
