@@ -39,13 +39,13 @@ class RemoteCallError(RuntimeError):
 
 
 def results_at_once(refs: Sequence[Any]) -> dict[Any, Any]:
-    """Return the values of finished calls, by reference; nothing if one has failed, for `result_of` to tell which.
+    """Return the values of finished calls, by reference. Empty if one has failed; `result_of` then tells which.
 
     Fetched together they cost the caller less than one after the other.
     """
     try:
         return dict(zip(refs, ray.get(list(refs), timeout=FETCH_TIMEOUT_S), strict=True))
-    except Exception:  # noqa: BLE001  whatever it is
+    except Exception:  # noqa: BLE001  result_of raises it, with the actor's name
         return {}
 
 

@@ -20,7 +20,7 @@ class PromptRequest:
 
     prompt: Prompt
     settings: SamplingRequest
-    """How it is sampled, without prompts: equal for prompts that one call can sample."""
+    """The request that it was submitted with, but without prompts: equal for prompts that one call can sample."""
     submitted: float
     """Seconds of the monotonic clock."""
 

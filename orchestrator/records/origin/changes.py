@@ -33,7 +33,8 @@ MAY_CHANGE = (
         "rewards.max_failed_share",
     ),
 )
-"""Settings that a resumed run may change: its length, the resources that it uses, and the errors that it tolerates.
+"""Settings that a resumed run may change: its length, its records, how often it is evaluated and saved, the resources
+that it uses, and the errors that it tolerates.
 Another num_steps also stretches a decaying learning rate; another number of generators, threads or GPUs changes the
 last bits of logprobs."""
 
