@@ -103,7 +103,7 @@ class Curve:
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    arguments.add_argument("--recipes", nargs="*", default=RECIPES)
+    arguments.add_argument("--recipes", nargs="*", choices=RECIPES, default=RECIPES)
     arguments.add_argument("--seeds", nargs="*", type=int, default=[0, 1])
     arguments.add_argument("--runs", type=Path, default=Path("runs/results"), help="folder of the runs")
     given = arguments.parse_args()
